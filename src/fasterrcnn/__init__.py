@@ -1,0 +1,50 @@
+"""Faster R-CNN in PyTorch, whole: fine-tune it on your boxes, measure it, look inside it, run it fast, ship it.
+
+Names are imported when they are first used, so that ``import fasterrcnn`` itself is instant.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fasterrcnn.build import build_model
+    from fasterrcnn.detections import Detections
+    from fasterrcnn.errors import FasterRCNNError
+    from fasterrcnn.evaluation.coco import Report
+    from fasterrcnn.inference.detector import Detector, load
+    from fasterrcnn.inference.evaluate import evaluate
+    from fasterrcnn.training.fit import Run, fit
+
+_HOMES = {
+    "Detections": "fasterrcnn.detections",
+    "Detector": "fasterrcnn.inference.detector",
+    "FasterRCNNError": "fasterrcnn.errors",
+    "Report": "fasterrcnn.evaluation.coco",
+    "Run": "fasterrcnn.training.fit",
+    "build_model": "fasterrcnn.build",
+    "evaluate": "fasterrcnn.inference.evaluate",
+    "fit": "fasterrcnn.training.fit",
+    "load": "fasterrcnn.inference.detector",
+}
+
+__all__ = [
+    "Detections",
+    "Detector",
+    "FasterRCNNError",
+    "Report",
+    "Run",
+    "build_model",
+    "evaluate",
+    "fit",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fasterrcnn' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

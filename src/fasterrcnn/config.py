@@ -1,0 +1,156 @@
+"""What crosses the border of the process: configuration of a model and of a training run.
+
+Every number that decides AP and differs between families of weights is a field here, and travels with the
+checkpoint. Nothing in this file needs torch.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+NormKind = Literal["frozen", "batch", "group"]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputConfig(_Config):
+    """How a picture becomes the network input: resized to fit both limits, then normalised."""
+
+    short_side: Positive = 800
+    long_side: Positive = 1333
+    antialias: bool = Field(False, description="average source pixels when shrinking; torchvision does not")
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    size_divisor: Positive = 32
+
+
+class BackboneConfig(_Config):
+    """Trunk and neck."""
+
+    trunk: str = Field("resnet50", description='"resnet50", "mobilenetv3-large" or "timm:<name>"')
+    stages: tuple[int, ...] = Field((1, 2, 3, 4), description="ResNet stages whose maps are used")
+    strides: tuple[int, ...] = Field((8, 16, 32), description="strides of the timm maps that are used")
+    dilated: bool = Field(False, description="ResNet stage 4 keeps stride 16 (DC5)")
+    stride_in_1x1: bool = Field(False, description="ResNet strides lie in the first 1x1 (Caffe weights)")
+    norm: NormKind = "frozen"
+    norm_eps: float = Field(1e-5, ge=0)
+    neck: Literal["fpn", "reduction", "none"] = "fpn"
+    neck_channels: Positive = 256
+    neck_norm: bool = Field(False, description="the pyramid's convolutions have a norm instead of biases")
+
+
+class AnchorConfig(_Config):
+    """Reference boxes, level by level."""
+
+    sizes: tuple[tuple[float, ...], ...] = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
+    ratios: tuple[tuple[float, ...], ...] = ((0.5, 1.0, 2.0),) * 5
+    strides: tuple[int, ...] | None = Field(None, description="none: padded image // map size (torchvision)")
+    rounded: bool = True
+
+
+class ProposalConfig(_Config):
+    """How many proposals, when detecting and when training."""
+
+    candidates: Positive = 1000
+    proposals: Positive = 1000
+    training_candidates: Positive = 2000
+    training_proposals: Positive = 2000
+    nms_threshold: Fraction = 0.7
+    min_score: Fraction = 0.0
+
+
+class AssignConfig(_Config):
+    """Matching and sampling of one stage."""
+
+    positive_iou: Fraction
+    negative_iou: Fraction
+    count: Positive
+    positive_fraction: Fraction
+    zero_overlap: bool = Field(False, description="torchvision's rule for objects that no anchor overlaps")
+
+
+class RPNConfig(_Config):
+    """The region proposal network."""
+
+    convs: Positive = 1
+    assign: AssignConfig = AssignConfig(positive_iou=0.7, negative_iou=0.3, count=256, positive_fraction=0.5)
+    beta: float = Field(1 / 9, ge=0)
+
+
+class RegionConfig(_Config):
+    """RoI pooling, the box head and its losses."""
+
+    pooling: Literal["align", "pool"] = "align"
+    output_size: Positive = 7
+    sampling_ratio: int = Field(2, ge=0)
+    aligned: bool = False
+    trunk: Literal["fc", "layer4"] = "fc"
+    convs: int = Field(0, ge=0)
+    convs_norm: bool = True
+    widths: tuple[int, ...] = (1024, 1024)
+    assign: AssignConfig = AssignConfig(positive_iou=0.5, negative_iou=0.5, count=512, positive_fraction=0.25)
+    delta_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    box_loss: Literal["smooth_l1", "l1", "giou"] = "smooth_l1"
+    beta: float = Field(1 / 9, ge=0)
+    class_weights: tuple[float, ...] | None = Field(None, description="one a class, background last")
+    label_smoothing: Fraction = 0.0
+    focal_gamma: float = Field(0.0, ge=0)
+
+
+class PostProcessConfig(_Config):
+    """Which detections are reported when a call does not say."""
+
+    score_threshold: Fraction = 0.05
+    nms: Literal["class", "agnostic", "soft-linear", "soft-gaussian"] = "class"
+    nms_threshold: Fraction = 0.5
+    max_detections: Positive = 100
+
+
+class ModelConfig(_Config):
+    """A whole detector, classes included: enough to build it again."""
+
+    preset: str
+    classes: tuple[str, ...] = ()
+    input: InputConfig = InputConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    anchors: AnchorConfig = AnchorConfig()
+    rpn: RPNConfig = RPNConfig()
+    proposals: ProposalConfig = ProposalConfig()
+    regions: RegionConfig = RegionConfig()
+    postprocess: PostProcessConfig = PostProcessConfig()
+
+    @model_validator(mode="after")
+    def _classes_differ(self) -> "ModelConfig":
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"class names repeat: {', '.join(self.classes)}")
+        return self
+
+
+class TrainConfig(_Config):
+    """One training run."""
+
+    data: str
+    model: str
+    weights: str | None = Field("imagenet", description='"imagenet", "coco", a file, or none for random')
+    split: str | None = Field(None, description='default: "train" where there are splits')
+    val_split: str | None = Field(None, description='default: "val" where there is one')
+    epochs: Positive = 16
+    batch_size: Positive = 4
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(5e-4, gt=0)
+    backbone_rate: float = Field(0.2, ge=0, description="learning rate of the trunk, as a share of the rest")
+    weight_decay: float = Field(0.02, ge=0)
+    momentum: Fraction = 0.9
+    warmup_steps: int = Field(100, ge=0)
+    final_rate: Fraction = Field(0.01, description="learning rate at the end of the cosine, as a share")
+    clip_norm: float = Field(10.0, gt=0)
+    flip: Fraction = Field(0.5, description="chance that a picture is mirrored")
+    freeze_stages: int = Field(1, ge=0, description="parts of a pre-trained trunk that do not learn; the stem is one")
+    short_side: Positive | None = Field(None, description="instead of the preset's input size")
+    long_side: Positive | None = None
+    seed: int = Field(0, ge=0)
+    device: str | None = Field(None, description="default: cuda, mps or cpu, whichever is there")

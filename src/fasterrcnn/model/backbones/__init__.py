@@ -1,0 +1,40 @@
+"""Backbones: a trunk (ResNet-50, MobileNetV3, any timm network) and a neck (a feature pyramid, or none)."""
+
+from typing import Protocol, cast
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Trunk(Protocol):
+    """What a trunk offers besides being a module that turns images into a list of maps."""
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def stages(self) -> list[nn.Module]:
+        """Parts from the input on: the order in which a network is frozen."""
+
+
+class Backbone(nn.Module):
+    """Images in, feature maps out, finest first.
+
+    Args:
+        trunk: a module that is a `Trunk`.
+        neck: maps in, maps out.
+    """
+
+    def __init__(self, trunk: nn.Module, neck: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.neck = neck
+
+    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Feature maps of normalised pixels."""
+        maps: list[Tensor] = self.neck(self.trunk(pixels))
+        return maps
+
+    def freeze(self, stages: int) -> None:
+        """Stop training the first ``stages`` parts of the trunk: the stem is the first."""
+        for stage in cast(Trunk, self.trunk).stages()[:stages]:
+            stage.requires_grad_(False)

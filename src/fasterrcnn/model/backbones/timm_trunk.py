@@ -1,0 +1,59 @@
+"""Any network of timm as a trunk: its feature maps from stride 4 or 8 to stride 32.
+
+Axes: b images, h w cells.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fasterrcnn.errors import MissingExtraError, UsageError
+
+
+class TimmTrunk(nn.Module):
+    """A timm network without its classifier.
+
+    Args:
+        name: timm's name of the network.
+        strides: pixels per cell of the maps that are returned, finest first.
+        frozen_norm: fix the statistics and the affine part of its batch norms.
+    """
+
+    defines_layers_out_of_order = True  # not known, so taken as such: see fold_batch_norm
+
+    def __init__(self, name: str, strides: Sequence[int], *, frozen_norm: bool = True) -> None:
+        super().__init__()
+        try:
+            import timm  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise MissingExtraError("timm", "timm") from None
+        if not timm.is_model(name):
+            close = ", ".join(timm.list_models(f"*{name.split('_', maxsplit=1)[0]}*")[:5]) or "see timm.list_models()"
+            raise UsageError(f"timm has no network {name!r}; close: {close}")
+        try:
+            probe: Any = timm.create_model(name, features_only=True, pretrained=False)
+        except (RuntimeError, AttributeError, TypeError) as error:
+            raise UsageError(f"timm's {name} cannot give feature maps: {error}") from error
+        reductions = list(probe.feature_info.reduction())
+        self.indices = tuple(reductions.index(stride) for stride in strides if stride in reductions)
+        if len(self.indices) != len(strides):
+            raise UsageError(f"timm's {name} has maps of strides {reductions}, not {list(strides)}")
+        layers: Any = timm.layers  # its public names are not declared as such
+        network: Any = timm.create_model(name, features_only=True, pretrained=False, out_indices=self.indices)
+        self.strides = tuple(strides)
+        self.channels = tuple(network.feature_info.channels())
+        self.network: nn.Module = layers.freeze_batch_norm_2d(network) if frozen_norm else network
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """The chosen maps, finest first."""
+        return list(self.network(x))
+
+    def stages(self) -> list[nn.Module]:
+        """Layers from the input on: the order in which a network is frozen."""
+        stages: list[nn.Module] = []
+        for _, child in self.network.named_children():
+            # EfficientNets and the like keep all their stages in one list called "blocks".
+            stages += list(child) if isinstance(child, nn.Sequential | nn.ModuleList) else [child]
+        return stages

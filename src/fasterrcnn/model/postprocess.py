@@ -1,0 +1,90 @@
+"""Post-processing: from class logits and box deltas of the proposals to detections.
+
+Axes: p proposals, k classes, n detections.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fasterrcnn.errors import UsageError
+from fasterrcnn.ops import boxes
+from fasterrcnn.ops.nms import nms, soft_nms
+from fasterrcnn.structures import RawDetections
+
+NmsKind = Literal["class", "agnostic", "soft-linear", "soft-gaussian"]
+
+
+@dataclass(frozen=True)
+class PostProcess:
+    """How detections are selected; every field can be changed from call to call.
+
+    Attributes:
+        score_threshold: a detection needs a higher score, 0..1.
+        nms: "class" suppresses within each class, "agnostic" across classes, the soft kinds lower the scores
+            of overlapping boxes of a class instead of dropping them (Bodla et al. 2017).
+        nms_threshold: IoU above which the lower-scored box goes; from which "soft-linear" acts.
+        soft_sigma: width of "soft-gaussian".
+        max_detections: best detections kept of each image.
+        classes: labels to report, 0..K-1; None reports all.
+        min_side: pixels of the network input that both sides of a box need.
+    """
+
+    score_threshold: float = 0.05
+    nms: NmsKind = "class"
+    nms_threshold: float = 0.5
+    soft_sigma: float = 0.5
+    max_detections: int = 100
+    classes: tuple[int, ...] | None = None
+    min_side: float = 1e-2
+
+    def __post_init__(self) -> None:
+        if self.nms not in get_args(NmsKind):
+            raise UsageError(f"nms is {self.nms!r}; there are {', '.join(get_args(NmsKind))}")
+        for name in ("score_threshold", "nms_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} must lie in 0..1, not {getattr(self, name)}")
+        if self.max_detections < 1:
+            raise UsageError(f"max_detections must be at least 1, not {self.max_detections}")
+
+    def __call__(
+        self,
+        logits: Float[Tensor, "p k_and_background"],
+        deltas: Float[Tensor, "p k 4"],
+        proposals: Float[Tensor, "p 4"],
+        size_hw: tuple[int, int],
+        delta_weights: tuple[float, float, float, float],
+    ) -> RawDetections:
+        """Detections of one image, inside the part of it that is not padding."""
+        probabilities = logits.float().softmax(dim=1)[:, :-1]
+        wanted = probabilities > self.score_threshold
+        if self.classes is not None:
+            allowed = torch.zeros(probabilities.shape[1], dtype=torch.bool, device=wanted.device)
+            allowed[list(self.classes)] = True
+            wanted = wanted & allowed
+        # Only what passes the threshold is decoded: most of p x k never gets a box.
+        rows, labels = wanted.nonzero().unbind(1)
+        scores = probabilities[rows, labels]
+        decoded = boxes.clip(boxes.decode(deltas[rows, labels], proposals[rows], delta_weights), size_hw)
+        good = boxes.at_least(decoded, self.min_side)
+        return self._suppress(RawDetections(decoded[good], scores[good], labels[good]))
+
+    def _suppress(self, found: RawDetections) -> RawDetections:
+        if self.nms in ("class", "agnostic"):
+            groups = found.labels if self.nms == "class" else torch.zeros_like(found.labels)
+            keep = nms(found.boxes, found.scores, groups, self.nms_threshold)[: self.max_detections]
+            return RawDetections(found.boxes[keep], found.scores[keep], found.labels[keep])
+        keep, scores = soft_nms(
+            found.boxes,
+            found.scores,
+            found.labels,
+            method=self.nms.removeprefix("soft-"),
+            threshold=self.nms_threshold,
+            sigma=self.soft_sigma,
+            min_score=self.score_threshold,
+            limit=self.max_detections,
+        )
+        return RawDetections(found.boxes[keep], scores, found.labels[keep])

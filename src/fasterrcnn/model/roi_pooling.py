@@ -1,0 +1,85 @@
+"""Component 4, RoI pooling: from regions of any size to feature maps of one size.
+
+Axes: b images, c channels, r regions, s output side, l levels.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torchvision.ops import roi_pool
+
+from fasterrcnn.ops.roi_align import roi_align
+
+
+@dataclass(frozen=True)
+class RoIPooling:
+    """Cuts every region out of the feature maps and brings it to a fixed size.
+
+    Attributes:
+        output_size: side of the pooled maps, in bins.
+        strides: pixels per cell of each feature map that regions are taken from, finest first.
+        method: "align" is RoIAlign (He et al. 2017, section 3), "pool" is RoIPool with its rounding
+            (Girshick 2015, section 2.1).
+        sampling_ratio: samples per bin side of RoIAlign; 0 adapts it to the region.
+        aligned: RoIAlign with the half-cell correction (Detectron2); torchvision's detectors go without.
+        canonical_size: a region of that side belongs to stride 16 (Lin et al. 2017, equation 1).
+    """
+
+    output_size: int
+    strides: tuple[int, ...]
+    method: Literal["align", "pool"] = "align"
+    sampling_ratio: int = 2
+    aligned: bool = False
+    canonical_size: float = 224.0
+
+    def __call__(
+        self, features: Sequence[Float[Tensor, "b c _ _"]], rois: Float[Tensor, "r 5"]
+    ) -> Float[Tensor, "r c s s"]:
+        """Pooled features of each region, in the regions' order.
+
+        Args:
+            features: maps finest first; those beyond ``strides`` are not used.
+            rois: image index, x1, y1, x2, y2 in pixels of the network input.
+        """
+        if len(self.strides) == 1:
+            return self._pool(features[0], rois, self.strides[0])
+        levels = self.levels(rois)
+        members = [(levels == level).nonzero()[:, 0] for level in range(len(self.strides))]
+        pooled = torch.cat(
+            [
+                self._pool(level_features, rois[index], stride)
+                for level_features, index, stride in zip(features, members, self.strides, strict=False)
+            ]
+        )
+        return pooled[torch.cat(members).argsort()]
+
+    def levels(self, rois: Float[Tensor, "r 5"]) -> Int64[Tensor, " r"]:
+        """Index of the feature map that each region is taken from (Lin et al. 2017, equation 1)."""
+        sides = rois[:, 3:] - rois[:, 1:3]
+        size = sides.prod(dim=1).sqrt()
+        octave = torch.floor(4 + torch.log2(size / self.canonical_size) + 1e-6)
+        finest, coarsest = (round(math.log2(stride)) for stride in (self.strides[0], self.strides[-1]))
+        return (octave.clamp(finest, coarsest) - finest).long()
+
+    def _pool(self, features: Tensor, rois: Tensor, stride: int) -> Tensor:
+        if self.method == "pool":
+            return torch.as_tensor(roi_pool(features, rois.to(features.dtype), self.output_size, 1 / stride))
+        return roi_align(
+            features,
+            rois,
+            output_size=self.output_size,
+            spatial_scale=1 / stride,
+            sampling_ratio=self.sampling_ratio,
+            aligned=self.aligned,
+        )
+
+
+def as_rois(boxes: Sequence[Float[Tensor, "_ 4"]]) -> Float[Tensor, "r 5"]:
+    """Boxes of several images as one tensor of regions, the index of the image first."""
+    numbered = [torch.cat([b.new_full((len(b), 1), i), b], dim=1) for i, b in enumerate(boxes)]
+    return torch.cat(numbered)

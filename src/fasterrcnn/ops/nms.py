@@ -1,0 +1,69 @@
+"""Non-maximum suppression: hard within groups (torchvision's kernel), and soft (Bodla et al. 2017).
+
+Axes: n boxes, k kept boxes.
+"""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from fasterrcnn.ops import boxes as box_ops
+
+
+def nms(
+    boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], groups: Int64[Tensor, " n"], threshold: float
+) -> Int64[Tensor, " k"]:
+    """Indices of the boxes that stay, by falling score; boxes suppress each other only within a group.
+
+    Args:
+        boxes: xyxy.
+        scores: any order-preserving number.
+        groups: class or pyramid level of each box; all zeros make it class-agnostic.
+        threshold: IoU above which the lower-scored box goes, 0..1.
+    """
+    return batched_nms(boxes.float(), scores.float(), groups, threshold)
+
+
+def soft_nms(
+    boxes: Float[Tensor, "n 4"],
+    scores: Float[Tensor, " n"],
+    groups: Int64[Tensor, " n"],
+    *,
+    method: str,
+    threshold: float = 0.3,
+    sigma: float = 0.5,
+    min_score: float = 0.0,
+    limit: int,
+) -> tuple[Int64[Tensor, " k"], Float[Tensor, " k"]]:
+    """Indices and lowered scores, by falling score: overlapped boxes fade instead of vanishing.
+
+    Args:
+        boxes: xyxy.
+        scores: 0..1.
+        groups: boxes lower each other only within a group.
+        method: "linear" (score x (1 - IoU) from ``threshold`` on) or "gaussian" (score x exp(-IoU² / sigma)).
+        threshold: IoU from which "linear" acts.
+        sigma: width of "gaussian".
+        min_score: boxes that fade below it are dropped.
+        limit: stop after that many boxes.
+    """
+    scores = scores.float().clone()
+    waiting = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+    kept: list[int] = []
+    kept_scores: list[float] = []
+    while len(kept) < min(limit, len(boxes)):
+        best = int(scores.masked_fill(~waiting, -1.0).argmax())
+        if scores[best] < min_score or not waiting[best]:
+            break
+        kept.append(best)
+        kept_scores.append(float(scores[best]))
+        waiting[best] = False
+        overlap = box_ops.iou(boxes, boxes[best : best + 1])[:, 0] * (groups == groups[best])
+        if method == "linear":
+            factor = torch.where(overlap >= threshold, 1 - overlap, 1.0)
+        else:
+            factor = torch.exp(-(overlap**2) / sigma)
+        scores = torch.where(waiting, scores * factor, scores)
+    index = torch.tensor(kept, dtype=torch.int64, device=boxes.device)
+    return index, torch.tensor(kept_scores, dtype=torch.float32, device=boxes.device)

@@ -1,0 +1,118 @@
+"""The values that move between the parts of the network, as small dataclasses of tensors.
+
+Axes: b images, h w pixels, g ground truth, i ignored regions, p proposals, n detections.
+Boxes are xyxy in float32 pixels of the network input (after resizing), continuous: width = x2 - x1.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+def no_boxes() -> Float[Tensor, "0 4"]:
+    """An empty set of boxes, the ordinary value for an image without objects."""
+    return torch.zeros((0, 4))
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images of one batch, padded at the bottom and right to one size.
+
+    Attributes:
+        pixels: RGB in 0..1, padded with the mean pixel so that the padding is zero after normalising.
+        sizes_hw: height and width of the part of each image that is not padding.
+    """
+
+    pixels: Float[Tensor, "b 3 h w"]
+    sizes_hw: list[tuple[int, int]]
+
+    def __len__(self) -> int:
+        return len(self.sizes_hw)
+
+    @property
+    def padded_hw(self) -> tuple[int, int]:
+        """Height and width of the padded tensor."""
+        return self.pixels.shape[-2], self.pixels.shape[-1]
+
+    def to(self, device: torch.device | str) -> "ImageBatch":
+        """The same batch on another device."""
+        return ImageBatch(self.pixels.to(device), self.sizes_hw)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is true of one image, in the frame of the network input.
+
+    Attributes:
+        boxes: ground-truth boxes; ``(0, 4)`` for an image without objects.
+        labels: 0..K-1, indices into the model's classes; background has no label here.
+        ignored: regions (crowds, difficult objects) that are neither positives nor negatives.
+    """
+
+    boxes: Float[Tensor, "g 4"]
+    labels: Int64[Tensor, " g"]
+    ignored: Float[Tensor, "i 4"] = field(default_factory=no_boxes)
+
+    def to(self, device: torch.device | str) -> "Target":
+        """The same target on another device."""
+        return Target(self.boxes.to(device), self.labels.to(device), self.ignored.to(device))
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What the proposals generator found in one image, sorted by falling score.
+
+    Attributes:
+        boxes: clipped to the image.
+        scores: objectness, 0..1.
+    """
+
+    boxes: Float[Tensor, "p 4"]
+    scores: Float[Tensor, " p"]
+
+
+@dataclass(frozen=True)
+class RawDetections:
+    """Detections of one image in the frame of the network input, sorted by falling score.
+
+    Attributes:
+        boxes: clipped to the image.
+        scores: 0..1.
+        labels: 0..K-1.
+    """
+
+    boxes: Float[Tensor, "n 4"]
+    scores: Float[Tensor, " n"]
+    labels: Int64[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The four losses of Faster R-CNN (Ren et al. 2015, section 3.1.2; Girshick 2015, section 2.3).
+
+    Attributes:
+        objectness: is there an object in this anchor?
+        rpn_boxes: how far are the positive anchors' boxes off?
+        classes: which class is in this region?
+        boxes: how far are the positive regions' boxes off?
+    """
+
+    objectness: Float[Tensor, ""]
+    rpn_boxes: Float[Tensor, ""]
+    classes: Float[Tensor, ""]
+    boxes: Float[Tensor, ""]
+
+    @property
+    def total(self) -> Float[Tensor, ""]:
+        """The sum that is minimised."""
+        return self.objectness + self.rpn_boxes + self.classes + self.boxes
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        return ((f.name, getattr(self, f.name)) for f in fields(self))
+
+    def as_floats(self) -> dict[str, float]:
+        """Names and values, the total last, as plain numbers for logs."""
+        return {name: float(value.detach()) for name, value in (*self, ("total", self.total))}
