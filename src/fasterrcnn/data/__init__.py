@@ -1,0 +1,1 @@
+"""Data sets: reading pictures and annotations, and turning them into batches."""

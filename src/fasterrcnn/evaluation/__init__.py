@@ -1,0 +1,1 @@
+"""Measuring detections against the truth. Needs no torch."""

@@ -1,0 +1,1 @@
+"""Using a trained detector: on pictures, folders and annotated data sets."""
