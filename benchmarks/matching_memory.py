@@ -1,0 +1,56 @@
+"""Memory that target assignment adds: 5,000 objects against all anchors of an 800x1088 image.
+
+python benchmarks/matching_memory.py [OUT.json]
+"""
+
+import resource
+import time
+
+import torch
+from compare import report
+
+from fasterrcnn import presets
+from fasterrcnn.build import assemble
+from fasterrcnn.structures import Target
+
+OBJECTS = 5000
+PADDED_HW = (800, 1088)
+LIMIT_BYTES = 1024**3
+
+
+def peak_bytes() -> int:
+    """Largest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    """Assign once, and compare the process's peak before and after."""
+    torch.manual_seed(0)
+    network = assemble(presets.get("resnet50-fpn", ["object"]))
+    sizes = [(-(-PADDED_HW[0] // s), -(-PADDED_HW[1] // s)) for s in (4, 8, 16, 32, 64)]
+    anchors = torch.cat(network.anchors(sizes, PADDED_HW, torch.device("cpu")))
+    corner = torch.rand(OBJECTS, 2) * torch.tensor([1000.0, 720.0])
+    boxes = torch.cat([corner, corner + torch.rand(OBJECTS, 2) * 80 + 4], dim=1)
+    target = Target(boxes, torch.zeros(OBJECTS, dtype=torch.int64))
+    few = Target(boxes[:2], target.labels[:2])
+    network.rpn_loss.assigner.assign(anchors, few)
+    before = peak_bytes()
+    started = time.perf_counter()
+    matched = network.rpn_loss.assigner.assign(anchors, target)
+    seconds = time.perf_counter() - started
+    added = peak_bytes() - before
+    positives = int((matched >= 0).sum())
+    assert positives >= OBJECTS / 2, positives
+    numbers = {
+        "anchors": len(anchors),
+        "positives": positives,
+        "added_mebibytes": added / 1024**2,
+        "whole_matrix_mebibytes": len(anchors) * OBJECTS * 4 / 1024**2,
+        "seconds": seconds,
+    }
+    report("matching_memory", {f"{OBJECTS} objects": numbers})
+    assert added < LIMIT_BYTES, f"{added / 1024**2:.0f} MiB were added"
+
+
+if __name__ == "__main__":
+    main()

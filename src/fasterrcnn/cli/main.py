@@ -1,0 +1,47 @@
+"""The ``fasterrcnn`` command: finds the sub-command, and turns errors into one line and exit code 2."""
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from cyclopts import App, CycloptsError
+
+from fasterrcnn.errors import FasterRCNNError
+
+app = App(
+    name="fasterrcnn",
+    help="Faster R-CNN, whole: fine-tune it on your boxes, measure it, predict with it.",
+    version=lambda: version("fasterrcnn"),
+    help_format="plaintext",
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
+_COMMANDS = {
+    "demo": "Draw road scenes, fine-tune a detector on them, measure it, show what it sees.",
+    "train": "Fine-tune a detector on annotated pictures.",
+    "evaluate": "Measure a detector: the 12 COCO numbers, and AP of each class.",
+    "predict": "Find objects in pictures.",
+}
+for _name, _help in _COMMANDS.items():
+    app.command(f"fasterrcnn.cli.{_name}:{_name}", help=_help)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 done but for some pictures, 2 an error, 130 interrupted."""
+    try:
+        code = app(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _fail(f"{str(error).strip()} (see fasterrcnn --help)")
+    except FasterRCNNError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename or 'file system'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
