@@ -56,7 +56,7 @@ def build_model(
 def load_model(
     path: Path, *, classes: Sequence[str] | None = None, preset: str | None = None
 ) -> tuple[FasterRCNN, ModelConfig]:
-    """The detector that a checkpoint holds, and its configuration.
+    """The detector that a checkpoint holds, in eval() mode, and its configuration.
 
     Args:
         path: a checkpoint of this library (.safetensors), or a state_dict of one of torchvision's detectors.
@@ -84,7 +84,7 @@ def load_model(
         config = config.model_copy(update={"classes": tuple(classes)})
     network = assemble(config)
     fill(network, state, str(path))
-    return network, config
+    return network.eval(), config
 
 
 def assemble(config: ModelConfig) -> FasterRCNN:

@@ -114,7 +114,7 @@ def check_targets(targets: Sequence[Target], classes: Sequence[str]) -> None:
                 f"{', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}); background has no label"
             )
         good = target.boxes.isfinite().all(dim=1) & (boxes.areas(target.boxes) > 0)
-        good &= boxes.at_least(target.boxes, 0)
+        good &= boxes.at_least(target.boxes, 0.0)
         if not good.all():
             index = int((~good).nonzero()[0, 0])
             raise ValueError(

@@ -2,8 +2,8 @@
 
 import csv
 import re
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ def fit(
     settings = {"train": config.model_dump(mode="json"), "model": model_config.model_dump(mode="json")}
     (run / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     metrics: dict[str, float] = {}
-    with _bar(progress) as on_step:
+    with _progress_bar(progress) as on_step:
         for result in train(network, examples, val_examples, config, device, on_step):
             metrics = _metrics(result)
             _append(run / "metrics.csv", metrics)
@@ -146,26 +146,21 @@ def _new_run(output: str | Path | None, data: Path, model: str) -> Path:
     return run
 
 
-class _bar:  # noqa: N801 - used like a function
-    """A context that gives the callback which draws the progress bar, or one that does nothing."""
-
-    def __init__(self, show: bool) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = ProgressBar(*columns, disable=not show)
-        self._context = self._bar if show else nullcontext()
-
-    def __enter__(self) -> Callable[[Progress], None]:
-        self._context.__enter__()
-        task = self._bar.add_task("starting", total=None)
+@contextmanager
+def _progress_bar(show: bool) -> Iterator[Callable[[Progress], None]]:
+    """Gives the callback that moves the bar; without a bar it does nothing."""
+    if not show:
+        yield lambda now: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with ProgressBar(*columns) as bar:
+        task = bar.add_task("starting", total=None)
 
         def on_step(now: Progress) -> None:
             losses = " ".join(f"{name} {value:.3f}" for name, value in now.losses.items())
-            self._bar.update(task, description=f"epoch {now.epoch} {losses}", completed=now.step, total=now.steps)
+            bar.update(task, description=f"epoch {now.epoch} {losses}", completed=now.step, total=now.steps)
 
-        return on_step
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
+        yield on_step
 
 
 def _metrics(result: EpochResult) -> dict[str, float]:
