@@ -45,7 +45,7 @@ def build_model(
     """
     config = presets.get(model) if isinstance(model, str) else model
     if classes is not None:
-        config = config.model_copy(update={"classes": tuple(classes)})
+        config = config.with_classes(classes)
     config = pretrained.numerics_of(config, weights)
     network = assemble(config)
     if weights is not None:
@@ -76,12 +76,12 @@ def load_model(
             raise WeightsError(f"{path}: neither a checkpoint of this library nor a torchvision Faster R-CNN")
         config = presets.get(preset) if preset else torchvision.recognise(state)
         names = tuple(f"class_{i}" for i in range(torchvision.num_classes(state)))
-        config = config.model_copy(update={"classes": names})
+        config = config.with_classes(names)
         state = torchvision.detector_to_native(state)
     if classes is not None:
         if len(classes) != len(config.classes):
             raise WeightsError(f"{path}: holds {len(config.classes)} classes, not {len(classes)}")
-        config = config.model_copy(update={"classes": tuple(classes)})
+        config = config.with_classes(classes)
     network = assemble(config)
     fill(network, state, str(path))
     return network.eval(), config
@@ -91,13 +91,10 @@ def assemble(config: ModelConfig) -> FasterRCNN:
     """The network that the configuration describes, with random weights, in channels_last memory."""
     if not config.classes:
         raise UsageError('a model needs classes, for example classes=["cat", "dog"]')
-    backbone, strides = _backbone(config.backbone)
-    levels = len(config.anchors.sizes)
-    channels = (
-        config.backbone.neck_channels
-        if config.backbone.neck != "none"
-        else 1024 * 2 ** (max(config.backbone.stages) - 3)
-    )
+    backbone = _backbone(config.backbone)
+    levels = len(backbone.strides) + (config.backbone.neck == "fpn")
+    if len(config.anchors.sizes) != levels:
+        raise UsageError(f"anchors of {len(config.anchors.sizes)} levels for a backbone with {levels} feature maps")
     anchors = AnchorGenerator(
         config.anchors.sizes, config.anchors.ratios, config.anchors.strides, config.anchors.rounded
     )
@@ -110,19 +107,19 @@ def assemble(config: ModelConfig) -> FasterRCNN:
         size_divisor=config.input.size_divisor,
         backbone=backbone,
         anchors=anchors,
-        rpn=RegionProposalNetwork(channels, anchors.per_cell, convs=rpn.convs),
+        rpn=RegionProposalNetwork(backbone.channels, anchors.per_cell, convs=rpn.convs),
         proposals=ProposalGenerator(found.candidates, found.proposals, found.nms_threshold, found.min_score),
         training_proposals=ProposalGenerator(
             found.training_candidates, found.training_proposals, found.nms_threshold, found.min_score
         ),
         roi_pooling=RoIPooling(
             config.regions.output_size,
-            strides,
+            backbone.strides,
             config.regions.pooling,
             config.regions.sampling_ratio,
             config.regions.aligned,
         ),
-        box_head=_box_head(config, channels),
+        box_head=_box_head(config, backbone.channels),
         rpn_loss=RPNLoss(_assigner(rpn.assign, best_for_each=True), rpn.beta),
         region_loss=_region_loss(config.regions, len(config.classes)),
         postprocess=PostProcess(
@@ -132,12 +129,10 @@ def assemble(config: ModelConfig) -> FasterRCNN:
             max_detections=config.postprocess.max_detections,
         ),
     )
-    assert levels == len(strides) + (config.backbone.neck == "fpn"), "anchors and feature maps differ"
     return network.to(memory_format=torch.channels_last)
 
 
-def _backbone(config: BackboneConfig) -> tuple[Backbone, tuple[int, ...]]:
-    """The backbone, and the strides of the maps that regions are pooled from."""
+def _backbone(config: BackboneConfig) -> Backbone:
     norm = Norm(config.norm, config.norm_eps)
     trunk: ResNet | MobileNetV3Large | TimmTrunk
     if config.trunk == "resnet50":
@@ -150,13 +145,13 @@ def _backbone(config: BackboneConfig) -> tuple[Backbone, tuple[int, ...]]:
         trunk = TimmTrunk(config.trunk.removeprefix("timm:"), config.strides, frozen_norm=config.norm == "frozen")
     else:
         raise UsageError(f'no trunk is called {config.trunk!r}: "resnet50", "mobilenetv3-large" or "timm:<name>"')
-    neck: nn.Module = nn.Identity()
+    if config.neck == "none":
+        return Backbone(trunk, nn.Identity(), trunk.channels[-1])
+    neck: nn.Module = Reduction(trunk.channels, config.neck_channels)
     if config.neck == "fpn":
-        neck_norm = Norm(config.norm, config.norm_eps) if config.neck_norm else None
+        neck_norm = norm if config.neck_norm else None
         neck = FeaturePyramid(trunk.channels, config.neck_channels, norm=neck_norm)
-    elif config.neck == "reduction":
-        neck = Reduction(trunk.channels, config.neck_channels)
-    return Backbone(trunk, neck), trunk.strides
+    return Backbone(trunk, neck, config.neck_channels)
 
 
 def _box_head(config: ModelConfig, channels: int) -> BoxHead:
@@ -164,6 +159,8 @@ def _box_head(config: ModelConfig, channels: int) -> BoxHead:
     if regions.trunk == "layer4":
         stage = make_stage(4, BLOCKS[50][3], norm=norm, stride=2, stride_in_1x1=config.backbone.stride_in_1x1)
         return BoxHead(StageTrunk(stage), 2048, len(config.classes))
+    if not regions.widths:
+        raise UsageError("regions.widths is empty: a fully connected head needs at least one layer")
     trunk = fully_connected_trunk(
         channels,
         regions.output_size,

@@ -4,9 +4,12 @@ Every number that decides AP and differs between families of weights is a field 
 checkpoint. Nothing in this file needs torch.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fasterrcnn.errors import UsageError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -110,6 +113,11 @@ class PostProcessConfig(_Config):
     max_detections: Positive = 100
 
 
+def _check_names(classes: Sequence[str]) -> None:
+    if len(set(classes)) != len(classes):
+        raise UsageError(f"class names repeat: {', '.join(classes)}")
+
+
 class ModelConfig(_Config):
     """A whole detector, classes included: enough to build it again."""
 
@@ -123,10 +131,18 @@ class ModelConfig(_Config):
     regions: RegionConfig = RegionConfig()
     postprocess: PostProcessConfig = PostProcessConfig()
 
+    def with_classes(self, classes: Sequence[str]) -> "ModelConfig":
+        """The same detector for other classes.
+
+        Raises:
+            UsageError: a name repeats.
+        """
+        _check_names(classes)
+        return self.model_copy(update={"classes": tuple(classes)})
+
     @model_validator(mode="after")
     def _classes_differ(self) -> "ModelConfig":
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError(f"class names repeat: {', '.join(self.classes)}")
+        _check_names(self.classes)
         return self
 
 

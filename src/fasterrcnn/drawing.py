@@ -37,7 +37,9 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
     if upright.mode.startswith("I"):
         # Pillow's own conversion of 16-bit grey would clip nearly all of it to white.
         values = np.asarray(upright).astype(np.int64)
-        grey = values.clip(0, 65535) // 257 if values.max(initial=0) > 255 else values.clip(0, 255)
+        # Mode "I" has 32 bits and may hold either range; I;16 always means 16 bits.
+        is_16_bit = upright.mode.startswith("I;16") or values.max(initial=0) > 255
+        grey = values.clip(0, 65535) // 257 if is_16_bit else values.clip(0, 255)
         upright = Image.fromarray(grey.astype(np.uint8))
     return upright.convert("RGB")
 
@@ -57,7 +59,7 @@ def draw_boxes(
     copy = copy.copy() if copy is picture else copy
     draw = ImageDraw.Draw(copy)
     short_side = min(copy.size)
-    width = max(1, round(short_side / 250))
+    width = max(2, round(short_side / 250))
     font = _font(max(10, round(short_side / 36)))
     for box, label, caption in zip(boxes.tolist(), labels.tolist(), captions, strict=True):
         colour = colour_of(label)
@@ -65,6 +67,16 @@ def draw_boxes(
         if caption:
             _draw_caption(draw, caption, (box[0], box[1]), font, colour, copy.size)
     return copy
+
+
+def contact_sheet(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Pictures of one size side by side, row by row."""
+    width, height = pictures[0].size
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * height))
+    for number, picture in enumerate(pictures):
+        sheet.paste(picture, (number % columns * width, number // columns * height))
+    return sheet
 
 
 def _draw_caption(

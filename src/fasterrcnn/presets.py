@@ -38,7 +38,7 @@ def get(name: str, classes: Sequence[str] = ()) -> ModelConfig:
         close = difflib.get_close_matches(name, _PRESETS, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(_PRESETS)} and timm:<name>"
         raise UsageError(f"no model is called {name!r}: {hint}")
-    return config.model_copy(update={"classes": tuple(classes)})
+    return config.with_classes(classes)
 
 
 def _single_level(stride: int) -> AnchorConfig:

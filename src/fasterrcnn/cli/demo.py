@@ -3,15 +3,19 @@
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from fasterrcnn.cli.options import Json, on_terminal
 from fasterrcnn.errors import UsageError
 
+if TYPE_CHECKING:
+    from fasterrcnn.inference.detector import Detector
+
 _TRAIN, _VAL, _TEST = 160, 16, 40
 _PICTURES = 12
+_SHORT_SIDE = 288  # that of the scenes
 
 
 def demo(
@@ -19,7 +23,7 @@ def demo(
     output: Annotated[
         Path | None, Parameter(name=["--output", "-o"], help="New folder; default is runs/demo-N.")
     ] = None,
-    epochs: Annotated[int, Parameter(help="Passes over the training scenes.")] = 10,
+    epochs: Annotated[int, Parameter(help="Passes over the training scenes.")] = 6,
     seed: Annotated[int, Parameter(help="Of the scenes and the training.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -48,6 +52,7 @@ def demo(
         model="efficientnet-lite0-fpn",
         output=folder / "run",
         epochs=epochs,
+        short_side=_SHORT_SIDE,
         seed=seed,
         progress=on_terminal() and not as_json,
         say=say,
@@ -56,20 +61,29 @@ def demo(
     detector = load(run.last)
     report = evaluate(detector, folder / "scenes", split="test")
     say(str(report))
-    pictures = folder / "pictures"
-    held_out = sorted((folder / "scenes" / "ImageSets" / "Main" / "test.txt").read_text().split())[:_PICTURES]
-    for name in held_out:
-        found = detector.predict(folder / "scenes" / "JPEGImages" / f"{name}.jpg", score=0.5)
-        found.save(pictures / f"{name}.jpg")
+    _draw_held_out(detector, folder)
     seconds = time.monotonic() - started
     if as_json:
         print(json.dumps({"folder": str(folder), "seconds": round(seconds), **report.to_dict()}))
         return
-    print(f"4. drew what it sees in {_PICTURES} of them: {pictures}")
+    print(f"4. drew what it sees in {_PICTURES} of them: {folder / 'pictures'}, side by side in overview.jpg")
     print(f"AP50 {report.ap50:.3f} after {seconds / 60:.1f} minutes. Try it on a picture of your own:")
     print(f"  fasterrcnn predict {run.last} PICTURE.jpg -o seen")
     print("or train on your own boxes (a Pascal VOC folder):")
     print("  fasterrcnn train DATA --model efficientnet-lite0-fpn --output runs/mine")
+
+
+def _draw_held_out(detector: "Detector", folder: Path) -> None:
+    """What the detector sees in some of the held-out scenes, one by one and side by side."""
+    from fasterrcnn.drawing import contact_sheet
+
+    names = (folder / "scenes" / "ImageSets" / "Main" / "test.txt").read_text().split()[:_PICTURES]
+    drawn = []
+    for name in names:
+        found = detector.predict(folder / "scenes" / "JPEGImages" / f"{name}.jpg", score=0.5)
+        found.save(folder / "pictures" / f"{name}.jpg")
+        drawn.append(found.plot())
+    contact_sheet(drawn, columns=4).save(folder / "pictures" / "overview.jpg", quality=85)
 
 
 def _new_folder(output: Path | None) -> Path:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import BatchSize, Device, Json, Weights, on_terminal
+from fasterrcnn.cli.options import BatchSize, Device, Json, Names, Preset, Weights, on_terminal
 
 
 def evaluate(
@@ -17,6 +17,8 @@ def evaluate(
     split: Annotated[str, Parameter(help="Which pictures.")] = "test",
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="Also write the numbers here.")] = None,
     batch_size: BatchSize = 1,
+    names: Names = None,
+    preset: Preset = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
@@ -24,8 +26,8 @@ def evaluate(
     from fasterrcnn.inference.detector import load
     from fasterrcnn.inference.evaluate import evaluate as measure
 
-    detector = load(weights, device=device)
+    detector = load(weights, classes=names, preset=preset, device=device)
     report = measure(detector, data, split=split, batch_size=batch_size, progress=on_terminal() and not as_json)
+    print(json.dumps(report.to_dict()) if as_json else report)
     if output is not None:
         report.save(output)
-    print(json.dumps(report.to_dict()) if as_json else report)

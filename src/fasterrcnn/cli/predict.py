@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import Device, Json, Weights
+from fasterrcnn.cli.options import Device, Json, Names, Preset, Weights
 from fasterrcnn.errors import ImageError, UsageError
 
 
@@ -28,16 +28,8 @@ def predict(
     ] = None,
     nms_threshold: Annotated[float | None, Parameter(help="IoU above which the weaker box goes.")] = None,
     max_detections: Annotated[int | None, Parameter(help="Most detections of a picture.")] = None,
-    names: Annotated[
-        list[str] | None,
-        Parameter(
-            name="--names",
-            help="Class names for a checkpoint without them.",
-            consume_multiple=True,
-            negative="",
-        ),
-    ] = None,
-    preset: Annotated[str | None, Parameter(help="Architecture of a torchvision file whose keys do not tell.")] = None,
+    names: Names = None,
+    preset: Preset = None,
     device: Device = None,
     as_json: Json = False,
 ) -> int:
@@ -69,10 +61,8 @@ def predict(
             continue
         _write_picture(found, target)
         results += [{**row, "file_name": str(file)} for row in found.to_coco(image_id)]
-        if as_json:
-            print(json.dumps({"file": str(file), "picture": str(target), "detections": found.to_records()}))
-        else:
-            print(f"{found} {time.monotonic() - started:.2f} s")
+        line = {"file": str(file), "picture": str(target), "detections": found.to_records()}
+        print(json.dumps(line) if as_json else f"{found} {time.monotonic() - started:.2f} s")
     _write_results(results, output)
     if not as_json:
         print(f"wrote {len(files) - broken} pictures and results.json to {output}")

@@ -1,6 +1,6 @@
 """Records as a torch data set: pictures at the network's size, targets in its frame.
 
-Axes: h w pixels, g ground truth.
+Axes: g ground truth.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from fasterrcnn.data.records import Record
 from fasterrcnn.ops import boxes, image
 from fasterrcnn.structures import ImageBatch, Target
 
-Example = tuple[Float[Tensor, "3 h w"], Target]
+Example = tuple[Float[Tensor, "3 _ _"], Target]
 
 
 class DetectionDataset(Dataset[Example]):

@@ -38,7 +38,10 @@ def read_voc(root: Path) -> AnnotatedData:
     """
     folder = _find(root)
     ids_of_split = _read_splits(folder)
-    pictures = {p.stem: p for p in sorted((folder / "JPEGImages").iterdir()) if p.suffix.lower() in EXTENSIONS}
+    pictures: dict[str, list[Path]] = {}
+    for path in sorted((folder / "JPEGImages").iterdir()):
+        if path.suffix.lower() in EXTENSIONS:
+            pictures.setdefault(path.stem, []).append(path)
     fatal: list[Problem] = []
     dropped: list[Problem] = []
     drafts: dict[str, tuple[Path, tuple[int, int], list[_Object]]] = {}
@@ -84,7 +87,10 @@ def _read_splits(folder: Path) -> dict[str, list[str]]:
     for name in _SPLITS:
         file = folder / "ImageSets" / "Main" / f"{name}.txt"
         if file.is_file():
-            lines = file.read_text(encoding="utf-8").splitlines()
+            try:
+                lines = file.read_text(encoding="utf-8").splitlines()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
             splits[name] = list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
     if not splits:
         splits[WHOLE] = sorted(file.stem for file in (folder / "Annotations").glob("*.xml"))
@@ -94,10 +100,13 @@ def _read_splits(folder: Path) -> dict[str, list[str]]:
     return splits
 
 
-def _picture(pictures: dict[str, Path], stem: str, folder: Path) -> Path:
-    if stem not in pictures:
+def _picture(pictures: dict[str, list[Path]], stem: str, folder: Path) -> Path:
+    candidates = pictures.get(stem, [])
+    if not candidates:
         raise DataError(f"there is no picture {folder / 'JPEGImages' / stem}.*")
-    return pictures[stem]
+    if len(candidates) > 1:
+        raise DataError(f"several pictures have its name: {', '.join(str(path) for path in candidates)}; keep one")
+    return candidates[0]
 
 
 def _read_objects(file: Path) -> list[_Object]:

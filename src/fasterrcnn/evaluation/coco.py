@@ -58,7 +58,8 @@ class Report:
         return asdict(self)
 
     def save(self, path: str | Path) -> None:
-        """Write the numbers as JSON."""
+        """Write the numbers as JSON; the folder is made if need be."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
 
     def __str__(self) -> str:

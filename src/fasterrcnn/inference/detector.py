@@ -44,11 +44,19 @@ def load(
     return Detector(model, config, device=device)
 
 
-def default_device() -> str:
-    """The fastest kind of device of this machine: cuda, mps or cpu."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def choose_device(name: str | None) -> torch.device:
+    """The device of that name, or the fastest kind of this machine: cuda, mps or cpu.
+
+    Raises:
+        UsageError: no device is called so, or this machine has none of that kind.
+    """
+    if name is None:
+        mps = "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else mps)
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]})") from None
 
 
 class Options(TypedDict, total=False):
@@ -82,7 +90,7 @@ class Detector:
 
     def __init__(self, model: FasterRCNN, config: ModelConfig, *, device: str | None = None) -> None:
         self.config = config
-        self.device = torch.device(device or default_device())
+        self.device = choose_device(device)
         self._model = fold_batch_norm(model).to(self.device).eval().requires_grad_(False)
 
     @property

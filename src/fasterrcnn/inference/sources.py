@@ -1,9 +1,11 @@
 """What `predict` takes: a file, a folder, a glob, a Pillow picture, an array, a tensor."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -53,22 +55,32 @@ def load_picture(picture: Picture) -> Tensor:
     if isinstance(picture, str | Path):
         return read_image(Path(picture))
     if isinstance(picture, Image.Image):
-        try:
-            return from_pil(picture)
-        except (OSError, ValueError) as error:
-            raise ImageError(f"the Pillow picture cannot be decoded ({error})") from None
-    if isinstance(picture, np.ndarray):
-        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-            raise UsageError(f"an array must be uint8 height x width x 3 (RGB), not {picture.dtype} {picture.shape}")
-        return from_array(picture)
-    if isinstance(picture, Tensor):
-        return _check_tensor(picture)
-    raise UsageError(f"cannot read a picture from a {type(picture).__name__}")
+        picture = _from_pil(picture)
+    elif isinstance(picture, np.ndarray):
+        picture = _from_array(picture)
+    elif not isinstance(picture, Tensor):
+        raise UsageError(f"cannot read a picture from a {type(picture).__name__}")
+    return _check_tensor(picture)
+
+
+def _from_pil(picture: Image.Image) -> Tensor:
+    try:
+        return from_pil(picture)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"the Pillow picture cannot be decoded ({error})") from None
+
+
+def _from_array(picture: NDArray[Any]) -> Tensor:
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        raise UsageError(f"an array must be uint8 height x width x 3 (RGB), not {picture.dtype} {picture.shape}")
+    return from_array(picture)
 
 
 def _check_tensor(picture: Tensor) -> Tensor:
     if picture.ndim != 3 or picture.shape[0] != 3:
         raise UsageError(f"a tensor must be 3 x height x width (RGB), not {tuple(picture.shape)}")
+    if picture.numel() == 0:
+        raise UsageError(f"the picture has no pixels: 3 x height x width is {tuple(picture.shape)}")
     if picture.dtype == torch.uint8:
         return picture
     if not picture.is_floating_point():

@@ -56,7 +56,8 @@ def classification(
     )
     if focal_gamma:
         true_probability = logits.float().softmax(dim=1).gather(1, labels[:, None])[:, 0]
-        losses = losses * (1 - true_probability) ** focal_gamma
+        # Away from 0, where the derivative of a power below 1 is infinite.
+        losses = losses * (1 - true_probability).clamp(min=1e-6) ** focal_gamma
     weight = class_weights[labels].sum() if class_weights is not None else logits.new_tensor(len(labels)).float()
     return losses.sum() / weight.clamp(min=torch.finfo(torch.float32).tiny)
 

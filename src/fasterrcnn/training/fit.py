@@ -20,7 +20,7 @@ from fasterrcnn.data.dataset import DetectionDataset
 from fasterrcnn.data.records import WHOLE, AnnotatedData
 from fasterrcnn.data.voc import read_voc
 from fasterrcnn.errors import UsageError
-from fasterrcnn.inference.detector import default_device
+from fasterrcnn.inference.detector import choose_device
 from fasterrcnn.training.loop import EpochResult, Progress, train
 from fasterrcnn.weights import native, pretrained
 
@@ -80,10 +80,12 @@ def fit(
     examples, val_examples = _examples(annotated, config, preset)
     model_config = pretrained.numerics_of(preset.model_copy(update={"classes": annotated.classes}), config.weights)
     run = _new_run(output, Path(data), model)
-    network = build.build_model(model_config, weights=config.weights)
+    with torch.random.fork_rng():  # fresh layers are random: the seed decides, and the caller's generator is kept
+        torch.manual_seed(config.seed)
+        network = build.build_model(model_config, weights=config.weights)
     if config.weights is not None:
         network.backbone.freeze(config.freeze_stages)
-    device = torch.device(config.device or default_device())
+    device = choose_device(config.device)
     network.to(device)
     run.mkdir(parents=True, exist_ok=True)
     settings = {"train": config.model_dump(mode="json"), "model": model_config.model_dump(mode="json")}
@@ -165,7 +167,7 @@ def _progress_bar(show: bool) -> Iterator[Callable[[Progress], None]]:
 
 def _metrics(result: EpochResult) -> dict[str, float]:
     row: dict[str, float] = {
-        "epoch": result.epoch,
+        "epoch": float(result.epoch),
         "learning_rate": result.learning_rate,
         "seconds": result.seconds,
     }

@@ -14,7 +14,7 @@ from fasterrcnn.data.records import Record
 from fasterrcnn.errors import TrainingError
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.structures import ImageBatch, Losses, Target
-from fasterrcnn.training.recipe import epoch_batches, freeze_batch_norm, make_optimizer, rate_at
+from fasterrcnn.training.recipe import epoch_batches, freeze_trained_norms, make_optimizer, rate_at
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class EpochResult:
     Attributes:
         epoch: from 1.
         losses: means over the training batches, by name.
-        val_losses: means over the validation pictures; empty without a validation split.
+        val_losses: means over the validation batches; empty without a validation split.
         learning_rate: of the heads, at the end.
         seconds: that the epoch took, validation included.
     """
@@ -68,6 +68,7 @@ def train(
     Raises:
         TrainingError: a loss is not finite; the message has the losses, the step and the pictures.
     """
+    trained_norms = freeze_trained_norms(model)
     optimizer = make_optimizer(model, config)
     full_rates = [group["lr"] for group in optimizer.param_groups]
     shuffling = torch.Generator().manual_seed(config.seed)
@@ -78,8 +79,8 @@ def train(
     for epoch in range(1, config.epochs + 1):
         started = time.monotonic()
         model.train()
-        if config.weights is not None:
-            freeze_batch_norm(model)
+        for norm in trained_norms:
+            norm.eval()
         examples.epoch = epoch
         batches = epoch_batches(examples.records, config.batch_size, shuffling)
         history = []
@@ -93,6 +94,7 @@ def train(
             _update(model, optimizer, losses, config.clip_norm)
             history.append(values)
             on_step(Progress(epoch, step, steps, values, config.learning_rate * rate_at(step, steps, config)))
+        _check_weights(model, epoch)
         val_losses = validate(model, val_examples, config, device) if val_examples is not None else {}
         rate = config.learning_rate * rate_at(step, steps, config)
         yield EpochResult(epoch, _mean(history), val_losses, rate, time.monotonic() - started)
@@ -114,7 +116,9 @@ def validate(
 
 
 def _load(examples: DetectionDataset, batches: list[list[int]]) -> Iterator[tuple[ImageBatch, list[Target]]]:
-    yield from DataLoader(examples, batch_sampler=batches, collate_fn=examples.collate)
+    # A generator of its own: without one, the loader would draw from the caller's.
+    own = torch.Generator()
+    yield from DataLoader(examples, batch_sampler=batches, collate_fn=examples.collate, generator=own)
 
 
 def _update(model: FasterRCNN, optimizer: torch.optim.Optimizer, losses: Losses, clip_norm: float) -> None:
@@ -132,6 +136,13 @@ def _check_finite(losses: dict[str, float], step: int, records: Sequence[Record]
             f"a loss is not finite at step {step}: {shown}; pictures: {', '.join(map(str, files))}; "
             "lower the learning rate, or look at the boxes of these pictures"
         )
+
+
+def _check_weights(model: FasterRCNN, epoch: int) -> None:
+    """The losses come before the last update of an epoch; what is saved comes after it."""
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise TrainingError(f"{name} is not finite after epoch {epoch}; lower the learning rate")
 
 
 def _mean(history: list[dict[str, float]]) -> dict[str, float]:

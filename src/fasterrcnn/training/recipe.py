@@ -46,11 +46,19 @@ def rate_at(step: int, steps: int, config: TrainConfig) -> float:
     return config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def freeze_batch_norm(model: nn.Module) -> None:
-    """Keep the statistics and the affine part of batch norms: small batches would spoil both."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval().requires_grad_(False)
+def freeze_trained_norms(model: nn.Module) -> list[nn.BatchNorm2d]:
+    """Stop the batch norms that came with pre-trained weights: small batches would spoil what they know.
+
+    Those of fresh layers, told by statistics that nothing has moved yet, go on learning.
+
+    Returns:
+        The stopped layers, which have to stay in eval() mode.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    trained = [norm for norm in norms if norm.running_mean is not None and bool(norm.running_mean.any())]
+    for norm in trained:
+        norm.eval().requires_grad_(False)
+    return trained
 
 
 def epoch_batches(records: Sequence[Record], batch_size: int, generator: torch.Generator) -> list[list[int]]:

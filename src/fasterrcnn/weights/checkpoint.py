@@ -1,6 +1,7 @@
 """Reading checkpoints without running code from them, and laying tensors into a network with a full check."""
 
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from zipfile import BadZipFile
@@ -12,6 +13,9 @@ from fasterrcnn.errors import WeightsError
 
 State = dict[str, Tensor]
 
+_MAGIC = (b"PK", b"\x80")
+"""First bytes of a zip archive, and of a pickle (files from before torch 1.6)."""
+
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 """Keys under which training scripts keep the weights beside the optimiser."""
 
@@ -22,11 +26,15 @@ def read_torch(path: Path) -> State:
     Raises:
         WeightsError: not such a file, torn, or it holds anything but named tensors.
     """
+    with path.open("rb") as file:
+        if not file.read(4).startswith(_MAGIC):
+            raise WeightsError(f"{path}: not a checkpoint written by torch.save")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(f"{path}: refused, it holds more than tensors ({reason})") from None
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"an object of {found[1]}" if found else "something that is no tensor"
+        raise WeightsError(f"{path}: refused, it holds {what}, and loading that could run code") from None
     except (RuntimeError, EOFError, BadZipFile, OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path}: not a readable checkpoint ({reason})") from None

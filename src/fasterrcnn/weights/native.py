@@ -37,11 +37,14 @@ def save(path: Path, network: nn.Module, config: ModelConfig, notes: Mapping[str
     payload = safetensors.torch.save(tensors, {_ENTRY: json.dumps(header)})
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with unfinished.open("wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    try:
+        with unfinished.open("wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[State, ModelConfig, dict[str, Any]]:

@@ -1,7 +1,10 @@
 """Transfer learning: where a new detector's first weights come from."""
 
 import importlib.util
+import pickle
+import sys
 import urllib.error
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import torchvision
@@ -35,7 +38,7 @@ def start_from(network: FasterRCNN, config: ModelConfig, weights: str) -> None:
         network: as built from the configuration.
         config: says which trunk and which preset.
         weights: "imagenet" (the trunk), "coco" (all of a torchvision preset), or a file: a checkpoint of this
-            library, a torchvision detector, or an ImageNet trunk of torchvision.
+            library, a torchvision detector, or an ImageNet trunk of torchvision or timm.
 
     Raises:
         WeightsError: cannot be downloaded or read, or does not fit; the message says what to do.
@@ -54,8 +57,8 @@ def start_from(network: FasterRCNN, config: ModelConfig, weights: str) -> None:
         raise WeightsError(f'{weights}: no such file; give a file, "imagenet", "coco" or none')
     own = network.state_dict()
     state = {key: value for key, value in state.items() if not key.startswith(_CLASS_ROWS)}
-    state = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
-    unknown = [key for key in state if key not in own]
+    unknown = [key for key in state if key not in own and not _may_be_left(key)]
+    state = {key: value for key, value in state.items() if key in own}
     missing = [key for key in own if _is_trunk(key) and key not in state]
     if unknown or missing:
         example = (unknown or missing)[0]
@@ -131,10 +134,11 @@ def _download(name: str) -> State:
     container = torchvision.models if hasattr(torchvision.models, enum) else torchvision.models.detection
     weights = getattr(container, enum)[member]
     try:
-        state: State = weights.get_state_dict(progress=False, check_hash=True)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        with redirect_stdout(sys.stderr):  # torch.hub says "Downloading" where results belong
+            state: State = weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
+    except (urllib.error.URLError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         place = Path(get_dir()) / "checkpoints" / Path(weights.url).name
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0] if str(error) else f"{place} is damaged"
         raise WeightsError(
             f"cannot download {weights.url} ({reason}); fetch it on another machine and put it at {place}, or "
             "give a file of your own, or none for random weights"
@@ -148,7 +152,14 @@ def _from_file(path: Path, config: ModelConfig) -> State:
     state = read_torch(path)
     if tv.is_detector(state):
         return tv.detector_to_native(state)
+    if config.backbone.trunk.startswith("timm:"):
+        return {f"backbone.trunk.network.{key}": value for key, value in state.items()}
     return tv.trunk_to_native(state, layer4_in_head=config.regions.trunk == "layer4")
+
+
+def _may_be_left(key: str) -> bool:
+    """Counters of batch norms that are frozen here, and the classifier of a timm network."""
+    return key.endswith("num_batches_tracked") or key.startswith("backbone.trunk.network.")
 
 
 def _is_trunk(key: str) -> bool:

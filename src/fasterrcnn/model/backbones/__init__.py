@@ -22,12 +22,18 @@ class Backbone(nn.Module):
     Args:
         trunk: a module that is a `Trunk`.
         neck: maps in, maps out.
+        channels: of every map that goes out.
+
+    Attributes:
+        strides: pixels per cell of the trunk's maps, which are those that regions are pooled from.
     """
 
-    def __init__(self, trunk: nn.Module, neck: nn.Module) -> None:
+    def __init__(self, trunk: nn.Module, neck: nn.Module, channels: int) -> None:
         super().__init__()
         self.trunk = trunk
         self.neck = neck
+        self.channels = channels
+        self.strides = cast(Trunk, trunk).strides
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Feature maps of normalised pixels."""

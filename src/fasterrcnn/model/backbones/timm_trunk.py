@@ -52,8 +52,13 @@ class TimmTrunk(nn.Module):
 
     def stages(self) -> list[nn.Module]:
         """Layers from the input on: the order in which a network is frozen."""
+        stem: list[nn.Module] = []
         stages: list[nn.Module] = []
-        for _, child in self.network.named_children():
-            # EfficientNets and the like keep all their stages in one list called "blocks".
-            stages += list(child) if isinstance(child, nn.Sequential | nn.ModuleList) else [child]
-        return stages
+        for name, child in self.network.named_children():
+            if name in ("blocks", "stages"):  # EfficientNets and the like keep all their stages in one list
+                stages += child.children()
+            elif stages or isinstance(child, nn.Sequential) or name.startswith(("blocks", "stages", "layer")):
+                stages.append(child)
+            else:
+                stem.append(child)
+        return [nn.ModuleList(stem), *stages]

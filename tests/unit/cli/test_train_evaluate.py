@@ -1,0 +1,120 @@
+import csv
+import json
+
+import pytest
+import yaml
+
+from fasterrcnn.data.samples import CLASSES
+from fasterrcnn.inference.detector import load
+
+# Not strict: test_fit__run_and_metrics is, and tells when these marks can go.
+TINY = ["--model", "timm:test_efficientnet", "--weights", "none", "--short-side", "64"]
+
+
+@pytest.fixture(scope="module")
+def trained(scenes, tmp_path_factory):
+    """A run of one epoch."""
+    from fasterrcnn.cli.main import main
+
+    output = tmp_path_factory.mktemp("runs") / "first"
+    with pytest.raises(SystemExit) as caught:
+        main(["train", str(scenes), *TINY, "--epochs", "1", "--output", str(output)])
+    assert caught.value.code == 0
+    return output
+
+
+def test_train__files_of_a_run(trained, scenes):
+    assert sorted(p.name for p in trained.iterdir()) == ["config.yaml", "last.safetensors", "metrics.csv"]
+    detector = load(trained / "last.safetensors")
+    assert set(detector.classes) <= set(CLASSES)
+    assert detector.config.input.short_side == 64
+    settings = yaml.safe_load((trained / "config.yaml").read_text())
+    assert settings["train"]["epochs"] == 1
+    assert settings["train"]["weights"] is None
+    assert settings["model"]["classes"] == list(detector.classes)
+    with (trained / "metrics.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["epoch"] == "1"
+    assert float(row["total"]) > 0
+    assert float(row["val_total"]) > 0
+
+
+def test_train__says_what_it_does(run, scenes, tmp_path):
+    outcome = run("train", scenes, *TINY, "--epochs", "2", "--seed", "3", "-o", tmp_path / "new")
+    lines = outcome.out.splitlines()
+    assert (outcome.code, outcome.err) == (0, "")
+    assert lines[0].startswith("Pascal VOC, 6 images")
+    assert [line.split(":")[0] for line in lines if line.startswith("epoch")] == ["epoch 1/2", "epoch 2/2"]
+    assert lines[-2] == f"wrote {tmp_path / 'new' / 'last.safetensors'}"
+    assert lines[-1].startswith("next: fasterrcnn evaluate")
+
+
+def test_train__json_and_numbered_folders(run, scenes, tmp_path):
+    arguments = ("train", scenes, *TINY, "--epochs", "1", "--json")
+    folders = [json.loads(run(*arguments).out)["run"] for _ in range(2)]
+    name = f"{scenes.name}-timm-test_efficientnet"
+    assert folders == [f"runs/{name}-1", f"runs/{name}-2"]
+    assert (tmp_path / "here" / folders[1] / "last.safetensors").is_file()
+
+
+def test_train__refuses_a_folder_that_is_not_empty(run, scenes, trained, tmp_path):
+    before = (trained / "last.safetensors").stat().st_mtime_ns
+    outcome = run("train", scenes, *TINY, "-o", trained)
+    assert outcome.code == 2
+    assert "exists and is not empty; give another output folder" in outcome.err
+    assert (trained / "last.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "resnet50-fnp"], "did you mean 'resnet50-fpn'"),
+        (["--model", "resnet50-fpn", "--epochs", "0"], "epochs: Input should be greater than 0 (given: 0)"),
+        (["--model", "resnet50-fpn", "--split", "tarin"], "no split 'tarin'; there are: train, val, test"),
+        (["--model", "efficientnet-lite0-fpn", "--weights", "absent.pth"], "absent.pth: no such file"),
+        (["--model", "resnet50-c5", "--weights", "coco"], 'has no "coco" weights'),
+    ],
+)
+def test_train__mistakes_leave_no_folder(run, scenes, tmp_path, arguments, message):
+    outcome = run("train", scenes, *arguments, "-o", tmp_path / "new")
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_train__no_data_set(run, tmp_path):
+    outcome = run("train", tmp_path / "absent", *TINY)
+    assert outcome.code == 2
+    assert outcome.is_one_line
+    assert "absent: no such folder" in outcome.err
+
+
+def test_evaluate__text_and_json(run, scenes, trained, tmp_path):
+    text = run("evaluate", trained / "last.safetensors", scenes, "--batch-size", "2")
+    assert text.code == 0
+    assert text.out.startswith("2 pictures, ")
+    assert "AP50" in text.out
+    report = tmp_path / "report.json"
+    machine = run("evaluate", trained / "last.safetensors", scenes, "--json", "--split", "val", "-o", report)
+    said = json.loads(machine.out)
+    assert said["images"] == 1
+    assert json.loads(report.read_text()) == said
+
+
+def test_evaluate__unknown_split(run, scenes, trained):
+    outcome = run("evaluate", trained / "last.safetensors", scenes, "--split", "tset")
+    assert outcome.code == 2
+    assert outcome.is_one_line
+    assert "no split 'tset'; there are: train, val, test" in outcome.err
+
+
+def test_evaluate__detector_of_other_classes(run, scenes, checkpoint):
+    outcome = run("evaluate", checkpoint, scenes)
+    assert outcome.code == 2
+    assert "no class in common: cat, dog, owl against" in outcome.err
+
+
+def test_evaluate__output_in_a_new_folder(run, scenes, trained, tmp_path):
+    outcome = run("evaluate", trained / "last.safetensors", scenes, "-o", tmp_path / "new" / "report.json")
+    assert "AP50" in outcome.out

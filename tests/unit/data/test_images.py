@@ -1,0 +1,231 @@
+"""Files of many kinds against Pillow."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+from torch.testing import assert_close
+
+from fasterrcnn.data import images
+from fasterrcnn.data.images import from_array, from_pil, read_image, read_size_hw
+from fasterrcnn.errors import ImageError
+
+SIZE_HW = (40, 24)
+ORIENTATION = 274
+
+
+def oracle(path) -> torch.Tensor:
+    """Pillow's upright RGB."""
+    with Image.open(path) as picture:
+        pixels = np.asarray(ImageOps.exif_transpose(picture).convert("RGB")).copy()
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[ORIENTATION] = orientation
+    return tags
+
+
+def check(path, tolerance: int = 0) -> torch.Tensor:
+    """Pixels and size agree with Pillow's; lossy formats may round differently."""
+    pixels, expected = read_image(path), oracle(path)
+    assert pixels.dtype == torch.uint8
+    assert_close(pixels.int(), expected.int(), rtol=0, atol=tolerance)
+    assert read_size_hw(path) == tuple(expected.shape[1:])
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode", "options", "tolerance"),
+    [
+        (".jpg", "RGB", {"quality": 95, "subsampling": 0}, 2),
+        (".jpg", "RGB", {"quality": 95, "subsampling": 0, "progressive": True}, 2),
+        (".jpg", "L", {"quality": 95}, 2),
+        (".jpg", "CMYK", {"quality": 95}, 4),
+        (".png", "RGB", {}, 0),
+        (".png", "P", {}, 0),
+        (".png", "L", {}, 0),
+        (".png", "1", {}, 0),
+        (".webp", "RGB", {"lossless": True}, 0),
+        (".webp", "RGB", {"quality": 90}, 2),
+        (".tif", "RGB", {}, 0),
+        (".tif", "CMYK", {}, 0),
+        (".bmp", "RGB", {}, 0),
+        (".gif", "P", {}, 0),
+        (".ppm", "RGB", {}, 0),
+    ],
+)
+def test_read_image__as_pillow_does(tmp_path, photo, suffix, mode, options, tolerance):
+    path = tmp_path / f"photo{suffix}"
+    photo(SIZE_HW).convert(mode).save(path, **options)
+    check(path, tolerance)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("suffix", "tolerance"), [(".jpg", 2), (".png", 0)])
+def test_read_image__exif_orientation(tmp_path, photo, suffix, tolerance, orientation):
+    path = tmp_path / f"photo{suffix}"
+    options = {"quality": 95, "subsampling": 0} if suffix == ".jpg" else {}
+    photo(SIZE_HW).save(path, exif=exif(orientation), **options)
+    pixels = check(path, tolerance)
+    assert tuple(pixels.shape[1:]) == (SIZE_HW if orientation < 5 else SIZE_HW[::-1])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_read_image__exif_orientation_of_tiff(tmp_path, photo, orientation):
+    path = tmp_path / "photo.tif"
+    photo(SIZE_HW).save(path, exif=exif(orientation))
+    check(path)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_read_image__exif_orientation_of_webp(tmp_path, photo, orientation):
+    path = tmp_path / "photo.webp"
+    photo(SIZE_HW).save(path, exif=exif(orientation), lossless=True)
+    check(path)
+
+
+def test_read_image__orientation_6_by_hand(tmp_path):
+    # The camera was turned: the stored left column is the top row of the upright picture.
+    stored = np.zeros((2, 3, 3), np.uint8)
+    stored[:, 0] = (255, 0, 0)
+    path = tmp_path / "photo.png"
+    Image.fromarray(stored).save(path, exif=exif(6))
+    pixels = read_image(path)
+    assert pixels.shape == (3, 3, 2)
+    assert pixels[:, 0].tolist() == [[255, 255], [0, 0], [0, 0]]
+    assert pixels[:, 1:].max() == 0
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
+def test_read_image__transparency_is_dropped(tmp_path, photo, suffix):
+    path = tmp_path / f"photo{suffix}"
+    picture = photo(SIZE_HW)
+    with_alpha = picture.copy()
+    with_alpha.putalpha(Image.linear_gradient("L").resize(picture.size))
+    with_alpha.save(path, **({"lossless": True, "exact": True} if suffix == ".webp" else {}))
+    assert_close(read_image(path), from_pil(picture))
+
+
+def test_read_image__palette_with_transparent_colour(tmp_path, photo):
+    path = tmp_path / "photo.png"
+    picture = photo(SIZE_HW).quantize(16)
+    picture.save(path, transparency=3)
+    assert_close(read_image(path), from_pil(picture))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_read_image__sixteen_bit_grey_is_scaled(tmp_path, suffix):
+    values = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
+    path = tmp_path / f"grey{suffix}"
+    Image.fromarray(values).save(path)
+    expected = torch.from_numpy((values // 257).astype(np.uint8)).expand(3, 16, 16)
+    assert_close(read_image(path).int(), expected.int(), rtol=0, atol=1)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_read_image__sixteen_bit_grey_of_a_dark_picture(tmp_path, suffix):
+    path = tmp_path / f"grey{suffix}"
+    Image.fromarray(np.full((4, 4), 200, np.uint16)).save(path)
+    assert read_image(path).max() <= 1  # 200 of 65,535 is black
+
+
+def test_read_image__warns_of_nothing(tmp_path, photo):
+    path = tmp_path / "photo.jpg"
+    photo(SIZE_HW).save(path)
+    program = (
+        "import sys, warnings; from pathlib import Path; from fasterrcnn.data.images import read_image;"
+        "warnings.simplefilter('error'); read_image(Path(sys.argv[1]))"
+    )
+    subprocess.run([sys.executable, "-c", program, path], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1)])
+def test_read_image__tiny_pictures(tmp_path, shape):
+    path = tmp_path / "tiny.png"
+    Image.new("RGB", shape[::-1], (1, 2, 3)).save(path)
+    assert_close(read_image(path), torch.tensor([1, 2, 3], dtype=torch.uint8).view(3, 1, 1).expand(3, *shape))
+
+
+@pytest.mark.parametrize("wrong", [".jpg", ".bmp", ".txt", ""])
+def test_read_image__extension_does_not_matter(tmp_path, photo, wrong):
+    path = tmp_path / f"photo{wrong}"
+    photo(SIZE_HW).save(path, format="PNG")
+    check(path)
+
+
+@pytest.mark.parametrize(("suffix", "options"), [(".jpg", {}), (".png", {}), (".webp", {}), (".bmp", {}), (".tif", {})])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_read_image__truncated(tmp_path, photo, suffix, options, share):
+    path = tmp_path / f"photo{suffix}"
+    photo(SIZE_HW).save(path, **options)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(ImageError, match=rf"photo\{suffix}: (damaged picture|not a picture)"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("read", [read_image, read_size_hw])
+def test_read__not_pictures(tmp_path, read):
+    text, empty = tmp_path / "notes.jpg", tmp_path / "empty.jpg"
+    text.write_text("no picture")
+    empty.touch()
+    for path in (text, empty):
+        with pytest.raises(ImageError, match=rf"{path.name}: not a picture that can be decoded"):
+            read(path)
+    with pytest.raises(ImageError, match=r"absent\.jpg: no such file"):
+        read(tmp_path / "absent.jpg")
+    with pytest.raises(ImageError):
+        read(tmp_path)
+
+
+def test_read_image__header_that_claims_too_much(tmp_path, photo, monkeypatch):
+    path = tmp_path / "photo.png"
+    photo(SIZE_HW).save(path)
+    monkeypatch.setattr(images, "MAX_PIXELS", 40 * 24)
+    read_image(path)
+    monkeypatch.setattr(images, "MAX_PIXELS", 40 * 24 - 1)
+    with pytest.raises(ImageError, match=r"photo\.png: 24 x 40 is more than 959 pixels; cut it into tiles"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("side", [10_000, 13_000])
+def test_read_image__large_pictures_below_the_limit(tmp_path, side):
+    path = tmp_path / "large.png"
+    Image.new("1", (side, side)).save(path)
+    assert side * side < images.MAX_PIXELS
+    assert read_size_hw(path) == (side, side)
+
+
+def test_read_image__float_pixels(tmp_path):
+    path = tmp_path / "float.tif"
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(path)
+    with pytest.raises(ImageError, match=r"float\.tif: damaged picture \(32-bit float pixels; save it with 8 or 16"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr", "HSV"])
+def test_from_pil__any_mode(photo, mode):
+    picture = photo(SIZE_HW).convert(mode)
+    expected = torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).permute(2, 0, 1)
+    assert_close(from_pil(picture), expected)
+
+
+def test_from_array__copies(photo):
+    pixels = np.asarray(photo(SIZE_HW)).copy()
+    tensor = from_array(pixels)
+    expected = tensor.clone()
+    pixels[:] = 0
+    assert_close(tensor, expected)
+    assert_close(from_array(np.asarray(photo(SIZE_HW))[:, ::-1, ::-1]), expected.flip(0, 2))
+
+
+def test_read_image__real_photographs(shared_data):
+    for path in sorted((shared_data / "photos").iterdir()):
+        if path.suffix in (".png", ".jpg"):
+            pixels, expected = read_image(path), oracle(path)
+            assert pixels.shape == expected.shape
+            assert (pixels.float() - expected.float()).abs().mean() < 1

@@ -1,0 +1,210 @@
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from types import GeneratorType
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from fasterrcnn import presets
+from fasterrcnn.data.images import from_pil
+from fasterrcnn.detections import Detections
+from fasterrcnn.errors import ImageError, UsageError, WeightsError
+from fasterrcnn.inference.detector import Detector, choose_device, load
+from fasterrcnn.ops.image import make_batch, resized_hw, to_input
+
+CLASSES = ("cat", "dog", "owl")
+SIZES = [(120, 160), (200, 90), (64, 64), (120, 160)]
+
+
+@pytest.fixture(scope="module")
+def detector(checkpoint) -> Detector:
+    return load(checkpoint, device="cpu")
+
+
+@pytest.fixture
+def files(tmp_path, photo):
+    paths = [tmp_path / f"{number}.png" for number in range(len(SIZES))]
+    for number, (path, size) in enumerate(zip(paths, SIZES, strict=True)):
+        photo(size, number).save(path)
+    return paths
+
+
+def same(ours: Detections, theirs: Detections, tolerance: float = 1e-4) -> None:
+    assert len(ours) == len(theirs)
+    np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=100 * tolerance)
+    np.testing.assert_allclose(ours.scores, theirs.scores, atol=tolerance)
+    assert ours.labels.tolist() == theirs.labels.tolist()
+    assert ours.image_hw == theirs.image_hw
+
+
+def test_predict__a_value_of_plain_numpy(detector, photo):
+    found = detector.predict(photo((120, 160)))
+    assert len(found) > 3
+    assert (found.boxes.dtype, found.scores.dtype, found.labels.dtype) == (np.float32, np.float32, np.int64)
+    assert found.boxes.shape == (len(found), 4)
+    assert found.classes == CLASSES
+    assert (np.diff(found.scores) <= 0).all()
+
+
+def test_predict__kinds_of_sources_agree(detector, files, photo):
+    picture = photo(SIZES[0], 0)
+    expected = detector.predict(picture)
+    for source in (files[0], str(files[0]), np.asarray(picture), from_pil(picture), from_pil(picture).float() / 255):
+        same(detector.predict(source), expected)
+    assert detector.predict(files[0]).source == files[0]
+    assert detector.predict(picture).source is None
+
+
+def test_predict__many_sources(detector, files, tmp_path):
+    expected = [detector.predict(path) for path in files]
+    listed = detector.predict(files)
+    assert isinstance(listed, list)
+    for ours, theirs in zip(listed, expected, strict=True):
+        same(ours, theirs)
+    for source in (tmp_path, f"{tmp_path}/*.png"):
+        found = detector.predict(source)
+        assert isinstance(found, GeneratorType)
+        for ours, theirs in zip(found, expected, strict=True):
+            same(ours, theirs)
+            assert ours.source == theirs.source
+    assert detector.predict([]) == []
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 10])
+def test_predict__batches_change_nothing(detector, files, batch_size):
+    for ours, theirs in zip(detector.predict(files, batch_size=batch_size), detector.predict(files), strict=True):
+        same(ours, theirs)
+
+
+def test_predict__boxes_are_in_pixels_of_the_original(detector, tiny_model, tiny_config, photo):
+    picture = photo((240, 320))
+    pixels = from_pil(picture)
+    size = tiny_config.input
+    inner = to_input(pixels, resized_hw((240, 320), size.short_side, size.long_side), antialias=size.antialias)
+    with torch.no_grad():
+        (raw,) = tiny_model(make_batch([inner], fill=size.mean, size_divisor=size.size_divisor))
+    found = detector.predict(picture)
+    factor = torch.tensor([320 / inner.shape[2], 240 / inner.shape[1]] * 2)
+    assert_close(torch.from_numpy(found.boxes), raw.boxes * factor, rtol=1e-4, atol=1e-2)
+    assert found.image_hw == (240, 320)
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (1, 300), (300, 2), (31, 33)])
+def test_predict__odd_sizes(detector, photo, size_hw):
+    found = detector.predict(photo(size_hw))
+    height, width = size_hw
+    assert (found.boxes >= 0).all()
+    assert (found.boxes <= np.array([width, height, width, height])).all()
+
+
+def test_predict__options(detector, photo):
+    picture = photo((120, 160))
+    usual = detector.predict(picture)
+    middle = float(np.median(usual.scores))
+    assert len(detector.predict(picture, score=middle)) == int((usual.scores > middle).sum())
+    assert len(detector.predict(picture, max_detections=2)) == 2
+    name = usual.names[0]
+    assert set(detector.predict(picture, classes=[name]).names) == {name}
+    assert len(detector.predict(picture, classes=[])) == 0
+    assert len(detector.predict(picture, nms_threshold=0.0)) <= len(usual)
+    assert len(detector.predict(picture, nms="agnostic")) <= len(usual)
+    soft = detector.predict(picture, nms="soft-gaussian")
+    assert soft.scores[0] == pytest.approx(usual.scores[0])
+    same(detector.predict(picture, score=None, nms=None), usual)
+    same(detector.predict(picture), usual)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scores": 0.5}, "no option is called 'scores'; there are score, classes, nms"),
+        ({"classes": ["bee"]}, "no class is called 'bee'; there are: cat, dog, owl"),
+        ({"score": 2.0}, r"score_threshold must lie in 0\.\.1"),
+        ({"max_detections": 0}, "max_detections must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+    ],
+)
+def test_predict__options_that_cannot_work(detector, photo, options, message):
+    with pytest.raises(UsageError, match=message):
+        detector.predict(photo((20, 20)), **options)
+
+
+def test_predict__broken_picture_is_named(detector, tmp_path):
+    path = tmp_path / "broken.jpg"
+    path.write_text("no picture")
+    with pytest.raises(ImageError, match=r"broken\.jpg: not a picture"):
+        detector.predict(path)
+    with pytest.raises(ImageError, match=r"absent\.jpg: no such file"):
+        detector.predict(tmp_path / "absent.jpg")
+
+
+def test_predict__picture_is_at_hand_for_plot(detector, files, photo):
+    picture = photo(SIZES[0], 0)
+    for source in (files[0], picture, np.asarray(picture), from_pil(picture), from_pil(picture).float() / 255):
+        assert detector.predict(source).plot().size == (160, 120)
+
+
+def test_stream__reads_one_after_the_other(detector, files):
+    files[2].write_text("no picture")
+    stream = detector.stream(files)
+    assert len([next(stream), next(stream)]) == 2
+    with pytest.raises(ImageError, match=files[2].name):
+        next(stream)
+
+
+def test_detector__pickle(detector, photo):
+    again = pickle.loads(pickle.dumps(detector))
+    same(again.predict(photo((64, 64))), detector.predict(photo((64, 64))))
+    assert repr(again) == repr(detector) == "Detector(timm:test_efficientnet, 3 classes, cpu)"
+
+
+def test_detector__is_a_copy_of_the_model(tiny_config, lively, photo):
+    model = lively(tiny_config).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    detector = Detector(model, tiny_config)
+    expected = detector.predict(photo((64, 64)))
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    same(detector.predict(photo((64, 64))), expected)
+
+
+def test_detector__folded_norms_change_nothing(lively, shrink, photo):
+    config = shrink(presets.get("mobilenetv3-large-320-fpn", CLASSES))
+    model = lively(config)
+    found = Detector(model, config).predict(photo((64, 64)))
+    pixels = to_input(from_pil(photo((64, 64))), (64, 64), antialias=False)
+    with torch.no_grad():
+        (raw,) = model(make_batch([pixels], fill=config.input.mean, size_divisor=32))
+    np.testing.assert_allclose(found.boxes, raw.boxes.numpy(), atol=1e-2)
+    np.testing.assert_allclose(found.scores, raw.scores.numpy(), atol=1e-4)
+
+
+def test_detector__threads_get_the_same(detector, photo):
+    pictures = [photo(size, number) for number, size in enumerate(SIZES)]
+    expected = detector.predict(pictures)
+    with ThreadPoolExecutor(2) as pool:
+        for found in pool.map(detector.predict, [pictures] * 4):
+            for ours, theirs in zip(found, expected, strict=True):
+                same(ours, theirs)
+
+
+def test_load__names_and_errors(checkpoint, tmp_path):
+    assert load(checkpoint, classes=["a", "b", "c"]).classes == ("a", "b", "c")
+    with pytest.raises(WeightsError, match=r"absent\.safetensors: no such file"):
+        load(tmp_path / "absent.safetensors")
+
+
+def test_choose_device__default():
+    assert choose_device(None).type in {"cpu", "cuda", "mps"}
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_load__device_that_is_not_there(checkpoint, device):
+    with pytest.raises(UsageError, match=device):
+        load(checkpoint, device=device)

@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+from fasterrcnn.data.images import from_pil
+from fasterrcnn.errors import DataError, ImageError, UsageError
+from fasterrcnn.inference.sources import find_files, is_many, load_picture
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.png", "a.JPG", "c.txt", "d.webp"):
+        (tmp_path / name).touch()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "e.png").touch()
+    return tmp_path
+
+
+def test_find_files__folder_is_not_searched_below(folder):
+    assert [p.name for p in find_files(folder)] == ["a.JPG", "b.png", "d.webp"]
+    assert is_many(folder)
+    assert is_many(str(folder))
+
+
+def test_find_files__globs(folder):
+    assert [p.name for p in find_files(f"{folder}/*.png")] == ["b.png"]
+    assert [p.name for p in find_files(f"{folder}/**/*.png")] == ["b.png", "e.png"]
+    assert [p.name for p in find_files(folder / "[ab].*")] == ["a.JPG", "b.png"]
+    assert is_many(f"{folder}/*.png")
+
+
+def test_find_files__relative_glob(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert [str(p) for p in find_files("sub/*.png")] == ["sub/e.png"]
+
+
+def test_find_files__one_file(folder):
+    assert find_files(folder / "b.png") == [folder / "b.png"]
+    assert not is_many(folder / "b.png")
+
+
+def test_find_files__name_with_brackets_is_a_file(tmp_path):
+    path = tmp_path / "photo[1].png"
+    path.touch()
+    assert not is_many(path)
+    assert find_files(path) == [path]
+
+
+def test_find_files__nothing_there(tmp_path):
+    with pytest.raises(DataError, match=r"absent\.png: no such file or folder"):
+        find_files(tmp_path / "absent.png")
+    with pytest.raises(DataError, match=r"\*\.png: no file matches"):
+        find_files(tmp_path / "*.png")
+    with pytest.raises(DataError, match=r"no pictures in this folder \(.*\.jpg"):
+        find_files(tmp_path)
+
+
+@pytest.mark.parametrize("source", [np.zeros((2, 2, 3), np.uint8), torch.zeros(3, 2, 2), Image.new("L", (2, 2)), 7])
+def test_is_many__pictures_are_one(source):
+    assert not is_many(source)
+
+
+def test_load_picture__kinds_agree(tmp_path, photo):
+    picture = photo((20, 30))
+    path = tmp_path / "a.png"
+    picture.save(path)
+    expected = from_pil(picture)
+    for source in (path, str(path), picture, np.asarray(picture), expected, picture.convert("RGBA")):
+        assert_close(load_picture(source), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_load_picture__float_tensors(dtype):
+    picture = torch.linspace(0, 1, 12, dtype=dtype).view(3, 2, 2)
+    assert_close(load_picture(picture), picture.float())
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (np.zeros((4, 4), np.uint8), r"uint8 height x width x 3 \(RGB\), not uint8 \(4, 4\)"),
+        (np.zeros((3, 4, 4), np.uint8), r"not uint8 \(3, 4, 4\)"),
+        (np.zeros((4, 4, 4), np.uint8), r"not uint8 \(4, 4, 4\)"),
+        (np.zeros((4, 4, 3), np.float32), r"not float32 \(4, 4, 3\)"),
+        (torch.zeros(4, 4, 3), r"a tensor must be 3 x height x width \(RGB\), not \(4, 4, 3\)"),
+        (torch.zeros(1, 3, 4, 4), r"not \(1, 3, 4, 4\)"),
+        (torch.zeros(3, 4, 4, dtype=torch.int64), r"uint8 0\.\.255 or float 0\.\.1, not torch.int64"),
+        (torch.full((3, 4, 4), 255.0), r"must lie in 0\.\.1, not 255\.\.255: divide it by 255\?"),
+        (torch.full((3, 4, 4), -1.0), r"must lie in 0\.\.1, not -1\.\.-1"),
+        (torch.full((3, 4, 4), torch.nan), r"must lie in 0\.\.1, not nan"),
+        (7, "cannot read a picture from a int"),
+        (None, "cannot read a picture from a NoneType"),
+    ],
+)
+def test_load_picture__wrong_things(source, message):
+    # The shapes of `load_picture` are not checked: it is the one that says what is wrong.
+    with pytest.raises(UsageError, match=message):
+        getattr(load_picture, "__wrapped__", load_picture)(source)
+
+
+@pytest.mark.parametrize("source", [np.zeros((0, 4, 3), np.uint8), torch.zeros(3, 0, 4)])
+def test_load_picture__no_pixels(source):
+    with pytest.raises(UsageError):
+        load_picture(source)
+
+
+def test_load_picture__broken_files(tmp_path):
+    with pytest.raises(ImageError, match=r"absent\.png: no such file"):
+        load_picture(tmp_path / "absent.png")
+    with pytest.raises(ImageError, match="the Pillow picture cannot be decoded"):
+        load_picture(Image.new("F", (2, 2)))

@@ -1,0 +1,177 @@
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+from torchvision.models import resnet50
+
+from fasterrcnn.errors import MissingExtraError, UsageError
+from fasterrcnn.model.backbones import Backbone
+from fasterrcnn.model.backbones.fpn import FeaturePyramid, Reduction
+from fasterrcnn.model.backbones.mobilenet import MobileNetV3Large
+from fasterrcnn.model.backbones.norms import FrozenBatchNorm2d, Norm
+from fasterrcnn.model.backbones.resnet import Bottleneck, ResNet
+from fasterrcnn.model.backbones.timm_trunk import TimmTrunk
+
+FROZEN = Norm()
+
+
+def check_shapes(trunk: nn.Module, side: int = 96) -> None:
+    with torch.no_grad():
+        maps = trunk(torch.zeros(1, 3, side, 2 * side))
+    expected = [(1, c, side // s, 2 * side // s) for c, s in zip(trunk.channels, trunk.strides, strict=True)]
+    assert [tuple(level.shape) for level in maps] == expected
+
+
+@pytest.mark.parametrize(
+    ("outputs", "dilated", "channels", "strides"),
+    [
+        ((1, 2, 3, 4), False, (256, 512, 1024, 2048), (4, 8, 16, 32)),
+        ((3,), False, (1024,), (16,)),
+        ((4,), False, (2048,), (32,)),
+        ((4,), True, (2048,), (16,)),
+        ((2, 4), True, (512, 2048), (8, 16)),
+    ],
+)
+def test_resnet__channels_and_strides(outputs, dilated, channels, strides):
+    trunk = ResNet(50, outputs, norm=FROZEN, dilated=dilated)
+    assert trunk.channels == channels
+    assert trunk.strides == strides
+    check_shapes(trunk)
+
+
+def test_resnet__dilation_is_in_all_blocks_of_stage_4():
+    trunk = ResNet(50, (4,), norm=FROZEN, dilated=True)
+    assert [block.conv2.dilation for block in trunk.layer4] == [(2, 2)] * 3
+    assert [block.conv2.dilation for block in trunk.layer3] == [(1, 1)] * 6
+
+
+@pytest.mark.parametrize(("in_1x1", "strides"), [(False, [(1, 1), (2, 2)]), (True, [(2, 2), (1, 1)])])
+def test_resnet__place_of_the_stride(in_1x1, strides):
+    block = ResNet(50, (2,), norm=FROZEN, stride_in_1x1=in_1x1).layer2[0]
+    assert [block.conv1.stride, block.conv2.stride] == strides
+
+
+def test_resnet__later_stages_are_not_built():
+    trunk = ResNet(50, (2,), norm=FROZEN)
+    assert not hasattr(trunk, "layer3")
+    assert len(trunk.stages()) == 3
+
+
+def test_resnet__same_names_and_shapes_as_torchvision():
+    with torch.device("meta"):
+        oracle = resnet50(weights=None).state_dict()
+        ours = ResNet(50, (4,), norm=Norm("batch")).state_dict()
+    shapes = {key: value.shape for key, value in oracle.items() if not key.startswith("fc.")}
+    assert {key: value.shape for key, value in ours.items()} == shapes
+
+
+def test_bottleneck__shortcut_alone():
+    block = Bottleneck(8, 2, stride=1, dilation=1, norm=FROZEN, stride_in_1x1=False)
+    block.bn3.weight.zero_()
+    x = torch.rand(1, 8, 4, 4)
+    assert_close(block(x), x)
+
+
+def test_mobilenet__shapes():
+    trunk = MobileNetV3Large(norm=FROZEN)
+    check_shapes(trunk)
+    assert sum(len(stage) for stage in trunk.stages()) == len(trunk.layers)
+
+
+def test_feature_pyramid__shapes_of_odd_maps():
+    pyramid = FeaturePyramid((4, 8, 16), 6)
+    sizes = [(13, 21), (7, 11), (4, 6)]
+    maps = pyramid([torch.rand(2, c, *size) for c, size in zip((4, 8, 16), sizes, strict=True)])
+    assert [tuple(level.shape) for level in maps] == [(2, 6, *size) for size in [*sizes, (2, 3)]]
+    assert_close(maps[3], maps[2][:, :, ::2, ::2])
+
+
+def test_feature_pyramid__coarse_maps_flow_down():
+    pyramid = FeaturePyramid((1, 1), 1)
+    with torch.no_grad():
+        for conv in pyramid.lateral:
+            conv[0].weight.fill_(1.0)
+        for conv in pyramid.output:
+            conv[0].weight.zero_()
+            conv[0].weight[0, 0, 1, 1] = 1.0
+    fine, coarse = torch.zeros(1, 1, 4, 4), torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    first, second, extra = pyramid([fine + 10, coarse])
+    assert_close(first, 10 + coarse.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    assert_close(second, coarse)
+    assert_close(extra, coarse[:, :, :1, :1])
+
+
+def test_feature_pyramid__norms_replace_biases():
+    assert FeaturePyramid((4,), 6, norm=Norm("batch")).output[0][0].bias is None
+    assert FeaturePyramid((4,), 6).output[0][0].bias is not None
+
+
+def test_reduction__is_a_1x1_convolution_with_relu():
+    reduction = Reduction((8, 4), 2)
+    first, second = reduction([torch.rand(1, 8, 5, 3), torch.rand(1, 4, 2, 2)])
+    assert first.shape == (1, 2, 5, 3)
+    assert second.shape == (1, 2, 2, 2)
+    assert first.min() >= 0
+
+
+@pytest.mark.parametrize(("name", "strides"), [("test_resnet", (4, 8, 16, 32)), ("test_efficientnet", (8, 32))])
+def test_timm_trunk__shapes(name, strides):
+    trunk = TimmTrunk(name, strides)
+    assert trunk.strides == strides
+    check_shapes(trunk)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in trunk.modules())
+    assert any(isinstance(m, nn.BatchNorm2d) for m in TimmTrunk(name, strides, frozen_norm=False).modules())
+
+
+def test_timm_trunk__unknown_network():
+    with pytest.raises(UsageError, match=r"timm has no network 'resnet5000_a'; close: .*resnet|see timm.list_models"):
+        TimmTrunk("resnet5000_a", (8, 16, 32))
+
+
+def test_timm_trunk__no_feature_maps_of_that_stride():
+    with pytest.raises(UsageError, match=r"timm's test_resnet has maps of strides \[2, 4, 8, 16, 32\], not \[8, 64\]"):
+        TimmTrunk("test_resnet", (8, 64))
+
+
+def test_timm_trunk__network_without_a_pyramid_of_maps():
+    with pytest.raises(UsageError, match=r"timm's test_vit (cannot give feature maps|has maps of strides)"):
+        TimmTrunk("test_vit", (8, 16, 32))
+
+
+def test_timm_trunk__without_timm(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    with pytest.raises(MissingExtraError, match=r'timm is not installed: pip install "fasterrcnn\[timm\]"'):
+        TimmTrunk("test_resnet", (8, 16, 32))
+
+
+def learning(module: nn.Module) -> set[str]:
+    return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize("stages", [0, 1, 2, 5])
+def test_freeze__first_stages_stop_learning(stages):
+    backbone = Backbone(ResNet(50, (4,), norm=FROZEN), nn.Identity(), 2048)
+    everything = learning(backbone)
+    backbone.freeze(stages)
+    prefixes = tuple(f"trunk.{name}." for name in ("conv1", "layer1", "layer2", "layer3", "layer4")[:stages])
+    assert learning(backbone) == {name for name in everything if not prefixes or not name.startswith(prefixes)}
+
+
+@pytest.mark.parametrize(
+    "trunk", [lambda: MobileNetV3Large(norm=FROZEN), lambda: TimmTrunk("test_efficientnet", (8, 16, 32))]
+)
+def test_freeze__all_stages_of_other_trunks(trunk):
+    backbone = Backbone(trunk(), nn.Conv2d(1, 1, 1), 1)
+    backbone.freeze(1)
+    assert learning(backbone.trunk)
+    backbone.freeze(100)
+    assert learning(backbone) == {"neck.weight", "neck.bias"}
+
+
+def test_initialise__random_frozen_resnet_keeps_its_scale():
+    torch.manual_seed(0)
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        (last,) = ResNet(50, (4,), norm=FROZEN)(x)
+    assert 0.01 < float(last.std()) < 100
+    assert isinstance(ResNet(50, (1,), norm=FROZEN).bn1, FrozenBatchNorm2d)

@@ -1,0 +1,105 @@
+import pytest
+import torch
+
+from fasterrcnn.ops import matching
+from fasterrcnn.ops.matching import IGNORED, NEGATIVE, inside_ignored, match
+
+NONE = torch.zeros(0, 4)
+OBJECT = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
+
+
+def columns(*widths: float) -> torch.Tensor:
+    """Boxes of height 10 from x = 0: their IoU with `OBJECT` is their width / 10."""
+    return torch.tensor([[0.0, 0.0, width, 10.0] for width in widths])
+
+
+def rpn_match(anchors, objects, **options):
+    return match(anchors, objects, positive_iou=0.7, negative_iou=0.3, **options).tolist()
+
+
+def test_match__thresholds():
+    anchors = columns(10, 8, 7.5, 5, 3.5, 2.5, 1)
+    assert rpn_match(anchors, OBJECT) == [0, 0, 0, IGNORED, IGNORED, NEGATIVE, NEGATIVE]
+
+
+def test_match__border_values_are_inclusive():
+    # 5 / 10 is exact in floating point: positive from the threshold on, negative below it.
+    assert match(columns(5), OBJECT, positive_iou=0.5, negative_iou=0.5).tolist() == [0]
+    assert match(columns(5), OBJECT, positive_iou=0.75, negative_iou=0.5).tolist() == [IGNORED]
+
+
+def test_match__one_threshold_ignores_nothing():
+    matched = match(columns(10, 6, 4, 1), OBJECT, positive_iou=0.5, negative_iou=0.5)
+    assert matched.tolist() == [0, 0, NEGATIVE, NEGATIVE]
+
+
+def test_match__belongs_to_the_object_it_overlaps_most():
+    objects = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 8.0, 10.0]])
+    assert rpn_match(columns(8.5, 9.9), objects) == [1, 0]
+
+
+def test_match__best_for_each_rescues_a_weak_best():
+    assert rpn_match(columns(2, 1), OBJECT) == [NEGATIVE, NEGATIVE]
+    assert rpn_match(columns(2, 1), OBJECT, best_for_each=True) == [0, NEGATIVE]
+
+
+def test_match__best_for_each_takes_all_ties():
+    assert rpn_match(columns(2, 1, 2), OBJECT, best_for_each=True) == [0, NEGATIVE, 0]
+
+
+def test_match__best_for_each_keeps_the_overlap_order():
+    # The only anchor near object 1 overlaps object 0 more: it is positive, and belongs to object 0.
+    objects = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 2.0, 10.0]])
+    assert rpn_match(columns(5), objects, best_for_each=True) == [0]
+
+
+def test_match__zero_overlap_object_turns_nothing_positive():
+    far = torch.tensor([[500.0, 500.0, 510.0, 510.0]])
+    anchors = columns(10, 5, 1)
+    assert rpn_match(anchors, far, best_for_each=True) == [NEGATIVE] * 3
+    both = torch.cat([OBJECT, far])
+    assert rpn_match(anchors, both, best_for_each=True) == [0, IGNORED, NEGATIVE]
+
+
+def test_match__zero_overlap_as_torchvision_does():
+    far = torch.tensor([[500.0, 500.0, 510.0, 510.0]])
+    assert rpn_match(columns(10, 1), far, best_for_each=True, zero_overlap=True) == [0, 0]
+
+
+def test_match__no_objects_and_no_anchors():
+    assert rpn_match(columns(10, 5), NONE) == [NEGATIVE, NEGATIVE]
+    assert rpn_match(NONE, OBJECT) == []
+    assert rpn_match(NONE, NONE, best_for_each=True) == []
+    assert rpn_match(columns(10, 5), NONE, best_for_each=True, zero_overlap=True) == [NEGATIVE, NEGATIVE]
+
+
+@pytest.mark.parametrize("pairs", [1, 7, 64])
+def test_match__chunks_change_nothing(monkeypatch, pairs):
+    corners = torch.rand((60, 2), generator=torch.Generator().manual_seed(0)) * 50
+    anchors = torch.cat([corners, corners + 20], dim=1)
+    objects = anchors[::9] + 1.5
+    whole = rpn_match(anchors, objects, best_for_each=True)
+    monkeypatch.setattr(matching, "_CHUNK_PAIRS", pairs)
+    assert rpn_match(anchors, objects, best_for_each=True) == whole
+
+
+def test_inside_ignored__half_of_the_own_area():
+    anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0], [5.0, 0.0, 15.0, 10.0], [6.0, 0.0, 16.0, 10.0]])
+    assert inside_ignored(anchors, OBJECT).tolist() == [True, True, False]
+
+
+def test_inside_ignored__small_anchor_in_a_large_crowd():
+    crowd = torch.tensor([[0.0, 0.0, 1000.0, 1000.0]])
+    assert inside_ignored(torch.tensor([[500.0, 500.0, 504.0, 504.0]]), crowd).tolist() == [True]
+
+
+def test_inside_ignored__empty():
+    assert inside_ignored(OBJECT, NONE).tolist() == [False]
+    assert inside_ignored(NONE, OBJECT).shape == (0,)
+
+
+def test_match__thousands_of_objects():
+    corners = torch.arange(5000.0)[:, None].expand(-1, 2)
+    objects = torch.cat([corners, corners + 1], dim=1)
+    matched = match(objects[::50], objects, positive_iou=0.7, negative_iou=0.3, best_for_each=True)
+    assert matched.tolist() == list(range(0, 5000, 50))

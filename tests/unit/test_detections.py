@@ -1,0 +1,132 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fasterrcnn.detections import Detections, labels_of
+from fasterrcnn.drawing import colour_of
+from fasterrcnn.errors import UsageError
+
+CLASSES = ("cat", "dog", "owl")
+BOXES = [[10, 20, 40, 60], [50, 20, 90, 70], [5, 5, 95, 75]]
+
+
+def detections(boxes=BOXES, scores=(0.9, 0.6, 0.3), labels=(1, 0, 1), **others) -> Detections:
+    n = len(boxes)
+    return Detections(
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array(scores[:n], np.float32),
+        np.array(labels[:n], np.int64),
+        CLASSES,
+        (80, 100),
+        **others,
+    )
+
+
+def test_filter__score_is_inclusive():
+    found = detections(scores=(0.75, 0.5, 0.25)).filter(score=0.5)
+    assert found.scores.tolist() == [0.75, 0.5]
+    assert found.boxes.tolist() == BOXES[:2]
+    assert (found.classes, found.image_hw) == (CLASSES, (80, 100))
+
+
+@pytest.mark.parametrize(("classes", "names"), [(None, ["dog", "cat", "dog"]), (["dog"], ["dog", "dog"]), ([], [])])
+def test_filter__classes(classes, names):
+    assert detections().filter(classes=classes).names == names
+
+
+def test_filter__keeps_source_and_picture():
+    picture = Image.new("RGB", (100, 80))
+    found = detections(source=Path("a.jpg"), image=picture).filter(score=0.5)
+    assert found.source == Path("a.jpg")
+    assert found.image is picture
+
+
+def test_filter__unknown_class():
+    with pytest.raises(UsageError, match="no class is called 'bee'; there are: cat, dog, owl"):
+        detections().filter(classes=["dog", "bee"])
+
+
+def test_labels_of():
+    assert labels_of(["owl", "cat"], CLASSES) == [2, 0]
+    assert labels_of([], CLASSES) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (detections(), "picture: 2 dog 1 cat"),
+        (detections([]), "picture: nothing"),
+        (detections(BOXES[:1], source=Path("photos/a.jpg")), "photos/a.jpg: 1 dog"),
+    ],
+)
+def test_str(found, text):
+    assert str(found) == text
+
+
+def test_len_and_names():
+    assert len(detections()) == 3
+    assert len(detections([])) == 0
+    assert detections().names == ["dog", "cat", "dog"]
+    assert detections([]).names == []
+
+
+def test_to_records__plain_numbers():
+    record = detections(BOXES[:1], scores=(0.5,)).to_records()
+    assert record == [{"box": [10.0, 20.0, 40.0, 60.0], "score": 0.5, "label": 1, "name": "dog"}]
+    json.dumps(record)
+    assert detections([]).to_records() == []
+
+
+def test_to_coco__left_top_width_height():
+    found = detections(BOXES[:1], scores=(0.5,))
+    expected = [{"image_id": 7, "category_id": 2, "bbox": [10.0, 20.0, 30.0, 40.0], "score": 0.5}]
+    assert found.to_coco(7) == expected
+    assert found.to_coco(7, [18, 90, 3])[0]["category_id"] == 90
+    json.dumps(found.to_coco(7))
+    assert detections([]).to_coco(7) == []
+
+
+def test_save__json(tmp_path):
+    detections().save(tmp_path / "new" / "found.JSON")
+    assert json.loads((tmp_path / "new" / "found.JSON").read_text()) == detections().to_records()
+
+
+def test_save__picture(tmp_path):
+    detections(image=Image.new("RGB", (100, 80))).save(str(tmp_path / "found.jpg"))
+    with Image.open(tmp_path / "found.jpg") as picture:
+        assert (picture.format, picture.size) == ("JPEG", (100, 80))
+
+
+def test_plot__picture_of_the_call_of_predict_or_of_the_file(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (100, 80), (1, 2, 3)).save(path)
+    file = detections(source=path).plot()
+    given = detections(image=Image.new("RGB", (100, 80), (9, 9, 9))).plot()
+    other = detections(source=path).plot(Image.new("RGB", (100, 80), (7, 7, 7)))
+    corners = [picture.getpixel((0, 79)) for picture in (file, given, other)]
+    assert corners == [(1, 2, 3), (9, 9, 9), (7, 7, 7)]
+
+
+def test_plot__no_picture_at_hand():
+    with pytest.raises(UsageError, match=r"these detections have no picture of their own: plot\(picture\)"):
+        detections().plot()
+
+
+def test_plot__leaves_the_picture_alone():
+    picture = Image.new("RGB", (100, 80))
+    detections(image=picture).plot()
+    assert picture.getbbox() is None
+
+
+def test_plot__best_on_top():
+    boxes = [[20, 30, 60, 60], [20, 30, 60, 60]]
+    drawn = detections(boxes, labels=(1, 0), image=Image.new("RGB", (100, 80))).plot()
+    assert drawn.getpixel((40, 60)) == colour_of(1)
+
+
+def test_plot__nothing_found():
+    drawn = detections([], image=Image.new("RGB", (100, 80))).plot()
+    assert drawn.getbbox() is None

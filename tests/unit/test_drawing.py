@@ -1,0 +1,135 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fasterrcnn.drawing import colour_of, contact_sheet, draw_boxes, upright_rgb
+
+SIZE = (120, 90)  # width, height
+
+
+def draw(boxes, captions=None, labels=None, picture=None) -> np.ndarray:
+    boxes = np.array(boxes, np.float32).reshape(-1, 4)
+    labels = np.zeros(len(boxes), np.int64) if labels is None else np.array(labels, np.int64)
+    picture = Image.new("RGB", SIZE) if picture is None else picture
+    return np.asarray(draw_boxes(picture, boxes, labels, [""] * len(boxes) if captions is None else captions))
+
+
+def extent(changed: np.ndarray) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of what is true, both ends included."""
+    rows, columns = np.nonzero(changed)
+    return columns.min(), rows.min(), columns.max(), rows.max()
+
+
+def test_draw_boxes__border_in_the_colour_of_the_class():
+    drawn = draw([[30, 20, 80, 60]], labels=[3])
+    assert extent(drawn.any(axis=2)) == (30, 20, 80, 60)
+    for x, y in ((30, 40), (80, 40), (50, 20), (50, 60)):
+        assert tuple(drawn[y, x]) == colour_of(3)
+    assert not drawn[25:55, 35:75].any()  # nothing is filled
+
+
+def test_draw_boxes__none():
+    assert not draw([]).any()
+
+
+def test_draw_boxes__line_grows_with_the_picture():
+    def line(side: int) -> int:
+        drawn = draw([[10, 10, side - 10, side - 10]], picture=Image.new("RGB", (side, side)))
+        return int(drawn[side // 2, : side // 2].any(axis=1).sum())
+
+    assert line(100) == 2
+    assert line(2000) == 8
+
+
+def caption_of(box) -> tuple[int, int, int, int]:
+    """Where the caption lies: what it changes beyond the box itself."""
+    return extent((draw([box], ["cat 0.93"]) != draw([box])).any(axis=2))
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [40, 40, 70, 60],  # in the middle
+        [40, 0, 70, 30],  # at the top
+        [0, 40, 20, 60],  # at the left
+        [100, 40, 120, 60],  # at the right
+        [40, 70, 70, 90],  # at the bottom
+        [0, 0, 20, 20],  # in the corners
+        [100, 0, 120, 20],
+        [0, 70, 20, 90],
+        [100, 70, 120, 90],
+        [0, 0, 120, 90],  # the whole picture
+    ],
+)
+def test_draw_boxes__caption_is_whole_at_all_borders(box):
+    left, top, right, bottom = caption_of(box)
+    whole = caption_of([40, 40, 70, 60])
+    assert left >= 0
+    assert top >= 0
+    assert right < SIZE[0]
+    assert bottom < SIZE[1]
+    # A line of the box may hide one row or column of the caption.
+    assert right - left >= whole[2] - whole[0] - 2
+    assert bottom - top >= whole[3] - whole[1] - 2
+
+
+def test_draw_boxes__caption_stands_on_its_box():
+    left, _, _, bottom = caption_of([40, 40, 70, 60])
+    assert left in (40, 41)
+    assert bottom in (39, 40)
+
+
+@pytest.mark.parametrize("label", range(20))
+def test_draw_boxes__letters_can_be_read(label):
+    drawn = draw([[10, 40, 70, 60]], ["cat 0.93"], labels=[label])
+    colours = {tuple(int(v) for v in pixel) for pixel in drawn[:40].reshape(-1, 3)}
+    luminance = [0.299 * r + 0.587 * g + 0.114 * b for r, g, b in colours]
+    own = 0.299 * colour_of(label)[0] + 0.587 * colour_of(label)[1] + 0.114 * colour_of(label)[2]
+    assert max(abs(own - other) for other in luminance) > 90
+
+
+def test_colours__differ_and_stay():
+    colours = [colour_of(label) for label in range(40)]
+    assert len(set(colours)) == 40
+    assert colours == [colour_of(label) for label in range(40)]
+    near = [sum(abs(a - b) for a, b in zip(*pair, strict=True)) for pair in pairwise(colours)]
+    assert min(near) > 100
+
+
+def test_contact_sheet__row_by_row():
+    colours = [(10, 0, 0), (20, 0, 0), (30, 0, 0)]
+    sheet = contact_sheet([Image.new("RGB", (4, 3), colour) for colour in colours], 2)
+    assert sheet.size == (8, 6)
+    assert [sheet.getpixel(at) for at in ((0, 0), (4, 0), (3, 5), (7, 5))] == [*colours, (0, 0, 0)]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I"])
+def test_upright_rgb__any_mode_gives_a_picture(mode):
+    picture = Image.new(mode, (4, 3))
+    assert upright_rgb(picture).mode == "RGB"
+    assert upright_rgb(picture).size == (4, 3)
+    assert draw([[0, 0, 3, 2]], picture=picture).any()
+
+
+def test_upright_rgb__turns():
+    picture = Image.new("RGB", (4, 3))
+    picture.getexif()[274] = 6
+    assert upright_rgb(picture).size == (3, 4)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, 0), (65535, 255), (32896, 128), (257, 1)])
+def test_upright_rgb__sixteen_bits(value, expected):
+    picture = Image.fromarray(np.full((2, 2), value, np.uint16))
+    assert upright_rgb(picture).getpixel((0, 0)) == (expected,) * 3
+
+
+def test_upright_rgb__integers_of_eight_bits():
+    picture = Image.fromarray(np.array([[0, 200]], np.int32))
+    assert upright_rgb(picture).getpixel((1, 0)) == (200, 200, 200)
+
+
+def test_upright_rgb__float_pixels():
+    with pytest.raises(ValueError, match="32-bit float pixels; save it with 8 or 16 bits"):
+        upright_rgb(Image.new("F", (2, 2)))

@@ -1,0 +1,156 @@
+import json
+import os
+
+import pytest
+import safetensors.torch
+import torch
+
+from fasterrcnn.build import load_model
+from fasterrcnn.errors import WeightsError
+from fasterrcnn.weights import native
+
+CLASSES = ("cat", "dog", "owl")
+
+
+def test_save_load__bit_equal_with_classes_and_config(checkpoint, tiny_model, tiny_config):
+    state, config, notes = native.load(checkpoint)
+    assert config == tiny_config
+    assert config.classes == CLASSES
+    assert notes == {}
+    own = tiny_model.state_dict()
+    assert state.keys() == own.keys()
+    assert all(torch.equal(state[key], own[key]) for key in own)
+    assert all(state[key].dtype == own[key].dtype for key in own)
+
+
+def test_load_model__gives_the_same_detections(checkpoint, tiny_model, batch_of):
+    model, config = load_model(checkpoint)
+    assert model.classes == config.classes == CLASSES
+    batch = batch_of((64, 64))
+    with torch.no_grad():
+        (ours,), (expected,) = model.eval()(batch), tiny_model(batch)
+    assert torch.equal(ours.boxes, expected.boxes)
+    assert torch.equal(ours.scores, expected.scores)
+
+
+def test_save__notes_and_new_folders(tmp_path, tiny_model, tiny_config):
+    path = tmp_path / "runs" / "a" / "last.safetensors"
+    native.save(path, tiny_model, tiny_config, {"epoch": 3, "data": "cells"})
+    assert native.load(path)[2] == {"epoch": 3, "data": "cells"}
+    assert os.listdir(path.parent) == ["last.safetensors"]
+
+
+def test_save__keeps_the_old_file_when_it_fails(tmp_path, tiny_model, tiny_config, monkeypatch):
+    path = tmp_path / "last.safetensors"
+    native.save(path, tiny_model, tiny_config, {"epoch": 1})
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        native.save(path, tiny_model, tiny_config, {"epoch": 2})
+    assert native.load(path)[2] == {"epoch": 1}
+
+
+def test_save__leaves_no_stray_file_when_it_fails(tmp_path, tiny_model, tiny_config, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        native.save(tmp_path / "last.safetensors", tiny_model, tiny_config)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("size", [0, 7, 100, 20_000])
+def test_load__torn_file(tmp_path, checkpoint, size):
+    torn = tmp_path / "torn.safetensors"
+    torn.write_bytes(checkpoint.read_bytes()[:size])
+    with pytest.raises(WeightsError, match=r"torn\.safetensors: not a readable safetensors file"):
+        native.load(torn)
+
+
+def test_load__foreign_files(tmp_path):
+    text = tmp_path / "text.safetensors"
+    text.write_text("hello, I am no checkpoint at all")
+    with pytest.raises(WeightsError, match=r"text\.safetensors: not a readable safetensors file"):
+        native.load(text)
+    foreign = tmp_path / "foreign.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(1)}, foreign)
+    with pytest.raises(WeightsError, match=r"foreign\.safetensors: a safetensors file, but not of this library"):
+        native.load(foreign)
+
+
+def with_header(path, header) -> None:
+    text = header if isinstance(header, str) else json.dumps(header)
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"fasterrcnn": text})
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{not json",
+        "[]",
+        '"text"',
+        {"model": {"preset": "x"}, "notes": {}},
+        {"format": 1, "notes": {}},
+        {"format": 1, "model": {"preset": "x"}},
+        {"format": 1, "model": {"preset": "x", "colour": "red"}, "notes": {}},
+        {"format": 1, "model": {"preset": "x", "classes": ["a", "a"]}, "notes": {}},
+    ],
+)
+def test_load__damaged_header(tmp_path, header):
+    path = tmp_path / "damaged.safetensors"
+    with_header(path, header)
+    with pytest.raises(WeightsError, match=r"damaged\.safetensors: its header is damaged"):
+        native.load(path)
+
+
+def test_load__format_of_the_future(tmp_path):
+    path = tmp_path / "future.safetensors"
+    with_header(path, {"format": 2})
+    with pytest.raises(WeightsError, match="written in format 2; this release reads 1"):
+        native.load(path)
+
+
+def test_load_model__no_such_file(tmp_path):
+    with pytest.raises(WeightsError, match=r"absent\.safetensors: no such file"):
+        load_model(tmp_path / "absent.safetensors")
+
+
+def test_load_model__other_names(checkpoint):
+    model, config = load_model(checkpoint, classes=["a", "b", "c"])
+    assert model.classes == config.classes == ("a", "b", "c")
+    with pytest.raises(WeightsError, match=r"tiny\.safetensors: holds 3 classes, not 2"):
+        load_model(checkpoint, classes=["a", "b"])
+
+
+def rewritten(checkpoint, path, change):
+    """The checkpoint with its tensors changed, under the same header."""
+    with safetensors.safe_open(checkpoint, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = safetensors.torch.load_file(checkpoint)
+    change(tensors)
+    safetensors.torch.save_file(tensors, path, metadata)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("rpn.deltas.bias"), "does not fit the model: missing rpn.deltas.bias"),
+        (lambda t: t.update(extra=torch.zeros(1)), "does not fit the model: left over extra"),
+        (
+            lambda t: t.update({"rpn.deltas.bias": torch.zeros(3)}),
+            r"rpn.deltas.bias has shape \(3,\), .* needs \(12,\)",
+        ),
+        (lambda t: t["rpn.deltas.bias"].fill_(float("nan")), "rpn.deltas.bias holds NaN or infinite numbers"),
+        (lambda t: t["rpn.deltas.bias"].fill_(float("inf")), "rpn.deltas.bias holds NaN or infinite numbers"),
+        (lambda t: [t.pop(k) for k in list(t) if k.startswith("rpn")], r"missing rpn\.[\w.]+, .* and 3 more"),
+    ],
+)
+def test_load_model__tensors_that_do_not_fit(tmp_path, checkpoint, change, message):
+    path = rewritten(checkpoint, tmp_path / "other.safetensors", change)
+    with pytest.raises(WeightsError, match=rf"other\.safetensors: .*{message}"):
+        load_model(path)

