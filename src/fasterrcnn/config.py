@@ -151,7 +151,9 @@ class TrainConfig(_Config):
 
     data: str
     model: str
-    weights: str | None = Field("imagenet", description='"imagenet", "coco", a file, or none for random')
+    weights: str | None = Field(
+        "imagenet", description='"imagenet", "coco", a file, or none for random (norms then learn)'
+    )
     split: str | None = Field(None, description='default: "train" where there are splits')
     val_split: str | None = Field(None, description='default: "val" where there is one')
     epochs: Positive = 16

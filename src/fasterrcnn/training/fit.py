@@ -48,7 +48,7 @@ class Run:
 def fit(
     data: str | Path,
     *,
-    model: str = "resnet50-fpn",
+    model: str | ModelConfig = "resnet50-fpn",
     output: str | Path | None = None,
     progress: bool = False,
     say: Say | None = None,
@@ -58,7 +58,7 @@ def fit(
 
     Args:
         data: a Pascal VOC folder.
-        model: name of a preset.
+        model: name of a preset, or a configuration (its classes are replaced by the data's).
         output: folder of the run, which must not exist or be empty; default is ``runs/<data>-<model>``, numbered.
         progress: show a bar on the terminal.
         say: called with each line worth telling, for example `print`.
@@ -71,15 +71,16 @@ def fit(
         TrainingError: a loss is not finite. The checkpoint of the last whole epoch stays.
     """
     tell = say or (lambda line: None)
-    config = _train_config(data=str(data), model=model, **options)
-    preset = _with_input_size(presets.get(model), config)
+    preset = presets.get(model) if isinstance(model, str) else model
+    config = _train_config(data=str(data), model=preset.preset, **options)
+    preset = _with_input_size(preset, config)
     annotated = read_voc(Path(data))
     tell(annotated.summary())
     for problem in annotated.problems:
         tell(f"note: {problem}")
     examples, val_examples = _examples(annotated, config, preset)
-    model_config = pretrained.numerics_of(preset.model_copy(update={"classes": annotated.classes}), config.weights)
-    run = _new_run(output, Path(data), model)
+    model_config = _start(preset.with_classes(annotated.classes), config.weights)
+    run = _new_run(output, Path(data), config.model)
     with torch.random.fork_rng():  # fresh layers are random: the seed decides, and the caller's generator is kept
         torch.manual_seed(config.seed)
         network = build.build_model(model_config, weights=config.weights)
@@ -109,6 +110,18 @@ def _train_config(**values: Any) -> TrainConfig:
         name = ".".join(str(part) for part in first["loc"])
         known = f"; there are {', '.join(TrainConfig.model_fields)}" if first["type"] == "extra_forbidden" else ""
         raise UsageError(f"{name}: {first['msg']} (given: {first['input']!r}){known}") from None
+
+
+def _start(preset: ModelConfig, weights: str | None) -> ModelConfig:
+    """The preset with the norms that suit the start weights.
+
+    Random networks need norms that learn, and those of a small batch say little about a single picture: group norm
+    (Wu and He 2018), but for timm's networks, which keep their batch norms.
+    """
+    if weights is not None:
+        return pretrained.numerics_of(preset, weights)
+    norm = "batch" if preset.backbone.trunk.startswith("timm:") else "group"
+    return preset.model_copy(update={"backbone": preset.backbone.model_copy(update={"norm": norm})})
 
 
 def _with_input_size(preset: ModelConfig, config: TrainConfig) -> ModelConfig:
