@@ -1,4 +1,4 @@
-"""Faster R-CNN in PyTorch, whole: fine-tune it on your boxes, measure it, look inside it, run it fast, ship it.
+"""Faster R-CNN in PyTorch: fine-tune it on your boxes, measure it, predict fast on a CPU.
 
 Names are imported when they are first used, so that ``import fasterrcnn`` itself is instant.
 """

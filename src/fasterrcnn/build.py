@@ -54,7 +54,11 @@ def build_model(
 
 
 def load_model(
-    path: Path, *, classes: Sequence[str] | None = None, preset: str | None = None
+    path: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    preset: str | None = None,
+    norm_eps: float | None = None,
 ) -> tuple[FasterRCNN, ModelConfig]:
     """The detector that a checkpoint holds, in eval() mode, and its configuration.
 
@@ -62,6 +66,8 @@ def load_model(
         path: a checkpoint of this library (.safetensors), or a state_dict of one of torchvision's detectors.
         classes: names instead of those in the file; torchvision's files have none, and get ``class_0``...
         preset: architecture of a torchvision file whose keys do not tell ("mobilenetv3-large-320-fpn").
+        norm_eps: eps of its batch norms, which the keys do not tell either: 0 for a ``resnet50-fpn`` that was
+            fine-tuned from torchvision's COCO weights and saved anew.
 
     Raises:
         WeightsError: the file cannot be read, or its tensors do not fit the architecture.
@@ -74,7 +80,7 @@ def load_model(
         state = read_torch(path)
         if not torchvision.is_detector(state):
             raise WeightsError(f"{path}: neither a checkpoint of this library nor a torchvision Faster R-CNN")
-        config = presets.get(preset) if preset else torchvision.recognise(state)
+        config = torchvision.recognise(state, preset)
         names = tuple(f"class_{i}" for i in range(torchvision.num_classes(state)))
         config = config.with_classes(names)
         state = torchvision.detector_to_native(state)
@@ -82,7 +88,13 @@ def load_model(
         if len(classes) != len(config.classes):
             raise WeightsError(f"{path}: holds {len(config.classes)} classes, not {len(classes)}")
         config = config.with_classes(classes)
-    network = assemble(config)
+    if norm_eps is not None:
+        backbone = config.backbone.model_copy(update={"norm_eps": norm_eps})
+        config = config.model_copy(update={"backbone": backbone})
+    try:
+        network = assemble(config)
+    except ValueError as error:
+        raise WeightsError(f"{path}: its header describes no model ({error})") from None
     fill(network, state, str(path))
     return network.eval(), config
 

@@ -129,6 +129,8 @@ def labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
     Raises:
         UsageError: a name is unknown; the message lists the classes.
     """
+    if isinstance(names, str):
+        raise UsageError(f"classes must be a list of names, not the one text {names!r}")
     unknown = [name for name in names if name not in classes]
     if unknown:
         raise UsageError(f"no class is called {unknown[0]!r}; there are: {', '.join(classes)}")

@@ -1,5 +1,6 @@
 """``fasterrcnn demo``: transfer learning from start to end, with nothing downloaded."""
 
+import itertools
 import json
 import time
 from pathlib import Path
@@ -91,7 +92,11 @@ def _new_folder(output: Path | None) -> Path:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise UsageError(f"{output} exists and is not empty; give another output folder")
         return output
-    number = 1
-    while (folder := Path("runs") / f"demo-{number}").exists():
-        number += 1
+    for number in itertools.count(1):
+        folder = Path("runs") / f"demo-{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        break
     return folder

@@ -51,19 +51,21 @@ def predict(
     }
     results: list[dict[str, Any]] = []
     broken = 0
-    for image_id, (file, target) in enumerate(zip(files, targets, strict=True), start=1):
-        started = time.monotonic()
-        try:
-            found = detector.predict(file, **options)
-        except ImageError as error:
-            print(f"error: {error}", file=sys.stderr)
-            broken += 1
-            continue
-        _write_picture(found, target)
-        results += [{**row, "file_name": str(file)} for row in found.to_coco(image_id)]
-        line = {"file": str(file), "picture": str(target), "detections": found.to_records()}
-        print(json.dumps(line) if as_json else f"{found} {time.monotonic() - started:.2f} s")
-    _write_results(results, output)
+    try:
+        for image_id, (file, target) in enumerate(zip(files, targets, strict=True), start=1):
+            started = time.monotonic()
+            try:
+                found = detector.predict(file, **options)
+                _write_picture(found, target)
+            except ImageError as error:
+                print(f"error: {error}", file=sys.stderr)
+                broken += 1
+                continue
+            results += [{**row, "file_name": str(file)} for row in found.to_coco(image_id)]
+            line = {"file": str(file), "picture": str(target), "detections": found.to_records()}
+            print(json.dumps(line) if as_json else f"{found} {time.monotonic() - started:.2f} s")
+    finally:
+        _write_results(results, output)
     if not as_json:
         print(f"wrote {len(files) - broken} pictures and results.json to {output}")
     return 1 if broken else 0
@@ -83,7 +85,7 @@ def _targets(files: Sequence[Path], output: Path) -> list[Path]:
     """Where each annotated picture goes: its own name with .jpg, numbered where two would collide.
 
     Raises:
-        UsageError: an annotated picture would replace one of the sources.
+        UsageError: an annotated picture could replace a photograph beside one of the sources.
     """
     taken: set[Path] = set()
     targets = []
@@ -94,10 +96,8 @@ def _targets(files: Sequence[Path], output: Path) -> list[Path]:
             target = output / f"{file.stem}-{number}.jpg"
         taken.add(target)
         targets.append(target)
-    sources = {file.resolve() for file in files}
-    for target in targets:
-        if target.resolve() in sources:
-            raise UsageError(f"{target} is one of the pictures themselves; give another output folder")
+    if output.resolve() in {file.resolve().parent for file in files}:
+        raise UsageError(f"{output} holds pictures that are read; give another output folder")
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file, not a folder")
     output.mkdir(parents=True, exist_ok=True)
@@ -106,8 +106,13 @@ def _targets(files: Sequence[Path], output: Path) -> list[Path]:
 
 def _write_picture(found: Any, target: Path) -> None:
     unfinished = target.with_name(f".{target.name}")
-    found.plot().save(unfinished, format="JPEG", quality=90)
-    unfinished.replace(target)
+    try:
+        found.plot().save(unfinished, format="JPEG", quality=90)
+        unfinished.replace(target)
+    except (OSError, ValueError) as error:  # a side beyond 65,500 pixels, a full disk
+        raise ImageError(f"{target}: cannot be written ({error})") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _write_results(results: list[dict[str, Any]], output: Path) -> None:

@@ -65,4 +65,4 @@ def train(
         print(json.dumps({"run": str(run.path), "last": str(run.last), "metrics": run.metrics}))
     else:
         print(f"wrote {run.last}")
-        print(f"next: fasterrcnn evaluate {run.last} {data} --split test")
+        print(f"next: fasterrcnn predict {run.last} PICTURE.jpg -o seen")

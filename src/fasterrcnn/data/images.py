@@ -39,8 +39,9 @@ def read_image(path: Path) -> UInt8[Tensor, "3 h w"]:
     with _opened(path) as picture:
         try:
             return from_pil(picture)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ImageError(f"{path}: damaged picture ({str(error).splitlines()[0]})") from None
+        except Exception as error:  # every decoder has its own ways to fail on a damaged file
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ImageError(f"{path}: damaged picture ({reason})") from None
 
 
 def read_size_hw(path: Path) -> tuple[int, int]:
@@ -51,8 +52,12 @@ def read_size_hw(path: Path) -> tuple[int, int]:
     """
     with _opened(path) as picture:
         width, height = picture.size
+        try:
+            orientation = picture.getexif().get(_EXIF_ORIENTATION)
+        except Exception as error:  # as above
+            raise ImageError(f"{path}: damaged EXIF data ({error})") from None
         # Pillow gives the upright size of a TIFF already.
-        sideways = picture.format != "TIFF" and picture.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
+        sideways = picture.format != "TIFF" and orientation in _SIDEWAYS
     return (width, height) if sideways else (height, width)
 
 
@@ -78,7 +83,7 @@ def _opened(path: Path) -> Image.Image:
         raise ImageError(f"{path}: no such file") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{path}: more than {MAX_PIXELS:,} pixels; cut it into tiles") from None
-    except (OSError, SyntaxError, ValueError):
+    except Exception:  # as above
         raise ImageError(f"{path}: not a picture that can be decoded") from None
     width, height = picture.size
     if width * height > MAX_PIXELS:

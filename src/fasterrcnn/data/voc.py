@@ -5,6 +5,7 @@ box with xmin = xmax is empty. (The challenge itself counted pixels from 1, both
 """
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ from fasterrcnn.data.images import EXTENSIONS, read_size_hw
 from fasterrcnn.data.records import WHOLE, AnnotatedData, Problem, Record
 from fasterrcnn.errors import DataError, ImageError
 
-_SPLITS = ("train", "val", "trainval", "test")
+_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "trainval": "trainval", "test": "test"}
+"""Names of split files, and what they are called here."""
+
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -37,13 +40,13 @@ def read_voc(root: Path) -> AnnotatedData:
         DataError: not a VOC folder, or files are missing or damaged; the message lists all of them.
     """
     folder = _find(root)
-    ids_of_split = _read_splits(folder)
+    dropped: list[Problem] = []
+    ids_of_split = _read_splits(folder, dropped)
     pictures: dict[str, list[Path]] = {}
     for path in sorted((folder / "JPEGImages").iterdir()):
         if path.suffix.lower() in EXTENSIONS:
             pictures.setdefault(path.stem, []).append(path)
     fatal: list[Problem] = []
-    dropped: list[Problem] = []
     drafts: dict[str, tuple[Path, tuple[int, int], list[_Object]]] = {}
     for stem in sorted({stem for stems in ids_of_split.values() for stem in stems}):
         file = folder / "Annotations" / f"{stem}.xml"
@@ -81,23 +84,32 @@ def _find(root: Path) -> Path:
     return found[0]
 
 
-def _read_splits(folder: Path) -> dict[str, list[str]]:
+def _read_splits(folder: Path, problems: list[Problem]) -> dict[str, list[str]]:
     """Names of the pictures of each split, in the order of the files."""
     splits: dict[str, list[str]] = {}
-    for name in _SPLITS:
+    annotated = {file.stem for file in (folder / "Annotations").glob("*.xml")}
+    for name, split in _SPLITS.items():
         file = folder / "ImageSets" / "Main" / f"{name}.txt"
         if file.is_file():
             try:
                 lines = file.read_text(encoding="utf-8").splitlines()
             except UnicodeDecodeError as error:
                 raise DataError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-            splits[name] = list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
+            stems = list(dict.fromkeys(_stem(line.strip(), annotated) for line in lines if line.strip()))
+            if stems:
+                splits.setdefault(split, stems)
+            else:
+                problems.append(Problem(file, "names no picture; this split is left out"))
     if not splits:
-        splits[WHOLE] = sorted(file.stem for file in (folder / "Annotations").glob("*.xml"))
-    empty = [name for name, stems in splits.items() if not stems]
-    if empty:
-        raise DataError(f"{folder}: the split {empty[0]} is empty")
+        splits[WHOLE] = sorted(annotated)
+    if not any(splits.values()):
+        raise DataError(f"{folder}: no annotated picture")
     return splits
+
+
+def _stem(line: str, annotated: set[str]) -> str:
+    """The picture's name, which may have spaces, without VOC's mark (-1, 0, 1) of whether it shows a class."""
+    return line if line in annotated else re.sub(r"\s+-?[01]$", "", line)
 
 
 def _picture(pictures: dict[str, list[Path]], stem: str, folder: Path) -> Path:

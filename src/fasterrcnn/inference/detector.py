@@ -26,6 +26,7 @@ def load(
     *,
     classes: Sequence[str] | None = None,
     preset: str | None = None,
+    norm_eps: float | None = None,
     device: str | None = None,
 ) -> "Detector":
     """A detector from a checkpoint.
@@ -35,12 +36,13 @@ def load(
             detectors (.pth), whose architecture is recognised by its keys.
         classes: names of the classes; torchvision's files have none, so they are called ``class_0``...
         preset: architecture of a torchvision file whose keys do not tell ("mobilenetv3-large-320-fpn").
+        norm_eps: eps of its batch norms; 0 for a file fine-tuned from torchvision's COCO ``resnet50-fpn``.
         device: "cpu", "cuda", "mps"; default is the best there is.
 
     Raises:
         WeightsError: the file cannot be read or does not fit.
     """
-    model, config = load_model(Path(path), classes=classes, preset=preset)
+    model, config = load_model(Path(path), classes=classes, preset=preset, norm_eps=norm_eps)
     return Detector(model, config, device=device)
 
 

@@ -43,8 +43,9 @@ def fully_connected_trunk(
     """3x3 convolutions with norm (none by default), then fully connected layers, each with ReLU."""
     layers: list[nn.Module] = []
     for _ in range(convs):
-        layers.append(nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=norm is None))
-        nn.init.kaiming_normal_(layers[-1].weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
+        conv = nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=norm is None)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        layers.append(conv)
         if norm is not None:
             layers.append(make_norm(norm, in_channels))
         layers.append(nn.ReLU(inplace=True))

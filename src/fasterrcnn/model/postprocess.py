@@ -62,6 +62,9 @@ class PostProcess:
         probabilities = logits.float().softmax(dim=1)[:, :-1]
         wanted = probabilities > self.score_threshold
         if self.classes is not None:
+            beyond = [label for label in self.classes if not 0 <= label < probabilities.shape[1]]
+            if beyond:
+                raise UsageError(f"there is no class {beyond[0]}; labels lie in 0..{probabilities.shape[1] - 1}")
             allowed = torch.zeros(probabilities.shape[1], dtype=torch.bool, device=wanted.device)
             allowed[list(self.classes)] = True
             wanted = wanted & allowed

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torchvision.ops import roi_pool
 
+from fasterrcnn.errors import UsageError
 from fasterrcnn.ops.roi_align import roi_align
 
 
@@ -36,6 +37,11 @@ class RoIPooling:
     sampling_ratio: int = 2
     aligned: bool = False
     canonical_size: float = 224.0
+
+    def __post_init__(self) -> None:
+        octaves = [math.log2(stride / self.strides[0]) for stride in self.strides]
+        if any(octaves) and octaves != list(range(len(octaves))):
+            raise UsageError(f"regions need maps whose strides double from level to level, not {self.strides}")
 
     def __call__(
         self, features: Sequence[Float[Tensor, "b c _ _"]], rois: Float[Tensor, "r 5"]
@@ -68,7 +74,9 @@ class RoIPooling:
 
     def _pool(self, features: Tensor, rois: Tensor, stride: int) -> Tensor:
         if self.method == "pool":
-            return torch.as_tensor(roi_pool(features, rois.to(features.dtype), self.output_size, 1 / stride))
+            return torch.as_tensor(roi_pool(features.float(), rois.float(), self.output_size, 1 / stride)).to(
+                features.dtype
+            )
         return roi_align(
             features,
             rois,

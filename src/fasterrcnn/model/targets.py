@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from fasterrcnn.errors import UsageError
 from fasterrcnn.ops import boxes
 from fasterrcnn.ops.matching import IGNORED, NEGATIVE, inside_ignored, match
 from fasterrcnn.ops.sampling import sample_balanced
@@ -100,16 +101,19 @@ def check_targets(targets: Sequence[Target], classes: Sequence[str]) -> None:
     """Refuse targets that would poison the losses, naming the image of the batch, the box and the value.
 
     Raises:
-        ValueError: a label outside 0..K-1, a box that is not finite or has no area, or counts that differ.
+        UsageError: a label outside 0..K-1, a box that is not finite or has no area, or counts that differ.
     """
     for number, target in enumerate(targets):
         where = f"target of image {number} in the batch"
+        for name, tensor, dtype in (("boxes", target.boxes, torch.float32), ("labels", target.labels, torch.int64)):
+            if tensor.dtype != dtype:
+                raise UsageError(f"{where}: {name} are {tensor.dtype}, {dtype} is needed")
         if len(target.boxes) != len(target.labels):
-            raise ValueError(f"{where}: {len(target.boxes)} boxes but {len(target.labels)} labels")
+            raise UsageError(f"{where}: {len(target.boxes)} boxes but {len(target.labels)} labels")
         unknown = (target.labels < 0) | (target.labels >= len(classes))
         if unknown.any():
             label = int(target.labels[unknown][0])
-            raise ValueError(
+            raise UsageError(
                 f"{where}: label {label} is not in 0..{len(classes) - 1} ({len(classes)} classes: "
                 f"{', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}); background has no label"
             )
@@ -117,6 +121,6 @@ def check_targets(targets: Sequence[Target], classes: Sequence[str]) -> None:
         good &= boxes.at_least(target.boxes, 0.0)
         if not good.all():
             index = int((~good).nonzero()[0, 0])
-            raise ValueError(
+            raise UsageError(
                 f"{where}: box {index} is {target.boxes[index].tolist()}; x1 < x2 and y1 < y2 are needed, finite"
             )

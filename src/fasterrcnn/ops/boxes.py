@@ -13,16 +13,6 @@ MAX_LOG_SCALE = math.log(1000.0 / 16)
 """Largest dw or dh that is decoded: an anchor of 16 pixels may grow to 1,000. Keeps exp() finite."""
 
 
-def xywh_to_xyxy(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-    """Left, top, width, height to corners."""
-    return torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1)
-
-
-def xyxy_to_xywh(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-    """Corners to left, top, width, height."""
-    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
-
-
 def areas(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
     """Width times height, in square pixels."""
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

@@ -40,9 +40,11 @@ def roi_align(
         aligned: shift by half a cell, so that cell centres are where they should be (Detectron2).
     """
     if features.device.type != "cpu" or sampling_ratio <= 0:
-        return torchvision.ops.roi_align(
-            features, rois.to(features.dtype), output_size, spatial_scale, sampling_ratio, aligned
+        # In float32: half precision would move the regions by up to a pixel, and has no kernel on the CPU.
+        exact = torchvision.ops.roi_align(
+            features.float(), rois.float(), output_size, spatial_scale, sampling_ratio, aligned
         )
+        return exact.to(features.dtype)
     _, channels, height, width = features.shape
     rows, weights = _taps(rois.float(), (height, width), output_size, spatial_scale, sampling_ratio, aligned)
     table = features.permute(0, 2, 3, 1).reshape(-1, channels)  # free of charge in channels_last memory

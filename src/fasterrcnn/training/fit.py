@@ -1,6 +1,7 @@
 """`fit`: from a folder of annotated pictures to a checkpoint."""
 
 import csv
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -80,7 +81,7 @@ def fit(
         tell(f"note: {problem}")
     examples, val_examples = _examples(annotated, config, preset)
     model_config = _start(preset.with_classes(annotated.classes), config.weights)
-    run = _new_run(output, Path(data), config.model)
+    _check_output(output)
     with torch.random.fork_rng():  # fresh layers are random: the seed decides, and the caller's generator is kept
         torch.manual_seed(config.seed)
         network = build.build_model(model_config, weights=config.weights)
@@ -88,7 +89,7 @@ def fit(
         network.backbone.freeze(config.freeze_stages)
     device = choose_device(config.device)
     network.to(device)
-    run.mkdir(parents=True, exist_ok=True)
+    run = _make_folder(output, Path(data), config.model)
     settings = {"train": config.model_dump(mode="json"), "model": model_config.model_dump(mode="json")}
     (run / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     metrics: dict[str, float] = {}
@@ -137,27 +138,40 @@ def _with_input_size(preset: ModelConfig, config: TrainConfig) -> ModelConfig:
 def _examples(
     data: AnnotatedData, config: TrainConfig, model: ModelConfig
 ) -> tuple[DetectionDataset, DetectionDataset | None]:
-    """Training and validation examples; without a validation split there are none of the latter."""
-    split = config.split or ("train" if "train" in data.splits else WHOLE)
-    val_split = config.val_split or ("val" if "val" in data.splits and split != "val" else None)
+    """Training and validation examples; none of the latter without pictures that are not trained on."""
+    split = config.split or next(name for name in ("train", "trainval", WHOLE, *data.splits) if name in data.splits)
     records = data.split(split)
+    val_split = config.val_split or ("val" if "val" in data.splits else None)
+    val_records = data.split(val_split) if val_split else []
+    seen = {record.path for record in records} & {record.path for record in val_records}
+    if seen and config.val_split:
+        raise UsageError(f"{len(seen)} pictures are in {split!r} and in {val_split!r}, for example {min(seen)}")
+    if seen:
+        val_records = []
     if not any(len(record.boxes) for record in records):
         raise UsageError(f"{data.root}: the split {split!r} has no boxes to learn from")
     examples = DetectionDataset(records, model.input, flip=config.flip, seed=config.seed)
-    return examples, DetectionDataset(data.split(val_split), model.input) if val_split else None
+    return examples, DetectionDataset(val_records, model.input) if val_records else None
 
 
-def _new_run(output: str | Path | None, data: Path, model: str) -> Path:
+def _check_output(output: str | Path | None) -> None:
+    if output is not None and Path(output).exists() and (not Path(output).is_dir() or any(Path(output).iterdir())):
+        raise UsageError(f"{output} exists and is not empty; give another output folder")
+
+
+def _make_folder(output: str | Path | None, data: Path, model: str) -> Path:
     """The folder of the run: the one that was asked for, or the next free one below runs/."""
     if output is not None:
-        run = Path(output)
-        if run.exists() and (not run.is_dir() or any(run.iterdir())):
-            raise UsageError(f"{run} exists and is not empty; give another output folder")
-        return run
+        Path(output).mkdir(parents=True, exist_ok=True)
+        return Path(output)
     name = re.sub(r"[^\w.-]+", "-", f"{data.resolve().name}-{model}")
-    number = 1
-    while (run := Path("runs") / f"{name}-{number}").exists():
-        number += 1
+    for number in itertools.count(1):
+        run = Path("runs") / f"{name}-{number}"
+        try:
+            run.mkdir(parents=True)
+        except FileExistsError:  # taken, perhaps a moment ago by another run
+            continue
+        break
     return run
 
 

@@ -9,25 +9,26 @@ from torch import nn
 from fasterrcnn.config import TrainConfig
 from fasterrcnn.data.records import Record
 from fasterrcnn.model.faster_rcnn import FasterRCNN
+from fasterrcnn.weights.pretrained import is_trunk
 
 
 def make_optimizer(model: FasterRCNN, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW or SGD over the parameters that learn.
 
-    The trunk knows something already and learns more slowly; norms and biases are not decayed.
+    A pre-trained trunk knows something already and learns more slowly; norms and biases are not decayed.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            key = (name.startswith("backbone.trunk."), parameter.ndim > 1)
+            key = (config.weights is not None and is_trunk(name), parameter.ndim > 1)
             groups.setdefault(key, []).append(parameter)
     options = [
         {
             "params": parameters,
-            "lr": config.learning_rate * (config.backbone_rate if in_trunk else 1.0),
+            "lr": config.learning_rate * (config.backbone_rate if is_pretrained else 1.0),
             "weight_decay": config.weight_decay if decays else 0.0,
         }
-        for (in_trunk, decays), parameters in groups.items()
+        for (is_pretrained, decays), parameters in groups.items()
     ]
     if config.optimizer == "sgd":
         return torch.optim.SGD(options, momentum=config.momentum)

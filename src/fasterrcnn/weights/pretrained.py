@@ -6,6 +6,7 @@ import sys
 import urllib.error
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import torchvision
 from torch.hub import get_dir
@@ -32,7 +33,9 @@ _LITE0 = "timm:tf_efficientnet_lite0"
 
 
 def start_from(network: FasterRCNN, config: ModelConfig, weights: str) -> None:
-    """Fill a new network with pre-trained weights; its class rows stay fresh.
+    """Fill a new network with pre-trained weights.
+
+    Its class rows stay fresh, unless the weights are a checkpoint of this library for the same classes.
 
     Args:
         network: as built from the configuration.
@@ -56,10 +59,11 @@ def start_from(network: FasterRCNN, config: ModelConfig, weights: str) -> None:
     else:
         raise WeightsError(f'{weights}: no such file; give a file, "imagenet", "coco" or none')
     own = network.state_dict()
-    state = {key: value for key, value in state.items() if not key.startswith(_CLASS_ROWS)}
+    if not _same_classes(weights, config):
+        state = {key: value for key, value in state.items() if not key.startswith(_CLASS_ROWS)}
     unknown = [key for key in state if key not in own and not _may_be_left(key)]
     state = {key: value for key, value in state.items() if key in own}
-    missing = [key for key in own if _is_trunk(key) and key not in state]
+    missing = [key for key in own if is_trunk(key) and key not in state]
     if unknown or missing:
         example = (unknown or missing)[0]
         raise WeightsError(f"{source}: made for another network than {config.preset} (see {example})")
@@ -68,10 +72,18 @@ def start_from(network: FasterRCNN, config: ModelConfig, weights: str) -> None:
 
 
 def numerics_of(config: ModelConfig, weights: str | None) -> ModelConfig:
-    """The configuration with the eps of its batch norms that those start weights were trained with.
+    """The configuration with the numbers that those start weights were trained with.
 
-    torchvision's first COCO weights of ``resnet50-fpn`` have none; every other start keeps the preset's.
+    These are the pixel mean and deviation of timm's networks, and eps of the batch norms of ``resnet50-fpn``: none in
+    torchvision's first COCO weights. Every other start keeps the preset's.
     """
+    trunk = config.backbone.trunk
+    if weights == "imagenet" and trunk.startswith("timm:") and trunk != _LITE0:
+        import timm  # noqa: PLC0415 - an extra
+
+        made_for: Any = timm.get_pretrained_cfg(trunk.removeprefix("timm:"))
+        pixels = config.input.model_copy(update={"mean": tuple(made_for.mean), "std": tuple(made_for.std)})
+        return config.model_copy(update={"input": pixels})
     if config.preset != "resnet50-fpn" or weights in (None, "imagenet"):
         return config
     if weights == "coco":
@@ -162,5 +174,10 @@ def _may_be_left(key: str) -> bool:
     return key.endswith("num_batches_tracked") or key.startswith("backbone.trunk.network.")
 
 
-def _is_trunk(key: str) -> bool:
+def _same_classes(weights: str, config: ModelConfig) -> bool:
+    return Path(weights).suffix == ".safetensors" and native.load(Path(weights))[1].classes == config.classes
+
+
+def is_trunk(key: str) -> bool:
+    """Whether a tensor belongs to what ImageNet weights fill: the trunk, and C4's last stage in the box head."""
     return key.startswith(("backbone.trunk.", "box_head.trunk.stage.")) and not key.endswith("num_batches_tracked")

@@ -37,19 +37,32 @@ _V2_HEAD = re.compile(r"roi_heads\.box_head\.(\d)\.([01])\.")
 
 def is_detector(state: Mapping[str, Tensor]) -> bool:
     """Whether the keys are those of one of torchvision's Faster R-CNN detectors."""
-    return "roi_heads.box_predictor.cls_score.weight" in state and "rpn.head.cls_logits.weight" in state
+    predictor = (f"roi_heads.box_predictor.{name}" for name in ("cls_score.weight", "cls_score.bias"))
+    deltas = (f"roi_heads.box_predictor.{name}" for name in ("bbox_pred.weight", "bbox_pred.bias"))
+    return all(key in state for key in (*predictor, *deltas, "rpn.head.cls_logits.weight"))
 
 
-def recognise(state: Mapping[str, Tensor]) -> ModelConfig:
+def recognise(state: Mapping[str, Tensor], preset: str | None = None) -> ModelConfig:
     """The configuration of a detector, without class names, told by its keys.
 
     The two MobileNetV3 detectors hold the same keys and differ in input size and proposals only: the answer is
-    ``mobilenetv3-large-fpn``; who has the other says so by name. The published first version of
-    ``resnet50-fpn`` has the old key layout and batch norms without eps; files in the new layout have 1e-5.
+    ``mobilenetv3-large-fpn``; who has the other says so by ``preset``. The published first version of
+    ``resnet50-fpn`` has the old key layout and batch norms without eps; files in the new layout get 1e-5.
 
     Raises:
-        WeightsError: a Faster R-CNN of torchvision's, but of none of the four architectures.
+        WeightsError: a Faster R-CNN of torchvision's, but of none of the four architectures, or not of the one
+            that was named.
     """
+    config = _by_keys(state)
+    if preset is None or preset == config.preset:
+        return config
+    named = presets.get(preset)
+    if {preset, config.preset} != {"mobilenetv3-large-fpn", "mobilenetv3-large-320-fpn"}:
+        raise WeightsError(f"the file holds a {config.preset}, not a {preset}")
+    return named
+
+
+def _by_keys(state: Mapping[str, Tensor]) -> ModelConfig:
     if "backbone.body.0.0.weight" in state:
         return presets.get("mobilenetv3-large-fpn")
     if "roi_heads.box_head.5.weight" in state:

@@ -73,8 +73,25 @@ def test_predict__source_pictures_are_not_replaced(run, checkpoint, pictures, ph
     outcome = run("predict", checkpoint, pictures, "-o", pictures)
     assert outcome.code == 2
     assert outcome.is_one_line
-    assert "own.jpg is one of the pictures themselves; give another output folder" in outcome.err
+    assert "holds pictures that are read; give another output folder" in outcome.err
     assert (pictures / "own.jpg").read_bytes() == before
+
+
+def test_predict__photographs_beside_the_source_are_not_replaced(run, checkpoint, pictures, photo):
+    photo((50, 40)).save(pictures / "twin.png")
+    photo((50, 40)).save(pictures / "twin.jpg")
+    before = (pictures / "twin.jpg").read_bytes()
+    assert run("predict", checkpoint, pictures / "twin.png", "-o", pictures).code == 2
+    assert (pictures / "twin.jpg").read_bytes() == before
+
+
+def test_predict__picture_too_long_for_a_jpeg(run, checkpoint, pictures):
+    Image.new("RGB", (66_000, 2)).save(pictures / "long.png")
+    outcome = run("predict", checkpoint, pictures / "long.png", pictures / "p0.png", "-o", "seen")
+    assert outcome.code == 1
+    assert "long.jpg: cannot be written" in outcome.err
+    seen = pictures.parent / "here" / "seen"
+    assert sorted(p.name for p in seen.iterdir()) == ["p0.jpg", "results.json"]
 
 
 def test_predict__output_is_a_file(run, checkpoint, pictures):

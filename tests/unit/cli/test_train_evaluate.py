@@ -46,7 +46,7 @@ def test_train__says_what_it_does(run, scenes, tmp_path):
     assert lines[0].startswith("Pascal VOC, 6 images")
     assert [line.split(":")[0] for line in lines if line.startswith("epoch")] == ["epoch 1/2", "epoch 2/2"]
     assert lines[-2] == f"wrote {tmp_path / 'new' / 'last.safetensors'}"
-    assert lines[-1].startswith("next: fasterrcnn evaluate")
+    assert lines[-1].startswith("next: fasterrcnn predict")
 
 
 def test_train__json_and_numbered_folders(run, scenes, tmp_path):

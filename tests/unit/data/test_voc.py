@@ -104,10 +104,16 @@ def test_read_voc__not_a_data_set(tmp_path, folder):
 
 
 def test_read_voc__empty_split(tmp_path, folder):
-    with pytest.raises(DataError, match="the split val is empty"):
-        read_voc(folder({"a": xml(GOOD)}, {"train": ["a"], "val": []}))
-    with pytest.raises(DataError, match="the split all is empty"):
+    data = read_voc(folder({"a": xml(GOOD)}, {"train": ["a"], "val": []}))
+    assert list(data.splits) == ["train"]
+    assert [p.file.name for p in data.problems] == ["val.txt"]
+    with pytest.raises(DataError, match="no annotated picture"):
         read_voc(folder({}, root=tmp_path / "nothing"))
+
+
+def test_read_voc__names_with_spaces_and_marks(folder):
+    data = read_voc(folder({"my photo 1": xml(GOOD), "b": xml(GOOD)}, {"valid": ["my photo 1", "b  -1"]}))
+    assert [r.path.stem for r in data.split("val")] == ["my photo 1", "b"]
 
 
 @pytest.mark.parametrize(

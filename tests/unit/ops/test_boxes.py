@@ -41,13 +41,6 @@ def test_areas():
     assert boxes.areas(NONE).shape == (0,)
 
 
-def test_xywh__there_and_back():
-    xywh = torch.tensor([[1.0, 2.0, 3.0, 5.0], [0.0, 0.0, 0.0, 0.0]])
-    assert_close(boxes.xywh_to_xyxy(xywh), torch.tensor([[1.0, 2.0, 4.0, 7.0], [0.0, 0.0, 0.0, 0.0]]))
-    assert_close(boxes.xyxy_to_xywh(boxes.xywh_to_xyxy(xywh)), xywh)
-    assert boxes.xywh_to_xyxy(NONE).shape == boxes.xyxy_to_xywh(NONE).shape == (0, 4)
-
-
 def test_clip__height_and_width_are_not_mixed_up():
     wild = torch.tensor([[-5.0, -6.0, 50.0, 60.0], [1.0, 2.0, 3.0, 4.0], [40.0, 40.0, 50.0, 50.0]])
     expected = torch.tensor([[0.0, 0.0, 30.0, 20.0], [1.0, 2.0, 3.0, 4.0], [30.0, 20.0, 30.0, 20.0]])

@@ -189,11 +189,12 @@ def test_own_checkpoint__class_rows_stay_fresh(checkpoint, tiny_config, tiny_mod
             assert torch.equal(state[key], old[key])
 
 
-def test_own_checkpoint__same_classes_start_fresh_too(checkpoint, tiny_config, tiny_model):
-    state = build_model(tiny_config, weights=str(checkpoint)).state_dict()
-    assert not torch.equal(
-        state["box_head.class_logits.weight"], tiny_model.state_dict()["box_head.class_logits.weight"]
-    )
+def test_own_checkpoint__same_classes_keep_their_rows(checkpoint, tiny_config, tiny_model):
+    rows = "box_head.class_logits.weight"
+    own = tiny_model.state_dict()[rows]
+    assert torch.equal(build_model(tiny_config, weights=str(checkpoint)).state_dict()[rows], own)
+    other = build_model(tiny_config, ["ant", "bee", "owl"], weights=str(checkpoint))
+    assert not torch.equal(other.state_dict()[rows], own)
 
 
 def test_own_checkpoint__with_nan(tmp_path, tiny_config):

@@ -91,9 +91,13 @@ def _fold_children(module: nn.Module) -> None:
 def _fold(conv: nn.Conv2d, norm: FrozenBatchNorm2d | nn.BatchNorm2d) -> None:
     assert norm.running_var is not None
     assert norm.running_mean is not None
-    scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
-    bias = conv.bias.double() if conv.bias is not None else torch.zeros_like(scale)
-    shift = (bias - norm.running_mean.double()) * scale + norm.bias.double()
-    folded = conv.weight.double() * scale.view(-1, 1, 1, 1)
+    # On the CPU: Apple's GPUs have no float64.
+    weight, mean, variance, offset = (
+        t.cpu().double() for t in (norm.weight, norm.running_mean, norm.running_var, norm.bias)
+    )
+    scale = weight * (variance + norm.eps).rsqrt()
+    bias = conv.bias.cpu().double() if conv.bias is not None else torch.zeros_like(scale)
+    shift = (bias - mean) * scale + offset
+    folded = conv.weight.cpu().double() * scale.view(-1, 1, 1, 1)
     conv.weight = nn.Parameter(folded.to(conv.weight).contiguous(memory_format=torch.channels_last), False)
-    conv.bias = nn.Parameter(shift.to(conv.weight.dtype), False)
+    conv.bias = nn.Parameter(shift.to(conv.weight), False)

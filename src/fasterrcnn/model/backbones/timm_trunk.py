@@ -1,4 +1,4 @@
-"""Any network of timm as a trunk: its feature maps from stride 4 or 8 to stride 32.
+"""Any convolutional network of timm as a trunk: its feature maps from stride 4 or 8 to stride 32.
 
 Axes: b images, h w cells.
 """
@@ -6,10 +6,14 @@ Axes: b images, h w cells.
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fasterrcnn.errors import MissingExtraError, UsageError
+
+_PROBE = 128
+"""Side of the picture that a new trunk is tried on."""
 
 
 class TimmTrunk(nn.Module):
@@ -45,6 +49,7 @@ class TimmTrunk(nn.Module):
         self.strides = tuple(strides)
         self.channels = tuple(network.feature_info.channels())
         self.network: nn.Module = layers.freeze_batch_norm_2d(network) if frozen_norm else network
+        self._check(name)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """The chosen maps, finest first."""
@@ -52,13 +57,21 @@ class TimmTrunk(nn.Module):
 
     def stages(self) -> list[nn.Module]:
         """Layers from the input on: the order in which a network is frozen."""
-        stem: list[nn.Module] = []
-        stages: list[nn.Module] = []
+        children: list[nn.Module] = []
         for name, child in self.network.named_children():
-            if name in ("blocks", "stages"):  # EfficientNets and the like keep all their stages in one list
-                stages += child.children()
-            elif stages or isinstance(child, nn.Sequential) or name.startswith(("blocks", "stages", "layer")):
-                stages.append(child)
-            else:
-                stem.append(child)
-        return [nn.ModuleList(stem), *stages]
+            # EfficientNets and the like keep all their stages in one list.
+            children += child.children() if name in ("blocks", "stages") else [child]
+        return [child for child in children if any(True for _ in child.parameters())]
+
+    @torch.no_grad()
+    def _check(self, name: str) -> None:
+        """Transformers give maps of another layout, or want one size of picture: say so now, not in the first step."""
+        self.network.eval()
+        try:
+            maps = self.network(torch.zeros(1, 3, _PROBE, _PROBE))
+        except (AssertionError, RuntimeError) as error:
+            raise UsageError(f"timm's {name} does not take pictures of any size ({error})") from None
+        self.network.train()
+        expected = [(1, c, _PROBE // s, _PROBE // s) for c, s in zip(self.channels, self.strides, strict=True)]
+        if [tuple(m.shape) for m in maps] != expected:
+            raise UsageError(f"timm's {name} gives no plain feature maps; choose a convolutional network")
