@@ -1,5 +1,8 @@
 """RoIAlign on the CPU: the gather-sum against torchvision's kernel, forward and backward.
 
+Both sides run in one process that keeps freed memory, as the command line's processes do; else the pages of the result
+cost more than the gather-sum itself.
+
 python benchmarks/roi_align.py [OUT.json]
 """
 
@@ -7,6 +10,7 @@ import torch
 import torchvision
 from compare import alternate, report
 
+from fasterrcnn.cli import process
 from fasterrcnn.ops.roi_align import roi_align
 
 CASES = {
@@ -57,6 +61,7 @@ def compare(
 
 
 if __name__ == "__main__":
+    process.settle()
     torch.manual_seed(0)
     rows = {
         f"{case}: {direction}": numbers

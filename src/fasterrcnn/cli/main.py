@@ -1,12 +1,12 @@
 """The ``fasterrcnn`` command: finds the sub-command, and turns errors into one line and exit code 2."""
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
 from cyclopts import App, CycloptsError
 
+from fasterrcnn.cli import process
 from fasterrcnn.errors import FasterRCNNError
 
 app = App(
@@ -29,8 +29,7 @@ for _name, _help in _COMMANDS.items():
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 done but for some pictures, 2 an error, 130 interrupted."""
-    # Threads that wait by spinning make every program on a busy machine many times slower, this one most of all.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    process.settle()
     try:
         code = app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:

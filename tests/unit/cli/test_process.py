@@ -1,0 +1,36 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fasterrcnn.cli import process
+
+
+def test_settle__leaves_the_users_choice(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
+    process.settle()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts page faults of Linux")
+def test_settle__memory_is_used_again():
+    program = """
+import resource, sys
+if sys.argv[1] == "settled":
+    from fasterrcnn.cli import process
+    process.settle()
+import torch
+def faults():
+    for _ in range(20):
+        torch.ones(16_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+first = faults()
+print(faults() - first)
+"""
+    plain, settled = (
+        int(subprocess.run([sys.executable, "-c", program, how], capture_output=True, check=True).stdout)
+        for how in ("plain", "settled")
+    )
+    assert settled < plain / 10
