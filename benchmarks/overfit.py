@@ -22,9 +22,9 @@ from fasterrcnn.data.voc import read_voc
 
 SHORT_SIDE = 160
 PHOTOGRAPHS = 4
-REGIONS = 64  # drawn per photograph, instead of up to 512: the box heads of C4 and DC5 are heavy
+REGIONS = 32  # drawn per photograph, instead of up to 512: the box heads of C4 and DC5 are heavy
 STEPS = {"efficientnet-lite0-fpn": 60, "mobilenetv3-large-fpn": 160, "mobilenetv3-large-320-fpn": 160}
-DEFAULT_STEPS = 100
+DEFAULT_STEPS = 80
 
 
 def pick(data: Path, folder: Path) -> None:
