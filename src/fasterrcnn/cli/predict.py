@@ -40,8 +40,6 @@ def predict(
     from fasterrcnn.inference.detector import Options, load
 
     detector = load(weights, classes=names, preset=preset, device=device)
-    files = _files(sources)
-    targets = _targets(files, output)
     options: Options = {
         "score": score,
         "classes": classes,
@@ -49,6 +47,9 @@ def predict(
         "nms_threshold": nms_threshold,
         "max_detections": max_detections,
     }
+    detector.stream([], **options)  # refuses bad options before anything is written
+    files = _files(sources)
+    targets = _targets(files, output)
     results: list[dict[str, Any]] = []
     broken = 0
     try:

@@ -165,3 +165,9 @@ def test_predict__missing_weights_and_sources(run, checkpoint, tmp_path, picture
 
 def test_predict__unknown_device(run, checkpoint, pictures):
     assert run("predict", checkpoint, pictures, "-o", "seen", "--device", "gpu").code == 2
+
+
+def test_predict__bad_option_writes_nothing(run, checkpoint, pictures):
+    outcome = run("predict", checkpoint, pictures, "-o", "seen", "--classes", "unicorn")
+    assert outcome.code == 2
+    assert not (pictures.parent / "here" / "seen").exists()
