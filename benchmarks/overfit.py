@@ -22,9 +22,18 @@ from fasterrcnn.data.voc import read_voc
 
 SHORT_SIDE = 160
 PHOTOGRAPHS = 4
-REGIONS = 32  # drawn per photograph, instead of up to 512: the box heads of C4 and DC5 are heavy
-STEPS = {"efficientnet-lite0-fpn": 60, "mobilenetv3-large-fpn": 160, "mobilenetv3-large-320-fpn": 160}
-DEFAULT_STEPS = 80
+REGIONS = 64  # drawn per photograph, instead of up to 512
+STEPS = {
+    "efficientnet-lite0-fpn": 60,
+    "mobilenetv3-large-fpn": 160,
+    "mobilenetv3-large-320-fpn": 160,
+    "resnet50-c4": 80,
+    "resnet50-dc5": 80,
+}
+FEW_REGIONS = {"resnet50-c4": 12, "resnet50-dc5": 32}  # their box heads are heavy
+DEFAULT_STEPS = 100
+LEARNING_RATES = {"resnet50-c4": 1e-3}  # its head, a whole stage of the network, is slow to fit boxes
+DEFAULT_RATE = 3e-4
 
 
 def pick(data: Path, folder: Path) -> None:
@@ -55,7 +64,7 @@ def overfit(preset: str, folder: Path, run_folder: Path) -> dict[str, float]:
         epochs=STEPS.get(preset, DEFAULT_STEPS),
         batch_size=PHOTOGRAPHS,
         short_side=SHORT_SIDE,
-        learning_rate=3e-4,
+        learning_rate=LEARNING_RATES.get(preset, DEFAULT_RATE),
         backbone_rate=1.0,
         flip=0.0,
         weight_decay=0.0,
@@ -75,7 +84,7 @@ def overfit(preset: str, folder: Path, run_folder: Path) -> dict[str, float]:
 
 def _with_few_regions(preset: str) -> ModelConfig:
     config = presets.get(preset)
-    assign = config.regions.assign.model_copy(update={"count": REGIONS})
+    assign = config.regions.assign.model_copy(update={"count": FEW_REGIONS.get(preset, REGIONS)})
     return config.model_copy(update={"regions": config.regions.model_copy(update={"assign": assign})})
 
 
