@@ -27,13 +27,12 @@ STEPS = {
     "efficientnet-lite0-fpn": 60,
     "mobilenetv3-large-fpn": 160,
     "mobilenetv3-large-320-fpn": 160,
-    "resnet50-c4": 80,
+    "resnet50-c4": 300,
     "resnet50-dc5": 80,
 }
-FEW_REGIONS = {"resnet50-c4": 12, "resnet50-dc5": 32}  # their box heads are heavy
+FEW_REGIONS = {"resnet50-c4": 32, "resnet50-dc5": 32}  # their box heads are heavy
 DEFAULT_STEPS = 100
-LEARNING_RATES = {"resnet50-c4": 1e-3}  # its head, a whole stage of the network, is slow to fit boxes
-DEFAULT_RATE = 3e-4
+LEARNING_RATE = 3e-4
 
 
 def pick(data: Path, folder: Path) -> None:
@@ -64,7 +63,7 @@ def overfit(preset: str, folder: Path, run_folder: Path) -> dict[str, float]:
         epochs=STEPS.get(preset, DEFAULT_STEPS),
         batch_size=PHOTOGRAPHS,
         short_side=SHORT_SIDE,
-        learning_rate=LEARNING_RATES.get(preset, DEFAULT_RATE),
+        learning_rate=LEARNING_RATE,
         backbone_rate=1.0,
         flip=0.0,
         weight_decay=0.0,
