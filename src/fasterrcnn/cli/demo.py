@@ -1,6 +1,5 @@
 """``fasterrcnn demo``: transfer learning from start to end, with nothing downloaded."""
 
-import itertools
 import json
 import time
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from fasterrcnn.cli.options import Json, on_terminal
-from fasterrcnn.errors import UsageError
 
 if TYPE_CHECKING:
     from fasterrcnn.inference.detector import Detector
@@ -37,9 +35,11 @@ def demo(
     from fasterrcnn.inference.detector import load
     from fasterrcnn.inference.evaluate import evaluate
     from fasterrcnn.training.fit import fit
+    from fasterrcnn.training.run_folder import check_output, make_folder
 
     started = time.monotonic()
-    folder = _new_folder(output)
+    check_output(output)
+    folder = make_folder(output, "demo")
 
     def say(line: str) -> None:
         if not as_json:
@@ -85,18 +85,3 @@ def _draw_held_out(detector: "Detector", folder: Path) -> None:
         found.save(folder / "pictures" / f"{name}.jpg")
         drawn.append(found.plot())
     contact_sheet(drawn, columns=4).save(folder / "pictures" / "overview.jpg", quality=85)
-
-
-def _new_folder(output: Path | None) -> Path:
-    if output is not None:
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise UsageError(f"{output} exists and is not empty; give another output folder")
-        return output
-    for number in itertools.count(1):
-        folder = Path("runs") / f"demo-{number}"
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        break
-    return folder

@@ -1,7 +1,6 @@
 """`fit`: from a folder of annotated pictures to a checkpoint."""
 
 import csv
-import itertools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from fasterrcnn.data.voc import read_voc
 from fasterrcnn.errors import UsageError
 from fasterrcnn.inference.detector import choose_device
 from fasterrcnn.training.loop import EpochResult, Progress, train
+from fasterrcnn.training.run_folder import check_output, make_folder
 from fasterrcnn.weights import native, pretrained
 
 Say = Callable[[str], None]
@@ -79,9 +79,10 @@ def fit(
     tell(annotated.summary())
     for problem in annotated.problems:
         tell(f"note: {problem}")
-    examples, val_examples = _examples(annotated, config, preset)
     model_config = _start(preset.with_classes(annotated.classes), config.weights)
-    _check_output(output)
+    examples, val_examples = _examples(annotated, config, model_config)
+    wanted = None if output is None else Path(output)
+    check_output(wanted)
     with torch.random.fork_rng():  # fresh layers are random: the seed decides, and the caller's generator is kept
         torch.manual_seed(config.seed)
         network = build.build_model(model_config, weights=config.weights)
@@ -89,7 +90,7 @@ def fit(
         network.backbone.freeze(config.freeze_stages)
     device = choose_device(config.device)
     network.to(device)
-    run = _make_folder(output, Path(data), config.model)
+    run = make_folder(wanted, re.sub(r"[^\w.-]+", "-", f"{Path(data).resolve().name}-{config.model}"))
     settings = {"train": config.model_dump(mode="json"), "model": model_config.model_dump(mode="json")}
     (run / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     metrics: dict[str, float] = {}
@@ -152,27 +153,6 @@ def _examples(
         raise UsageError(f"{data.root}: the split {split!r} has no boxes to learn from")
     examples = DetectionDataset(records, model.input, flip=config.flip, seed=config.seed)
     return examples, DetectionDataset(val_records, model.input) if val_records else None
-
-
-def _check_output(output: str | Path | None) -> None:
-    if output is not None and Path(output).exists() and (not Path(output).is_dir() or any(Path(output).iterdir())):
-        raise UsageError(f"{output} exists and is not empty; give another output folder")
-
-
-def _make_folder(output: str | Path | None, data: Path, model: str) -> Path:
-    """The folder of the run: the one that was asked for, or the next free one below runs/."""
-    if output is not None:
-        Path(output).mkdir(parents=True, exist_ok=True)
-        return Path(output)
-    name = re.sub(r"[^\w.-]+", "-", f"{data.resolve().name}-{model}")
-    for number in itertools.count(1):
-        run = Path("runs") / f"{name}-{number}"
-        try:
-            run.mkdir(parents=True)
-        except FileExistsError:  # taken, perhaps a moment ago by another run
-            continue
-        break
-    return run
 
 
 @contextmanager
