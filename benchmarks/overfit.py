@@ -18,7 +18,7 @@ from pathlib import Path
 import fasterrcnn
 from fasterrcnn import presets
 from fasterrcnn.config import ModelConfig
-from fasterrcnn.data.voc import read_voc
+from fasterrcnn.data.formats import read_data
 
 SHORT_SIDE = 160
 PHOTOGRAPHS = 4
@@ -37,7 +37,7 @@ LEARNING_RATE = 3e-4
 
 def pick(data: Path, folder: Path) -> None:
     """Copy photographs with few boxes, of as many classes as there are, as a data set of their own."""
-    annotated = read_voc(data)
+    annotated = read_data(data)
     records = sorted(annotated.split("train"), key=lambda r: (len(set(r.labels.tolist())), len(r.boxes), r.path.name))
     chosen = []
     for label in list(range(len(annotated.classes))) * PHOTOGRAPHS:
@@ -65,7 +65,8 @@ def overfit(preset: str, folder: Path, run_folder: Path) -> dict[str, float]:
         short_side=SHORT_SIDE,
         learning_rate=LEARNING_RATE,
         backbone_rate=1.0,
-        flip=0.0,
+        augmentation="none",
+        anchors="preset",
         weight_decay=0.0,
     )
     with (run.path / "metrics.csv").open() as file:

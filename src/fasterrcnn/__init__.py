@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fasterrcnn.build import build_model
+    from fasterrcnn.data.formats import read_data
     from fasterrcnn.detections import Detections
     from fasterrcnn.errors import FasterRCNNError
     from fasterrcnn.evaluation.coco import Report
@@ -25,6 +26,7 @@ _HOMES = {
     "evaluate": "fasterrcnn.inference.evaluate",
     "fit": "fasterrcnn.training.fit",
     "load": "fasterrcnn.inference.detector",
+    "read_data": "fasterrcnn.data.formats",
 }
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "evaluate",
     "fit",
     "load",
+    "read_data",
 ]
 
 

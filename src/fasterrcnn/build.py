@@ -144,6 +144,15 @@ def assemble(config: ModelConfig) -> FasterRCNN:
     return network.to(memory_format=torch.channels_last)
 
 
+def anchor_strides(config: ModelConfig) -> tuple[int, ...]:
+    """Pixels of the network input between the anchors of each level; those of torchvision's presets are nominal."""
+    if config.anchors.strides is not None:
+        return config.anchors.strides
+    with torch.device("meta"):
+        strides = _backbone(config.backbone).strides
+    return (*strides, 2 * strides[-1]) if config.backbone.neck == "fpn" else tuple(strides)
+
+
 def _backbone(config: BackboneConfig) -> Backbone:
     norm = Norm(config.norm, config.norm_eps)
     trunk: ResNet | MobileNetV3Large | TimmTrunk

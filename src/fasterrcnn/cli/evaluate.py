@@ -6,16 +6,29 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import BatchSize, Device, Json, Names, Preset, Weights, on_terminal
+from fasterrcnn.cli.options import (
+    BatchSize,
+    DataSource,
+    Device,
+    Json,
+    Names,
+    OnBadBox,
+    Preset,
+    Reading,
+    Weights,
+    on_terminal,
+)
 
 
 def evaluate(
     weights: Weights,
-    data: Annotated[Path, Parameter(help="Folder with a Pascal VOC data set.")],
+    data: DataSource,
     /,
     *,
     split: Annotated[str, Parameter(help="Which pictures.")] = "test",
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="Also write the numbers here.")] = None,
+    on_bad_box: OnBadBox = "error",
+    reading: Reading = Reading(),
     batch_size: BatchSize = 1,
     names: Names = None,
     preset: Preset = None,
@@ -26,8 +39,16 @@ def evaluate(
     from fasterrcnn.inference.detector import load
     from fasterrcnn.inference.evaluate import evaluate as measure
 
+    annotated = reading.read(data)
     detector = load(weights, classes=names, preset=preset, device=device)
-    report = measure(detector, data, split=split, batch_size=batch_size, progress=on_terminal() and not as_json)
+    report = measure(
+        detector,
+        annotated,
+        split=split,
+        batch_size=batch_size,
+        on_bad_box=on_bad_box,
+        progress=on_terminal() and not as_json,
+    )
     print(json.dumps(report.to_dict()) if as_json else report)
     if output is not None:
         report.save(output)

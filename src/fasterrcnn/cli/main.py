@@ -23,8 +23,20 @@ _COMMANDS = {
     "evaluate": "Measure a detector: the 12 COCO numbers, and AP of each class.",
     "predict": "Find objects in pictures.",
 }
+_DATA_COMMANDS = {
+    "check": "Find what is wrong with a data set, and mend a copy of it.",
+    "stats": "Count and measure the objects, at the size the network sees them.",
+    "anchors": "Fit anchors to the objects.",
+    "show": "Draw what the network will see.",
+    "split": "Divide a data set into train, val and test.",
+    "convert": "Write a data set in another format.",
+}
 for _name, _help in _COMMANDS.items():
     app.command(f"fasterrcnn.cli.{_name}:{_name}", help=_help)
+_data = App(name="data", help="Look at, check, divide and convert data sets.")
+for _name, _help in _DATA_COMMANDS.items():
+    _data.command(f"fasterrcnn.cli.data.{_name}:{_name}", help=_help)
+app.command(_data)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

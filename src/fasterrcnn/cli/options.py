@@ -1,10 +1,16 @@
 """Types of options that several commands share."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+
+from fasterrcnn.errors import UsageError
+
+if TYPE_CHECKING:
+    from fasterrcnn.data.records import AnnotatedData
 
 Weights = Annotated[
     Path, Parameter(help="Checkpoint: .safetensors of this library, or a torchvision Faster R-CNN .pth.")
@@ -17,6 +23,60 @@ Names = Annotated[
 Preset = Annotated[str | None, Parameter(help="Architecture of a torchvision file whose keys do not tell.")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of text.")]
 BatchSize = Annotated[int, Parameter(help="Pictures that pass the network together.")]
+
+
+OnBadBox = Annotated[
+    Literal["error", "fix", "drop"],
+    Parameter(help="Errors in the data: refuse them, mend them, or leave them out."),
+]
+DataSource = Annotated[Path, Parameter(help="Folder or file in COCO, Pascal VOC, YOLO or CSV layout.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Reading:
+    """How to read a data set that does not say it all itself."""
+
+    format: Annotated[
+        Literal["coco", "voc", "yolo", "csv"] | None, Parameter(help="Format, where several are possible.")
+    ] = None
+    images: Annotated[Path | None, Parameter(help="Folder of the pictures (COCO, CSV).")] = None
+    class_names: Annotated[
+        list[str] | None,
+        Parameter(help="Classes in the order of their labels (YOLO, CSV).", consume_multiple=True, negative=""),
+    ] = None
+    columns: Annotated[
+        list[str] | None,
+        Parameter(
+            help="Columns of a table, as meaning=name: image=photo label=kind x1=left...",
+            consume_multiple=True,
+            negative="",
+        ),
+    ] = None
+    box_format: Annotated[
+        Literal["xyxy", "xywh", "cxcywh"], Parameter(help="What the four numbers of a table's boxes are.")
+    ] = "xyxy"
+
+    def read(self, data: Path) -> "AnnotatedData":
+        """The data set, with its problems as findings.
+
+        Raises:
+            UsageError: a column is not given as meaning=name.
+        """
+        from fasterrcnn.data.formats import read_data
+
+        for pair in self.columns or ():
+            if "=" not in pair:
+                raise UsageError(f"--columns {pair}: give meaning=name, for example image=photo")
+        columns = None if self.columns is None else dict(pair.split("=", 1) for pair in self.columns)
+        return read_data(
+            data,
+            format=self.format,
+            images=self.images,
+            classes=self.class_names,
+            columns=columns,
+            box_format=self.box_format,
+        )
 
 
 def on_terminal() -> bool:

@@ -50,6 +50,7 @@ def predict(
     detector.stream([], **options)  # refuses bad options before anything is written
     files = _files(sources)
     targets = _targets(files, output)
+    category_ids = detector.config.category_ids or None
     results: list[dict[str, Any]] = []
     broken = 0
     try:
@@ -62,7 +63,7 @@ def predict(
                 print(f"error: {error}", file=sys.stderr)
                 broken += 1
                 continue
-            results += [{**row, "file_name": str(file)} for row in found.to_coco(image_id)]
+            results += [{**row, "file_name": str(file)} for row in found.to_coco(image_id, category_ids)]
             line = {"file": str(file), "picture": str(target), "detections": found.to_records()}
             print(json.dumps(line) if as_json else f"{found} {time.monotonic() - started:.2f} s")
     finally:

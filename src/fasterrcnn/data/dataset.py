@@ -1,66 +1,144 @@
-"""Records as a torch data set: pictures at the network's size, targets in its frame.
+"""Records as a torch data set: pictures at the network's size, targets in its frame; and their batches."""
 
-Axes: g ground truth.
-"""
-
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from random import Random
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
-from fasterrcnn.config import InputConfig
-from fasterrcnn.data.images import read_image
+from fasterrcnn.config import Augmentation, InputConfig
+from fasterrcnn.data import transforms
+from fasterrcnn.data.pixels import read_image, read_reduced_image
 from fasterrcnn.data.records import Record
-from fasterrcnn.ops import boxes, image
+from fasterrcnn.data.transforms import Scene
+from fasterrcnn.errors import ImageError
+from fasterrcnn.ops import image
 from fasterrcnn.structures import ImageBatch, Target
 
 Example = tuple[Float[Tensor, "3 _ _"], Target]
+Batch = tuple[ImageBatch, list[Target]]
+
+BUCKET = 64
+"""Heights and widths of batches are multiples of it: kernels are chosen and memory is laid out anew for every shape."""
 
 
 class DetectionDataset(Dataset[Example]):
     """Examples of a detection data set.
 
+    ``examples[index]`` is what the first epoch sees of a picture, ``examples[index, epoch]`` what a later one sees.
+    That follows from the seed, the epoch and the picture's id alone, never from the order or the process of reading.
+
     Args:
         records: pictures and boxes.
         config: size of the network input.
-        flip: chance that an example is mirrored left to right.
-        seed: of the flips; epoch and index are mixed in, so that an example does not depend on the order.
+        augmentation: how much the pictures are varied; "none" shows them as detection sees them.
+        seed: of the variation.
     """
 
-    def __init__(self, records: Sequence[Record], config: InputConfig, *, flip: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self, records: Sequence[Record], config: InputConfig, *, augmentation: Augmentation = "none", seed: int = 0
+    ) -> None:
         self.records = list(records)
         self.config = config
-        self.flip = flip
+        self.augmentation = augmentation
         self.seed = seed
-        self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> Example:
-        record = self.records[index]
-        pixels = read_image(record.path)
-        original_hw = (pixels.shape[-2], pixels.shape[-1])
-        to_hw = image.resized_hw(original_hw, self.config.short_side, self.config.long_side)
-        pixels = image.to_input(pixels, to_hw, antialias=self.config.antialias)
-        xyxy = boxes.scale(torch.from_numpy(record.boxes), original_hw, to_hw)
-        if self._flips(index):
-            pixels = pixels.flip(-1)
-            xyxy = boxes.flip_horizontal(xyxy, to_hw[1])
-        difficult = torch.from_numpy(record.difficult)
-        return pixels, Target(xyxy[~difficult], torch.from_numpy(record.labels)[~difficult], xyxy[difficult])
+    def __getitem__(self, key: int | tuple[int, int]) -> Example:
+        """Pixels in 0..1 and the target.
 
-    def collate(self, examples: Sequence[Example]) -> tuple[ImageBatch, list[Target]]:
-        """Examples of different sizes as one padded batch."""
-        batch = image.make_batch(
-            [pixels for pixels, _ in examples], fill=self.config.mean, size_divisor=self.config.size_divisor
-        )
+        Raises:
+            ImageError: the picture cannot be decoded; the message names it.
+        """
+        index, epoch = key if isinstance(key, tuple) else (key, 0)
+        recipe = transforms.RECIPES[self.augmentation]
+        record = self.records[index]
+        if recipe is None:
+            view = transforms.plain_view(self._read(record, 1.0), self.config)
+        else:
+            draws = Random(f"seed {self.seed}, epoch {epoch}, picture {record.image_id}")
+            view = transforms.random_view(
+                self._read(record, recipe.magnification),
+                recipe,
+                self.config,
+                self._canvas_hw(record),
+                draws,
+                lambda: self._read(draws.choice(self.records), recipe.magnification),
+            )
+        asked = ~view.difficult
+        return view.pixels, Target(view.boxes[asked], view.labels[asked], view.boxes[view.difficult])
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Examples of different sizes as one padded batch, with sides that are multiples of `BUCKET`."""
+        divisor = math.lcm(self.config.size_divisor, BUCKET)
+        batch = image.make_batch([pixels for pixels, _ in examples], fill=self.config.mean, size_divisor=divisor)
         return batch, [target for _, target in examples]
 
-    def _flips(self, index: int) -> bool:
-        if self.flip == 0:
-            return False
-        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch, index)) % 2**63)
-        return bool(torch.rand((), generator=generator) < self.flip)
+    def _canvas_hw(self, record: Record) -> tuple[int, int]:
+        return image.resized_hw(record.size_hw, self.config.short_side, self.config.long_side)
+
+    def _read(self, record: Record, magnification: float) -> Scene:
+        xyxy = torch.from_numpy(record.boxes)
+        if self.augmentation != "none" and self.config.antialias:
+            height, width = (math.ceil(side * magnification) for side in self._canvas_hw(record))
+            pixels, divisor = read_reduced_image(record.path, (height, width))
+            xyxy = xyxy / divisor
+        else:
+            # Exactly what detection sees: a decoder that averages would hide what it does not.
+            pixels = read_image(record.path)
+        return transforms.make_scene(pixels, xyxy, torch.from_numpy(record.labels), torch.from_numpy(record.difficult))
+
+
+class BatchLoader:
+    """Batches of a data set, read by this process or by others, which live as long as the loader.
+
+    Every number of processes gives the same bits.
+
+    Args:
+        examples: the data set.
+        workers: processes that read; 0 reads in this one.
+    """
+
+    def __init__(self, examples: DetectionDataset, workers: int = 0) -> None:
+        self.examples = examples
+        self._plan: list[list[tuple[int, int]]] = []
+        self._loader = DataLoader(
+            examples,
+            batch_sampler=self._plan,
+            collate_fn=examples.collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),  # without one of its own, it would draw from the caller's
+        )
+
+    def load(self, batches: Sequence[Sequence[int]], epoch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, given as indices of examples.
+
+        Raises:
+            ImageError: a picture cannot be decoded; the message names it.
+        """
+        self._plan[:] = [[(index, epoch) for index in batch] for batch in batches]
+        coming = iter(self._loader)
+        while True:
+            threads = torch.get_num_threads()
+            # As in other processes: torch's bilinear resizing rounds differently with several threads.
+            torch.set_num_threads(1)
+            try:
+                batch = next(coming, None)
+            except ImageError as error:
+                raise ImageError(_last_line(error)) from None
+            finally:
+                torch.set_num_threads(threads)
+            if batch is None:
+                return
+            yield batch
+
+
+def _last_line(error: ImageError) -> str:
+    """The message without the traceback that torch puts before it when it comes from another process."""
+    return str(error).strip().splitlines()[-1].removeprefix(f"{ImageError.__module__}.{ImageError.__name__}: ")

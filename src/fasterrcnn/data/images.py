@@ -1,17 +1,14 @@
-"""Decoding pictures: whatever Pillow can read becomes uint8 RGB, upright.
+"""Picture files: whatever Pillow can read becomes RGB, upright. Needs no torch; ``pixels.py`` makes tensors of it.
 
 The format is told by the content; a wrong extension does not matter.
 """
 
+import os
+import struct
 import warnings
 from pathlib import Path
 
-import numpy as np
-import torch
-from jaxtyping import UInt8
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from fasterrcnn.drawing import upright_rgb
 from fasterrcnn.errors import ImageError
@@ -28,8 +25,8 @@ _EXIF_ORIENTATION = 274
 _SIDEWAYS = frozenset((5, 6, 7, 8))
 
 
-def read_image(path: Path) -> UInt8[Tensor, "3 h w"]:
-    """A picture file as RGB, 0..255, with its EXIF orientation applied.
+def read_picture(path: Path) -> Image.Image:
+    """A picture file as RGB with its EXIF orientation applied.
 
     Palettes and grey values become colours, transparency is dropped, 16 bits become 8 by scaling.
 
@@ -37,11 +34,29 @@ def read_image(path: Path) -> UInt8[Tensor, "3 h w"]:
         ImageError: the file is missing, no picture, truncated or absurdly large; the message names it.
     """
     with _opened(path) as picture:
-        try:
-            return from_pil(picture)
-        except Exception as error:  # every decoder has its own ways to fail on a damaged file
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ImageError(f"{path}: damaged picture ({reason})") from None
+        return _decoded(picture, path)
+
+
+def read_reduced(path: Path, at_least_hw: tuple[int, int]) -> tuple[Image.Image, int]:
+    """As `read_picture`, but a JPEG far larger than needed is decoded at 1/2, 1/4 or 1/8 of its size, and much faster.
+
+    Args:
+        path: the picture file.
+        at_least_hw: height and width that suffice, of the upright picture.
+
+    Returns:
+        The picture, and how many original pixels wide and high each of its pixels is. The last row and column may
+        reach beyond the original.
+
+    Raises:
+        ImageError: as `read_picture`.
+    """
+    short, long = sorted(at_least_hw)
+    with _opened(path) as picture:
+        width, height = picture.size
+        drafted = picture.draft(None, (long, short) if width > height else (short, long))
+        divisor = 1 if drafted is None else round(width / drafted[1][2])
+        return _decoded(picture, path), divisor
 
 
 def read_size_hw(path: Path) -> tuple[int, int]:
@@ -53,7 +68,10 @@ def read_size_hw(path: Path) -> tuple[int, int]:
     with _opened(path) as picture:
         width, height = picture.size
         try:
-            orientation = picture.getexif().get(_EXIF_ORIENTATION)
+            if picture.format != "PNG" or _has_exif_chunk(path):
+                orientation = picture.getexif().get(_EXIF_ORIENTATION)
+            else:  # Pillow would decode all pixels to look behind them
+                orientation = Image.Image.getexif(picture).get(_EXIF_ORIENTATION)
         except Exception as error:  # as above
             raise ImageError(f"{path}: damaged EXIF data ({error})") from None
         # Pillow gives the upright size of a TIFF already.
@@ -61,19 +79,40 @@ def read_size_hw(path: Path) -> tuple[int, int]:
     return (width, height) if sideways else (height, width)
 
 
-def from_pil(picture: Image.Image) -> UInt8[Tensor, "3 h w"]:
-    """A Pillow picture of any mode as RGB, 0..255, with its EXIF orientation applied."""
-    return from_array(np.asarray(upright_rgb(picture)))
+def picture_files(folder: Path, *, deep: bool = False) -> list[Path]:
+    """Files of a folder that are pictures by their names, sorted; hidden ones are left out."""
+    found = []
+    for place, folders, files in os.walk(folder) if os.path.isdir(folder) else ():
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if deep else []
+        names = [n for n in files if not n.startswith(".") and os.path.splitext(n)[1].lower() in EXTENSIONS]
+        found += [Path(place, name) for name in sorted(names)]
+    return found
 
 
-def from_array(pixels: NDArray[np.uint8]) -> UInt8[Tensor, "3 h w"]:
-    """An RGB array of height x width x 3, 0..255, as a tensor."""
-    # A copy: the memory of a Pillow picture is read-only, and torch warns about it.
-    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+def _has_exif_chunk(path: Path) -> bool:
+    """Whether a PNG file has EXIF data, before or behind its pixels."""
+    with path.open("rb") as stream:
+        stream.seek(8)
+        while len(head := stream.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if kind == b"eXIf":
+                return True
+            stream.seek(length + 4, os.SEEK_CUR)
+    return False
+
+
+def _decoded(picture: Image.Image, path: Path) -> Image.Image:
+    try:
+        return upright_rgb(picture)
+    except Exception as error:  # every decoder has its own ways to fail on a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ImageError(f"{path}: damaged picture ({reason})") from None
 
 
 def _opened(path: Path) -> Image.Image:
     """The file with its header read and its size checked; the caller closes it."""
+    if path.exists() and not path.is_file():
+        raise ImageError(f"{path}: not a file")  # a pipe would be waited for
     try:
         with warnings.catch_warnings():
             # Pillow warns from half of its limit on; phones take such photographs.

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fasterrcnn.data.images import EXTENSIONS, from_array, from_pil, read_image
+from fasterrcnn.data.images import EXTENSIONS
+from fasterrcnn.data.pixels import from_array, from_pil, read_image
 from fasterrcnn.errors import DataError, ImageError, UsageError
 
 Picture = str | Path | Image.Image | np.ndarray | Tensor

@@ -10,14 +10,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from fasterrcnn.ops.sizes import pad_to, resized_hw
 from fasterrcnn.structures import ImageBatch
 
-
-def resized_hw(image_hw: tuple[int, int], short_side: int, long_side: int) -> tuple[int, int]:
-    """Size at which the short side is ``short_side``, or the long side ``long_side`` where that is smaller."""
-    scale = min(short_side / min(image_hw), long_side / max(image_hw))
-    height, width = (max(1, int(side * scale)) for side in image_hw)
-    return height, width
+__all__ = ["make_batch", "pad_to", "resized_hw", "to_input"]
 
 
 def to_input(
@@ -54,8 +50,3 @@ def make_batch(images: Sequence[Float[Tensor, "3 _ _"]], *, fill: Sequence[float
     for canvas, image, (h, w) in zip(pixels, images, sizes, strict=True):
         canvas[:, :h, :w] = image
     return ImageBatch(pixels, sizes)
-
-
-def pad_to(side: int, divisor: int) -> int:
-    """The smallest multiple of the divisor that holds the side."""
-    return -(-side // divisor) * divisor

@@ -10,22 +10,19 @@ from typing import Any
 
 import torch
 import yaml
-from pydantic import ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
 from fasterrcnn import build, presets
-from fasterrcnn.config import ModelConfig, TrainConfig
+from fasterrcnn.config import ModelConfig
 from fasterrcnn.data.dataset import DetectionDataset
-from fasterrcnn.data.records import WHOLE, AnnotatedData
-from fasterrcnn.data.voc import read_voc
-from fasterrcnn.errors import UsageError
+from fasterrcnn.data.folders import check_output, make_folder
+from fasterrcnn.data.formats import Source
+from fasterrcnn.data.records import AnnotatedData
 from fasterrcnn.inference.detector import choose_device
+from fasterrcnn.training import prepare
 from fasterrcnn.training.loop import EpochResult, Progress, train
-from fasterrcnn.training.run_folder import check_output, make_folder
-from fasterrcnn.weights import native, pretrained
-
-Say = Callable[[str], None]
+from fasterrcnn.weights import native
 
 
 @dataclass(frozen=True)
@@ -47,40 +44,39 @@ class Run:
 
 
 def fit(
-    data: str | Path,
+    data: Source,
     *,
     model: str | ModelConfig = "resnet50-fpn",
     output: str | Path | None = None,
     progress: bool = False,
-    say: Say | None = None,
+    say: prepare.Say | None = None,
     **options: Any,
 ) -> Run:
     """Fine-tune a detector on annotated pictures.
 
     Args:
-        data: a Pascal VOC folder.
+        data: a folder or file in COCO, Pascal VOC, YOLO or CSV layout, a list of dicts, or what `read_data` gave.
         model: name of a preset, or a configuration (its classes are replaced by the data's).
         output: folder of the run, which must not exist or be empty; default is ``runs/<data>-<model>``, numbered.
         progress: show a bar on the terminal.
         say: called with each line worth telling, for example `print`.
-        **options: fields of `fasterrcnn.config.TrainConfig`: epochs, batch_size, learning_rate, weights...
+        **options: fields of `fasterrcnn.config.TrainConfig`: epochs, batch_size, augmentation, weights...
 
     Raises:
         UsageError: an option is of no use; the message says which.
-        DataError: the data set cannot be read; the message lists every file.
+        DataError: the data set cannot be read, or has errors that `on_bad_box` does not allow; the message lists them.
         WeightsError: the start weights are not there or do not fit.
         TrainingError: a loss is not finite. The checkpoint of the last whole epoch stays.
     """
     tell = say or (lambda line: None)
     preset = presets.get(model) if isinstance(model, str) else model
-    config = _train_config(data=str(data), model=preset.preset, **options)
-    preset = _with_input_size(preset, config)
-    annotated = read_voc(Path(data))
-    tell(annotated.summary())
-    for problem in annotated.problems:
-        tell(f"note: {problem}")
-    model_config = _start(preset.with_classes(annotated.classes), config.weights)
-    examples, val_examples = _examples(annotated, config, model_config)
+    config = prepare.train_config(data=_name_of(data), model=preset.preset, **options)
+    annotated = prepare.open_data(data, config, tell)
+    records, val_records = prepare.choose_records(annotated, config)
+    model_config = prepare.start_config(preset, annotated, config)
+    model_config = prepare.with_anchors(model_config, records, config, tell)
+    examples = DetectionDataset(records, model_config.input, augmentation=config.augmentation, seed=config.seed)
+    val_examples = DetectionDataset(val_records, model_config.input) if val_records else None
     wanted = None if output is None else Path(output)
     check_output(wanted)
     with torch.random.fork_rng():  # fresh layers are random: the seed decides, and the caller's generator is kept
@@ -90,7 +86,7 @@ def fit(
         network.backbone.freeze(config.freeze_stages)
     device = choose_device(config.device)
     network.to(device)
-    run = make_folder(wanted, re.sub(r"[^\w.-]+", "-", f"{Path(data).resolve().name}-{config.model}"))
+    run = make_folder(wanted, re.sub(r"[^\w.-]+", "-", f"{annotated.root.resolve().name}-{config.model}"))
     settings = {"train": config.model_dump(mode="json"), "model": model_config.model_dump(mode="json")}
     (run / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     metrics: dict[str, float] = {}
@@ -104,55 +100,10 @@ def fit(
     return Run(run, metrics)
 
 
-def _train_config(**values: Any) -> TrainConfig:
-    try:
-        return TrainConfig(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        known = f"; there are {', '.join(TrainConfig.model_fields)}" if first["type"] == "extra_forbidden" else ""
-        raise UsageError(f"{name}: {first['msg']} (given: {first['input']!r}){known}") from None
-
-
-def _start(preset: ModelConfig, weights: str | None) -> ModelConfig:
-    """The preset with the norms that suit the start weights.
-
-    Random networks need norms that learn, and those of a small batch say little about a single picture: group norm
-    (Wu and He 2018), but for timm's networks, which keep their batch norms.
-    """
-    if weights is not None:
-        return pretrained.numerics_of(preset, weights)
-    norm = "batch" if preset.backbone.trunk.startswith("timm:") else "group"
-    return preset.model_copy(update={"backbone": preset.backbone.model_copy(update={"norm": norm})})
-
-
-def _with_input_size(preset: ModelConfig, config: TrainConfig) -> ModelConfig:
-    """The preset with the run's own input size; the long side follows the short one if it is not said."""
-    if config.short_side is None and config.long_side is None:
-        return preset
-    old = preset.input
-    short = config.short_side or old.short_side
-    long = config.long_side or max(short, round(old.long_side * short / old.short_side))
-    return preset.model_copy(update={"input": old.model_copy(update={"short_side": short, "long_side": long})})
-
-
-def _examples(
-    data: AnnotatedData, config: TrainConfig, model: ModelConfig
-) -> tuple[DetectionDataset, DetectionDataset | None]:
-    """Training and validation examples; none of the latter without pictures that are not trained on."""
-    split = config.split or next(name for name in ("train", "trainval", WHOLE, *data.splits) if name in data.splits)
-    records = data.split(split)
-    val_split = config.val_split or ("val" if "val" in data.splits else None)
-    val_records = data.split(val_split) if val_split else []
-    seen = {record.path for record in records} & {record.path for record in val_records}
-    if seen and config.val_split:
-        raise UsageError(f"{len(seen)} pictures are in {split!r} and in {val_split!r}, for example {min(seen)}")
-    if seen:
-        val_records = []
-    if not any(len(record.boxes) for record in records):
-        raise UsageError(f"{data.root}: the split {split!r} has no boxes to learn from")
-    examples = DetectionDataset(records, model.input, flip=config.flip, seed=config.seed)
-    return examples, DetectionDataset(val_records, model.input) if val_records else None
+def _name_of(data: Source) -> str:
+    if isinstance(data, str | Path):
+        return str(data)
+    return str(data.root) if isinstance(data, AnnotatedData) else f"list of {len(data)} pictures"
 
 
 @contextmanager

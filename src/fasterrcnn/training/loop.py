@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 
 from fasterrcnn.config import TrainConfig
-from fasterrcnn.data.dataset import DetectionDataset
+from fasterrcnn.data.dataset import BatchLoader, DetectionDataset
 from fasterrcnn.data.records import Record
 from fasterrcnn.errors import TrainingError
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-from fasterrcnn.structures import ImageBatch, Losses, Target
+from fasterrcnn.structures import Losses
 from fasterrcnn.training.recipe import epoch_batches, freeze_trained_norms, make_optimizer, rate_at
 
 
@@ -66,6 +65,7 @@ def train(
     """Run the epochs of a configuration; what was learnt so far is in the model after each result.
 
     Raises:
+        ImageError: a picture cannot be decoded; the message names it.
         TrainingError: a loss is not finite; the message has the losses, the step and the pictures.
     """
     trained_norms = freeze_trained_norms(model)
@@ -75,16 +75,18 @@ def train(
     sampling = torch.Generator().manual_seed(config.seed)
     per_epoch = len(epoch_batches(examples.records, config.batch_size, torch.Generator()))
     steps = per_epoch * config.epochs
+    workers = config.workers if config.workers is not None else default_workers(device)
+    loader = BatchLoader(examples, workers)
+    val_loader = BatchLoader(val_examples, workers) if val_examples is not None else None
     step = 0
     for epoch in range(1, config.epochs + 1):
         started = time.monotonic()
         model.train()
         for norm in trained_norms:
             norm.eval()
-        examples.epoch = epoch
         batches = epoch_batches(examples.records, config.batch_size, shuffling)
         history = []
-        for indices, (batch, targets) in zip(batches, _load(examples, batches), strict=True):
+        for indices, (batch, targets) in zip(batches, loader.load(batches, epoch), strict=True):
             for group, full in zip(optimizer.param_groups, full_rates, strict=True):
                 group["lr"] = full * rate_at(step, steps, config)
             step += 1
@@ -95,30 +97,27 @@ def train(
             history.append(values)
             on_step(Progress(epoch, step, steps, values, config.learning_rate * rate_at(step, steps, config)))
         _check_weights(model, epoch)
-        val_losses = validate(model, val_examples, config, device) if val_examples is not None else {}
+        val_losses = validate(model, val_loader, config, device) if val_loader is not None else {}
         rate = config.learning_rate * rate_at(step, steps, config)
         yield EpochResult(epoch, _mean(history), val_losses, rate, time.monotonic() - started)
 
 
 @torch.no_grad()
-def validate(
-    model: FasterRCNN, examples: DetectionDataset, config: TrainConfig, device: torch.device
-) -> dict[str, float]:
+def validate(model: FasterRCNN, loader: BatchLoader, config: TrainConfig, device: torch.device) -> dict[str, float]:
     """Mean losses over a data set, with the same random draws every time."""
     model.eval()
     sampling = torch.Generator().manual_seed(config.seed)
-    batches = epoch_batches(examples.records, config.batch_size, torch.Generator().manual_seed(0))
+    batches = epoch_batches(loader.examples.records, config.batch_size, torch.Generator().manual_seed(0))
     history = [
         model.losses(batch.to(device), [t.to(device) for t in targets], generator=sampling).as_floats()
-        for batch, targets in _load(examples, batches)
+        for batch, targets in loader.load(batches)
     ]
     return _mean(history)
 
 
-def _load(examples: DetectionDataset, batches: list[list[int]]) -> Iterator[tuple[ImageBatch, list[Target]]]:
-    # A generator of its own: without one, the loader would draw from the caller's.
-    own = torch.Generator()
-    yield from DataLoader(examples, batch_sampler=batches, collate_fn=examples.collate, generator=own)
+def default_workers(device: torch.device) -> int:
+    """Processes that load pictures: none where they would take the cores from the network."""
+    return 0 if device.type == "cpu" else 4
 
 
 def _update(model: FasterRCNN, optimizer: torch.optim.Optimizer, losses: Losses, clip_norm: float) -> None:

@@ -5,16 +5,18 @@ import pickle
 import sys
 import urllib.error
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torchvision
 from torch.hub import get_dir
 
+from fasterrcnn import presets
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-from fasterrcnn.weights import native
+from fasterrcnn.weights import native, rpn_rows
 from fasterrcnn.weights import torchvision as tv
 from fasterrcnn.weights.checkpoint import State, check_tensors, read_torch
 
@@ -32,10 +34,20 @@ _CLASS_ROWS = ("box_head.class_logits.", "box_head.box_deltas.")
 _LITE0 = "timm:tf_efficientnet_lite0"
 
 
+@dataclass(frozen=True)
+class _Start:
+    """Tensors under our names, where they come from, and what detector they were trained as, if it was one."""
+
+    state: State
+    source: str
+    trained: ModelConfig | None = None
+
+
 def start_from(network: FasterRCNN, config: ModelConfig, weights: str) -> None:
     """Fill a new network with pre-trained weights.
 
-    Its class rows stay fresh, unless the weights are a checkpoint of this library for the same classes.
+    Its class rows stay fresh, unless the weights are a checkpoint of this library for the same classes. Where the
+    weights are a detector's with other anchors, each anchor takes the RPN's rows of the most similar old one.
 
     Args:
         network: as built from the configuration.
@@ -47,19 +59,11 @@ def start_from(network: FasterRCNN, config: ModelConfig, weights: str) -> None:
         WeightsError: cannot be downloaded or read, or does not fit; the message says what to do.
         UsageError: there are no such weights for this model.
     """
-    if weights == "imagenet":
-        state, source = _imagenet(config), "ImageNet weights"
-    elif weights == "coco":
-        if config.preset not in _COCO_WEIGHTS:
-            known = ", ".join(_COCO_WEIGHTS)
-            raise UsageError(f'{config.preset} has no "coco" weights (they exist for {known}); use "imagenet"')
-        state, source = tv.detector_to_native(_download(_COCO_WEIGHTS[config.preset])), "COCO weights"
-    elif Path(weights).is_file():
-        state, source = _from_file(Path(weights), config), weights
-    else:
-        raise WeightsError(f'{weights}: no such file; give a file, "imagenet", "coco" or none')
-    own = network.state_dict()
-    if not _same_classes(weights, config):
+    start = _read(config, weights)
+    state, source, own = start.state, start.source, network.state_dict()
+    if start.trained is not None:
+        state = rpn_rows.rearrange(state, start.trained.anchors, config.anchors)
+    if start.trained is None or start.trained.classes != config.classes:
         state = {key: value for key, value in state.items() if not key.startswith(_CLASS_ROWS)}
     unknown = [key for key in state if key not in own and not _may_be_left(key)]
     state = {key: value for key, value in state.items() if key in own}
@@ -84,17 +88,28 @@ def numerics_of(config: ModelConfig, weights: str | None) -> ModelConfig:
         made_for: Any = timm.get_pretrained_cfg(trunk.removeprefix("timm:"))
         pixels = config.input.model_copy(update={"mean": tuple(made_for.mean), "std": tuple(made_for.std)})
         return config.model_copy(update={"input": pixels})
-    if config.preset != "resnet50-fpn" or weights in (None, "imagenet"):
+    if config.preset != "resnet50-fpn" or weights is None or weights == "imagenet":
         return config
+    eps = config.backbone.norm_eps
     if weights == "coco":
         eps = 0.0
-    elif Path(str(weights)).suffix == ".safetensors" and Path(str(weights)).is_file():
-        eps = native.load(Path(str(weights)))[1].backbone.norm_eps
-    elif Path(str(weights)).is_file() and tv.is_detector(state := read_torch(Path(str(weights)))):
-        eps = tv.recognise(state).backbone.norm_eps
-    else:
-        return config
+    elif Path(weights).is_file() and (trained := _from_file(Path(weights), config).trained) is not None:
+        eps = trained.backbone.norm_eps
     return config.model_copy(update={"backbone": config.backbone.model_copy(update={"norm_eps": eps})})
+
+
+def _read(config: ModelConfig, weights: str) -> _Start:
+    if weights == "imagenet":
+        return _Start(_imagenet(config), "ImageNet weights")
+    if weights == "coco":
+        if config.preset not in _COCO_WEIGHTS:
+            known = ", ".join(_COCO_WEIGHTS)
+            raise UsageError(f'{config.preset} has no "coco" weights (they exist for {known}); use "imagenet"')
+        state = tv.detector_to_native(_download(_COCO_WEIGHTS[config.preset]))
+        return _Start(state, "COCO weights", presets.get(config.preset))
+    if Path(weights).is_file():
+        return _from_file(Path(weights), config)
+    raise WeightsError(f'{weights}: no such file; give a file, "imagenet", "coco" or none')
 
 
 def _imagenet(config: ModelConfig) -> State:
@@ -158,24 +173,25 @@ def _download(name: str) -> State:
     return state
 
 
-def _from_file(path: Path, config: ModelConfig) -> State:
+def _from_file(path: Path, config: ModelConfig) -> _Start:
     if path.suffix == ".safetensors":
-        return native.load(path)[0]
+        state, trained, _ = native.load(path)
+        return _Start(state, str(path), trained)
     state = read_torch(path)
     if tv.is_detector(state):
-        return tv.detector_to_native(state)
+        try:
+            trained = tv.recognise(state)
+        except WeightsError as error:
+            raise WeightsError(f"{path}: {error}") from None
+        return _Start(tv.detector_to_native(state), str(path), trained)
     if config.backbone.trunk.startswith("timm:"):
-        return {f"backbone.trunk.network.{key}": value for key, value in state.items()}
-    return tv.trunk_to_native(state, layer4_in_head=config.regions.trunk == "layer4")
+        return _Start({f"backbone.trunk.network.{key}": value for key, value in state.items()}, str(path))
+    return _Start(tv.trunk_to_native(state, layer4_in_head=config.regions.trunk == "layer4"), str(path))
 
 
 def _may_be_left(key: str) -> bool:
     """Counters of batch norms that are frozen here, and the classifier of a timm network."""
     return key.endswith("num_batches_tracked") or key.startswith("backbone.trunk.network.")
-
-
-def _same_classes(weights: str, config: ModelConfig) -> bool:
-    return Path(weights).suffix == ".safetensors" and native.load(Path(weights))[1].classes == config.classes
 
 
 def is_trunk(key: str) -> bool:

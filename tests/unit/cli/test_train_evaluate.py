@@ -7,7 +7,6 @@ import yaml
 from fasterrcnn.data.samples import CLASSES
 from fasterrcnn.inference.detector import load
 
-# Not strict: test_fit__run_and_metrics is, and tells when these marks can go.
 TINY = ["--model", "timm:test_efficientnet", "--weights", "none", "--short-side", "64"]
 
 
@@ -87,7 +86,7 @@ def test_train__no_data_set(run, tmp_path):
     outcome = run("train", tmp_path / "absent", *TINY)
     assert outcome.code == 2
     assert outcome.is_one_line
-    assert "absent: no such folder" in outcome.err
+    assert "absent: no such file or folder" in outcome.err
 
 
 def test_evaluate__text_and_json(run, scenes, trained, tmp_path):

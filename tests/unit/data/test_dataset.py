@@ -1,15 +1,22 @@
+import pickle
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
 from fasterrcnn.config import InputConfig
-from fasterrcnn.data.dataset import DetectionDataset
-from fasterrcnn.data.images import from_pil
+from fasterrcnn.data.dataset import BUCKET, BatchLoader, DetectionDataset
+from fasterrcnn.data.pixels import from_pil, read_image, read_reduced_image
 from fasterrcnn.data.records import Record
+from fasterrcnn.data.transforms import RECIPES
+from fasterrcnn.errors import ImageError
+from fasterrcnn.ops import image
 
-INPUT = InputConfig(short_side=40, long_side=60, mean=(0.1, 0.2, 0.3))
+INPUT = InputConfig(short_side=40, long_side=60, mean=(0.1, 0.2, 0.3), antialias=True)
 BOXES = np.array([[2, 4, 10, 16], [0, 0, 20, 20]], np.float32)
+PRESETS = list(RECIPES)
 
 
 @pytest.fixture
@@ -25,6 +32,14 @@ def records(tmp_path, photo):
     return made
 
 
+def same(first, second) -> bool:
+    """The same bits, pixels and targets."""
+    pairs = [(first[0], second[0])] + [
+        (getattr(first[1], name), getattr(second[1], name)) for name in ("boxes", "labels", "ignored")
+    ]
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
 def test_dataset__boxes_are_scaled_with_the_picture(records):
     examples = DetectionDataset(records, INPUT)
     assert len(examples) == 3
@@ -38,16 +53,13 @@ def test_dataset__boxes_are_scaled_with_the_picture(records):
     assert_close(target.boxes, 0.75 * torch.from_numpy(BOXES[:1]))
 
 
-def test_dataset__difficult_objects_are_ignored_regions(records):
-    _, target = DetectionDataset(records, INPUT)[2]
-    assert target.labels.tolist() == [1]
-    assert_close(target.ignored, 0.75 * torch.from_numpy(BOXES[1:]))
-
-
-def test_dataset__picture_without_objects(records):
-    _, target = DetectionDataset(records, INPUT, flip=1.0)[1]
-    assert target.boxes.shape == target.ignored.shape == (0, 4)
-    assert target.labels.shape == (0,)
+@pytest.mark.parametrize("antialias", [True, False])
+def test_dataset__without_augmentation_the_pixels_are_those_of_detection(records, antialias):
+    config = INPUT.model_copy(update={"antialias": antialias})
+    for index, record in enumerate(records):
+        to_hw = image.resized_hw(record.size_hw, 40, 60)
+        expected = image.to_input(read_image(record.path), to_hw, antialias=antialias)
+        assert torch.equal(DetectionDataset(records, config)[index, 5][0], expected)
 
 
 def test_dataset__original_size_keeps_the_pixels(records, photo):
@@ -57,46 +69,166 @@ def test_dataset__original_size_keeps_the_pixels(records, photo):
     assert_close(target.boxes, torch.from_numpy(BOXES))
 
 
-def test_dataset__flip_mirrors_pixels_and_boxes_together(records):
-    plain, target = DetectionDataset(records, INPUT)[0]
-    flipped, mirrored = DetectionDataset(records, INPUT, flip=1.0)[0]
-    assert_close(flipped, plain.flip(-1))
-    for before, after in zip(target.boxes.int().tolist(), mirrored.boxes.int().tolist(), strict=True):
-        x1, y1, x2, y2 = before
-        u1, v1, u2, v2 = after
-        assert_close(flipped[:, v1:v2, u1:u2], plain[:, y1:y2, x1:x2].flip(-1))
-    assert_close(mirrored.labels, target.labels)
+def test_dataset__difficult_objects_are_ignored_regions(records):
+    _, target = DetectionDataset(records, INPUT)[2]
+    assert target.labels.tolist() == [1]
+    assert_close(target.ignored, 0.75 * torch.from_numpy(BOXES[1:]))
 
 
-def flips(records, seed=0, epoch=0, flip=0.5) -> list[bool]:
-    examples = DetectionDataset(records, INPUT, flip=flip, seed=seed)
-    examples.epoch = epoch
-    return [examples._flips(index) for index in range(200)]
+@pytest.mark.parametrize("augmentation", ["none", "light", "default"])
+def test_dataset__picture_without_objects(records, augmentation):
+    _, target = DetectionDataset(records, INPUT, augmentation=augmentation)[1]
+    assert target.boxes.shape == target.ignored.shape == (0, 4)
+    assert target.labels.shape == (0,)
 
 
-def test_dataset__flips_follow_from_seed_epoch_and_index(records):
-    assert flips(records) == flips(records)
-    assert flips(records) != flips(records, seed=1)
-    assert flips(records) != flips(records, epoch=1)
-    assert flips(records, flip=0.0) == [False] * 200
-    assert flips(records, flip=1.0) == [True] * 200
-    assert 70 < sum(flips(records)) < 130
+@pytest.mark.parametrize("augmentation", PRESETS)
+def test_dataset__the_canvas_keeps_its_size(records, augmentation):
+    examples = DetectionDataset(records, INPUT, augmentation=augmentation)
+    for epoch in range(5):
+        assert [examples[i, epoch][0].shape[1:] for i in range(3)] == [(40, 60), (40, 40), (60, 15)]
 
 
-def test_dataset__order_of_reading_does_not_matter(records):
-    examples = DetectionDataset(records, INPUT, flip=0.5, seed=3)
-    forwards = [examples[i][0] for i in range(3)]
-    backwards = [examples[i][0] for i in (2, 1, 0)][::-1]
-    assert_close(forwards, backwards)
+@pytest.mark.parametrize("augmentation", ["light", "default", "strong"])
+def test_dataset__views_follow_from_seed_epoch_and_picture(records, augmentation):
+    def views(seed=0, epoch=0, order=(0, 1, 2)):
+        examples = DetectionDataset(records, INPUT, augmentation=augmentation, seed=seed)
+        read = {index: examples[index, epoch] for index in order}
+        return [read[index] for index in range(3)]
+
+    first = views()
+    assert all(same(a, b) for a, b in zip(first, views(order=(2, 0, 1)), strict=True))
+    assert not any(same(a, b) for a, b in zip(first, views(seed=1), strict=True))
+    assert not any(same(a, b) for a, b in zip(first, views(epoch=1), strict=True))
+
+
+def test_dataset__index_alone_is_the_first_epoch(records):
+    examples = DetectionDataset(records, INPUT, augmentation="default")
+    assert same(examples[2], examples[2, 0])
+
+
+@pytest.mark.parametrize("augmentation", PRESETS)
+def test_dataset__callers_generators_are_left_alone(records, augmentation):
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    list(BatchLoader(DetectionDataset(records, INPUT, augmentation=augmentation)).load([[0, 1], [2]]))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_dataset__large_photographs_come_reduced_and_boxes_stay(tmp_path):
+    """A red square on blue, 1001 x 803 pixels, in a JPEG that is decoded at 1/8: its edges are where its box is."""
+    pixels = np.zeros((803, 1001, 3), np.uint8)
+    pixels[..., 2] = 255
+    pixels[200:600, 400:800] = (255, 0, 0)
+    path = tmp_path / "large.jpg"
+    Image.fromarray(pixels).save(path, quality=95, subsampling=0)
+    box = np.array([[400, 200, 800, 600]], np.float32)
+    record = Record(path, 1, (803, 1001), box, np.zeros(1, np.int64), np.zeros(1, np.bool_))
+    config = InputConfig(short_side=80, long_side=200, antialias=True)
+    flips = set()
+    for epoch in range(8):
+        view, target = DetectionDataset([record], config, augmentation="light")[0, epoch]
+        found = (view[0] > view[2]).nonzero()
+        edges = torch.cat([found.amin(dim=0).flip(0), found.amax(dim=0).flip(0) + 1]).float()
+        assert_close(target.boxes[0], edges, rtol=0, atol=0.6)
+        flips.add(bool(target.boxes[0, 0] < 30))
+    assert len(flips) == 2
+
+
+@pytest.mark.parametrize(
+    ("suffix", "orientation", "at_least_hw", "size_hw", "divisor"),
+    [
+        (".jpg", 1, (150, 200), (150, 200), 4),
+        (".jpg", 1, (151, 200), (300, 400), 2),
+        (".jpg", 1, (10, 10), (75, 100), 8),
+        (".jpg", 1, (600, 801), (600, 800), 1),
+        (".jpg", 6, (200, 150), (200, 150), 4),  # stored on its side
+        (".png", 1, (10, 10), (600, 800), 1),
+    ],
+)
+def test_read_reduced_image__as_small_as_suffices(tmp_path, suffix, orientation, at_least_hw, size_hw, divisor):
+    tags = Image.Exif()
+    tags[274] = orientation
+    path = tmp_path / f"photo{suffix}"
+    Image.new("RGB", (800, 600), (10, 20, 30)).save(path, exif=tags)
+    pixels, reduced = read_reduced_image(path, at_least_hw)
+    assert (tuple(pixels.shape[1:]), reduced) == (size_hw, divisor)
+
+
+def test_read_reduced_image__damaged(tmp_path):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"nothing")
+    with pytest.raises(ImageError, match=r"photo\.jpg: not a picture"):
+        read_reduced_image(path, (10, 10))
 
 
 # Not strict: which two of the pictures the checker compares is drawn at random.
 def test_collate__pads_with_the_mean_pixel(records):
     examples = DetectionDataset(records, INPUT)
     batch, targets = examples.collate([examples[0], examples[2]])
-    assert batch.pixels.shape == (2, 3, 64, 64)
+    assert batch.pixels.shape == (2, 3, BUCKET, BUCKET)
     assert batch.sizes_hw == [(40, 60), (60, 15)]
     assert_close(batch.pixels[0, :, 40:, :].amax(dim=(1, 2)), torch.tensor(INPUT.mean))
     assert_close(batch.pixels[1, :, :, 15:].amin(dim=(1, 2)), torch.tensor(INPUT.mean))
     assert [len(target.boxes) for target in targets] == [2, 1]
     assert_close(batch.pixels[0, :, :40, :60], examples[0][0])
+
+
+def test_collate__buckets_fit_every_divisor(records):
+    examples = DetectionDataset(records, INPUT.model_copy(update={"size_divisor": 48}))
+    batch, _ = examples.collate([examples[1]])
+    assert batch.padded_hw == (192, 192)  # the smallest common multiple of 48 and 64
+
+
+@pytest.fixture
+def many(records):
+    """Twelve records of the three pictures, with ids of their own."""
+    return [Record(**{**vars(records[i % 3]), "image_id": i}) for i in range(12)]
+
+
+def read_epochs(examples, workers) -> list:
+    loader = BatchLoader(examples, workers)
+    plans = {1: [[0, 1, 2], [3, 4], [5]], 2: [[5, 0], [11]], 4: [[7]], 5: []}
+    return [batch for epoch, plan in plans.items() for batch in loader.load(plan, epoch)]
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("augmentation", ["none", "strong"])
+def test_batch_loader__same_bits_from_any_number_of_processes(many, augmentation, antialias):
+    # Large enough for torch to choose its resizing by the number of threads.
+    config = INPUT.model_copy(update={"antialias": antialias, "short_side": 200, "long_side": 300})
+    examples = DetectionDataset(many, config, augmentation=augmentation, seed=3)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)  # here; other processes have one
+    try:
+        ours, one, two = (read_epochs(examples, workers) for workers in (0, 1, 2))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    assert len(ours) == 6
+    for other in (one, two):
+        for first, second in zip(ours, other, strict=True):
+            assert torch.equal(first[0].pixels, second[0].pixels)
+            assert first[0].sizes_hw == second[0].sizes_hw
+            assert all(same((a.boxes, a), (b.boxes, b)) for a, b in zip(first[1], second[1], strict=True))
+
+
+def test_batch_loader__epochs_reach_processes_that_live_on(many):
+    examples = DetectionDataset(many, INPUT, augmentation="default")
+    loader = BatchLoader(examples, 2)
+    for epoch in (1, 2, 7):
+        ((batch, _),) = loader.load([[0]], epoch)
+        assert torch.equal(batch.pixels[0, :, :40, :60], examples[0, epoch][0])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batch_loader__picture_that_cannot_be_decoded(records, workers):
+    records[1].path.write_bytes(records[1].path.read_bytes()[:100])
+    loader = BatchLoader(DetectionDataset(records, INPUT), workers)
+    with pytest.raises(ImageError, match=r"^\S+1\.png: damaged picture \([^\n]+\)$"):
+        list(loader.load([[0], [1], [2]]))
+
+
+def test_batch_loader__data_set_can_be_sent_to_new_processes(records):
+    examples = DetectionDataset(records, INPUT, augmentation="default", seed=4)
+    assert same(pickle.loads(pickle.dumps(examples))[0, 2], examples[0, 2])

@@ -10,7 +10,8 @@ from PIL import Image, ImageOps
 from torch.testing import assert_close
 
 from fasterrcnn.data import images
-from fasterrcnn.data.images import from_array, from_pil, read_image, read_size_hw
+from fasterrcnn.data.images import read_size_hw
+from fasterrcnn.data.pixels import from_array, from_pil, read_image
 from fasterrcnn.errors import ImageError
 
 SIZE_HW = (40, 24)
@@ -138,7 +139,7 @@ def test_read_image__warns_of_nothing(tmp_path, photo):
     path = tmp_path / "photo.jpg"
     photo(SIZE_HW).save(path)
     program = (
-        "import sys, warnings; from pathlib import Path; from fasterrcnn.data.images import read_image;"
+        "import sys, warnings; from pathlib import Path; from fasterrcnn.data.pixels import read_image;"
         "warnings.simplefilter('error'); read_image(Path(sys.argv[1]))"
     )
     subprocess.run([sys.executable, "-c", program, path], check=True, capture_output=True)

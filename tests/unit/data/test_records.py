@@ -1,13 +1,17 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fasterrcnn.data.records import AnnotatedData, Problem, Record, to_coco
+from fasterrcnn.data.findings import Finding
+from fasterrcnn.data.records import AnnotatedData, Record, arrange, to_coco
 from fasterrcnn.errors import UsageError
 
 
-def record(number, boxes=(), labels=(), difficult=None) -> Record:
+def record(number, boxes=(), labels=(), difficult=None, **more) -> Record:
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     difficult = [False] * len(boxes) if difficult is None else difficult
     return Record(
@@ -17,12 +21,159 @@ def record(number, boxes=(), labels=(), difficult=None) -> Record:
         boxes,
         np.array(labels, np.int64),
         np.array(difficult, np.bool_),
+        **more,
     )
 
 
+def data_of(splits, classes=("cat", "dog"), **more) -> AnnotatedData:
+    return AnnotatedData(Path("cells"), "Pascal VOC", classes, splits, **more)
+
+
+TWO = [[1, 2, 11, 22], [0, 0, 4, 5]]
+
+
+def test_take__every_column():
+    whole = record(
+        1,
+        TWO,
+        [1, 0],
+        [False, True],
+        numbers=np.array([8, 9], np.int64),
+        areas=np.array([1, 2], np.float32),
+        source=Path("a.xml"),
+    )
+    part = whole.take(np.array([False, True]))
+    assert part.boxes.tolist() == [[0, 0, 4, 5]]
+    assert (part.labels.tolist(), part.difficult.tolist()) == ([0], [True])
+    assert (part.numbers.tolist(), part.areas.tolist()) == ([9], [2])
+    assert (part.path, part.image_id, part.size_hw, part.source) == (whole.path, 1, (30, 40), Path("a.xml"))
+    assert len(whole.boxes) == 2
+
+
+def test_take__nothing_and_no_columns():
+    nothing = record(1, TWO, [1, 0]).take(np.array([False, False]))
+    assert nothing.boxes.shape == (0, 4)
+    assert nothing.labels.shape == nothing.difficult.shape == (0,)
+    assert nothing.numbers is nothing.areas is None
+    assert record(1).take(np.zeros(0, np.bool_)).boxes.shape == (0, 4)
+
+
+def test_split():
+    first = record(1)
+    data = data_of({"train": [first], "val": [first, record(2)]})
+    assert data.split("train")[0] is first
+    with pytest.raises(UsageError, match="cells: no split 'tset'; there are: train, val"):
+        data.split("tset")
+
+
+def test_training_split():
+    assert data_of({"val": [], "trainval": [], "train": []}).training_split == "train"
+    assert data_of({"test": [], "trainval": []}).training_split == "trainval"
+    assert data_of({"all": []}).training_split == "all"
+    assert data_of({"test": [], "val": []}).training_split == "test"
+
+
+def test_records__each_once():
+    first, second = record(1), record(2)
+    # Equal is not the same: a picture in two places is two records.
+    data = data_of({"train": [first, record(1)], "val": [first, second]})
+    assert len(data.records) == 3
+    assert [r.image_id for r in data.records] == [1, 1, 2]
+    assert data_of({}).records == []
+
+
+def test_category_ids__from_one_where_the_format_has_none():
+    assert data_of({}).category_ids == (1, 2)
+    assert data_of({}, category_ids=(17, 90)).category_ids == (17, 90)
+    assert data_of({}, ()).category_ids == ()
+
+
+def test_finding__names_the_annotation_and_its_box():
+    given_numbers = record(1, [[5, 5.5, 5, 20], [0, 0, 1, 1]], [0, 1], numbers=np.array([17, 4], np.int64))
+    data = data_of({"all": [given_numbers]})
+    assert data.where(given_numbers, 0) == "annotation 17 (cat)"
+    finding = data.finding("flat-box", given_numbers, 0, "has no area")
+    assert finding == Finding(
+        "flat-box",
+        Path("pictures/1.jpg"),
+        "annotation 17 (cat): box 5,5.5,5,20 has no area",
+        17,
+        Path("pictures/1.jpg"),
+    )
+    counted = replace(given_numbers, numbers=None, source=Path("1.xml"))
+    finding = data_of({"all": [counted]}, counted="object").finding("flat-box", counted, 1, "is odd")
+    assert finding.what == "object 2 (dog): box 0,0,1,1 is odd"
+    assert (finding.file, finding.annotation) == (Path("1.xml"), 2)
+
+
+def test_map__a_record_in_two_splits_is_changed_once():
+    first, second = record(1, TWO, [0, 1]), record(2)
+    data = data_of({"train": [first, second], "val": [first]}, findings=[Finding("leak", Path("x"), "y")])
+    seen = []
+
+    def change(one):
+        seen.append(one.image_id)
+        return None if one is second else one.take(np.array([True, False]))
+
+    mapped = data.map(change)
+    assert seen == [1, 2]
+    assert len(mapped.split("train")) == 1
+    assert mapped.split("train")[0] is mapped.split("val")[0]
+    assert len(mapped.records[0].boxes) == 1
+    assert (mapped.classes, mapped.findings, mapped.root) == (data.classes, data.findings, data.root)
+    assert data.split("train") == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("splits", "classes", "expected"),
+    [
+        ({}, (), "0 images, 0 classes (), splits "),
+        ({"all": [1]}, ("cat",), "1 image, 1 without boxes, 1 class (cat), no splits"),
+        (
+            {"train": [1], "val": [1, 2]},
+            ("a", "b"),
+            "2 images, 2 without boxes, 2 classes (a, b), splits train 1 / val 2",
+        ),
+        ({"train": [3], "val": [4], "trainval": [3, 4]}, ("a",), "2 images, 1 class (a), splits train 1 / val 1"),
+        ({"trainval": [3]}, ("a",), "1 image, 1 class (a), splits trainval 1"),
+        ({"all": [3]}, tuple("abcdefghijk"), "1 image, 11 classes (a, b, c, d, e, f, g, h, i, j, ...), no splits"),
+    ],
+)
+def test_summary(splits, classes, expected):
+    made = {1: record(1), 2: record(2), 3: record(3, TWO, [0, 0]), 4: record(4, TWO, [0, 0])}
+    data = data_of({name: [made[number] for number in numbers] for name, numbers in splits.items()}, classes)
+    assert data.summary() == f"Pascal VOC, {expected}"
+
+
+def test_arrange__by_hand():
+    owners = np.array([2, 0, 2, 0], np.int64)
+    parts = arrange(owners, 4, np.array([10, 11, 12, 13]), np.array([[1], [2], [3], [4]]))
+    assert [(a.tolist(), b.tolist()) for a, b in parts] == [
+        ([11, 13], [[2], [4]]),
+        ([], []),
+        ([10, 12], [[1], [3]]),
+        ([], []),
+    ]
+
+
+def test_arrange__nothing():
+    nothing = np.zeros(0, np.int64)
+    assert list(arrange(nothing, 0, nothing)) == []
+    ((part,),) = arrange(nothing, 1, np.zeros((0, 4), np.float32))
+    assert (part.shape, part.dtype) == ((0, 4), np.float32)
+
+
+@given(st.lists(st.integers(0, 6), max_size=40))
+def test_arrange__as_a_search_for_every_owner(owners):
+    owners = np.array(owners, np.int64)
+    rows = np.arange(len(owners))
+    parts = [part.tolist() for (part,) in arrange(owners, 7, rows)]
+    assert parts == [rows[owners == owner].tolist() for owner in range(7)]
+
+
 def test_to_coco__by_hand():
-    records = [record(3, [[1, 2, 11, 22], [0, 0, 4, 5]], [1, 0], [False, True]), record(7)]
-    assert to_coco(records, ["cat", "dog"]) == {
+    records = [record(3, TWO, [1, 0], [False, True]), record(7)]
+    assert to_coco(data_of({"all": records}), records) == {
         "images": [
             {"id": 3, "file_name": "3.jpg", "height": 30, "width": 40},
             {"id": 7, "file_name": "7.jpg", "height": 30, "width": 40},
@@ -35,18 +186,15 @@ def test_to_coco__by_hand():
     }
 
 
+def test_to_coco__areas_and_category_ids_of_the_original():
+    one = record(0, TWO, [1, 0], areas=np.array([1.5, 2], np.float32), numbers=np.array([0, 40], np.int64))
+    written = to_coco(data_of({"all": [one]}, category_ids=(90, 0)), [one])
+    assert [(row["id"], row["category_id"], row["area"]) for row in written["annotations"]] == [
+        (1, 0, 1.5),
+        (2, 90, 2.0),
+    ]
+    assert written["categories"] == [{"id": 90, "name": "cat"}, {"id": 0, "name": "dog"}]
+
+
 def test_to_coco__nothing():
-    assert to_coco([], []) == {"images": [], "annotations": [], "categories": []}
-
-
-def test_annotated_data__split():
-    first = record(1)
-    data = AnnotatedData(Path("cells"), "Pascal VOC", ("cat",), {"train": [first], "val": [first, record(2)]}, [])
-    assert data.split("train") == [first]
-    with pytest.raises(UsageError, match="cells: no split 'tset'; there are: train, val"):
-        data.split("tset")
-    assert data.summary() == "Pascal VOC, 2 images, 1 classes (cat), train 1 / val 2"
-
-
-def test_problem__names_its_file():
-    assert str(Problem(Path("a/b.xml"), "object 1 has no name")) == "a/b.xml: object 1 has no name"
+    assert to_coco(data_of({}, ()), []) == {"images": [], "annotations": [], "categories": []}

@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from fasterrcnn import presets
-from fasterrcnn.data.images import from_pil
+from fasterrcnn.data.pixels import from_pil
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError, UsageError, WeightsError
 from fasterrcnn.inference.detector import Detector, choose_device, load

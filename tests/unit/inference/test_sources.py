@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from fasterrcnn.data.images import from_pil
+from fasterrcnn.data.pixels import from_pil
 from fasterrcnn.errors import DataError, ImageError, UsageError
 from fasterrcnn.inference.sources import find_files, is_many, load_picture
 

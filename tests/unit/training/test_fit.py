@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from fasterrcnn.config import TrainConfig
-from fasterrcnn.data.dataset import DetectionDataset
+from fasterrcnn.data.dataset import BatchLoader, DetectionDataset
+from fasterrcnn.data.formats import read_data
 from fasterrcnn.data.samples import write_scenes
-from fasterrcnn.data.voc import read_voc
 from fasterrcnn.errors import DataError, TrainingError, UsageError, WeightsError
 from fasterrcnn.inference.detector import load
 from fasterrcnn.training.fit import fit
@@ -16,7 +16,6 @@ from fasterrcnn.weights import native
 
 TINY = {"model": "timm:test_efficientnet", "weights": None, "short_side": 64}
 CPU = torch.device("cpu")
-# Not strict, unlike test_fit__run_and_metrics: that one tells when these can go.
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +28,10 @@ def scenes(tmp_path_factory):
 @pytest.fixture
 def learner(scenes, tiny_config, lively):
     """Copies of one small network, and what it learns from."""
-    data = read_voc(scenes)
+    data = read_data(scenes)
     config = tiny_config.model_copy(update={"classes": data.classes})
     model = lively(config)
-    return lambda: (copy.deepcopy(model), DetectionDataset(data.split("train"), config.input, flip=0.5))
+    return lambda: (copy.deepcopy(model), DetectionDataset(data.split("train"), config.input, augmentation="light"))
 
 
 def settings(**changes) -> TrainConfig:
@@ -89,7 +88,7 @@ def test_fit__loss_that_is_not_finite(scenes, tmp_path):
     [
         ({"epochs": 0}, UsageError, r"epochs: Input should be greater than 0 \(given: 0\)"),
         ({"colour": "red"}, UsageError, r"colour: Extra inputs .*; there are data, model, weights"),
-        ({"flip": 2.0}, UsageError, "flip: Input should be less than or equal to 1"),
+        ({"augmentation": "wild"}, UsageError, "augmentation: Input should be 'none', 'light', 'default' or 'strong'"),
         ({"optimizer": "lion"}, UsageError, "optimizer: Input should be 'adamw' or 'sgd'"),
         ({"split": "tarin"}, UsageError, "no split 'tarin'; there are: train, val, test"),
         ({"weights": "absent.pth"}, WeightsError, r"absent\.pth: no such file"),
@@ -103,7 +102,7 @@ def test_fit__options_that_cannot_work(scenes, tmp_path, options, kind, message)
 
 
 def test_fit__no_data(tmp_path):
-    with pytest.raises(DataError, match="absent: no such folder"):
+    with pytest.raises(DataError, match="absent: no such file or folder"):
         fit(tmp_path / "absent", **TINY)
 
 
@@ -149,8 +148,8 @@ def test_train__validation_changes_nothing(learner):
 
 def test_validate__same_draws_every_time(learner):
     model, examples = learner()
-    examples.flip = 0.0
-    assert validate(model, examples, settings(), CPU) == validate(model, examples, settings(), CPU)
+    loader = BatchLoader(examples)
+    assert validate(model, loader, settings(), CPU) == validate(model, loader, settings(), CPU)
 
 
 def test_train__frozen_stages_stay(learner):
@@ -165,6 +164,6 @@ def test_train__frozen_stages_stay(learner):
 
 
 def test_train__loss_falls(learner):
-    _, results = epochs(learner, settings(epochs=25, learning_rate=0.003, batch_size=3, flip=0.0))
+    _, results = epochs(learner, settings(epochs=25, learning_rate=0.003, batch_size=3, augmentation="none"))
     totals = [result.losses["total"] for result in results]
     assert sum(totals[-3:]) < 0.6 * sum(totals[:3])

@@ -17,6 +17,7 @@ from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError
 from fasterrcnn.weights import native, pretrained
 
 CLASSES = ("cat", "dog", "owl")
+PARTS = ("weight", "bias")
 NOWHERE = "http://127.0.0.1:9/"
 RESNET = torchvision.models.ResNet50_Weights.IMAGENET1K_V1
 DETECTOR = torchvision.models.detection.FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1
@@ -178,6 +179,15 @@ def test_numerics__eps_of_torchvisions_first_coco_weights():
     assert pretrained.numerics_of(other, "coco") == other
 
 
+@pytest.mark.parametrize("eps", [0.0, 1e-5, 1e-3])
+def test_numerics__eps_of_a_checkpoint_file(tmp_path, tiny_model, eps):
+    config = presets.get("resnet50-fpn", CLASSES)
+    file = tmp_path / "one.safetensors"
+    trained = config.model_copy(update={"backbone": config.backbone.model_copy(update={"norm_eps": eps})})
+    native.save(file, tiny_model, trained)
+    assert pretrained.numerics_of(config, str(file)) == trained
+
+
 def test_own_checkpoint__class_rows_stay_fresh(checkpoint, tiny_config, tiny_model):
     config = tiny_config.model_copy(update={"classes": ("bee", "fly")})
     state = build_model(config, weights=str(checkpoint)).state_dict()
@@ -195,6 +205,39 @@ def test_own_checkpoint__same_classes_keep_their_rows(checkpoint, tiny_config, t
     assert torch.equal(build_model(tiny_config, weights=str(checkpoint)).state_dict()[rows], own)
     other = build_model(tiny_config, ["ant", "bee", "owl"], weights=str(checkpoint))
     assert not torch.equal(other.state_dict()[rows], own)
+
+
+def test_torchvision_detector__of_no_known_architecture(tmp_path, shrink):
+    rows = {f"roi_heads.box_predictor.{n}.{p}": torch.zeros(8) for n in ("cls_score", "bbox_pred") for p in PARTS}
+    torch.save({**rows, "rpn.head.cls_logits.weight": torch.zeros(8)}, tmp_path / "odd.pth")
+    with pytest.raises(WeightsError, match=r"odd\.pth: a torchvision Faster R-CNN, but none of its four"):
+        build_model(trunk_config(shrink, "mobilenetv3-large-320-fpn"), weights=str(tmp_path / "odd.pth"))
+
+
+def test_own_checkpoint__other_anchors_take_the_rows_of_their_likes(checkpoint, tiny_config, tiny_model):
+    old = tiny_model.state_dict()
+    levels = len(tiny_config.anchors.sizes)
+    turned = tiny_config.anchors.model_copy(update={"ratios": ((2.1, 0.9, 0.5, 1.1),) * levels})
+    config = tiny_config.model_copy(update={"anchors": turned})
+    state = build_model(config, weights=str(checkpoint)).state_dict()
+    nearest = [2, 1, 0, 1]  # of the ratios 0.5, 1 and 2
+    assert torch.equal(state["rpn.objectness.weight"], old["rpn.objectness.weight"][nearest])
+    assert torch.equal(state["rpn.deltas.bias"], old["rpn.deltas.bias"].view(3, 4)[nearest].flatten())
+    assert torch.equal(state["rpn.convs.0.weight"], old["rpn.convs.0.weight"])
+
+
+def test_coco__other_anchors_take_the_rows_of_their_likes(hub, address):
+    config = presets.get("mobilenetv3-large-320-fpn", CLASSES)
+    few = config.anchors.model_copy(update={"sizes": ((60.0,),) * 3, "ratios": ((0.9, 2.5),) * 3, "rounded": False})
+    file = hub / "detector.pth"
+    hub.mkdir(parents=True)
+    theirs = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None)
+    torch.save(theirs.state_dict(), file)
+    address(DETECTOR, NOWHERE + file.name)
+    for weights in ("coco", str(file)):
+        state = build_model(config.model_copy(update={"anchors": few}), weights=weights).state_dict()
+        # Five sizes (64 is the second) of ratio 0.5, five of 1, five of 2.
+        assert torch.equal(state["rpn.objectness.weight"], theirs.rpn.head.cls_logits.weight[[6, 11]])
 
 
 def test_own_checkpoint__with_nan(tmp_path, tiny_config):

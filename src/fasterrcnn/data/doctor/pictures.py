@@ -1,0 +1,194 @@
+"""Checks that open the pictures: can they be decoded, are they what the annotations say, are they there twice?
+
+Needs no torch.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from fasterrcnn.data.doctor.layouts import OVER_BORDER
+from fasterrcnn.data.findings import Finding
+from fasterrcnn.data.images import read_picture, read_size_hw
+from fasterrcnn.data.lookalikes import Fingerprint, find_identical, find_similar, take_fingerprint
+from fasterrcnn.data.records import AnnotatedData, Record
+from fasterrcnn.errors import ImageError
+
+Track = Callable[[Iterable[Record], int], Iterable[Record]]
+
+_WORKERS = 4
+_AHEAD = 32  # pictures decoded before they are asked for
+_DETAIL = 4.0  # bend in grey levels of a thumbnail below which there is none
+_LARGE = 20_000_000  # pixels from which on only one picture at a time is decoded, to spare memory
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the pictures themselves say.
+
+    Attributes:
+        findings: what is wrong with them.
+        sizes_hw: true height and width of every picture that could be opened.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    sizes_hw: dict[Path, tuple[int, int]] = field(default_factory=dict)
+
+    def framed(self, data: AnnotatedData) -> AnnotatedData:
+        """The data with the sizes that its boxes belong to."""
+        return data.map(lambda r: replace(r, size_hw=frame_hw(r, self.sizes_hw.get(r.path, r.size_hw))))
+
+
+def frame_hw(record: Record, true_hw: tuple[int, int]) -> tuple[int, int]:
+    """The size that the boxes of a picture belong to: its own, or the one that the annotations say.
+
+    Where both have the same shape, the picture may have been resized after it was annotated: the boxes then belong to
+    the smaller of the two sizes in which they all lie.
+    """
+    if not same_shape(record.size_hw, true_hw):
+        return true_hw
+    smaller, larger = sorted((record.size_hw, true_hw))
+    return smaller if lie_within(record, smaller) else larger
+
+
+def same_shape(first_hw: tuple[int, int], second_hw: tuple[int, int]) -> bool:
+    """Whether one size is the other, enlarged or made smaller."""
+    return abs(first_hw[0] * second_hw[1] / (first_hw[1] * second_hw[0]) - 1) < 0.02
+
+
+def lie_within(record: Record, size_hw: tuple[int, int]) -> bool:
+    """Whether no box reaches over the border of a picture of that size."""
+    height, width = size_hw
+    boxes = record.boxes[np.isfinite(record.boxes).all(axis=1)]
+    return bool((boxes <= np.array([width, height] * 2) + OVER_BORDER).all())
+
+
+def look_at_headers(records: Iterable[Record]) -> Seen:
+    """What the first bytes of pictures tell: are they pictures, of the size that the annotations say?"""
+    seen = Seen()
+    for record in records:
+        try:
+            _note_size(record, read_size_hw(record.path), seen)
+        except ImageError as error:
+            seen.findings.append(_unreadable(record, error))
+    return seen
+
+
+def look_at_pictures(data: AnnotatedData, track: Track) -> Seen:
+    """Everything that can be learnt by decoding every picture once.
+
+    Args:
+        data: as read.
+        track: wraps the records while they are gone through, for a progress bar.
+    """
+    seen = Seen()
+    records: list[Record] = []
+    prints: list[Fingerprint] = []
+    for record, outcome in _decode(track(data.records, len(data.records))):
+        if isinstance(outcome, ImageError):
+            seen.findings.append(_unreadable(record, outcome))
+            continue
+        size_hw, fingerprint = outcome
+        _note_size(record, size_hw, seen)
+        records.append(record)
+        prints.append(fingerprint)
+    seen.findings.extend(_check_copies(data, records, prints))
+    return seen
+
+
+def check_listing(data: AnnotatedData) -> list[Finding]:
+    """Pictures that stand in two splits by name; "trainval" is meant to hold those of train and val."""
+    findings = []
+    for first, second in combinations((name for name in data.splits if name != "trainval"), 2):
+        others = {record.path for record in data.splits[second]}
+        findings += [
+            Finding("leak", record.path, f"is in the splits {first!r} and {second!r}", picture=record.path)
+            for record in data.splits[first]
+            if record.path in others
+        ]
+    return findings
+
+
+def _decode(records: Iterable[Record]) -> Iterator[tuple[Record, tuple[tuple[int, int], Fingerprint] | ImageError]]:
+    """Size and fingerprint of each picture, or why it has none; a few are decoded ahead in threads."""
+    one_at_a_time = Lock()
+
+    def look(path: Path) -> tuple[tuple[int, int], Fingerprint] | ImageError:
+        try:
+            height, width = read_size_hw(path)
+            with one_at_a_time if height * width > _LARGE else nullcontext():
+                return (height, width), take_fingerprint(read_picture(path))
+        except ImageError as error:
+            return error
+        except MemoryError:
+            return ImageError(f"{path}: there is not enough memory for it")
+
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        waiting = []
+        for record in records:
+            waiting.append((record, pool.submit(look, record.path)))
+            if len(waiting) >= _AHEAD:
+                done, future = waiting.pop(0)
+                yield done, future.result()
+        for done, future in waiting:
+            yield done, future.result()
+
+
+def _unreadable(record: Record, error: ImageError) -> Finding:
+    said = str(error).removeprefix(f"{record.path}: ")
+    return Finding("unreadable-picture", record.path, said, picture=record.path)
+
+
+def _note_size(record: Record, size_hw: tuple[int, int], seen: Seen) -> None:
+    seen.sizes_hw[record.path] = size_hw
+    if size_hw == record.size_hw:
+        return
+    (said_height, said_width), (height, width) = record.size_hw, size_hw
+    turned = "; width and height are exchanged, or the picture was turned" if size_hw == record.size_hw[::-1] else ""
+    what = (
+        f"says {said_width} x {said_height} for {record.path.name}, "
+        f"the picture has {width} x {height} (width x height){turned}"
+    )
+    seen.findings.append(Finding("size-mismatch", record.source or record.path, what, picture=record.path))
+
+
+def _check_copies(data: AnnotatedData, records: Sequence[Record], prints: Sequence[Fingerprint]) -> list[Finding]:
+    splits = {id(record): name for name, members in data.splits.items() if name != "trainval" for record in members}
+    # Empty pictures of one colour or a gradient are alike without being copies.
+    plain = {i for i, record in enumerate(records) if not len(record.boxes) and _is_plain(prints[i])}
+    findings = []
+    for group in find_identical(prints):
+        if all(i in plain for i in group):
+            continue
+        first, *others = (records[i] for i in group)
+        for other in others:
+            words = f"the same picture as {first.path.name}{'' if _same_boxes(first, other) else ', with other boxes'}"
+            if first.path != other.path:
+                findings.append(_copy(first, other, splits, words))
+            elif splits.get(id(first)) == splits.get(id(other)):
+                findings.append(_copy(first, other, splits, "is listed twice"))
+    for i, j in find_similar(prints):
+        if splits.get(id(records[i])) != splits.get(id(records[j])) and plain.isdisjoint((i, j)):
+            findings.append(_copy(records[i], records[j], splits, f"nearly the same picture as {records[i].path.name}"))
+    return findings
+
+
+def _is_plain(fingerprint: Fingerprint) -> bool:
+    return all(bool((np.abs(np.diff(fingerprint.thumbnail, 2, axis)) < _DETAIL).all()) for axis in (0, 1))
+
+
+def _copy(first: Record, other: Record, splits: dict[int, str], words: str) -> Finding:
+    here, there = splits.get(id(other), "trainval"), splits.get(id(first), "trainval")
+    if here == there:
+        return Finding("same-picture", other.path, words, picture=other.path)
+    return Finding("leak", other.path, f"in {here!r}: {words} in {there!r}", picture=other.path)
+
+
+def _same_boxes(first: Record, other: Record) -> bool:
+    return np.array_equal(first.labels, other.labels) and np.array_equal(first.boxes, other.boxes)

@@ -1,0 +1,125 @@
+"""What can be wrong with a data set: every kind of finding, how grave it is, and what to do about it.
+
+Needs neither torch nor numpy.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fasterrcnn.errors import DataError
+
+Severity = Literal["error", "warning", "note"]
+
+KINDS: dict[str, tuple[Severity, str]] = {
+    # Files
+    "unreadable-picture": ("error", "replace the file, or take it out of the data set"),
+    "missing-picture": ("error", "put the picture there, or delete its annotations"),
+    "missing-annotations": ("error", "put the file there, or take the picture out of the split"),
+    "unreadable-annotations": ("error", "correct the file"),
+    "unlabelled-picture": ("warning", "it counts as a picture without objects; delete it if it was never labelled"),
+    "unlisted-picture": ("note", "it takes no part; delete it, or annotate it"),
+    "empty-split": ("warning", "the split is left out"),
+    "size-mismatch": ("error", "the boxes may belong to another size of the picture: correct the size, or the boxes"),
+    # Identities
+    "unknown-picture": ("error", "add the picture to the list, or delete the annotation"),
+    "unknown-class": ("error", "add the class to the list, or correct the annotation"),
+    "colliding-id": ("error", "number anew"),
+    # Boxes
+    "not-finite": ("error", "draw the box again, or delete it"),
+    "inverted-box": ("error", "exchange the corners, if it is not another box format"),
+    "flat-box": ("error", "draw the box again, or delete it"),
+    "point-box": ("warning", "probably a click while annotating: delete it; it is left out"),
+    "outside-box": ("error", "draw the box again, or delete it"),
+    "over-border": ("warning", "it is cut at the border"),
+    "normalised-box": ("error", "pixels are expected: multiply by width and height"),
+    "wrong-format": ("error", "convert the boxes"),
+    "duplicate-box": ("warning", "delete one of them"),
+    "contradiction": ("warning", "one box cannot be of two classes: delete the wrong one"),
+    "whole-picture": ("note", "right only if the object fills the picture"),
+    "tiny-box": ("warning", "train with a larger input (short_side), cut the pictures into tiles, or delete it"),
+    # The data set as a whole
+    "unused-class": ("warning", "the detector would have an output that never learns: take it out of the list"),
+    "similar-names": ("warning", "if they mean the same, rename one"),
+    "class-not-in-split": ("warning", "its quality cannot be learnt or measured there: split anew"),
+    "imbalance": ("warning", "collect more of the rare class, or weigh it more"),
+    "missing-objects": ("warning", "label them: what is visible and unlabelled teaches the detector to overlook it"),
+    "same-picture": ("warning", "keep one"),
+    "leak": ("warning", "keep it in one split: what was learnt by heart is not a measure"),
+}
+"""Kinds of findings: how grave, and what to do.
+
+error: training on it would go wrong; warning: worth a look; note: may well be meant so.
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing about a data set that a person should know.
+
+    Attributes:
+        kind: one of `KINDS`.
+        file: the annotation file, or the picture, to look into.
+        what: what is there, with the value: "annotation 17 (cat): box 5,5,5,20 has no area".
+        annotation: id, object number or line number of the annotation in the file, where there is one.
+        picture: the picture it concerns, where there is one.
+    """
+
+    kind: str
+    file: Path
+    what: str
+    annotation: int | None = None
+    picture: Path | None = None
+
+    @property
+    def severity(self) -> Severity:
+        """How grave it is."""
+        return KINDS[self.kind][0]
+
+    @property
+    def advice(self) -> str:
+        """What to do."""
+        return KINDS[self.kind][1]
+
+    def __str__(self) -> str:
+        return printable(f"{self.file}: {self.what}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "severity": self.severity,
+            "kind": self.kind,
+            "file": str(self.file),
+            "annotation": self.annotation,
+            "picture": None if self.picture is None else str(self.picture),
+            "what": self.what,
+            "advice": self.advice,
+        }
+
+
+def printable(text: str) -> str:
+    """Text of others, safe for a terminal: control characters and broken file names become escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def errors_of(findings: Iterable[Finding]) -> list[Finding]:
+    """Only those that training refuses."""
+    return [finding for finding in findings if finding.severity == "error"]
+
+
+def refuse(findings: Sequence[Finding], root: Path) -> None:
+    """Raise if there is any error among the findings.
+
+    Raises:
+        DataError: naming the first twenty, and what decides.
+    """
+    errors = errors_of(findings)
+    if not errors:
+        return
+    shown = "; ".join(f"{finding} [{finding.advice}]" for finding in errors[:20])
+    more = f"; and {len(errors) - 20} more" if len(errors) > 20 else ""
+    raise DataError(
+        f"{len(errors)} {'error' if len(errors) == 1 else 'errors'} in {root}: {shown}{more}. Correct them, or let "
+        'them be mended or left out with on_bad_box "fix" or "drop" (--on-bad-box); "fasterrcnn data check" shows all'
+    )

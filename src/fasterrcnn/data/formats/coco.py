@@ -1,0 +1,300 @@
+"""COCO JSON: one file for each split, anywhere beside the pictures; Roboflow's layout included.
+
+Segmentations and key points are passed over: this library is about boxes.
+"""
+
+import json
+import mmap
+import os
+import re
+import reprlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fasterrcnn.data.findings import Finding
+from fasterrcnn.data.images import picture_files, read_size_hw
+from fasterrcnn.data.records import SPLITS, WHOLE, AnnotatedData, Record, arrange
+from fasterrcnn.errors import DataError, ImageError
+
+NAME = "COCO"
+
+Content = dict[str, list[dict[str, Any]]]
+
+_LISTS = ("images", "annotations", "categories")
+
+
+def find(root: Path) -> list[Path]:
+    """The annotation file itself, or the folder whose annotation files make one data set."""
+    if root.is_file():
+        return [root] if root.suffix.lower() == ".json" else []
+    return [root] if _annotation_files(root) else []
+
+
+def read(place: Path, *, pictures: Path | None = None) -> AnnotatedData:
+    """Read COCO files, collecting all problems.
+
+    Args:
+        place: one annotation file, or a folder with one for each split.
+        pictures: folder of the pictures, where they are not beside the annotations.
+
+    Raises:
+        DataError: a file is no COCO data set, two files are of the same split, their categories contradict each
+            other, or not one picture is where it could be.
+    """
+    files = {WHOLE: place} if place.is_file() else _by_split(_annotation_files(place), place)
+    if not files:
+        raise DataError(f"{place}: no COCO file, that is .json with images and annotations")
+    contents = {split: _load(file) for split, file in files.items()}
+    findings: list[Finding] = []
+    classes, ids, label_of = _categories({files[split]: content for split, content in contents.items()}, findings)
+    splits: dict[str, list[Record]] = {}
+    listed: set[Path] = set()
+    present: set[Path] = set()
+    for split, content in contents.items():
+        names = [_file_name(image) for image in content["images"]]
+        folder = _picture_folder(files[split], names, split, pictures)
+        paths = [folder / name for name in names]
+        listed.update(paths)
+        # One listing of a folder is much faster than a question about every file.
+        present.update(found for parent in {path.parent for path in paths} for found in picture_files(parent))
+        splits[split] = _records(content, files[split], paths, present, label_of, findings)
+        if not paths:
+            findings.append(Finding("empty-split", files[split], "lists no picture"))
+    left = sorted(present - listed)
+    findings += [Finding("unlisted-picture", path, "no annotation file lists it", picture=path) for path in left]
+    splits = {split: records for split, records in splits.items() if records}
+    if not splits:
+        raise DataError(f"{place}: no picture that could be used{f'; first: {findings[0]}' if findings else ''}")
+    return AnnotatedData(place if place.is_dir() else place.parent, NAME, classes, splits, findings, ids)
+
+
+def _annotation_files(root: Path) -> list[Path]:
+    """COCO files in a folder, in its annotations/ or in the folders of its splits."""
+    candidates = [*root.glob("*.json"), *root.glob("annotations/*.json")]
+    candidates += [file for file in root.glob("*/*.json") if file.parent.name.lower() in SPLITS]
+    found = sorted(file for file in candidates if file.is_file() and _is_coco(file))
+    instances = [file for file in found if file.name.startswith("instances")]
+    return instances or found  # beside captions and key points
+
+
+def _is_coco(file: Path) -> bool:
+    if file.stat().st_size == 0:
+        return False
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return all(content.find(f'"{name}"'.encode()) >= 0 for name in ("images", "annotations"))
+
+
+def _by_split(files: Iterable[Path], root: Path) -> dict[str, Path]:
+    """Files by the split that the name of the file or of its folder says."""
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        words = re.findall("[a-z]+", f"{file.stem} {file.parent.relative_to(root).as_posix()}".lower())
+        split = next((SPLITS[word] for word in words if word in SPLITS), WHOLE)
+        found.setdefault(split, []).append(file)
+    several = [files for files in found.values() if len(files) > 1]
+    if several or (WHOLE in found and len(found) > 1):
+        names = ", ".join(str(file) for files in found.values() for file in files)
+        raise DataError(f"{root}: several COCO files, and their names do not tell the splits; name one: {names}")
+    order = [*dict.fromkeys(SPLITS.values()), WHOLE]
+    return {split: files[0] for split, files in sorted(found.items(), key=lambda item: order.index(item[0]))}
+
+
+def _load(file: Path) -> Content:
+    def drop(value: dict[str, Any]) -> dict[str, Any]:
+        value.pop("segmentation", None)  # most of the file, and of the memory it would take
+        return value
+
+    try:
+        content = json.loads(file.read_bytes().decode("utf-8-sig"), object_hook=drop)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{file}: broken JSON ({error}); is the file whole?") from None
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, nesting
+        raise DataError(f"{file}: cannot be read ({error})") from None
+    if isinstance(content, list):
+        raise DataError(f"{file}: a list, as of COCO results; a data set has {', '.join(_LISTS)}")
+    for name in _LISTS:
+        rows = content.get(name) if isinstance(content, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise DataError(f"{file}: not a COCO data set: {name!r} must be a list of objects")
+    return {name: content[name] for name in _LISTS}
+
+
+def _whole(value: object) -> int | None:
+    """A whole number, though it may be written as text or as 1.0; None for all else."""
+    if isinstance(value, str):
+        value = float(value) if value.isdecimal() and len(value) < 16 else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and abs(value) < 2**63 else None
+
+
+def _categories(
+    contents: Mapping[Path, Content], findings: list[Finding]
+) -> tuple[tuple[str, ...], tuple[int, ...], dict[int, int]]:
+    """Names and ids of the classes in the order of the files, and the label of every id."""
+    name_of: dict[int, str] = {}
+    parents = {str(c.get("supercategory")) for content in contents.values() for c in content["categories"]}
+    used = {_whole(row.get("category_id")) for content in contents.values() for row in content["annotations"]}
+    for file, content in contents.items():
+        own: set[int] = set()
+        for category in content["categories"]:
+            number, name = _whole(category.get("id")), str(category.get("name") or "").strip()
+            if number is None or not name:
+                raise DataError(f"{file}: category {reprlib.repr(category)} needs a whole number as id, and a name")
+            if number in own:
+                findings.append(Finding("colliding-id", file, f"two categories have the id {number}; the first counts"))
+                continue
+            own.add(number)
+            # Roboflow puts the name of the project before the classes.
+            if number not in used and name in parents and category.get("supercategory") == "none":
+                continue
+            if name_of.setdefault(number, name) != name:
+                raise DataError(f"{file}: category {number} is {name!r} here and {name_of[number]!r} in another split")
+    if not name_of:
+        raise DataError(f"{next(iter(contents))}: no categories")
+    ids_of: dict[str, list[int]] = {}
+    for number, name in name_of.items():
+        ids_of.setdefault(name, []).append(number)
+    for name, ids in ids_of.items():
+        if len(ids) > 1:
+            what = f"categories {', '.join(map(str, ids))} are all called {name!r}; they count as one class"
+            findings.append(Finding("colliding-id", next(iter(contents)), what))
+    label_of = {number: label for label, ids in enumerate(ids_of.values()) for number in ids}
+    return tuple(ids_of), tuple(ids[0] for ids in ids_of.values()), label_of
+
+
+def _picture_folder(file: Path, names: list[str], split: str, pictures: Path | None) -> Path:
+    """The folder, of those that are usual, in which most of the listed pictures lie."""
+    words = re.split("[^A-Za-z0-9]+", file.stem)[::-1]  # instances_train2017
+    words += [word for word, meant in SPLITS.items() if meant == split]
+    subfolders = ["", "images", "JPEGImages", "data", *words]
+    subfolders += [f"{folder}/{word}" for folder in ("images", "data") for word in words]
+    bases = [file.parent, file.parent.parent] if pictures is None else [pictures]
+    places = [place for place in dict.fromkeys(base / sub for base in bases for sub in subfolders) if place.is_dir()]
+    sample = [name for name in names[:: len(names) // 1000 + 1] if name]
+    found = [sum(os.path.isfile(place / name) for name in sample) for place in places]
+    if any(found):
+        return places[found.index(max(found))]
+    if not sample:
+        return bases[0]
+    shown = ", ".join(map(str, places or bases))
+    hint = "name their folder (--images), or the annotation file whose pictures are there"
+    raise DataError(f"{file}: its pictures ({sample[0]}...) are in none of {shown}; {hint}")
+
+
+def _file_name(image: Mapping[str, Any]) -> str:
+    """Where a picture lies below the folder; of an address or a path that leads out of it, the last part."""
+    name = str(image.get("file_name") or "").replace("\\", "/")
+    parts = name.split("/")
+    return parts[-1] if name.startswith("/") or ":/" in name or ".." in parts else name
+
+
+def _records(
+    content: Content,
+    file: Path,
+    paths: list[Path],
+    present: set[Path],
+    label_of: Mapping[Any, int],
+    findings: list[Finding],
+) -> list[Record]:
+    pictures, index_of = _pictures(content["images"], file, paths, present, findings)
+    owners: list[int] = []
+    numbers: list[int] = []
+    rows: list[tuple[float | int, ...]] = []
+    for position, annotation in enumerate(content["annotations"], start=1):
+        number = position if (given := _whole(annotation.get("id"))) is None else given
+        try:
+            image_id = _whole(annotation["image_id"])
+            if image_id not in index_of:
+                what = f"annotation {number}: no image has the id {annotation['image_id']!r}"
+                findings.append(Finding("unknown-picture", file, what, number))
+            elif (owner := index_of[image_id]) is not None:
+                rows.append(_row(annotation, label_of))
+                owners.append(owner)
+                numbers.append(number)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            findings.append(_unusable(annotation, number, label_of, file, error))
+    counts = Counter(_whole(annotation.get("id")) for annotation in content["annotations"])
+    findings += [
+        Finding("colliding-id", file, f"{count} annotations have the id {number}", number)
+        for number, count in counts.items()
+        if count > 1 and number is not None
+    ]
+    table = np.array(rows, dtype=np.float64).reshape(-1, 7)
+    with np.errstate(over="ignore"):
+        boxes, areas = table[:, :4].astype(np.float32), table[:, 4].astype(np.float32)
+    labels, flags = table[:, 5].astype(np.int64), table[:, 6].astype(np.bool_)
+    columns = (boxes, labels, flags, np.array(numbers, dtype=np.int64), areas)
+    parts = arrange(np.array(owners, dtype=np.int64), len(pictures), *columns)
+    return [
+        Record(path, number, size_hw, boxes, labels, flags, file, numbers, areas)
+        for (number, path, size_hw), (boxes, labels, flags, numbers, areas) in zip(pictures, parts, strict=True)
+    ]
+
+
+def _pictures(
+    images: list[dict[str, Any]], file: Path, paths: list[Path], present: set[Path], findings: list[Finding]
+) -> tuple[list[tuple[int, Path, tuple[int, int]]], dict[int | None, int | None]]:
+    """Id, path and size of every picture that can be used, and the position of every id among them, or None."""
+    pictures: list[tuple[int, Path, tuple[int, int]]] = []
+    position_of: dict[Path, int] = {}
+    counts = Counter(_whole(image.get("id")) for image in images)
+    index_of: dict[int | None, int | None] = dict.fromkeys(counts)
+    for image, path in zip(images, paths, strict=True):
+        number = _whole(image.get("id"))
+        if number is None or not image.get("file_name"):
+            what = f"image {image.get('id')!r} ({image.get('file_name')!r}) needs a whole number as id, and a file_name"
+            findings.append(Finding("unreadable-annotations", file, what))
+        elif counts[number] > 1:
+            what = f"{counts[number]} images have the id {number}, one is {path.name}"
+            findings.append(Finding("colliding-id", file, what, picture=path))
+        elif path in position_of:
+            index_of[number] = position_of[path]
+            what = f"images {pictures[position_of[path]][0]} and {number} are one file; their boxes are put together"
+            findings.append(Finding("same-picture", file, what, picture=path))
+        elif path not in present and not os.path.isfile(path):
+            findings.append(Finding("missing-picture", file, f"image {number}: there is no {path}", picture=path))
+        elif (size_hw := _size_hw(image, path, findings)) is not None:
+            position_of[path] = index_of[number] = len(pictures)
+            pictures.append((number, path, size_hw))
+    return pictures, index_of
+
+
+def _row(annotation: Mapping[str, Any], label_of: Mapping[Any, int]) -> tuple[float | int, ...]:
+    """Box as xyxy, area, label, and whether it is a crowd or to be ignored."""
+    x, y, width, height = map(float, annotation["bbox"])
+    area = annotation.get("area")
+    if not isinstance(area, int | float) or not 0 < area < 1e30:
+        area = width * height
+    label = label_of[_whole(annotation["category_id"])]
+    flagged = _whole(annotation.get("iscrowd")) or _whole(annotation.get("ignore"))
+    return x, y, x + width, y + height, area, label, bool(flagged)
+
+
+def _unusable(
+    annotation: Mapping[str, Any], number: int, label_of: Mapping[Any, int], file: Path, error: Exception
+) -> Finding:
+    category = annotation.get("category_id")
+    if "category_id" in annotation and _whole(category) not in label_of:
+        return Finding("unknown-class", file, f"annotation {number}: no category has the id {category!r}", number)
+    if isinstance(error, KeyError):
+        return Finding("unreadable-annotations", file, f"annotation {number} has no {error.args[0]}", number)
+    said = f"bbox must be four numbers (left, top, width, height), not {reprlib.repr(annotation.get('bbox'))} ({error})"
+    return Finding("unreadable-annotations", file, f"annotation {number}: {said}", number)
+
+
+def _size_hw(image: Mapping[str, Any], path: Path, findings: list[Finding]) -> tuple[int, int] | None:
+    """What the file says, or the picture itself where it says nothing."""
+    height, width = image.get("height"), image.get("width")
+    if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+        return height, width
+    try:
+        return read_size_hw(path)
+    except ImageError as error:
+        said = str(error).removeprefix(f"{path}: ")
+        findings.append(Finding("unreadable-picture", path, said, picture=path))
+        return None

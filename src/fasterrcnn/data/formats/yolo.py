@@ -1,0 +1,297 @@
+"""YOLO: one text file per picture and one line per object, as Ultralytics, Roboflow, CVAT, labelImg and Darknet write.
+
+A line is ``class cx cy width height``, or class and the corners of a polygon, in shares of the upright picture.
+"""
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import yaml
+
+from fasterrcnn.data.findings import Finding
+from fasterrcnn.data.images import picture_files, read_size_hw
+from fasterrcnn.data.records import SPLITS, WHOLE, AnnotatedData, Record
+from fasterrcnn.errors import DataError, ImageError
+
+NAME = "YOLO"
+
+_CLASS_LISTS = ("classes.txt", "obj.names", "_darknet.labels")
+_OTHER_TEXTS = re.compile(rf"\..*|(classes|predefined_classes|readme.*|licen[cs]e|notes|{'|'.join(SPLITS)})\.txt", re.I)
+_LARGEST_SHARE = 1.5  # a box over the border is a little larger than 1, pixels are far larger
+
+
+class _LineError(Exception):
+    """Kind of the finding, and what is wrong with a line."""
+
+
+def find(root: Path) -> list[Path]:
+    """The yaml file itself, the folder itself, or folders up to two levels below it that hold a data set.
+
+    Where several yaml files of a folder name classes, and none is called data.yaml, those files.
+    """
+    if root.is_file():
+        return [root] if root.suffix.lower() in (".yaml", ".yml") else []
+    return _search(root, 2)
+
+
+def read(place: Path, *, classes: tuple[str, ...] | None = None) -> AnnotatedData:
+    """Read every label file of a data set, collecting all problems.
+
+    Boxes become xyxy in pixels. A picture without a label file, or with an empty one, has no objects.
+
+    Args:
+        place: a folder, or the yaml file that describes a data set.
+        classes: names of the classes in the order of their numbers; otherwise the data set's own list counts.
+
+    Raises:
+        DataError: the yaml file or a list is not readable, the classes have no names, or there is no picture.
+    """
+    folder, file = (place, _yaml_of(place)) if place.is_dir() else (place.parent, place)
+    content = {} if file is None else _load(file)
+    findings: list[Finding] = []
+    names = classes or _class_names(folder, file, content, findings)
+    places = _places_by_yaml(file, content, findings) if file is not None else {}
+    places = places or _places_by_layout(folder)
+    paths = {split: _pictures(within, folder, findings) for split, within in places.items()}
+    owners: dict[Path, list[Path]] = {}
+    for path in sorted({path for listed in paths.values() for path in listed}):
+        owners.setdefault(_label_folder(path.parent) / f"{path.stem}.txt", []).append(path)
+    records: dict[Path, Record] = {}
+    for label_file, (path, *others) in owners.items():
+        if others:
+            shown = ", ".join(other.name for other in (path, *others))
+            what = f"several pictures have its name: {shown}"
+            findings.append(Finding("colliding-id", label_file, what, picture=path))
+        elif (record := _record(path, label_file, len(records) + 1, len(names), findings)) is not None:
+            records[path] = record
+    folders = {within for listed in places.values() for within in listed if within.is_dir()}
+    texts = {text for within in folders for text in _label_folder(within).rglob("*.txt")} - owners.keys()
+    findings += [
+        Finding("missing-picture", text, f"there is no picture called {text.stem}.*")
+        for text in sorted(texts)
+        if not _OTHER_TEXTS.fullmatch(text.name)
+    ]
+    if not records:
+        raise DataError(f"{place}: no picture that could be used{f'; first: {findings[0]}' if findings else ''}")
+    splits = {split: [records[path] for path in listed if path in records] for split, listed in paths.items()}
+    return AnnotatedData(folder, NAME, names, splits, findings, counted="line")
+
+
+def _search(folder: Path, depth: int) -> list[Path]:
+    files = _yaml_files(folder)
+    if files or _is_data_set(folder):
+        return files if len(files) > 1 and _yaml_of(folder) is None else [folder]
+    below = sorted(folder.glob("[!.]*/")) if depth else []
+    return [place for child in below for place in _search(child, depth - 1)]
+
+
+def _is_data_set(folder: Path) -> bool:
+    """Whether a folder without a yaml file has the layout of one of the tools."""
+    halves = [folder, *(child for child in folder.glob("*/") if child.name.lower() in SPLITS)]
+    if any((half / "images").is_dir() and any((half / "labels").rglob("*.txt")) for half in halves):
+        return True
+    pictures = picture_files(folder, deep=True) if _class_list(folder) is not None else []
+    return any(path.with_suffix(".txt").is_file() for path in pictures)
+
+
+def _yaml_files(folder: Path) -> list[Path]:
+    files = sorted(f for f in folder.glob("*.y*ml") if f.suffix.lower() in (".yaml", ".yml") and f.is_file())
+    return [file for file in files if re.search(rb"(?m)^\W*names\W*:", file.read_bytes())]
+
+
+def _yaml_of(folder: Path) -> Path | None:
+    """The only yaml file of a folder that names classes, or the one of the usual name."""
+    files = _yaml_files(folder)
+    usual = [file for file in files if file.stem.lower() == "data"]
+    return next(iter(usual), files[0] if len(files) == 1 else None)
+
+
+def _class_list(folder: Path) -> Path | None:
+    places = [folder, folder / "labels", *(folder / split for split in SPLITS)]
+    files = (place / name for place in places for name in _CLASS_LISTS)
+    return next((file for file in files if file.is_file()), None)
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DataError(f"{file}: broken YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{file}: not the description of a YOLO data set, which has names, train and val")
+    return content
+
+
+def _read_lines(file: Path) -> list[str]:
+    try:
+        return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def _class_names(folder: Path, file: Path | None, content: dict[str, Any], findings: list[Finding]) -> tuple[str, ...]:
+    """Names from the yaml file, or from a list with one a line."""
+    if file is not None:
+        names = _checked(content.get("names"), file)
+        if content.get("nc", len(names)) != len(names):
+            what = f"nc is {content['nc']!r}, but names has {len(names)}: {', '.join(names)}"
+            findings.append(Finding("unknown-class", file, what))
+        return names
+    listed = _class_list(folder)
+    if listed is None:
+        raise DataError(
+            f"{folder}: the classes have no names; give them (--classes), or put them into data.yaml (names: [...]) "
+            "or classes.txt (one a line)"
+        )
+    return _checked("\n".join(_read_lines(listed)).strip().split("\n"), listed)
+
+
+def _checked(names: object, file: Path) -> tuple[str, ...]:
+    """Names in the order of their numbers."""
+    if isinstance(names, dict):
+        numbered = {str(number): name for number, name in names.items()}
+        names = [numbered.get(str(number)) for number in range(len(names))]
+        if None in names:
+            raise DataError(f"{file}: names must be numbered from 0 without a gap; {names.index(None)} is missing")
+    if not isinstance(names, list) or not names:
+        raise DataError(f"{file}: names must list the classes, as in names: [cat, dog]")
+    for number, name in enumerate(names):
+        if isinstance(name, bool) or not isinstance(name, str | int | float) or not str(name).strip():
+            raise DataError(f"{file}: the name of class {number} is {name!r}; write a text, in quotes")
+    texts = [str(name).strip() for name in names]
+    repeated = [name for number, name in enumerate(texts) if name in texts[:number]]
+    if repeated:
+        raise DataError(f"{file}: two classes are called {repeated[0]!r}")
+    return tuple(texts)
+
+
+def _places_by_yaml(file: Path, content: dict[str, Any], findings: list[Finding]) -> dict[str, list[Path]]:
+    """Folders and lists of pictures of each split."""
+    bases = [file.parent / str(content.get("path") or ""), file.parent]
+    places: dict[str, list[Path]] = {}
+    missing: list[str] = []
+    for key, split in SPLITS.items():
+        entries = content.get(key) or []
+        for entry in entries if isinstance(entries, list) else [entries]:
+            place = _locate(str(entry), bases)
+            if place is None:
+                missing.append(f"{key}: there is no {entry}")
+            else:
+                places.setdefault(split, []).append(place)
+    if missing and not places:
+        looked = ", ".join(dict.fromkeys(os.path.normpath(base) for base in bases))
+        raise DataError(f"{file}: {missing[0]}, from {looked}; correct its paths")
+    findings += [Finding("empty-split", file, what) for what in missing]
+    return places
+
+
+def _places_by_layout(folder: Path) -> dict[str, list[Path]]:
+    """The same, from the names of folders (train/images, images/train, train) or of lists (train.txt)."""
+    children = sorted([*folder.iterdir(), *(folder / "images").glob("*/")])
+    folders = [child for child in children if child.is_dir() and any(picture_files(child, deep=True))]
+    lists = [child for child in children if child.suffix == ".txt"]
+    for candidates in (folders, lists):
+        places: dict[str, list[Path]] = {}
+        for name, split in SPLITS.items():
+            named = [child for child in candidates if child.stem.lower() == name]
+            if named:
+                places.setdefault(split, []).extend(named)
+        if places:
+            return places
+    return {WHOLE: [folder / "images" if (folder / "images").is_dir() else folder]}
+
+
+def _locate(text: str, bases: Sequence[Path]) -> Path | None:
+    """What a path of a yaml file or list means here: leading folders are left out until something is there."""
+    # Many come from another machine, and Roboflow writes ../train/images for train/images. Two parts stay.
+    parts = PurePosixPath(text.replace("\\", "/")).parts
+    tails = [Path(*parts[start:]) for start in range(max(1, len(parts) - 1))]
+    candidates = (base / tail for tail in tails for base in bases)
+    return next((Path(os.path.normpath(place)) for place in candidates if os.path.exists(place)), None)
+
+
+def _pictures(places: Sequence[Path], folder: Path, findings: list[Finding]) -> list[Path]:
+    """The pictures below folders and in lists, each once."""
+    found: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            found += picture_files(place, deep=True)
+            continue
+        for number, line in enumerate(_read_lines(place), start=1):
+            path = _locate(line, [place.parent, folder]) if line else None
+            if path is not None:
+                found.append(path)
+            elif line:
+                findings.append(Finding("missing-picture", place, f"line {number}: there is no {line}", number))
+    return list(dict.fromkeys(found))
+
+
+def _label_folder(folder: Path) -> Path:
+    """Where the label files of a folder of pictures lie: labels/ in place of the last images/, or beside them."""
+    parts = folder.parts
+    if "images" not in parts:
+        return folder
+    last = len(parts) - 1 - parts[::-1].index("images")
+    labels = Path(*parts[:last], "labels")
+    return labels.joinpath(*parts[last + 1 :]) if labels.is_dir() else folder
+
+
+def _record(path: Path, file: Path, image_id: int, class_count: int, findings: list[Finding]) -> Record | None:
+    """One picture, or None if it or its label file cannot be read."""
+    lines: list[str] = []
+    try:
+        height, width = read_size_hw(path)
+        lines = _read_lines(file)
+    except ImageError as error:
+        said = str(error).removeprefix(f"{path}: ")
+        findings.append(Finding("unreadable-picture", path, said, picture=path))
+        return None
+    except FileNotFoundError:
+        findings.append(Finding("unlabelled-picture", file, f"no such file for {path.name}", picture=path))
+    except (DataError, OSError) as error:
+        said = str(error).removeprefix(f"{file}: ")
+        findings.append(Finding("unreadable-annotations", file, said, picture=path))
+        return None
+    rows: list[tuple[float, ...]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            if line:
+                rows.append((number, *_read_line(line, class_count)))
+        except _LineError as error:
+            kind, what = error.args
+            shown = line if len(line) <= 60 else f"{line[:57]}..."
+            findings.append(Finding(kind, file, f"line {number} ({shown}): {what}", number, path))
+    table = np.array(rows, dtype=np.float64).reshape(-1, 6)
+    with np.errstate(over="ignore"):
+        boxes = (table[:, 2:] * (width, height, width, height)).astype(np.float32)
+    numbers, labels = table[:, :2].T.astype(np.int64)
+    return Record(path, image_id, (height, width), boxes, labels, np.zeros(len(rows), dtype=np.bool_), file, numbers)
+
+
+def _read_line(line: str, class_count: int) -> tuple[float, float, float, float, float]:
+    """Label and box, in shares of the picture."""
+    try:
+        label, *values = map(float, line.split())
+    except ValueError:
+        raise _LineError("unreadable-annotations", "expected are numbers: class, cx, cy, width, height") from None
+    if len(values) == 5:
+        raise _LineError("unreadable-annotations", "a sixth number, as in predictions with a score; expected are five")
+    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
+        what = f"{len(values) + 1} numbers; expected are class, cx, cy, width, height, or class and x, y of each corner"
+        raise _LineError("unreadable-annotations", what)
+    if not label.is_integer():
+        raise _LineError("unreadable-annotations", f"the class must be a whole number, not {label:g}")
+    if not 0 <= label < class_count:
+        raise _LineError("unknown-class", f"the classes are 0 to {class_count - 1}, not {label:g}")
+    if any(math.isfinite(value) and value > _LARGEST_SHARE for value in values):
+        raise _LineError("wrong-format", "pixels where shares of the picture are expected (0 to 1)")
+    if len(values) == 4:
+        x, y, width, height = values
+        return label, x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    xs, ys = np.array(values[::2]), np.array(values[1::2])  # numpy's min and max pass NaN on
+    return label, float(xs.min()), float(ys.min()), float(xs.max()), float(ys.max())

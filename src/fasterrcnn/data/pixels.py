@@ -1,0 +1,41 @@
+"""Pictures as tensors: RGB, 0..255, channels first."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from fasterrcnn.data.images import read_picture, read_reduced
+from fasterrcnn.drawing import upright_rgb
+
+
+def read_image(path: Path) -> UInt8[Tensor, "3 h w"]:
+    """A picture file as RGB, 0..255, with its EXIF orientation applied.
+
+    Palettes and grey values become colours, transparency is dropped, 16 bits become 8 by scaling.
+
+    Raises:
+        ImageError: the file is missing, no picture, truncated or absurdly large; the message names it.
+    """
+    return from_array(np.asarray(read_picture(path)))
+
+
+def read_reduced_image(path: Path, at_least_hw: tuple[int, int]) -> tuple[UInt8[Tensor, "3 h w"], int]:
+    """As `read_image`, but a JPEG far larger than needed comes smaller; see `fasterrcnn.data.images.read_reduced`."""
+    picture, divisor = read_reduced(path, at_least_hw)
+    return from_array(np.asarray(picture)), divisor
+
+
+def from_pil(picture: Image.Image) -> UInt8[Tensor, "3 h w"]:
+    """A Pillow picture of any mode as RGB, 0..255, with its EXIF orientation applied."""
+    return from_array(np.asarray(upright_rgb(picture)))
+
+
+def from_array(pixels: NDArray[np.uint8]) -> UInt8[Tensor, "3 h w"]:
+    """An RGB array of height x width x 3, 0..255, as a tensor."""
+    # A copy: the memory of a Pillow picture is read-only, and torch warns about it.
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)

@@ -1,0 +1,64 @@
+"""A picture of what the network is shown: views of training pictures with their objects drawn on."""
+
+from collections.abc import Sequence
+from random import Random
+
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from fasterrcnn.config import Augmentation, InputConfig
+from fasterrcnn.data.dataset import DetectionDataset
+from fasterrcnn.data.records import AnnotatedData, Record
+from fasterrcnn.drawing import contact_sheet, draw_boxes
+from fasterrcnn.errors import UsageError
+from fasterrcnn.structures import Target
+
+_EPOCHS = 3
+
+
+def draw_views(
+    data: AnnotatedData,
+    records: Sequence[Record],
+    config: InputConfig,
+    augmentation: Augmentation,
+    count: int,
+    seed: int,
+) -> Image.Image:
+    """One sheet with a row for each of some pictures: as detection sees it, then as three epochs of training see it.
+
+    Everything is at the network's input size, padding included, in a white frame. Difficult objects and crowds are
+    captioned "difficult".
+
+    Args:
+        data: where the names of the classes come from.
+        records: pictures to choose from; mosaics are made of them too.
+        config: of the input.
+        augmentation: name of the preset.
+        count: pictures to show; all, where there are fewer.
+        seed: chooses the pictures; a training run with this seed sees the same views in its first epochs.
+
+    Raises:
+        UsageError: there is no picture to show.
+        ImageError: a picture cannot be decoded.
+    """
+    if not records or count < 1:
+        raise UsageError(f"{data.root}: no pictures to show")
+    plain = DetectionDataset(records, config)
+    varied = DetectionDataset(records, config, augmentation=augmentation, seed=seed)
+    examples = []
+    for index in sorted(Random(seed).sample(range(len(records)), min(count, len(records)))):
+        examples += [plain[index], *(varied[index, epoch] for epoch in range(1, _EPOCHS + 1))]
+    batch, targets = plain.collate(examples)
+    views = [_draw(pixels, target, data.classes) for pixels, target in zip(batch.pixels, targets, strict=True)]
+    return contact_sheet([ImageOps.expand(view, border=2, fill="white") for view in views], columns=1 + _EPOCHS)
+
+
+def _draw(pixels: Float[Tensor, "3 h w"], target: Target, classes: Sequence[str]) -> Image.Image:
+    picture = Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
+    # Difficult objects have lost their class on the way: a colour of their own stands for them.
+    labels = torch.cat([target.labels, target.labels.new_full((len(target.ignored),), len(classes))])
+    captions = [classes[label] for label in target.labels.tolist()] + ["difficult"] * len(target.ignored)
+    xyxy = torch.cat([target.boxes, target.ignored])
+    return draw_boxes(picture, xyxy.numpy(), labels.numpy(), captions)

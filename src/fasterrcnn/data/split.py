@@ -1,0 +1,191 @@
+"""New splits for a data set: each class in its share everywhere, and what shows the same never in two of them."""
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from fasterrcnn.data.images import read_picture
+from fasterrcnn.data.lookalikes import Fingerprint, find_identical, find_similar, groups_of, take_fingerprint
+from fasterrcnn.data.records import AnnotatedData, Record
+from fasterrcnn.errors import ImageError, UsageError
+
+_TOLERANCE = 1e-6
+_MAX_THREADS = 4
+
+
+@dataclass(frozen=True)
+class NewSplits:
+    """A data set that was split anew.
+
+    Attributes:
+        data: the data set.
+        kept_together: how many pictures were bound to others, because they show the same or by their names.
+    """
+
+    data: AnnotatedData
+    kept_together: int
+
+
+def split_data(
+    data: AnnotatedData,
+    fractions: Mapping[str, float],
+    *,
+    seed: int = 0,
+    pattern: str | None = None,
+    progress: bool = False,
+) -> NewSplits:
+    """Distribute all pictures of a data set anew.
+
+    Identical and nearly identical pictures land in one split. Each class, and the pictures without boxes, are spread as
+    the fractions say, the rarest first (Sechidis, Tsoumakas, Vlahavas: On the Stratification of Multi-Label Data, 2011,
+    section 3.2, here over groups of pictures). The result depends on the seed and the pictures, not on the order in
+    which they were listed. Image ids that are not unique are numbered anew.
+
+    Args:
+        data: its own splits are forgotten.
+        fractions: share of the pictures of each split; they sum to 1. Every split gets a picture at least.
+        seed: another one gives other splits.
+        pattern: regular expression; pictures stay together if their file names are equal in what its first group
+            matches, or all of it: ``(patient\\d+)_``.
+        progress: show a bar on the terminal.
+
+    Raises:
+        UsageError: fractions that cannot work, more splits than groups of pictures, or a pattern that is invalid or
+            matches no file name.
+    """
+    _check(fractions)
+    listed = sorted(data.records, key=lambda record: (record.path.as_posix(), record.image_id))
+    records = list({content_of(record): record for record in listed}.values())
+    names = [_captured(record.path.name, pattern) for record in records]
+    if pattern is not None and not any(names):
+        shown = f"; the first is {records[0].path.name}" if records else ""
+        raise UsageError(f"the pattern {pattern!r} matches no file name in {data.root}{shown}")
+    links = [*_same(names), *_same([record.path for record in records]), *_lookalikes(records, progress)]
+    groups = groups_of(len(records), links)
+    if len(fractions) > len(groups):
+        raise UsageError(
+            f"{data.root}: {len(fractions)} splits need as many pictures that are not bound to each other; "
+            f"there are {len(groups)}"
+        )
+    present = np.array([_present(record, len(data.classes)) for record in records])
+    counts = np.stack([present[group].sum(axis=0) for group in groups])
+    sizes = np.array([len(group) for group in groups])
+    chosen = _distribute(counts, sizes, np.array(list(fractions.values())), np.random.default_rng(seed))
+    unique = len({record.image_id for record in records}) == len(records)
+    final = records if unique else [replace(record, image_id=n) for n, record in enumerate(records, start=1)]
+    splits = {
+        name: [
+            final[i] for i in sorted(i for group, s in zip(groups, chosen, strict=True) if s == split for i in group)
+        ]
+        for split, name in enumerate(fractions)
+    }
+    return NewSplits(replace(data, splits=splits), sum(len(group) for group in groups if len(group) > 1))
+
+
+def content_of(record: Record) -> tuple[object, ...]:
+    """Picture and objects of a record: equal for records of several splits that say the same."""
+    columns = (record.boxes, record.labels, record.difficult)
+    return (record.path, record.size_hw, *(column.tobytes() for column in columns))
+
+
+def _check(fractions: Mapping[str, float]) -> None:
+    shown = ", ".join(f"{name}={value:g}" for name, value in fractions.items()) or "none"
+    if not all(math.isfinite(value) and value > 0 for value in fractions.values()):
+        raise UsageError(f"the fractions of the splits must be above 0, not {shown}")
+    if abs(sum(fractions.values()) - 1) > _TOLERANCE:
+        raise UsageError(f"the fractions of the splits must sum to 1, not {sum(fractions.values()):g} ({shown})")
+
+
+def _captured(name: str, pattern: str | None) -> str | None:
+    """What the first group of the pattern matches in a file name, or all of it; None where nothing does."""
+    if pattern is None:
+        return None
+    try:
+        match = re.search(pattern, name)
+    except re.error as error:
+        raise UsageError(f"the pattern {pattern!r} is not a regular expression: {error}") from None
+    return match and (match[1] if match.re.groups else match[0])
+
+
+def _same(keys: Sequence[object]) -> list[list[int]]:
+    """Indices of equal keys; None is equal to nothing."""
+    found: dict[object, list[int]] = {}
+    for index, key in enumerate(keys):
+        if key is not None:
+            found.setdefault(key, []).append(index)
+    return list(found.values())
+
+
+def _lookalikes(records: Sequence[Record], progress: bool) -> list[list[int]]:
+    """Indices of pictures that show the same; pictures that cannot be read are like none."""
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+        taken = pool.map(_fingerprint, [record.path for record in records])
+        try:
+            prints = list(track(taken, "comparing pictures", len(records), disable=not progress))
+        except BaseException:  # Ctrl-C does not wait for all the others
+            pool.shutdown(cancel_futures=True)
+            raise
+    readable = [index for index, one in enumerate(prints) if one is not None]
+    kept = [one for one in prints if one is not None]
+    return [[readable[i] for i in link] for link in (*find_identical(kept), *find_similar(kept))]
+
+
+def _fingerprint(path: Path) -> Fingerprint | None:
+    try:
+        return take_fingerprint(read_picture(path))
+    except ImageError:
+        return None
+
+
+def _present(record: Record, class_count: int) -> NDArray[np.bool_]:
+    """(classes + 1,) which classes a picture shows; the last is for none."""
+    counts = np.bincount(record.labels, minlength=class_count)
+    return np.append(counts > 0, not len(record.labels))
+
+
+def _distribute(
+    counts: NDArray[np.int64], sizes: NDArray[np.int64], fractions: NDArray[np.float64], random: np.random.Generator
+) -> NDArray[np.int64]:
+    """The split of each group of pictures.
+
+    Args:
+        counts: (groups, classes) pictures of the group that show the class.
+        sizes: (groups,) pictures of the group.
+        fractions: (splits,) that sum to 1.
+        random: decides between equals.
+    """
+    shuffled = random.permutation(len(sizes))
+    order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]  # large groups while there is room for them
+    wanted = fractions[:, None] * counts.sum(axis=0)
+    room = fractions * sizes.sum()
+    chosen = np.full(len(sizes), -1)
+    while (left := chosen < 0).any():
+        remaining = counts[left].sum(axis=0)
+        rarest = int(np.argmin(np.where(remaining > 0, remaining, np.iinfo(np.int64).max)))
+        for group in order[left[order] & (counts[order, rarest] > 0)]:
+            # Rounded, so that equal needs stay equal whatever was subtracted before.
+            needs = np.round(wanted[:, rarest], 6)
+            candidates = np.flatnonzero(needs == needs.max())
+            split = candidates[np.argmax(np.round(room[candidates], 6))]
+            chosen[group] = split
+            wanted[split] -= counts[group]
+            room[split] -= sizes[group]
+    _fill(chosen, sizes, order, len(fractions))
+    return chosen
+
+
+def _fill(chosen: NDArray[np.int64], sizes: NDArray[np.int64], order: NDArray[np.int64], splits: int) -> None:
+    """Give every empty split the smallest group of the largest split that can spare one; in place."""
+    for empty in sorted(set(range(splits)) - set(chosen.tolist())):
+        spare = np.bincount(chosen, minlength=splits) > 1
+        pictures = np.bincount(chosen, weights=sizes, minlength=splits)
+        donor = np.argmax(np.where(spare, pictures, -1))
+        chosen[order[chosen[order] == donor][-1]] = empty

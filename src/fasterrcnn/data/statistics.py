@@ -1,0 +1,294 @@
+"""What is in a data set: pictures, classes, and the sizes of objects as the network sees them. Needs no torch.
+
+Axes: n boxes.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasterrcnn.config import InputConfig
+from fasterrcnn.data import charts
+from fasterrcnn.data.anchor_recall import (
+    SIZE_BINS,
+    Array,
+    has_area,
+    input_boxes,
+    input_labels,
+    sides_and_centres,
+    size_bins,
+)
+from fasterrcnn.data.records import AnnotatedData, Record
+from fasterrcnn.errors import UsageError
+
+_QUANTILES = {"least": 0.0, "tenth": 0.1, "median": 0.5, "nine_tenths": 0.9, "most": 1.0}
+_MOST_CLASSES = 12  # of the text; the page and JSON have all
+_BAR = 24
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of a split, or of the whole data set.
+
+    Attributes:
+        pictures: all of them.
+        negatives: pictures without any annotation.
+        boxes: those that are learnt from, which are counted by class too.
+        difficult: crowds, difficult and ignored objects.
+        left_out: boxes that are not finite or have no area.
+        by_class: boxes of each class, in the order of the classes.
+    """
+
+    pictures: int
+    negatives: int
+    boxes: int
+    difficult: int
+    left_out: int
+    by_class: tuple[int, ...]
+
+    @classmethod
+    def of(cls, records: Sequence[Record], classes: int) -> "Counts":
+        """Count records."""
+        labels = input_labels(records)
+        sound = [has_area(record.boxes) for record in records]
+        return cls(
+            pictures=len(records),
+            negatives=sum(not len(record.boxes) for record in records),
+            boxes=len(labels),
+            difficult=sum(int((good & r.difficult).sum()) for good, r in zip(sound, records, strict=True)),
+            left_out=sum(int((~good).sum()) for good in sound),
+            by_class=tuple(np.bincount(labels, minlength=classes).tolist()),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What `describe` found. Boxes that are difficult or have no area are counted, and in nothing else.
+
+    Attributes:
+        name: of the data set.
+        format: of its files, for people.
+        classes: names.
+        input: the size of the network input that sizes are measured at.
+        splits: numbers of each split.
+        whole: numbers of the whole data set; a picture in several splits counts once.
+        per_picture: how many boxes each picture has.
+        picture_sizes: how many pictures have which (height, width), the most frequent first.
+        sides: (n, 2) width and height of the boxes, in pixels of the network input.
+        labels: (n,) their classes.
+    """
+
+    name: str
+    format: str
+    classes: tuple[str, ...]
+    input: InputConfig
+    splits: dict[str, Counts]
+    whole: Counts
+    per_picture: NDArray[np.int64]
+    picture_sizes: dict[tuple[int, int], int]
+    sides: Array
+    labels: NDArray[np.int64]
+
+    @property
+    def sizes(self) -> Array:
+        """(n,) roots of the areas."""
+        area: Array = self.sides.prod(axis=1)
+        return np.sqrt(area)
+
+    @property
+    def ratios(self) -> Array:
+        """(n,) height / width."""
+        ratios: Array = self.sides[:, 1] / self.sides[:, 0]
+        return ratios
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Shares, 0..1, of small, medium and large boxes in COCO's sense; none without boxes."""
+        if not len(self.sides):
+            return {}
+        bins = size_bins(self.sides)
+        return {name: float((bins == number).mean()) for number, name in enumerate(SIZE_BINS)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "name": self.name,
+            "format": self.format,
+            "classes": list(self.classes),
+            "input": {"short_side": self.input.short_side, "long_side": self.input.long_side},
+            "all": self._counted(self.whole),
+            "splits": {name: self._counted(counts) for name, counts in self.splits.items()},
+            "boxes_per_picture": _quantiles(self.per_picture),
+            "picture_sizes": [{"height": h, "width": w, "pictures": n} for (h, w), n in self.picture_sizes.items()],
+            "box_size": _quantiles(self.sizes),
+            "box_ratio": _quantiles(self.ratios),
+            "size_shares": self.shares,
+            "box_size_by_class": {
+                name: _quantiles(self.sizes[self.labels == label]) for label, name in enumerate(self.classes)
+            },
+        }
+
+    def _counted(self, counts: Counts) -> dict[str, Any]:
+        by_class = dict(zip(self.classes, counts.by_class, strict=True))
+        return {
+            "pictures": counts.pictures,
+            "negatives": counts.negatives,
+            "boxes": counts.boxes,
+            "difficult": counts.difficult,
+            "left_out": counts.left_out,
+            "by_class": by_class,
+        }
+
+    def __str__(self) -> str:
+        lines = [self._lead(), "", *charts.align(*self._split_table())]
+        names, counts = self._most_frequent()
+        lines += ["", "Boxes of each class", *_bars(names, counts)]
+        if len(self.classes) > len(names):
+            rest = sorted(self.whole.by_class)[: len(self.classes) - len(names)]
+            lines.append(f"  and {len(rest)} more classes of {rest[0]:,} to {rest[-1]:,} boxes")
+        lines += ["", "Pictures", f"  boxes in one: {_spread(self.per_picture)}"]
+        lines.append(f"  width x height: {self._frequent_sizes()}")
+        lines += ["", f"Boxes at the network's input ({self._input()})"]
+        lines.append(f"  size, root of the area: {_spread(self.sizes)}")
+        lines.append(f"  height / width: {_spread(self.ratios)}")
+        shares = self.shares
+        lines += _bars([_bin_name(name) for name in shares], [round(100 * s, 1) for s in shares.values()], "%")
+        return "\n".join(lines)
+
+    def save(self, path: Path) -> None:
+        """Write the numbers (.json) or a page with charts (.html).
+
+        Raises:
+            UsageError: another kind of file.
+        """
+        if path.suffix == ".json":
+            text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
+        elif path.suffix == ".html":
+            text = self._page()
+        else:
+            raise UsageError(f"{path}: statistics can be written as .json or .html")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def _page(self) -> str:
+        order = np.argsort(-np.array(self.whole.by_class), kind="stable").tolist()
+        some = np.linspace(0, len(self.sides) - 1, min(len(self.sides), 1500)).astype(int)
+        seen_at = f"pixels of the network input, {self._input()}"
+        parts: list[charts.Part] = [
+            charts.Table("Pictures and boxes", *self._split_table()),
+            charts.bars(
+                "Boxes of each class", [self.classes[i] for i in order], [self.whole.by_class[i] for i in order]
+            ),
+            charts.histogram("Boxes in a picture", self.per_picture, x="boxes"),
+            charts.histogram("Sizes of boxes", self.sizes, x=f"root of the area ({seen_at})", log=True),
+            charts.histogram("Shapes of boxes", self.ratios, x="height / width", log=True),
+            charts.scatter("Width and height of boxes", self.sides[some], {}, x="width", y="height"),
+            charts.bars(
+                "Sizes in COCO's sense (%)", *_columns({_bin_name(k): 100 * v for k, v in self.shares.items()})
+            ),
+            charts.histogram("Longer side of pictures", _longer_sides(self.picture_sizes), x="pixels"),
+            charts.Table("Boxes of each class in each split", *self._class_table(order)),
+        ]
+        return charts.page(self.name, self._lead(), parts)
+
+    def _lead(self) -> str:
+        text = f"{self.name}: {self.format}, {self.whole.pictures:,} pictures, {self.whole.boxes:,} boxes"
+        left_out = self.whole.left_out
+        return text + (f"; {left_out:,} without an area or not finite are left out" if left_out else "")
+
+    def _input(self) -> str:
+        return f"short side {self.input.short_side}, long side at most {self.input.long_side}"
+
+    def _split_table(self) -> tuple[list[str], list[list[str]]]:
+        head = ["split", "pictures", "without boxes", "boxes", "difficult", "left out"]
+        rows = {**self.splits, "all": self.whole}
+        return head, [
+            [name, *(f"{n:,}" for n in (c.pictures, c.negatives, c.boxes, c.difficult, c.left_out))]
+            for name, c in rows.items()
+        ]
+
+    def _class_table(self, order: Sequence[int]) -> tuple[list[str], list[list[str]]]:
+        columns = {**self.splits, "all": self.whole}
+        rows = [[self.classes[i], *(f"{counts.by_class[i]:,}" for counts in columns.values())] for i in order]
+        return ["class", *columns], rows
+
+    def _most_frequent(self) -> tuple[list[str], list[int]]:
+        order = np.argsort(-np.array(self.whole.by_class), kind="stable").tolist()[:_MOST_CLASSES]
+        return [self.classes[i] for i in order], [self.whole.by_class[i] for i in order]
+
+    def _frequent_sizes(self) -> str:
+        shown = ", ".join(f"{w} x {h} ({n:,})" for (h, w), n in list(self.picture_sizes.items())[:4])
+        more = len(self.picture_sizes) - 4
+        return (shown or "none") + (f" and {more:,} other sizes" if more > 0 else "")
+
+
+def describe(data: AnnotatedData, config: InputConfig) -> Statistics:
+    """Count and measure a data set, however small or empty it is.
+
+    Args:
+        data: as it was read; boxes without an area are counted and left out.
+        config: size of the network input at which boxes are measured.
+    """
+    records = data.records
+    sides, _ = sides_and_centres(input_boxes(records, config))
+    return Statistics(
+        name=data.root.name or str(data.root),
+        format=data.format,
+        classes=data.classes,
+        input=config,
+        splits={name: Counts.of(part, len(data.classes)) for name, part in data.splits.items()},
+        whole=Counts.of(records, len(data.classes)),
+        per_picture=np.array([len(record.boxes) for record in records], np.int64),
+        picture_sizes=dict(Counter(record.size_hw for record in records).most_common()),
+        sides=sides,
+        labels=input_labels(records),
+    )
+
+
+def _quantiles(numbers: NDArray[Any]) -> dict[str, float]:
+    """Least, a tenth, median, nine tenths and most; empty without numbers."""
+    if not len(numbers):
+        return {}
+    return {name: float(np.quantile(numbers, share)) for name, share in _QUANTILES.items()}
+
+
+def _spread(numbers: NDArray[Any]) -> str:
+    found = _quantiles(numbers)
+    if not found:
+        return "none"
+    least, low, median, high, most = (charts.number_of(round(value, 2)) for value in found.values())
+    return f"median {median}, most from {low} to {high}, all from {least} to {most}"
+
+
+def _bin_name(name: str) -> str:
+    low, high = (side**0.5 for side in SIZE_BINS[name])
+    return f"{name} (from {low:.0f})" if high == float("inf") else f"{name} (under {high:.0f})"
+
+
+def _columns(named: dict[str, float]) -> tuple[list[str], list[float]]:
+    return list(named), list(named.values())
+
+
+def _longer_sides(sizes: dict[tuple[int, int], int]) -> NDArray[np.int64]:
+    return np.repeat([max(size) for size in sizes], list(sizes.values())).astype(np.int64)
+
+
+def _bars(names: Sequence[str], values: Sequence[charts.Number], unit: str = "") -> list[str]:
+    """Lines of text, each with a bar in eighths of a letter."""
+    if not names:
+        return ["  none"]
+    left, top = max(map(len, names)), max(values) or 1
+    numbers = [f"{value:,}{unit}" for value in values]
+    right = max(map(len, numbers))
+    lines = []
+    for name, value, number in zip(names, values, numbers, strict=True):
+        eighths = round(8 * _BAR * value / top)
+        bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+        lines.append(f"  {name:<{left}}  {number:>{right}}  {bar}".rstrip())
+    return lines

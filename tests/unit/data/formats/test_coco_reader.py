@@ -1,0 +1,611 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fasterrcnn.data.formats.coco import find, read
+from fasterrcnn.data.records import to_coco
+from fasterrcnn.errors import DataError
+
+CAT = {"id": 1, "name": "cat"}
+
+
+def image(number, name=None, **more):
+    return {"id": number, "file_name": f"{number}.jpg" if name is None else name, "width": 40, "height": 30, **more}
+
+
+def note(number, image_id=1, category_id=1, box=(1, 2, 10, 20), **more):
+    return {"id": number, "image_id": image_id, "category_id": category_id, "bbox": box, **more}
+
+
+PAIR = (image(1), image(2))
+
+
+def content(images=(), annotations=(), categories=(CAT,)):
+    return {"images": list(images), "annotations": list(annotations), "categories": list(categories)}
+
+
+def put_picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (40, 30)).save(path)
+
+
+def put_json(path: Path, value) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+    return path
+
+
+@pytest.fixture
+def single(tmp_path):
+    """One file beside its pictures 1.jpg and 2.jpg; makes it from annotations."""
+    for number in (1, 2):
+        put_picture(tmp_path / f"{number}.jpg")
+
+    def make(*annotations, images=PAIR, categories=(CAT,)):
+        return put_json(tmp_path / "data.json", content(images, annotations, categories))
+
+    return make
+
+
+def said(data) -> list[tuple[str, str]]:
+    return [(finding.kind, finding.what) for finding in data.findings]
+
+
+def test_read__record(single):
+    categories = [{"id": 90, "name": " toothbrush "}, {"id": 0, "name": "cat"}, {"id": 7, "name": "owl"}]
+    crowd = {"iscrowd": 1, "area": 5.5, "segmentation": {"counts": [1], "size": [1, 2]}}
+    file = single(
+        note(3, 2, 0, (1.5, 2, 10, 20.25)),
+        note(9, 2, 90, (0, 0, 4, 5), **crowd),
+        note(5, 1, 7, ignore=1),
+        categories=categories,
+    )
+    data = read(file)
+    assert data.format == "COCO"
+    assert data.root == file.parent
+    assert data.classes == ("toothbrush", "cat", "owl")
+    assert data.category_ids == (90, 0, 7)
+    assert data.findings == []
+    first, second = data.split("all")
+    assert (second.path, second.image_id, second.size_hw, second.source) == (file.parent / "2.jpg", 2, (30, 40), file)
+    np.testing.assert_array_equal(second.boxes, np.array([[1.5, 2, 11.5, 22.25], [0, 0, 4, 5]], np.float32))
+    np.testing.assert_array_equal(second.areas, np.array([202.5, 5.5], np.float32))
+    assert second.labels.tolist() == [1, 0]
+    assert second.difficult.tolist() == [False, True]
+    assert second.numbers.tolist() == [3, 9]
+    assert first.difficult.tolist() == [True]
+    kinds = [column.dtype for column in (first.boxes, first.labels, first.difficult, first.numbers, first.areas)]
+    assert kinds == [np.float32, np.int64, np.bool_, np.int64, np.float32]
+
+
+def test_read__no_annotations(single):
+    data = read(single())
+    assert [record.boxes.shape for record in data.split("all")] == [(0, 4), (0, 4)]
+    assert data.findings == []
+
+
+def test_read__one_picture_without_objects(single):
+    first, second = read(single(note(1))).split("all")
+    assert (len(first.boxes), len(second.boxes)) == (1, 0)
+
+
+# Layouts
+
+
+@pytest.mark.parametrize(
+    ("file", "pictures"),
+    [
+        ("annotations/instances_train2017.json", "train2017"),
+        ("annotations/instances_train2017.json", "images/train2017"),
+        ("annotations/instances_train2017_first100.json", "train2017"),
+        ("annotations/instances_train.json", "images/train"),
+        ("annotations/instances_train.json", "images"),
+        ("annotations/train.json", "training"),
+        ("train.json", "train"),
+        ("train.json", "data/train"),
+        ("train/_annotations.coco.json", "train"),
+        ("train/labels.json", "train/data"),
+        ("train/train.json", "train/images"),
+        ("annotations.json", "."),
+        ("annotations.json", "images"),
+        ("result.json", "images/a/b"),
+        ("annotations.json", "JPEGImages"),
+    ],
+)
+def test_read__layouts(tmp_path, file, pictures):
+    put_picture(tmp_path / pictures / "1.jpg")
+    name = "a/b/1.jpg" if pictures.endswith("a/b") else "1.jpg"
+    path = put_json(tmp_path / file, content([image(1, name)], [note(1)]))
+    assert find(tmp_path) == [tmp_path]
+    data = read(tmp_path)
+    assert list(data.splits) == ["train" if "train" in file else "all"]
+    assert data.records[0].path == tmp_path / pictures / "1.jpg"
+    assert data.findings == []
+    assert find(path) == [path]
+    if pictures != "training":  # only the split's name tells
+        assert read(path).records[0].path == data.records[0].path
+
+
+def test_read__coco_itself(tmp_path):
+    for split, number in (("train2017", 9), ("val2017", 139)):
+        name = f"{number:012}.jpg"
+        put_picture(tmp_path / split / name)
+        whole = content([image(number, name)], [note(1, number)])
+        put_json(tmp_path / "annotations" / f"instances_{split}.json", whole)
+        put_json(tmp_path / "annotations" / f"captions_{split}.json", {**whole, "categories": []})
+        put_json(tmp_path / "annotations" / f"person_keypoints_{split}.json", whole)
+    put_json(tmp_path / "annotations" / "image_info_test2017.json", {"images": [], "categories": []})
+    data = read(tmp_path)
+    assert {name: [r.image_id for r in records] for name, records in data.splits.items()} == {
+        "train": [9],
+        "val": [139],
+    }
+    assert data.findings == []
+
+
+def test_read__roboflow(tmp_path):
+    # Every split counts from 0, and category 0 only carries the name of the project.
+    categories = [
+        {"id": 0, "name": "pets", "supercategory": "none"},
+        {"id": 1, "name": "cat", "supercategory": "pets"},
+        {"id": 2, "name": "dog", "supercategory": "pets"},
+    ]
+    for split in ("train", "valid", "test"):
+        put_picture(tmp_path / split / "0.jpg")
+        put_json(tmp_path / split / "_annotations.coco.json", content([image(0)], [note(0, 0, 2)], categories))
+    data = read(tmp_path)
+    assert {name: [r.path.parent.name for r in records] for name, records in data.splits.items()} == {
+        "train": ["train"],
+        "val": ["valid"],
+        "test": ["test"],
+    }
+    assert data.classes == ("cat", "dog")
+    assert data.category_ids == (1, 2)
+    assert [record.labels.tolist() for record in data.records] == [[1], [1], [1]]
+    assert [record.numbers.tolist() for record in data.records] == [[0], [0], [0]]
+    assert data.findings == []
+
+
+@pytest.mark.parametrize(
+    ("first", "kept"),
+    [
+        ({"id": 0, "name": "cat", "supercategory": "none"}, ("cat",)),  # the only class, and unused
+        ({"id": 0, "name": "cat", "supercategory": None}, ("cat",)),
+    ],
+)
+def test_read__first_category_that_is_a_class(single, first, kept):
+    assert read(single(categories=[first])).classes == kept
+
+
+def test_read__first_category_that_is_used(single):
+    categories = [{"id": 0, "name": "pets", "supercategory": "none"}, {"id": 1, "name": "cat", "supercategory": "pets"}]
+    assert read(single(note(1, category_id=0), categories=categories)).classes == ("pets", "cat")
+
+
+def test_read__pictures_of_the_right_split(tmp_path):
+    for split in ("train", "val"):
+        put_picture(tmp_path / "images" / split / "1.jpg")
+        put_json(tmp_path / "annotations" / f"{split}.json", content([image(1)]))
+    data = read(tmp_path)
+    assert [record.path.parent.name for record in data.records] == ["train", "val"]
+
+
+def test_read__folder_with_most_of_the_pictures(tmp_path):
+    for name in ("images/3.jpg", "data/1.jpg", "data/2.jpg", "data/3.jpg"):
+        put_picture(tmp_path / name)
+    data = read(put_json(tmp_path / "x.json", content([image(1), image(2), image(3)])))
+    assert [record.path.parent.name for record in data.records] == ["data"] * 3
+
+
+def test_read__pictures_named(tmp_path):
+    put_picture(tmp_path / "store" / "train" / "1.jpg")
+    put_picture(tmp_path / "store" / "val" / "1.jpg")
+    for split in ("train", "val"):
+        put_json(tmp_path / "set" / f"{split}.json", content([image(1)]))
+    with pytest.raises(
+        DataError, match=r"train\.json: its pictures \(1\.jpg\.\.\.\) are in none of .*name their folder"
+    ):
+        read(tmp_path / "set")
+    data = read(tmp_path / "set", pictures=tmp_path / "store")
+    assert [record.path.parent.name for record in data.records] == ["train", "val"]
+    with pytest.raises(DataError, match=r"are in none of .*/absent; name their folder \(--images\)"):
+        read(tmp_path / "set", pictures=tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "./sub/a b.jpg",
+        "sub/a b.jpg",
+        "sub\\a b.jpg",
+        ".\\sub\\a b.jpg",
+    ],
+)
+def test_read__sub_folders(tmp_path, name):
+    put_picture(tmp_path / "images" / "sub" / "a b.jpg")
+    data = read(put_json(tmp_path / "x.json", content([image(1, name)])))
+    assert data.records[0].path == tmp_path / "images" / "sub" / "a b.jpg"
+    assert data.findings == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/home/me/a.jpg",
+        "C:\\me\\a.jpg",
+        "C:/me/a.jpg",
+        "../pictures/a.jpg",
+        "..\\a.jpg",
+        "x/../../a.jpg",
+        "https://x.org/a.jpg",
+    ],
+)
+def test_read__paths_that_lead_out(tmp_path, name):
+    put_picture(tmp_path / "images" / "a.jpg")
+    assert read(put_json(tmp_path / "x.json", content([image(1, name)]))).records[0].path.name == "a.jpg"
+
+
+def test_read__two_images_are_one_file(single):
+    # One image for each annotation; or /a/1.jpg and /b/1.jpg, of which only the name can be used.
+    data = read(single(note(1, 1), note(2, 2), images=[image(1, "/a/1.jpg"), image(2, "/b/1.jpg")]))
+    (record,) = data.split("all")
+    assert (record.image_id, record.numbers.tolist()) == (1, [1, 2])
+    assert said(data)[0] == ("same-picture", "images 1 and 2 are one file; their boxes are put together")
+
+
+def test_read__linked_pictures(tmp_path):
+    put_picture(tmp_path / "store" / "1.jpg")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "images").symlink_to(tmp_path / "store")
+    assert len(read(put_json(tmp_path / "set" / "x.json", content([image(1)]))).records) == 1
+    put_picture(tmp_path / "set2" / "2.jpg")
+    (tmp_path / "set2" / "1.jpg").symlink_to(tmp_path / "store" / "1.jpg")
+    (tmp_path / "set2" / "broken.json").symlink_to(tmp_path / "absent.json")
+    put_json(tmp_path / "set2" / "x.json", content([image(1), image(2)]))
+    assert len(read(tmp_path / "set2").records) == 2
+
+
+def test_read__unlisted_and_missing_pictures(single, tmp_path):
+    put_picture(tmp_path / "other" / "unrelated.jpg")
+    images = [image(1), image(5), image(6, "x" * 300 + "/y.jpg"), image(7, "\ud800.jpg"), image(8, "a\0/b.jpg")]
+    data = read(single(note(1, 1), note(2, 5), images=images))
+    assert [record.image_id for record in data.records] == [1]
+    assert said(data) == [
+        ("missing-picture", f"image 5: there is no {tmp_path / '5.jpg'}"),
+        ("missing-picture", f"image 6: there is no {tmp_path / ('x' * 300) / 'y.jpg'}"),
+        ("missing-picture", f"image 7: there is no {tmp_path}/\ud800.jpg"),
+        ("missing-picture", f"image 8: there is no {tmp_path}/a\0/b.jpg"),
+        ("unlisted-picture", "no annotation file lists it"),
+    ]
+    assert data.findings[-1].file == tmp_path / "2.jpg"
+
+
+def test_read__size_from_the_picture_where_the_file_says_none(single, tmp_path):
+    tags = Image.Exif()
+    tags[274] = 6
+    Image.new("RGB", (40, 30)).save(tmp_path / "2.jpg", exif=tags)
+    (tmp_path / "3.jpg").write_text("no picture")
+    images = [
+        image(1, width=None),
+        {"id": 2, "file_name": "2.jpg"},
+        image(3, height=0),
+    ]
+    data = read(single(note(1, 3), images=images))
+    assert [record.size_hw for record in data.records] == [(30, 40), (40, 30)]
+    assert said(data) == [("unreadable-picture", "not a picture that can be decoded")]
+
+
+@pytest.mark.parametrize("size", [("40", "30"), (40.0, 30.0), (float("nan"), 30), (-1, -1), ([40], {})])
+def test_read__size_that_is_no_number(single, size):
+    data = read(single(images=[image(1, width=size[0], height=size[1])]))
+    assert data.records[0].size_hw == (30, 40)
+
+
+# Values
+
+
+def test_read__numbers_as_text(single):
+    images = [image("1", "1.jpg"), image(2.0, "2.jpg")]
+    file = single(
+        note("7", "01", "3", ["1", "2", "10", "20"], iscrowd="0", area="9"),
+        note(8.0, 2, 3.0, iscrowd="1"),
+        images=images,
+        categories=[{"id": "3", "name": 5}],
+    )
+    data = read(file)
+    assert data.findings == []
+    assert data.classes == ("5",)
+    first, second = data.split("all")
+    assert (first.image_id, first.numbers.tolist(), first.difficult.tolist()) == (1, [7], [False])
+    np.testing.assert_array_equal(first.boxes, np.array([[1, 2, 11, 22]], np.float32))
+    assert first.areas.tolist() == [200]
+    assert (second.numbers.tolist(), second.difficult.tolist()) == ([8], [True])
+
+
+@pytest.mark.parametrize("area", [None, "x", float("nan"), float("inf"), -3, 0, [], 10**400])
+def test_read__area_missing_or_wrong_is_that_of_the_box(single, area):
+    data = read(single(note(1, area=area), note(2)))
+    assert data.records[0].areas.tolist() == [200, 200]
+    assert data.findings == []
+
+
+def test_read__annotations_without_usable_ids(single):
+    rows = [note(2), note(None), note("b3a1"), note("b3a1"), note(10**40), note([1])]
+    del rows[1]["id"]
+    data = read(single(*rows))
+    assert data.records[0].numbers.tolist() == [2, 2, 3, 4, 5, 6]  # their places in the list
+    assert data.findings == []
+
+
+def test_read__large_ids_keep_every_digit(single):
+    number = 2**62 + 1
+    assert read(single(note(number))).records[0].numbers.tolist() == [number]
+
+
+def test_read__boxes_stay_as_they_are_written(single):
+    boxes = [[5, 5, 0, 0], [5, 5, -3, 2], [float("nan"), 1, 2, 3], [float("inf"), 0, 1, 1], [1e300, 0, 1, 1]]
+    data = read(single(*(note(n, box=box) for n, box in enumerate(boxes))))
+    expected = [[5, 5, 5, 5], [5, 5, 2, 7], [np.nan, 1, np.nan, 4], [np.inf, 0, np.inf, 1], [np.inf, 0, np.inf, 1]]
+    np.testing.assert_array_equal(data.records[0].boxes, np.array(expected, np.float32))
+    assert data.findings == []
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "what"),
+    [
+        (
+            {"bbox": [1, 2, 3]},
+            "unreadable-annotations",
+            "bbox must be four numbers (left, top, width, height), not [1, 2, 3] (not enough val",
+        ),
+        ({"bbox": [1, 2, 3, 4, 5]}, "unreadable-annotations", "not [1, 2, 3, 4, 5] (too many values"),
+        ({"bbox": []}, "unreadable-annotations", "not [] (not enough"),
+        ({"bbox": None}, "unreadable-annotations", "not None ("),
+        ({"bbox": 5}, "unreadable-annotations", "not 5 ("),
+        ({"bbox": [1, 2, None, 4]}, "unreadable-annotations", "not [1, 2, None, 4] ("),
+        ({"bbox": [1, 2, "x", 4]}, "unreadable-annotations", "not [1, 2, 'x', 4] (could not convert"),
+        ({"bbox": [10**400, 2, 3, 4]}, "unreadable-annotations", "(int too large"),
+        ({"bbox": {"x": 1, "y": 2, "width": 3, "height": 4}}, "unreadable-annotations", "(could not convert"),
+        ({"category_id": 4}, "unknown-class", "no category has the id 4"),
+        ({"category_id": None}, "unknown-class", "no category has the id None"),
+        ({"category_id": [1]}, "unknown-class", "no category has the id [1]"),
+        ({"image_id": 99}, "unknown-picture", "no image has the id 99"),
+        ({"image_id": "x"}, "unknown-picture", "no image has the id 'x'"),
+        ({"image_id": {}}, "unknown-picture", "no image has the id {}"),
+    ],
+)
+def test_read__annotation_that_cannot_be_used(single, change, kind, what):
+    data = read(single(note(4), {**note(17), **change}))
+    assert data.records[0].numbers.tolist() == [4]
+    ((found, said_what),) = said(data)
+    assert found == kind
+    assert said_what.startswith("annotation 17: ")
+    assert what in said_what
+    assert data.findings[0].annotation == 17
+    assert data.findings[0].file.name == "data.json"
+
+
+@pytest.mark.parametrize("key", ["bbox", "category_id", "image_id"])
+def test_read__annotation_without(single, key):
+    broken = note(17)
+    del broken[key]
+    data = read(single(note(4), broken))
+    assert said(data) == [("unreadable-annotations", f"annotation 17 has no {key}")]
+
+
+def test_read__long_values_are_cut_in_messages(single):
+    data = read(single(note(4), note(5, box=list(range(100_000)))))
+    assert len(data.findings[0].what) < 200
+
+
+def test_read__colliding_ids(single):
+    file = single(
+        note(1, 1),
+        note(1, 1),
+        note(2, 3),
+        images=[image(1), image(2), image(3, "2.jpg"), image(3, "x.jpg")],
+        categories=[CAT, {"id": 1, "name": "dog"}, {"id": 2, "name": "owl"}, {"id": 3, "name": "owl"}],
+    )
+    data = read(file)
+    assert said(data) == [
+        ("colliding-id", "two categories have the id 1; the first counts"),
+        ("colliding-id", "categories 2, 3 are all called 'owl'; they count as one class"),
+        ("colliding-id", "2 images have the id 3, one is 2.jpg"),
+        ("colliding-id", "2 images have the id 3, one is x.jpg"),
+        ("colliding-id", "2 annotations have the id 1"),
+    ]
+    assert data.classes == ("cat", "owl")
+    assert data.category_ids == (1, 2)
+    assert [record.image_id for record in data.records] == [1, 2]
+    assert len(data.records[0].boxes) == 2
+
+
+@pytest.mark.parametrize("change", [{"id": None}, {"id": "a"}, {"id": 1.5}, {"file_name": ""}, {"file_name": None}])
+def test_read__image_without_id_or_name(single, change):
+    data = read(single(images=[image(1), {**image(2), **change}]))
+    assert [record.image_id for record in data.records] == [1]
+    assert said(data)[0][0] == "unreadable-annotations"
+    assert "needs a whole number as id, and a file_name" in said(data)[0][1]
+
+
+def test_read__no_image_is_named(single):
+    with pytest.raises(DataError, match=r"no picture that could be used; first: .*image 1 \(None\) needs a whole"):
+        read(single(images=[{"id": 1}]))
+
+
+# Splits
+
+
+def make_splits(root: Path, **categories) -> Path:
+    for split, rows in categories.items():
+        put_picture(root / split / "1.jpg")
+        put_json(root / split / "_annotations.coco.json", content([image(1)], [], rows))
+    return root
+
+
+def test_read__classes_of_all_splits(tmp_path):
+    dog, owl = {"id": 5, "name": "dog"}, {"id": 2, "name": "owl"}
+    data = read(make_splits(tmp_path, train=[CAT, dog], valid=[dog], test=[owl, CAT]))
+    assert data.classes == ("cat", "dog", "owl")
+    assert data.category_ids == (1, 5, 2)
+    assert data.findings == []
+
+
+def test_read__classes_of_splits_contradict_each_other(tmp_path):
+    with pytest.raises(DataError, match=r"valid/.*json: category 1 is 'dog' here and 'cat' in another split"):
+        read(make_splits(tmp_path, train=[CAT], valid=[{"id": 1, "name": "dog"}]))
+
+
+def test_read__empty_split(tmp_path):
+    make_splits(tmp_path, train=[CAT])
+    put_json(tmp_path / "test" / "_annotations.coco.json", content())
+    data = read(tmp_path)
+    assert list(data.splits) == ["train"]
+    assert said(data) == [("empty-split", "lists no picture")]
+
+
+def test_read__files_whose_names_do_not_tell_the_splits(tmp_path):
+    for name in ("one", "two"):
+        put_json(tmp_path / f"{name}.json", content([image(1)]))
+    with pytest.raises(
+        DataError, match=r"several COCO files, and their names do not tell the splits; name one: .*one\.j"
+    ):
+        read(tmp_path)
+    put_json(tmp_path / "train.json", content())
+    (tmp_path / "one.json").unlink()
+    with pytest.raises(DataError, match="do not tell the splits"):
+        read(tmp_path)
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"data\.json: broken JSON \(Expecting value: .*\); is the file whole\?"),
+        ('{"images": [{"id": 1, "file_na', r"data\.json: broken JSON \(Unterminated string .*is the file whole\?"),
+        (b'{"images": "\xff"}', r"data\.json: cannot be read \('utf-8' codec can't decode byte 0xff"),
+        ("[" * 200_000, r"data\.json: cannot be read \(maximum recursion depth"),
+        ('{"images": ' + "9" * 5000 + "}", r"data\.json: cannot be read \(Exceeds the limit"),
+        ("[]", r"data\.json: a list, as of COCO results; a data set has images, annotations, categories"),
+        ("5", r"data\.json: not a COCO data set: 'images' must be a list of objects"),
+        ('{"images": {}}', r"not a COCO data set: 'images' must be a list of objects"),
+        ('{"images": [], "annotations": [5]}', r"not a COCO data set: 'annotations' must be a list of objects"),
+        ('{"images": [], "annotations": []}', r"not a COCO data set: 'categories' must be a list of objects"),
+        ('{"images": [], "annotations": [], "categories": []}', r"data\.json: no categories"),
+        (json.dumps(content()), r"data\.json: no picture that could be used; first: .*lists no picture$"),
+        (json.dumps(content(categories=[{"id": 1}])), r"category \{'id': 1\} needs a whole number as id, and a name"),
+        (json.dumps(content(categories=[{"id": 1, "name": None}])), "needs a whole number as id, and a name"),
+        (json.dumps(content(categories=[{"id": "x", "name": "cat"}])), "needs a whole number as id, and a name"),
+    ],
+)
+def test_read__damaged_file(tmp_path, text, message):
+    (tmp_path / "data.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DataError, match=message) as caught:
+        read(tmp_path / "data.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_read__byte_order_mark(single):
+    file = single(note(1))
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert len(read(file).records) == 2
+
+
+def test_read__no_such_file_or_a_folder(tmp_path):
+    (tmp_path / "x.json").mkdir()
+    assert find(tmp_path) == []
+    with pytest.raises(DataError, match=r"x\.json: no COCO file, that is \.json with images and annotations"):
+        read(tmp_path / "x.json")
+    with pytest.raises(DataError, match="absent"):
+        read(tmp_path / "absent.json")
+
+
+def test_find__only_annotation_files(tmp_path):
+    assert find(tmp_path) == []
+    (tmp_path / "empty.json").touch()
+    put_json(tmp_path / "package.json", {"name": "x"})
+    put_json(tmp_path / "results.json", [{"image_id": 1, "bbox": [1, 2, 3, 4], "score": 1}])
+    put_json(tmp_path / "backup" / "data.json", content())
+    assert find(tmp_path) == []
+    assert find(tmp_path / "package.json") == [tmp_path / "package.json"]  # named outright
+    assert find(tmp_path / "picture.jpg") == []
+    put_json(tmp_path / "data.json", content())
+    assert find(tmp_path) == [tmp_path]
+
+
+# Properties and real data
+
+VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(row=st.fixed_dictionaries({}, optional=dict.fromkeys(note(1, area=1, iscrowd=0, ignore=0), VALUE)))
+def test_read__whatever_an_annotation_holds(single, row):
+    good = note(4)
+    data = read(single(good, {**good, **row}))
+    taken = sum(len(record.boxes) for record in data.records)
+    lost = [kind for kind, _ in said(data) if kind != "colliding-id"]
+    assert taken + len(lost) == 2
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(row=st.fixed_dictionaries({}, optional=dict.fromkeys(image(1), VALUE)))
+def test_read__whatever_an_image_holds(single, row):
+    data = read(single(note(1, 2), images=[{**image(1), **row}, image(2)]))
+    assert 2 in [record.image_id for record in data.records] or data.findings
+
+
+def test_to_coco__gives_back_what_was_read(single):
+    categories = [{"id": 90, "name": "cat"}, {"id": 3, "name": "dog"}]
+    written = content(
+        [image(1), image(2)],
+        [
+            note(1, 1, 3, [1.0, 2.0, 10.0, 20.0], area=7.5, iscrowd=0),
+            note(2, 2, 90, [0.0, 0.0, 4.0, 5.0], area=20.0, iscrowd=1),
+        ],
+        categories,
+    )
+    data = read(single(*written["annotations"], categories=categories))
+    assert to_coco(data, data.records) == written
+
+
+def test_read__pictures_are_not_there(shared_data):
+    with pytest.raises(
+        DataError, match=r"instances_val2014_100\.json: its pictures \(COCO_val2014_\d+\.jpg\.\.\.\) are in"
+    ):
+        read(shared_data / "coco_eval")
+    with pytest.raises(DataError, match=r"results\.json: a list, as of COCO results"):
+        read(shared_data / "coco_eval" / "instances_val2014_fakebbox100_results.json")
+
+
+def test_read__coco_val2014_against_pycocotools(shared_data, tmp_path):
+    coco = pytest.importorskip("pycocotools.coco")
+    file = shared_data / "coco_eval" / "instances_val2014_100.json"
+    oracle = coco.COCO(str(file))
+    for row in oracle.imgs.values():
+        (tmp_path / row["file_name"]).touch()
+    data = read(file, pictures=tmp_path)
+    assert data.findings == []
+    assert len(data.classes) == 80
+    assert len(data.records) == 100
+    for record in data.records:
+        rows = oracle.loadAnns(oracle.getAnnIds(imgIds=record.image_id))
+        assert record.numbers.tolist() == [row["id"] for row in rows]
+        assert [data.category_ids[label] for label in record.labels] == [row["category_id"] for row in rows]
+        assert [data.classes[n] for n in record.labels] == [oracle.cats[row["category_id"]]["name"] for row in rows]
+        assert record.difficult.tolist() == [bool(row["iscrowd"]) for row in rows]
+        boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        np.testing.assert_array_equal(record.boxes, boxes.astype(np.float32))
+        np.testing.assert_array_equal(record.areas, np.array([row["area"] for row in rows], np.float32))

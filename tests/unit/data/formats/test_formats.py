@@ -1,0 +1,164 @@
+import json
+
+import jaxtyping
+import pytest
+
+from fasterrcnn.data.formats import read_data
+from fasterrcnn.errors import DataError, UsageError
+
+COCO = json.dumps(
+    {
+        "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 2, 2]}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+)
+VOC = (
+    "<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox>"
+    "</object></annotation>"
+)
+YOLO = "0 0.05 0.1 0.05 0.06666666666666667\n"
+CSV = "image,x1,y1,x2,y2,label\na.png,1,2,3,4,cat\n"
+
+COCO_SET = {"a.png": None, "data.json": COCO}
+VOC_SET = {"JPEGImages/a.png": None, "Annotations/a.xml": VOC}
+YOLO_SET = {"images/a.png": None, "labels/a.txt": YOLO, "data.yaml": "names: [cat]\ntrain: images\n"}
+CSV_SET = {"a.png": None, "boxes.csv": CSV}
+
+LAYOUTS = [
+    ("COCO", COCO_SET),
+    ("COCO", {"train/a.png": None, "train/_annotations.coco.json": COCO, "README.roboflow.txt": "x"}),
+    ("COCO", {"train2017/a.png": None, "annotations/instances_train2017.json": COCO}),
+    ("Pascal VOC", VOC_SET),
+    ("Pascal VOC", {**VOC_SET, "ImageSets/Main/train.txt": "a\n"}),
+    ("Pascal VOC", {"images/a.png": None, "annotations/a.xml": VOC}),
+    ("Pascal VOC", {"a.png": None, "a.xml": VOC}),
+    ("Pascal VOC", {"train/a.png": None, "train/a.xml": VOC, "README.dataset.txt": "x"}),
+    ("Pascal VOC", {f"VOCdevkit/VOC2007/{name}": content for name, content in VOC_SET.items()}),
+    ("YOLO", YOLO_SET),
+    (
+        "YOLO",
+        {"train/images/a.png": None, "train/labels/a.txt": YOLO, "data.yaml": "names: [cat]\ntrain: train/images"},
+    ),
+    ("YOLO", {"images/a.png": None, "labels/a.txt": YOLO, "classes.txt": "cat\n"}),
+    ("CSV", CSV_SET),
+    ("CSV", {"images/a.png": None, "boxes.csv": CSV}),
+]
+
+
+@pytest.mark.parametrize(("name", "files"), LAYOUTS)
+def test_read_data__recognised(write_files, name, files):
+    root = write_files(files)
+    data = read_data(root)
+    assert data.format == name
+    (record,) = data.records
+    assert record.path.name == "a.png"
+    assert record.boxes.round(4).tolist() == [[1, 2, 3, 4]]
+    assert data.classes == ("cat",)
+    assert data.findings == []
+    assert read_data(str(root)).summary() == data.summary()
+
+
+@pytest.mark.parametrize(
+    ("files", "file", "name"),
+    [(COCO_SET, "data.json", "COCO"), (YOLO_SET, "data.yaml", "YOLO"), (CSV_SET, "boxes.csv", "CSV")],
+)
+def test_read_data__the_file_itself(write_files, files, file, name):
+    assert read_data(write_files(files) / file).format == name
+
+
+def test_read_data__what_was_read_already(write_files):
+    data = read_data(write_files(COCO_SET))
+    assert read_data(data) is data
+
+
+def test_read_data__list_of_dicts(write_files):
+    root = write_files({"a.png": None})
+    rows = [{"image": root / "a.png", "boxes": [[1, 2, 3, 4]], "labels": ["cat"]}]
+    assert read_data(rows).records[0].boxes.tolist() == [[1, 2, 3, 4]]
+    (record,) = read_data(rows, box_format="xywh", classes=["dog", "cat"]).records
+    assert record.boxes.tolist() == [[1, 2, 4, 6]]
+    assert record.labels.tolist() == [1]
+
+
+def test_read_data__options_reach_the_readers(write_files):
+    root = write_files({"boxes/data.json": COCO, "boxes/boxes.csv": CSV, "store/a.png": None})
+    for file in ("data.json", "boxes.csv"):
+        (record,) = read_data(root / "boxes" / file, images=str(root / "store")).records
+        assert record.path == root / "store" / "a.png"
+    table = root / "boxes" / "boxes.csv"
+    (record,) = read_data(table, images=root / "store", classes=["dog", "cat"], box_format="xywh").records
+    assert (record.boxes.tolist(), record.labels.tolist()) == ([[1, 2, 4, 6]], [1])
+    table.write_text(CSV.replace("label", "kind"))
+    assert read_data(table, images=root / "store", columns={"label": "kind"}).classes == ("cat",)
+    yolo = write_files({"images/a.png": None, "labels/a.txt": YOLO}, root / "yolo")
+    assert read_data(yolo, classes=["owl"]).classes == ("owl",)
+
+
+def test_read_data__several_ways(write_files):
+    root = write_files({**COCO_SET, **VOC_SET, "JPEGImages/a.png": None})
+    with pytest.raises(
+        DataError,
+        match=r"set: could be read in 2 ways; .*: --format coco \(.*set\); --format voc \(.*set\)$",
+    ):
+        read_data(root)
+    assert read_data(root, format="coco").format == "COCO"
+    assert read_data(root, format="voc").format == "Pascal VOC"
+
+
+def test_read_data__several_data_sets(write_files):
+    root = write_files({f"{name}/{file}": content for name in ("one", "two") for file, content in VOC_SET.items()})
+    with pytest.raises(DataError, match=r"could be read in 2 ways; name the folder .*voc \(.*one\); .*voc \(.*two\)"):
+        read_data(root)
+
+
+def test_read_data__nothing(tmp_path, write_files):
+    with pytest.raises(DataError, match="absent: no such file or folder"):
+        read_data(tmp_path / "absent")
+    with pytest.raises(DataError, match="x: no such file or folder"):
+        read_data(tmp_path / ("x" * 300))
+    with pytest.raises(
+        DataError, match=r"no annotated pictures found. Looked for COCO .*VOC .*YOLO .*CSV .*columns .*\)$"
+    ):
+        read_data(tmp_path)
+    root = write_files({f"{n}.png": None for n in range(7)})
+    with pytest.raises(DataError, match=r"; it holds 0\.png, 1\.png, 2\.png, 3\.png, 4\.png\.\.\.$"):
+        read_data(root)
+    with pytest.raises(DataError, match=r"0\.png: no annotated pictures found"):
+        read_data(root / "0.png")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"), [("coco", "COCO"), ("voc", "Pascal VOC"), ("yolo", "YOLO"), ("csv", "CSV")]
+)
+def test_read_data__not_in_the_wanted_format(write_files, wanted, message):
+    root = write_files({"a.png": None})
+    with pytest.raises(
+        DataError, match=rf"no annotated pictures found\. Looked for {message} \([^)]*\); it holds a\.png"
+    ):
+        read_data(root, format=wanted)
+
+
+def test_read_data__a_format_that_does_not_exist(tmp_path, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would be faster to complain
+    with pytest.raises(UsageError, match="no format 'coc0'; there are: coco, voc, yolo, csv"):
+        read_data(tmp_path, format="coc0")
+
+
+@pytest.mark.parametrize(
+    ("path", "summary"),
+    [
+        ("bccd", "Pascal VOC, 364 images, 3 classes (Platelets, RBC, WBC), splits train 205 / val 87 / test 72"),
+        (
+            "road_signs/Annotations/..",
+            "Pascal VOC, 877 images, 4 classes (crosswalk, speedlimit, stop, trafficlight), spli",
+        ),
+    ],
+)
+def test_read_data__real_data(shared_data, path, summary):
+    assert read_data(shared_data / path).summary().startswith(summary)
+
+
+def test_read_data__pictures_are_not_there(shared_data):
+    with pytest.raises(DataError, match=r"its pictures \(COCO_val2014_.*\.\.\.\) are in none of .*\(--images\)"):
+        read_data(shared_data / "coco_eval")

@@ -1,0 +1,216 @@
+import numpy as np
+import pytest
+
+from fasterrcnn.data.formats import table
+from fasterrcnn.errors import DataError, UsageError
+
+HEADER = "image,x1,y1,x2,y2,label"
+ODD = {"image": "f", "x1": "a", "y1": "b", "x2": "c", "y2": "d", "label": "e"}
+SIZES = {"x1": "A", "y1": "b", "width": "c", "height": "d"}
+
+
+@pytest.fixture
+def read(write_files):
+    """Reads a table beside the pictures a.png and b.png."""
+
+    def make(text, **options):
+        return table.read(write_files({"a.png": None, "b.png": None, "boxes.csv": text}) / "boxes.csv", **options)
+
+    return make
+
+
+def boxes_of(data):
+    return [
+        [box, data.classes[label]] for r in data.records for box, label in zip(r.boxes.tolist(), r.labels, strict=True)
+    ]
+
+
+def found(data):
+    return [(finding.kind, finding.annotation, finding.what) for finding in data.findings]
+
+
+def test_read__records_by_hand(read):
+    data = read(f"{HEADER}\na.png,1,2,3.5,4,owl\nb.png,5,6,7,8,cat\n\na.png,0,0,40,30, cat\n")
+    first, second = data.split("all")
+    np.testing.assert_array_equal(first.boxes, np.array([[1, 2, 3.5, 4], [0, 0, 40, 30]], np.float32))
+    assert (first.boxes.dtype, first.labels.dtype, first.difficult.dtype) == (np.float32, np.int64, np.bool_)
+    assert data.classes == ("owl", "cat")
+    assert (first.labels.tolist(), second.labels.tolist()) == ([0, 1], [1])
+    assert (first.numbers.tolist(), second.numbers.tolist()) == ([2, 5], [3])
+    assert (first.image_id, second.image_id) == (1, 2)
+    assert first.size_hw == (30, 40)
+    assert first.source == data.root / "boxes.csv"
+    assert not first.difficult.any()
+    assert data.where(first, 1) == "line 5 (cat)"
+    assert data.summary() == "CSV, 2 images, 2 classes (owl, cat), no splits"
+    assert data.findings == []
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "box"),
+    [
+        ("image,x,y,w,h,label\na.png,10,20,4,6,cat", {}, [10, 20, 14, 26]),
+        ("image,x,y,width,height,label\na.png,10,20,4,6,cat", {}, [10, 20, 14, 26]),
+        ("image,x,y,w,h,label\na.png,10,20,4,6,cat", {"box_format": "cxcywh"}, [8, 17, 12, 23]),
+        ("image,x1,y1,x2,y2,label\na.png,10,20,4,6,cat", {"box_format": "xywh"}, [10, 20, 14, 26]),
+        ("a.png,10,20,4,6,cat", {"box_format": "xywh"}, [10, 20, 14, 26]),
+        ("a.png,10,20,14,26,cat", {}, [10, 20, 14, 26]),
+        ("filename,width,height,class,xmin,ymin,xmax,ymax\na.png,40,30,cat,1,2,3,4", {}, [1, 2, 3, 4]),
+        ("label,image,w,h,width,height,x,y\ncat,a.png,4,6,40,30,10,20", {}, [10, 20, 14, 26]),
+        ("f,a,b,c,d,e\na.png,1,2,3,4,cat", {"columns": ODD}, [1, 2, 3, 4]),
+        ("image,a,b,c,d,LABEL\na.png,1,2,3,4,cat", {"columns": SIZES}, [1, 2, 4, 6]),
+        ("image,x1,y1,x2,y2,label,class\na.png,1,2,3,4,dog,cat", {"columns": {"label": "class"}}, [1, 2, 3, 4]),
+        ("image,x1,y1,x2,y2,label\na.png,nan,2,1e300,inf,cat", {}, [np.nan, 2, np.inf, np.inf]),
+        ("image,x1,y1,x2,y2,label\na.png,30,2,3,4,cat", {}, [30, 2, 3, 4]),
+    ],
+)  # fmt: skip
+def test_read__boxes(read, text, options, box):
+    data = read(text, **options)
+    np.testing.assert_array_equal(data.records[0].boxes, np.array([box], np.float32))
+    assert data.classes == ("cat",)
+    assert data.findings == []
+
+
+@pytest.mark.parametrize("text", [f"{HEADER}\na.png,,,,,\nb.png,1,2,3,4,cat", "a.png,,,,,\nb.png,1,2,3,4,cat\n,,,,,"])
+def test_read__row_without_a_box_is_a_negative(read, text):
+    data = read(text)
+    assert [record.boxes.shape for record in data.records] == [(0, 4), (1, 4)]
+    assert data.records[0].labels.shape == data.records[0].numbers.shape == (0,)
+    assert data.findings == []
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "what"),
+    [
+        ("a.png,1,2,three,4,cat", "unreadable-annotations", "the box must be four numbers, not 1,2,three,4"),
+        ("a.png,1,2,,4,cat", "unreadable-annotations", "the box must be four numbers, not 1,2,,4"),
+        ("a.png,1,2,3,4,", "unreadable-annotations", "the box has no class"),
+        (" ,1,2,3,4,cat", "unreadable-annotations", "no picture is named"),
+        ("a.png,1,2,3,4", "unreadable-annotations", "5 cells where 6 are expected"),
+        ("a.png,1,2,3,4,cat,dog", "unreadable-annotations", "7 cells where 6 are expected"),
+        ("c.png,1,2,3,4,cat", "missing-picture", "there is no picture c.png"),
+        ("a.png,1,2,3,4,owl", "unknown-class", "'owl' is none of the classes cat, dog"),
+    ],
+)
+def test_read__row_that_is_left_out(read, row, kind, what):
+    data = read(f"{HEADER}\n{row}\nb.png,1,2,3,4,dog", classes=("cat", "dog"))
+    assert found(data) == [(kind, 2, f"line 2: {what}")]
+    assert data.findings[0].file == data.root / "boxes.csv"
+    assert data.classes == ("cat", "dog")
+    assert boxes_of(data) == [[[1, 2, 3, 4], "dog"]]
+
+
+def test_read__a_missing_picture_is_said_once(read):
+    data = read(f"{HEADER}\nc.png,1,2,3,4,cat\nc.png,1,2,3,4,cat\nb.png,1,2,3,4,dog")
+    assert [number for _, number, _ in found(data)] == [2]
+
+
+def test_read__unreadable_picture_is_said_once(write_files):
+    rows = "a.png,1,2,3,4,x,train\na.png,1,2,3,4,x,train\na.png,1,2,3,4,x,val\nb.png,,,,,,train"
+    root = write_files({"a.png": "none", "b.png": None, "t.csv": f"{HEADER},split\n{rows}"})
+    data = table.read(root / "t.csv")
+    assert [record.path.name for record in data.records] == ["b.png"]
+    (finding,) = data.findings
+    assert str(finding) == f"{root / 'a.png'}: not a picture that can be decoded"
+    assert (finding.kind, finding.picture) == ("unreadable-picture", root / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("picture", "written"),
+    [
+        ("a.png", "./a.png"),
+        ("images/a.png", "a.png"),
+        ("sub/a.png", "sub\\a.png"),
+        ("images/train/a.png", "a.png"),
+        ("train/a.png", "a.png"),
+        ("../pictures/a.png", "a.png"),
+        ("../pictures/a.png", "../pictures/a.png"),
+        ("../pictures/a.png", "/elsewhere/a.png"),
+        ("a.png", "a"),
+    ],
+)
+def test_read__places_of_pictures(write_files, picture, written):
+    root = write_files({picture: None, "train.csv": f"{HEADER}\n{written},1,2,3,4,cat\n"})
+    data = table.read(root / "train.csv", pictures=root.parent / "pictures")
+    assert data.split("train")[0].path == (root / picture).resolve()
+    assert data.findings == []
+
+
+def test_read__absolute_path(tmp_path, write_files):
+    root = write_files({"a.png": None, "far/boxes.csv": f"{HEADER}\n{tmp_path / 'set/a.png'},1,2,3,4,cat\n"})
+    assert table.read(root / "far/boxes.csv").records[0].path == root / "a.png"
+
+
+def test_read__splits_of_a_column(read):
+    rows = "a.png,1,2,3,4,x,Valid,0\na.png,1,2,3,4,x,train,1\nb.png,1,2,3,4,x,TRAIN,True\na.png,1,2,3,4,x,fold 7,no"
+    data = read(f"{HEADER},subset,iscrowd\n{rows}")
+    assert {name: [r.path.name for r in records] for name, records in data.splits.items()} == {
+        "train": ["a.png", "b.png"],
+        "val": ["a.png"],
+        "fold 7": ["a.png"],
+    }
+    assert [r.difficult.tolist() for r in data.split("train")] == [[True], [True]]
+    assert [r.difficult.tolist() for r in data.split("val") + data.split("fold 7")] == [[False], [False]]
+    assert sorted(r.image_id for r in data.records) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("train.csv", "val.csv"), ("train/_annotations.csv", "valid/_annotations.csv"), ("a_train.tsv", "a_val.csv")],
+)
+def test_read__one_file_for_each_split(write_files, names):
+    pictures = [name.rpartition("/")[0] + "/x.png" if "/" in name else "x.png" for name in names]
+    files = {name: f"{HEADER}\nx.png,1,2,3,4,{label}\n" for name, label in zip(names, ("cat", "dog"), strict=True)}
+    root = write_files(files | dict.fromkeys(pictures) | {"classes.csv": "cat,0\ndog,1\n"})
+    assert table.find(root) == [root]
+    data = table.read(root)
+    assert list(data.splits) == ["train", "val"]
+    assert boxes_of(data) == [[[1, 2, 3, 4], "cat"], [[1, 2, 3, 4], "dog"]]
+    assert [data.split(split)[0].source for split in ("train", "val")] == [root / name for name in names]
+
+
+def test_find__files(write_files):
+    keras = "images/a.png,1,2,3,4,cat\n"
+    root = write_files(
+        {"one.csv": f"{HEADER}\n", "two.tsv": keras, "metrics.csv": "epoch,loss\n1,2\n", "empty.csv": ""}
+    )
+    assert table.find(root) == [root / "one.csv", root / "two.tsv"]
+    assert table.find(root / "metrics.csv") == [root / "metrics.csv"]
+    (root / "two.tsv").rename(root / "two.txt")
+    assert table.find(root) == [root / "one.csv"]
+    assert table.find(root / "two.txt") == []
+    (root / "one.csv").unlink()
+    assert table.find(root) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "error", "message"),
+    [
+        ("file,xmin,ymax,class\n", {}, DataError, "no column for y1, x2; its header"),
+        (f"{HEADER}\n", {"columns": {"x1": "links"}}, UsageError, "no column is called 'links'"),
+        (f"{HEADER}\n", {}, DataError, r"CSV \(.*\): no picture that could be used$"),
+        (f"{HEADER}\nc.png,1,2,3,4,cat", {}, DataError, r"no picture that could be used; first: .*line 2: there is no"),
+        (f"{HEADER}\na.png,1,2,3,4,grün".encode("latin-1"), {}, DataError, r"\.csv: not UTF-8 text .* save it"),
+        (f"{HEADER}\n{'x' * 200_000}", {}, DataError, r"boxes\.csv: broken CSV \(field larger than field limit"),
+    ],
+)  # fmt: skip
+def test_read__file_that_is_refused(read, text, options, error, message):
+    with pytest.raises(error, match=message) as caught:
+        read(text, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_read__size_of_the_picture_that_is_wrong(write_files):
+    root = write_files(dict.fromkeys(("a.png", "b.png", "c.png")))
+    rows = [
+        "filename,width,height,class,xmin,ymin,xmax,ymax",
+        "a.png,40,30,cat,1,2,3,4",
+        "b.png,30,40,cat,1,2,3,4",
+        "c.png,,,cat,1,2,3,4",
+    ]
+    (root / "labels.csv").write_text("\n".join(rows))
+    data = table.read(root / "labels.csv")
+    (finding,) = data.findings
+    assert (finding.kind, finding.picture) == ("size-mismatch", root / "b.png")
+    assert "says 30 x 40 for b.png, the picture has 40 x 30 (width x height); it may have been annot" in finding.what
+    assert [record.size_hw for record in data.records] == [(30, 40), (40, 30), (30, 40)]

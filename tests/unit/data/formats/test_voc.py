@@ -1,0 +1,424 @@
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fasterrcnn.data.findings import refuse
+from fasterrcnn.data.formats.voc import find, read
+from fasterrcnn.errors import DataError, UsageError
+
+
+def xml(*objects: str, size: str = "") -> str:
+    return f"<annotation><filename>x</filename>{size}{''.join(objects)}</annotation>"
+
+
+def thing(name: str, box, extra: str = "") -> str:
+    sides = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    inner = "".join(f"<{side}>{value}</{side}>" for side, value in sides)
+    return f"<object><name>{name}</name>{extra}<bndbox>{inner}</bndbox></object>"
+
+
+def said_size(width, height) -> str:
+    return f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+
+
+GOOD = thing("cat", (5, 6, 15, 26))
+
+
+def write_pair(folder, stem: str, text: str = xml(GOOD), pictures=None) -> None:
+    """An XML file and its picture of 40 x 30."""
+    pictures = folder if pictures is None else pictures
+    for place in (folder, pictures):
+        place.mkdir(parents=True, exist_ok=True)
+    (folder / f"{stem}.xml").write_text(text, encoding="utf-8")
+    Image.new("RGB", (40, 30)).save(pictures / f"{stem}.jpg")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Makes a data set of 40 x 30 pictures from the XML of each; lists make splits."""
+
+    def make(annotations, splits=None, root=tmp_path / "set", pictures=None):
+        for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        for stem, text in annotations.items():
+            (root / "Annotations" / f"{stem}.xml").write_bytes(text if isinstance(text, bytes) else text.encode())
+        for stem in annotations if pictures is None else pictures:
+            Image.new("RGB", (40, 30)).save(root / "JPEGImages" / f"{stem}.jpg")
+        for name, stems in (splits or {}).items():
+            (root / "ImageSets/Main" / f"{name}.txt").write_text("".join(f"{stem}\n" for stem in stems))
+        return root
+
+    return make
+
+
+def stems(data) -> dict[str, list[str]]:
+    return {name: [record.path.stem for record in records] for name, records in data.splits.items()}
+
+
+def said(data) -> list[tuple[str, str, str]]:
+    return [(finding.kind, finding.file.name, finding.what) for finding in data.findings]
+
+
+def test_read__splits_in_the_order_of_the_files(folder):
+    root = folder(dict.fromkeys("abcd", xml(GOOD)), {"train": ["c", "a", "c", ""], "val": ["b"], "test": ["d"]})
+    data = read(root)
+    assert data.format == "Pascal VOC"
+    assert stems(data) == {"train": ["c", "a"], "val": ["b"], "test": ["d"]}
+    assert data.summary() == "Pascal VOC, 4 images, 1 class (cat), splits train 2 / val 1 / test 1"
+    assert data.findings == []
+
+
+def test_read__without_splits_all(folder):
+    data = read(folder({"b": xml(), "a": xml(GOOD)}))
+    assert stems(data) == {"all": ["a", "b"]}
+    with pytest.raises(UsageError, match="no split 'test'; there are: all"):
+        data.split("test")
+
+
+def test_read__record(folder):
+    objects = thing("owl", (1, 2, 3, 4)), thing(" cat ", ("5.5", " 6 ", "15", "26"), "<difficult>1</difficult>")
+    root = folder({"a": xml(*objects)})
+    (record,) = read(root).split("all")
+    assert record.image_id == 1
+    assert record.size_hw == (30, 40)
+    np.testing.assert_array_equal(record.boxes, np.array([[1, 2, 3, 4], [5.5, 6, 15, 26]], np.float32))
+    assert record.labels.tolist() == [1, 0]  # classes are sorted by name
+    assert record.difficult.tolist() == [False, True]
+    assert (record.boxes.dtype, record.labels.dtype, record.difficult.dtype) == (np.float32, np.int64, np.bool_)
+    assert record.source == root / "Annotations" / "a.xml"
+    assert record.numbers.tolist() == [1, 2]
+
+
+def test_read__picture_without_objects(folder):
+    first, second = read(folder({"a": xml(), "b": xml(GOOD)})).split("all")
+    assert first.boxes.shape == (0, 4)
+    assert first.labels.shape == first.difficult.shape == first.numbers.shape == (0,)
+    assert len(second.boxes) == 1
+
+
+def test_read__no_object_at_all(folder):
+    data = read(folder({"a": xml()}))
+    assert data.classes == ()
+    assert len(data.split("all")) == 1
+
+
+def test_read__a_picture_in_two_splits_is_one_record(folder):
+    data = read(folder({"a": xml(GOOD), "b": xml(GOOD)}, {"train": ["a", "b"], "val": ["b"]}))
+    assert data.split("train")[1] is data.split("val")[0]
+    assert data.summary().startswith("Pascal VOC, 2 images")
+
+
+@pytest.mark.parametrize("depth", [".", "VOC2007", "VOCdevkit/VOC2007"])
+def test_find__below(tmp_path, folder, depth):
+    folder({"a": xml(GOOD)}, root=tmp_path / "top" / depth)
+    assert find(tmp_path / "top") == [tmp_path / "top" / depth]
+
+
+def test_find__several_and_none(tmp_path, folder):
+    assert find(tmp_path) == []
+    (tmp_path / "Annotations").mkdir()
+    assert find(tmp_path) == []
+    folder({"a": xml(GOOD)}, root=tmp_path / "two")
+    folder({"a": xml(GOOD)}, root=tmp_path / "deep" / "one")
+    folder({"a": xml(GOOD)}, root=tmp_path / "too" / "deep" / "three")
+    assert find(tmp_path) == [tmp_path / "deep" / "one", tmp_path / "two"]
+    assert find(tmp_path / "two" / "Annotations" / "a.xml") == []
+
+
+def test_find__other_xml_is_no_data_set(tmp_path):
+    (tmp_path / "pom.xml").write_text("<project/>")
+    (tmp_path / "cvat").mkdir()
+    (tmp_path / "cvat" / "annotations.xml").write_text("<annotations><image/></annotations>")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.xml").mkdir()
+    assert find(tmp_path) == []
+
+
+def test_find__what_macos_leaves_in_archives(tmp_path, folder):
+    root = folder({"a": xml(GOOD)}, root=tmp_path / "top" / "set")
+    (root / "Annotations" / "._a.xml").write_bytes(b"\0\5\26\7")
+    (root / "JPEGImages" / "._a.jpg").write_bytes(b"\0\5\26\7")
+    folder({"a": xml(GOOD)}, root=tmp_path / "top" / "__MACOSX" / "set")
+    assert find(tmp_path / "top") == [root]
+    data = read(root)
+    assert stems(data) == {"all": ["a"]}
+    assert data.findings == []
+
+
+@pytest.mark.parametrize(
+    ("annotations", "pictures"),
+    [
+        ("Annotations", "JPEGImages"),
+        ("annotations", "images"),
+        ("Annotations", "."),
+        ("Annotations", "Annotations"),
+        (".", "."),
+        (".", "images"),
+    ],
+)
+def test_read__layouts(tmp_path, annotations, pictures):
+    root = tmp_path / "set"
+    write_pair(root / annotations, "a", pictures=root / pictures)
+    write_pair(root / annotations, "b", pictures=root / pictures)
+    assert find(tmp_path) == [root]
+    data = read(root)
+    assert [record.path for record in data.split("all")] == [root / pictures / "a.jpg", root / pictures / "b.jpg"]
+    assert data.findings == []
+
+
+def test_read__a_folder_for_each_split(tmp_path):
+    # Roboflow's export; the same names may come in several splits.
+    write_pair(tmp_path / "train", "a")
+    write_pair(tmp_path / "valid", "a", xml(thing("dog", (1, 2, 3, 4))))
+    write_pair(tmp_path / "test" / "Annotations", "b", pictures=tmp_path / "test" / "JPEGImages")
+    write_pair(tmp_path / "elsewhere" / "Annotations", "c")
+    assert find(tmp_path) == [tmp_path]
+    data = read(tmp_path)
+    assert stems(data) == {"test": ["b"], "train": ["a"], "val": ["a"]}
+    assert data.classes == ("cat", "dog")
+    assert data.split("val")[0].path == tmp_path / "valid" / "a.jpg"
+    assert len({record.image_id for record in data.records}) == 3
+
+
+def test_read__linked_pictures(tmp_path, folder):
+    root = folder({"a": xml(GOOD)})
+    (root / "JPEGImages").rename(tmp_path / "store")
+    (root / "JPEGImages").symlink_to(tmp_path / "store")
+    assert stems(read(root)) == {"all": ["a"]}
+    (tmp_path / "link").symlink_to(root)
+    assert stems(read(tmp_path / "link")) == {"all": ["a"]}
+
+
+def test_read__nothing(folder):
+    with pytest.raises(DataError, match=r"set: no annotated picture$"):
+        read(folder({}))
+
+
+def test_read__empty_split(folder):
+    data = read(folder({"a": xml(GOOD)}, {"train": ["a"], "val": []}))
+    assert list(data.splits) == ["train"]
+    assert said(data) == [("empty-split", "val.txt", "names no picture")]
+
+
+def test_read__names_with_spaces_dots_and_marks(folder):
+    names = ["my photo 1", "b", "v1.5", "grün"]
+    data = read(folder(dict.fromkeys(names, xml(GOOD)), {"valid": ["my photo 1", "b  -1", "v1.5 1", "grün"]}))
+    assert stems(data) == {"val": names}
+
+
+def test_read__split_file_with_byte_order_mark_and_windows_lines(folder):
+    root = folder({"a": xml(GOOD), "b": xml(GOOD)})
+    (root / "ImageSets/Main/train.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
+    assert stems(read(root)) == {"train": ["a", "b"]}
+
+
+def test_read__boxes_stay_as_they_are_written(folder):
+    written = [(5, 6, 5, 20), (20, 6, 5, 20), (50, 6, 60, 20), (-5, 6, 50, 20), ("nan", 6, 20, 20), (5, 6, "inf", 20)]
+    data = read(folder({"a": xml(*(thing("cat", box) for box in written))}))
+    np.testing.assert_array_equal(data.split("all")[0].boxes, np.array(written, np.float32))
+    assert data.findings == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<annotation>", "not readable XML (no element found: line 1, column 12)"),
+        ("", "not readable XML (no element found: line 1, column 0)"),
+        (b"\xff\xfe\xfd", "not readable XML"),
+        (b'<?xml version="1.0" encoding="utf-8"?><annotation>\xff</annotation>', "not readable XML (not well-formed"),
+        ('<?xml version="1.0" encoding="klingon"?><annotation/>', "not readable XML (unknown encoding"),
+        ('<?xml version="1.0" encoding="shift_jis"?><annotation/>', "not readable XML (multi-byte encodings"),
+        ("<html><body/></html>", "not Pascal VOC: it begins with <html>, not with <annotation>"),
+        ('<annotation xmlns="urn:x"/>', "not Pascal VOC: it begins with <{urn:x}annotation>, not with <annotation>"),
+        (xml(thing("", (1, 2, 3, 4))), "object 1 has no name"),
+        (xml("<object><bndbox/></object>"), "object 1 has no name"),
+        (xml(GOOD, thing("dog", (1, 2, "three", 4))), "object 2 (dog): xmin, ymin, xmax and ymax must be numbers (cou"),
+        (xml("<object><name>dog</name></object>"), "object 1 (dog): xmin, ymin, xmax and ymax must be numbers"),
+        (xml(thing("dog", (1, 2, "", 4))), "object 1 (dog): xmin, ymin, xmax and ymax must be numbers"),
+    ],
+)
+def test_read__damaged_annotation(folder, text, message):
+    data = read(folder({"a": text, "b": xml(GOOD)}))
+    assert stems(data) == {"all": ["b"]}
+    ((kind, file, what),) = said(data)
+    assert (kind, file) == ("unreadable-annotations", "a.xml")
+    assert what.startswith(message)
+    assert data.findings[0].picture == data.root / "JPEGImages" / "a.jpg"
+
+
+LAUGHS = """<?xml version="1.0" encoding="{}"?><!DOCTYPE lolz [<!ENTITY lol "lol">{}]>
+<annotation><object><name>&lol9;</name></object></annotation>"""
+MORE = "".join(f'<!ENTITY lol{n} "{f"&lol{n - 1};" * 10}">' for n in range(1, 10)).replace("&lol0;", "&lol;")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le"])
+def test_read__xml_bomb_is_refused(folder, encoding):
+    data = read(folder({"a": LAUGHS.format(encoding.removesuffix("-le"), MORE).encode(encoding), "b": xml(GOOD)}))
+    assert said(data) == [
+        ("unreadable-annotations", "a.xml", "declares XML entities, which can blow up in memory; refused")
+    ]
+
+
+def test_read__external_entity_is_refused(tmp_path, folder):
+    (tmp_path / "secret").write_text("cat")
+    text = f'<!DOCTYPE x [<!ENTITY s SYSTEM "file://{tmp_path}/secret">]>' + xml(thing("&s;", (1, 2, 3, 4)))
+    data = read(folder({"a": text, "b": f'<!DOCTYPE x SYSTEM "file://{tmp_path}/secret">' + xml(GOOD)}))
+    assert stems(data) == {"all": ["b"]}
+    assert "declares XML entities" in data.findings[0].what
+
+
+def test_read__deep_and_large_files(folder, monkeypatch):
+    monkeypatch.setattr("fasterrcnn.data.formats.voc._MAX_BYTES", 2**20)
+    deep = xml(GOOD, "<part>" * 50_000 + "</part>" * 50_000)
+    data = read(folder({"a": deep, "b": xml(GOOD, " " * 2**20)}))
+    assert stems(data) == {"all": ["a"]}
+    assert said(data) == [("unreadable-annotations", "b.xml", "larger than 1 MiB")]
+
+
+def test_read__utf_16(folder):
+    data = read(
+        folder({"a": f'<?xml version="1.0" encoding="utf-16"?>{xml(thing("猫", (1, 2, 3, 4)))}'.encode("utf-16")})
+    )
+    assert data.classes == ("猫",)
+
+
+def test_read__missing_files(folder):
+    root = folder({"a": xml(GOOD), "b": xml(GOOD)}, {"train": ["a", "b", "ghost", "x" * 300]}, pictures=["a", "ghost"])
+    data = read(root)
+    assert stems(data) == {"train": ["a"]}
+    assert said(data) == [
+        ("missing-picture", "b.xml", "there is no picture called b.*"),
+        ("missing-annotations", "ghost.xml", "no such file"),
+        ("missing-annotations", f"{'x' * 300}.xml", "no such file"),
+        ("unlisted-picture", "ghost.jpg", "picture without annotations"),
+    ]
+    assert data.findings[1].picture == root / "JPEGImages" / "ghost.jpg"
+
+
+def test_read__folder_instead_of_a_file(folder):
+    root = folder({"a": xml(GOOD), "b": xml(GOOD)})
+    (root / "Annotations" / "b.xml").unlink()
+    (root / "Annotations" / "b.xml").mkdir()
+    (root / "ImageSets/Main/train.txt").mkdir()
+    assert said(read(root)) == [("missing-annotations", "b.xml", "no such file")]
+
+
+def test_read__two_pictures_of_one_name(folder):
+    root = folder({"a": xml(GOOD), "b": xml(GOOD)})
+    Image.new("RGB", (40, 30)).save(root / "JPEGImages" / "a.png")
+    data = read(root)
+    assert stems(data) == {"all": ["b"]}
+    assert said(data) == [("colliding-id", "a.xml", "several pictures have its name: a.jpg, a.png")]
+
+
+def test_read__picture_that_is_none(folder):
+    root = folder({"a": xml(GOOD), "b": xml(GOOD)})
+    (root / "JPEGImages" / "a.jpg").write_text("no picture")
+    data = read(root)
+    assert stems(data) == {"all": ["b"]}
+    assert said(data) == [("unreadable-picture", "a.jpg", "not a picture that can be decoded")]
+
+
+@pytest.mark.parametrize(
+    "size", ["", "<size/>", said_size(0, 0), said_size(40, 30), said_size("", ""), said_size("a", 1)]
+)
+def test_read__size_missing_zero_or_right(folder, size):
+    data = read(folder({"a": xml(GOOD, size=size)}))
+    assert data.split("all")[0].size_hw == (30, 40)
+    assert data.findings == []
+
+
+def test_read__size_disagrees(folder):
+    data = read(folder({"a": xml(GOOD, size=said_size(80, 60))}))
+    assert data.split("all")[0].size_hw == (60, 80)  # that of the boxes
+    assert said(data) == [
+        ("size-mismatch", "a.xml", "says 80 x 60 for a.jpg, the picture has 40 x 30 (width x height)")
+    ]
+
+
+def test_read__picture_turned_by_exif(folder):
+    # The file stores 40 x 30 and says that it is to be shown as 30 x 40: boxes of either frame are told by the size.
+    root = folder({"stored": xml(GOOD, size=said_size(40, 30)), "shown": xml(GOOD, size=said_size(30, 40))})
+    tags = Image.Exif()
+    tags[274] = 6
+    for name in ("stored", "shown"):
+        Image.new("RGB", (40, 30)).save(root / "JPEGImages" / f"{name}.jpg", exif=tags)
+    data = read(root)
+    assert [record.size_hw for record in data.records] == [(40, 30), (30, 40)]
+    what = "says 40 x 30 for stored.jpg, the picture has 30 x 40 (width x height); it may have been annotated before it"
+    assert said(data) == [("size-mismatch", "stored.xml", f"{what} was turned upright")]
+
+
+def test_read__png_turned_by_exif_behind_its_pixels(folder):
+    root = folder({"a": xml(GOOD, size=said_size(30, 40))}, pictures=[])
+    tags = Image.Exif()
+    tags[274] = 6
+    file = root / "JPEGImages" / "a.png"
+    Image.new("RGB", (40, 30)).save(file, exif=tags)
+    whole = file.read_bytes()
+    start = whole.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(whole[start : start + 4], "big")
+    last = whole.index(b"IEND") - 4
+    file.write_bytes(whole[:start] + whole[end:last] + whole[start:end] + whole[last:])
+    data = read(root)
+    assert data.records[0].size_hw == (40, 30)
+    assert data.findings == []
+
+
+def test_read__png_is_not_decoded_for_its_size(folder):
+    # Decoding every picture would take minutes; the damage is found when the picture is used.
+    root = folder({"a": xml(GOOD)}, pictures=[])
+    file = root / "JPEGImages" / "a.png"
+    Image.effect_noise((40, 30), 60).save(file)
+    file.write_bytes(file.read_bytes()[:200])
+    assert read(root).records[0].size_hw == (30, 40)
+
+
+def test_read__many_problems_in_one_line(folder):
+    data = read(folder({f"{n:02}": "<" for n in range(30)}))
+    with pytest.raises(DataError, match=r"^30 errors in .*00\.xml: not readable XML .*; and 10 more\. ") as caught:
+        refuse(data.findings, data.root)
+    assert "\n" not in str(caught.value)
+
+
+def test_read__split_file_in_another_encoding(folder):
+    root = folder({"a": xml(GOOD)})
+    (root / "ImageSets/Main/train.txt").write_bytes("grün\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"train\.txt: not UTF-8 text \(invalid"):
+        read(root)
+
+
+def test_read__deep_path(tmp_path, monkeypatch):
+    # Longer than the 4,096 bytes a path may have: such folders can only be entered step by step.
+    monkeypatch.chdir(tmp_path)
+    write_pair(tmp_path / "set", "a")
+    for _ in range(300):
+        os.mkdir("d" * 20)
+        os.chdir("d" * 20)
+    assert find(tmp_path) == [tmp_path / "set"]
+
+
+def test_read__blood_cells(shared_data):
+    (root,) = find(shared_data / "bccd")
+    data = read(root)
+    assert {name: len(records) for name, records in data.splits.items() if name != "trainval"} == {
+        "train": 205,
+        "val": 87,
+        "test": 72,
+    }
+    assert data.classes == ("Platelets", "RBC", "WBC")
+    records = [record for name in ("train", "val", "test") for record in data.split(name)]
+    assert np.bincount(np.concatenate([record.labels for record in records])).tolist() == [361, 4155, 372]
+    flat = {(record.path.stem, *box) for record in records for box in record.boxes.tolist() if box[0] == box[2]}
+    assert flat == {("BloodImage_00338", 504, 337, 504, 337), ("BloodImage_00343", 181, 329, 181, 329)}
+    assert data.findings == []
+
+
+def test_read__road_signs(shared_data):
+    data = read(shared_data / "road_signs")
+    assert {name: len(records) for name, records in data.splits.items()} == {"train": 612, "val": 177, "test": 88}
+    assert data.classes == ("crosswalk", "speedlimit", "stop", "trafficlight")
+    assert np.bincount(np.concatenate([r.labels for r in data.records])).tolist() == [200, 783, 91, 170]
+    assert data.findings == []

@@ -1,0 +1,186 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from fasterrcnn.data.formats import yolo
+
+GOOD = "0 0.5 0.5 0.25 0.5"  # in a picture of 40 x 30
+GOOD_BOX = [15, 7.5, 25, 22.5]
+
+
+@pytest.fixture
+def one(write_files):
+    """Reads a data set of one picture with this label file."""
+
+    def make(text, names=("cat", "dog")):
+        return yolo.read(write_files({"images/a.png": None, "labels/a.txt": text}), classes=names)
+
+    return make
+
+
+def found(data):
+    return [(finding.kind, finding.annotation) for finding in data.findings]
+
+
+def test_read__record_by_hand(one):
+    data = one(f"{GOOD}\n\n1 0.25 0.2 0.5 0.4\n")
+    (record,) = data.records
+    np.testing.assert_array_equal(record.boxes, np.array([GOOD_BOX, [0, 0, 20, 12]], np.float32))
+    assert (record.boxes.dtype, record.labels.dtype, record.difficult.dtype) == (np.float32, np.int64, np.bool_)
+    assert record.labels.tolist() == [0, 1]
+    assert record.difficult.tolist() == [False, False]
+    assert record.numbers.tolist() == [1, 3]
+    assert (record.image_id, record.size_hw) == (1, (30, 40))
+    assert record.source == data.root / "labels/a.txt"
+    assert data.category_ids == (1, 2)
+    assert data.where(record, 1) == "line 3 (dog)"
+    assert data.summary() == "YOLO, 1 image, 2 classes (cat, dog), no splits"
+    assert data.findings == []
+
+
+def test_read__upright_picture(tmp_path, write_files):
+    root = write_files({"labels/a.txt": GOOD})
+    tags = Image.Exif()
+    tags[274] = 6
+    (root / "images").mkdir()
+    Image.new("RGB", (40, 30)).save(root / "images/a.png", exif=tags)
+    (record,) = yolo.read(root, classes=("cat",)).records
+    assert record.size_hw == (40, 30)
+    np.testing.assert_array_equal(record.boxes, np.array([[11.25, 10, 18.75, 30]], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("line", "box"),
+    [
+        ("0 0.25 0.2 0.75 0.2 0.5 0.6", [10, 6, 30, 18]),  # triangle
+        ("0 0.1 0.9 0.9 0.1 0.1 0.1 0.5 1.0", [4, 3, 36, 30]),
+        ("0\t0.5  0.5 0.25 0.5 ", GOOD_BOX),
+        ("0.0 5e-1 .5 0.25 0.5", GOOD_BOX),
+        ("0 0.5 0.5 1.5 1.0", [-10, 0, 50, 30]),  # over the border, which a later check says
+        ("0 0.5 0.5 -0.25 0.5", [25, 7.5, 15, 22.5]),
+        ("0 nan 0.5 0.25 0.5", [np.nan, 7.5, np.nan, 22.5]),
+        ("0 0.5 0.5 0.25 inf", [15, -np.inf, 25, np.inf]),
+        ("0 0.5 nan 0.75 0.2 0.5 0.6", [20, np.nan, 30, np.nan]),
+        ("0 0.5 0.2 nan 0.2 0.75 0.6", [np.nan, 6, np.nan, 18]),
+        ("0 -1e300 0.5 0.25 0.5", [-np.inf, 7.5, -np.inf, 22.5]),
+    ],
+)
+def test_read__line_that_is_taken(one, line, box):
+    data = one(f"1 0.5 0.5 1 1\n{line}")
+    np.testing.assert_allclose(data.records[0].boxes[1], np.array(box, np.float32), rtol=1e-6)
+    assert data.findings == []
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "what"),
+    [
+        ("0 0.5 0.5 0.25 0.5 0.9", "unreadable-annotations", "a sixth number, as in predictions with a score"),
+        ("0 0.5 0.5 0.25", "unreadable-annotations", "4 numbers; expected are class, cx, cy, width, height, or"),
+        ("0", "unreadable-annotations", "1 numbers; expected are"),
+        ("0 .1 .1 .2 .2 .3 .3 .4", "unreadable-annotations", "8 numbers; expected are"),
+        ("cat 0.5 0.5 0.25 0.5", "unreadable-annotations", "expected are numbers: class, cx, cy, width, height"),
+        ("0,0.5,0.5,0.25,0.5", "unreadable-annotations", "expected are numbers"),
+        ("0.5 0.5 0.5 0.25 0.5", "unreadable-annotations", "the class must be a whole number, not 0.5"),
+        ("nan 0.5 0.5 0.25 0.5", "unreadable-annotations", "the class must be a whole number, not nan"),
+        ("2 0.5 0.5 0.25 0.5", "unknown-class", "the classes are 0 to 1, not 2"),
+        ("-1 0.5 0.5 0.25 0.5", "unknown-class", "the classes are 0 to 1, not -1"),
+        ("0 20 15 10 15", "wrong-format", "pixels where shares of the picture are expected"),
+        ("0 0.5 0.5 1.51 0.5", "wrong-format", "pixels where shares"),
+        ("0 nan 15 0.1 0.1", "wrong-format", "pixels where shares"),
+    ],
+)
+def test_read__line_that_is_left_out(one, line, kind, what):
+    data = one(f"1 0.5 0.5 1 1\n{line}\n{GOOD}")
+    (record,) = data.records
+    assert record.numbers.tolist() == [1, 3]
+    (finding,) = data.findings
+    assert (finding.kind, finding.annotation, finding.file, finding.picture) == (kind, 2, record.source, record.path)
+    assert finding.what.startswith(f"line 2 ({line}): {what}")
+
+
+def test_read__long_line_is_shortened(one):
+    (finding,) = one("0 " + "0.5 " * 500 + "x").findings
+    assert len(finding.what) < 200
+    assert "...): expected are numbers" in finding.what
+
+
+def test_read__every_line_unusable(one):
+    data = one("x\ny")
+    assert len(data.records) == 1
+    assert data.records[0].boxes.shape == (0, 4)
+    assert data.records[0].labels.shape == data.records[0].numbers.shape == (0,)
+    assert found(data) == [("unreadable-annotations", 1), ("unreadable-annotations", 2)]
+
+
+def test_read__byte_order_mark(one):
+    data = one(b"\xef\xbb\xbf" + GOOD.encode() + b"\r\n")
+    np.testing.assert_array_equal(data.records[0].boxes, np.array([GOOD_BOX], np.float32))
+
+
+def test_read__empty_label_file_is_a_negative(one):
+    data = one("\n \n")
+    assert data.records[0].boxes.shape == (0, 4)
+    assert data.findings == []
+
+
+def test_read__pictures_and_labels_without_the_other(write_files):
+    root = write_files(
+        {"images/a.png": None, "images/b.png": None, "labels/a.txt": GOOD, "labels/c.txt": GOOD}
+        | {"labels/classes.txt": "cat", "labels/README.txt": "hello"}
+    )
+    data = yolo.read(root)
+    assert [len(record.boxes) for record in data.records] == [1, 0]
+    unlabelled, orphan = data.findings
+    assert (unlabelled.kind, unlabelled.file, unlabelled.picture) == (
+        "unlabelled-picture",
+        root / "labels/b.txt",
+        root / "images/b.png",
+    )
+    assert str(orphan) == f"{root / 'labels/c.txt'}: there is no picture called c.*"
+    assert orphan.kind == "missing-picture"
+
+
+def test_read__unreadable_files(write_files):
+    root = write_files(
+        {"images/a.png": b"none", "images/b.png": None, "images/c.png": None}
+        | {"labels/a.txt": GOOD, "labels/b.txt": "grün".encode("latin-1"), "labels/c.txt": GOOD}
+    )
+    data = yolo.read(root, classes=("cat",))
+    assert [record.path.name for record in data.records] == ["c.png"]
+    assert [record.image_id for record in data.records] == [1]
+    picture, labels = data.findings
+    assert picture.kind == "unreadable-picture"
+    assert picture.what == "not a picture that can be decoded"
+    assert (labels.kind, labels.file.name, labels.picture) == ("unreadable-annotations", "b.txt", root / "images/b.png")
+    assert labels.what.startswith("not UTF-8 text")
+
+
+def test_read__two_pictures_of_one_stem(write_files):
+    root = write_files({"images/a.png": None, "images/a.bmp": None, "images/b.png": None, "labels/a.txt": GOOD})
+    data = yolo.read(root, classes=("cat",))
+    assert [record.path.name for record in data.records] == ["b.png"]
+    collision = data.findings[0]
+    assert (collision.kind, collision.file) == ("colliding-id", root / "labels/a.txt")
+    assert collision.what == "several pictures have its name: a.bmp, a.png"
+
+
+def test_read__agrees_with_voc(shared_data, tmp_path):
+    """Real annotations, written as shares and read again, are the same to a hundredth of a pixel."""
+    from fasterrcnn.data.formats import voc
+
+    expected = voc.read(shared_data / "bccd" / "BCCD")
+    root = tmp_path / "cells"
+    (root / "images").mkdir(parents=True)
+    (root / "labels").mkdir()
+    for record in expected.records[:30]:
+        (root / "images" / record.path.name).symlink_to(record.path)
+        boxes = record.boxes / np.tile(record.size_hw[::-1], 2)
+        centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+        rows = np.column_stack([record.labels, centres, sizes])
+        np.savetxt(root / "labels" / f"{record.path.stem}.txt", rows, fmt=["%d", "%.6f", "%.6f", "%.6f", "%.6f"])
+    data = yolo.read(root, classes=expected.classes)
+    by_name = {record.path.name: record for record in data.records}
+    assert len(by_name) == 30
+    for record in expected.records[:30]:
+        np.testing.assert_allclose(by_name[record.path.name].boxes, record.boxes, atol=0.01)
+        assert by_name[record.path.name].labels.tolist() == record.labels.tolist()

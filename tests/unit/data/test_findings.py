@@ -1,0 +1,94 @@
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fasterrcnn.data import findings
+from fasterrcnn.data.findings import KINDS, Finding, errors_of, printable, refuse
+from fasterrcnn.errors import DataError
+
+ERROR = Finding("flat-box", Path("a.xml"), "object 1 (cat): box 5,5,5,20 has no area", 1, Path("a.jpg"))
+WARNING = Finding("leak", Path("b.jpg"), "is in train and val")
+
+
+def test_finding__words_and_json():
+    assert str(ERROR) == "a.xml: object 1 (cat): box 5,5,5,20 has no area"
+    assert (ERROR.severity, WARNING.severity) == ("error", "warning")
+    assert json.loads(json.dumps(ERROR.to_dict())) == {
+        "severity": "error",
+        "kind": "flat-box",
+        "file": "a.xml",
+        "annotation": 1,
+        "picture": "a.jpg",
+        "what": "object 1 (cat): box 5,5,5,20 has no area",
+        "advice": KINDS["flat-box"][1],
+    }
+    assert WARNING.to_dict()["annotation"] is WARNING.to_dict()["picture"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("grün 猫.jpg", "grün 猫.jpg"),
+        ("a\nb\x1b[31m", "a\\nb\\x1b[31m"),
+        ("\udce4.jpg", "\\udce4.jpg"),  # a name that is not UTF-8
+        ("", ""),
+    ],
+)
+def test_printable(text, shown):
+    assert printable(text) == shown
+    assert str(Finding("leak", Path("x"), text)) == f"x: {shown}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds__every_one_says_what_to_do(kind):
+    severity, advice = KINDS[kind]
+    assert severity in ("error", "warning", "note")
+    assert advice
+    assert advice == advice.strip(". ")
+    assert "\n" not in advice
+
+
+def test_kinds__every_one_that_the_code_names_exists():
+    sources = Path(findings.__file__).parent.rglob("*.py")
+    named = {kind for file in sources for kind in re.findall(r'Finding\(\s*"([a-z-]+)"', file.read_text("utf-8"))}
+    assert named
+    assert named <= KINDS.keys()
+
+
+def test_errors_of():
+    assert errors_of([WARNING, ERROR, WARNING]) == [ERROR]
+    assert errors_of([]) == []
+
+
+def test_refuse__nothing_to_refuse():
+    refuse([], Path("set"))
+    refuse([WARNING] * 3, Path("set"))
+
+
+def test_refuse__one_error():
+    with pytest.raises(
+        DataError, match=r'^1 error in set: a\.xml: object 1 .* has no area \[.*\]\. .*"drop"'
+    ) as caught:
+        refuse([WARNING, ERROR], Path("set"))
+    assert "b.jpg" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("count", "end"), [(20, ""), (21, "; and 1 more"), (1000, "; and 980 more")])
+def test_refuse__the_first_twenty(count, end):
+    many = [Finding("flat-box", Path("a.xml"), f"object {n} is flat\n") for n in range(1, count + 1)]
+    with pytest.raises(
+        DataError, match=rf"^{count} errors in set: .*object 20 is flat\\n \[[^;]*\]{end}\. Correct"
+    ) as caught:
+        refuse(many, Path("set"))
+    assert str(caught.value).count("is flat") == 20
+    assert "\n" not in str(caught.value)
+
+
+def test_module__needs_neither_torch_nor_numpy():
+    program = "import sys, fasterrcnn.data.findings; print(*{'torch', 'numpy'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == ""
