@@ -58,7 +58,7 @@ def train(
 ) -> None:
     """Fine-tune a detector on annotated pictures.
 
-    Writes last.safetensors, config.yaml and metrics.csv into the run's folder. Options that are left out have
+    Writes last.safetensors, config.yaml, data.txt and metrics.csv into the run's folder. Options that are left out have
     the values of the recipe; the run's config.yaml shows them all.
     """
     annotated = reading.read(data)  # before torch is imported: mistakes in the data are told at once

@@ -30,7 +30,7 @@ class Run:
     """A finished training run.
 
     Attributes:
-        path: its folder, with config.yaml, metrics.csv and last.safetensors.
+        path: its folder, with config.yaml, data.txt (what was mended or left out), metrics.csv and last.safetensors.
         metrics: of the last epoch: losses by name, validation losses with "val_" before the name.
     """
 
@@ -71,7 +71,8 @@ def fit(
     tell = say or (lambda line: None)
     preset = presets.get(model) if isinstance(model, str) else model
     config = prepare.train_config(data=_name_of(data), model=preset.preset, **options)
-    annotated = prepare.open_data(data, config, tell)
+    opened = prepare.open_data(data, config, tell)
+    annotated = opened.data
     records, val_records = prepare.choose_records(annotated, config)
     model_config = prepare.start_config(preset, annotated, config)
     model_config = prepare.with_anchors(model_config, records, config, tell)
@@ -89,6 +90,7 @@ def fit(
     run = make_folder(wanted, re.sub(r"[^\w.-]+", "-", f"{annotated.root.resolve().name}-{config.model}"))
     settings = {"train": config.model_dump(mode="json"), "model": model_config.model_dump(mode="json")}
     (run / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    (run / "data.txt").write_text("\n".join([annotated.summary(), *opened.changes, ""]), encoding="utf-8")
     metrics: dict[str, float] = {}
     with _progress_bar(progress) as on_step:
         for result in train(network, examples, val_examples, config, device, on_step):

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from fasterrcnn import build
 from fasterrcnn.config import ModelConfig, TrainConfig
 from fasterrcnn.data import anchor_fit
-from fasterrcnn.data.doctor import admit
+from fasterrcnn.data.doctor import Repaired, admit
 from fasterrcnn.data.formats import Source, read_data
 from fasterrcnn.data.records import AnnotatedData, Record
 from fasterrcnn.errors import UsageError
@@ -17,7 +17,7 @@ from fasterrcnn.weights import pretrained
 
 Say = Callable[[str], None]
 
-_LINES = 20  # told about the data; the data check shows all
+_LINES = 20  # told about the data; the run's folder has all
 
 
 def train_config(**values: Any) -> TrainConfig:
@@ -35,16 +35,20 @@ def train_config(**values: Any) -> TrainConfig:
         raise UsageError(f"{name}: {first['msg']} (given: {first['input']!r}){known}") from None
 
 
-def open_data(source: Source, config: TrainConfig, tell: Say) -> AnnotatedData:
-    """Read and check a data set, and tell what it is and what was mended or left out."""
+def open_data(source: Source, config: TrainConfig, tell: Say) -> Repaired:
+    """Read and check a data set, and tell what it is and what was mended or left out.
+
+    Raises:
+        DataError: it cannot be read, or has errors that the configuration does not allow.
+    """
     data = read_data(source)
     tell(data.summary())
     repaired = admit(data, config.on_bad_box)
     for line in repaired.changes[:_LINES]:
         tell(f"note: {line}")
     if len(repaired.changes) > _LINES:
-        tell(f"note: and {len(repaired.changes) - _LINES} more; fasterrcnn data check shows all")
-    return repaired.data
+        tell(f"note: and {len(repaired.changes) - _LINES} more, all in data.txt of the run")
+    return repaired
 
 
 def choose_records(data: AnnotatedData, config: TrainConfig) -> tuple[list[Record], list[Record]]:

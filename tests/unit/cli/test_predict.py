@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from fasterrcnn.inference.detector import load
+from fasterrcnn.weights import native
 
 
 @pytest.fixture
@@ -31,6 +32,14 @@ def test_predict__pictures_and_results(run, checkpoint, pictures):
         expected += [{**row, "file_name": str(path)} for row in found.to_coco(image_id)]
     assert rows == expected
     assert rows
+
+
+def test_predict__ids_of_the_training_data(run, tiny_config, tiny_model, pictures, tmp_path):
+    config = tiny_config.model_copy(update={"category_ids": (90, 18, 3)})
+    native.save(tmp_path / "ids.safetensors", tiny_model, config)
+    run("predict", tmp_path / "ids.safetensors", pictures, "-o", "seen", "--score", "0.3", "--classes", "dog")
+    rows = json.loads((pictures.parent / "here" / "seen" / "results.json").read_text())
+    assert {row["category_id"] for row in rows} == {18}
 
 
 def test_predict__results_are_coco_results(run, checkpoint, pictures):

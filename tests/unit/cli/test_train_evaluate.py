@@ -23,7 +23,8 @@ def trained(scenes, tmp_path_factory):
 
 
 def test_train__files_of_a_run(trained, scenes):
-    assert sorted(p.name for p in trained.iterdir()) == ["config.yaml", "last.safetensors", "metrics.csv"]
+    assert sorted(p.name for p in trained.iterdir()) == ["config.yaml", "data.txt", "last.safetensors", "metrics.csv"]
+    assert (trained / "data.txt").read_text().startswith("Pascal VOC, 6 images")
     detector = load(trained / "last.safetensors")
     assert set(detector.classes) <= set(CLASSES)
     assert detector.config.input.short_side == 64

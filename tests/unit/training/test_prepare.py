@@ -64,7 +64,7 @@ def test_open_data__refuses_errors(folder):
 @pytest.mark.parametrize(("policy", "boxes"), [("fix", [[5, 6, 15, 18], [10, 15, 20, 20]]), ("drop", [[5, 6, 15, 18]])])
 def test_open_data__mends_and_tells(folder, policy, boxes):
     said = []
-    data = prepare.open_data(folder, settings(on_bad_box=policy), said.append)
+    data = prepare.open_data(folder, settings(on_bad_box=policy), said.append).data
     np.testing.assert_array_equal(data.split("train")[0].boxes, np.array(boxes, np.float32))
     assert said[0].startswith("COCO, 1 image, 1 class (cat)")
     assert said[1] in ("note: corners exchanged: 1", "note: left out: 1")
@@ -75,11 +75,11 @@ def test_open_data__many_changes_are_counted(tmp_path):
     points = [record(i, [[5, 5, 5, 5], [1, 1, 9, 9]]) for i in range(30)]
     said = []
     data = AnnotatedData(tmp_path, "test", ("cat",), {"train": points})
-    opened = prepare.open_data(data, settings(), said.append)
+    opened = prepare.open_data(data, settings(), said.append).data
     assert [len(r.boxes) for r in opened.split("train")] == [1] * 30
     assert said[1] == "note: left out: 30"
     assert len(said) == 22
-    assert said[-1] == "note: and 11 more; fasterrcnn data check shows all"
+    assert said[-1] == "note: and 11 more, all in data.txt of the run"
 
 
 def test_start_config__category_ids_travel(folder):
