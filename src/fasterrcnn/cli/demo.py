@@ -70,7 +70,7 @@ def demo(
     print(f"4. drew what it sees in {_PICTURES} of them: {folder / 'pictures'}, side by side in overview.jpg")
     print(f"AP50 {report.ap50:.3f} after {seconds / 60:.1f} minutes. Try it on a picture of your own:")
     print(f"  fasterrcnn predict {run.last} PICTURE.jpg -o seen")
-    print("or train on your own boxes (a Pascal VOC folder):")
+    print("or train on your own boxes (COCO, Pascal VOC, YOLO or CSV):")
     print("  fasterrcnn train DATA --model efficientnet-lite0-fpn --output runs/mine")
 
 
