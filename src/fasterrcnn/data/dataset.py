@@ -131,7 +131,8 @@ class BatchLoader:
             try:
                 batch = next(coming, None)
             except ImageError as error:
-                raise ImageError(_last_line(error)) from None
+                advice = 'on_bad_box="drop" leaves such pictures out; "fasterrcnn data check" finds all of them'
+                raise ImageError(f"{_last_line(error)}; {advice}") from None
             finally:
                 torch.set_num_threads(threads)
             if batch is None:

@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "outside-box": ("error", "draw the box again, or delete it"),
     "over-border": ("warning", "it is cut at the border"),
     "normalised-box": ("error", "pixels are expected: multiply by width and height"),
-    "wrong-format": ("error", "convert the boxes"),
+    "wrong-format": ("error", "convert the boxes; of a table or a list, say what they are (box_format)"),
     "duplicate-box": ("warning", "delete one of them"),
     "contradiction": ("warning", "one box cannot be of two classes: delete the wrong one"),
     "whole-picture": ("note", "right only if the object fills the picture"),

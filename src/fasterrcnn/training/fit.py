@@ -74,6 +74,8 @@ def fit(
     opened = prepare.open_data(data, config, tell)
     annotated = opened.data
     records, val_records = prepare.choose_records(annotated, config)
+    if "val" in annotated.splits and not val_records:
+        tell("note: no validation, for the split 'val' has pictures that are learnt from, or none")
     model_config = prepare.start_config(preset, annotated, config)
     model_config = prepare.with_anchors(model_config, records, config, tell)
     examples = DetectionDataset(records, model_config.input, augmentation=config.augmentation, seed=config.seed)

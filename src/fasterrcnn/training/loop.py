@@ -65,7 +65,7 @@ def train(
     """Run the epochs of a configuration; what was learnt so far is in the model after each result.
 
     Raises:
-        ImageError: a picture cannot be decoded; the message names it.
+        ImageError: a picture cannot be decoded; the message names it and says what to do.
         TrainingError: a loss is not finite; the message has the losses, the step and the pictures.
     """
     trained_norms = freeze_trained_norms(model)

@@ -58,6 +58,9 @@ def choose_records(data: AnnotatedData, config: TrainConfig) -> tuple[list[Recor
         UsageError: a split does not exist, shares pictures with the other, or has nothing to learn from.
     """
     split = config.split or data.training_split
+    if config.split is None and split in ("val", "test"):
+        known = ", ".join(data.splits)
+        raise UsageError(f"{data.root}: there is no split to learn from, only {known}; name it with split (--split)")
     records = data.split(split)
     val_split = config.val_split or ("val" if "val" in data.splits else None)
     val_records = data.split(val_split) if val_split else []

@@ -225,7 +225,9 @@ def test_batch_loader__epochs_reach_processes_that_live_on(many):
 def test_batch_loader__picture_that_cannot_be_decoded(records, workers):
     records[1].path.write_bytes(records[1].path.read_bytes()[:100])
     loader = BatchLoader(DetectionDataset(records, INPUT), workers)
-    with pytest.raises(ImageError, match=r"^\S+1\.png: damaged picture \([^\n]+\)$"):
+    with pytest.raises(
+        ImageError, match=r"^\S+1\.png: damaged picture \([^\n]+\); on_bad_box=[^\n]+ finds all of them$"
+    ):
         list(loader.load([[0], [1], [2]]))
 
 

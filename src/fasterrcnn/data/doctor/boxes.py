@@ -3,7 +3,7 @@
 Axes: n boxes of the whole data set.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,7 +28,7 @@ SMALLEST_SIDE = 8.0
 """Square root of the smallest area, in pixels of the network input, that a map of stride 4 or 8 tells from noise."""
 
 SMALLEST_ORIGINAL = 2.0
-"""Sides in pixels of the original up to which there is nothing to recognise, however much it is enlarged."""
+"""Pixels of the original: if both sides are no longer, or one not half as long, there is nothing to recognise."""
 
 _WHOLE = 0.99  # of the picture's area
 _SAME = 0.9  # IoU of boxes that were drawn around one object
@@ -75,13 +75,13 @@ class Meant:
     Attributes:
         table: the boxes in pixels and in the right layout.
         shares: (n,) those that were shares of the picture instead of pixels.
-        misreading: the layout of all boxes, if it is another than the data set's format says.
+        misread: (n,) those of a data set, or of a split, whose boxes are in another layout than its format says.
         findings: what was wrong.
     """
 
     table: BoxTable
     shares: Mask
-    misreading: Misreading | None
+    misread: Mask
     findings: list[Finding]
 
 
@@ -112,17 +112,40 @@ def interpret(table: BoxTable) -> Meant:
         width, height = table.sizes[row]
         words = f"looks like shares of the picture of {width:g} x {height:g}"
         findings.append(table.finding("normalised-box", row, words))
-    misreading = find_misreading(table.data.format, pixels.boxes, pixels.sizes)
-    if misreading is None:
-        return Meant(pixels, shares, None, findings)
-    misfits = np.isfinite(pixels.boxes).all(axis=1) & ~fit(pixels.boxes, pixels.sizes)
-    first = table.finding("wrong-format", int(misfits.argmax()), "")
+    boxes, misread = pixels.boxes.copy(), np.zeros(len(table), dtype=np.bool_)
+    for rows, misreading in _find_misreadings(pixels):
+        boxes[rows] = misreading.reread(boxes[rows])
+        misread[rows] = True
+        findings.append(_describe_misreading(pixels, rows, misreading))
+    return Meant(replace(pixels, boxes=boxes), shares, misread, findings)
+
+
+def _find_misreadings(table: BoxTable) -> Iterator[tuple[NDArray[np.int64], Misreading]]:
+    """The rows whose boxes are in another layout: all of them or, as files differ, those of some splits."""
+    data = table.data
+    everything = np.arange(len(table))
+    whole = find_misreading(data.format, table.boxes, table.sizes)
+    if whole is not None:
+        yield everything, whole
+        return
+    splits = {id(record): name for name, records in reversed(data.splits.items()) for record in records}
+    names = np.array([splits[id(record)] for record in table.records])
+    for name in dict.fromkeys(names.tolist()):
+        rows = np.flatnonzero((names == name)[table.owners])
+        misreading = find_misreading(data.format, table.boxes[rows], table.sizes[rows])
+        if misreading is not None:
+            yield rows, misreading
+
+
+def _describe_misreading(table: BoxTable, rows: NDArray[np.int64], misreading: Misreading) -> Finding:
+    boxes = table.boxes[rows]
+    misfits = np.isfinite(boxes).all(axis=1) & ~fit(boxes, table.sizes[rows])
+    first = table.finding("wrong-format", int(rows[misfits.argmax()]), "")
     what = (
-        f"{misfits.sum()} of {len(table)} boxes do not fit their pictures as {LAYOUTS[misreading.read_as]}, but they "
+        f"{misfits.sum()} of {len(rows)} boxes do not fit their pictures as {LAYOUTS[misreading.read_as]}, but they "
         f"do as {LAYOUTS[misreading.written]}; for example {first.what.strip()}"
     )
-    findings.append(replace(first, what=what))
-    return Meant(replace(pixels, boxes=misreading.reread(pixels.boxes)), shares, misreading, findings)
+    return replace(first, what=what)
 
 
 def _find_shares(table: BoxTable) -> Mask:
@@ -218,7 +241,8 @@ def _check_sizes(table: BoxTable, sound: Mask, config: InputConfig) -> list[Find
     whole = sound & (areas >= _WHOLE * table.sizes.prod(axis=1))
     scale = np.minimum(config.short_side / table.sizes.min(axis=1), config.long_side / table.sizes.max(axis=1))
     seen = np.sqrt(areas) * scale
-    tiny = sound & ((seen < SMALLEST_SIDE) | (sides <= SMALLEST_ORIGINAL).all(axis=1))
+    thin = (sides <= SMALLEST_ORIGINAL).all(axis=1) | (sides <= SMALLEST_ORIGINAL / 2).any(axis=1)
+    tiny = sound & ((seen < SMALLEST_SIDE) | thin)
     findings = []
     for row in np.flatnonzero(whole).tolist():
         words = "covers the whole picture of {:g} x {:g}".format(*table.sizes[row])

@@ -8,13 +8,16 @@ from typing import Any, get_args
 from fasterrcnn.config import InputConfig
 from fasterrcnn.data.doctor.boxes import check_boxes, check_values
 from fasterrcnn.data.doctor.classes import check_classes
-from fasterrcnn.data.doctor.pictures import Seen, Track, check_listing, look_at_headers, look_at_pictures
+from fasterrcnn.data.doctor.pictures import Seen, Track, check_folders, check_listing, look_at_headers, look_at_pictures
 from fasterrcnn.data.doctor.repair import Policy, Repaired, repair
 from fasterrcnn.data.findings import KINDS, Finding, Severity, printable, refuse
 from fasterrcnn.data.records import AnnotatedData, Record
 
 HEADERS_READ = 20_000
 """Up to so many pictures, training looks at the header of each before it starts: seconds."""
+
+PICTURES_READ = 5_000
+"""Up to so many pictures, those that are damaged further behind are found too before they are left out."""
 
 _ORDER = sorted(KINDS, key=lambda kind: get_args(Severity).index(KINDS[kind][0]))
 
@@ -90,7 +93,7 @@ def check_data(
     """
     track = track or (lambda records, total: records)
     seen = look_at_pictures(data, track) if pictures else look_at_headers(data.records)
-    findings = [*_of_files(data, seen), *check_listing(data)]
+    findings = [*_of_files(data, seen), *check_folders(data), *check_listing(data)]
     findings += [*check_boxes(seen.framed(data), config), *check_classes(data)]
     return Diagnosis(data, sorted(findings, key=lambda finding: _ORDER.index(finding.kind)))
 
@@ -101,12 +104,15 @@ def admit(data: AnnotatedData, policy: Policy = "error") -> Repaired:
     Raises:
         DataError: there are errors and the policy is "error"; the message names them.
     """
-    seen = look_at_headers(_unseen(data))
     if policy == "error":
-        refuse([*_of_files(data, seen), *check_values(seen.framed(data))], data.root)
+        seen = look_at_headers(_unseen(data))
+        refuse([*_of_files(data, seen), *check_folders(data), *check_values(seen.framed(data))], data.root)
+    else:  # what is to be left out must be found first, damaged pictures too
+        small = len(data.records) <= PICTURES_READ
+        seen = look_at_pictures(data, lambda records, total: records) if small else look_at_headers(_unseen(data))
     repaired = repair(data, policy, seen.findings)
     counts = ", ".join(f"{done}: {count}" for done, count in repaired.counts.items())
-    warnings = [f"{finding} ({finding.advice})" for finding in data.findings if finding.severity != "error"]
+    warnings = [f"{finding} ({finding.advice})" for finding in data.findings if finding.severity == "warning"]
     return replace(repaired, changes=[*([counts] if counts else []), *repaired.changes, *warnings])
 
 

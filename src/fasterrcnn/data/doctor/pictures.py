@@ -3,6 +3,7 @@
 Needs no torch.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -15,9 +16,9 @@ import numpy as np
 
 from fasterrcnn.data.doctor.layouts import OVER_BORDER
 from fasterrcnn.data.findings import Finding
-from fasterrcnn.data.images import read_picture, read_size_hw
+from fasterrcnn.data.images import picture_files, read_picture, read_size_hw
 from fasterrcnn.data.lookalikes import Fingerprint, find_identical, find_similar, take_fingerprint
-from fasterrcnn.data.records import AnnotatedData, Record
+from fasterrcnn.data.records import SPLITS, AnnotatedData, Record
 from fasterrcnn.errors import ImageError
 
 Track = Callable[[Iterable[Record], int], Iterable[Record]]
@@ -113,6 +114,27 @@ def check_listing(data: AnnotatedData) -> list[Finding]:
             if record.path in others
         ]
     return findings
+
+
+def check_folders(data: AnnotatedData) -> list[Finding]:
+    """Folders of splits that hold pictures, but of which no annotation file says anything."""
+    known = {record.path.parent for record in data.records} | {f.picture.parent for f in data.findings if f.picture}
+    findings = []
+    for folder in (*_folders(data.root), *_folders(data.root / "images")):
+        word = re.match("[a-z]*", folder.name.lower())
+        split = SPLITS.get(word[0]) if word else None
+        if split is None or split in data.splits or any(folder in (place, *place.parents) for place in known):
+            continue
+        pictures = picture_files(folder, deep=True)
+        if pictures:
+            # Pictures to test on are often given without.
+            kind = "missing-annotations" if split.startswith("train") else "unlisted-picture"
+            findings.append(Finding(kind, folder, f"{len(pictures)} pictures that no annotation file lists"))
+    return findings
+
+
+def _folders(place: Path) -> list[Path]:
+    return sorted(path for path in place.iterdir() if path.is_dir()) if place.is_dir() else []
 
 
 def _decode(records: Iterable[Record]) -> Iterator[tuple[Record, tuple[tuple[int, int], Fingerprint] | ImageError]]:

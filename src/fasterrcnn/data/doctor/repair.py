@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from fasterrcnn.data.doctor.boxes import BoxTable, classify, find_copies, interpret, tabulate
-from fasterrcnn.data.doctor.layouts import LAYOUTS, Boxes, Mask
+from fasterrcnn.data.doctor.layouts import Boxes, Mask
 from fasterrcnn.data.doctor.pictures import frame_hw, lie_within
 from fasterrcnn.data.findings import Finding, errors_of
 from fasterrcnn.data.images import read_size_hw
@@ -71,10 +71,9 @@ def repair(
     if policy == "fix":
         table = _mend_corners(meant.table, log)
         for finding in meant.findings:
-            done = "made pixels" if meant.misreading is None else f"read as {LAYOUTS[meant.misreading.written]}"
-            log.add(finding, done if finding.kind == "wrong-format" else "made pixels")
+            log.add(finding, "all read so" if finding.kind == "wrong-format" else "made pixels")
     else:
-        bad |= meant.shares | (meant.misreading is not None)
+        bad |= meant.shares | meant.misread
         for finding in meant.findings:
             log.add(finding, "left out" if finding.kind == "normalised-box" else "all boxes left out")
     # As they will be kept: rounding can take the last bit of an area.

@@ -50,7 +50,7 @@ def read_data(
     names = None if classes is None else tuple(classes)
     if not isinstance(data, str | Path):
         return dicts.read(data, classes=names, box_format=box_format)
-    name, place = _recognise(Path(data), format)
+    name, place = _recognise(Path(data), format, columns)
     pictures = None if images is None else Path(images)
     if name == "coco":
         return coco.read(place, pictures=pictures)
@@ -61,13 +61,16 @@ def read_data(
     return table.read(place, pictures=pictures, classes=names, columns=columns, box_format=box_format)
 
 
-def _recognise(root: Path, wanted: Format | None) -> tuple[Format, Path]:
+def _recognise(root: Path, wanted: Format | None, columns: Mapping[str, str] | None) -> tuple[Format, Path]:
     """The format, and the place that its reader takes."""
     if not os.path.exists(root):  # a name that is too long is no error here
         raise DataError(f"{root}: no such file or folder")
     if wanted is not None and wanted not in _FINDERS:
         raise UsageError(f"no format {wanted!r}; there are: {', '.join(get_args(Format))}")
-    found = [(name, place) for name in ([wanted] if wanted else _FINDERS) for place in _FINDERS[name](root)]
+    places = {name: find(root) for name, find in _FINDERS.items() if wanted in (None, name)}
+    if columns is not None and "csv" in places:
+        places["csv"] = table.find(root, columns)
+    found = [(name, place) for name, some in places.items() for place in some]
     if not found:
         raise DataError(_nothing(root, wanted))
     if len(found) > 1:

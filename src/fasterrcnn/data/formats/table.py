@@ -3,23 +3,24 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from fasterrcnn.data.findings import Finding
 from fasterrcnn.data.formats.collection import Box, BoxFormat, Collection, split_name, to_xyxy
 from fasterrcnn.data.formats.columns import Layout, read_layout, read_rows
-from fasterrcnn.data.images import EXTENSIONS
+from fasterrcnn.data.images import EXTENSIONS, picture_files
 from fasterrcnn.data.records import SPLITS, WHOLE, AnnotatedData
-from fasterrcnn.errors import DataError
+from fasterrcnn.errors import DataError, UsageError
 
 NAME = "CSV"
 
 
-def find(root: Path) -> list[Path]:
+def find(root: Path, columns: Mapping[str, str] | None = None) -> list[Path]:
     """The file itself; the folder, if each of its tables is a split of one data set; or its tables."""
     if root.is_file():
         return [root] if root.suffix.lower() in (".csv", ".tsv") else []
-    files = _tables(root)
+    files = _tables(root, columns)
     splits = {_split_of(file, root) for file in files}
     return [root] if files and len(splits) == len(files) and WHOLE not in splits else files
 
@@ -49,24 +50,33 @@ def read(
     """
     root = place if place.is_dir() else place.parent
     collection = Collection(classes)
-    for file in _tables(place) if place.is_dir() else [place]:
+    for file in _tables(place, columns) if place.is_dir() else [place]:
         layout = read_layout(file, columns)
         own_format = "xywh" if box_format == "xyxy" and not layout.has_corners else box_format
         _read_file(file, layout, own_format, _split_of(file, root), pictures, collection)
-    return collection.finish(root, NAME, "line")
+    data = collection.finish(root, NAME, "line")
+    return replace(data, findings=[*data.findings, *_unlisted(data)])
 
 
-def _tables(root: Path) -> list[Path]:
-    """Tables of a folder and of the folders of its splits that can be read without a word from the user."""
+def _unlisted(data: AnnotatedData) -> list[Finding]:
+    """Pictures that lie beside those of the tables without being named: a table may have been cut short."""
+    listed = {record.path for record in data.records} | {finding.picture for finding in data.findings}
+    folders = sorted({record.path.parent for record in data.records})
+    beside = (path for folder in folders for path in picture_files(folder) if path not in listed)
+    return [Finding("unlisted-picture", path, "no table names it", picture=path) for path in beside]
+
+
+def _tables(root: Path, columns: Mapping[str, str] | None) -> list[Path]:
+    """Tables of a folder and of the folders of its splits."""
     folders = [root, *(child for child in root.glob("*/") if child.name.lower() in SPLITS)]
     files = sorted(file for folder in folders for file in folder.iterdir() if file.is_file())
-    return [file for file in files if file.suffix.lower() in (".csv", ".tsv") and _is_table(file)]
+    return [file for file in files if file.suffix.lower() in (".csv", ".tsv") and _is_table(file, columns)]
 
 
-def _is_table(file: Path) -> bool:
+def _is_table(file: Path, columns: Mapping[str, str] | None) -> bool:
     try:
-        return bool(read_layout(file))
-    except DataError:
+        return bool(read_layout(file, columns))
+    except (DataError, UsageError):
         return False
 
 

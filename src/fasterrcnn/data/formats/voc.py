@@ -16,7 +16,7 @@ import numpy as np
 
 from fasterrcnn.data.findings import Finding
 from fasterrcnn.data.formats.collection import size_mismatch
-from fasterrcnn.data.images import picture_files, read_size_hw
+from fasterrcnn.data.images import EXTENSIONS, picture_files, read_size_hw
 from fasterrcnn.data.records import SPLITS, WHOLE, AnnotatedData, Record
 from fasterrcnn.errors import DataError, ImageError
 
@@ -155,8 +155,12 @@ def _read_splits(folder: Path, annotated: set[str], findings: list[Finding]) -> 
 
 
 def _stem(line: str, annotated: set[str]) -> str:
-    """The picture's name, which may have spaces, without VOC's mark (-1, 0, 1) of whether it shows a class."""
-    return line if line in annotated else re.sub(r"\s+-?[01]$", "", line)
+    """The picture's name, which may have spaces, without extension and VOC's mark (-1, 0, 1): does it show a class?"""
+    if line in annotated:
+        return line
+    name = re.sub(r"\s+-?[01]$", "", line)
+    stem, extension = os.path.splitext(name)
+    return stem if extension.lower() in EXTENSIONS and name not in annotated else name
 
 
 def _draft(file: Path, paths: list[Path], findings: list[Finding]) -> _Draft | None:

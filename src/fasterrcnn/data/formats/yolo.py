@@ -101,7 +101,7 @@ def _is_data_set(folder: Path) -> bool:
 
 def _yaml_files(folder: Path) -> list[Path]:
     files = sorted(f for f in folder.glob("*.y*ml") if f.suffix.lower() in (".yaml", ".yml") and f.is_file())
-    return [file for file in files if re.search(rb"(?m)^\W*names\W*:", file.read_bytes())]
+    return [file for file in files if re.search(rb"(?m)(^|[{,])\W*names\W*:", file.read_bytes())]
 
 
 def _yaml_of(folder: Path) -> Path | None:
@@ -145,8 +145,8 @@ def _class_names(folder: Path, file: Path | None, content: dict[str, Any], findi
     listed = _class_list(folder)
     if listed is None:
         raise DataError(
-            f"{folder}: the classes have no names; give them (--classes), or put them into data.yaml (names: [...]) "
-            "or classes.txt (one a line)"
+            f"{folder}: the classes have no names; give them (classes, --class-names), or put them into "
+            "data.yaml (names: [...]) or classes.txt (one a line)"
         )
     return _checked("\n".join(_read_lines(listed)).strip().split("\n"), listed)
 

@@ -96,10 +96,24 @@ def test_repair__another_layout(data_of):
     assert boxes_of(repaired) == [np.hstack([p[:, :2], p[:, :2] + p[:, 2:]]).tolist() for p in written]
     (change,) = repaired.changes
     assert change.startswith("labels/1.xml: 20 of 21 boxes do not fit their pictures as left, top, right, bottom")
-    assert change.endswith("; read as left, top, width, height")
+    assert change.endswith("; all read so")
     dropped = repair(data_of(*written), "drop")
     assert boxes_of(dropped) == [[]] * 6
     assert dropped.changes[0].endswith("; all boxes left out")
+
+
+def test_repair__another_layout_in_one_split(data_of):
+    """The corners of most boxes of the split would do as well, if they were only exchanged."""
+    rng = np.random.default_rng(3)
+    good = [np.hstack([c, c + 15]) for c in (rng.integers(0, 60, (4, 2)) for _ in range(60))]
+    written = np.hstack([rng.integers(30, 60, (9, 2)), rng.integers(10, 20, (9, 2))])
+    data = data_of(*good, written)
+    data = replace(data, splits={"train": data.records[:-1], "val": data.records[-1:]})
+    repaired = repair(data, "fix")
+    assert boxes_of(repaired)[-1] == np.hstack([written[:, :2], written[:, :2] + written[:, 2:]]).tolist()
+    assert boxes_of(repaired)[:-1] == [boxes.tolist() for boxes in good]
+    (change,) = repaired.changes
+    assert change.startswith("labels/61.xml: 9 of 9 boxes do not fit")
 
 
 def test_repair__rounding_leaves_no_box_without_area(data_of):
