@@ -16,6 +16,7 @@ import numpy as np
 
 from fasterrcnn.data.doctor.layouts import OVER_BORDER
 from fasterrcnn.data.findings import Finding
+from fasterrcnn.data.formats import dicts
 from fasterrcnn.data.images import picture_files, read_picture, read_size_hw
 from fasterrcnn.data.lookalikes import Fingerprint, find_identical, find_similar, take_fingerprint
 from fasterrcnn.data.records import SPLITS, AnnotatedData, Record
@@ -118,6 +119,8 @@ def check_listing(data: AnnotatedData) -> list[Finding]:
 
 def check_folders(data: AnnotatedData) -> list[Finding]:
     """Folders of splits that hold pictures, but of which no annotation file says anything."""
+    if data.format == dicts.NAME:
+        return []  # has no folder
     known = {record.path.parent for record in data.records} | {f.picture.parent for f in data.findings if f.picture}
     findings = []
     for folder in (*_folders(data.root), *_folders(data.root / "images")):

@@ -11,6 +11,8 @@ from fasterrcnn.data.formats.collection import BoxFormat, Collection, split_name
 from fasterrcnn.data.records import AnnotatedData
 from fasterrcnn.errors import DataError
 
+NAME = "list"
+
 _KEYS = ("image", "boxes", "labels", "split", "difficult")
 
 
@@ -42,7 +44,7 @@ def read(
         for position, (box, label, flag) in enumerate(zip(boxes, labels, difficult, strict=True), start=1):
             where = f"row {number}, box {position}"
             collection.add(draft, to_xyxy(box, box_format), label, flag, number, where)
-    return collection.finish(Path(), "list", "box")
+    return collection.finish(Path(), NAME, "box")
 
 
 def _checked(

@@ -198,3 +198,12 @@ def test_check_data__split_without_annotations(on_disk, tmp_path, split, kind):
     if split == "train":
         with pytest.raises(DataError, match="1 pictures that no annotation file lists"):
             admit(data)
+
+
+def test_check_data__folders_beside_a_list_are_not_its_own(tmp_path, monkeypatch):
+    (tmp_path / "train").mkdir()
+    for name, colour in (("a.png", "red"), ("train/b.png", "blue")):
+        Image.new("RGB", (100, 80), colour).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    rows = [{"image": "a.png", "boxes": [GOOD], "labels": ["cat"]}]
+    assert check_data(read_data(rows)).findings == []
