@@ -44,7 +44,12 @@ class Seen:
 
     def framed(self, data: AnnotatedData) -> AnnotatedData:
         """The data with the sizes that its boxes belong to."""
-        return data.map(lambda r: replace(r, size_hw=frame_hw(r, self.sizes_hw.get(r.path, r.size_hw))))
+
+        def frame(record: Record) -> Record:
+            true_hw = self.sizes_hw.get(record.path, record.size_hw)
+            return record if true_hw == record.size_hw else replace(record, size_hw=frame_hw(record, true_hw))
+
+        return data.map(frame)
 
 
 def frame_hw(record: Record, true_hw: tuple[int, int]) -> tuple[int, int]:

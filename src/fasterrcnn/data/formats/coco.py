@@ -125,10 +125,9 @@ def _load(file: Path) -> Content:
 
 def _whole(value: object) -> int | None:
     """A whole number, though it may be written as text or as 1.0; None for all else."""
-    if isinstance(value, str):
-        value = float(value) if value.isdecimal() and len(value) < 16 else None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    if type(value) is not int:  # seldom, of millions
+        value = float(value) if isinstance(value, str) and value.isdecimal() and len(value) < 16 else value
+        value = int(value) if isinstance(value, float) and value.is_integer() else value
     return value if isinstance(value, int) and abs(value) < 2**63 else None
 
 
