@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fasterrcnn.errors import DataError
+from fasterrcnn.errors import DataError, ImageError
 
 Severity = Literal["error", "warning", "note"]
 
@@ -96,6 +96,11 @@ class Finding:
             "what": self.what,
             "advice": self.advice,
         }
+
+
+def unreadable_picture(path: Path, error: ImageError) -> Finding:
+    """A finding about a picture that cannot be opened."""
+    return Finding("unreadable-picture", path, str(error).removeprefix(f"{path}: "), picture=path)
 
 
 def printable(text: str) -> str:

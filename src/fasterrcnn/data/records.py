@@ -3,6 +3,7 @@
 Axes: n boxes. Boxes are xyxy in pixels of the upright original picture, continuous: width = x2 - x1.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,6 +31,12 @@ SPLITS = {
     "testing": "test",
 }
 """Names that folders and files of splits have, and what the splits are called here."""
+
+
+def split_of(file: Path, root: Path) -> str:
+    """The split that the name of a file or of its folder below the root says; "all" where they say none."""
+    words = re.findall("[a-z]+", f"{file.stem} {file.parent.relative_to(root).as_posix()}".lower())
+    return next((SPLITS[word] for word in words if word in SPLITS), WHOLE)
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""``fasterrcnn data``: one file per command. None of them needs torch, but for those that draw what it sees."""
+"""``fasterrcnn data``: one file per command. Only anchors and show need torch: they ask the network."""

@@ -15,7 +15,7 @@ from threading import Lock
 import numpy as np
 
 from fasterrcnn.data.doctor.layouts import OVER_BORDER
-from fasterrcnn.data.findings import Finding
+from fasterrcnn.data.findings import Finding, unreadable_picture
 from fasterrcnn.data.formats import dicts
 from fasterrcnn.data.images import picture_files, read_picture, read_size_hw
 from fasterrcnn.data.lookalikes import Fingerprint, find_identical, find_similar, take_fingerprint
@@ -83,7 +83,7 @@ def look_at_headers(records: Iterable[Record]) -> Seen:
         try:
             _note_size(record, read_size_hw(record.path), seen)
         except ImageError as error:
-            seen.findings.append(_unreadable(record, error))
+            seen.findings.append(unreadable_picture(record.path, error))
     return seen
 
 
@@ -99,7 +99,7 @@ def look_at_pictures(data: AnnotatedData, track: Track) -> Seen:
     prints: list[Fingerprint] = []
     for record, outcome in _decode(track(data.records, len(data.records))):
         if isinstance(outcome, ImageError):
-            seen.findings.append(_unreadable(record, outcome))
+            seen.findings.append(unreadable_picture(record.path, outcome))
             continue
         size_hw, fingerprint = outcome
         _note_size(record, size_hw, seen)
@@ -168,11 +168,6 @@ def _decode(records: Iterable[Record]) -> Iterator[tuple[Record, tuple[tuple[int
                 yield done, future.result()
         for done, future in waiting:
             yield done, future.result()
-
-
-def _unreadable(record: Record, error: ImageError) -> Finding:
-    said = str(error).removeprefix(f"{record.path}: ")
-    return Finding("unreadable-picture", record.path, said, picture=record.path)
 
 
 def _note_size(record: Record, size_hw: tuple[int, int], seen: Seen) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from fasterrcnn.data.findings import Finding
+from fasterrcnn.data.findings import Finding, unreadable_picture
 from fasterrcnn.data.images import picture_files, read_size_hw
-from fasterrcnn.data.records import SPLITS, WHOLE, AnnotatedData, Record, arrange
+from fasterrcnn.data.records import SPLITS, WHOLE, AnnotatedData, Record, arrange, split_of
 from fasterrcnn.errors import DataError, ImageError
 
 NAME = "COCO"
@@ -92,9 +92,7 @@ def _by_split(files: Iterable[Path], root: Path) -> dict[str, Path]:
     """Files by the split that the name of the file or of its folder says."""
     found: dict[str, list[Path]] = {}
     for file in files:
-        words = re.findall("[a-z]+", f"{file.stem} {file.parent.relative_to(root).as_posix()}".lower())
-        split = next((SPLITS[word] for word in words if word in SPLITS), WHOLE)
-        found.setdefault(split, []).append(file)
+        found.setdefault(split_of(file, root), []).append(file)
     several = [files for files in found.values() if len(files) > 1]
     if several or (WHOLE in found and len(found) > 1):
         names = ", ".join(str(file) for files in found.values() for file in files)
@@ -294,6 +292,5 @@ def _size_hw(image: Mapping[str, Any], path: Path, findings: list[Finding]) -> t
     try:
         return read_size_hw(path)
     except ImageError as error:
-        said = str(error).removeprefix(f"{path}: ")
-        findings.append(Finding("unreadable-picture", path, said, picture=path))
+        findings.append(unreadable_picture(path, error))
         return None

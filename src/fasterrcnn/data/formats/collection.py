@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from fasterrcnn.data.findings import Finding
+from fasterrcnn.data.findings import Finding, unreadable_picture
 from fasterrcnn.data.images import read_size_hw
 from fasterrcnn.data.records import SPLITS, WHOLE, AnnotatedData, Record
 from fasterrcnn.errors import DataError, ImageError, UsageError
@@ -84,8 +84,7 @@ class Collection:
         try:
             return read_size_hw(path)
         except ImageError as error:
-            said = str(error).removeprefix(f"{path}: ")
-            self.findings.append(Finding("unreadable-picture", path, said, picture=path))
+            self.findings.append(unreadable_picture(path, error))
             return None
 
 

@@ -1,7 +1,6 @@
 """CSV files with a row for each box."""
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -10,7 +9,7 @@ from fasterrcnn.data.findings import Finding
 from fasterrcnn.data.formats.collection import Box, BoxFormat, Collection, split_name, to_xyxy
 from fasterrcnn.data.formats.columns import Layout, read_layout, read_rows
 from fasterrcnn.data.images import EXTENSIONS, picture_files
-from fasterrcnn.data.records import SPLITS, WHOLE, AnnotatedData
+from fasterrcnn.data.records import SPLITS, WHOLE, AnnotatedData, split_of
 from fasterrcnn.errors import DataError, UsageError
 
 NAME = "CSV"
@@ -21,7 +20,7 @@ def find(root: Path, columns: Mapping[str, str] | None = None) -> list[Path]:
     if root.is_file():
         return [root] if root.suffix.lower() in (".csv", ".tsv") else []
     files = _tables(root, columns)
-    splits = {_split_of(file, root) for file in files}
+    splits = {split_of(file, root) for file in files}
     return [root] if files and len(splits) == len(files) and WHOLE not in splits else files
 
 
@@ -53,7 +52,7 @@ def read(
     for file in _tables(place, columns) if place.is_dir() else [place]:
         layout = read_layout(file, columns)
         own_format = "xywh" if box_format == "xyxy" and not layout.has_corners else box_format
-        _read_file(file, layout, own_format, _split_of(file, root), pictures, collection)
+        _read_file(file, layout, own_format, split_of(file, root), pictures, collection)
     data = collection.finish(root, NAME, "line")
     return replace(data, findings=[*data.findings, *_unlisted(data)])
 
@@ -78,12 +77,6 @@ def _is_table(file: Path, columns: Mapping[str, str] | None) -> bool:
         return bool(read_layout(file, columns))
     except (DataError, UsageError):
         return False
-
-
-def _split_of(file: Path, root: Path) -> str:
-    """The split that the name of the file or of its folder below the root says."""
-    words = re.findall("[a-z]+", f"{file.stem} {file.parent.relative_to(root).as_posix()}".lower())
-    return next((SPLITS[word] for word in words if word in SPLITS), WHOLE)
 
 
 def _read_file(

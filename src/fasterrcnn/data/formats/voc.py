@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from fasterrcnn.data.findings import Finding
+from fasterrcnn.data.findings import Finding, unreadable_picture
 from fasterrcnn.data.formats.collection import size_mismatch
 from fasterrcnn.data.images import EXTENSIONS, picture_files, read_size_hw
 from fasterrcnn.data.records import SPLITS, WHOLE, AnnotatedData, Record
@@ -184,8 +184,7 @@ def _draft(file: Path, paths: list[Path], findings: list[Finding]) -> _Draft | N
     try:
         size_hw = read_size_hw(paths[0])
     except ImageError as error:
-        said = str(error).removeprefix(f"{paths[0]}: ")
-        findings.append(Finding("unreadable-picture", paths[0], said, picture=paths[0]))
+        findings.append(unreadable_picture(paths[0], error))
         return None
     said_hw = (_pixels(tree.findtext("size/height")), _pixels(tree.findtext("size/width")))
     if all(said_hw) and said_hw != size_hw:

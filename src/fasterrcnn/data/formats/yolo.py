@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fasterrcnn.data.findings import Finding
+from fasterrcnn.data.findings import Finding, unreadable_picture
 from fasterrcnn.data.images import picture_files, read_size_hw
 from fasterrcnn.data.records import SPLITS, WHOLE, AnnotatedData, Record
 from fasterrcnn.errors import DataError, ImageError
@@ -248,8 +248,7 @@ def _record(path: Path, file: Path, image_id: int, class_count: int, findings: l
         height, width = read_size_hw(path)
         lines = _read_lines(file)
     except ImageError as error:
-        said = str(error).removeprefix(f"{path}: ")
-        findings.append(Finding("unreadable-picture", path, said, picture=path))
+        findings.append(unreadable_picture(path, error))
         return None
     except FileNotFoundError:
         findings.append(Finding("unlabelled-picture", file, f"no such file for {path.name}", picture=path))
