@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 import torch
 from compare import alternate, report
@@ -23,11 +24,11 @@ from torchvision.transforms import v2
 
 from fasterrcnn import presets
 from fasterrcnn.config import InputConfig
-from fasterrcnn.data.dataset import BatchLoader, DetectionDataset
+from fasterrcnn.data.dataset import BatchLoader, BatchPlan, DetectionDataset
 from fasterrcnn.data.formats import read_data
 from fasterrcnn.data.records import Record
 from fasterrcnn.ops import image
-from fasterrcnn.training.recipe import epoch_batches
+from fasterrcnn.training.batches import epoch_batches
 
 ROUNDS = 7
 WORKERS = 2
@@ -88,15 +89,15 @@ def main() -> None:
     config = presets.get(arguments.model).input.model_copy(update={"antialias": True})
     data = read_data(arguments.data)
     records = data.split(data.training_split)
-    batches = epoch_batches(records, BATCH, torch.Generator().manual_seed(0))
-
     examples = DetectionDataset(records, config, augmentation="default")
+    batches = epoch_batches(examples, BATCH, Random(0))
+    plans = [BatchPlan(tuple(batch), epoch=1) for batch in batches]
     plain = PlainDataset(records, config)
     ours = BatchLoader(examples, WORKERS)
     theirs = DataLoader(
         plain, batch_sampler=batches, collate_fn=plain.collate, num_workers=WORKERS, persistent_workers=True
     )
-    numbers = alternate(lambda: list(map(len, ours.load(batches, 1))), lambda: list(map(len, theirs)), ROUNDS)
+    numbers = alternate(lambda: list(map(len, ours.load(plans))), lambda: list(map(len, theirs)), ROUNDS)
     numbers |= {
         "pictures": len(records),
         "ours_pictures_per_second": len(records) / numbers["ours_seconds"],

@@ -15,6 +15,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 NormKind = Literal["frozen", "batch", "group"]
 Augmentation = Literal["none", "light", "default", "strong"]
+RecipeName = Literal["quick", "standard", "best"]
 
 
 class _Config(BaseModel):
@@ -152,37 +153,68 @@ class ModelConfig(_Config):
         return self
 
 
+class ReadingConfig(_Config):
+    """How to read a data set that does not say it all itself; see `fasterrcnn.read_data`."""
+
+    format: Literal["coco", "voc", "yolo", "csv"] | None = None
+    images: str | None = None
+    classes: tuple[str, ...] | None = None
+    columns: dict[str, str] | None = None
+    box_format: Literal["xyxy", "xywh", "cxcywh"] = "xyxy"
+
+
 class TrainConfig(_Config):
-    """One training run."""
+    """One training run. The defaults are those of the recipe "standard"."""
 
     data: str
-    model: str
+    model: ModelConfig
+    reading: ReadingConfig = ReadingConfig()
+    recipe: RecipeName = "standard"
     weights: str | None = Field(
         "imagenet", description='"imagenet", "coco", a file, or none for random (norms then learn)'
     )
     split: str | None = Field(None, description='default: "train" where there are splits')
     val_split: str | None = Field(None, description='default: "val" where there is one')
     epochs: Positive = 16
-    batch_size: Positive = 4
+    batch_size: Positive = Field(4, description="pictures of a step, in each process")
+    accumulate: Positive = Field(1, description="batches whose gradients make one step")
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = Field(5e-4, gt=0, description="default: 5e-4 for adamw, 5e-3 for sgd")
     backbone_rate: float = Field(0.2, ge=0, description="learning rate of the trunk, as a share of the rest")
     weight_decay: float = Field(0.02, ge=0, description="default: 0.02 for adamw, 1e-4 for sgd")
     momentum: Fraction = 0.9
+    schedule: Literal["cosine", "steps"] = "cosine"
     warmup_steps: int = Field(100, ge=0, description="at most a tenth of the run")
     final_rate: Fraction = Field(0.01, description="learning rate at the end of the cosine, as a share")
+    drops: tuple[Fraction, ...] = Field((0.65, 0.9), description="when the rate falls to a tenth, as shares of a run")
     clip_norm: float = Field(10.0, gt=0)
+    ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights that are kept; 0: no average")
     augmentation: Augmentation = Field("default", description="how much the training pictures are varied")
+    views: Positive | None = Field(None, description="views of each picture, then again the first; none: ever new ones")
     anchors: str | None = Field(
         None,
         description='"auto" fits them to the objects, "preset" keeps the model\'s, a YAML file has its own; '
         "default: auto, but preset for a detector that was trained already",
     )
+    class_balance: Literal["none", "repeat", "weights", "focal"] = Field(
+        "none", description="for rare classes: show their pictures more often, weigh them more, or damp what is easy"
+    )
+    repeat_below: Fraction = Field(0.3, description="repeat: classes in a smaller share of the pictures are rare")
     on_bad_box: Literal["error", "fix", "drop"] = Field("error", description="what to do about errors in the data")
     workers: int | None = Field(None, ge=0, description="processes that load pictures; default: 0 on a CPU, else 4")
-    freeze_stages: int = Field(1, ge=0, description="parts of a pre-trained trunk that do not learn; the stem is one")
+    freeze: Annotated[int, Field(ge=0)] | Literal["backbone"] = Field(
+        1, description='parts of a pre-trained trunk that do not learn, the stem first; "backbone": all of it'
+    )
+    unfreeze_at: Positive | None = Field(None, description="epoch from which everything learns")
+    train_norms: bool = Field(False, description="pre-trained batch norms learn; for batches of 16 and more")
     short_side: Positive | None = Field(None, description="instead of the preset's input size")
     long_side: Positive | None = None
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    devices: Positive = Field(1, description="processes on this machine; torchrun and SLURM say it themselves")
+    patience: Positive | None = Field(None, description="epochs without a better AP before the run ends early")
+    logger: str = Field("tensorboard", description='"tensorboard", "none", or a logger of Lightning: "wandb"...')
+    checkpoint_minutes: float = Field(5.0, ge=0, description="between two states to go on from; 0: after every step")
+    deterministic: bool = Field(False, description="equal bits from equal runs, on a GPU too")
     seed: int = Field(0, ge=0)
     device: str | None = Field(None, description="default: cuda, mps or cpu, whichever is there")
 
@@ -192,3 +224,9 @@ class TrainConfig(_Config):
         """Numbers that suit one optimiser are 10 times too small or 200 times too large for the other."""
         sgd = {"learning_rate": 5e-3, "weight_decay": 1e-4}
         return {**sgd, **values} if values.get("optimizer") == "sgd" else values
+
+    @model_validator(mode="after")
+    def _frozen_trunk_knows_something(self) -> "TrainConfig":
+        if self.freeze == "backbone" and self.weights is None:
+            raise UsageError('freeze="backbone" with random weights would learn from noise; give start weights')
+        return self

@@ -1,11 +1,13 @@
-"""Pictures in Pillow: any mode to upright RGB, and boxes with labels on top.
+"""Pictures in Pillow: any mode to upright RGB, boxes with labels on top, and sheets of several.
 
 Line width and letters scale with the picture; a class keeps its colour, and the letters on it are black or
 white, whichever can be read.
 """
 
 import colorsys
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -13,7 +15,38 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 _GOLDEN_RATIO = 0.618034
+_TEXT_SIZE = 14  # of titles and legends, which stand beside the picture
 Colour = tuple[int, int, int]
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+Edges = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Pen:
+    """How a box is outlined.
+
+    Attributes:
+        colour: of the line, and behind the caption.
+        dashed: whether the line has gaps.
+    """
+
+    colour: Colour
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box to draw.
+
+    Attributes:
+        box: xyxy in pixels of the picture.
+        pen: how it is outlined.
+        caption: text on it; an empty one is not drawn.
+    """
+
+    box: Edges
+    pen: Pen
+    caption: str = ""
 
 
 def colour_of(label: int) -> Colour:
@@ -55,23 +88,28 @@ def draw_boxes(
         labels: (n,) choose the colours.
         captions: n texts; an empty one is not drawn.
     """
+    rows = zip(boxes.tolist(), labels.tolist(), captions, strict=True)
+    return draw_marks(picture, [Mark(tuple(box), Pen(colour_of(label)), caption) for box, label, caption in rows])
+
+
+def draw_marks(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
+    """A copy of the picture, of any mode, as RGB with boxes and captions, the last on top."""
     copy = upright_rgb(picture)
     copy = copy.copy() if copy is picture else copy
     draw = ImageDraw.Draw(copy)
     short_side = min(copy.size)
     width = max(2, round(short_side / 250))
     font = _font(max(10, round(short_side / 36)))
-    for box, label, caption in zip(boxes.tolist(), labels.tolist(), captions, strict=True):
-        colour = colour_of(label)
-        draw.rectangle(box, outline=colour, width=width)
-        if caption:
-            _draw_caption(draw, caption, (box[0], box[1]), font, colour, copy.size)
+    for mark in marks:
+        _draw_outline(draw, mark.box, mark.pen, width)
+        if mark.caption:
+            _draw_caption(draw, mark.caption, mark.box[:2], font, mark.pen.colour, copy.size)
     return copy
 
 
 def contact_sheet(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Pictures of one size side by side, row by row."""
-    width, height = pictures[0].size
+    """Pictures side by side, row by row, each in the upper left of a black cell that is as large as the largest."""
+    width, height = (max(sides) for sides in zip(*(picture.size for picture in pictures), strict=True))
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (columns * width, rows * height))
     for number, picture in enumerate(pictures):
@@ -79,11 +117,56 @@ def contact_sheet(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
     return sheet
 
 
+def add_title(picture: Image.Image, title: str) -> Image.Image:
+    """The picture below a line of black text, in a white frame; text that is too long is cut off."""
+    framed = ImageOps.expand(picture, border=(2, 2 * _TEXT_SIZE, 2, 2), fill="white")
+    ImageDraw.Draw(framed).text((4, _TEXT_SIZE), title, font=_font(_TEXT_SIZE), fill="black", anchor="lm")
+    return framed
+
+
+def add_legend(picture: Image.Image, meanings: Mapping[str, Pen]) -> Image.Image:
+    """The picture below a line that says what the pens mean, widened with white where the line is longer."""
+    font, gap = _font(_TEXT_SIZE), 2 * _TEXT_SIZE
+    lengths = [math.ceil(font.getbbox(meaning)[2]) for meaning in meanings]
+    needed = gap // 2 + sum(2 * gap + length for length in lengths)
+    sheet = Image.new("RGB", (max(picture.width, needed), picture.height + 2 * gap), "white")
+    sheet.paste(picture, (0, 2 * gap))
+    draw = ImageDraw.Draw(sheet)
+    x, top = gap / 2, gap / 2
+    for (meaning, pen), length in zip(meanings.items(), lengths, strict=True):
+        _draw_outline(draw, (x, top, x + gap, top + gap), pen, 3)
+        draw.text((x + gap + 6, gap), meaning, font=font, fill="black", anchor="lm")
+        x += 2 * gap + length
+    return sheet
+
+
+def _draw_outline(draw: ImageDraw.ImageDraw, box: Edges, pen: Pen, width: int) -> None:
+    """The line lies inside the box, as Pillow's own does."""
+    if not pen.dashed:
+        draw.rectangle(box, outline=pen.colour, width=width)
+        return
+    x1, y1, x2, y2 = box
+    dash, inside = 4 * width, width - 1
+    for x, end in _dashes(x1, x2, dash):
+        draw.rectangle((x, y1, end, y1 + inside), fill=pen.colour)
+        draw.rectangle((x, y2 - inside, end, y2), fill=pen.colour)
+    for y, end in _dashes(y1, y2, dash):
+        draw.rectangle((x1, y, x1 + inside, end), fill=pen.colour)
+        draw.rectangle((x2 - inside, y, x2, end), fill=pen.colour)
+
+
+def _dashes(start: float, end: float, dash: int) -> list[tuple[float, float]]:
+    """Where the dashes of a side begin and end: gaps are about as long, and there is a dash at both ends."""
+    count = max(1, round((end - start) / dash / 2))
+    step = (end - start) / (2 * count + 1)
+    return [(start + 2 * number * step, start + (2 * number + 1) * step) for number in range(count + 1)]
+
+
 def _draw_caption(
     draw: ImageDraw.ImageDraw,
     caption: str,
     corner: tuple[float, float],
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+    font: Font,
     colour: Colour,
     size: tuple[int, int],
 ) -> None:
@@ -100,5 +183,5 @@ def _draw_caption(
 
 
 @lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+def _font(size: int) -> Font:
     return ImageFont.load_default(size)

@@ -98,12 +98,15 @@ class Losses:
         rpn_boxes: how far are the positive anchors' boxes off?
         classes: which class is in this region?
         boxes: how far are the positive regions' boxes off?
+        weights: what each of the four was divided by, the number of anchors or regions drawn: with these, the losses
+            of parts of a batch make the loss of the whole.
     """
 
     objectness: Float[Tensor, ""]
     rpn_boxes: Float[Tensor, ""]
     classes: Float[Tensor, ""]
     boxes: Float[Tensor, ""]
+    weights: Float[Tensor, "4"] = field(default_factory=lambda: torch.ones(4))
 
     @property
     def total(self) -> Float[Tensor, ""]:
@@ -111,7 +114,7 @@ class Losses:
         return self.objectness + self.rpn_boxes + self.classes + self.boxes
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        return ((f.name, getattr(self, f.name)) for f in fields(self))
+        return ((f.name, getattr(self, f.name)) for f in fields(self) if f.name != "weights")
 
     def as_floats(self) -> dict[str, float]:
         """Names and values, the total last, as plain numbers for logs."""

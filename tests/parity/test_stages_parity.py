@@ -151,12 +151,13 @@ def test_rpn_loss(with_objects: bool) -> None:
     ours = [logits.clone().requires_grad_(), deltas.clone().requires_grad_()]
     theirs = [logits.clone().requires_grad_(), deltas.clone().requires_grad_()]
     assigner = Assigner(0.7, 0.3, ALL, 0.5, best_for_each=True)
-    actual = RPNLoss(assigner)(*ours, anchors, targets)
+    *actual, drawn = RPNLoss(assigner)(*ours, anchors, targets)
 
     rpn = torchvision_rpn()
     per_image = [anchors] * len(targets)
     labels, matched = rpn.assign_targets_to_anchors(per_image, as_torchvision(targets))
     assert bool((torch.cat(labels) == 1).any()) == with_objects
+    assert drawn == int((torch.cat(labels) >= 0).sum())
     wanted = rpn.box_coder.encode(matched, per_image)
     expected = rpn.compute_loss(theirs[0].flatten()[:, None], theirs[1].reshape(-1, 4), labels, wanted)
     check_losses(actual, expected, ours, theirs)
@@ -208,7 +209,8 @@ def check_region_loss(assigner: Assigner, samples: list[Any], labels: list[Tenso
         torch.cat([sample.labels for sample in samples]),
         torch.cat([sample.target_boxes for sample in samples]),
     )
-    actual = RegionLoss(assigner, DELTA_WEIGHTS)(*ours, joined)
+    *actual, weight = RegionLoss(assigner, DELTA_WEIGHTS)(*ours, joined)
+    assert weight == count
     expected = fastrcnn_loss(*theirs, labels, list(wanted))
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other)

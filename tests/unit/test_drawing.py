@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fasterrcnn.drawing import colour_of, contact_sheet, draw_boxes, upright_rgb
+from fasterrcnn.drawing import (
+    Mark,
+    Pen,
+    add_legend,
+    add_title,
+    colour_of,
+    contact_sheet,
+    draw_boxes,
+    draw_marks,
+    upright_rgb,
+)
 
 SIZE = (120, 90)  # width, height
 
@@ -103,6 +113,78 @@ def test_contact_sheet__row_by_row():
     sheet = contact_sheet([Image.new("RGB", (4, 3), colour) for colour in colours], 2)
     assert sheet.size == (8, 6)
     assert [sheet.getpixel(at) for at in ((0, 0), (4, 0), (3, 5), (7, 5))] == [*colours, (0, 0, 0)]
+
+
+def test_contact_sheet__pictures_of_several_sizes():
+    sheet = contact_sheet([Image.new("RGB", size, (9, 9, 9)) for size in ((4, 1), (2, 3), (1, 1))], 2)
+    assert sheet.size == (8, 6)
+    filled = np.asarray(sheet).any(axis=2)
+    assert [extent(filled[:3, :4]), extent(filled[:3, 4:]), extent(filled[3:])] == [
+        (0, 0, 3, 0),
+        (0, 0, 1, 2),
+        (0, 0, 0, 0),
+    ]
+
+
+def outline(box, *, dashed: bool) -> np.ndarray:
+    marks = [Mark(box, Pen((0, 250, 0), dashed=dashed))]
+    return np.asarray(draw_marks(Image.new("RGB", SIZE), marks)).any(axis=2)
+
+
+@pytest.mark.parametrize(
+    "box", [(30.0, 20.0, 80.0, 60.0), (30.4, 20.6, 80.1, 59.7), (10.0, 10.0, 110.0, 13.0), (50.0, 50.0, 54.0, 54.0)]
+)
+def test_draw_marks__dashed_box_has_the_extent_of_a_solid_one(box):
+    solid, dashed = outline(box, dashed=False), outline(box, dashed=True)
+    assert extent(dashed) == extent(solid)
+    assert not (dashed & ~solid).any()
+
+
+def test_draw_marks__dashed_box_has_gaps_and_corners():
+    dashed = outline((30.0, 20.0, 80.0, 60.0), dashed=True)
+    for side in (dashed[20, 30:81], dashed[60, 30:81], dashed[20:61, 30], dashed[20:61, 80]):
+        assert side[0]
+        assert side[-1]
+        changes = np.flatnonzero(np.diff(side))
+        assert len(changes) >= 4
+        assert 3 <= np.diff(changes).min() <= np.diff(changes).max() <= 12
+
+
+def test_draw_marks__the_last_is_on_top():
+    marks = [Mark((30.0, 20.0, 80.0, 60.0), Pen(colour)) for colour in ((255, 0, 0), (0, 0, 255))]
+    assert draw_marks(Image.new("RGB", SIZE), marks).getpixel((30, 40)) == (0, 0, 255)
+
+
+def test_draw_marks__the_given_picture_stays():
+    picture = Image.new("RGB", SIZE)
+    draw_marks(picture, [Mark((30.0, 20.0, 80.0, 60.0), Pen((255, 0, 0)), "cat")])
+    assert not np.asarray(picture).any()
+
+
+@pytest.mark.parametrize("title", ["", "a.jpg", "a name that is much longer than the picture is wide.jpg", "日本.jpg"])
+def test_add_title__picture_stays_whole_below(title, photo):
+    picture = photo((40, 60))
+    titled = np.asarray(add_title(picture, title))
+    assert titled.shape[1] == 60 + 4
+    above, below = titled[:-42], titled[-42:]
+    assert (below[:40, 2:-2] == np.asarray(picture)).all()
+    assert (above < 128).any() == bool(title)
+    for edge in (titled[0], titled[-1], titled[:, 0], titled[:, -1]):
+        assert title.startswith("a name") or (edge == 255).all()
+
+
+@pytest.mark.parametrize("width", [10, 600])
+def test_add_legend__every_pen_and_the_whole_picture(width, photo):
+    picture = photo((40, width))
+    pens = {"found": Pen((0, 200, 0)), "missed": Pen((200, 200, 0), dashed=True)}
+    sheet = add_legend(picture, pens)
+    assert sheet.width >= width
+    assert sheet.crop((0, sheet.height - 40, width, sheet.height)) == picture
+    line = np.asarray(sheet)[:-40]
+    for pen in pens.values():
+        assert (line == pen.colour).all(axis=2).sum() > 50
+    right_end = np.asarray(add_legend(Image.new("RGB", (1, 1)), pens))[:-1, -1]
+    assert (right_end == 255).all()  # no letter is cut off
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I"])

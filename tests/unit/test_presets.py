@@ -142,11 +142,48 @@ def test_assemble__timm_trunk_without_neck(tiny_config, batch_of):
 
 @pytest.mark.parametrize(
     "values",
-    [{"epochs": 0}, {"augmentation": "wild"}, {"learning_rate": 0}, {"optimizer": "lion"}, {"colour": 1}, {"seed": -1}],
+    [
+        {"epochs": 0},
+        {"augmentation": "wild"},
+        {"learning_rate": 0},
+        {"optimizer": "lion"},
+        {"colour": 1},
+        {"seed": -1},
+        {"freeze": -1},
+        {"freeze": "trunk"},
+        {"ema": 1},
+        {"drops": (0.5, 1.5)},
+        {"reading": {"colour": 1}},
+        {"model": "resnet50-fpn"},
+    ],
 )
 def test_train_config__impossible_values(values):
     with pytest.raises(ValidationError):
-        TrainConfig(data="x", model="y", **values)
+        TrainConfig(**{"data": "x", "model": ModelConfig(preset="y"), **values})
+
+
+def test_train_config__possible_values():
+    made = TrainConfig(data="x", model=ModelConfig(preset="y"))
+    assert (made.optimizer, made.learning_rate, made.weight_decay) == ("adamw", 5e-4, 0.02)
+
+
+def test_train_config__rates_of_sgd():
+    model = ModelConfig(preset="y")
+    sgd = TrainConfig(data="x", model=model, optimizer="sgd")
+    assert (sgd.learning_rate, sgd.weight_decay) == (5e-3, 1e-4)
+    own = TrainConfig(data="x", model=model, optimizer="sgd", learning_rate=0.1)
+    assert (own.learning_rate, own.weight_decay) == (0.1, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"freeze": "backbone", "weights": None}, r'freeze="backbone" with random weights would learn from noise'),
+    ],
+)
+def test_train_config__frozen_parts_agree(values, message):
+    with pytest.raises(ValidationError, match=message):
+        TrainConfig(data="x", model=ModelConfig(preset="y"), **values)
 
 
 def test_region_config__impossible_values():

@@ -32,6 +32,15 @@ def test_losses__total_and_names():
     assert losses.as_floats() == expected
 
 
+def test_losses__weights_are_no_loss():
+    parts = [torch.tensor(value) for value in (1.0, 2.0, 4.0, 8.0)]
+    losses = Losses(*parts, weights=torch.tensor([5.0, 5.0, 7.0, 9.0]))
+    assert_close(losses.total, torch.tensor(15.0))
+    assert len(list(losses)) == 4
+    assert "weights" not in losses.as_floats()
+    assert_close(Losses(*parts).weights, torch.ones(4))
+
+
 def test_losses__floats_of_nan():
     losses = Losses(torch.tensor(math.nan), torch.zeros(()), torch.zeros(()), torch.zeros(()))
     assert math.isnan(losses.as_floats()["total"])

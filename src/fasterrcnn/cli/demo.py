@@ -59,7 +59,7 @@ def demo(
         say=say,
     )
     say(f"3. measuring on the {_TEST} held-out scenes")
-    detector = load(run.last)
+    detector = load(run.best)
     report = evaluate(detector, folder / "scenes", split="test")
     say(str(report))
     _draw_held_out(detector, folder)
@@ -69,7 +69,7 @@ def demo(
         return
     print(f"4. drew what it sees in {_PICTURES} of them: {folder / 'pictures'}, side by side in overview.jpg")
     print(f"AP50 {report.ap50:.3f} after {seconds / 60:.1f} minutes. Try it on a picture of your own:")
-    print(f"  fasterrcnn predict {run.last} PICTURE.jpg -o seen")
+    print(f"  fasterrcnn predict {run.best} PICTURE.jpg -o seen")
     print("or train on your own boxes (COCO, Pascal VOC, YOLO or CSV):")
     print("  fasterrcnn train DATA --model efficientnet-lite0-fpn --output runs/mine")
 

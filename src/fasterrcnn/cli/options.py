@@ -1,9 +1,11 @@
 """Types of options that several commands share."""
 
+import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -57,6 +59,18 @@ class Reading:
         Literal["xyxy", "xywh", "cxcywh"], Parameter(help="What the four numbers of a table's boxes are.")
     ] = "xyxy"
 
+    def to_dict(self) -> dict[str, Any]:
+        """As `fasterrcnn.config.ReadingConfig` has it."""
+        columns = None if self.columns is None else dict(pair.split("=", 1) for pair in self.columns)
+        images = None if self.images is None else str(self.images)
+        return {
+            "format": self.format,
+            "images": images,
+            "classes": self.class_names,
+            "columns": columns,
+            "box_format": self.box_format,
+        }
+
     def read(self, data: Path) -> "AnnotatedData":
         """The data set, with its problems as findings.
 
@@ -68,15 +82,12 @@ class Reading:
         for pair in self.columns or ():
             if "=" not in pair:
                 raise UsageError(f"--columns {pair}: give meaning=name, for example image=photo")
-        columns = None if self.columns is None else dict(pair.split("=", 1) for pair in self.columns)
-        return read_data(
-            data,
-            format=self.format,
-            images=self.images,
-            classes=self.class_names,
-            columns=columns,
-            box_format=self.box_format,
-        )
+        return read_data(data, **self.to_dict())
+
+
+def plain_numbers(row: Mapping[str, float]) -> dict[str, float | None]:
+    """Numbers for JSON, which has no word for those that are not finite."""
+    return {name: value if math.isfinite(value) else None for name, value in row.items()}
 
 
 def on_terminal() -> bool:

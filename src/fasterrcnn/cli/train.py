@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import DataSource, Device, Json, OnBadBox, Reading, on_terminal
+from fasterrcnn.cli.options import Device, Json, OnBadBox, Reading, on_terminal, plain_numbers
 
 
 @Parameter(name="*")
@@ -18,8 +18,11 @@ class Settings:
     weights: Annotated[
         str | None, Parameter(help='Start: "imagenet", "coco", a checkpoint file, or "none" for random.')
     ] = None
+    recipe: Annotated[
+        Literal["quick", "standard", "best"] | None, Parameter(help="How much time there is: minutes, more, most.")
+    ] = None
     epochs: Annotated[int | None, Parameter(help="Passes over the training pictures.")] = None
-    batch_size: Annotated[int | None, Parameter(help="Pictures per step.")] = None
+    batch_size: Annotated[int | None, Parameter(help="Pictures per step and process.")] = None
     optimizer: Annotated[Literal["adamw", "sgd"] | None, Parameter(help="Optimiser.")] = None
     learning_rate: Annotated[float | None, Parameter(help="Highest learning rate.")] = None
     short_side: Annotated[int | None, Parameter(help="Pixels of the network input's short side.")] = None
@@ -30,27 +33,53 @@ class Settings:
         str | None,
         Parameter(help='"auto" fits them to the objects, "preset" keeps the model\'s, or a YAML file has them.'),
     ] = None
-    on_bad_box: OnBadBox = "error"
+    freeze: Annotated[str | None, Parameter(help='Parts of the trunk that do not learn: a number, or "backbone".')] = (
+        None
+    )
+    unfreeze_at: Annotated[int | None, Parameter(help="Epoch from which everything learns.")] = None
+    class_balance: Annotated[
+        Literal["none", "repeat", "weights", "focal"] | None, Parameter(help="What to do for rare classes.")
+    ] = None
+    patience: Annotated[int | None, Parameter(help="Epochs without a better AP before the run ends.")] = None
+    on_bad_box: OnBadBox | None = None
     workers: Annotated[int | None, Parameter(help="Processes that load pictures.")] = None
     split: Annotated[str | None, Parameter(help='Training split; default is "train".')] = None
     val_split: Annotated[str | None, Parameter(help='Validation split; default is "val".')] = None
+    precision: Annotated[Literal["float32", "bf16", "fp16"] | None, Parameter(help="Numbers of the network.")] = None
+    devices: Annotated[int | None, Parameter(help="Processes that train together on this machine.")] = None
+    logger: Annotated[str | None, Parameter(help='"tensorboard", "none", or any logger of Lightning.')] = None
+    deterministic: Annotated[bool | None, Parameter(help="Equal bits from equal runs, on a GPU too.", negative="")] = (
+        None
+    )
     seed: Annotated[int | None, Parameter(help="Of everything random.")] = None
     device: Device = None
 
     def given(self) -> dict[str, Any]:
         """The settings that were said, as `fit` takes them."""
         said = {name: value for name, value in asdict(self).items() if value is not None}
+        if said.get("freeze", "").isdigit():
+            said["freeze"] = int(said["freeze"])
         return {**said, "weights": None} if said.get("weights") == "none" else said
 
 
 def train(
-    data: DataSource,
+    data: Annotated[
+        Path | None, Parameter(help="Folder or file in COCO, Pascal VOC, YOLO or CSV layout (not for --resume).")
+    ] = None,
     /,
     *,
-    model: Annotated[str, Parameter(help="Preset, for example efficientnet-lite0-fpn or resnet50-fpn.")],
+    model: Annotated[
+        str | None, Parameter(help="Preset, for example efficientnet-lite0-fpn; default is resnet50-fpn.")
+    ] = None,
     output: Annotated[
         Path | None,
         Parameter(name=["--output", "-o"], help="New folder for the run; default is below runs/."),
+    ] = None,
+    resume: Annotated[Path | None, Parameter(help="Folder of a run to go on with.")] = None,
+    config: Annotated[Path | None, Parameter(help="YAML file of settings, like the config.yaml of a run.")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        Parameter(name="--set", help="Any setting: epochs=3 model.regions.box_loss=giou ...", negative=""),
     ] = None,
     settings: Settings = Settings(),
     reading: Reading = Reading(),
@@ -58,22 +87,42 @@ def train(
 ) -> None:
     """Fine-tune a detector on annotated pictures.
 
-    Writes last.safetensors, config.yaml, data.txt and metrics.csv into the run's folder. Options that are left out have
-    the values of the recipe; the run's config.yaml shows them all.
+    The run's folder gets best.safetensors, last.safetensors and a README.md that says what else is in it. Options that
+    are left out have the values of the recipe; the run's config.yaml shows them all. With --json, one line an epoch.
     """
-    annotated = reading.read(data)  # before torch is imported: mistakes in the data are told at once
+    annotated = None if data is None else reading.read(data)  # before torch is imported: mistakes are told at once
+    from fasterrcnn.training.engine import speaks
     from fasterrcnn.training.fit import fit
 
+    given = settings.given()
+    if reading != Reading():
+        given["reading"] = reading.to_dict()
     run = fit(
         annotated,
         model=model,
         output=output,
+        resume=resume,
+        config=config,
+        assignments=assignments or (),
         progress=on_terminal() and not as_json,
-        say=None if as_json else print,
-        **settings.given(),
+        say=None if as_json else lambda line: print(line, flush=True),
+        on_epoch=_print_epoch if as_json else None,
+        **given,
     )
+    if not speaks():
+        return
     if as_json:
-        print(json.dumps({"run": str(run.path), "last": str(run.last), "metrics": run.metrics}))
+        end = {
+            "run": str(run.path),
+            "best": str(run.best),
+            "last": str(run.last),
+            "metrics": plain_numbers(run.metrics),
+        }
+        print(json.dumps({"event": "end", **end}))
     else:
-        print(f"wrote {run.last}")
-        print(f"next: fasterrcnn predict {run.last} PICTURE.jpg -o seen")
+        print(f"wrote {run.best}")
+        print(f"next: fasterrcnn predict {run.best} PICTURE.jpg -o seen")
+
+
+def _print_epoch(row: dict[str, float]) -> None:
+    print(json.dumps({"event": "epoch", **plain_numbers(row)}), flush=True)

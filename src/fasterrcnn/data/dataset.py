@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from random import Random
 
 import torch
@@ -14,7 +15,7 @@ from fasterrcnn.data import transforms
 from fasterrcnn.data.pixels import read_image, read_reduced_image
 from fasterrcnn.data.records import Record
 from fasterrcnn.data.transforms import Scene
-from fasterrcnn.errors import ImageError
+from fasterrcnn.errors import DataError, ImageError
 from fasterrcnn.ops import image
 from fasterrcnn.structures import ImageBatch, Target
 
@@ -73,11 +74,23 @@ class DetectionDataset(Dataset[Example]):
         asked = ~view.difficult
         return view.pixels, Target(view.boxes[asked], view.labels[asked], view.boxes[view.difficult])
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
-        """Examples of different sizes as one padded batch, with sides that are multiples of `BUCKET`."""
-        divisor = math.lcm(self.config.size_divisor, BUCKET)
-        batch = image.make_batch([pixels for pixels, _ in examples], fill=self.config.mean, size_divisor=divisor)
+    def collate(self, examples: Sequence[Example], padded_hw: tuple[int, int] | None = None) -> Batch:
+        """Examples of different sizes as one padded batch.
+
+        Args:
+            examples: pictures and targets.
+            padded_hw: least size of the batch; without it, the sides are multiples of `BUCKET`.
+        """
+        pixels = [pixels for pixels, _ in examples]
+        divisor = math.lcm(self.config.size_divisor, 1 if padded_hw else BUCKET)
+        batch = image.make_batch(pixels, fill=self.config.mean, size_divisor=divisor, padded_hw=padded_hw)
         return batch, [target for _, target in examples]
+
+    def padded_hw(self, index: int, divisor: int = BUCKET) -> tuple[int, int]:
+        """Size of a batch of this picture alone: multiples of the divisor and of the input's own."""
+        height, width = self._canvas_hw(self.records[index])
+        divisor = math.lcm(self.config.size_divisor, divisor)
+        return image.pad_to(height, divisor), image.pad_to(width, divisor)
 
     def _canvas_hw(self, record: Record) -> tuple[int, int]:
         return image.resized_hw(record.size_hw, self.config.short_side, self.config.long_side)
@@ -94,6 +107,33 @@ class DetectionDataset(Dataset[Example]):
         return transforms.make_scene(pixels, xyxy, torch.from_numpy(record.labels), torch.from_numpy(record.difficult))
 
 
+@dataclass(frozen=True)
+class BatchPlan:
+    """Which pictures make a batch.
+
+    Attributes:
+        indices: of the examples.
+        epoch: chooses the view of each picture.
+        padded_hw: least size of the batch, in pixels of the network input.
+        counts: whether the batch is to be learnt from; a process without pictures of its own takes part all the same.
+    """
+
+    indices: tuple[int, ...]
+    epoch: int = 0
+    padded_hw: tuple[int, int] | None = None
+    counts: bool = True
+
+
+class _Batches(Dataset[Batch]):
+    """Plans in, batches out; a data set in torch's sense, so that other processes can read it."""
+
+    def __init__(self, examples: DetectionDataset) -> None:
+        self.examples = examples
+
+    def __getitem__(self, plan: BatchPlan) -> Batch:
+        return self.examples.collate([self.examples[index, plan.epoch] for index in plan.indices], plan.padded_hw)
+
+
 class BatchLoader:
     """Batches of a data set, read by this process or by others, which live as long as the loader.
 
@@ -106,23 +146,24 @@ class BatchLoader:
 
     def __init__(self, examples: DetectionDataset, workers: int = 0) -> None:
         self.examples = examples
-        self._plan: list[list[tuple[int, int]]] = []
-        self._loader = DataLoader(
-            examples,
-            batch_sampler=self._plan,
-            collate_fn=examples.collate,
+        self._plans: list[BatchPlan] = []
+        self._loader: DataLoader[Batch] = DataLoader(
+            _Batches(examples),
+            batch_size=None,
+            sampler=self._plans,
             num_workers=workers,
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # without one of its own, it would draw from the caller's
         )
 
-    def load(self, batches: Sequence[Sequence[int]], epoch: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, given as indices of examples.
+    def load(self, plans: Sequence[BatchPlan]) -> Iterator[Batch]:
+        """The planned batches, in order.
 
         Raises:
             ImageError: a picture cannot be decoded; the message names it.
+            DataError: a reading process died.
         """
-        self._plan[:] = [[(index, epoch) for index in batch] for batch in batches]
+        self._plans[:] = plans
         coming = iter(self._loader)
         while True:
             threads = torch.get_num_threads()
@@ -133,6 +174,11 @@ class BatchLoader:
             except ImageError as error:
                 advice = 'on_bad_box="drop" leaves such pictures out; "fasterrcnn data check" finds all of them'
                 raise ImageError(f"{_last_line(error)}; {advice}") from None
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                reason = str(error).splitlines()[0].rstrip(". ")
+                raise DataError(f"a process that reads pictures died ({reason}); try fewer workers") from None
             finally:
                 torch.set_num_threads(threads)
             if batch is None:

@@ -51,11 +51,18 @@ def draw_views(
     for index in sorted(Random(seed).sample(range(len(records)), min(count, len(records)))):
         examples += [plain[index], *(varied[index, epoch] for epoch in range(1, _EPOCHS + 1))]
     batch, targets = plain.collate(examples)
-    views = [_draw(pixels, target, data.classes) for pixels, target in zip(batch.pixels, targets, strict=True)]
+    views = [draw_target(pixels, target, data.classes) for pixels, target in zip(batch.pixels, targets, strict=True)]
     return contact_sheet([ImageOps.expand(view, border=2, fill="white") for view in views], columns=1 + _EPOCHS)
 
 
-def _draw(pixels: Float[Tensor, "3 h w"], target: Target, classes: Sequence[str]) -> Image.Image:
+def draw_target(pixels: Float[Tensor, "3 h w"], target: Target, classes: Sequence[str]) -> Image.Image:
+    """A picture of the network's input with its objects; ignored regions are captioned "difficult".
+
+    Args:
+        pixels: RGB, 0..1, not normalised.
+        target: in the frame of the pixels.
+        classes: names; label i means ``classes[i]``.
+    """
     picture = Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
     # Difficult objects have lost their class on the way: a colour of their own stands for them.
     labels = torch.cat([target.labels, target.labels.new_full((len(target.ignored),), len(classes))])

@@ -21,6 +21,8 @@ from fasterrcnn.model.targets import RegionSample, check_targets, sample_regions
 from fasterrcnn.ops.image import pad_to
 from fasterrcnn.structures import ImageBatch, Losses, Proposals, RawDetections, Target
 
+Features = Sequence[Float[Tensor, "b _ _ _"]]
+
 
 class FasterRCNN(nn.Module):
     """Faster R-CNN (Ren et al. 2015) of built parts.
@@ -81,7 +83,9 @@ class FasterRCNN(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
-    def forward(self, batch: ImageBatch, postprocess: PostProcess | None = None) -> list[RawDetections]:
+    def forward(
+        self, batch: ImageBatch, postprocess: PostProcess | None = None, *, features: Features | None = None
+    ) -> list[RawDetections]:
         """Detections of each image, in the frame of the network input.
 
         Images of different padded sizes pass the network in separate groups: padding beyond an image's own
@@ -90,21 +94,35 @@ class FasterRCNN(nn.Module):
         Args:
             batch: images.
             postprocess: rules for this call instead of the model's own.
+            features: feature maps of this very batch, where they are known; it is then taken as one group.
         """
         rules = postprocess or self.postprocess
+        if features is not None:
+            return self._detect(batch, features, rules)
         found: dict[int, RawDetections] = {}
         for padded_hw, members in self._groups(batch).items():
             pixels = batch.pixels[members, :, : padded_hw[0], : padded_hw[1]]
             group = ImageBatch(pixels, [batch.sizes_hw[i] for i in members])
-            found.update(zip(members, self._detect(group, rules), strict=True))
+            found.update(zip(members, self._detect(group, self.features(group.pixels), rules), strict=True))
         return [found[i] for i in range(len(batch))]
 
     def losses(
-        self, batch: ImageBatch, targets: Sequence[Target], *, generator: torch.Generator | None = None
+        self,
+        batch: ImageBatch,
+        targets: Sequence[Target],
+        *,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        features: Features | None = None,
     ) -> Losses:
         """The four losses of a batch against its targets.
 
-        The batch passes the network as one padded tensor. Anchors and regions are drawn with ``generator``.
+        The batch passes the network as one padded tensor.
+
+        Args:
+            batch: images.
+            targets: what is true of them.
+            generator: draws anchors and regions; one for each image makes its draws independent of its batch mates.
+            features: feature maps of this very batch, where they are known.
 
         Raises:
             ValueError: a target has a label outside 0..K-1 or a box without area; the message names it.
@@ -112,41 +130,50 @@ class FasterRCNN(nn.Module):
         if len(targets) != len(batch):
             raise ValueError(f"{len(batch)} images but {len(targets)} targets")
         check_targets(targets, self.classes)
-        features = self.features(batch.pixels)
+        generators: Sequence[torch.Generator | None]
+        if generator is None or isinstance(generator, torch.Generator):
+            generators = [generator] * len(targets)
+        else:
+            generators = generator
+        if features is None:
+            features = self.features(batch.pixels)
         logits, deltas = self.rpn(features)
         anchors = self._anchors(features, batch.padded_hw)
-        objectness_loss, rpn_box_loss = self.rpn_loss(
-            torch.cat(logits, dim=1), torch.cat(deltas, dim=1), torch.cat(anchors), targets, generator
+        objectness_loss, rpn_box_loss, drawn = self.rpn_loss(
+            torch.cat(logits, dim=1), torch.cat(deltas, dim=1), torch.cat(anchors), targets, generators
         )
         proposals = self.training_proposals(logits, deltas, anchors, batch.sizes_hw)
         samples = [
-            sample_regions(found, target, self.region_loss.assigner, len(self.classes), generator)
-            for found, target in zip(proposals, targets, strict=True)
+            sample_regions(found, target, self.region_loss.assigner, len(self.classes), draws)
+            for found, target, draws in zip(proposals, targets, generators, strict=True)
         ]
         class_logits, box_deltas = self.classify(features, [sample.boxes for sample in samples])
-        class_loss, box_loss = self.region_loss(class_logits, box_deltas, _joined(samples))
-        return Losses(objectness_loss, rpn_box_loss, class_loss, box_loss)
+        class_loss, box_loss, class_weight = self.region_loss(class_logits, box_deltas, _joined(samples))
+        weights = torch.tensor([drawn, drawn, class_weight, len(class_logits)], device=class_loss.device)
+        return Losses(objectness_loss, rpn_box_loss, class_loss, box_loss, weights)
 
     def features(self, pixels: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Feature maps of RGB in 0..1, finest first."""
-        normalised = (pixels - self.mean) / self.std
-        maps: list[Tensor] = self.backbone(normalised.contiguous(memory_format=torch.channels_last))
+        maps: list[Tensor] = self.backbone(self.normalise(pixels))
         return maps
 
-    def propose(self, features: Sequence[Float[Tensor, "b _ _ _"]], batch: ImageBatch) -> list[Proposals]:
+    def normalise(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """What the backbone takes, from RGB in 0..1."""
+        return ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def propose(self, features: Features, batch: ImageBatch) -> list[Proposals]:
         """The first stage: proposals of each image."""
         logits, deltas = self.rpn(features)
         return self.proposals(logits, deltas, self._anchors(features, batch.padded_hw), batch.sizes_hw)
 
     def classify(
-        self, features: Sequence[Float[Tensor, "b _ _ _"]], regions: Sequence[Float[Tensor, "_ 4"]]
+        self, features: Features, regions: Sequence[Float[Tensor, "_ 4"]]
     ) -> tuple[Float[Tensor, "r k_and_background"], Float[Tensor, "r k 4"]]:
         """The second stage: class logits and box deltas of the regions of all images, one after the other."""
         logits, deltas = self.box_head(self.roi_pooling(features, as_rois(regions)))
         return logits, deltas
 
-    def _detect(self, batch: ImageBatch, rules: PostProcess) -> list[RawDetections]:
-        features = self.features(batch.pixels)
+    def _detect(self, batch: ImageBatch, features: Features, rules: PostProcess) -> list[RawDetections]:
         regions = [found.boxes for found in self.propose(features, batch)]
         logits, deltas = self.classify(features, regions)
         counts = [len(boxes) for boxes in regions]
@@ -154,7 +181,7 @@ class FasterRCNN(nn.Module):
         per_image = zip(torch.split(logits, counts), torch.split(deltas, counts), regions, batch.sizes_hw, strict=True)
         return [rules(*image, weights) for image in per_image]
 
-    def _anchors(self, features: Sequence[Tensor], padded_hw: tuple[int, int]) -> list[Tensor]:
+    def _anchors(self, features: Features, padded_hw: tuple[int, int]) -> list[Tensor]:
         map_sizes = [(level.shape[-2], level.shape[-1]) for level in features]
         return self.anchors(map_sizes, padded_hw, features[0].device)
 

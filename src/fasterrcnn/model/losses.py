@@ -34,11 +34,15 @@ class RPNLoss:
         deltas: Float[Tensor, "b a 4"],
         anchors: Float[Tensor, "a 4"],
         targets: Sequence[Target],
-        generator: torch.Generator | None = None,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Objectness loss, box loss; both are means over all drawn anchors of the batch."""
+        generators: Sequence[torch.Generator | None] | None = None,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], int]:
+        """Objectness loss, box loss, number of drawn anchors; both losses are means over these.
+
+        The anchors of each image are drawn with its own generator.
+        """
         drawn_logits, drawn_truth, positive_deltas, wanted_deltas = [], [], [], []
-        for image_logits, image_deltas, target in zip(logits, deltas, targets, strict=True):
+        generators = generators or [None] * len(targets)
+        for image_logits, image_deltas, target, generator in zip(logits, deltas, targets, generators, strict=True):
             matched = self.assigner.assign(anchors, target)
             chosen = self.assigner.sample(matched, generator)
             positive = chosen[matched[chosen] >= 0]
@@ -48,7 +52,7 @@ class RPNLoss:
             wanted_deltas.append(boxes.encode(target.boxes[matched[positive]], anchors[positive]))
         truth = torch.cat(drawn_truth)
         box_loss = losses.smooth_l1(torch.cat(positive_deltas), torch.cat(wanted_deltas), beta=self.beta)
-        return losses.objectness(torch.cat(drawn_logits), truth), box_loss / max(1, len(truth))
+        return losses.objectness(torch.cat(drawn_logits), truth), box_loss / max(1, len(truth)), len(truth)
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,15 @@ class RegionLoss:
         logits: Float[Tensor, "r k_and_background"],
         deltas: Float[Tensor, "r k 4"],
         sample: RegionSample,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Class loss, box loss; both are means over all drawn regions, positive or not."""
-        weights = None
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], float]:
+        """Class loss, box loss, and what the class loss is divided by: the drawn regions, or their class weights.
+
+        Both losses are means over all drawn regions, positive or not.
+        """
+        weights, total_weight = None, float(len(sample.labels))
         if self.class_weights is not None:
             weights = torch.tensor(self.class_weights, device=logits.device)
+            total_weight = float(weights[sample.labels].sum())
         class_loss = losses.classification(
             logits,
             sample.labels,
@@ -93,7 +101,7 @@ class RegionLoss:
         positive = (sample.labels < deltas.shape[1]).nonzero()[:, 0]
         own_deltas = deltas[positive, sample.labels[positive]]
         box_loss = self._boxes(own_deltas, sample.boxes[positive], sample.target_boxes[positive])
-        return class_loss, box_loss / max(1, len(sample.labels))
+        return class_loss, box_loss / max(1, len(sample.labels)), total_weight
 
     def _boxes(self, deltas: Tensor, regions: Tensor, target_boxes: Tensor) -> Tensor:
         if self.box_loss == "giou":

@@ -34,17 +34,25 @@ def to_input(
     return resized[0]
 
 
-def make_batch(images: Sequence[Float[Tensor, "3 _ _"]], *, fill: Sequence[float], size_divisor: int) -> ImageBatch:
+def make_batch(
+    images: Sequence[Float[Tensor, "3 _ _"]],
+    *,
+    fill: Sequence[float],
+    size_divisor: int,
+    padded_hw: tuple[int, int] | None = None,
+) -> ImageBatch:
     """Stack images of different sizes, padded at the bottom and right to a common multiple of the divisor.
 
     Args:
         images: RGB in 0..1.
         fill: the mean pixel, so that normalising turns the padding into zeros.
         size_divisor: the padded height and width are multiples of it.
+        padded_hw: least padded height and width, where others share the batch.
     """
     sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-    height = pad_to(max(h for h, _ in sizes), size_divisor)
-    width = pad_to(max(w for _, w in sizes), size_divisor)
+    shared_hw = padded_hw or (1, 1)
+    height = pad_to(max(shared_hw[0], *(h for h, _ in sizes)), size_divisor)
+    width = pad_to(max(shared_hw[1], *(w for _, w in sizes)), size_divisor)
     pixels = images[0].new_tensor(fill).view(1, 3, 1, 1).expand(len(images), 3, height, width)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     for canvas, image, (h, w) in zip(pixels, images, sizes, strict=True):

@@ -1,28 +1,37 @@
 """`fit`: from a folder of annotated pictures to a checkpoint."""
 
-import csv
+import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as ProgressBar
+from pytorch_lightning.callbacks import EarlyStopping
 
-from fasterrcnn import build, presets
+from fasterrcnn import build
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.data.dataset import DetectionDataset
 from fasterrcnn.data.folders import check_output, make_folder
 from fasterrcnn.data.formats import Source
 from fasterrcnn.data.records import AnnotatedData
+from fasterrcnn.errors import UsageError
 from fasterrcnn.inference.detector import choose_device
-from fasterrcnn.training import prepare
-from fasterrcnn.training.loop import EpochResult, Progress, train
-from fasterrcnn.weights import native
+from fasterrcnn.model.faster_rcnn import FasterRCNN
+from fasterrcnn.training import engine, folder, prepare, settings, state
+from fasterrcnn.training.average import WeightAverage
+from fasterrcnn.training.batches import Process, TrainingBatches, ValidationBatches
+from fasterrcnn.training.folder import Setup
+from fasterrcnn.training.keep import BEST, LAST, KeepState, KeepWeights, Stopped
+from fasterrcnn.training.module import TrainingModule
+from fasterrcnn.training.record import EpochRecord, Row
+from fasterrcnn.training.report import Report
+from fasterrcnn.training.validation import Validation
+
+_FOLDER = "FASTERRCNN_RUN"
+"""Environment variable by which processes that this one starts learn the folder of the run."""
 
 
 @dataclass(frozen=True)
@@ -30,78 +39,199 @@ class Run:
     """A finished training run.
 
     Attributes:
-        path: its folder, with config.yaml, data.txt (what was mended or left out), metrics.csv and last.safetensors.
-        metrics: of the last epoch: losses by name, validation losses with "val_" before the name.
+        path: its folder; README.md in it says what all the files are.
+        metrics: of the best epoch (the last, without validation): losses by name, validation losses with "val_" before
+            the name, and "ap", "ap50", "ap75".
     """
 
     path: Path
     metrics: dict[str, float]
 
     @property
+    def best(self) -> Path:
+        """The checkpoint of the epoch with the highest AP; of the last, without validation."""
+        return self.path / BEST
+
+    @property
     def last(self) -> Path:
         """The checkpoint of the last epoch."""
-        return self.path / "last.safetensors"
+        return self.path / LAST
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """Who is told what, while a run goes on.
+
+    Attributes:
+        tell: takes lines of text.
+        on_epoch: takes the row of each epoch.
+        bar: show a moving line on the terminal.
+    """
+
+    tell: prepare.Say
+    on_epoch: Callable[[Row], None]
+    bar: bool
 
 
 def fit(
-    data: Source,
+    data: Source | None = None,
     *,
-    model: str | ModelConfig = "resnet50-fpn",
+    model: str | ModelConfig | Mapping[str, Any] | None = None,
     output: str | Path | None = None,
+    resume: str | Path | None = None,
+    config: str | Path | None = None,
+    assignments: Sequence[str] = (),
     progress: bool = False,
     say: prepare.Say | None = None,
+    on_epoch: Callable[[Row], None] | None = None,
     **options: Any,
 ) -> Run:
     """Fine-tune a detector on annotated pictures.
 
     Args:
         data: a folder or file in COCO, Pascal VOC, YOLO or CSV layout, a list of dicts, or what `read_data` gave.
-        model: name of a preset, or a configuration (its classes are replaced by the data's).
+        model: name of a preset (default "resnet50-fpn"), or a configuration; its classes are replaced by the data's.
         output: folder of the run, which must not exist or be empty; default is ``runs/<data>-<model>``, numbered.
-        progress: show a bar on the terminal.
+        resume: folder of a run to go on with, exactly where its newest state is; all else is as it was then.
+        config: YAML file with fields of `fasterrcnn.config.TrainConfig`; arguments go before it.
+        assignments: "a.b=value" for any field, before all else: "model.regions.box_loss=giou".
+        progress: show a moving line on the terminal.
         say: called with each line worth telling, for example `print`.
-        **options: fields of `fasterrcnn.config.TrainConfig`: epochs, batch_size, augmentation, weights...
+        on_epoch: called with the numbers of each epoch.
+        **options: fields of `fasterrcnn.config.TrainConfig`: recipe, epochs, batch_size, augmentation, weights...
 
     Raises:
         UsageError: an option is of no use; the message says which.
         DataError: the data set cannot be read, or has errors that `on_bad_box` does not allow; the message lists them.
         WeightsError: the start weights are not there or do not fit.
-        TrainingError: a loss is not finite. The checkpoint of the last whole epoch stays.
+        TrainingError: a loss is not finite. The checkpoints and states that were written stay.
+        KeyboardInterrupt: Ctrl-C; the state was saved, and `resume` goes on from it. (SystemExit for SIGTERM.)
     """
-    tell = say or (lambda line: None)
-    preset = presets.get(model) if isinstance(model, str) else model
-    config = prepare.train_config(data=_name_of(data), model=preset.preset, **options)
-    opened = prepare.open_data(data, config, tell)
-    annotated = opened.data
-    records, val_records = prepare.choose_records(annotated, config)
-    if "val" in annotated.splits and not val_records:
-        tell("note: no validation, for the split 'val' has pictures that are learnt from, or none")
-    model_config = prepare.start_config(preset, annotated, config)
-    model_config = prepare.with_anchors(model_config, records, config, tell)
-    examples = DetectionDataset(records, model_config.input, augmentation=config.augmentation, seed=config.seed)
-    val_examples = DetectionDataset(val_records, model_config.input) if val_records else None
-    wanted = None if output is None else Path(output)
-    check_output(wanted)
-    with torch.random.fork_rng():  # fresh layers are random: the seed decides, and the caller's generator is kept
-        torch.manual_seed(config.seed)
-        network = build.build_model(model_config, weights=config.weights)
-    if config.weights is not None:
-        network.backbone.freeze(config.freeze_stages)
-    device = choose_device(config.device)
-    network.to(device)
-    run = make_folder(wanted, re.sub(r"[^\w.-]+", "-", f"{annotated.root.resolve().name}-{config.model}"))
-    settings = {"train": config.model_dump(mode="json"), "model": model_config.model_dump(mode="json")}
-    (run / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    (run / "data.txt").write_text("\n".join([annotated.summary(), *opened.changes, ""]), encoding="utf-8")
-    metrics: dict[str, float] = {}
-    with _progress_bar(progress) as on_step:
-        for result in train(network, examples, val_examples, config, device, on_step):
-            metrics = _metrics(result)
-            _append(run / "metrics.csv", metrics)
-            notes = {"data": annotated.root.name, "epoch": result.epoch, "start": config.weights}
-            native.save(run / "last.safetensors", network, model_config, notes)
-            tell(_line(result, config.epochs))
-    return Run(run, metrics)
+    given = {**options, **({} if model is None else {"model": model})}
+    told = Listeners(say or _silence, on_epoch or _silence, progress)
+    if resume is not None:
+        if given or assignments or config is not None or output is not None:
+            raise UsageError("resume goes on with the settings of the run; leave all others out, or start a new run")
+        return _resume(data, Path(resume), told)
+    said: dict[str, Any] = {**(settings.read(Path(config)) if config is not None else {}), **given}
+    if data is not None:
+        said["data"] = _name_of(data)
+    if "data" not in said:
+        raise UsageError("data: name a folder or a file with annotated pictures")
+    chosen = settings.resolve({"model": "resnet50-fpn", **said}, assignments)
+    process = engine.this_process(chosen)
+    told = told if process.rank == 0 else Listeners(_silence, _silence, False)
+    run = _wanted_folder(output, process)
+    setup = prepare.prepare(data if data is not None else chosen.data, chosen, told.tell)
+    if process.rank == 0:
+        check_output(run)
+    network = _start(setup)
+    device = choose_device(chosen.device)
+    engine.check(chosen, device)
+    if process.rank == 0:
+        run = make_folder(run, re.sub(r"[^\w.-]+", "-", f"{setup.data.root.resolve().name}-{chosen.model.preset}"))
+        folder.begin(run, setup)
+    assert run is not None
+    return _train(run, setup, network, device, process, told, None)
+
+
+def _resume(data: Source | None, run: Path, told: Listeners) -> Run:
+    """Go on with a run."""
+    chosen = settings.resolve(settings.read(run / settings.FILE))
+    process = engine.this_process(chosen)
+    told = told if process.rank == 0 else Listeners(_silence, _silence, False)
+    finished = folder.result_of(run)
+    if finished is not None and (run / BEST).is_file() and (run / LAST).is_file():
+        told.tell(f"{run} is finished; there is nothing to go on with")
+        return Run(run, finished)
+    setup = prepare.reopen(data if data is not None else chosen.data, chosen, told.tell)
+    if process.rank == 0:
+        folder.check_same_data(run, setup)
+    newest = state.newest(run, told.tell)
+    told.tell(f"going on from {newest}" if newest else "no state to go on from; the run begins anew")
+    network = _start(setup) if newest is None else build.assemble(chosen.model)
+    return _train(run, setup, network, choose_device(chosen.device), process, told, newest)
+
+
+def _start(setup: Setup) -> FasterRCNN:
+    """The network before its first step: fresh layers are random, the seed decides, the caller's generator is kept."""
+    with torch.random.fork_rng():
+        torch.manual_seed(setup.config.seed)
+        return build.build_model(setup.config.model, weights=setup.config.weights)
+
+
+def _train(
+    run: Path,
+    setup: Setup,
+    network: FasterRCNN,
+    device: torch.device,
+    process: Process,
+    told: Listeners,
+    newest: Path | None,
+) -> Run:
+    """Run the epochs that are left."""
+    config = setup.config
+    workers = config.workers if config.workers is not None else default_workers(device)
+    batches = TrainingBatches(setup.examples, config, process, workers)
+    validation, val_batches = None, None
+    if setup.val_records:
+        val_examples = DetectionDataset(setup.val_records, config.model.input)
+        validation = Validation(setup.data, val_examples, process)
+        val_batches = ValidationBatches(val_examples, config.batch_size, process, workers)
+    steps = -(-len(batches) // config.accumulate) * config.epochs
+    module = TrainingModule(network, config, setup.records, steps, validation).train()
+    report = Report(
+        told.tell, epochs=config.epochs, pictures=len(setup.records), val_pictures=len(setup.val_records), bar=told.bar
+    )
+    average = WeightAverage(config.ema)
+
+    def close_epoch(row: Row) -> None:
+        report.epoch(row)
+        told.on_epoch(row)
+
+    record = EpochRecord(run, close_epoch)
+    notes = {"data": setup.data.root.name, "start": config.weights}
+    callbacks = [average, record, KeepWeights(run, config.model, average, record, notes), report]
+    if config.patience is not None:
+        # Not at the end of an epoch, where it would come after the state was kept.
+        callbacks.append(EarlyStopping("ap", patience=config.patience, mode="max", check_on_train_epoch_end=False))
+    callbacks.append(KeepState(run, config.checkpoint_minutes))
+    os.environ[_FOLDER] = str(run)
+    try:
+        with engine.quiet(), torch.random.fork_rng():
+            logger = engine.make_logger(config.logger, run, told.tell) if process.rank == 0 else False
+            trainer = engine.make_trainer(config, device, process, run, callbacks, logger)
+            trainer.fit(module, batches, val_batches, ckpt_path=newest)
+    except Stopped as stopped:
+        told.tell(f"stopped; go on with: fasterrcnn train --resume {run}")
+        if stopped.signal == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise SystemExit(128 + stopped.signal) from None
+    finally:
+        os.environ.pop(_FOLDER, None)
+    if process.rank > 0:
+        return Run(run, dict(record.best or record.rows[-1]))
+    result = folder.finish(run, setup, record.rows, network)
+    state.remove_all(run)
+    return Run(run, result)
+
+
+def default_workers(device: torch.device) -> int:
+    """Processes that load pictures: none where they would take the cores from the network."""
+    return 0 if device.type == "cpu" else 4
+
+
+def _wanted_folder(output: str | Path | None, process: Process) -> Path | None:
+    """The folder that was asked for; None where a free one is to be found.
+
+    Raises:
+        UsageError: several processes were started from outside, and could not agree.
+    """
+    if _FOLDER in os.environ and process.rank > 0:
+        return Path(os.environ[_FOLDER])
+    if output is None and process.world > 1 and process.rank > 0:
+        raise UsageError("several processes need one folder: name it with output (--output)")
+    return None if output is None else Path(output)
 
 
 def _name_of(data: Source) -> str:
@@ -110,43 +240,5 @@ def _name_of(data: Source) -> str:
     return str(data.root) if isinstance(data, AnnotatedData) else f"list of {len(data)} pictures"
 
 
-@contextmanager
-def _progress_bar(show: bool) -> Iterator[Callable[[Progress], None]]:
-    """Gives the callback that moves the bar; without a bar it does nothing."""
-    if not show:
-        yield lambda now: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with ProgressBar(*columns) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def on_step(now: Progress) -> None:
-            losses = " ".join(f"{name} {value:.3f}" for name, value in now.losses.items())
-            bar.update(task, description=f"epoch {now.epoch} {losses}", completed=now.step, total=now.steps)
-
-        yield on_step
-
-
-def _metrics(result: EpochResult) -> dict[str, float]:
-    row: dict[str, float] = {
-        "epoch": float(result.epoch),
-        "learning_rate": result.learning_rate,
-        "seconds": result.seconds,
-    }
-    row |= result.losses
-    row |= {f"val_{name}": value for name, value in result.val_losses.items()}
-    return row
-
-
-def _append(file: Path, row: dict[str, float]) -> None:
-    is_new = not file.exists()
-    with file.open("a", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, row)
-        if is_new:
-            writer.writeheader()
-        writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
-
-
-def _line(result: EpochResult, epochs: int) -> str:
-    validation = f", validation {result.val_losses['total']:.3f}" if result.val_losses else ""
-    return f"epoch {result.epoch}/{epochs}: loss {result.losses['total']:.3f}{validation}, {result.seconds:.0f} s"
+def _silence(_: object) -> None:
+    """Tells nobody."""

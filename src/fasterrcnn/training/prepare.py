@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+import numpy as np
 
 from fasterrcnn import build
 from fasterrcnn.config import ModelConfig, TrainConfig
@@ -13,6 +13,7 @@ from fasterrcnn.data.doctor import Repaired, admit
 from fasterrcnn.data.formats import Source, read_data
 from fasterrcnn.data.records import AnnotatedData, Record
 from fasterrcnn.errors import UsageError
+from fasterrcnn.training.folder import Setup
 from fasterrcnn.weights import pretrained
 
 Say = Callable[[str], None]
@@ -20,19 +21,43 @@ Say = Callable[[str], None]
 _LINES = 20  # told about the data; the run's folder has all
 
 
-def train_config(**values: Any) -> TrainConfig:
-    """The settings of a run.
+def prepare(source: Source, config: TrainConfig, tell: Say) -> Setup:
+    """Decide all that can be decided before the first step.
 
     Raises:
-        UsageError: a value is of no use, or there is no such setting; the message lists those that exist.
+        UsageError: the settings do not suit the data; the message says which.
+        DataError: the data set cannot be read, or has errors that the configuration does not allow.
+        WeightsError: the start weights are not there.
     """
-    try:
-        return TrainConfig(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        known = f"; there are {', '.join(TrainConfig.model_fields)}" if first["type"] == "extra_forbidden" else ""
-        raise UsageError(f"{name}: {first['msg']} (given: {first['input']!r}){known}") from None
+    opened = open_data(source, config, tell)
+    records, val_records = choose_records(opened.data, config)
+    if "val" in opened.data.splits and not val_records:
+        tell("note: no validation, for the split 'val' has pictures that are learnt from, or none")
+    if config.patience is not None and not val_records:
+        raise UsageError("patience waits for a better AP, which needs a validation split (--val-split)")
+    model = with_anchors(start_config(opened.data, config), records, config, tell)
+    model = with_class_balance(model, records, config)
+    tell(_plan(config, model, records))
+    return Setup(config.model_copy(update={"model": model}), opened.data, opened.changes, records, val_records)
+
+
+def reopen(source: Source, config: TrainConfig, tell: Say) -> Setup:
+    """As `prepare` for a run whose settings are decided already."""
+    opened = open_data(source, config, tell)
+    return Setup(config, opened.data, opened.changes, *choose_records(opened.data, config))
+
+
+def _plan(config: TrainConfig, model: ModelConfig, records: Sequence[Record]) -> str:
+    """One line: what the recipe came to."""
+    frozen = "the trunk" if config.freeze == "backbone" else f"{config.freeze} parts of the trunk"
+    parts = [
+        f"{config.epochs} epochs of {len(records)} pictures, short side {model.input.short_side}",
+        f"augmentation {config.augmentation}",
+        f"{config.optimizer} at {config.learning_rate:g}",
+        f"averaged weights ({config.ema:g})" if config.ema else "no averaged weights",
+        f"{frozen} frozen" if config.weights is not None and config.freeze else "nothing frozen",
+    ]
+    return f"recipe {config.recipe}: {', '.join(parts)}"
 
 
 def open_data(source: Source, config: TrainConfig, tell: Say) -> Repaired:
@@ -41,7 +66,7 @@ def open_data(source: Source, config: TrainConfig, tell: Say) -> Repaired:
     Raises:
         DataError: it cannot be read, or has errors that the configuration does not allow.
     """
-    data = read_data(source)
+    data = source if isinstance(source, AnnotatedData) else read_data(source, **config.reading.model_dump())
     tell(data.summary())
     repaired = admit(data, config.on_bad_box)
     for line in repaired.changes[:_LINES]:
@@ -72,13 +97,13 @@ def choose_records(data: AnnotatedData, config: TrainConfig) -> tuple[list[Recor
     return records, [] if seen else val_records
 
 
-def start_config(preset: ModelConfig, data: AnnotatedData, config: TrainConfig) -> ModelConfig:
-    """The preset for the classes of the data, with the run's input size and the norms that suit the start weights.
+def start_config(data: AnnotatedData, config: TrainConfig) -> ModelConfig:
+    """The run's model for the classes of the data, with the run's input size and the norms that suit the start weights.
 
     Random networks need norms that learn, and those of a small batch say little about a single picture: group norm
     (Wu and He 2018), but for timm's networks, which keep their batch norms.
     """
-    model = _with_input_size(preset, config).with_classes(data.classes, data.category_ids)
+    model = _with_input_size(config.model, config).with_classes(data.classes, data.category_ids)
     if config.weights is not None:
         return pretrained.numerics_of(model, config.weights)
     norm = "batch" if model.backbone.trunk.startswith("timm:") else "group"
@@ -105,6 +130,23 @@ def with_anchors(model: ModelConfig, records: Sequence[Record], config: TrainCon
     )
     tell(fit.line())
     return model.model_copy(update={"anchors": fit.anchors})
+
+
+def with_class_balance(model: ModelConfig, records: Sequence[Record], config: TrainConfig) -> ModelConfig:
+    """The model with the class loss that the run asks for.
+
+    Class weights are the inverse root of how often a class occurs, their mean over the objects 1; background has 1.
+    """
+    changes: dict[str, Any] = {}
+    if config.class_balance == "focal" and not model.regions.focal_gamma:
+        changes["focal_gamma"] = 2.0
+    if config.class_balance == "weights" and model.regions.class_weights is None:
+        labels = np.concatenate([record.labels[~record.difficult] for record in records])
+        counts = np.bincount(labels, minlength=len(model.classes))
+        inverse = 1 / np.sqrt(counts.clip(min=1))
+        weights = inverse / (inverse * counts).sum() * counts.sum()
+        changes["class_weights"] = (*(round(float(weight), 4) for weight in weights), 1.0)
+    return model.model_copy(update={"regions": model.regions.model_copy(update=changes)})
 
 
 def _with_input_size(preset: ModelConfig, config: TrainConfig) -> ModelConfig:

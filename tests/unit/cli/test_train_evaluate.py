@@ -7,7 +7,7 @@ import yaml
 from fasterrcnn.data.samples import CLASSES
 from fasterrcnn.inference.detector import load
 
-TINY = ["--model", "timm:test_efficientnet", "--weights", "none", "--short-side", "64"]
+TINY = ["--model", "timm:test_efficientnet", "--weights", "none", "--short-side", "64", "--logger", "none"]
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +23,15 @@ def trained(scenes, tmp_path_factory):
 
 
 def test_train__files_of_a_run(trained, scenes):
-    assert sorted(p.name for p in trained.iterdir()) == ["config.yaml", "data.txt", "last.safetensors", "metrics.csv"]
+    names = {path.name for path in trained.iterdir()}
+    assert {"README.md", "best.safetensors", "config.yaml", "data.txt", "last.safetensors", "metrics.csv"} <= names
     assert (trained / "data.txt").read_text().startswith("Pascal VOC, 6 images")
     detector = load(trained / "last.safetensors")
     assert set(detector.classes) <= set(CLASSES)
     assert detector.config.input.short_side == 64
     settings = yaml.safe_load((trained / "config.yaml").read_text())
-    assert settings["train"]["epochs"] == 1
-    assert settings["train"]["weights"] is None
+    assert settings["epochs"] == 1
+    assert settings["weights"] is None
     assert settings["model"]["classes"] == list(detector.classes)
     with (trained / "metrics.csv").open() as file:
         (row,) = csv.DictReader(file)
@@ -45,13 +46,15 @@ def test_train__says_what_it_does(run, scenes, tmp_path):
     assert (outcome.code, outcome.err) == (0, "")
     assert lines[0].startswith("Pascal VOC, 6 images")
     assert [line.split(":")[0] for line in lines if line.startswith("epoch")] == ["epoch 1/2", "epoch 2/2"]
-    assert lines[-2] == f"wrote {tmp_path / 'new' / 'last.safetensors'}"
+    assert lines[-2] == f"wrote {tmp_path / 'new' / 'best.safetensors'}"
     assert lines[-1].startswith("next: fasterrcnn predict")
 
 
 def test_train__json_and_numbered_folders(run, scenes, tmp_path):
     arguments = ("train", scenes, *TINY, "--epochs", "1", "--json")
-    folders = [json.loads(run(*arguments).out)["run"] for _ in range(2)]
+    outputs = [[json.loads(line) for line in run(*arguments).out.splitlines()] for _ in range(2)]
+    assert [line["event"] for line in outputs[0]] == ["epoch", "end"]
+    folders = [lines[-1]["run"] for lines in outputs]
     name = f"{scenes.name}-timm-test_efficientnet"
     assert folders == [f"runs/{name}-1", f"runs/{name}-2"]
     assert (tmp_path / "here" / folders[1] / "last.safetensors").is_file()

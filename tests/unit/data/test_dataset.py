@@ -7,7 +7,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from fasterrcnn.config import InputConfig
-from fasterrcnn.data.dataset import BUCKET, BatchLoader, DetectionDataset
+from fasterrcnn.data.dataset import BUCKET, BatchLoader, BatchPlan, DetectionDataset
 from fasterrcnn.data.pixels import from_pil, read_image, read_reduced_image
 from fasterrcnn.data.records import Record
 from fasterrcnn.data.transforms import RECIPES
@@ -30,6 +30,10 @@ def records(tmp_path, photo):
         difficult = np.array([False, number == 2], np.bool_)[: len(boxes)]
         made.append(Record(path, number + 1, size_hw, boxes, np.array(labels, np.int64), difficult))
     return made
+
+
+def plans_of(*batches, epoch=1) -> list[BatchPlan]:
+    return [BatchPlan(tuple(batch), epoch) for batch in batches]
 
 
 def same(first, second) -> bool:
@@ -111,7 +115,7 @@ def test_dataset__index_alone_is_the_first_epoch(records):
 def test_dataset__callers_generators_are_left_alone(records, augmentation):
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
-    list(BatchLoader(DetectionDataset(records, INPUT, augmentation=augmentation)).load([[0, 1], [2]]))
+    list(BatchLoader(DetectionDataset(records, INPUT, augmentation=augmentation)).load(plans_of([0, 1], [2])))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -162,7 +166,6 @@ def test_read_reduced_image__damaged(tmp_path):
         read_reduced_image(path, (10, 10))
 
 
-# Not strict: which two of the pictures the checker compares is drawn at random.
 def test_collate__pads_with_the_mean_pixel(records):
     examples = DetectionDataset(records, INPUT)
     batch, targets = examples.collate([examples[0], examples[2]])
@@ -180,6 +183,26 @@ def test_collate__buckets_fit_every_divisor(records):
     assert batch.padded_hw == (192, 192)  # the smallest common multiple of 48 and 64
 
 
+def test_collate__least_size_where_others_share_the_batch(records):
+    examples = DetectionDataset(records, INPUT)
+    batch, _ = examples.collate([examples[0]], (64, 128))
+    assert batch.padded_hw == (64, 128)
+    assert batch.sizes_hw == [(40, 60)]
+    assert_close(batch.pixels[0, :, :40, :60], examples[0][0])
+    assert_close(batch.pixels[0, :, :, 60:], torch.tensor(INPUT.mean).view(3, 1, 1).expand(3, 64, 68))
+    small, _ = examples.collate([examples[2]], (32, 32))
+    assert small.padded_hw == (64, 32)  # 60 x 15 pixels; no bucket is asked for
+
+
+def test_padded_hw__size_of_a_picture_alone(records):
+    examples = DetectionDataset(records, INPUT)
+    assert [examples.padded_hw(index) for index in range(3)] == [(64, 64)] * 3
+    assert [examples.padded_hw(index, 1) for index in range(3)] == [(64, 64), (64, 64), (64, 32)]
+    assert [examples.padded_hw(index, 48) for index in range(3)] == [(96, 96)] * 3
+    for index in range(3):
+        assert examples.collate([examples[index]])[0].padded_hw == examples.padded_hw(index)
+
+
 @pytest.fixture
 def many(records):
     """Twelve records of the three pictures, with ids of their own."""
@@ -188,8 +211,8 @@ def many(records):
 
 def read_epochs(examples, workers) -> list:
     loader = BatchLoader(examples, workers)
-    plans = {1: [[0, 1, 2], [3, 4], [5]], 2: [[5, 0], [11]], 4: [[7]], 5: []}
-    return [batch for epoch, plan in plans.items() for batch in loader.load(plan, epoch)]
+    epochs = {1: [[0, 1, 2], [3, 4], [5]], 2: [[5, 0], [11]], 4: [[7]], 5: []}
+    return [batch for epoch, batches in epochs.items() for batch in loader.load(plans_of(*batches, epoch=epoch))]
 
 
 @pytest.mark.parametrize("antialias", [True, False])
@@ -217,8 +240,15 @@ def test_batch_loader__epochs_reach_processes_that_live_on(many):
     examples = DetectionDataset(many, INPUT, augmentation="default")
     loader = BatchLoader(examples, 2)
     for epoch in (1, 2, 7):
-        ((batch, _),) = loader.load([[0]], epoch)
+        ((batch, _),) = loader.load(plans_of([0], epoch=epoch))
         assert torch.equal(batch.pixels[0, :, :40, :60], examples[0, epoch][0])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batch_loader__planned_size(records, workers):
+    plans = [BatchPlan((0,), 1, (128, 64)), BatchPlan((1, 2), 1, (32, 32)), BatchPlan((0,), 1)]
+    batches = BatchLoader(DetectionDataset(records, INPUT), workers).load(plans)
+    assert [batch.padded_hw for batch, _ in batches] == [(128, 64), (64, 64), (64, 64)]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -228,7 +258,7 @@ def test_batch_loader__picture_that_cannot_be_decoded(records, workers):
     with pytest.raises(
         ImageError, match=r"^\S+1\.png: damaged picture \([^\n]+\); on_bad_box=[^\n]+ finds all of them$"
     ):
-        list(loader.load([[0], [1], [2]]))
+        list(loader.load(plans_of([0], [1], [2])))
 
 
 def test_batch_loader__data_set_can_be_sent_to_new_processes(records):

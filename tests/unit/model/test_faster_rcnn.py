@@ -8,7 +8,7 @@ from fasterrcnn import presets
 from fasterrcnn.build import assemble
 from fasterrcnn.model.postprocess import PostProcess
 from fasterrcnn.ops.image import make_batch
-from fasterrcnn.structures import Target, no_boxes
+from fasterrcnn.structures import ImageBatch, Target, no_boxes
 
 CLASSES = ("cat", "dog", "owl")
 SIZES = [(64, 64), (50, 90), (96, 40), (60, 50)]  # the first and the last are padded to one size
@@ -123,6 +123,58 @@ def test_losses__seed_decides(tiny_model, batch_of):
 
     assert losses(1) == losses(1)
     assert len({losses(seed)["total"] for seed in range(4)}) > 1
+
+
+def part_of(batch, targets, members) -> tuple[ImageBatch, list[Target]]:
+    """Some images of a batch, padded as all of it is."""
+    part = ImageBatch(batch.pixels[members], [batch.sizes_hw[index] for index in members])
+    return part, [targets[index] for index in members]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("class_weights", [None, (1.0, 5.0, 2.0, 0.5)])
+@pytest.mark.parametrize("parts", [([0, 1, 2, 3],), ([0, 1], [2, 3]), ([3], [1], [0, 2])])
+def test_losses__parts_make_the_whole(tiny_config, lively, batch_of, parts, class_weights):
+    """With a generator for each image and the weights of the parts, it does not matter who shares the batch."""
+    regions = tiny_config.regions.model_copy(update={"class_weights": class_weights})
+    model, batch = lively(tiny_config.model_copy(update={"regions": regions})), batch_of(*SIZES)
+
+    def losses(members):
+        part, targets = part_of(batch, TARGETS, members)
+        generators = [torch.Generator().manual_seed(index) for index in members]
+        found = model.losses(part, targets, generator=generators)
+        return torch.stack([value for _, value in found]), found.weights
+
+    whole, weight = losses([0, 1, 2, 3])
+    sums = [losses(members) for members in parts]
+    assert_close(sum(weights for _, weights in sums), weight)
+    assert_close(sum(four * weights for four, weights in sums), whole * weight, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_losses__what_they_are_divided_by(tiny_model, batch_of):
+    found = tiny_model.losses(batch_of(*SIZES[:2]), TARGETS[:2], generator=seeded())
+    assert found.weights.tolist() == [64, 64, 32, 32]  # 32 anchors and 16 regions of each image
+
+
+@torch.no_grad()
+def test_losses__known_features_give_the_same(tiny_model, batch_of):
+    batch = batch_of(*SIZES)
+    features = tiny_model.features(batch.pixels)
+    own = tiny_model.losses(batch, TARGETS, generator=seeded())
+    assert tiny_model.losses(batch, TARGETS, generator=seeded(), features=features).as_floats() == own.as_floats()
+    with pytest.raises(ValueError, match="zip"):
+        tiny_model.losses(batch, TARGETS, generator=[seeded()], features=features)
+
+
+@torch.no_grad()
+def test_forward__known_features_give_the_same(tiny_model, batch_of):
+    batch = batch_of((64, 64), (60, 50))  # of one padded size
+    for ours, expected in zip(
+        tiny_model(batch, features=tiny_model.features(batch.pixels)), tiny_model(batch), strict=True
+    ):
+        assert torch.equal(ours.boxes, expected.boxes)
+        assert torch.equal(ours.scores, expected.scores)
 
 
 def test_losses__touch_no_global_random_state(tiny_model, batch_of):

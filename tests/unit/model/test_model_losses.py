@@ -20,34 +20,54 @@ def test_rpn_loss__by_hand():
     deltas = torch.zeros(1, 2, 4)
     deltas[0, 0] = torch.tensor([1.0, 0.0, 3.0, 0.0])  # 1/2 and 3 - 1/2; the target is 0
     deltas[0, 1] = 100.0  # a negative's box does not matter
-    objectness, boxes = RPN(torch.tensor([[0.0, math.log(3)]]), deltas, ANCHORS, [OBJECT])
+    objectness, boxes, drawn = RPN(torch.tensor([[0.0, math.log(3)]]), deltas, ANCHORS, [OBJECT])
     assert_close(objectness, torch.tensor((math.log(2) + math.log(4)) / 2))
     assert_close(boxes, torch.tensor(3.0 / 2))
+    assert drawn == 2
 
 
 def test_rpn_loss__mean_over_all_drawn_anchors_of_the_batch():
     logits = torch.zeros(2, 2)
     deltas = torch.ones(2, 2, 4)
-    objectness, boxes = RPN(logits, deltas, ANCHORS, [OBJECT, EMPTY])
+    objectness, boxes, drawn = RPN(logits, deltas, ANCHORS, [OBJECT, EMPTY])
     assert_close(objectness, torch.tensor(math.log(2)))
     assert_close(boxes, torch.tensor(4 * 0.5 / 4))
+    assert drawn == 4
 
 
 def test_rpn_loss__without_objects_there_is_a_gradient():
     logits = torch.zeros(1, 2, requires_grad=True)
     deltas = torch.zeros(1, 2, 4, requires_grad=True)
-    objectness, boxes = RPN(logits, deltas, ANCHORS, [EMPTY])
+    objectness, boxes, drawn = RPN(logits, deltas, ANCHORS, [EMPTY])
     (objectness + boxes).backward()
     assert_close(boxes, torch.tensor(0.0))
     assert_close(logits.grad, torch.full((1, 2), 0.25))
     assert_close(deltas.grad, torch.zeros(1, 2, 4))
+    assert drawn == 2
 
 
 def test_rpn_loss__everything_ignored():
     crowd = Target(no_boxes(), torch.zeros(0, dtype=torch.int64), torch.tensor([[0.0, 0.0, 100.0, 100.0]]))
-    objectness, boxes = RPN(torch.ones(1, 2), torch.ones(1, 2, 4), ANCHORS, [crowd])
+    objectness, boxes, drawn = RPN(torch.ones(1, 2), torch.ones(1, 2, 4), ANCHORS, [crowd])
     assert_close(objectness, torch.tensor(0.0))
     assert_close(boxes, torch.tensor(0.0))
+    assert drawn == 0
+
+
+def test_rpn_loss__every_image_has_its_own_draws():
+    """One of two anchors is drawn of each image; its logit tells which."""
+    loss = RPNLoss(Assigner(0.7, 0.3, 1, 0.5, best_for_each=True))
+    logits, nothing = torch.tensor([[0.0, 9.0]]), torch.zeros(1, 2, 4)
+
+    def drawn(*seeds):
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        several = logits.expand(len(seeds), 2), nothing.expand(len(seeds), 2, 4)
+        return loss(*several, ANCHORS, [EMPTY] * len(seeds), generators)[0]
+
+    alone = {seed: drawn(seed) for seed in range(8)}
+    assert len({float(value) for value in alone.values()}) == 2
+    for first in range(7):
+        assert_close(drawn(first, first + 1), (alone[first] + alone[first + 1]) / 2)
 
 
 def two_regions() -> RegionSample:
@@ -65,10 +85,11 @@ def deltas_of_class_1(dx: float) -> torch.Tensor:
 
 def test_region_loss__by_hand():
     loss = RegionLoss(REGIONS, beta=1.0)
-    classes, boxes = loss(torch.zeros(2, 3), deltas_of_class_1(10.0), two_regions())
+    classes, boxes, weight = loss(torch.zeros(2, 3), deltas_of_class_1(10.0), two_regions())
     assert_close(classes, torch.tensor(math.log(3)))
+    assert weight == 2
     assert_close(boxes, torch.tensor(0.0))  # the weight of dx is 10
-    _, boxes = loss(torch.zeros(2, 3), deltas_of_class_1(7.0), two_regions())
+    _, boxes, _ = loss(torch.zeros(2, 3), deltas_of_class_1(7.0), two_regions())
     assert_close(boxes, torch.tensor((3 - 0.5) / 2))
 
 
@@ -78,19 +99,21 @@ def test_region_loss__by_hand():
 )
 def test_region_loss__kinds_of_box_loss(kind, dx, expected):
     # giou: the decoded box beside its object has GIoU 0, the one half a width off has 1/3.
-    _, boxes = RegionLoss(REGIONS, box_loss=kind)(torch.zeros(2, 3), deltas_of_class_1(dx), two_regions())
+    _, boxes, _ = RegionLoss(REGIONS, box_loss=kind)(torch.zeros(2, 3), deltas_of_class_1(dx), two_regions())
     assert_close(boxes, torch.tensor(expected))
 
 
 def test_region_loss__class_options_arrive():
     logits = torch.tensor([[1.0, 0.0, -1.0], [0.0, 2.0, 0.5]])
     loss = RegionLoss(REGIONS, class_weights=(1.0, 5.0, 0.5), label_smoothing=0.1)
-    classes, _ = loss(logits, torch.zeros(2, 2, 4), two_regions())
+    classes, _, weight = loss(logits, torch.zeros(2, 2, 4), two_regions())
     weights = torch.tensor([1.0, 5.0, 0.5])
     assert_close(classes, F.cross_entropy(logits, torch.tensor([1, 2]), weight=weights, label_smoothing=0.1))
+    assert weight == 5.5
     p = logits.softmax(1)[[0, 1], [1, 2]]
-    classes, _ = RegionLoss(REGIONS, focal_gamma=2.0)(logits, torch.zeros(2, 2, 4), two_regions())
+    classes, _, weight = RegionLoss(REGIONS, focal_gamma=2.0)(logits, torch.zeros(2, 2, 4), two_regions())
     assert_close(classes, (-((1 - p) ** 2) * p.log()).mean())
+    assert weight == 2
 
 
 @pytest.mark.parametrize("kind", ["smooth_l1", "l1", "giou"])
@@ -98,6 +121,7 @@ def test_region_loss__no_regions(kind):
     nothing = RegionSample(no_boxes(), torch.zeros(0, dtype=torch.int64), no_boxes())
     logits = torch.zeros(0, 3, requires_grad=True)
     deltas = torch.zeros(0, 2, 4, requires_grad=True)
-    classes, boxes = RegionLoss(REGIONS, box_loss=kind)(logits, deltas, nothing)
+    classes, boxes, weight = RegionLoss(REGIONS, box_loss=kind)(logits, deltas, nothing)
     assert_close(classes + boxes, torch.tensor(0.0))
+    assert weight == 0
     (classes + boxes).backward()

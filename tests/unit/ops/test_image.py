@@ -81,6 +81,19 @@ def test_make_batch__one_picture_that_needs_no_padding():
     assert batch.pixels.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize(
+    ("least_hw", "expected"), [((8, 12), (8, 12)), ((16, 4), (16, 12)), ((1, 1), (8, 12)), ((9, 13), (12, 16))]
+)
+def test_make_batch__least_size_where_others_share_the_batch(least_hw, expected):
+    fill = (0.1, 0.2, 0.3)
+    batch = make_batch([torch.zeros(3, 5, 9)], fill=fill, size_divisor=4, padded_hw=least_hw)
+    assert batch.padded_hw == expected
+    assert batch.sizes_hw == [(5, 9)]
+    wanted = torch.tensor(fill).view(1, 3, 1, 1).repeat(1, 1, *expected)
+    wanted[0, :, :5, :9] = 0
+    assert_close(batch.pixels, wanted, check_stride=False)
+
+
 def test_make_batch__copies_its_images():
     picture = torch.ones(3, 4, 4)
     batch = make_batch([picture], fill=(0.0, 0.0, 0.0), size_divisor=4)

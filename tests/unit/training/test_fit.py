@@ -1,21 +1,22 @@
-import copy
 import csv
+import errno
+import math
+import os
 
+import numpy as np
 import pytest
 import torch
 
-from fasterrcnn.config import TrainConfig
-from fasterrcnn.data.dataset import BatchLoader, DetectionDataset
 from fasterrcnn.data.formats import read_data
+from fasterrcnn.data.records import AnnotatedData
 from fasterrcnn.data.samples import write_scenes
 from fasterrcnn.errors import DataError, TrainingError, UsageError, WeightsError
 from fasterrcnn.inference.detector import load
+from fasterrcnn.inference.evaluate import evaluate
 from fasterrcnn.training.fit import fit
-from fasterrcnn.training.loop import train, validate
 from fasterrcnn.weights import native
 
-TINY = {"model": "timm:test_efficientnet", "weights": None, "short_side": 64}
-CPU = torch.device("cpu")
+TINY = {"model": "timm:test_efficientnet", "weights": None, "short_side": 64, "logger": "none"}
 
 
 @pytest.fixture(scope="module")
@@ -23,24 +24,6 @@ def scenes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenes")
     write_scenes(folder, train=3, val=1, test=1, seed=0, size_hw=(96, 96))
     return folder
-
-
-@pytest.fixture
-def learner(scenes, tiny_config, lively):
-    """Copies of one small network, and what it learns from."""
-    data = read_data(scenes)
-    config = tiny_config.model_copy(update={"classes": data.classes})
-    model = lively(config)
-    return lambda: (copy.deepcopy(model), DetectionDataset(data.split("train"), config.input, augmentation="light"))
-
-
-def settings(**changes) -> TrainConfig:
-    return TrainConfig(**{"data": "x", "model": "y", "weights": None, "batch_size": 2, "epochs": 1, **changes})
-
-
-def epochs(learner, config, on_step=lambda progress: None, val=False):
-    model, examples = learner()
-    return model, list(train(model, examples, examples if val else None, config, CPU, on_step))
 
 
 def test_fit__run_and_metrics(scenes, tmp_path):
@@ -51,11 +34,13 @@ def test_fit__run_and_metrics(scenes, tmp_path):
     with (run.path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
-    assert float(rows[-1]["val_total"]) == pytest.approx(run.metrics["val_total"], rel=1e-4)
+    best = max(rows, key=lambda row: float(row["ap"]))
+    assert float(best["val_total"]) == pytest.approx(run.metrics["val_total"], rel=1e-4)
     parts = ("objectness", "rpn_boxes", "classes", "boxes")
     assert run.metrics["total"] == pytest.approx(sum(run.metrics[part] for part in parts))
     notes = native.load(run.last)[2]
-    assert notes == {"data": scenes.name, "epoch": 2, "start": None}
+    assert notes.keys() == {"data", "epoch", "start", "ap", "ap50"}
+    assert (notes["data"], notes["epoch"], notes["start"]) == (scenes.name, 2, None)
     assert load(run.last).config.input.long_side == 107  # 800 / 480 of the short side
     assert said[0].startswith("Pascal VOC, 5 images")
 
@@ -87,7 +72,12 @@ def test_fit__loss_that_is_not_finite(scenes, tmp_path):
     ("options", "kind", "message"),
     [
         ({"epochs": 0}, UsageError, r"epochs: Input should be greater than 0 \(given: 0\)"),
-        ({"colour": "red"}, UsageError, r"colour: Extra inputs .*; there are data, model, weights"),
+        ({"colour": "red"}, UsageError, "there is no setting 'colour': there are data, model, "),
+        ({"epoch": 3}, UsageError, "there is no setting 'epoch': did you mean 'epochs'"),
+        ({"logger": "tensorbord"}, UsageError, "no logger is called 'tensorbord'; there are none, comet, csv"),
+        ({"precision": "fp16", "device": "cpu"}, UsageError, 'precision "fp16" needs a GPU'),
+        ({"freeze": "backbone"}, UsageError, "random weights would learn from noise"),
+        ({"resume": "x"}, UsageError, "resume goes on with the settings of the run"),
         ({"augmentation": "wild"}, UsageError, "augmentation: Input should be 'none', 'light', 'default' or 'strong'"),
         ({"optimizer": "lion"}, UsageError, "optimizer: Input should be 'adamw' or 'sgd'"),
         ({"split": "tarin"}, UsageError, "no split 'tarin'; there are: train, val, test"),
@@ -115,55 +105,118 @@ def test_fit__nothing_to_learn_from(tmp_path, photo):
         fit(tmp_path / "set", output=tmp_path / "run", **TINY)
 
 
-def test_train__is_deterministic(learner):
-    first, results = epochs(learner, settings(epochs=2))
-    second, again = epochs(learner, settings(epochs=2))
-    assert [r.losses for r in results] == [r.losses for r in again]
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
-    _, other = epochs(learner, settings(epochs=2, seed=1))
-    assert [r.losses for r in results] != [r.losses for r in other]
+def test_fit__validation_changes_nothing(scenes, tmp_path):
+    measured = fit(scenes, output=tmp_path / "a", epochs=2, **TINY)
+    data = read_data(scenes)
+    only = AnnotatedData(data.root, data.format, data.classes, {"train": data.split("train")})
+    plain = fit(only, output=tmp_path / "b", epochs=2, **TINY)
+    ours, theirs = (native.load(run.last)[0] for run in (measured, plain))
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert "val_total" in measured.metrics
+    assert "val_total" not in plain.metrics
+    assert native.load(plain.best)[2]["epoch"] == 2  # without validation, the last epoch is the best there is
 
 
-def test_train__steps_and_rates(learner):
-    seen = []
-    _, results = epochs(learner, settings(epochs=3, learning_rate=0.001, warmup_steps=0), seen.append)
-    assert [(p.epoch, p.step, p.steps) for p in seen] == [
-        (1, 1, 6),
-        (1, 2, 6),
-        (2, 3, 6),
-        (2, 4, 6),
-        (3, 5, 6),
-        (3, 6, 6),
-    ]
-    assert results[-1].learning_rate == pytest.approx(0.001 * 0.01)
-    assert [r.epoch for r in results] == [1, 2, 3]
+def test_fit__loss_falls(scenes, tmp_path):
+    rows = []
+    data = read_data(scenes)
+    many = AnnotatedData(data.root, data.format, data.classes, {"train": data.split("train") * 6})
+    options = {"epochs": 4, "learning_rate": 0.003, "batch_size": 3, "augmentation": "none", "on_epoch": rows.append}
+    fit(many, output=tmp_path / "run", **options, **TINY)
+    assert rows[-1]["total"] < 0.6 * rows[0]["total"]
 
 
-def test_train__validation_changes_nothing(learner):
-    plain, _ = epochs(learner, settings())
-    validated, (result,) = epochs(learner, settings(), val=True)
-    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), validated.parameters(), strict=True))
-    assert result.val_losses.keys() == result.losses.keys()
+def test_fit__best_is_the_epoch_with_the_highest_ap(scenes, tmp_path):
+    rows = []
+    run = fit(scenes, output=tmp_path / "run", epochs=4, learning_rate=0.003, on_epoch=rows.append, **TINY)
+    best = max(rows, key=lambda row: row["ap"])
+    notes = native.load(run.best)[2]
+    assert notes["epoch"] == best["epoch"]
+    assert run.metrics == best
+    # What is written is what was measured: the averaged weights.
+    assert evaluate(run.best, scenes, split="val").ap == pytest.approx(best["ap"], abs=1e-6)
 
 
-def test_validate__same_draws_every_time(learner):
-    model, examples = learner()
-    loader = BatchLoader(examples)
-    assert validate(model, loader, settings(), CPU) == validate(model, loader, settings(), CPU)
+def test_fit__patience_ends_early(scenes, tmp_path):
+    rows = []
+    start = fit(scenes, output=tmp_path / "start", epochs=1, **TINY)
+    # So low a rate that AP stays what it was.
+    options = {"epochs": 50, "learning_rate": 1e-12, "patience": 2, "on_epoch": rows.append}
+    fit(scenes, output=tmp_path / "run", **options, **{**TINY, "weights": str(start.last)})
+    assert len(rows) == 3
 
 
-def test_train__frozen_stages_stay(learner):
-    model, examples = learner()
-    model.backbone.freeze(100)
-    before = copy.deepcopy(model.backbone.trunk.state_dict())
-    head = model.rpn.objectness.weight.clone()
-    list(train(model, examples, None, settings(), CPU, lambda progress: None))
-    after = model.backbone.trunk.state_dict()
-    assert all(torch.equal(before[key], after[key]) for key in before)
-    assert not torch.equal(model.rpn.objectness.weight, head)
+def test_fit__everything_learns_from_an_epoch_on(scenes, tmp_path):
+    start = fit(scenes, output=tmp_path / "start", epochs=1, **TINY)
+    options = {**TINY, "weights": str(start.last), "freeze": "backbone", "epochs": 2}
+    states = {}
+    for name, more in (("frozen", {}), ("whole", {"unfreeze_at": 2})):
+        states[name] = native.load(fit(scenes, output=tmp_path / name, **options, **more).last)[0]
+    before = native.load(start.last)[0]
+    trunk = [key for key in before if key.startswith("backbone.trunk.") and key.endswith("weight")]
+    assert all(torch.equal(states["frozen"][key], before[key]) for key in trunk)
+    assert not all(torch.equal(states["whole"][key], before[key]) for key in trunk)
 
 
-def test_train__loss_falls(learner):
-    _, results = epochs(learner, settings(epochs=25, learning_rate=0.003, batch_size=3, augmentation="none"))
-    totals = [result.losses["total"] for result in results]
-    assert sum(totals[-3:]) < 0.6 * sum(totals[:3])
+@pytest.mark.parametrize("options", [{"accumulate": 2}, {"precision": "bf16"}, {"schedule": "steps"}, {"ema": 0.0}])
+def test_fit__options_of_the_engine(scenes, tmp_path, options):
+    run = fit(scenes, output=tmp_path / "run", epochs=2, batch_size=1, **options, **TINY)
+    assert math.isfinite(run.metrics["total"])
+
+
+def test_fit__pictures_without_objects_in_every_batch(scenes, tmp_path):
+    data = read_data(scenes)
+    nothing = [record.take(np.zeros(len(record.boxes), np.bool_)) for record in data.split("train")]
+    one, (val,) = data.split("train")[:1], data.split("val")
+    empty = [val.take(np.zeros(len(val.boxes), np.bool_))]
+    train = AnnotatedData(data.root, data.format, data.classes, {"train": [*one, *nothing[1:]], "val": empty})
+    run = fit(train, output=tmp_path / "run", epochs=2, batch_size=1, **TINY)
+    assert math.isfinite(run.metrics["val_total"])
+    assert math.isnan(run.metrics["ap"])  # nothing to find
+
+
+def test_fit__files_of_a_run(scenes, tmp_path):
+    run = fit(scenes, output=tmp_path / "run", epochs=1, **{**TINY, "logger": "tensorboard"})
+    names = {path.name for path in run.path.iterdir()}
+    assert names == {
+        "README.md", "batches.jpg", "best.safetensors", "config.yaml", "curves.png", "data.txt", "environment.json",
+        "last.safetensors", "metrics.csv", "results.json", "tensorboard", "validation",
+    }  # fmt: skip
+    assert any(path.name.startswith("events") for path in (run.path / "tensorboard").iterdir())
+    card = (run.path / "README.md").read_text()
+    assert all(f"`{name}`" in card for name in names - {"README.md"})
+
+
+def test_fit__repeated_from_its_own_settings(scenes, tmp_path):
+    first = fit(scenes, output=tmp_path / "a", epochs=1, assignments=["model.regions.box_loss=giou"], **TINY)
+    second = fit(scenes, output=tmp_path / "b", config=first.path / "config.yaml")
+    assert first.last.read_bytes() == second.last.read_bytes()
+    assert load(second.last).config.regions.box_loss == "giou"
+
+
+def test_fit__global_generators_are_left_alone(scenes, tmp_path):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    fit(scenes, output=tmp_path / "run", epochs=1, **TINY)
+    torch.testing.assert_close(torch.rand(3), expected)
+
+
+def test_fit__a_disk_that_is_full(scenes, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    real, written = os.fsync, []
+
+    def full(descriptor):
+        if (run / "last.safetensors").exists() and len(written) > 12:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(descriptor)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        fit(scenes, output=run, epochs=5, **TINY)
+    assert str(run) in str(caught.value)
+    monkeypatch.undo()
+    native.load(run / "last.safetensors")
+    again = fit(resume=run)
+    assert load(again.last).classes

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ PRESET = presets.get("timm:test_efficientnet")
 
 
 def settings(**changes) -> TrainConfig:
-    return TrainConfig(**{"data": "x", "model": "y", "weights": None, **changes})
+    return TrainConfig(**{"data": "x", "model": PRESET, "weights": None, **changes})
 
 
 def record(number, boxes, size_hw=(300, 400)) -> Record:
@@ -83,8 +84,36 @@ def test_open_data__many_changes_are_counted(tmp_path):
 
 
 def test_start_config__category_ids_travel(folder):
-    model = prepare.start_config(PRESET, read_data(folder), settings())
+    model = prepare.start_config(read_data(folder), settings())
     assert (model.classes, model.category_ids) == (("cat",), (18,))
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "norm"),
+    [
+        ("resnet50-fpn", None, "group"),
+        ("resnet50-fpn", "imagenet", "frozen"),
+        ("resnet50-fpn-v2", "imagenet", "batch"),
+        ("timm:test_efficientnet", None, "batch"),
+    ],
+)
+def test_start_config__norms_suit_the_start_weights(folder, name, weights, norm):
+    chosen = settings(model=presets.get(name), weights=weights)
+    assert prepare.start_config(read_data(folder), chosen).backbone.norm == norm
+
+
+@pytest.mark.parametrize(
+    ("sides", "expected"),
+    [
+        ({}, (480, 800)),
+        ({"short_side": 240}, (240, 400)),
+        ({"long_side": 1000}, (480, 1000)),
+        ({"short_side": 96, "long_side": 100}, (96, 100)),
+    ],
+)
+def test_start_config__input_size(folder, sides, expected):
+    size = prepare.start_config(read_data(folder), settings(**sides)).input
+    assert (size.short_side, size.long_side) == expected
 
 
 def test_with_anchors__fitted_and_told():
@@ -140,3 +169,55 @@ def test_choose_records__trainval():
     train = record(1, [[1, 1, 9, 9]])
     data = AnnotatedData(Path("root"), "test", ("cat",), {"test": [record(2, [])], "trainval": [train]})
     assert prepare.choose_records(data, settings()) == ([train], [])
+
+
+BALANCED = PRESET.with_classes(["cat", "dog", "owl"])
+
+
+def labelled(*labels, difficult=()) -> Record:
+    boxes = [[1, 1, 9, 9]] * len(labels)
+    marks = np.array([i in difficult for i in range(len(labels))], np.bool_)
+    return replace(record(1, boxes), labels=np.array(labels, np.int64), difficult=marks)
+
+
+def test_with_class_balance__weights_by_hand():
+    records = [labelled(0, 0, 0, 1), labelled(0, 1, 2, 2, difficult=[1, 2, 3])]
+    # Four cats and one dog; the owls are difficult, which counts as one of them: 1/2, 1, 1.
+    # The mean over the five objects is (4 * 1/2 + 1 * 1) / 5 = 3/5.
+    model = prepare.with_class_balance(BALANCED, records, settings(class_balance="weights"))
+    assert model.regions.class_weights == (0.8333, 1.6667, 1.6667, 1.0)
+    assert model == BALANCED.model_copy(update={"regions": model.regions})
+
+
+def test_with_class_balance__focal():
+    model = prepare.with_class_balance(BALANCED, [labelled(0)], settings(class_balance="focal"))
+    assert model.regions == BALANCED.regions.model_copy(update={"focal_gamma": 2.0})
+
+
+@pytest.mark.parametrize("kind", ["none", "repeat"])
+def test_with_class_balance__loss_stays(kind):
+    assert prepare.with_class_balance(BALANCED, [labelled(0, 1)], settings(class_balance=kind)) == BALANCED
+
+
+@pytest.mark.parametrize(
+    ("kind", "own"), [("focal", {"focal_gamma": 0.5}), ("weights", {"class_weights": (1.0, 2.0, 3.0, 0.5)})]
+)
+def test_with_class_balance__what_the_model_says_stays(kind, own):
+    model = BALANCED.model_copy(update={"regions": BALANCED.regions.model_copy(update=own)})
+    assert prepare.with_class_balance(model, [labelled(0, 1)], settings(class_balance=kind)) == model
+
+
+def test_prepare__patience_needs_validation(folder):
+    chosen = settings(on_bad_box="drop", patience=3)
+    with pytest.raises(UsageError, match=r"patience waits for a better AP, .* validation split \(--val-split\)"):
+        prepare.prepare(folder, chosen, lambda line: None)
+
+
+def test_prepare__all_is_decided_and_told(folder):
+    said = []
+    setup = prepare.prepare(folder, settings(on_bad_box="drop", short_side=240, epochs=3), said.append)
+    assert (setup.config.model.classes, setup.config.model.input.short_side) == (("cat",), 240)
+    assert [len(r.boxes) for r in setup.records] == [1]
+    assert setup.val_records == []
+    assert said[-1].startswith("recipe standard: 3 epochs of 1 pictures, short side 240, ")
+    assert prepare.reopen(folder, setup.config, lambda line: None).config == setup.config

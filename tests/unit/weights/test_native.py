@@ -4,6 +4,7 @@ import os
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 
 from fasterrcnn.build import load_model
 from fasterrcnn.errors import WeightsError
@@ -127,13 +128,90 @@ def test_load_model__other_names(checkpoint):
 
 
 def rewritten(checkpoint, path, change):
-    """The checkpoint with its tensors changed, under the same header."""
+    """The checkpoint with its tensors changed, under the same header but for the hash, which would not fit."""
     with safetensors.safe_open(checkpoint, framework="pt") as file:
-        metadata = file.metadata()
+        header = json.loads(file.metadata()["fasterrcnn"])
+    del header["sha256"]
     tensors = safetensors.torch.load_file(checkpoint)
     change(tensors)
-    safetensors.torch.save_file(tensors, path, metadata)
+    safetensors.torch.save_file(tensors, path, {"fasterrcnn": json.dumps(header)})
     return path
+
+
+def test_load__file_without_a_hash(tmp_path, checkpoint, tiny_config):
+    path = rewritten(checkpoint, tmp_path / "old.safetensors", lambda tensors: None)
+    state, config, notes = native.load(path)
+    expected, *_ = native.load(checkpoint)
+    assert (config, notes) == (tiny_config, {})
+    assert all(torch.equal(state[key], expected[key]) for key in expected)
+
+
+@pytest.fixture
+def small(tmp_path, tiny_config):
+    """Four weights and two biases under the whole header of a detector."""
+    path = tmp_path / "small.safetensors"
+    native.save(path, nn.Linear(2, 2), tiny_config, {"epoch": 3})
+    return path
+
+
+def test_load__flipped_byte_in_the_tensors(small):
+    good = small.read_bytes()
+    for place in range(len(good) - 6 * 4, len(good)):
+        small.write_bytes(flipped(good, place))
+        with pytest.raises(WeightsError, match=r"small\.safetensors: damaged, its content is not what was written$"):
+            native.load(small)
+
+
+@pytest.mark.parametrize("bits", [0x01, 0x0F, 0x20])
+def test_load__flipped_byte_in_the_header_changes_nothing_that_is_read(small, bits):
+    """Most are refused. Some mean the same (1e-05 and 1E-05), and who spoils the name of the hash has no hash."""
+    good = small.read_bytes()
+    state, *rest = native.load(small)
+    said = []
+    for place in range(len(good) - 6 * 4):
+        small.write_bytes(flipped(good, place, bits))
+        try:
+            seen, *others = native.load(small)
+        except WeightsError as error:
+            said.append(str(error))
+        else:
+            assert others == rest, place
+            assert seen.keys() == state.keys(), place
+            assert all(seen[key].dtype == state[key].dtype for key in state), place
+    assert len(said) > 0.95 * len(good)
+    assert not any("\n" in message for message in said)
+
+
+@pytest.mark.parametrize("text", ['"epoch": 3', '"cat"', '"short_side": 64'])
+def test_load__other_header_under_the_same_hash(tmp_path, small, text):
+    with safetensors.safe_open(small, framework="pt") as file:
+        header = file.metadata()["fasterrcnn"]
+    assert text in header
+    changed = header.replace(text, text[:-1] + ("9" if text[-1].isdigit() else 's"'))
+    path = tmp_path / "changed.safetensors"
+    safetensors.torch.save_file(safetensors.torch.load_file(small), path, {"fasterrcnn": changed})
+    with pytest.raises(WeightsError, match=r"changed\.safetensors: damaged, its content is not what was written"):
+        native.load(path)
+
+
+def flipped(content: bytes, place: int, bits: int = 0x01) -> bytes:
+    return content[:place] + bytes([content[place] ^ bits]) + content[place + 1 :]
+
+
+def test_write_whole__parts_and_what_was_there_before(tmp_path):
+    path = tmp_path / "new" / "file"
+    native.write_whole(path, b"first")
+    native.write_whole(path, b"sec", memoryview(b"ond"))
+    assert path.read_bytes() == b"second"
+    assert os.listdir(path.parent) == ["file"]
+
+
+def test_write_whole__names_the_file_that_cannot_be_written(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=r"folder") as caught:
+        native.write_whole(tmp_path / "folder", b"x")
+    assert caught.value.filename == str(tmp_path / "folder")
+    assert os.listdir(tmp_path) == ["folder"]
 
 
 @pytest.mark.parametrize(

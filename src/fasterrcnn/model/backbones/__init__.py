@@ -40,7 +40,12 @@ class Backbone(nn.Module):
         maps: list[Tensor] = self.neck(self.trunk(pixels))
         return maps
 
+    @property
+    def depth(self) -> int:
+        """Parts of the trunk that can be frozen one after the other."""
+        return len(cast(Trunk, self.trunk).stages())
+
     def freeze(self, stages: int) -> None:
-        """Stop training the first ``stages`` parts of the trunk: the stem is the first."""
-        for stage in cast(Trunk, self.trunk).stages()[:stages]:
-            stage.requires_grad_(False)
+        """Let only what comes after the first ``stages`` parts of the trunk learn: the stem is the first."""
+        for number, stage in enumerate(cast(Trunk, self.trunk).stages()):
+            stage.requires_grad_(number >= stages)

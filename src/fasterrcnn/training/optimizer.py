@@ -1,13 +1,11 @@
-"""The recipe: which parameters learn, how fast, and how the rate changes over a run."""
+"""Which parameters learn, how fast, and how the rate changes over a run."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from fasterrcnn.config import TrainConfig
-from fasterrcnn.data.records import Record
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.weights.pretrained import is_trunk
 
@@ -36,36 +34,36 @@ def make_optimizer(model: FasterRCNN, config: TrainConfig) -> torch.optim.Optimi
 
 
 def rate_at(step: int, steps: int, config: TrainConfig) -> float:
-    """Share of the full learning rate at a step: a linear warm-up, then half a cosine to the final rate.
+    """Share of the full learning rate at a step: a linear warm-up, then half a cosine or a stair to the end.
 
     A run too short for its warm-up spends a tenth of its steps on it.
     """
     warmup = min(config.warmup_steps, steps // 10)
     if step < warmup:
         return (step + 1) / (warmup + 1)
+    if config.schedule == "steps":
+        return 0.1 ** sum(step >= drop * steps for drop in config.drops)
     done = (step - warmup) / max(1, steps - warmup)
     return config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def freeze_trained_norms(model: nn.Module) -> list[nn.BatchNorm2d]:
-    """Stop the batch norms that came with pre-trained weights: small batches would spoil what they know.
+def freeze(model: FasterRCNN, config: TrainConfig, epoch: int) -> None:
+    """Let those parts of a pre-trained network learn that may learn in this epoch, counted from 1.
+
+    Norms are left to `trained_norms`: what they know stays.
+    """
+    if config.weights is None:
+        return
+    stages = model.backbone.depth if config.freeze == "backbone" else config.freeze
+    if config.unfreeze_at is not None and epoch >= config.unfreeze_at:
+        stages = 0
+    model.backbone.freeze(stages)
+
+
+def trained_norms(model: nn.Module) -> list[str]:
+    """Names of the batch norms that came with pre-trained weights: small batches would spoil what they know.
 
     Those of fresh layers, told by statistics that nothing has moved yet, go on learning.
-
-    Returns:
-        The stopped layers, which have to stay in eval() mode.
     """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    trained = [norm for norm in norms if norm.running_mean is not None and bool(norm.running_mean.any())]
-    for norm in trained:
-        norm.eval().requires_grad_(False)
-    return trained
-
-
-def epoch_batches(records: Sequence[Record], batch_size: int, generator: torch.Generator) -> list[list[int]]:
-    """Indices of one epoch in batches, shuffled, wide pictures and tall ones apart to save padding."""
-    order = torch.randperm(len(records), generator=generator).tolist()
-    wide = [i for i in order if records[i].size_hw[0] <= records[i].size_hw[1]]
-    tall = [i for i in order if records[i].size_hw[0] > records[i].size_hw[1]]
-    batches = [group[i : i + batch_size] for group in (wide, tall) for i in range(0, len(group), batch_size)]
-    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+    norms = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    return [name for name, norm in norms if norm.running_mean is not None and bool(norm.running_mean.any())]

@@ -1,0 +1,115 @@
+"""The curves of a run as one picture: losses, average precision, learning rate."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fasterrcnn.data.charts import COLOURS, Number
+from fasterrcnn.errors import UsageError
+from fasterrcnn.weights.native import write_whole
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+    import matplotlib.figure
+
+Row = Mapping[str, Number]
+
+_LOSSES = {
+    "objectness": "objectness (RPN)",
+    "rpn_boxes": "boxes (RPN)",
+    "classes": "classes (head)",
+    "boxes": "boxes (head)",
+}
+_PRECISIONS = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
+
+
+def draw_curves(rows: Sequence[Row], path: Path) -> None:
+    """Write the curves of a run as PNG; the file is there whole or not at all.
+
+    Args:
+        rows: one an epoch, as in metrics.csv. "epoch" has to be there; a value that is missing or not finite leaves
+            out its point.
+        path: the file to write; an existing one is replaced.
+
+    Raises:
+        UsageError: there are no rows.
+        OSError: it cannot be written; the one that was there before stays.
+    """
+    if not rows:
+        raise UsageError(f"{path}: no epochs to draw; run at least one")
+    drawn = io.BytesIO()
+    make_figure(rows).savefig(drawn, format="png")
+    write_whole(path, drawn.getbuffer())
+
+
+def make_figure(rows: Sequence[Row]) -> "matplotlib.figure.Figure":
+    """The curves as a figure of matplotlib that belongs to nobody else: no pyplot, no global state."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - heavy, and needed once an epoch only
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+    figure = Figure(figsize=(11, 8), dpi=100, layout="constrained")
+    (total, parts), (precision, rate) = figure.subplots(2, 2)
+    _draw_total(total, rows)
+    _draw_parts(parts, rows)
+    _draw_precision(precision, rows)
+    _plot(rate, rows, "learning_rate", COLOURS[0], "")
+    rate.set_title("Learning rate of the heads, at the end of the epoch")
+    rate.set_ylabel("learning rate")
+    epochs = [row["epoch"] for row in rows]
+    for axes in (total, parts, precision, rate):
+        axes.set_xlabel("epoch")
+        axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend()
+    return figure
+
+
+def best_row(rows: Sequence[Row]) -> Row | None:
+    """The row with the highest average precision, the first of equals; None where it was never measured."""
+    measured = [row for row in rows if math.isfinite(row.get("ap", math.nan))]
+    return max(measured, key=lambda row: row["ap"], default=None)
+
+
+def _draw_total(axes: "matplotlib.axes.Axes", rows: Sequence[Row]) -> None:
+    axes.set_title("Total loss")
+    axes.set_ylabel("loss")
+    _plot(axes, rows, "total", COLOURS[0], "training")
+    _plot(axes, rows, "val_total", COLOURS[1], "validation", dashed=True)
+
+
+def _draw_parts(axes: "matplotlib.axes.Axes", rows: Sequence[Row]) -> None:
+    axes.set_title("Parts of the loss (dashed: validation)")
+    axes.set_ylabel("loss")
+    for (name, label), colour in zip(_LOSSES.items(), COLOURS, strict=True):
+        _plot(axes, rows, name, colour, label)
+        _plot(axes, rows, f"val_{name}", colour, "", dashed=True)
+
+
+def _draw_precision(axes: "matplotlib.axes.Axes", rows: Sequence[Row]) -> None:
+    axes.set_ylabel("average precision")
+    best = best_row(rows)
+    if best is None:
+        axes.set_title("Validation: AP")
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color="grey")
+        return
+    axes.set_title(f"Validation: best AP {best['ap']:.3f}, in epoch {best['epoch']:.0f}")
+    for (name, label), colour in zip(_PRECISIONS.items(), COLOURS, strict=False):
+        _plot(axes, rows, name, colour, label)
+    axes.axvline(best["epoch"], color="grey", linestyle=":")
+    axes.plot([best["epoch"]], [best["ap"]], "*", color=COLOURS[0], markersize=14, label="best epoch")
+
+
+def _plot(
+    axes: "matplotlib.axes.Axes", rows: Sequence[Row], name: str, colour: str, label: str, *, dashed: bool = False
+) -> None:
+    """One column against the epoch, where it has a value; without such values nothing, not even in the legend."""
+    points = [(row["epoch"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
+    if points:
+        epochs, values = zip(*points, strict=True)
+        style = "--" if dashed else "-"
+        axes.plot(epochs, values, style, color=colour, label=label, marker=".", markersize=5, linewidth=1.6)

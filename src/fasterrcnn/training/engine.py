@@ -1,0 +1,148 @@
+"""Lightning's trainer, set up for this library: devices, precision, processes, loggers, and its chatter kept quiet."""
+
+import importlib.util
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning
+import torch
+from lightning_fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import loggers as lightning_loggers
+from pytorch_lightning.strategies import DDPStrategy
+
+from fasterrcnn.config import TrainConfig
+from fasterrcnn.errors import UsageError
+from fasterrcnn.training.batches import Process
+from fasterrcnn.training.state import StateFiles
+
+_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "float32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
+
+
+def this_process(config: TrainConfig) -> Process:
+    """Which of how many processes this is: as torchrun, SLURM or the engine's own launcher says."""
+    outside = _outside()
+    if outside is not None:
+        return Process(outside.global_rank(), outside.world_size())
+    return Process(int(os.environ.get("LOCAL_RANK", "0")), config.devices) if config.devices > 1 else Process()
+
+
+def speaks() -> bool:
+    """Whether this process is the one of those that train together which tells people how it goes."""
+    outside = _outside()
+    return (outside.global_rank() if outside is not None else int(os.environ.get("LOCAL_RANK", "0"))) == 0
+
+
+def make_trainer(
+    config: TrainConfig, device: torch.device, process: Process, run: Path, callbacks: Sequence[Callback], logger: Any
+) -> Trainer:
+    """The trainer of a run."""
+    accelerator = {"cuda": "gpu"}.get(device.type, device.type)
+    local, nodes = _layout(config, process)
+    one = [device.index] if device.type == "cuda" and device.index is not None and process.world == 1 else local
+    return Trainer(
+        default_root_dir=run,
+        accelerator=accelerator,
+        devices=one,
+        num_nodes=nodes,
+        # Where parts of the network begin to learn later, they take no part in the first epochs.
+        strategy=DDPStrategy(find_unused_parameters=config.unfreeze_at is not None) if process.world > 1 else "auto",
+        precision=_PRECISION[config.precision],
+        max_epochs=config.epochs,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.clip_norm,
+        deterministic=config.deterministic,
+        callbacks=list(callbacks),
+        logger=logger,
+        plugins=[StateFiles()],
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def check(config: TrainConfig, device: torch.device) -> None:
+    """Refuse what the engine cannot do, before anything is written.
+
+    Raises:
+        UsageError: the precision needs another device, or no logger has that name.
+    """
+    if config.precision == "fp16" and device.type == "cpu":
+        raise UsageError('precision "fp16" needs a GPU; on a CPU there are "float32" and "bf16"')
+    known = _loggers()
+    if config.logger != "none" and _short(config.logger) not in known:
+        raise UsageError(f"no logger is called {config.logger!r}; there are none, {', '.join(sorted(known))}")
+
+
+def make_logger(name: str, run: Path, tell: Callable[[str], None]) -> Any:
+    """A logger of Lightning by name, in upper or lower case, with or without "Logger" at its end.
+
+    Raises:
+        UsageError: what it needs is not installed.
+    """
+    if name == "none":
+        return False
+    wanted = _short(name)
+    if wanted == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
+        tell('note: no TensorBoard files; for these, pip install "fasterrcnn[log]"')
+        return False
+    make: Any = getattr(lightning_loggers, _loggers()[wanted])
+    try:
+        return make(save_dir=str(run), **({"name": "", "version": "tensorboard"} if wanted == "tensorboard" else {}))
+    except (ModuleNotFoundError, ImportError) as error:
+        raise UsageError(f"logger {name!r}: {str(error).splitlines()[0]}") from None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """The engine says nothing of its own: a run speaks for itself."""
+    loggers = [logging.getLogger(name) for name in (pytorch_lightning.__name__, "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for module in ("pytorch_lightning", "lightning_fabric", "torch.utils.data"):
+                warnings.filterwarnings("ignore", module=module)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _loggers() -> dict[str, str]:
+    """Lightning's loggers by short name."""
+    return {_short(name): name for name in lightning_loggers.__all__ if name != "Logger"}
+
+
+def _short(name: str) -> str:
+    return name.lower().removesuffix("logger")
+
+
+def _outside() -> ClusterEnvironment | None:
+    """Who started the processes, if it was somebody else."""
+    kinds: tuple[type[ClusterEnvironment], ...] = (TorchElasticEnvironment, SLURMEnvironment)
+    return next((kind() for kind in kinds if kind.detect()), None)
+
+
+def _layout(config: TrainConfig, process: Process) -> tuple[int, int]:
+    """Processes on each machine, and machines."""
+    outside = _outside()
+    if isinstance(outside, TorchElasticEnvironment):
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+    elif isinstance(outside, SLURMEnvironment):
+        local = process.world // int(os.environ.get("SLURM_NNODES", "1"))
+    else:
+        local = config.devices
+    return local, max(1, process.world // local)

@@ -1,0 +1,148 @@
+"""The folder of a run: what is written into it when it begins and when it ends."""
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fasterrcnn.config import TrainConfig
+from fasterrcnn.data.dataset import BatchLoader, DetectionDataset
+from fasterrcnn.data.records import AnnotatedData, Record
+from fasterrcnn.data.statistics import Counts
+from fasterrcnn.errors import UsageError
+from fasterrcnn.model.faster_rcnn import FasterRCNN
+from fasterrcnn.training import environment, settings
+from fasterrcnn.training.batches import Process, TrainingBatches
+from fasterrcnn.training.card import Card, model_card
+from fasterrcnn.training.curves import best_row
+from fasterrcnn.training.keep import BEST, LAST
+from fasterrcnn.training.pictures import draw_batch
+from fasterrcnn.weights.native import write_whole
+
+RESULTS = "results.json"
+"""Written when a run is finished, and only then."""
+
+_FILES = {
+    BEST: "the weights of the epoch with the highest AP; without validation, of the last",
+    LAST: "the weights of the last epoch",
+    settings.FILE: "all settings; `fasterrcnn train --config` takes them",
+    "data.txt": "what was read, what was mended or left out, and the fingerprint of pictures and objects",
+    "environment.json": "software and machine",
+    "batches.jpg": "the first batch as the network saw it",
+    "metrics.csv": "losses, AP, learning rate and seconds of each epoch",
+    "curves.png": "the same, drawn",
+    "validation": "after each epoch: what was found, missed and invented in some validation pictures",
+    "tensorboard": "the same numbers for TensorBoard",
+    RESULTS: "the row of the best epoch",
+}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that a run was decided to be.
+
+    Attributes:
+        config: its settings; the model in it has its classes, anchors and input size.
+        data: checked and mended.
+        changes: what was mended or left out, for people.
+        records: pictures to learn from.
+        val_records: pictures to measure on; perhaps none.
+    """
+
+    config: TrainConfig
+    data: AnnotatedData
+    changes: list[str]
+    records: list[Record]
+    val_records: list[Record]
+
+    @property
+    def examples(self) -> DetectionDataset:
+        """The training pictures as the network sees them."""
+        config = self.config
+        return DetectionDataset(self.records, config.model.input, augmentation=config.augmentation, seed=config.seed)
+
+    def fingerprint(self) -> str:
+        """Stands for the pictures and objects of the run."""
+        return environment.fingerprint([*self.records, *self.val_records])
+
+
+def begin(run: Path, setup: Setup) -> None:
+    """Write what is known before the first step."""
+    write_whole(run / settings.FILE, settings.dump(setup.config).encode())
+    write_whole(run / "data.txt", _about_data(setup).encode())
+    write_whole(run / "environment.json", json.dumps(environment.describe(), indent=1).encode())
+    batches = TrainingBatches(setup.examples, setup.config, Process(), 0)
+    (batch, targets) = next(BatchLoader(setup.examples).load(batches.plans(1)[:1]))
+    draw_batch(batch, targets, setup.config.model.classes).save(run / "batches.jpg", quality=85)
+
+
+def check_same_data(run: Path, setup: Setup) -> None:
+    """Refuse data that are not those that the run began with.
+
+    Raises:
+        UsageError: they are not.
+    """
+    if not (run / "data.txt").exists():  # it came no further than its settings
+        begin(run, setup)
+    if (run / "data.txt").read_text(encoding="utf-8", errors="replace") != _about_data(setup):
+        raise UsageError(
+            f"{setup.data.root}: pictures or objects have changed since {run} began; start a new run, perhaps "
+            f"with --weights {run / LAST}"
+        )
+
+
+def finish(run: Path, setup: Setup, rows: list[dict[str, float]], network: FasterRCNN) -> dict[str, float]:
+    """Write results and model card of a run that is done, and give the row of its best epoch."""
+    result = dict(best_row(rows) or rows[-1])
+    plain = {name: value if math.isfinite(value) else None for name, value in result.items()}
+    config = setup.config
+    splits = {config.split or setup.data.training_split: setup.records}
+    if setup.val_records:
+        splits[config.val_split or "val"] = setup.val_records
+    card = Card(
+        name=run.resolve().name,
+        model=config.model,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        data_name=setup.data.root.resolve().name,
+        data_format=setup.data.format,
+        splits={name: Counts.of(records, len(config.model.classes)) for name, records in splits.items()},
+        fingerprint=setup.fingerprint(),
+        train=config,
+        seconds=sum(row["seconds"] for row in rows),
+        environment=environment.describe(),
+        result=result,
+        epochs=len(rows),
+        checkpoint=BEST,
+        command=_command(setup),
+        files={name: what for name, what in _FILES.items() if (run / name).exists() or name == RESULTS},
+    )
+    for unfinished in (path for path in run.glob(".*") if re.fullmatch(r"\..+\.\d+", path.name)):
+        unfinished.unlink(missing_ok=True)  # of processes that were killed while they wrote
+    write_whole(run / "README.md", model_card(card).encode())
+    write_whole(run / RESULTS, json.dumps(plain, indent=1).encode())
+    return result
+
+
+def result_of(run: Path) -> dict[str, float] | None:
+    """The row of the best epoch of a finished run; None while it is not finished."""
+    if not (run / RESULTS).is_file():
+        return None
+    try:
+        content: Mapping[str, Any] = json.loads((run / RESULTS).read_text(encoding="utf-8"))
+        return {name: math.nan if value is None else float(value) for name, value in content.items()}
+    except (ValueError, TypeError, AttributeError):
+        return None  # damaged: the run goes on from its last state, or from the beginning
+
+
+def _about_data(setup: Setup) -> str:
+    lines = [setup.data.summary(), *setup.changes, f"fingerprint {setup.fingerprint()}"]
+    return "\n".join([*lines, ""])
+
+
+def _command(setup: Setup) -> str:
+    """The command that repeats the run, from its own file of settings."""
+    return shlex.join(["fasterrcnn", "train", setup.data.root.resolve().name, "--config", settings.FILE])

@@ -1,0 +1,135 @@
+"""Never lose a run: the weights of the last and the best epoch, states to go on from, and stops that save first."""
+
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pytorch_lightning import Callback, Trainer
+
+from fasterrcnn.config import ModelConfig
+from fasterrcnn.training import state
+from fasterrcnn.training.average import WeightAverage
+from fasterrcnn.training.module import TrainingModule
+from fasterrcnn.training.record import EpochRecord
+from fasterrcnn.weights import native
+
+LAST, BEST = "last.safetensors", "best.safetensors"
+
+
+class Stopped(Exception):  # noqa: N818 - it is no error
+    """The run was asked to stop, and has saved its state.
+
+    Attributes:
+        signal: that asked for it.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by signal {number}")
+        self.signal = number
+
+
+class KeepWeights(Callback):
+    """Writes last.safetensors after each epoch and best.safetensors after each that is the best so far.
+
+    Args:
+        run: folder of the run.
+        config: of the network.
+        average: the weights that are kept.
+        record: knows which epoch is the best.
+        notes: what the files say about the run.
+    """
+
+    def __init__(
+        self, run: Path, config: ModelConfig, average: WeightAverage, record: EpochRecord, notes: Mapping[str, Any]
+    ) -> None:
+        self.run = run
+        self.config = config
+        self.average = average
+        self.record = record
+        self.notes = dict(notes)
+
+    def on_train_epoch_end(self, trainer: Trainer, module: TrainingModule) -> None:  # type: ignore[override]
+        """Write what the epoch gave."""
+        if not trainer.is_global_zero:
+            return
+        row, best = self.record.rows[-1], self.record.best
+        notes = {**self.notes, "epoch": int(row["epoch"])}
+        if best is not None:
+            notes |= {"ap": round(row["ap"], 6), "ap50": round(row["ap50"], 6)}
+        with self.average.applied(module):
+            native.save(self.run / LAST, module.model, self.config, notes)
+            if best is None or best == row:  # without validation, the last is the best there is
+                native.save(self.run / BEST, module.model, self.config, notes)
+
+
+class KeepState(Callback):
+    """Writes states to go on from: now and then, after each epoch, and before a stop that was asked for.
+
+    The last callback of an epoch, so that a state holds what all others have done.
+
+    Args:
+        run: folder of the run.
+        minutes: between two states; 0 writes one after every step.
+    """
+
+    def __init__(self, run: Path, minutes: float) -> None:
+        self.run = run
+        self.minutes = minutes
+        self._written = time.monotonic()
+        self._asked = 0
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, module: TrainingModule) -> None:  # type: ignore[override]
+        """Listen to the signals that end programs; the engine's own handler would stop without saving."""
+        self._written = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_train_batch_start(self, trainer: Trainer, module: TrainingModule, *_: Any) -> None:  # type: ignore[override]
+        """Tell the other processes in the step that comes."""
+        due = trainer.is_global_zero and time.monotonic() - self._written >= 60 * self.minutes
+        module.requests = {"stop": self._asked, "keep": int(due)}
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, module: TrainingModule, outputs: Any, batch: Any, batch_index: int
+    ) -> None:
+        """Keep the state in the middle of an epoch, where all gradients are used up.
+
+        Raises:
+            Stopped: that was asked for.
+        """
+        wanted = module.requests["stop"] or module.requests["keep"]
+        is_last = batch_index + 1 == trainer.num_training_batches  # its state is kept when the epoch is closed
+        if wanted and not is_last and (batch_index + 1) % trainer.accumulate_grad_batches == 0:
+            self._keep(trainer)
+            if module.requests["stop"]:
+                raise Stopped(module.requests["stop"])
+
+    def on_train_epoch_end(self, trainer: Trainer, module: TrainingModule) -> None:  # type: ignore[override]
+        """Keep the state after each epoch.
+
+        Raises:
+            Stopped: that was asked for.
+        """
+        self._keep(trainer)
+        if module.requests["stop"] or (self._asked and trainer.world_size == 1):
+            raise Stopped(module.requests["stop"] or self._asked)
+
+    def teardown(self, trainer: Trainer, module: TrainingModule, stage: str) -> None:  # type: ignore[override]
+        """Give the signals back."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def _keep(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(state.path_of(self.run, trainer.global_step))
+        self._written = time.monotonic()
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:  # twice: at once
+            raise KeyboardInterrupt
+        self._asked = number

@@ -1,0 +1,83 @@
+"""States of a run to go on from: written whole or not at all, checked when read, never executed.
+
+A state file is one line of text with the SHA-256 of the rest, then what `torch.save` made of Lightning's checkpoint.
+The two newest are kept, so that there is one to go back to where the newest is damaged.
+"""
+
+import hashlib
+import io
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import CheckpointIO
+
+from fasterrcnn.errors import WeightsError
+from fasterrcnn.weights.native import write_whole
+
+FOLDER = "state"
+_MAGIC = b"fasterrcnn state, sha256 "
+_KEPT = 2
+
+
+class StateFiles(CheckpointIO):
+    """How Lightning writes and reads the states of a run."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a state: beside its place, flushed, then renamed; then remove those that are too old."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        payload = buffer.getbuffer()
+        write_whole(Path(path), _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n", payload)
+        for old in _newest_first(Path(path).parent)[_KEPT:]:
+            old.unlink(missing_ok=True)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a state; tensors and plain values only, whatever Lightning asks for.
+
+        Raises:
+            WeightsError: torn, changed or no state; the message names the file.
+        """
+        header, _, payload = Path(path).read_bytes().partition(b"\n")
+        if header != _MAGIC + hashlib.sha256(payload).hexdigest().encode():
+            raise WeightsError(f"{path}: damaged, its content is not what was written")
+        try:
+            content: dict[str, Any] = torch.load(
+                io.BytesIO(payload), map_location=map_location or "cpu", weights_only=True
+            )
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise WeightsError(f"{path}: no state of a run ({str(error).splitlines()[0]})") from None
+        return content
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a state."""
+        Path(path).unlink(missing_ok=True)
+
+
+def path_of(run: Path, step: int) -> Path:
+    """Where the state after a step is kept."""
+    return run / FOLDER / f"{step:09}.state"
+
+
+def newest(run: Path, tell: Callable[[str], None]) -> Path | None:
+    """The newest state of a run that is whole; damaged ones are told of and passed over."""
+    for path in _newest_first(run / FOLDER):
+        try:
+            StateFiles().load_checkpoint(path)
+        except (WeightsError, OSError) as error:
+            tell(f"note: {error}; the one before is used")
+        else:
+            return path
+    return None
+
+
+def remove_all(run: Path) -> None:
+    """Remove the states of a run that is finished."""
+    shutil.rmtree(run / FOLDER, ignore_errors=True)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.state"), reverse=True)

@@ -1,0 +1,58 @@
+"""Several processes that train together, as one command and under torchrun."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fasterrcnn.data.samples import write_scenes
+from fasterrcnn.training.fit import fit
+from fasterrcnn.weights import native
+
+OPTIONS = ["--model", "timm:test_efficientnet", "--short-side", "64", "--optimizer", "sgd", "--epochs", "3"]
+OPTIONS += ["--logger", "none", "--set", "ema=0.9"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """13 scenes, so that the last batch has one picture and one process none; some are without objects."""
+    folder = tmp_path_factory.mktemp("processes")
+    write_scenes(folder / "scenes", train=13, val=3, test=1, seed=0, size_hw=(96, 128))
+    fit(folder / "scenes", model="timm:test_efficientnet", weights=None, short_side=64, epochs=1, logger="none",
+        output=folder / "start")  # fmt: skip
+    train(folder, "one", "--batch-size", "4")
+    return folder
+
+
+def train(folder, name, *options, launcher=("-m", "fasterrcnn")) -> subprocess.CompletedProcess[str]:
+    start = ["--weights", str(folder / "start" / "last.safetensors"), "-o", str(folder / name)]
+    command = [sys.executable, *launcher, "train", str(folder / "scenes"), *OPTIONS, *start, *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def assert_same_weights(first, second) -> None:
+    ours, theirs = (native.load(run / "last.safetensors")[0] for run in (first, second))
+    for key, value in ours.items():
+        torch.testing.assert_close(theirs[key], value, atol=1e-5, rtol=0)
+
+
+def test_devices__two_processes_learn_what_one_does(folder):
+    done = train(folder, "two", "--batch-size", "2", "--devices", "2")
+    assert_same_weights(folder / "one", folder / "two")
+    assert done.stdout.count("epoch 3/3") == 1
+    assert done.stdout.count("wrote ") == 1
+
+
+def test_torchrun__two_processes_learn_what_one_does(folder):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port), "-m", "fasterrcnn")
+    train(folder, "run", "--batch-size", "2", launcher=launcher)
+    assert_same_weights(folder / "one", folder / "run")

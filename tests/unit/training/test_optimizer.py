@@ -1,0 +1,143 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from fasterrcnn import presets
+from fasterrcnn.config import TrainConfig
+from fasterrcnn.model.backbones.norms import FrozenBatchNorm2d
+from fasterrcnn.training.optimizer import freeze, make_optimizer, rate_at, trained_norms
+
+MODEL = presets.get("timm:test_efficientnet", ["cat"])
+
+
+def config(**changes) -> TrainConfig:
+    return TrainConfig(data="x", model=MODEL, **changes)
+
+
+def test_rate_at__warms_up_linearly():
+    settings = config(warmup_steps=4)
+    assert [rate_at(step, 100, settings) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+
+
+def test_rate_at__falls_along_half_a_cosine():
+    settings = config(warmup_steps=0, final_rate=0.1)
+    rates = [rate_at(step, 100, settings) for step in range(101)]
+    assert (rates[0], rates[50], rates[100]) == pytest.approx((1.0, 0.55, 0.1))
+    assert rates[25] == pytest.approx(0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2)
+    assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 50])
+def test_rate_at__short_runs(steps):
+    settings = config(warmup_steps=100)
+    rates = [rate_at(step, steps, settings) for step in range(steps + 1)]
+    assert all(0 < rate <= 1 for rate in rates)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates.index(max(rates)) <= steps // 10
+    assert rates[-1] == pytest.approx(settings.final_rate)
+
+
+def test_rate_at__stair():
+    settings = config(schedule="steps", warmup_steps=0, drops=(0.5, 0.8))
+    rates = [rate_at(step, 10, settings) for step in range(10)]
+    assert rates == pytest.approx([1.0] * 5 + [0.1] * 3 + [0.01] * 2)
+
+
+def test_rate_at__stair_after_a_warm_up():
+    settings = config(schedule="steps", warmup_steps=100, drops=(0.5,))
+    assert [rate_at(step, 20, settings) for step in (0, 1, 2, 9, 10, 19)] == pytest.approx(
+        [1 / 3, 2 / 3, 1.0, 1.0, 0.1, 0.1]
+    )
+
+
+def members(optimizer) -> dict[int, dict]:
+    return {id(p): group for group in optimizer.param_groups for p in group["params"]}
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_make_optimizer__groups(tiny_model, kind):
+    optimizer = make_optimizer(
+        tiny_model, config(optimizer=kind, learning_rate=0.1, backbone_rate=0.5, weight_decay=0.01, momentum=0.8)
+    )
+    group_of = members(optimizer)
+    for name, parameter in tiny_model.named_parameters():
+        group = group_of[id(parameter)]
+        assert group["lr"] == pytest.approx(0.05 if name.startswith("backbone.trunk.") else 0.1)
+        assert group["weight_decay"] == (0.01 if parameter.ndim > 1 else 0.0)
+    assert isinstance(optimizer, torch.optim.AdamW if kind == "adamw" else torch.optim.SGD)
+    assert (optimizer.param_groups[0].get("momentum") or optimizer.param_groups[0]["betas"][0]) == 0.8
+
+
+def test_make_optimizer__what_is_frozen_stays_out(tiny_config, lively):
+    model = lively(tiny_config)
+    model.backbone.freeze(100)
+    group_of = members(make_optimizer(model, config()))
+    assert all((id(p) in group_of) == p.requires_grad for p in model.parameters())
+    assert not any(id(p) in group_of for p in model.backbone.trunk.parameters())
+
+
+@pytest.mark.parametrize("weights", [None, "imagenet"])
+def test_make_optimizer__only_a_pretrained_trunk_is_slower(tiny_model, weights):
+    optimizer = make_optimizer(tiny_model, config(weights=weights, learning_rate=0.1, backbone_rate=0.5))
+    rates = {group["lr"] for group in optimizer.param_groups}
+    assert rates == ({0.1} if weights is None else {0.1, 0.05})
+
+
+def learning_stages(model) -> list[bool]:
+    """Of each part of the trunk that has parameters: whether it learns."""
+    stages = [list(stage.parameters()) for stage in model.backbone.trunk.stages()]
+    assert all(len({p.requires_grad for p in stage}) == 1 for stage in stages if stage)
+    return [stage[0].requires_grad for stage in stages if stage]
+
+
+@pytest.mark.parametrize(
+    ("options", "epoch", "frozen"),
+    [
+        ({"freeze": 0}, 1, 0),
+        ({"freeze": 2}, 1, 2),
+        ({"freeze": 2}, 99, 2),
+        ({"freeze": 100}, 1, None),
+        ({"freeze": "backbone"}, 99, None),
+        ({"freeze": "backbone", "unfreeze_at": 3}, 2, None),
+        ({"freeze": "backbone", "unfreeze_at": 3}, 3, 0),
+        ({"freeze": 2, "unfreeze_at": 3}, 4, 0),
+        ({"freeze": 2, "weights": None}, 1, 0),  # random numbers have to learn
+    ],
+)
+def test_freeze__the_first_parts(tiny_config, lively, options, epoch, frozen):
+    model = lively(tiny_config)
+    freeze(model, config(**options), epoch)
+    learns = learning_stages(model)
+    first = len(learns) if frozen is None else frozen
+    assert learns == [False] * first + [True] * (len(learns) - first)
+    assert all(p.requires_grad for name, p in model.named_parameters() if not name.startswith("backbone.trunk."))
+
+
+def test_freeze__goes_both_ways(tiny_config, lively):
+    model = lively(tiny_config)
+    settings = config(freeze="backbone", unfreeze_at=2)
+    for epoch in (2, 1, 2):  # a run that goes on may ask for a later epoch first
+        freeze(model, settings, epoch)
+        assert set(learning_stages(model)) == {epoch == 2}
+
+
+def test_trained_norms__those_whose_statistics_have_moved():
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 1),
+        nn.Sequential(nn.BatchNorm2d(4)),
+        nn.BatchNorm2d(4),
+        nn.GroupNorm(2, 4),
+        FrozenBatchNorm2d(4),
+        nn.BatchNorm2d(4, track_running_stats=False),
+    )
+    assert trained_norms(network) == []
+    network[1][0].running_mean[2] = 0.5
+    assert trained_norms(network) == ["1.0"]
+
+
+def test_trained_norms__one_step_is_enough():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train()
+    network(torch.rand(2, 3, 4, 4) + 3)
+    assert trained_norms(network) == ["1"]
