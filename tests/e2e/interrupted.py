@@ -36,7 +36,7 @@ def main() -> None:
         if killed < int(kills):
             while child.is_alive() and not (Path(run) / FILE).exists():
                 time.sleep(0.01)  # before, there is nothing to go on with
-            time.sleep(chance.uniform(0, 2.0))
+            time.sleep(chance.uniform(0, 1.2))
             if child.is_alive():
                 os.kill(child.pid, signal.SIGKILL)
                 killed += 1

@@ -116,7 +116,7 @@ def test_resume__torn_files(scenes, settings, unbroken, tmp_path):
     process.communicate()
     states = sorted(run.glob("state/*.state"))
     whole = {path: path.read_bytes() for path in (*states, *(run / name for name in WEIGHTS)) if path.exists()}
-    for _ in range(12):
+    for _ in range(6):
         for path, content in whole.items():
             path.write_bytes(content)
         for path in chance.sample(sorted(whole), chance.randint(1, len(whole))):

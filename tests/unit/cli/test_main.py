@@ -27,8 +27,8 @@ def test_main__help_of_a_command(run, command):
     ("arguments", "message"),
     [
         (["trian"], "trian"),
-        (["train"], "--help"),
-        (["train", "data"], "--model"),
+        (["train"], "data: name a folder or a file"),
+        (["train", "data"], "data: no such file or folder"),
         (["predict", "a.safetensors", "b.jpg", "--colour", "red", "-o", "out"], "--colour"),
         (["predict", "a.safetensors", "b.jpg", "-o", "out", "--score", "high"], "high"),
         (["predict", "a.safetensors", "b.jpg", "-o", "out", "--nms", "weighted"], "weighted"),
