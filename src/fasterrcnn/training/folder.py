@@ -18,9 +18,10 @@ from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.training import environment, settings
 from fasterrcnn.training.batches import Process, TrainingBatches
 from fasterrcnn.training.card import Card, model_card
-from fasterrcnn.training.curves import best_row
+from fasterrcnn.training.curves import best_row, draw_curves
 from fasterrcnn.training.keep import BEST, LAST
 from fasterrcnn.training.pictures import draw_batch
+from fasterrcnn.training.record import CURVES
 from fasterrcnn.weights.native import write_whole
 
 RESULTS = "results.json"
@@ -34,7 +35,7 @@ _FILES = {
     "environment.json": "software and machine",
     "batches.jpg": "the first batch as the network saw it",
     "metrics.csv": "losses, AP, learning rate and seconds of each epoch",
-    "curves.png": "the same, drawn",
+    CURVES: "the same, drawn",
     "validation": "after each epoch: what was found, missed and invented in some validation pictures",
     "tensorboard": "the same numbers for TensorBoard",
     RESULTS: "the row of the best epoch",
@@ -97,6 +98,7 @@ def check_same_data(run: Path, setup: Setup) -> None:
 
 def finish(run: Path, setup: Setup, rows: list[dict[str, float]], network: FasterRCNN) -> dict[str, float]:
     """Write results and model card of a run that is done, and give the row of its best epoch."""
+    draw_curves(rows, run / CURVES)
     result = dict(best_row(rows) or rows[-1])
     plain = {name: value if math.isfinite(value) else None for name, value in result.items()}
     config = setup.config

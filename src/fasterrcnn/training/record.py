@@ -16,11 +16,15 @@ from fasterrcnn.training.module import TrainingModule, check_weights
 from fasterrcnn.training.pictures import draw_comparison
 from fasterrcnn.weights.native import write_whole
 
+CURVES = "curves.png"
 Row = dict[str, float]
+
+_PAUSE = 20.0
+"""Seconds between two drawings of the curves, which take one: epochs may be shorter."""
 
 
 class EpochRecord(Callback):
-    """Writes metrics.csv, curves.png and the pictures of the validation after each epoch.
+    """Writes metrics.csv, the pictures of the validation after each epoch, and now and then curves.png.
 
     Args:
         run: folder of the run.
@@ -39,6 +43,7 @@ class EpochRecord(Callback):
         self._batches = 0
         self._earlier = 0.0
         self._started = time.monotonic()
+        self._drawn = time.monotonic()
 
     @property
     def best(self) -> Row | None:
@@ -88,7 +93,9 @@ class EpochRecord(Callback):
 
     def _write(self, module: TrainingModule) -> None:
         write_whole(self.run / "metrics.csv", _table(self.rows).encode())
-        draw_curves(self.rows, self.run / "curves.png")
+        if time.monotonic() - self._drawn > _PAUSE:
+            draw_curves(self.rows, self.run / CURVES)
+            self._drawn = time.monotonic()
         if module.validation is not None:
             records, found = module.validation.shown()
             buffer = io.BytesIO()
