@@ -1,8 +1,6 @@
 """Types of options that several commands share."""
 
-import math
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -83,11 +81,6 @@ class Reading:
             if "=" not in pair:
                 raise UsageError(f"--columns {pair}: give meaning=name, for example image=photo")
         return read_data(data, **self.to_dict())
-
-
-def plain_numbers(row: Mapping[str, float]) -> dict[str, float | None]:
-    """Numbers for JSON, which has no word for those that are not finite."""
-    return {name: value if math.isfinite(value) else None for name, value in row.items()}
 
 
 def on_terminal() -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import Device, Json, OnBadBox, Reading, on_terminal, plain_numbers
+from fasterrcnn.cli.options import Device, Json, OnBadBox, Reading, on_terminal
 
 
 @Parameter(name="*")
@@ -93,6 +93,7 @@ def train(
     annotated = None if data is None else reading.read(data)  # before torch is imported: mistakes are told at once
     from fasterrcnn.training.engine import speaks
     from fasterrcnn.training.fit import fit
+    from fasterrcnn.training.record import plain_numbers
 
     given = settings.given()
     if reading != Reading():
@@ -106,23 +107,18 @@ def train(
         assignments=assignments or (),
         progress=on_terminal() and not as_json,
         say=None if as_json else lambda line: print(line, flush=True),
-        on_epoch=_print_epoch if as_json else None,
+        on_epoch=(lambda row: _print_event("epoch", **plain_numbers(row))) if as_json else None,
         **given,
     )
     if not speaks():
         return
     if as_json:
-        end = {
-            "run": str(run.path),
-            "best": str(run.best),
-            "last": str(run.last),
-            "metrics": plain_numbers(run.metrics),
-        }
-        print(json.dumps({"event": "end", **end}))
+        files = {"run": str(run.path), "best": str(run.best), "last": str(run.last)}
+        _print_event("end", **files, metrics=plain_numbers(run.metrics))
     else:
         print(f"wrote {run.best}")
         print(f"next: fasterrcnn predict {run.best} PICTURE.jpg -o seen")
 
 
-def _print_epoch(row: dict[str, float]) -> None:
-    print(json.dumps({"event": "epoch", **plain_numbers(row)}), flush=True)
+def _print_event(event: str, **values: Any) -> None:
+    print(json.dumps({"event": event, **values}), flush=True)

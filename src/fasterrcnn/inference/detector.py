@@ -168,27 +168,42 @@ class Detector:
         ]
         batch = image.make_batch(inputs, fill=size.mean, size_divisor=size.size_divisor)
         return [
-            self._in_original_frame(found, input_hw, pixels, picture)
+            in_original_frame(found, input_hw, _hw(pixels), self.classes, **_origin(picture, pixels))
             for found, input_hw, pixels, picture in zip(
                 self._model(batch, rules), batch.sizes_hw, loaded, pictures, strict=True
             )
         ]
 
-    def _in_original_frame(
-        self, found: RawDetections, input_hw: tuple[int, int], pixels: Tensor, picture: Picture
-    ) -> Detections:
-        original_hw = _hw(pixels)
-        xyxy = boxes.clip(boxes.scale(found.boxes, input_hw, original_hw), original_hw)
-        is_file = isinstance(picture, str | Path)
-        return Detections(
-            boxes=xyxy.cpu().numpy(),
-            scores=found.scores.cpu().numpy(),
-            labels=found.labels.cpu().numpy(),
-            classes=self.classes,
-            image_hw=original_hw,
-            source=Path(str(picture)) if is_file else None,
-            image=picture if isinstance(picture, Image.Image) else None if is_file else _to_pil(pixels),
-        )
+
+def in_original_frame(
+    found: RawDetections,
+    input_hw: tuple[int, int],
+    original_hw: tuple[int, int],
+    classes: Sequence[str],
+    *,
+    source: Path | None = None,
+    picture: Image.Image | None = None,
+) -> Detections:
+    """What was found in a network input, in the pixels of the picture that it was made of.
+
+    Args:
+        found: in the frame of the input.
+        input_hw: size of the input without padding.
+        original_hw: size of the upright picture.
+        classes: names; label i means ``classes[i]``.
+        source: file of the picture, if it has one.
+        picture: the picture itself, where there is no file.
+    """
+    xyxy = boxes.clip(boxes.scale(found.boxes.float(), input_hw, original_hw), original_hw)
+    return Detections(
+        boxes=xyxy.cpu().numpy(),
+        scores=found.scores.float().cpu().numpy(),
+        labels=found.labels.cpu().numpy(),
+        classes=tuple(classes),
+        image_hw=original_hw,
+        source=source,
+        image=picture,
+    )
 
 
 def _hw(pixels: Tensor) -> tuple[int, int]:
@@ -198,3 +213,10 @@ def _hw(pixels: Tensor) -> tuple[int, int]:
 def _to_pil(pixels: Tensor) -> Image.Image:
     as_bytes = pixels if pixels.dtype == torch.uint8 else (pixels * 255).round().clamp(0, 255).byte()
     return Image.fromarray(as_bytes.permute(1, 2, 0).contiguous().cpu().numpy())
+
+
+def _origin(picture: Picture, pixels: Tensor) -> dict[str, Any]:
+    """Where a picture can be seen again: its file, or itself."""
+    if isinstance(picture, str | Path):
+        return {"source": Path(str(picture))}
+    return {"picture": picture if isinstance(picture, Image.Image) else _to_pil(pixels)}

@@ -145,8 +145,10 @@ class TrainingBatches:
         if config.class_balance == "repeat":
             self._factors = repeat_factors(examples.records, len(config.model.classes), config.repeat_below)
 
+        self._length = len(self._batches(1))
+
     def __len__(self) -> int:
-        return len(self._batches(1))
+        return self._length
 
     def plans(self, epoch: int) -> list[BatchPlan]:
         """Batches of an epoch, counted from 1."""

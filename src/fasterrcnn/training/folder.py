@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from fasterrcnn.training.card import Card, model_card
 from fasterrcnn.training.curves import best_row, draw_curves
 from fasterrcnn.training.keep import BEST, LAST
 from fasterrcnn.training.pictures import draw_batch
-from fasterrcnn.training.record import CURVES
+from fasterrcnn.training.record import CURVES, plain_numbers
 from fasterrcnn.weights.native import write_whole
 
 RESULTS = "results.json"
@@ -66,6 +67,7 @@ class Setup:
         config = self.config
         return DetectionDataset(self.records, config.model.input, augmentation=config.augmentation, seed=config.seed)
 
+    @cached_property
     def fingerprint(self) -> str:
         """Stands for the pictures and objects of the run."""
         return environment.fingerprint([*self.records, *self.val_records])
@@ -100,7 +102,6 @@ def finish(run: Path, setup: Setup, rows: list[dict[str, float]], network: Faste
     """Write results and model card of a run that is done, and give the row of its best epoch."""
     draw_curves(rows, run / CURVES)
     result = dict(best_row(rows) or rows[-1])
-    plain = {name: value if math.isfinite(value) else None for name, value in result.items()}
     config = setup.config
     splits = {config.split or setup.data.training_split: setup.records}
     if setup.val_records:
@@ -112,7 +113,7 @@ def finish(run: Path, setup: Setup, rows: list[dict[str, float]], network: Faste
         data_name=setup.data.root.resolve().name,
         data_format=setup.data.format,
         splits={name: Counts.of(records, len(config.model.classes)) for name, records in splits.items()},
-        fingerprint=setup.fingerprint(),
+        fingerprint=setup.fingerprint,
         train=config,
         seconds=sum(row["seconds"] for row in rows),
         environment=environment.describe(),
@@ -125,7 +126,7 @@ def finish(run: Path, setup: Setup, rows: list[dict[str, float]], network: Faste
     for unfinished in (path for path in run.glob(".*") if re.fullmatch(r"\..+\.\d+", path.name)):
         unfinished.unlink(missing_ok=True)  # of processes that were killed while they wrote
     write_whole(run / "README.md", model_card(card).encode())
-    write_whole(run / RESULTS, json.dumps(plain, indent=1).encode())
+    write_whole(run / RESULTS, json.dumps(plain_numbers(result), indent=1).encode())
     return result
 
 
@@ -141,7 +142,7 @@ def result_of(run: Path) -> dict[str, float] | None:
 
 
 def _about_data(setup: Setup) -> str:
-    lines = [setup.data.summary(), *setup.changes, f"fingerprint {setup.fingerprint()}"]
+    lines = [setup.data.summary(), *setup.changes, f"fingerprint {setup.fingerprint}"]
     return "\n".join([*lines, ""])
 
 

@@ -62,8 +62,8 @@ class KeepWeights(Callback):
             notes |= {"ap": round(row["ap"], 6), "ap50": round(row["ap50"], 6)}
         with self.average.applied(module):
             native.save(self.run / LAST, module.model, self.config, notes)
-            if best is None or best == row:  # without validation, the last is the best there is
-                native.save(self.run / BEST, module.model, self.config, notes)
+        if best is None or best == row:  # without validation, the last is the best there is
+            native.write_whole(self.run / BEST, (self.run / LAST).read_bytes())
 
 
 class KeepState(Callback):

@@ -2,8 +2,9 @@
 
 import csv
 import io
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ Row = dict[str, float]
 
 _PAUSE = 20.0
 """Seconds between two drawings of the curves, which take one: epochs may be shorter."""
+
+
+def plain_numbers(row: Mapping[str, float]) -> dict[str, float | None]:
+    """A row for JSON, which has no word for numbers that are not finite."""
+    return {name: value if math.isfinite(value) else None for name, value in row.items()}
 
 
 class EpochRecord(Callback):

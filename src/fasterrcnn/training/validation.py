@@ -10,7 +10,7 @@ from fasterrcnn.data.dataset import DetectionDataset
 from fasterrcnn.data.records import AnnotatedData, Record, to_coco
 from fasterrcnn.detections import Detections
 from fasterrcnn.evaluation.coco import score_detections
-from fasterrcnn.ops import boxes
+from fasterrcnn.inference.detector import in_original_frame
 from fasterrcnn.structures import Losses, RawDetections
 from fasterrcnn.training.batches import Process, Step
 
@@ -49,7 +49,7 @@ class Validation:
         self._sums += torch.cat([four * weights, weights])
         for index, raw, input_hw in zip(step.plan.indices, found, step.batch.sizes_hw, strict=True):
             record = self.examples.records[index]
-            seen = _in_original_frame(raw, input_hw, record, self.data.classes)
+            seen = in_original_frame(raw, input_hw, record.size_hw, self.data.classes, source=record.path)
             self._results += seen.to_coco(record.image_id, list(self.data.category_ids))
             if index in self.shown_indices:
                 self._shown[index] = seen
@@ -77,17 +77,3 @@ class Validation:
         """Some pictures, and what was found in them in the last pass."""
         indices = sorted(self._shown)
         return [self.examples.records[index] for index in indices], [self._shown[index] for index in indices]
-
-
-def _in_original_frame(
-    raw: RawDetections, input_hw: tuple[int, int], record: Record, classes: Sequence[str]
-) -> Detections:
-    xyxy = boxes.clip(boxes.scale(raw.boxes.float(), input_hw, record.size_hw), record.size_hw)
-    return Detections(
-        boxes=xyxy.cpu().numpy(),
-        scores=raw.scores.float().cpu().numpy(),
-        labels=raw.labels.cpu().numpy(),
-        classes=tuple(classes),
-        image_hw=record.size_hw,
-        source=record.path,
-    )
