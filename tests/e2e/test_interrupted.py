@@ -20,10 +20,10 @@ from fasterrcnn.training.fit import fit
 from fasterrcnn.weights import native
 
 SETTINGS = {
-    "model": "timm:test_efficientnet",
+    "model": {"preset": "timm:test_efficientnet", "backbone": {"neck_channels": 32}, "regions": {"widths": [32]}},
     "weights": None,
     "short_side": 64,
-    "epochs": 4,
+    "epochs": 12,
     "batch_size": 1,
     "accumulate": 2,
     "logger": "none",

@@ -13,7 +13,8 @@ from fasterrcnn.training.fit import fit
 from fasterrcnn.weights import native
 
 OPTIONS = ["--model", "timm:test_efficientnet", "--short-side", "64", "--optimizer", "sgd", "--epochs", "3"]
-OPTIONS += ["--logger", "none", "--set", "ema=0.9"]
+SMALL = ["model.backbone.neck_channels=32", "model.regions.widths=[32]"]
+OPTIONS += ["--logger", "none", "--set", "ema=0.9", "--set", SMALL[0], "--set", SMALL[1]]
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     write_scenes(folder / "scenes", train=13, val=3, test=1, seed=0, size_hw=(96, 128))
     fit(folder / "scenes", model="timm:test_efficientnet", weights=None, short_side=64, epochs=1, logger="none",
-        output=folder / "start")  # fmt: skip
+        output=folder / "start", assignments=SMALL)  # fmt: skip
     train(folder, "one", "--batch-size", "4")
     return folder
 

@@ -165,6 +165,16 @@ class TrainingBatches:
                 self.epoch, self.done = self.epoch + 1, 0
             yield Step(plan, batch, targets)
 
+    @property
+    def sampler(self) -> "TrainingBatches":
+        """Where the engine looks for something that it can tell the epoch."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Told by the engine before each epoch, counted from 0: its own count holds, also where a run goes on."""
+        if self.epoch != epoch + 1:
+            self.epoch, self.done = epoch + 1, 0
+
     def state_dict(self) -> dict[str, Any]:
         """Where the run is."""
         return {"epoch": self.epoch, "done": self.done}

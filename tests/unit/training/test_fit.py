@@ -16,7 +16,8 @@ from fasterrcnn.inference.evaluate import evaluate
 from fasterrcnn.training.fit import fit
 from fasterrcnn.weights import native
 
-TINY = {"model": "timm:test_efficientnet", "weights": None, "short_side": 64, "logger": "none"}
+MODEL = {"preset": "timm:test_efficientnet", "backbone": {"neck_channels": 32}, "regions": {"widths": [32]}}
+TINY = {"model": MODEL, "weights": None, "short_side": 64, "logger": "none"}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,32 @@
+import shutil
+
+import pytest
+
+from fasterrcnn.data.samples import write_scenes
+from fasterrcnn.training import state
+from fasterrcnn.training.fit import fit
+
+MODEL = {"preset": "timm:test_efficientnet", "backbone": {"neck_channels": 32}, "regions": {"widths": [32]}}
+
+
+@pytest.mark.parametrize("minutes", [0.0, 60.0])
+def test_resume__from_every_state(tmp_path, monkeypatch, minutes):
+    """After every step and every epoch, and after epochs alone, as where epochs are short."""
+    monkeypatch.setattr(state, "_KEPT", 1000)
+    monkeypatch.setattr(state, "remove_all", lambda run: None)
+    write_scenes(tmp_path / "scenes", train=3, val=1, test=1, seed=0, size_hw=(96, 96))
+    options = {"model": MODEL, "weights": None, "short_side": 64, "logger": "none", "epochs": 3, "batch_size": 1}
+    run = fit(tmp_path / "scenes", output=tmp_path / "run", checkpoint_minutes=minutes, accumulate=2, **options)
+    states = sorted(run.path.glob("state/*.state"))
+    assert len(states) == (6 if minutes == 0 else 3)
+    for newest in states:
+        copy = tmp_path / newest.stem
+        shutil.copytree(run.path, copy)
+        (copy / "results.json").unlink()
+        for later in copy.glob("state/*.state"):
+            if later.name > newest.name:
+                later.unlink()
+        again = fit(resume=copy)
+        assert again.last.read_bytes() == run.last.read_bytes()
+        assert again.best.read_bytes() == run.best.read_bytes()
+        assert again.metrics.keys() == run.metrics.keys()
