@@ -190,7 +190,9 @@ class TrainConfig(_Config):
     clip_norm: float = Field(10.0, gt=0)
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights that are kept; 0: no average")
     augmentation: Augmentation = Field("default", description="how much the training pictures are varied")
-    views: Positive | None = Field(None, description="views of each picture, then again the first; none: ever new ones")
+    views: Positive | None = Field(
+        None, description="views of each picture, the first as it is, then again; none: ever new ones"
+    )
     anchors: str | None = Field(
         None,
         description='"auto" fits them to the objects, "preset" keeps the model\'s, a YAML file has its own; '
@@ -206,6 +208,10 @@ class TrainConfig(_Config):
         1, description='parts of a pre-trained trunk that do not learn, the stem first; "backbone": all of it'
     )
     unfreeze_at: Positive | None = Field(None, description="epoch from which everything learns")
+    cache_features: bool = Field(
+        False, description='freeze="backbone": the frozen trunk runs once for each view, its maps are kept on disk'
+    )
+    cache_limit: float = Field(10.0, gt=0, description="GiB that kept maps may take, those of earlier runs included")
     train_norms: bool = Field(False, description="pre-trained batch norms learn; for batches of 16 and more")
     short_side: Positive | None = Field(None, description="instead of the preset's input size")
     long_side: Positive | None = None
@@ -229,4 +235,6 @@ class TrainConfig(_Config):
     def _frozen_trunk_knows_something(self) -> "TrainConfig":
         if self.freeze == "backbone" and self.weights is None:
             raise UsageError('freeze="backbone" with random weights would learn from noise; give start weights')
+        if self.cache_features and (self.freeze != "backbone" or self.train_norms):
+            raise UsageError('cache_features needs a trunk that stays as it is: freeze="backbone" and no train_norms')
         return self

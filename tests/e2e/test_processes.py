@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
 def train(folder, name, *options, launcher=("-m", "fasterrcnn")) -> subprocess.CompletedProcess[str]:
     start = ["--weights", str(folder / "start" / "last.safetensors"), "-o", str(folder / name)]
     command = [sys.executable, *launcher, "train", str(folder / "scenes"), *OPTIONS, *start, *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache" / name)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     return done
@@ -48,6 +48,17 @@ def test_devices__two_processes_learn_what_one_does(folder):
     assert_same_weights(folder / "one", folder / "two")
     assert done.stdout.count("epoch 3/3") == 1
     assert done.stdout.count("wrote ") == 1
+
+
+def test_devices__two_processes_share_a_feature_cache(folder):
+    frozen = ["--freeze", "backbone", "--cache-features"]
+    train(folder, "one-frozen", "--batch-size", "4", *frozen)
+    train(folder, "two-frozen", "--batch-size", "2", "--devices", "2", *frozen)
+    assert_same_weights(folder / "one-frozen", folder / "two-frozen")
+    one, two = (sorted(path.name for path in (folder / "cache" / name).rglob("*.safetensors"))
+                for name in ("one-frozen", "two-frozen"))  # fmt: skip
+    assert one == two
+    assert len(one) == 16
 
 
 def test_torchrun__two_processes_learn_what_one_does(folder):

@@ -37,6 +37,9 @@ class Settings:
         None
     )
     unfreeze_at: Annotated[int | None, Parameter(help="Epoch from which everything learns.")] = None
+    cache_features: Annotated[
+        bool | None, Parameter(help="With --freeze backbone: run the trunk once, keep its maps on disk.", negative="")
+    ] = None
     class_balance: Annotated[
         Literal["none", "repeat", "weights", "focal"] | None, Parameter(help="What to do for rare classes.")
     ] = None

@@ -29,8 +29,8 @@ BUCKET = 64
 class DetectionDataset(Dataset[Example]):
     """Examples of a detection data set.
 
-    ``examples[index]`` is what the first epoch sees of a picture, ``examples[index, epoch]`` what a later one sees.
-    That follows from the seed, the epoch and the picture's id alone, never from the order or the process of reading.
+    ``examples[index]`` is a picture as detection sees it, ``examples[index, number]`` a view that is varied by chance.
+    That follows from the seed, the number and the picture's id alone, never from the order or the process of reading.
 
     Args:
         records: pictures and boxes.
@@ -56,13 +56,14 @@ class DetectionDataset(Dataset[Example]):
         Raises:
             ImageError: the picture cannot be decoded; the message names it.
         """
-        index, epoch = key if isinstance(key, tuple) else (key, 0)
-        recipe = transforms.RECIPES[self.augmentation]
+        index, number = key if isinstance(key, tuple) else (key, 0)
+        recipe = transforms.RECIPES[self.augmentation] if number else None
         record = self.records[index]
         if recipe is None:
-            view = transforms.plain_view(self._read(record, 1.0), self.config)
+            # Exactly what detection sees: a decoder that averages would hide what it does not.
+            view = transforms.plain_view(_scene(record, read_image(record.path), 1), self.config)
         else:
-            draws = Random(f"seed {self.seed}, epoch {epoch}, picture {record.image_id}")
+            draws = Random(f"seed {self.seed}, epoch {number}, picture {record.image_id}")
             view = transforms.random_view(
                 self._read(record, recipe.magnification),
                 recipe,
@@ -96,15 +97,16 @@ class DetectionDataset(Dataset[Example]):
         return image.resized_hw(record.size_hw, self.config.short_side, self.config.long_side)
 
     def _read(self, record: Record, magnification: float) -> Scene:
-        xyxy = torch.from_numpy(record.boxes)
-        if self.augmentation != "none" and self.config.antialias:
-            height, width = (math.ceil(side * magnification) for side in self._canvas_hw(record))
-            pixels, divisor = read_reduced_image(record.path, (height, width))
-            xyxy = xyxy / divisor
-        else:
-            # Exactly what detection sees: a decoder that averages would hide what it does not.
-            pixels = read_image(record.path)
-        return transforms.make_scene(pixels, xyxy, torch.from_numpy(record.labels), torch.from_numpy(record.difficult))
+        """A picture that is going to be varied; where resizing averages anyway, its decoder may do so before."""
+        if not self.config.antialias:
+            return _scene(record, read_image(record.path), 1)
+        height, width = (math.ceil(side * magnification) for side in self._canvas_hw(record))
+        return _scene(record, *read_reduced_image(record.path, (height, width)))
+
+
+def _scene(record: Record, pixels: Tensor, divisor: int) -> Scene:
+    xyxy = torch.from_numpy(record.boxes) / divisor
+    return transforms.make_scene(pixels, xyxy, torch.from_numpy(record.labels), torch.from_numpy(record.difficult))
 
 
 @dataclass(frozen=True)
@@ -113,13 +115,13 @@ class BatchPlan:
 
     Attributes:
         indices: of the examples.
-        epoch: chooses the view of each picture.
+        view: of each picture: 0 is the picture as it is, others are varied.
         padded_hw: least size of the batch, in pixels of the network input.
         counts: whether the batch is to be learnt from; a process without pictures of its own takes part all the same.
     """
 
     indices: tuple[int, ...]
-    epoch: int = 0
+    view: int = 0
     padded_hw: tuple[int, int] | None = None
     counts: bool = True
 
@@ -131,7 +133,7 @@ class _Batches(Dataset[Batch]):
         self.examples = examples
 
     def __getitem__(self, plan: BatchPlan) -> Batch:
-        return self.examples.collate([self.examples[index, plan.epoch] for index in plan.indices], plan.padded_hw)
+        return self.examples.collate([self.examples[index, plan.view] for index in plan.indices], plan.padded_hw)
 
 
 class BatchLoader:

@@ -154,9 +154,12 @@ class FasterRCNN(nn.Module):
 
     def features(self, pixels: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Feature maps of RGB in 0..1, finest first."""
-        normalised = (pixels - self.mean) / self.std
-        maps: list[Tensor] = self.backbone(normalised.contiguous(memory_format=torch.channels_last))
+        maps: list[Tensor] = self.backbone(self.normalised(pixels))
         return maps
+
+    def normalised(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """What the backbone takes: RGB in 0..1 less its mean, by its standard deviation."""
+        return ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def propose(self, features: Features, batch: ImageBatch) -> list[Proposals]:
         """The first stage: proposals of each image."""

@@ -3,18 +3,21 @@
 Everything follows from seed and epoch, so that a run can go on at any batch with nothing remembered.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from fasterrcnn.config import TrainConfig
 from fasterrcnn.data.dataset import BatchLoader, BatchPlan, DetectionDataset
 from fasterrcnn.data.records import Record
 from fasterrcnn.structures import ImageBatch, Target
+from fasterrcnn.training.optimizer import trunk_is_frozen
 
 
 @dataclass(frozen=True)
@@ -32,15 +35,28 @@ class Process:
 
 @dataclass(frozen=True)
 class Step:
-    """A batch with what it was planned as."""
+    """A batch with what it was planned as.
+
+    Attributes:
+        plan: which pictures it was to have.
+        batch: the pictures.
+        targets: what is true of them.
+        maps: of the frozen trunk, where they are known already; the batch then has no pixels worth looking at.
+    """
 
     plan: BatchPlan
     batch: ImageBatch
     targets: list[Target]
+    maps: list[Float[Tensor, "b _ _ _"]] | None = None
 
     def to(self, device: torch.device) -> "Step":
         """The same on another device."""
-        return Step(self.plan, self.batch.to(device), [target.to(device) for target in self.targets])
+        maps = None if self.maps is None else [one.to(device) for one in self.maps]
+        return Step(self.plan, self.batch.to(device), [target.to(device) for target in self.targets], maps)
+
+
+Known = Callable[[Sequence[BatchPlan]], Iterator[Step]]
+"""Gives the planned steps with the maps of the frozen trunk."""
 
 
 def draws(*parts: object) -> Random:
@@ -92,9 +108,7 @@ def epoch_batches(
     return batches
 
 
-def share(
-    examples: DetectionDataset, batches: Sequence[Sequence[int]], epoch: int, process: Process
-) -> list[BatchPlan]:
+def share(examples: DetectionDataset, batches: Sequence[Sequence[int]], view: int, process: Process) -> list[BatchPlan]:
     """The part of each batch that falls to a process, padded as the whole batch would be.
 
     A process that gets no picture of a small batch takes the first one along without learning from it.
@@ -103,7 +117,7 @@ def share(
     for batch in batches:
         heights, widths = zip(*(examples.padded_hw(index) for index in batch), strict=True)
         own = tuple(batch[process.rank :: process.world])
-        plans.append(BatchPlan(own or (batch[0],), epoch, (max(heights), max(widths)), counts=bool(own)))
+        plans.append(BatchPlan(own or (batch[0],), view, (max(heights), max(widths)), counts=bool(own)))
     return plans
 
 
@@ -132,12 +146,21 @@ class TrainingBatches:
         config: batch size, seed, views and balance.
         process: which part is wanted.
         workers: processes that read.
+        known: gives the steps of epochs in which the trunk is frozen, if its maps are kept.
     """
 
-    def __init__(self, examples: DetectionDataset, config: TrainConfig, process: Process, workers: int) -> None:
+    def __init__(
+        self,
+        examples: DetectionDataset,
+        config: TrainConfig,
+        process: Process,
+        workers: int,
+        known: Known | None = None,
+    ) -> None:
         self.examples = examples
         self.config = config
         self.process = process
+        self.known = known
         self.epoch = 1
         self.done = 0
         self._loader = BatchLoader(examples, workers)
@@ -152,18 +175,19 @@ class TrainingBatches:
 
     def plans(self, epoch: int) -> list[BatchPlan]:
         """Batches of an epoch, counted from 1."""
-        views = self.config.views
-        view = epoch if views is None else (epoch - 1) % views + 1
+        views = frozen_views(self.config) if self._knows(epoch) else self.config.views
+        view = epoch if views is None else (epoch - 1) % views
         return share(self.examples, self._batches(epoch), view, self.process)
 
     def __iter__(self) -> Iterator[Step]:
         plans = self.plans(self.epoch)
         todo = plans[self.done :]
-        for plan, (batch, targets) in zip(todo, self._loader.load(todo), strict=True):
+        steps = self.known(todo) if self.known is not None and self._knows(self.epoch) else _read(self._loader, todo)
+        for step in steps:
             self.done += 1
             if self.done == len(plans):
                 self.epoch, self.done = self.epoch + 1, 0
-            yield Step(plan, batch, targets)
+            yield step
 
     @property
     def sampler(self) -> "TrainingBatches":
@@ -183,6 +207,9 @@ class TrainingBatches:
         """Go on there."""
         self.epoch, self.done = state["epoch"], state["done"]
 
+    def _knows(self, epoch: int) -> bool:
+        return self.config.cache_features and trunk_is_frozen(self.config, epoch)
+
     def _batches(self, epoch: int) -> list[list[int]]:
         size = self.config.batch_size * self.process.world
         random = draws("batches", self.config.seed, "epoch", epoch)
@@ -197,18 +224,42 @@ class ValidationBatches:
         batch_size: most of a step.
         process: which part is wanted.
         workers: processes that read.
+        known: gives the steps, while the trunk's maps are kept.
+
+    Attributes:
+        frozen: whether they are.
     """
 
-    def __init__(self, examples: DetectionDataset, batch_size: int, process: Process, workers: int) -> None:
+    def __init__(
+        self,
+        examples: DetectionDataset,
+        batch_size: int,
+        process: Process,
+        workers: int,
+        known: Known | None = None,
+    ) -> None:
         self._plans = val_plans(examples, batch_size, process)
         self._loader = BatchLoader(examples, workers)
+        self._known = known
+        self.frozen = known is not None
 
     def __len__(self) -> int:
         return len(self._plans)
 
     def __iter__(self) -> Iterator[Step]:
-        for plan, (batch, targets) in zip(self._plans, self._loader.load(self._plans), strict=True):
-            yield Step(plan, batch, targets)
+        if self._known is not None and self.frozen:
+            return self._known(self._plans)
+        return _read(self._loader, self._plans)
+
+
+def frozen_views(config: TrainConfig) -> int:
+    """How many views of each picture a frozen trunk sees: one, the picture as it is, unless the run says more."""
+    return config.views or 1
+
+
+def _read(loader: BatchLoader, plans: Sequence[BatchPlan]) -> Iterator[Step]:
+    for plan, (batch, targets) in zip(plans, loader.load(plans), strict=True):
+        yield Step(plan, batch, targets)
 
 
 def _is_tall(record: Record) -> bool:

@@ -48,11 +48,16 @@ def fingerprint(records: Sequence[Record]) -> str:
         ImageError: a picture file cannot be read; the message names it.
     """
     with ThreadPoolExecutor() as pool:  # hashing and reading let other threads run
-        digests = list(pool.map(_digest, records))
+        digests = list(pool.map(digest, records))
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()[:16]
 
 
-def _digest(record: Record) -> bytes:
+def digest(record: Record) -> bytes:
+    """Stands for a picture and its objects.
+
+    Raises:
+        ImageError: the file cannot be read; the message names it.
+    """
     try:
         with record.path.open("rb") as stream:
             picture = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -13,7 +13,6 @@ from pytorch_lightning.callbacks import EarlyStopping
 
 from fasterrcnn import build
 from fasterrcnn.config import ModelConfig
-from fasterrcnn.data.dataset import DetectionDataset
 from fasterrcnn.data.folders import check_output, make_folder
 from fasterrcnn.data.formats import Source
 from fasterrcnn.data.records import AnnotatedData
@@ -23,8 +22,10 @@ from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.training import engine, folder, prepare, settings, state
 from fasterrcnn.training.average import WeightAverage
 from fasterrcnn.training.batches import Process, TrainingBatches, ValidationBatches
+from fasterrcnn.training.feature_cache import CachedViews
 from fasterrcnn.training.folder import Setup
 from fasterrcnn.training.keep import BEST, LAST, KeepState, KeepWeights, Stopped
+from fasterrcnn.training.keep_features import KeepFeatures, announce, caches_of
 from fasterrcnn.training.module import TrainingModule
 from fasterrcnn.training.record import EpochRecord, Row
 from fasterrcnn.training.report import Report
@@ -128,11 +129,12 @@ def fit(
     network = _start(setup)
     device = choose_device(chosen.device)
     engine.check(chosen, device)
+    caches = _caches(setup, network, told)
     if process.rank == 0:
         run = make_folder(run, re.sub(r"[^\w.-]+", "-", f"{setup.data.root.resolve().name}-{chosen.model.preset}"))
         folder.begin(run, setup)
     assert run is not None
-    return _train(run, setup, network, device, process, told, None)
+    return _train(run, setup, network, caches, device, process, told, None)
 
 
 def _resume(data: Source | None, run: Path, told: Listeners) -> Run:
@@ -150,7 +152,8 @@ def _resume(data: Source | None, run: Path, told: Listeners) -> Run:
     newest = state.newest(run, told.tell)
     told.tell(f"going on from {newest}" if newest else "no state to go on from; the run begins anew")
     network = _start(setup) if newest is None else build.assemble(chosen.model)
-    return _train(run, setup, network, choose_device(chosen.device), process, told, newest)
+    caches = _caches(setup, network, told)
+    return _train(run, setup, network, caches, choose_device(chosen.device), process, told, newest)
 
 
 def _start(setup: Setup) -> FasterRCNN:
@@ -164,6 +167,7 @@ def _train(
     run: Path,
     setup: Setup,
     network: FasterRCNN,
+    caches: Sequence[CachedViews],
     device: torch.device,
     process: Process,
     told: Listeners,
@@ -172,12 +176,12 @@ def _train(
     """Run the epochs that are left."""
     config = setup.config
     workers = config.workers if config.workers is not None else default_workers(device)
-    batches = TrainingBatches(setup.examples, config, process, workers)
+    known = [cache.load for cache in caches]
+    batches = TrainingBatches(setup.examples, config, process, workers, *known[:1])
     validation, val_batches = None, None
     if setup.val_records:
-        val_examples = DetectionDataset(setup.val_records, config.model.input)
-        validation = Validation(setup.data, val_examples, process)
-        val_batches = ValidationBatches(val_examples, config.batch_size, process, workers)
+        validation = Validation(setup.data, setup.val_examples, process)
+        val_batches = ValidationBatches(setup.val_examples, config.batch_size, process, workers, *known[1:])
     steps = -(-len(batches) // config.accumulate) * config.epochs
     module = TrainingModule(network, config, setup.records, steps, validation).train()
     report = Report(
@@ -191,7 +195,8 @@ def _train(
 
     record = EpochRecord(run, close_epoch)
     notes = {"data": setup.data.root.name, "start": config.weights}
-    callbacks = [average, record, KeepWeights(run, config.model, average, record, notes), report]
+    features = KeepFeatures(caches, config, process, val_batches, bar=told.bar)
+    callbacks = [features, average, record, KeepWeights(run, config.model, average, record, notes), report]
     if config.patience is not None:
         # Not at the end of an epoch, where it would come after the state was kept.
         callbacks.append(EarlyStopping("ap", patience=config.patience, mode="max", check_on_train_epoch_end=False))
@@ -214,6 +219,14 @@ def _train(
     result = folder.finish(run, setup, record.rows, network)
     state.remove_all(run)
     return Run(run, result)
+
+
+def _caches(setup: Setup, network: FasterRCNN, told: Listeners) -> list[CachedViews]:
+    """The caches of a run, announced, if it asks for them."""
+    caches = caches_of(setup, network)
+    if caches:
+        told.tell(announce(caches, setup.config.cache_limit))
+    return caches
 
 
 def default_workers(device: torch.device) -> int:

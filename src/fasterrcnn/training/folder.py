@@ -67,6 +67,11 @@ class Setup:
         config = self.config
         return DetectionDataset(self.records, config.model.input, augmentation=config.augmentation, seed=config.seed)
 
+    @property
+    def val_examples(self) -> DetectionDataset:
+        """The validation pictures, as detection sees them."""
+        return DetectionDataset(self.val_records, self.config.model.input)
+
     @cached_property
     def fingerprint(self) -> str:
         """Stands for the pictures and objects of the run."""

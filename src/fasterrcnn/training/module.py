@@ -15,6 +15,7 @@ from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.structures import Losses
 from fasterrcnn.training import optimizer
 from fasterrcnn.training.batches import Step, draws
+from fasterrcnn.training.feature_cache import frozen_maps
 from fasterrcnn.training.validation import Validation
 
 LOSSES = ("objectness", "rpn_boxes", "classes", "boxes")
@@ -70,7 +71,8 @@ class TrainingModule(LightningModule):
         generators = [self._generator("training", self.current_epoch, picture.image_id) for picture in pictures]
         # Layers that draw by themselves (dropout) follow from the step as well, so that nothing has to be remembered.
         torch.manual_seed(draws(self.config.seed, self.current_epoch, batch_index, self.global_rank).getrandbits(63))
-        losses = self.model.losses(step.batch, step.targets, generator=generators)
+        features = self._features(step)
+        losses = self.model.losses(step.batch, step.targets, generator=generators, features=features)
         total = self._together(torch.stack([value for _, value in losses]), losses.weights * step.plan.counts)
         if not bool(self.losses.isfinite().all()):
             raise _not_finite(losses, self.global_step + 1, pictures)
@@ -80,7 +82,7 @@ class TrainingModule(LightningModule):
         """Losses and detections of a batch from one pass, with the same random draws every time."""
         assert self.validation is not None
         generators = [self._generator("validation", index) for index in step.plan.indices]
-        features = self.model.features(step.batch.pixels)
+        features = self._features(step) or self.model.features(step.batch.pixels)
         losses = self.model.losses(step.batch, step.targets, generator=generators, features=features)
         self.validation.add(step, losses, self.model(step.batch, features=features))
 
@@ -138,6 +140,17 @@ class TrainingModule(LightningModule):
         """Fix the same norms again."""
         self._norms = list(checkpoint["trained_norms"])
         self.freeze_for(self.config.epochs)
+
+    def _features(self, step: Step) -> list[Float[Tensor, "b _ _ _"]] | None:
+        """Feature maps of a step in which the trunk is frozen: it sees each picture alone, so its maps can be kept."""
+        if step.maps is not None:
+            maps = step.maps
+        elif optimizer.trunk_is_frozen(self.config, self.current_epoch + 1):
+            maps = frozen_maps(self.model, step.batch)
+        else:
+            return None
+        features: list[Tensor] = self.model.backbone.neck(maps)
+        return features
 
     def _together(self, four: Float[Tensor, "4"], weights: Float[Tensor, "4"]) -> Float[Tensor, ""]:
         """The loss whose gradients, averaged over the processes, are those of the whole batch."""

@@ -60,6 +60,12 @@ def freeze(model: FasterRCNN, config: TrainConfig, epoch: int) -> None:
     model.backbone.freeze(stages)
 
 
+def trunk_is_frozen(config: TrainConfig, epoch: int) -> bool:
+    """Whether the whole trunk stays as it is in that epoch, counted from 1."""
+    learns = config.unfreeze_at is not None and epoch >= config.unfreeze_at
+    return config.weights is not None and config.freeze == "backbone" and not learns
+
+
 def trained_norms(model: nn.Module) -> list[str]:
     """Names of the batch norms that came with pre-trained weights: small batches would spoil what they know.
 

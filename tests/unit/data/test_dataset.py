@@ -89,26 +89,26 @@ def test_dataset__picture_without_objects(records, augmentation):
 @pytest.mark.parametrize("augmentation", PRESETS)
 def test_dataset__the_canvas_keeps_its_size(records, augmentation):
     examples = DetectionDataset(records, INPUT, augmentation=augmentation)
-    for epoch in range(5):
+    for epoch in range(6):
         assert [examples[i, epoch][0].shape[1:] for i in range(3)] == [(40, 60), (40, 40), (60, 15)]
 
 
 @pytest.mark.parametrize("augmentation", ["light", "default", "strong"])
-def test_dataset__views_follow_from_seed_epoch_and_picture(records, augmentation):
-    def views(seed=0, epoch=0, order=(0, 1, 2)):
+def test_dataset__views_follow_from_seed_number_and_picture(records, augmentation):
+    def views(seed=0, number=1, order=(0, 1, 2)):
         examples = DetectionDataset(records, INPUT, augmentation=augmentation, seed=seed)
-        read = {index: examples[index, epoch] for index in order}
+        read = {index: examples[index, number] for index in order}
         return [read[index] for index in range(3)]
 
     first = views()
     assert all(same(a, b) for a, b in zip(first, views(order=(2, 0, 1)), strict=True))
     assert not any(same(a, b) for a, b in zip(first, views(seed=1), strict=True))
-    assert not any(same(a, b) for a, b in zip(first, views(epoch=1), strict=True))
+    assert not any(same(a, b) for a, b in zip(first, views(number=2), strict=True))
 
 
-def test_dataset__index_alone_is_the_first_epoch(records):
-    examples = DetectionDataset(records, INPUT, augmentation="default")
-    assert same(examples[2], examples[2, 0])
+def test_dataset__view_0_is_the_picture_as_detection_sees_it(records):
+    varied, plain = (DetectionDataset(records, INPUT, augmentation=name) for name in ("strong", "none"))
+    assert all(same(varied[index], plain[index]) and same(varied[index, 0], plain[index]) for index in range(3))
 
 
 @pytest.mark.parametrize("augmentation", PRESETS)
@@ -130,7 +130,7 @@ def test_dataset__large_photographs_come_reduced_and_boxes_stay(tmp_path):
     record = Record(path, 1, (803, 1001), box, np.zeros(1, np.int64), np.zeros(1, np.bool_))
     config = InputConfig(short_side=80, long_side=200, antialias=True)
     flips = set()
-    for epoch in range(8):
+    for epoch in range(1, 9):
         view, target = DetectionDataset([record], config, augmentation="light")[0, epoch]
         found = (view[0] > view[2]).nonzero()
         edges = torch.cat([found.amin(dim=0).flip(0), found.amax(dim=0).flip(0) + 1]).float()

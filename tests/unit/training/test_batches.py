@@ -141,7 +141,7 @@ def test_share__processes_together_have_the_whole_batch(world):
         assert sorted(i for plan in plans if plan.counts for i in plan.indices) == sorted(batch)
         sizes = [examples.padded_hw(index) for index in batch]
         assert {plan.padded_hw for plan in plans} == {(max(h for h, _ in sizes), max(w for _, w in sizes))}
-        assert {plan.epoch for plan in plans} == {7}
+        assert {plan.view for plan in plans} == {7}
 
 
 def test_share__padded_as_the_whole_batch_would_be(tmp_path, photo):
@@ -243,13 +243,13 @@ def test_training_batches__views_come_again():
     pictures = examples_of(*[WIDE] * 4)
     once, twice, ever_new = (
         [
-            {plan.epoch for plan in TrainingBatches(pictures, settings(views=views), Process(), 0).plans(epoch)}
+            {plan.view for plan in TrainingBatches(pictures, settings(views=views), Process(), 0).plans(epoch)}
             for epoch in range(1, 6)
         ]
         for views in (1, 2, None)
     )
-    assert once == [{1}] * 5
-    assert twice == [{1}, {2}, {1}, {2}, {1}]
+    assert once == [{0}] * 5
+    assert twice == [{0}, {1}, {0}, {1}, {0}]
     assert ever_new == [{1}, {2}, {3}, {4}, {5}]
 
 

@@ -9,13 +9,17 @@ from fasterrcnn.training.fit import fit
 MODEL = {"preset": "timm:test_efficientnet", "backbone": {"neck_channels": 32}, "regions": {"widths": [32]}}
 
 
-@pytest.mark.parametrize("minutes", [0.0, 60.0])
-def test_resume__from_every_state(tmp_path, monkeypatch, minutes):
-    """After every step and every epoch, and after epochs alone, as where epochs are short."""
+@pytest.mark.parametrize(("minutes", "frozen"), [(0.0, False), (60.0, False), (0.0, True)])
+def test_resume__from_every_state(tmp_path, monkeypatch, minutes, frozen):
+    """After every step and every epoch; after epochs alone, as where they are short; with a trunk that learns later."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(state, "_KEPT", 1000)
     monkeypatch.setattr(state, "remove_all", lambda run: None)
     write_scenes(tmp_path / "scenes", train=3, val=1, test=1, seed=0, size_hw=(96, 96))
     options = {"model": MODEL, "weights": None, "short_side": 64, "logger": "none", "epochs": 3, "batch_size": 1}
+    if frozen:
+        start = fit(tmp_path / "scenes", output=tmp_path / "start", **{**options, "epochs": 1})
+        options |= {"weights": str(start.last), "freeze": "backbone", "cache_features": True, "unfreeze_at": 2}
     run = fit(tmp_path / "scenes", output=tmp_path / "run", checkpoint_minutes=minutes, accumulate=2, **options)
     states = sorted(run.path.glob("state/*.state"))
     assert len(states) == (6 if minutes == 0 else 3)
