@@ -1,6 +1,8 @@
 """Several processes that train together, as one command and under torchrun."""
 
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -28,9 +30,9 @@ def folder(tmp_path_factory):
     return folder
 
 
-def train(folder, name, *options, launcher=("-m", "fasterrcnn")) -> subprocess.CompletedProcess[str]:
+def train(folder, name, *options, data="scenes", launcher=("-m", "fasterrcnn")) -> subprocess.CompletedProcess[str]:
     start = ["--weights", str(folder / "start" / "last.safetensors"), "-o", str(folder / name)]
-    command = [sys.executable, *launcher, "train", str(folder / "scenes"), *OPTIONS, *start, *options]
+    command = [sys.executable, *launcher, "train", str(folder / data), *OPTIONS, *start, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache" / name)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -48,6 +50,18 @@ def test_devices__two_processes_learn_what_one_does(folder):
     assert_same_weights(folder / "one", folder / "two")
     assert done.stdout.count("epoch 3/3") == 1
     assert done.stdout.count("wrote ") == 1
+
+
+def test_devices__one_process_sees_no_object_at_all(folder):
+    """Only one picture has objects: in every epoch, one of two processes learns from empty pictures alone."""
+    shutil.copytree(folder / "scenes", folder / "empty")
+    first, *others = sorted((folder / "empty" / "Annotations").iterdir())
+    assert "<object>" in first.read_text()
+    for file in others:
+        file.write_text(re.sub("<object>.*</object>", "", file.read_text(), flags=re.DOTALL))
+    train(folder, "one-empty", "--batch-size", "4", data="empty")
+    train(folder, "two-empty", "--batch-size", "2", "--devices", "2", data="empty")
+    assert_same_weights(folder / "one-empty", folder / "two-empty")
 
 
 def test_devices__two_processes_share_a_feature_cache(folder):

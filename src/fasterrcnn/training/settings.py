@@ -58,7 +58,7 @@ def read(path: Path) -> dict[str, Any]:
     """Settings in a YAML file, as `resolve` takes them.
 
     Raises:
-        UsageError: there is no such file, or it holds no settings.
+        UsageError: there is no such file, or it holds no settings, or one of no use; the message has the file's name.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -68,6 +68,10 @@ def read(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: no YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UsageError(f"{path}: holds no settings; lines like 'epochs: 12' are needed")
+    try:
+        resolve({"data": "", "model": "resnet50-fpn", **content})
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
     return content
 
 

@@ -1,4 +1,7 @@
+import multiprocessing
+import os
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from fasterrcnn.data.dataset import BUCKET, BatchLoader, BatchPlan, DetectionDat
 from fasterrcnn.data.pixels import from_pil, read_image, read_reduced_image
 from fasterrcnn.data.records import Record
 from fasterrcnn.data.transforms import RECIPES
-from fasterrcnn.errors import ImageError
+from fasterrcnn.errors import DataError, ImageError
 from fasterrcnn.ops import image
 
 INPUT = InputConfig(short_side=40, long_side=60, mean=(0.1, 0.2, 0.3), antialias=True)
@@ -264,3 +267,12 @@ def test_batch_loader__picture_that_cannot_be_decoded(records, workers):
 def test_batch_loader__data_set_can_be_sent_to_new_processes(records):
     examples = DetectionDataset(records, INPUT, augmentation="default", seed=4)
     assert same(pickle.loads(pickle.dumps(examples))[0, 2], examples[0, 2])
+
+
+def test_batch_loader__reading_process_that_dies(records):
+    batches = BatchLoader(DetectionDataset(records, INPUT), 1).load(plans_of(*[[0]] * 50))
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(DataError, match=r"a process that reads pictures died \(.*\); try fewer workers"):
+        list(batches)

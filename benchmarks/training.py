@@ -1,0 +1,183 @@
+"""Training on a CPU: torchvision's model and reference loop against ours, from the same start and pictures.
+
+python benchmarks/training.py DATA [OUT.json]
+
+DATA has the splits train and val. In alternation, once for each seed, both sides learn from all training pictures
+for the same number of epochs. Theirs: torchvision's FasterRCNN and the loop of its references/detection (SGD, warm-up
+over the first epoch, steps at 16/26 and 22/26 of the run, flips), its rate scaled to a batch of 4. Ours:
+`fasterrcnn.fit` with its defaults. Same trunk and weights, pyramid, head, proposals and regions. Prints pictures per
+second while learning, and AP on val by one evaluator.
+"""
+
+import copy
+import random
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from fasterrcnn.cli.process import settle
+
+settle()
+
+import torch
+from compare import report
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+import fasterrcnn
+from fasterrcnn import presets
+from fasterrcnn.build import build_model
+from fasterrcnn.config import ModelConfig
+from fasterrcnn.data.doctor import admit
+from fasterrcnn.data.pixels import read_image
+from fasterrcnn.data.records import AnnotatedData, Record, to_coco
+from fasterrcnn.evaluation.coco import Report, score_detections
+from fasterrcnn.training.prepare import start_config
+from fasterrcnn.training.settings import resolve
+
+MODEL, EPOCHS, SEEDS, BATCH = "efficientnet-lite0-fpn", 2, 3, 4
+
+
+class Backbone(nn.Module):
+    """The trunk of our model under torchvision's pyramid."""
+
+    def __init__(self, trunk: nn.Module, channels: list[int], out_channels: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.fpn = FeaturePyramidNetwork(channels, out_channels, extra_blocks=LastLevelMaxPool())
+        self.out_channels = out_channels
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        maps: dict[str, Tensor] = self.fpn({str(level): one for level, one in enumerate(self.trunk(pixels))})
+        return maps
+
+
+class Pictures(torch.utils.data.Dataset):
+    """As torchvision's loop wants them: tensors in 0..1, boxes in pixels, labels from 1; flipped half of the time."""
+
+    def __init__(self, records: list[Record]) -> None:
+        self.records = records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        record = self.records[index]
+        pixels, boxes = read_image(record.path).float() / 255, torch.from_numpy(record.boxes)
+        if random.random() < 0.5:
+            pixels = pixels.flip(-1)
+            boxes = torch.stack(
+                [pixels.shape[-1] - boxes[:, 2], boxes[:, 1], pixels.shape[-1] - boxes[:, 0], boxes[:, 3]], 1
+            )
+        return pixels, {"boxes": boxes, "labels": torch.from_numpy(record.labels) + 1}
+
+
+def their_model(config: ModelConfig, seed: int) -> FasterRCNN:
+    torch.manual_seed(seed)
+    ours = build_model(config, weights="imagenet")
+    ours.backbone.freeze(1)
+    assign = config.regions.assign
+    return FasterRCNN(
+        Backbone(copy.deepcopy(ours.backbone.trunk), list(ours.backbone.trunk.channels), config.backbone.neck_channels),
+        min_size=config.input.short_side,
+        max_size=config.input.long_side,
+        image_mean=list(config.input.mean),
+        image_std=list(config.input.std),
+        rpn_anchor_generator=AnchorGenerator(config.anchors.sizes, config.anchors.ratios),
+        rpn_pre_nms_top_n_train=config.proposals.training_candidates,
+        rpn_post_nms_top_n_train=config.proposals.training_proposals,
+        rpn_pre_nms_top_n_test=config.proposals.candidates,
+        rpn_post_nms_top_n_test=config.proposals.proposals,
+        box_roi_pool=MultiScaleRoIAlign(["0", "1", "2"], config.regions.output_size, config.regions.sampling_ratio),
+        box_head=TwoMLPHead(config.backbone.neck_channels * config.regions.output_size**2, config.regions.widths[0]),
+        box_predictor=FastRCNNPredictor(config.regions.widths[-1], len(config.classes) + 1),
+        box_batch_size_per_image=assign.count,
+    )
+
+
+def train_theirs(model: FasterRCNN, records: list[Record], seed: int) -> float:
+    """Learn as torchvision's references do; seconds."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+    loader = DataLoader(Pictures(records), BATCH, shuffle=True, collate_fn=lambda rows: tuple(zip(*rows, strict=True)))
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=0.02 * BATCH / 16, momentum=0.9, weight_decay=1e-4)
+    drops = [round(EPOCHS * part / 26) for part in (16, 22)]
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, drops, 0.1)
+    model.train()
+    started = time.perf_counter()
+    for epoch in range(EPOCHS):
+        steps = min(1000, len(loader) - 1)
+        warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, 0.001, total_iters=steps) if epoch == 0 else None
+        for images, targets in loader:
+            losses = sum(model(list(images), list(targets)).values())
+            optimizer.zero_grad()
+            losses.backward()
+            optimizer.step()
+            if warm_up is not None:
+                warm_up.step()
+        schedule.step()
+    return time.perf_counter() - started
+
+
+@torch.inference_mode()
+def score_theirs(model: FasterRCNN, data: AnnotatedData, records: list[Record]) -> Report:
+    model.eval()
+    results = []
+    for record in records:
+        (found,) = model([read_image(record.path).float() / 255])
+        for (x1, y1, x2, y2), label, score in zip(
+            found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True
+        ):
+            category = data.category_ids[label - 1]
+            box = [x1, y1, x2 - x1, y2 - y1]
+            results.append({"image_id": record.image_id, "category_id": category, "bbox": box, "score": score})
+    return score_detections(to_coco(data, records), results)
+
+
+def main() -> None:
+    data = admit(fasterrcnn.read_data(sys.argv.pop(1)), "fix").data
+    records, val_records = data.split("train"), data.split("val")
+    to_learn = replace(data, splits={"train": records})  # ours would measure after each epoch
+    settings = resolve({"data": "", "model": MODEL})
+    config = start_config(data, settings)
+    assert presets.get(MODEL).regions.assign.count == config.regions.assign.count
+    rows: list[dict[str, float]] = []
+    for seed in range(SEEDS):
+        model = their_model(config, seed)
+        seconds = train_theirs(model, records, seed)
+        theirs = score_theirs(model, data, val_records)
+        with tempfile.TemporaryDirectory() as folder:
+            own: list[float] = []
+            run = fasterrcnn.fit(
+                to_learn, model=MODEL, output=Path(folder) / "run", epochs=EPOCHS, batch_size=BATCH, seed=seed,
+                logger="none", on_epoch=lambda row, own=own: own.append(row["seconds"]),
+            )  # fmt: skip
+            ours = fasterrcnn.evaluate(run.best, data, split="val")
+        pictures = EPOCHS * len(records)
+        rows.append(
+            {
+                "theirs_images_per_second": pictures / seconds,
+                "ours_images_per_second": pictures / sum(own),
+                "ratio": seconds / sum(own),
+                "theirs_ap": theirs.ap or 0.0,
+                "ours_ap": ours.ap or 0.0,
+                "theirs_ap50": theirs.ap50 or 0.0,
+                "ours_ap50": ours.ap50 or 0.0,
+            }
+        )
+        print(f"seed {seed}:", rows[-1], flush=True)
+    medians = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+    report("training", {f"seed {seed}": row for seed, row in enumerate(rows)} | {"median": medians})
+
+
+if __name__ == "__main__":
+    main()
