@@ -2,10 +2,10 @@
 
 python benchmarks/feature_cache.py DATA [OUT.json]
 
-Each row is a detector on the first 24 training pictures, 3 epochs of one view, twice in alternation. A cached run pays for the
-trunk before its first epoch; "over_10_epochs" is the whole time of 10 uncached epochs over that of 10 cached ones.
-Checks first that both give the same weights. The networks' start weights are random but for efficientnet-lite0, which
-changes nothing about time.
+Each row is a detector on the first 24 training pictures, 3 epochs of one view, twice in alternation. A cached run pays
+for the trunk before its first epoch; "over_10_epochs" is the time of 10 uncached epochs over that of 10 cached ones.
+Checks first that both give the same weights. Start weights are random but for efficientnet-lite0's trunk, which changes
+nothing about time.
 """
 
 import os
