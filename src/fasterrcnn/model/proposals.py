@@ -52,7 +52,7 @@ class ProposalGenerator:
         candidates = torch.cat([decoded for _, _, decoded in best], dim=1)
         starts = accumulate((len(level) for level in anchors), initial=0)
         index = torch.cat([start + top for start, (top, _, _) in zip(starts, best, strict=False)], dim=1)
-        observe("candidates", index=index, scores=scores, boxes=candidates)
+        observe("candidates", index=index, boxes=candidates)
         return [
             self._suppress(image_boxes, image_scores, level_of.long(), size_hw, observe)
             for image_boxes, image_scores, size_hw in zip(candidates, scores, sizes_hw, strict=True)
@@ -74,5 +74,5 @@ class ProposalGenerator:
         index = good.nonzero()[:, 0]
         survivors = index[nms(candidates[index], scores[index], levels[index], self.nms_threshold)]
         keep = survivors[: self.proposals]
-        observe("proposals", boxes=candidates, good=good, survivors=survivors, kept=len(keep))
+        observe("proposals", boxes=candidates, scores=scores, good=good, survivors=survivors, kept=len(keep))
         return Proposals(candidates[keep], scores[keep])
