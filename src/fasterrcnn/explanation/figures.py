@@ -164,13 +164,13 @@ def draw_bars(bars: Sequence[Bar], *, width: int = VIEW, left: int = 190, size: 
     return picture
 
 
-def write_on(picture: Image.Image, text: str, *, size: int = 15) -> Image.Image:
-    """A copy with a line of text on a dark band at its upper edge."""
-    copy = picture.convert("RGB")
-    draw = ImageDraw.Draw(copy)
-    draw.rectangle((0, 0, copy.width, 1.4 * size), fill=BLACK)
-    draw.text((5, 0.7 * size), fitted(text, copy.width - 8, size), WHITE, font(size), anchor="lm")
-    return copy
+def headed(picture: Image.Image, text: str, *, size: int = 15) -> Image.Image:
+    """The picture below a dark band with a line of text."""
+    band = round(1.5 * size)
+    sheet = Image.new("RGB", (picture.width, picture.height + band), BLACK)
+    sheet.paste(picture, (0, band))
+    ImageDraw.Draw(sheet).text((5, band / 2), fitted(text, sheet.width - 8, size), WHITE, font(size), anchor="lm")
+    return sheet
 
 
 def fitted(text: str, width: float, size: int) -> str:

@@ -29,6 +29,7 @@ from fasterrcnn.structures import Target
 COUNTS = (10, 100, 1000)
 _CHANNELS = 6
 _SMALL = 360
+_MARGIN = 80
 
 
 def draw_input(trace: Trace) -> Figure:
@@ -138,15 +139,14 @@ def _norm_panels(trace: Trace, maps: list[Tensor]) -> tuple[Panel, ...]:
 def _anchor_panel(trace: Trace, level: int) -> Panel:
     height, width = trace.maps[level].shape[-2:]
     cells = trace.anchors[level].reshape(height, width, -1, 4)
-    stride, scale = trace.strides[level], view_scale(trace)
+    stride, scale = trace.strides[level], view_scale(trace, VIEW - 2 * _MARGIN)
     valid_h, valid_w = (-(-side // stride) for side in trace.input_hw)
     middle = cells[min(height, valid_h) // 2, min(width, valid_w) // 2]
-    margin = VIEW // 5
-    ground = ImageOps.expand(view(trace, dimmed=True), margin, fill=(225, 225, 225))
+    ground = ImageOps.expand(view(trace, VIEW - 2 * _MARGIN, dimmed=True), _MARGIN, fill=(225, 225, 225))
     # Every second, third... cell where the dots would run into each other.
     every = max(1, round(6 / (stride * scale)))
     centres = ((cells[..., :2] + cells[..., 2:]) / 2)[:valid_h:every, :valid_w:every].mean(dim=2).flatten(0, 1)
-    shift = torch.tensor([margin, margin], dtype=torch.float32)
+    shift = torch.tensor([_MARGIN, _MARGIN], dtype=torch.float32)
     dots = [Mark((x - 1, y - 1, x + 1, y + 1), Pen((110, 110, 110))) for x, y in (centres * scale + shift).tolist()]
     pens = [Pen(LEVELS[level % len(LEVELS)])] * len(middle)
     boxes = [Mark(tuple(row), pen) for row, pen in zip((middle * scale + shift.repeat(2)).tolist(), pens, strict=True)]

@@ -39,10 +39,11 @@ def draw_verdicts(trace: Trace, verdicts: Sequence[Verdict]) -> Figure:
     scale = 2 * view_scale(trace)
     # What was lost is drawn last, on top.
     ordered = sorted(verdicts, key=lambda verdict: verdict.kind != "found")
-    drawn = [
-        Mark(_moved(verdict.box, 0, 0, scale), Pen(COLOURS[verdict.kind]), f"{verdict.number} {verdict.kind}")
-        for verdict in ordered
-    ]
+    drawn = []
+    for verdict in ordered:
+        said = "" if verdict.kind == "found" else f" {verdict.kind}"
+        box = _moved(verdict.box, 0, 0, scale)
+        drawn.append(Mark(box, Pen(COLOURS[verdict.kind]), f"{verdict.number}{said}"))
     found = sum(verdict.kind == "found" for verdict in verdicts)
     caption = f"{found} of {len(verdicts)} objects were found"
     return Figure("16-verdicts", (Panel(caption, draw_marks(view(trace, 2 * VIEW), drawn)),), columns=1)

@@ -7,7 +7,7 @@ import dataclasses
 from typing import Literal
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from fasterrcnn.drawing import Pen, colour_of, contact_sheet, draw_marks
@@ -20,18 +20,19 @@ from fasterrcnn.explanation.figures import (
     Panel,
     draw_bars,
     each,
+    headed,
     heat_colours,
     log_share,
     marks,
     norms,
+    to_unit,
     view,
     view_scale,
-    write_on,
 )
 from fasterrcnn.explanation.trace import STEPS, Trace
 from fasterrcnn.model.roi_pooling import as_rois
 
-_CELL = 182
+_CELL = 178
 _CLASSES = 4
 
 
@@ -47,7 +48,7 @@ def draw_regions(trace: Trace) -> Figure:
 
 
 def draw_pooling(trace: Trace) -> Figure:
-    """Each shown region: its pixels, and its features after RoIPool and after RoIAlign, on one scale of colours.
+    """Each shown region: its pixels, its features after RoIPool and after RoIAlign, each in its own scale of colours.
 
     One of the two is what the network worked with; the other is made by the same component with the other method.
     """
@@ -57,17 +58,16 @@ def draw_pooling(trace: Trace) -> Figure:
     def panel(number: int) -> Panel:
         box = trace.proposals[trace.shown[number]]
         maps = {method: norms(values[number]) for method, values in pooled.items()}
-        low = min(float(values.min()) for values in maps.values())
-        high = max(float(values.max()) for values in maps.values())
-        cells = [write_on(crop(trace, box).resize((_CELL, _CELL)), "pixels")]
+        cells = [headed(crop(trace, box).resize((_CELL, _CELL)), "pixels")]
         for method, name in (("pool", "RoIPool"), ("align", "RoIAlign")):
             used = " (used)" if method == trace.model.roi_pooling.method else ""
-            cells.append(write_on(_cells(maps[method], low, high), name + used))
+            cells.append(headed(_cells(maps[method]), name + used))
         width, height = (box[2:] - box[:2]).tolist()
         level = levels[number]
         stride = trace.model.roi_pooling.strides[level]
         caption = f"region {number + 1}: {width:.0f} x {height:.0f} pixels, level {level} (stride {stride})"
-        return Panel(caption, contact_sheet(cells, 3, background="white"))
+        spaced = [ImageOps.expand(cell, 3, fill="white") for cell in cells]
+        return Panel(caption, contact_sheet(spaced, 3, background="white"))
 
     return Figure("10-pooling", each(len(trace.shown), panel, _nothing("no regions")))
 
@@ -162,11 +162,10 @@ def crop(trace: Trace, box: Tensor) -> Image.Image:
     return view(trace, width).crop((x1, y1, x2, y2))
 
 
-def _cells(values: Tensor, low: float, high: float) -> Image.Image:
+def _cells(values: Tensor) -> Image.Image:
     """A small map as squares of one colour each."""
-    unit = ((values - low) / max(high - low, 1e-12)).flatten()
     small = Image.new("RGB", (values.shape[1], values.shape[0]))
-    small.putdata(heat_colours(unit))
+    small.putdata(heat_colours(to_unit(values).flatten()))
     return small.resize((_CELL, _CELL), Image.Resampling.NEAREST)
 
 
