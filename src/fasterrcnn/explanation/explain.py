@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from fasterrcnn.data.doctor import Policy
+from fasterrcnn.data.folders import check_output
+from fasterrcnn.errors import UsageError
 from fasterrcnn.explanation import first_stage, lost, page, second_stage
 from fasterrcnn.explanation.figures import Figure
 from fasterrcnn.explanation.trace import Rules, Trace, follow
@@ -44,12 +46,14 @@ class Explanation:
         truth: what is true of the picture, where that was said.
         target: the same in the frame of the network input.
         verdicts: what became of every true object.
+        min_iou: from which overlap on a box has found an object.
     """
 
     trace: Trace
     truth: Truth | None = None
     target: Target | None = None
     verdicts: tuple[Verdict, ...] = ()
+    min_iou: float = 0.5
 
     @property
     def counts(self) -> dict[str, int]:
@@ -81,7 +85,9 @@ class Explanation:
             "seconds": trace.seconds,
             "shapes": {name: list(shape) for name, shape in trace.shapes.items()},
             "detections": trace.detections.to_records(),
-            "truth": None if self.truth is None else {"objects": len(self.verdicts), "left_out": self.truth.left_out},
+            "truth": None
+            if self.truth is None
+            else {"objects": len(self.verdicts), "left_out": self.truth.left_out, "min_iou": self.min_iou},
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
         }
 
@@ -132,8 +138,10 @@ def explain(
         DataError: the truth cannot be read, or does not hold the picture.
         UsageError: an option that cannot work, or an output folder that is not empty.
     """
+    if not 0 < min_iou <= 1:
+        raise UsageError(f"min_iou must lie above 0 and be at most 1, not {min_iou}")
     folder = None if output is None else Path(output)
-    page.check(folder)
+    check_output(folder)
     detector = weights if isinstance(weights, Detector) else load(weights)
     trace = follow(detector, picture, score=score, **rules)
     if truth is None:
@@ -141,7 +149,7 @@ def explain(
     else:
         known = read_truth(truth, trace.source, trace.classes, trace.original_hw, on_bad_box=on_bad_box)
         target = known.to_input(trace.original_hw, trace.input_hw)
-        explanation = Explanation(trace, known, target, tuple(judge(trace, target, min_iou=min_iou)))
+        explanation = Explanation(trace, known, target, tuple(judge(trace, target, min_iou=min_iou)), min_iou)
     if folder is not None:
         explanation.save(folder)
     return explanation

@@ -22,6 +22,8 @@ from fasterrcnn.explanation.trace import Trace
 VIEW = 560
 """Width of a view of the input, in pixels."""
 WHITE, BLACK, GREY = (255, 255, 255), (20, 20, 20), (150, 150, 150)
+OUTSIDE = (225, 225, 225)
+"""Beyond the border of the picture."""
 LEVELS: tuple[Colour, ...] = ((230, 75, 53), (0, 160, 135), (60, 84, 200), (240, 170, 0), (145, 80, 170))
 """Colours of the levels, finest first."""
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from fasterrcnn.drawing import Mark, Pen, colour_of, draw_marks
 from fasterrcnn.explanation.figures import (
     LEVELS,
+    OUTSIDE,
     VIEW,
     WHITE,
     Figure,
@@ -142,7 +143,7 @@ def _anchor_panel(trace: Trace, level: int) -> Panel:
     stride, scale = trace.strides[level], view_scale(trace, VIEW - 2 * _MARGIN)
     valid_h, valid_w = (-(-side // stride) for side in trace.input_hw)
     middle = cells[min(height, valid_h) // 2, min(width, valid_w) // 2]
-    ground = ImageOps.expand(view(trace, VIEW - 2 * _MARGIN, dimmed=True), _MARGIN, fill=(225, 225, 225))
+    ground = ImageOps.expand(view(trace, VIEW - 2 * _MARGIN, dimmed=True), _MARGIN, fill=OUTSIDE)
     # Every second, third... cell where the dots would run into each other.
     every = max(1, round(6 / (stride * scale)))
     centres = ((cells[..., :2] + cells[..., 2:]) / 2)[:valid_h:every, :valid_w:every].mean(dim=2).flatten(0, 1)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from fasterrcnn.drawing import Colour, Edges, Mark, Pen, add_legend, draw_marks
-from fasterrcnn.explanation.figures import VIEW, Figure, Panel, view, view_scale
+from fasterrcnn.explanation.figures import OUTSIDE, VIEW, Figure, Panel, view, view_scale
 from fasterrcnn.explanation.reasons import Kind
 from fasterrcnn.explanation.trace import Trace
 from fasterrcnn.explanation.verdicts import Verdict
@@ -30,7 +30,7 @@ PENS = {
     "proposal": Pen((80, 150, 255), dashed=True),
     "scored box": Pen((230, 40, 40)),
 }
-_CLOSE = 360
+_CLOSE = 470
 _MOST = 24
 
 
@@ -65,8 +65,10 @@ def draw_close(trace: Trace, verdict: Verdict) -> Image.Image:
     left, top = (x1 + x2) / 2 - half, (y1 + y2) / 2 - half
     scale = _CLOSE / (2 * half)
     width = trace.input_hw[1]
-    corners = tuple(round(edge) for edge in (left, top, left + 2 * half, top + 2 * half))
-    close = view(trace, width).crop((corners[0], corners[1], corners[2], corners[3])).resize((_CLOSE, _CLOSE))
+    side = max(1, round(2 * half))
+    window = Image.new("RGB", (side, side), OUTSIDE)
+    window.paste(view(trace, width), (-round(left), -round(top)))
+    close = window.resize((_CLOSE, _CLOSE), Image.Resampling.BICUBIC)
     boxes = {"object": verdict.box, **verdict.best}
     drawn = [
         Mark(_moved(box, left, top, scale), pen) for name, pen in PENS.items() if (box := boxes.get(name)) is not None

@@ -23,15 +23,6 @@ if TYPE_CHECKING:
 _FEW_COLOURS = 512
 
 
-def check(folder: Path | None) -> None:
-    """Refuse a folder that is a file or not empty.
-
-    Raises:
-        UsageError: it is; the message names it.
-    """
-    check_output(folder)
-
-
 def write(explanation: "Explanation", folder: Path) -> Path:
     """Write index.html, explain.json and the pictures; the folder appears when all of it is there.
 
@@ -99,5 +90,6 @@ def _facts(explanation: "Explanation") -> dict[str, Any]:
         "method": {"align": "RoIAlign", "pool": "RoIPool"}[pooling.method],
         "side": pooling.output_size,
         "pooled_levels": len(pooling.strides),
+        "min_iou": explanation.min_iou,
         "total_ms": 1000 * sum(trace.seconds.values()),
     }
