@@ -175,7 +175,7 @@ def headed(picture: Image.Image, text: str, *, size: int = 15) -> Image.Image:
     return sheet
 
 
-def fitted(text: str, width: float, size: int) -> str:
+def fitted(text: str, width: int, size: int) -> str:
     """The text, shortened until it is no wider than that many pixels."""
     if font(size).getlength(text) <= width:
         return text

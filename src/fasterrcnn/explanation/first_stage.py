@@ -41,7 +41,7 @@ def draw_input(trace: Trace) -> Figure:
     padded = to_pil(trace.batch.pixels[0])
     scale = VIEW / padded.width
     shown = padded.resize((VIEW, round(padded.height * scale)))
-    edge = [Mark((0, 0, width * scale - 1, height * scale - 1), Pen(LEVELS[0]))]
+    edge = [Mark((0.0, 0.0, width * scale - 1, height * scale - 1), Pen(LEVELS[0]))]
     full_h, full_w = trace.original_hw
     return Figure(
         "01-input",

@@ -42,7 +42,7 @@ def draw_verdicts(trace: Trace, verdicts: Sequence[Verdict]) -> Figure:
     drawn = []
     for verdict in ordered:
         said = "" if verdict.kind == "found" else f" {verdict.kind}"
-        box = _moved(verdict.box, 0, 0, scale)
+        box = _moved(verdict.box, 0.0, 0.0, scale)
         drawn.append(Mark(box, Pen(COLOURS[verdict.kind]), f"{verdict.number}{said}"))
     found = sum(verdict.kind == "found" for verdict in verdicts)
     caption = f"{found} of {len(verdicts)} objects were found"

@@ -4,7 +4,7 @@ Each function looks at one step. It gives the kind of verdict and a sentence, or
 object, so that the one before has to tell.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool
@@ -24,6 +24,7 @@ Kind = Literal[
     "detection NMS",
     "merged",
 ]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Reason = tuple[Kind, str]
 
 
