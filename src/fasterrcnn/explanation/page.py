@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fasterrcnn.explanation.explain import Explanation
 
 _FEW_COLOURS = 512
+_EFFORT = 4  # of PNG's 9: the last five take most of the time and save little
 
 
 def write(explanation: "Explanation", folder: Path) -> Path:
@@ -35,7 +36,7 @@ def write(explanation: "Explanation", folder: Path) -> Path:
         inside = Path(unfinished) / "whole"
         inside.mkdir()
         for name, figure in explanation.figures.items():
-            figure.sheet().save(inside / f"{name}.png")
+            figure.sheet().save(inside / f"{name}.png", compress_level=_EFFORT)
         numbers = json.dumps(explanation.to_dict(), indent=1, ensure_ascii=True)
         (inside / "explain.json").write_text(numbers, encoding="utf-8")
         (inside / "index.html").write_text(render(explanation), encoding="utf-8", errors="backslashreplace")
@@ -69,7 +70,7 @@ def inline(picture: Image.Image) -> str:
     """A picture as a data URL: PNG for drawings of few colours, JPEG for the rest."""
     buffer = io.BytesIO()
     kind = "png" if picture.getcolors(_FEW_COLOURS) else "jpeg"
-    picture.save(buffer, kind, **({"optimize": True} if kind == "png" else {"quality": 82}))
+    picture.save(buffer, kind, **({"compress_level": _EFFORT} if kind == "png" else {"quality": 82}))
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
