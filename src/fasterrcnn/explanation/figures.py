@@ -21,6 +21,8 @@ from fasterrcnn.explanation.trace import Trace
 
 VIEW = 560
 """Width of a view of the input, in pixels."""
+WIDE = 840
+"""That of a view that stands alone."""
 WHITE, BLACK, GREY = (255, 255, 255), (20, 20, 20), (150, 150, 150)
 OUTSIDE = (225, 225, 225)
 """Beyond the border of the picture."""

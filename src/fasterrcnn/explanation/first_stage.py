@@ -3,6 +3,8 @@
 Axes: g objects. Boxes are xyxy in pixels of the network input.
 """
 
+from collections.abc import Sequence
+
 import torch
 from PIL import ImageOps
 from torch import Tensor
@@ -13,6 +15,7 @@ from fasterrcnn.explanation.figures import (
     OUTSIDE,
     VIEW,
     WHITE,
+    WIDE,
     Figure,
     Panel,
     draw_scores,
@@ -57,12 +60,12 @@ def draw_input(trace: Trace) -> Figure:
 
 def draw_trunk(trace: Trace) -> Figure:
     """How strongly each cell of the trunk's maps answers."""
-    return Figure("02-trunk", _norm_panels(trace, trace.trunk_maps))
+    return Figure("02-trunk", _norm_panels(trace, trace.trunk_maps, trace.model.backbone.strides))
 
 
 def draw_features(trace: Trace) -> Figure:
     """The same of the maps that the two stages work with: those of the neck, or the trunk's own."""
-    return Figure("03-features", _norm_panels(trace, trace.maps))
+    return Figure("03-features", _norm_panels(trace, trace.maps, trace.strides))
 
 
 def draw_channels(trace: Trace) -> Figure:
@@ -91,12 +94,12 @@ def draw_matched(trace: Trace, truths: Target) -> Figure:
     assigner = trace.model.rpn_loss.assigner
     matched = assigner.assign(anchors, truths)
     positive = (matched >= 0).nonzero()[:, 0]
-    scale = view_scale(trace)
+    scale = view_scale(trace, WIDE)
     pens = [Pen(colour_of(int(number))) for number in matched[positive]]
     thick = marks(truths.boxes, [Pen(WHITE)] * len(truths.boxes), scale=scale)
     drawn = [*marks(anchors[positive], pens, scale=scale), *thick]
     caption = f"{len(positive)} of {len(anchors):,} anchors are matched with {len(truths.boxes)} objects (white)"
-    return Figure("06-matched", (Panel(caption, draw_marks(view(trace), drawn)),), columns=1)
+    return Figure("06-matched", (Panel(caption, draw_marks(view(trace, WIDE), drawn)),), columns=1)
 
 
 def draw_objectness(trace: Trace) -> Figure:
@@ -127,11 +130,10 @@ def draw_proposals(trace: Trace) -> Figure:
     return Figure("08-proposals", tuple(panels), columns=len(COUNTS))
 
 
-def _norm_panels(trace: Trace, maps: list[Tensor]) -> tuple[Panel, ...]:
+def _norm_panels(trace: Trace, maps: Sequence[Tensor], strides: Sequence[int]) -> tuple[Panel, ...]:
     panels = []
-    for level, one in enumerate(maps):
+    for level, (one, stride) in enumerate(zip(maps, strides, strict=True)):
         channels, height, width = one.shape
-        stride = round(trace.batch.padded_hw[0] / height)
         caption = f"level {level}, stride {stride}: {channels} channels of {height} x {width} cells"
         panels.append(Panel(caption, heat_map(trace, to_unit(norms(one)))))
     return tuple(panels)
@@ -145,7 +147,7 @@ def _anchor_panel(trace: Trace, level: int) -> Panel:
     middle = cells[min(height, valid_h) // 2, min(width, valid_w) // 2]
     ground = ImageOps.expand(view(trace, VIEW - 2 * _MARGIN, dimmed=True), _MARGIN, fill=OUTSIDE)
     # Every second, third... cell where the dots would run into each other.
-    every = max(1, round(6 / (stride * scale)))
+    every = max(1, round(10 / (stride * scale)))
     centres = ((cells[..., :2] + cells[..., 2:]) / 2)[:valid_h:every, :valid_w:every].mean(dim=2).flatten(0, 1)
     shift = torch.tensor([_MARGIN, _MARGIN], dtype=torch.float32)
     dots = [Mark((x - 1, y - 1, x + 1, y + 1), Pen((110, 110, 110))) for x, y in (centres * scale + shift).tolist()]

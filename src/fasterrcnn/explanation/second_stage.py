@@ -6,15 +6,17 @@ Each function stands alone. Boxes are xyxy in pixels of the network input.
 import dataclasses
 from typing import Literal
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from fasterrcnn.drawing import Pen, colour_of, contact_sheet, draw_marks
+from fasterrcnn.drawing import Pen, colour_of, contact_sheet, draw_boxes, draw_marks
 from fasterrcnn.explanation.figures import (
     GREY,
     LEVELS,
     VIEW,
+    WIDE,
     Bar,
     Figure,
     Panel,
@@ -42,7 +44,7 @@ def draw_regions(trace: Trace) -> Figure:
     levels = region_levels(trace)
     pens = [Pen(LEVELS[level % len(LEVELS)]) for level in levels]
     captions = [f"{number} L{level}" for number, level in enumerate(levels, start=1)]
-    drawn = draw_marks(view(trace), marks(regions, pens, captions, scale=view_scale(trace)))
+    drawn = draw_marks(view(trace, WIDE), marks(regions, pens, captions, scale=view_scale(trace, WIDE)))
     caption = f"{len(regions)} of {len(trace.proposals)} regions; L0 is the finest level"
     return Figure("09-regions", (Panel(caption, drawn),), columns=1)
 
@@ -115,9 +117,13 @@ def draw_suppression(trace: Trace) -> Figure:
 
 def draw_detections(trace: Trace) -> Figure:
     """The detections on the original picture."""
-    drawn = trace.detections.plot(trace.picture)
-    drawn.thumbnail((2 * VIEW, 2 * VIEW))
-    return Figure("13-detections", (Panel(f"{len(trace.detections)} detections", drawn),), columns=1)
+    found = trace.detections
+    scale = WIDE / trace.picture.width
+    large = trace.picture.resize((WIDE, max(1, round(trace.picture.height * scale))))
+    captions = [f"{name} {score:.2f}" for name, score in zip(found.names, found.scores, strict=True)]
+    # The best detection is drawn last, on top.
+    drawn = draw_boxes(large, found.boxes[::-1] * np.float32(scale), found.labels[::-1], captions[::-1])
+    return Figure("13-detections", (Panel(f"{len(found)} detections", drawn),), columns=1)
 
 
 def draw_funnel(trace: Trace) -> Figure:

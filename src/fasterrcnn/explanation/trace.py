@@ -145,8 +145,9 @@ class Trace:
 
     @property
     def strides(self) -> list[int]:
-        """Pixels of the input per cell of each map: of the padded height, rounded."""
-        return [round(self.batch.padded_hw[0] / level.shape[-2]) for level in self.maps]
+        """Pixels of the input between the anchors of each level, from top to bottom, as the generator spaces them."""
+        fixed = self.model.anchors.strides
+        return list(fixed or (self.batch.padded_hw[0] // level.shape[-2] for level in self.maps))
 
     @property
     def funnel(self) -> dict[str, int]:

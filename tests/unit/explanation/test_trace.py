@@ -106,3 +106,14 @@ def test_follow__refuses(tiny_detector, photo, tmp_path):
         follow(tiny_detector, tmp_path / "none.png")
     with pytest.raises(UsageError, match="score_threshold must lie in"):
         follow(tiny_detector, photo((64, 64)), score=2.0)
+
+
+def test_strides__are_those_of_the_generator(shrink, lively, photo, tiny_detector):
+    assert follow(tiny_detector, photo((64, 96))).strides == [8, 16, 32, 64]
+    config = shrink(presets.get("mobilenetv3-large-320-fpn", ("cat",)))
+    trace = follow(Detector(lively(config), config, device="cpu"), photo((64, 96)))
+    columns = [maps.shape[-1] for maps in trace.maps]
+    per_cell = trace.model.anchors.per_cell
+    for level, stride in enumerate(trace.strides):
+        rows = trace.anchors[level][:: columns[level] * per_cell, 1]  # the first anchor of each row of cells
+        assert set((rows[1:] - rows[:-1]).tolist()) <= {float(stride)}
