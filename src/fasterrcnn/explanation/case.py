@@ -59,7 +59,7 @@ class Case:
         truths: all objects.
         min_iou: from which overlap a box covers an object.
         anchors: (all) IoU with the anchors.
-        near: which anchors are near it, and no nearer to another object.
+        near: which anchors are near it, and no nearer to another object where there are such.
         candidates: IoU with the candidates.
         proposals: IoU with the proposals.
         scored: IoU with the scored boxes.

@@ -6,7 +6,7 @@ Axes: g objects, d detections. Boxes are xyxy in pixels of the network input.
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from fasterrcnn.drawing import Edges
@@ -15,6 +15,8 @@ from fasterrcnn.explanation.reasons import Kind, reason
 from fasterrcnn.explanation.trace import Trace
 from fasterrcnn.ops import boxes
 from fasterrcnn.structures import Target
+
+_OBJECTS = 16
 
 MEANINGS: dict[Kind, str] = {
     "found": "a detection of its class covers it",
@@ -80,12 +82,12 @@ def judge(trace: Trace, truths: Target, *, min_iou: float = 0.5) -> list[Verdict
     """
     taken = match_detections(trace, truths, min_iou)
     anchors = torch.cat(trace.anchors)
-    nearness = boxes.iou(anchors, truths.boxes) if len(truths.boxes) else anchors.new_zeros((len(anchors), 0))
+    highest = _highest_overlaps(anchors, truths)
     near_iou = trace.model.rpn_loss.assigner.negative_iou
     verdicts = []
     for number, label in enumerate(truths.labels.tolist()):
-        mine = nearness[:, number]
         box = truths.boxes[number : number + 1]
+        mine = boxes.iou(anchors, box)[:, 0]
         case = Case(
             trace,
             number,
@@ -93,7 +95,7 @@ def judge(trace: Trace, truths: Target, *, min_iou: float = 0.5) -> list[Verdict
             truths,
             min_iou,
             mine,
-            (mine >= near_iou) & (mine == nearness.amax(dim=1)),
+            _near(mine, highest, near_iou),
             boxes.iou(trace.candidates, box)[:, 0],
             boxes.iou(trace.proposals, box)[:, 0],
             boxes.iou(trace.scored.boxes, box)[:, 0],
@@ -105,6 +107,21 @@ def judge(trace: Trace, truths: Target, *, min_iou: float = 0.5) -> list[Verdict
             Verdict(number + 1, label, case.name, (x1, y1, x2, y2), kind, why, gather(case), best_boxes(case))
         )
     return verdicts
+
+
+def _highest_overlaps(anchors: Float[Tensor, "a 4"], truths: Target) -> Float[Tensor, " a"]:
+    """Of each anchor with any object; a few objects at a time, for all of them may need gigabytes."""
+    highest = anchors.new_zeros(len(anchors))
+    for some in torch.split(truths.boxes, _OBJECTS) if len(truths.boxes) else ():
+        highest = torch.maximum(highest, boxes.iou(anchors, some).amax(dim=1))
+    return highest
+
+
+def _near(mine: Float[Tensor, " a"], highest: Float[Tensor, " a"], near_iou: float) -> Bool[Tensor, " a"]:
+    """Which anchors are near an object and no nearer to another; if all are nearer to others, those that are near."""
+    near = mine >= near_iou
+    own = near & (mine >= highest - 1e-6)
+    return own if own.any() else near
 
 
 def match_detections(trace: Trace, truths: Target, min_iou: float) -> Int64[Tensor, " d"]:

@@ -84,6 +84,14 @@ def test_low_objectness__beyond_the_number_of_proposals(plant, verdict_of):
     assert "stands in place 2, and only the best 1 become proposals" in verdict.why
 
 
+def test_low_objectness__though_its_anchors_are_nearer_to_another_object(plant, picture):
+    inside = (38.0, 38.0, 58.0, 58.0)  # IoU with the anchor of T: 400 / 1024; with all others less than 0.3
+    said = [(6, 6, 0.9, FAR), (3, 3, 0.2, T)]
+    detector = plant(said, [(FAR, 0.1, 0.1)], candidates=1)
+    kinds = [verdict.kind for verdict in verdicts_of(detector, picture, (T, CAT), (inside, CAT))]
+    assert kinds == ["low objectness", "low objectness"]
+
+
 def test_proposal_nms(plant, verdict_of):
     said = [(3, 4, 0.9, OFF_T), (3, 3, 0.8, NEAR_T)]
     verdict = verdict_of(plant(said, [(OFF_T, 0.1, 0.1)]))
