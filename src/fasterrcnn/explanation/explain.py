@@ -1,7 +1,6 @@
 """`explain`: one picture through a detector, step by step, and why objects in it were missed."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,8 @@ from fasterrcnn.data.folders import check_output
 from fasterrcnn.errors import UsageError
 from fasterrcnn.explanation import first_stage, lost, page, second_stage
 from fasterrcnn.explanation.figures import Figure
-from fasterrcnn.explanation.trace import Rules, Trace, follow
+from fasterrcnn.explanation.follow import Rules, follow
+from fasterrcnn.explanation.trace import Trace
 from fasterrcnn.explanation.truth import Truth, TruthSource, read_truth
 from fasterrcnn.explanation.verdicts import Verdict, judge
 from fasterrcnn.inference.detector import Detector, load
@@ -113,7 +113,7 @@ def explain(
     picture: Picture,
     output: str | Path | None = None,
     *,
-    truth: TruthSource | Sequence[Mapping[str, Any]] | None = None,
+    truth: TruthSource | None = None,
     score: float = 0.5,
     min_iou: float = 0.5,
     on_bad_box: Policy = "error",

@@ -6,7 +6,7 @@ from PIL import Image
 from fasterrcnn import presets
 from fasterrcnn.explanation import first_stage, lost, second_stage
 from fasterrcnn.explanation.figures import Bar, Figure, Panel, draw_bars, fitted, font, headed, heat_map, to_unit, view
-from fasterrcnn.explanation.trace import follow
+from fasterrcnn.explanation.follow import follow
 from fasterrcnn.explanation.verdicts import judge
 from fasterrcnn.inference.detector import Detector
 from fasterrcnn.structures import Target

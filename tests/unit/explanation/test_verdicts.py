@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from fasterrcnn.explanation.follow import follow
 from fasterrcnn.explanation.lost import COLOURS
 from fasterrcnn.explanation.reasons import KINDS
-from fasterrcnn.explanation.trace import follow
 from fasterrcnn.explanation.verdicts import ADVICE, MEANINGS, judge
 from fasterrcnn.structures import Target
 

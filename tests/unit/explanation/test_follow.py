@@ -5,7 +5,8 @@ from torch.testing import assert_close
 
 from fasterrcnn import presets
 from fasterrcnn.errors import ImageError, UsageError
-from fasterrcnn.explanation.trace import STEPS, follow
+from fasterrcnn.explanation.follow import follow
+from fasterrcnn.explanation.trace import STEPS
 from fasterrcnn.inference.detector import Detector
 from fasterrcnn.model import postprocess, proposals
 from fasterrcnn.ops.boxes import at_least
