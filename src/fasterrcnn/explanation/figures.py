@@ -60,7 +60,7 @@ class Figure:
     def _repr_png_(self) -> bytes:
         """For notebooks."""
         buffer = io.BytesIO()
-        self.sheet().save(buffer, "PNG")
+        self.sheet().save(buffer, "PNG", compress_level=4)
         return buffer.getvalue()
 
 
@@ -189,6 +189,11 @@ def fitted(text: str, width: int, size: int) -> str:
 def each(count: int, make: Callable[[int], Panel], otherwise: Panel) -> tuple[Panel, ...]:
     """A panel for each number below the count, or the one that says that there is nothing."""
     return tuple(make(number) for number in range(count)) or (otherwise,)
+
+
+def counted(number: int, thing: str) -> str:
+    """Words for a number of things."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def log_share(count: int, largest: int) -> float:

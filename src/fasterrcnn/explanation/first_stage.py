@@ -18,6 +18,7 @@ from fasterrcnn.explanation.figures import (
     WIDE,
     Figure,
     Panel,
+    counted,
     draw_scores,
     heat_map,
     marks,
@@ -98,7 +99,9 @@ def draw_matched(trace: Trace, truths: Target) -> Figure:
     pens = [Pen(colour_of(int(number))) for number in matched[positive]]
     thick = marks(truths.boxes, [Pen(WHITE)] * len(truths.boxes), scale=scale)
     drawn = [*marks(anchors[positive], pens, scale=scale), *thick]
-    caption = f"{len(positive)} of {len(anchors):,} anchors are matched with {len(truths.boxes)} objects (white)"
+    caption = (
+        f"{len(positive)} of {len(anchors):,} anchors are matched with {counted(len(truths.boxes), 'object')} (white)"
+    )
     return Figure("06-matched", (Panel(caption, draw_marks(view(trace, WIDE), drawn)),), columns=1)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor
 
@@ -20,9 +20,11 @@ from fasterrcnn.explanation.trace import STEPS, Trace
 from fasterrcnn.inference.detector import Detector, in_original_frame
 from fasterrcnn.inference.sources import Picture, load_picture
 from fasterrcnn.model.postprocess import NmsKind, PostProcess
+from fasterrcnn.ops import boxes
 from fasterrcnn.structures import ImageBatch, RawDetections
 
 _SHOWN_REGIONS = 8
+_SAME = 0.3  # IoU of two regions that show the same thing
 
 
 class Rules(TypedDict, total=False):
@@ -114,7 +116,7 @@ def _to_trace(
     first, second, scored = seen["proposals"], seen["head"], seen["scored"]
     survivors, kept = first["survivors"], seen["detections"]["kept"]
     proposals = seen["pooled"]["rois"][:, 1:]
-    shown = _worth_showing(scored["rows"][kept], len(proposals))
+    shown = _worth_showing(scored["rows"][kept], proposals)
     return Trace(
         picture=picture,
         source=detections.source,
@@ -146,9 +148,16 @@ def _to_trace(
     )
 
 
-def _worth_showing(rows: Int64[Tensor, " _"], proposals: int) -> Int64[Tensor, " s"]:
-    ordered = dict.fromkeys([*rows.tolist(), *range(proposals)])
-    return torch.tensor(list(ordered)[:_SHOWN_REGIONS], dtype=torch.int64)
+def _worth_showing(rows: Int64[Tensor, " _"], proposals: Float[Tensor, "p 4"]) -> Int64[Tensor, " s"]:
+    """Proposals behind detections, then the likeliest of those that show something else than these."""
+    chosen = list(dict.fromkeys(rows.tolist()))[:_SHOWN_REGIONS]
+    for row in range(len(proposals)):
+        if len(chosen) == _SHOWN_REGIONS:
+            break
+        overlap = boxes.iou(proposals[chosen], proposals[row : row + 1]) if chosen else proposals.new_zeros(1)
+        if overlap.max() < _SAME:
+            chosen.append(row)
+    return torch.tensor(chosen, dtype=torch.int64)
 
 
 def _shapes(batch: ImageBatch, seen: dict[str, dict[str, Any]]) -> dict[str, tuple[int, ...]]:

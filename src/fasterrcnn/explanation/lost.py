@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from fasterrcnn.drawing import Colour, Edges, Mark, Pen, add_legend, draw_marks
-from fasterrcnn.explanation.figures import OUTSIDE, VIEW, Figure, Panel, view, view_scale
+from fasterrcnn.explanation.figures import OUTSIDE, VIEW, Figure, Panel, counted, view, view_scale
 from fasterrcnn.explanation.reasons import Kind
 from fasterrcnn.explanation.trace import Trace
 from fasterrcnn.explanation.verdicts import Verdict
@@ -45,7 +45,7 @@ def draw_verdicts(trace: Trace, verdicts: Sequence[Verdict]) -> Figure:
         box = _moved(verdict.box, 0.0, 0.0, scale)
         drawn.append(Mark(box, Pen(COLOURS[verdict.kind]), f"{verdict.number}{said}"))
     found = sum(verdict.kind == "found" for verdict in verdicts)
-    caption = f"{found} of {len(verdicts)} objects were found"
+    caption = f"{found} of {counted(len(verdicts), 'object')} found"
     return Figure("16-verdicts", (Panel(caption, draw_marks(view(trace, 2 * VIEW), drawn)),), columns=1)
 
 

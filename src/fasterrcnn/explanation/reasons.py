@@ -71,7 +71,7 @@ def _among_scored(case: Case) -> Reason | None:
         return "detection NMS", f"{said}, but {trace.rules.nms} NMS lowered its score to the threshold."
     if not len(overlap) or overlap.max() <= trace.rules.nms_threshold:
         limit = trace.rules.max_detections
-        return "low score", f"{said}, but only the {limit} detections with the highest scores are reported."
+        return "low score", f"{said}, but only the {limit} best detections are reported."
     winner = int(rivals[overlap.argmax()])
     rival = f"{trace.classes[trace.scored.labels[winner]]} with score {trace.scored.scores[winner]:.2f}"
     return "detection NMS", (

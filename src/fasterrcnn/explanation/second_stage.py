@@ -20,6 +20,7 @@ from fasterrcnn.explanation.figures import (
     Bar,
     Figure,
     Panel,
+    counted,
     draw_bars,
     each,
     headed,
@@ -123,7 +124,7 @@ def draw_detections(trace: Trace) -> Figure:
     captions = [f"{name} {score:.2f}" for name, score in zip(found.names, found.scores, strict=True)]
     # The best detection is drawn last, on top.
     drawn = draw_boxes(large, found.boxes[::-1] * np.float32(scale), found.labels[::-1], captions[::-1])
-    return Figure("13-detections", (Panel(f"{len(found)} detections", drawn),), columns=1)
+    return Figure("13-detections", (Panel(counted(len(found), "detection"), drawn),), columns=1)
 
 
 def draw_funnel(trace: Trace) -> Figure:

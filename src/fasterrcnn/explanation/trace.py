@@ -54,7 +54,8 @@ class Trace:
         good: which candidates are large and likely enough.
         survivors: candidates that NMS left, by falling score; the first ``len(proposals)`` went on.
         proposals: the regions of the second stage.
-        shown: which proposals are worth showing: those behind the best detections, then the best others.
+        shown: which proposals are worth showing: those behind the best detections, then the likeliest that show
+            something else.
         pooled: their maps after RoI pooling.
         class_logits: of every proposal, background last.
         scored_rows: proposal of each scored box.

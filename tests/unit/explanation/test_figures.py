@@ -73,7 +73,7 @@ def test_proposals__ten_of_them_are_ten(plant, picture):
 def test_matched__counts_the_anchors_of_training(plant, picture):
     trace = follow(plant([(3, 3, 0.9, T)], [(T, 0.8, 0.1, {0: T})]), picture)
     panel = first_stage.draw_matched(trace, Target(torch.tensor([T]), torch.tensor([0]))).panels[0]
-    assert panel.caption == "1 of 64 anchors are matched with 1 objects (white)"
+    assert panel.caption == "1 of 64 anchors are matched with 1 object (white)"
 
 
 def test_lost__only_where_something_was_lost(plant, picture):

@@ -91,6 +91,15 @@ def test_follow__shows_what_became_detections_first(tiny_detector, photo):
     assert len(set(trace.shown.tolist())) == len(trace.shown)
 
 
+def test_follow__shows_regions_of_different_things(plant, picture):
+    near, far = (36.0, 32.0, 68.0, 64.0), (80.0, 80.0, 112.0, 112.0)  # IoU of near with the first: 28 / 36
+    said = [(3, 3, 0.9, (32.0, 32.0, 64.0, 64.0)), (3, 4, 0.8, near), (6, 6, 0.7, far)]
+    detector = plant(said, [(box, 0.1, 0.1) for *_, box in said], nms_threshold=0.9)
+    trace = follow(detector, picture)
+    assert len(trace.proposals) == 3
+    assert trace.shown.tolist() == [0, 2]
+
+
 @pytest.mark.parametrize("source", ["file", "array", "tensor", "floats"])
 def test_follow__kinds_of_pictures(source, tiny_detector, photo, tmp_path):
     picture = photo((64, 96))

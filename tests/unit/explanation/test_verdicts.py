@@ -127,7 +127,7 @@ def test_low_score__beyond_the_number_of_detections(plant, verdict_of):
     detector = plant(said, [(FAR, 0.9, 0.05, {CAT: FAR}), (T, 0.8, 0.1, {CAT: T})])
     verdict = verdict_of(detector, max_detections=1)
     assert verdict.kind == "low score"
-    assert "only the 1 detections with the highest scores" in verdict.why
+    assert "only the 1 best detections are reported" in verdict.why
     assert verdict_of(detector).kind == "found"
 
 
