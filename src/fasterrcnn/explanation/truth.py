@@ -22,14 +22,15 @@ from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.ops import boxes
 from fasterrcnn.structures import Target
 
-TruthSource = str | Path | AnnotatedData | Sequence[Mapping[str, Any]]
-"""A file of boxes, a data set (folder, file, or as `read_data` gave it), or a list of ``{"box": ..., "name": ...}``."""
+TruthSource = str | Path | AnnotatedData | Sequence[Mapping[str, Any]] | Mapping[str, Any]
+"""A file of boxes, a data set (folder, file, or as `read_data` gave it), or the boxes themselves: a list of
+``{"box": ..., "name": ...}``, or ``{"boxes": [...], "labels": [...]}`` with names."""
 
 
 class _Row(BaseModel):
     """One object of a file of boxes; other keys, as those of detections, are passed over."""
 
-    model_config = ConfigDict(extra="ignore", strict=False)
+    model_config = ConfigDict(extra="ignore")
     box: tuple[float, float, float, float]
     name: str
 
@@ -67,7 +68,8 @@ def read_truth(
     """The true objects of a picture.
 
     Args:
-        source: where they are written; a file of boxes is a JSON list of ``{"box": [x1, y1, x2, y2], "name": "cat"}``.
+        source: where they are written; a file of boxes is a JSON list of ``{"box": [x1, y1, x2, y2], "name": "cat"}``
+            or one object ``{"boxes": [[x1, y1, x2, y2]], "labels": ["cat"]}``.
         picture: its file, by which a data set is searched.
         classes: of the detector.
         original_hw: height and width of the picture.
@@ -88,7 +90,7 @@ def read_truth(
     return _from_rows(source, "truth", classes, original_hw)
 
 
-def _file_rows(path: Path) -> list[Any] | None:
+def _file_rows(path: Path) -> list[Any] | dict[str, Any] | None:
     """The content of a file of boxes; None for anything else, which `read_data` may know."""
     if path.suffix.lower() != ".json" or not path.is_file():
         return None
@@ -96,12 +98,16 @@ def _file_rows(path: Path) -> list[Any] | None:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable as JSON ({error})") from None
-    return content if isinstance(content, list) else None
+    if isinstance(content, dict) and "boxes" not in content:
+        return None
+    return content if isinstance(content, list | dict) else None
 
 
-def _from_rows(rows: Sequence[Any], where: str, classes: Sequence[str], original_hw: tuple[int, int]) -> Truth:
+def _from_rows(
+    rows: Sequence[Any] | Mapping[str, Any], where: str, classes: Sequence[str], original_hw: tuple[int, int]
+) -> Truth:
     try:
-        found = _ROWS.validate_python(list(rows))
+        found = _ROWS.validate_python(list(_paired(rows, where) if isinstance(rows, Mapping) else rows))
     except ValidationError as error:
         first = error.errors()[0]
         place = f"object {first['loc'][0] + 1}" if first["loc"] and isinstance(first["loc"][0], int) else "objects"
@@ -120,6 +126,14 @@ def _from_rows(rows: Sequence[Any], where: str, classes: Sequence[str], original
     labels = [labels_of([row.name], classes)[0] for row in found]
     xyxy = torch.tensor([row.box for row in found]).reshape(-1, 4)
     return Truth(boxes.clip(xyxy, original_hw), torch.tensor(labels, dtype=torch.int64))
+
+
+def _paired(columns: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """Boxes and names that stand in two lists."""
+    xyxy, names = columns.get("boxes"), columns.get("labels")
+    if not isinstance(xyxy, list) or not isinstance(names, list) or len(xyxy) != len(names):
+        raise DataError(f'{where}: "boxes" and "labels" must be two lists of the same length')
+    return [{"box": box, "name": name} for box, name in zip(xyxy, names, strict=True)]
 
 
 def _from_data(data: AnnotatedData, picture: Path | None, classes: Sequence[str], on_bad_box: Policy) -> Truth:

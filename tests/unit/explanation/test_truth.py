@@ -25,6 +25,17 @@ def test_truth__a_list_and_a_file_of_boxes(tmp_path):
         assert truth.labels.tolist() == [1, 0]
 
 
+def test_truth__two_lists(tmp_path):
+    columns = {"boxes": [[1, 2, 30, 40], [5, 5, 9, 9]], "labels": ["dog", "cat"]}
+    for source in (columns, write(tmp_path / "boxes.json", columns)):
+        truth = read_truth(source, None, NAMES, HW)
+        assert truth.boxes.tolist() == columns["boxes"]
+        assert truth.labels.tolist() == [1, 0]
+    for broken in ({**columns, "labels": ["dog"]}, {"boxes": 3, "labels": []}, {"boxes": []}):
+        with pytest.raises(DataError, match='"boxes" and "labels" must be two lists of the same length'):
+            read_truth(broken, None, NAMES, HW)
+
+
 def test_truth__of_nothing(tmp_path):
     truth = read_truth(write(tmp_path / "boxes.json", []), None, NAMES, HW)
     assert truth.boxes.shape == (0, 4)
