@@ -46,6 +46,16 @@ def test_found(plant, verdict_of):
     assert_close([seen.other_score, seen.box_iou, seen.detection_score], [0.1, 1.0, 0.8], atol=1e-5, rtol=0)
 
 
+def test_found__an_object_is_taken_once(plant, picture):
+    between = (38.0, 32.0, 70.0, 64.0)  # IoU with T: 26 / 38, with OFF_T: 24 / 40
+    said = [(3, 3, 0.9, T), (3, 5, 0.8, ASIDE)]
+    detector = plant(said, [(T, 0.9, 0.05, {CAT: T}), (ASIDE, 0.8, 0.1, {CAT: between})])
+    first, second = verdicts_of(detector, picture, (T, CAT), (OFF_T, CAT), nms_threshold=0.8)
+    assert (first.kind, first.evidence.detection) == ("found", 0)
+    assert (second.kind, second.evidence.detection) == ("found", 1)
+    assert_close(second.evidence.detection_iou, 24 / 40, atol=1e-5, rtol=0)
+
+
 def test_no_anchor(plant, verdict_of):
     tiny = (46.0, 46.0, 50.0, 50.0)
     verdict = verdict_of(plant([(6, 6, 0.9, FAR)], [(FAR, 0.1, 0.1)]), (tiny, CAT))
