@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fasterrcnn.detections import Detections
     from fasterrcnn.errors import FasterRCNNError
     from fasterrcnn.evaluation.coco import Report
+    from fasterrcnn.explanation.explain import explain
     from fasterrcnn.inference.detector import Detector, load
     from fasterrcnn.inference.evaluate import evaluate
     from fasterrcnn.training.fit import Run, fit
@@ -24,6 +25,7 @@ _HOMES = {
     "Run": "fasterrcnn.training.fit",
     "build_model": "fasterrcnn.build",
     "evaluate": "fasterrcnn.inference.evaluate",
+    "explain": "fasterrcnn.explanation.explain",
     "fit": "fasterrcnn.training.fit",
     "load": "fasterrcnn.inference.detector",
     "read_data": "fasterrcnn.data.formats",
@@ -37,6 +39,7 @@ __all__ = [
     "Run",
     "build_model",
     "evaluate",
+    "explain",
     "fit",
     "load",
     "read_data",

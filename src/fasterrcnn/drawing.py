@@ -107,11 +107,11 @@ def draw_marks(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     return copy
 
 
-def contact_sheet(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Pictures side by side, row by row, each in the upper left of a black cell that is as large as the largest."""
+def contact_sheet(pictures: Sequence[Image.Image], columns: int, *, background: str = "black") -> Image.Image:
+    """Pictures side by side, row by row, each in the upper left of a cell that is as large as the largest."""
     width, height = (max(sides) for sides in zip(*(picture.size for picture in pictures), strict=True))
     rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * width, rows * height))
+    sheet = Image.new("RGB", (columns * width, rows * height), background)
     for number, picture in enumerate(pictures):
         sheet.paste(picture, (number % columns * width, number // columns * height))
     return sheet

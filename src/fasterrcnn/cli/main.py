@@ -22,6 +22,7 @@ _COMMANDS = {
     "train": "Fine-tune a detector on annotated pictures.",
     "evaluate": "Measure a detector: the 12 COCO numbers, and AP of each class.",
     "predict": "Find objects in pictures.",
+    "explain": "Show each step of a detector on one picture, and why it missed objects.",
 }
 _DATA_COMMANDS = {
     "check": "Find what is wrong with a data set, and mend a copy of it.",

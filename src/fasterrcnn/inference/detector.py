@@ -18,7 +18,7 @@ from fasterrcnn.model.backbones.norms import fold_batch_norm
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.postprocess import NmsKind, PostProcess
 from fasterrcnn.ops import boxes, image
-from fasterrcnn.structures import RawDetections
+from fasterrcnn.structures import ImageBatch, RawDetections
 
 
 def load(
@@ -100,6 +100,11 @@ class Detector:
         """Names; label i means ``classes[i]``."""
         return self.config.classes
 
+    @property
+    def model(self) -> FasterRCNN:
+        """The network that detects, batch norms folded; to look at, not to change."""
+        return self._model
+
     def __repr__(self) -> str:
         return f"Detector({self.config.preset}, {len(self.classes)} classes, {self.device})"
 
@@ -154,9 +159,8 @@ class Detector:
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return dataclasses.replace(self._model.postprocess, **changes)
 
-    @torch.inference_mode()
-    def _detect(self, pictures: Sequence[Picture], rules: PostProcess) -> list[Detections]:
-        loaded = [load_picture(picture) for picture in pictures]
+    def to_batch(self, pictures: Sequence[Tensor]) -> ImageBatch:
+        """What the network is given for pictures as `load_picture` makes them: resized, padded, on its device."""
         size = self.config.input
         inputs = [
             image.to_input(
@@ -164,9 +168,14 @@ class Detector:
                 image.resized_hw(_hw(pixels), size.short_side, size.long_side),
                 antialias=size.antialias,
             )
-            for pixels in loaded
+            for pixels in pictures
         ]
-        batch = image.make_batch(inputs, fill=size.mean, size_divisor=size.size_divisor)
+        return image.make_batch(inputs, fill=size.mean, size_divisor=size.size_divisor)
+
+    @torch.inference_mode()
+    def _detect(self, pictures: Sequence[Picture], rules: PostProcess) -> list[Detections]:
+        loaded = [load_picture(picture) for picture in pictures]
+        batch = self.to_batch(loaded)
         return [
             in_original_frame(found, input_hw, _hw(pixels), self.classes, **_origin(picture, pixels))
             for found, input_hw, pixels, picture in zip(

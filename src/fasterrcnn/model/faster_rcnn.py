@@ -13,6 +13,7 @@ from fasterrcnn.model.anchors import AnchorGenerator
 from fasterrcnn.model.backbones import Backbone
 from fasterrcnn.model.box_head import BoxHead
 from fasterrcnn.model.losses import RegionLoss, RPNLoss
+from fasterrcnn.model.observing import Observer, unobserved
 from fasterrcnn.model.postprocess import PostProcess
 from fasterrcnn.model.proposals import ProposalGenerator
 from fasterrcnn.model.roi_pooling import RoIPooling, as_rois
@@ -84,7 +85,12 @@ class FasterRCNN(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(
-        self, batch: ImageBatch, postprocess: PostProcess | None = None, *, features: Features | None = None
+        self,
+        batch: ImageBatch,
+        postprocess: PostProcess | None = None,
+        *,
+        features: Features | None = None,
+        observe: Observer = unobserved,
     ) -> list[RawDetections]:
         """Detections of each image, in the frame of the network input.
 
@@ -95,15 +101,16 @@ class FasterRCNN(nn.Module):
             batch: images.
             postprocess: rules for this call instead of the model's own.
             features: feature maps of this very batch, where they are known; it is then taken as one group.
+            observe: is told what each step makes; see `fasterrcnn.model.observing`.
         """
         rules = postprocess or self.postprocess
         if features is not None:
-            return self._detect(batch, features, rules)
+            return self._detect(batch, features, rules, observe)
         found: dict[int, RawDetections] = {}
         for padded_hw, members in self._groups(batch).items():
             pixels = batch.pixels[members, :, : padded_hw[0], : padded_hw[1]]
             group = ImageBatch(pixels, [batch.sizes_hw[i] for i in members])
-            found.update(zip(members, self._detect(group, self.features(group.pixels), rules), strict=True))
+            found.update(zip(members, self._detect(group, self.features(group.pixels), rules, observe), strict=True))
         return [found[i] for i in range(len(batch))]
 
     def losses(
@@ -161,25 +168,35 @@ class FasterRCNN(nn.Module):
         """What the backbone takes: RGB in 0..1 less its mean, by its standard deviation."""
         return ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
-    def propose(self, features: Features, batch: ImageBatch) -> list[Proposals]:
+    def propose(self, features: Features, batch: ImageBatch, *, observe: Observer = unobserved) -> list[Proposals]:
         """The first stage: proposals of each image."""
         logits, deltas = self.rpn(features)
-        return self.proposals(logits, deltas, self._anchors(features, batch.padded_hw), batch.sizes_hw)
+        observe("rpn", logits=logits, deltas=deltas)
+        anchors = self._anchors(features, batch.padded_hw)
+        observe("anchors", anchors=anchors)
+        return self.proposals(logits, deltas, anchors, batch.sizes_hw, observe=observe)
 
     def classify(
-        self, features: Features, regions: Sequence[Float[Tensor, "_ 4"]]
+        self, features: Features, regions: Sequence[Float[Tensor, "_ 4"]], *, observe: Observer = unobserved
     ) -> tuple[Float[Tensor, "r k_and_background"], Float[Tensor, "r k 4"]]:
         """The second stage: class logits and box deltas of the regions of all images, one after the other."""
-        logits, deltas = self.box_head(self.roi_pooling(features, as_rois(regions)))
+        rois = as_rois(regions)
+        pooled = self.roi_pooling(features, rois)
+        observe("pooled", rois=rois, pooled=pooled)
+        logits, deltas = self.box_head(pooled)
+        observe("head", logits=logits, deltas=deltas)
         return logits, deltas
 
-    def _detect(self, batch: ImageBatch, features: Features, rules: PostProcess) -> list[RawDetections]:
-        regions = [found.boxes for found in self.propose(features, batch)]
-        logits, deltas = self.classify(features, regions)
+    def _detect(
+        self, batch: ImageBatch, features: Features, rules: PostProcess, observe: Observer
+    ) -> list[RawDetections]:
+        observe("features", maps=features)
+        regions = [found.boxes for found in self.propose(features, batch, observe=observe)]
+        logits, deltas = self.classify(features, regions, observe=observe)
         counts = [len(boxes) for boxes in regions]
         weights = self.region_loss.delta_weights
         per_image = zip(torch.split(logits, counts), torch.split(deltas, counts), regions, batch.sizes_hw, strict=True)
-        return [rules(*image, weights) for image in per_image]
+        return [rules(*image, weights, observe=observe) for image in per_image]
 
     def _anchors(self, features: Features, padded_hw: tuple[int, int]) -> list[Tensor]:
         map_sizes = [(level.shape[-2], level.shape[-1]) for level in features]

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from fasterrcnn.errors import UsageError
+from fasterrcnn.model.observing import Observer, unobserved
 from fasterrcnn.ops import boxes
 from fasterrcnn.ops.nms import nms, soft_nms
 from fasterrcnn.structures import RawDetections
@@ -57,6 +58,8 @@ class PostProcess:
         proposals: Float[Tensor, "p 4"],
         size_hw: tuple[int, int],
         delta_weights: tuple[float, float, float, float],
+        *,
+        observe: Observer = unobserved,
     ) -> RawDetections:
         """Detections of one image, inside the part of it that is not padding."""
         probabilities = logits.float().softmax(dim=1)[:, :-1]
@@ -73,14 +76,20 @@ class PostProcess:
         scores = probabilities[rows, labels]
         decoded = boxes.clip(boxes.decode(deltas[rows, labels], proposals[rows], delta_weights), size_hw)
         good = boxes.at_least(decoded, self.min_side)
-        return self._suppress(RawDetections(decoded[good], scores[good], labels[good]))
+        scored = RawDetections(decoded[good], scores[good], labels[good])
+        observe("scored", rows=rows[good], labels=scored.labels, scores=scored.scores, boxes=scored.boxes)
+        keep, kept_scores = self._suppress(scored)
+        found = RawDetections(scored.boxes[keep], kept_scores, scored.labels[keep])
+        observe("detections", kept=keep, found=found)
+        return found
 
-    def _suppress(self, found: RawDetections) -> RawDetections:
+    def _suppress(self, found: RawDetections) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
+        """Indices of the boxes that stay, and their scores, which soft NMS has lowered."""
         if self.nms in ("class", "agnostic"):
             groups = found.labels if self.nms == "class" else torch.zeros_like(found.labels)
             keep = nms(found.boxes, found.scores, groups, self.nms_threshold)[: self.max_detections]
-            return RawDetections(found.boxes[keep], found.scores[keep], found.labels[keep])
-        keep, scores = soft_nms(
+            return keep, found.scores[keep]
+        return soft_nms(
             found.boxes,
             found.scores,
             found.labels,
@@ -90,4 +99,3 @@ class PostProcess:
             min_score=self.score_threshold,
             limit=self.max_detections,
         )
-        return RawDetections(found.boxes[keep], scores, found.labels[keep])

@@ -5,11 +5,13 @@ Axes: b images, a anchors of one level, k candidates, p proposals.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
+from fasterrcnn.model.observing import Observer, unobserved
 from fasterrcnn.ops import boxes
 from fasterrcnn.ops.nms import nms
 from fasterrcnn.structures import Proposals
@@ -40,28 +42,37 @@ class ProposalGenerator:
         deltas: Sequence[Float[Tensor, "b _ 4"]],
         anchors: Sequence[Float[Tensor, "_ 4"]],
         sizes_hw: Sequence[tuple[int, int]],
+        *,
+        observe: Observer = unobserved,
     ) -> list[Proposals]:
         """Proposals of each image, inside the part of it that is not padding; no gradient flows through them."""
         best = [self._best_of_level(*level) for level in zip(logits, deltas, anchors, strict=True)]
-        level_of = torch.cat([scores.new_full(scores.shape[1:], level) for level, (scores, _) in enumerate(best)])
-        scores = torch.cat([scores for scores, _ in best], dim=1)
-        candidates = torch.cat([decoded for _, decoded in best], dim=1)
+        level_of = torch.cat([scores.new_full(scores.shape[1:], level) for level, (_, scores, _) in enumerate(best)])
+        scores = torch.cat([scores for _, scores, _ in best], dim=1)
+        candidates = torch.cat([decoded for _, _, decoded in best], dim=1)
+        starts = accumulate((len(level) for level in anchors), initial=0)
+        index = torch.cat([start + top for start, (top, _, _) in zip(starts, best, strict=False)], dim=1)
+        observe("candidates", index=index, boxes=candidates)
         return [
-            self._suppress(image_boxes, image_scores, level_of.long(), size_hw)
+            self._suppress(image_boxes, image_scores, level_of.long(), size_hw, observe)
             for image_boxes, image_scores, size_hw in zip(candidates, scores, sizes_hw, strict=True)
         ]
 
     def _best_of_level(
         self, logits: Float[Tensor, "b a"], deltas: Float[Tensor, "b a 4"], anchors: Float[Tensor, "a 4"]
-    ) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b k 4"]]:
-        """Scores and boxes of the best anchors; only these are decoded."""
+    ) -> tuple[Int64[Tensor, "b k"], Float[Tensor, "b k"], Float[Tensor, "b k 4"]]:
+        """Indices, scores and boxes of the best anchors; only these are decoded."""
         top_logits, top = logits.float().topk(min(self.candidates, logits.shape[1]), dim=1)
         top_deltas = deltas.gather(1, top[..., None].expand(-1, -1, 4))
-        return top_logits.sigmoid(), boxes.decode(top_deltas, anchors[top])
+        return top, top_logits.sigmoid(), boxes.decode(top_deltas, anchors[top])
 
-    def _suppress(self, candidates: Tensor, scores: Tensor, levels: Tensor, size_hw: tuple[int, int]) -> Proposals:
+    def _suppress(
+        self, candidates: Tensor, scores: Tensor, levels: Tensor, size_hw: tuple[int, int], observe: Observer
+    ) -> Proposals:
         candidates = boxes.clip(candidates, size_hw)
         good = boxes.at_least(candidates, self.min_side) & (scores >= self.min_score)
-        candidates, scores, levels = candidates[good], scores[good], levels[good]
-        keep = nms(candidates, scores, levels, self.nms_threshold)[: self.proposals]
+        index = good.nonzero()[:, 0]
+        survivors = index[nms(candidates[index], scores[index], levels[index], self.nms_threshold)]
+        keep = survivors[: self.proposals]
+        observe("proposals", boxes=candidates, scores=scores, good=good, survivors=survivors, kept=len(keep))
         return Proposals(candidates[keep], scores[keep])

@@ -1,0 +1,63 @@
+"""``fasterrcnn explain``: a page that shows what a detector does with a picture, and why it misses objects."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from fasterrcnn.cli.options import Device, Json, Names, OnBadBox, Preset, Weights
+
+
+def explain(
+    weights: Weights,
+    image: Annotated[Path, Parameter(help="The picture.")],
+    /,
+    *,
+    output: Annotated[
+        Path | None, Parameter(name=["--output", "-o"], help="New folder; default is runs/explain-N.")
+    ] = None,
+    truth: Annotated[
+        Path | None,
+        Parameter(help='The true objects: JSON [{"box": [x1, y1, x2, y2], "name": "cat"}, ...], or a data set.'),
+    ] = None,
+    score: Annotated[float, Parameter(help="Lowest score, 0 to 1.")] = 0.5,
+    min_iou: Annotated[float, Parameter(help="From which overlap on a box has found an object.")] = 0.5,
+    nms: Annotated[
+        Literal["class", "agnostic", "soft-linear", "soft-gaussian"] | None, Parameter(help="Kind of NMS.")
+    ] = None,
+    nms_threshold: Annotated[float | None, Parameter(help="IoU above which the weaker box goes.")] = None,
+    max_detections: Annotated[int | None, Parameter(help="Most detections of a picture.")] = None,
+    on_bad_box: OnBadBox = "error",
+    names: Names = None,
+    preset: Preset = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Show every step of a detector on one picture, and with --truth the step at which it lost each object.
+
+    Writes index.html, which needs nothing beside it, each picture as PNG, and explain.json with the numbers.
+    """
+    from fasterrcnn.data.folders import check_output, make_folder
+    from fasterrcnn.explanation.explain import explain as look_inside
+    from fasterrcnn.inference.detector import load
+
+    check_output(output)
+    detector = load(weights, classes=names, preset=preset, device=device)
+    explanation = look_inside(
+        detector,
+        image,
+        truth=truth,
+        score=score,
+        min_iou=min_iou,
+        on_bad_box=on_bad_box,
+        nms=nms,
+        nms_threshold=nms_threshold,
+        max_detections=max_detections,
+    )
+    folder = explanation.save(make_folder(output, "explain"))
+    if as_json:
+        print(json.dumps({"folder": str(folder), **explanation.to_dict()}))
+        return
+    print(explanation)
+    print(f"wrote {folder / 'index.html'}, {len(explanation.figures)} pictures and explain.json")

@@ -1,0 +1,96 @@
+"""The walk through a detector as a folder: a page that needs nothing beside it, its pictures, its numbers."""
+
+import base64
+import io
+import json
+import shutil
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment
+from PIL import Image
+
+from fasterrcnn.data.folders import check_output
+from fasterrcnn.explanation.lost import COLOURS
+from fasterrcnn.explanation.trace import STEPS
+from fasterrcnn.explanation.verdicts import ADVICE, MEANINGS
+
+if TYPE_CHECKING:
+    from fasterrcnn.explanation.explain import Explanation
+
+_FEW_COLOURS = 512
+_EFFORT = 4  # of PNG's 9: the last five take most of the time and save little
+
+
+def write(explanation: "Explanation", folder: Path) -> Path:
+    """Write index.html, explain.json and the pictures; the folder appears when all of it is there.
+
+    Raises:
+        UsageError: the folder exists and is not empty.
+    """
+    check_output(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as unfinished:
+        inside = Path(unfinished) / "whole"
+        inside.mkdir()
+        for name, figure in explanation.figures.items():
+            figure.sheet().save(inside / f"{name}.png", compress_level=_EFFORT)
+        numbers = json.dumps(explanation.to_dict(), indent=1, ensure_ascii=True)
+        (inside / "explain.json").write_text(numbers, encoding="utf-8")
+        (inside / "index.html").write_text(render(explanation), encoding="utf-8", errors="backslashreplace")
+        if folder.exists():
+            folder.rmdir()  # it is empty
+        shutil.move(inside, folder)
+    return folder
+
+
+def render(explanation: "Explanation") -> str:
+    """The page, pictures inline."""
+    trace = explanation.trace
+    template = files("fasterrcnn.explanation").joinpath("templates/explain.html").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["inline"] = inline
+    return environment.from_string(template).render(
+        trace=trace,
+        config=_facts(explanation),
+        figures=explanation.figures,
+        verdicts=explanation.verdicts,
+        counts=explanation.counts,
+        truth=explanation.truth,
+        colours={kind: "rgb({}, {}, {})".format(*colour) for kind, colour in COLOURS.items()},
+        meanings=MEANINGS,
+        advice=ADVICE,
+        steps=STEPS,
+    )
+
+
+def inline(picture: Image.Image) -> str:
+    """A picture as a data URL: PNG for drawings of few colours, JPEG for the rest."""
+    buffer = io.BytesIO()
+    kind = "png" if picture.getcolors(_FEW_COLOURS) else "jpeg"
+    picture.save(buffer, kind, **({"compress_level": _EFFORT} if kind == "png" else {"quality": 82}))
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _facts(explanation: "Explanation") -> dict[str, Any]:
+    """Numbers that the text needs beside those of the trace."""
+    trace = explanation.trace
+    model = trace.model
+    pooling = model.roi_pooling
+    return {
+        "name": trace.source.name if trace.source is not None else "picture",
+        "neck": type(model.backbone.neck).__name__,
+        "candidates": model.proposals.candidates,
+        "proposals": model.proposals.proposals,
+        "rpn_nms": model.proposals.nms_threshold,
+        "per_cell": model.anchors.per_cell,
+        "positive": model.rpn_loss.assigner.positive_iou,
+        "negative": model.rpn_loss.assigner.negative_iou,
+        "method": {"align": "RoIAlign", "pool": "RoIPool"}[pooling.method],
+        "side": pooling.output_size,
+        "pooled_levels": len(pooling.strides),
+        "min_iou": explanation.min_iou,
+        "total_ms": 1000 * sum(trace.seconds.values()),
+    }

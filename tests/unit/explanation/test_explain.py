@@ -1,0 +1,146 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from fasterrcnn.errors import UsageError
+from fasterrcnn.explanation.explain import explain
+
+T = (32.0, 32.0, 64.0, 64.0)
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Every tag is closed, in order; collects what is referred to."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.sources, self.ids, self.links = [], [], set(), []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.ids.add(values.get("id"))
+        if tag == "img":
+            self.sources.append(values["src"])
+            assert values["alt"]
+        if tag == "a":
+            self.links.append(values["href"])
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def planted(plant):
+    said = [(6, 6, 0.9, (80.0, 80.0, 112.0, 112.0)), (3, 3, 0.8, T)]
+    return plant(said, [(said[0][3], 0.9, 0.05, {0: said[0][3]}), (T, 0.3, 0.1, {0: T})])
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return [{"box": [80, 80, 112, 112], "name": "cat"}, {"box": list(T), "name": "cat"}]
+
+
+@pytest.fixture
+def written(planted, truth, photo, tmp_path):
+    file = tmp_path / "<script>alert(1)</script>".replace("/", "") / "<b>&.png"
+    file.parent.mkdir()
+    photo((128, 128)).save(file)
+    explanation = explain(planted, file, tmp_path / "out", truth=truth)
+    return explanation, tmp_path / "out"
+
+
+def test_explain__the_folder_holds_all(written):
+    explanation, folder = written
+    pictures = {f"{name}.png" for name in explanation.figures}
+    assert {path.name for path in folder.iterdir()} == pictures | {"index.html", "explain.json"}
+    assert {"01-input.png", "06-matched.png", "08-proposals.png", "14-funnel.png", "17-lost.png"} <= pictures
+    for name in pictures:
+        with Image.open(folder / name) as picture:
+            picture.load()
+    assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_explain__the_page_needs_nothing_beside_it(written):
+    explanation, folder = written
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    page = Page(text)
+    shown = [panel for figure in explanation.figures.values() for panel in figure.panels]
+    skipped = len(explanation.figures["03-features"].panels)  # there is no neck: they are the trunk's own
+    assert len(page.sources) == len(shown) - skipped
+    assert all(source.startswith("data:image/") for source in page.sources)
+    assert "http" not in re.sub(r"data:image/\S+", "", text)
+    assert "url(" not in text
+    assert {link.removeprefix("#") for link in page.links} <= page.ids
+
+
+def test_explain__names_are_escaped(written):
+    text = (written[1] / "index.html").read_text(encoding="utf-8")
+    assert "<b>&" not in text
+    assert "&lt;b&gt;&amp;.png" in text
+
+
+def test_explain__numbers(written):
+    explanation, folder = written
+    numbers = json.loads((folder / "explain.json").read_text())
+    assert numbers["funnel"] == {
+        "anchors": 64,
+        "best of each level": 2,
+        "large and likely enough": 2,
+        "left by NMS": 2,
+        "proposals": 2,
+        "boxes, one a class": 4,
+        "score above 0.5": 1,
+        "detections": 1,
+    }
+    assert [verdict["kind"] for verdict in numbers["verdicts"]] == ["found", "low score"]
+    assert numbers["verdicts"][1]["evidence"]["class_score"] == pytest.approx(0.3)
+    assert numbers["truth"] == {"objects": 2, "left_out": 0, "min_iou": 0.5}
+    assert numbers["shapes"]["pooled maps"] == [2, 3, 7, 7]
+    assert numbers["detections"] == explanation.trace.detections.to_records()
+    assert str(explanation).splitlines()[-1] == "1 found, 1 low score"
+
+
+def test_explain__without_truth_writes_nothing_unless_asked(planted, picture, tmp_path):
+    explanation = explain(planted, picture)
+    assert (explanation.verdicts, explanation.truth) == ((), None)
+    assert not [name for name in explanation.figures if name.startswith(("06", "16", "17"))]
+    assert explanation.to_dict()["truth"] is None
+    text = (explanation.save(tmp_path / "later") / "index.html").read_text(encoding="utf-8")
+    assert "Why was it missed?" not in text
+    Page(text)
+
+
+def test_explain__a_checkpoint(checkpoint, photo, tmp_path):
+    explanation = explain(checkpoint, photo((64, 96)), tmp_path / "out", score=0.2)
+    assert explanation.trace.preset == "timm:test_efficientnet"
+    assert (tmp_path / "out" / "index.html").stat().st_size > 10_000
+
+
+def test_explain__into_an_empty_folder_that_is_there(planted, picture, tmp_path):
+    (tmp_path / "out").mkdir()
+    explain(planted, picture, tmp_path / "out")
+    assert (tmp_path / "out" / "index.html").is_file()
+
+
+def test_explain__refuses_before_any_work(planted, picture, truth, tmp_path):
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(UsageError, match="exists and is not empty"):
+        explain(planted, picture, tmp_path)
+    with pytest.raises(UsageError, match="min_iou must lie above 0"):
+        explain(planted, picture, truth=truth, min_iou=0.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_explain__a_failure_leaves_nothing(planted, truth, picture, tmp_path, monkeypatch):
+    explanation = explain(planted, picture, truth=truth)
+    monkeypatch.setattr("fasterrcnn.explanation.page.render", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        explanation.save(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

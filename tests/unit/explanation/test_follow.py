@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from fasterrcnn import presets
+from fasterrcnn.errors import ImageError, UsageError
+from fasterrcnn.explanation.follow import follow
+from fasterrcnn.explanation.trace import STEPS
+from fasterrcnn.inference.detector import Detector
+from fasterrcnn.model import postprocess, proposals
+from fasterrcnn.ops.boxes import at_least
+
+ARCHITECTURES = [*presets.names(), "timm:test_efficientnet"]
+
+
+class Counts:
+    """What goes in and out of the very functions that the components call: nobody's word is taken for it."""
+
+    def __init__(self, monkeypatch, model):
+        self.seen = {}
+        for module, name in ((proposals, "proposals"), (postprocess, "detections")):
+            monkeypatch.setattr(module, "nms", self.around(module.nms, name))
+        model.rpn.register_forward_hook(
+            lambda _m, _i, out: self.seen.update(anchors=sum(level.shape[1] for level in out[0]))
+        )
+        model.box_head.register_forward_hook(lambda _m, _i, out: self.seen.update(proposals=len(out[0])))
+
+    def around(self, nms, name):
+        def counted(boxes, scores, groups, threshold):
+            keep = nms(boxes, scores, groups, threshold)
+            self.seen[f"{name} nms"] = len(boxes), len(keep)
+            return keep
+
+        return counted
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_follow__funnel_of_every_architecture_is_what_the_model_did(name, shrink, lively, photo, monkeypatch):
+    config = shrink(presets.get(name, ("cat", "dog", "owl")))
+    detector = Detector(lively(config), config, device="cpu")
+    counts = Counts(monkeypatch, detector.model)
+    trace = follow(detector, photo((64, 90)), score=0.2)
+    funnel, seen = list(trace.funnel.values()), counts.seen
+    levels = [min(len(level), config.proposals.candidates) for level in trace.logits]
+    assert funnel == [
+        seen["anchors"],
+        sum(levels),
+        seen["proposals nms"][0],
+        seen["proposals nms"][1],
+        seen["proposals"],
+        3 * seen["proposals"],
+        seen["detections nms"][0],
+        len(detector.predict(photo((64, 90)), score=0.2)),
+    ]
+    assert funnel[0] > 0
+    assert funnel[-1] > 0
+    assert len(trace.pooled) == len(trace.shown) > 0
+    assert set(trace.seconds) == set(STEPS)
+    assert min(trace.seconds.values()) > 0
+
+
+def test_follow__detections_are_those_of_predict(tiny_detector, photo):
+    picture = photo((80, 60), 3)
+    found, expected = follow(tiny_detector, picture, score=0.2).detections, tiny_detector.predict(picture, score=0.2)
+    assert len(found) > 3
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+def test_follow__hooks_are_gone_afterwards(tiny_detector, photo):
+    follow(tiny_detector, photo((64, 64)))
+    assert not tiny_detector.model.backbone.trunk._forward_hooks
+
+
+def test_follow__candidates_belong_to_their_levels(tiny_detector, photo):
+    trace = follow(tiny_detector, photo((64, 96)), score=0.2)
+    anchors = torch.cat(trace.anchors)
+    starts = [0, *np.cumsum([len(level) for level in trace.anchors])]
+    for level, index in zip(trace.candidate_levels.tolist(), trace.candidate_index.tolist(), strict=True):
+        assert starts[level] <= index < starts[level + 1]
+    assert len(anchors) == starts[-1]
+    assert at_least(trace.candidates[trace.good], 1e-3).all()
+    assert_close(trace.probabilities.sum(dim=1), torch.ones(len(trace.proposals)))
+
+
+def test_follow__shows_what_became_detections_first(tiny_detector, photo):
+    trace = follow(tiny_detector, photo((64, 96)), score=0.2)
+    behind = list(dict.fromkeys(trace.scored_rows[trace.kept].tolist()))
+    assert trace.shown.tolist()[: len(behind)] == behind[:8]
+    assert len(set(trace.shown.tolist())) == len(trace.shown)
+
+
+def test_follow__shows_regions_of_different_things(plant, picture):
+    near, far = (36.0, 32.0, 68.0, 64.0), (80.0, 80.0, 112.0, 112.0)  # IoU of near with the first: 28 / 36
+    said = [(3, 3, 0.9, (32.0, 32.0, 64.0, 64.0)), (3, 4, 0.8, near), (6, 6, 0.7, far)]
+    detector = plant(said, [(box, 0.1, 0.1) for *_, box in said], nms_threshold=0.9)
+    trace = follow(detector, picture)
+    assert len(trace.proposals) == 3
+    assert trace.shown.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("source", ["file", "array", "tensor", "floats"])
+def test_follow__kinds_of_pictures(source, tiny_detector, photo, tmp_path):
+    picture = photo((64, 96))
+    picture.save(tmp_path / "p.png")
+    tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    kinds = {"file": tmp_path / "p.png", "array": np.array(picture), "tensor": tensor, "floats": tensor / 255}
+    trace = follow(tiny_detector, kinds[source], score=0.2)
+    assert np.array_equal(trace.picture, picture)
+    assert trace.source == (tmp_path / "p.png" if source == "file" else None)
+
+
+def test_follow__refuses(tiny_detector, photo, tmp_path):
+    with pytest.raises(ImageError, match=r"none\.png"):
+        follow(tiny_detector, tmp_path / "none.png")
+    with pytest.raises(UsageError, match="score_threshold must lie in"):
+        follow(tiny_detector, photo((64, 64)), score=2.0)
+
+
+def test_strides__are_those_of_the_generator(shrink, lively, photo, tiny_detector):
+    assert follow(tiny_detector, photo((64, 96))).strides == [8, 16, 32, 64]
+    config = shrink(presets.get("mobilenetv3-large-320-fpn", ("cat",)))
+    trace = follow(Detector(lively(config), config, device="cpu"), photo((64, 96)))
+    columns = [maps.shape[-1] for maps in trace.maps]
+    per_cell = trace.model.anchors.per_cell
+    for level, stride in enumerate(trace.strides):
+        rows = trace.anchors[level][:: columns[level] * per_cell, 1]  # the first anchor of each row of cells
+        assert set((rows[1:] - rows[:-1]).tolist()) <= {float(stride)}

@@ -1,0 +1,212 @@
+"""One planted case a verdict: real components, whose RPN and head say what was set by hand.
+
+Candidates are (row, column, objectness, box), regions (proposal, P(cat), P(dog), boxes by label).
+"""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from fasterrcnn.explanation.follow import follow
+from fasterrcnn.explanation.lost import COLOURS
+from fasterrcnn.explanation.reasons import KINDS
+from fasterrcnn.explanation.verdicts import ADVICE, MEANINGS, judge
+from fasterrcnn.structures import Target
+
+CAT, DOG = 0, 1
+T = (32.0, 32.0, 64.0, 64.0)  # the anchor of row 3, column 3
+FAR = (80.0, 80.0, 112.0, 112.0)  # that of row 6, column 6
+NEAR_T = (42.0, 32.0, 74.0, 64.0)  # IoU with T: 22 / 42
+OFF_T = (46.0, 32.0, 78.0, 64.0)  # IoU with T: 18 / 46; with NEAR_T: 28 / 36
+ASIDE = (64.0, 32.0, 96.0, 64.0)  # touches T
+
+
+def verdicts_of(detector, picture, *objects, score=0.5, **rules):
+    rows = [box for box, _ in objects]
+    truths = Target(torch.tensor(rows).reshape(-1, 4), torch.tensor([label for _, label in objects], dtype=torch.int64))
+    return judge(follow(detector, picture, score=score, **rules), truths)
+
+
+@pytest.fixture
+def verdict_of(picture):
+    def judge_first(detector, *objects, **rules):
+        return verdicts_of(detector, picture, *(objects or ((T, CAT),)), **rules)[0]
+
+    return judge_first
+
+
+def test_found(plant, verdict_of):
+    verdict = verdict_of(plant([(3, 3, 0.9, T)], [(T, 0.8, 0.1, {CAT: T})]))
+    assert verdict.kind == "found"
+    assert verdict.why == "Detection 1 is a cat with score 0.80, IoU 1.00."
+    seen = verdict.evidence
+    numbers = [seen.anchor_iou, seen.anchor_objectness, seen.candidate_iou, seen.proposal_iou, seen.class_score]
+    assert_close(numbers, [1.0, 0.9, 1.0, 1.0, 0.8], atol=1e-5, rtol=0)
+    assert (seen.anchor_rank, seen.other_class, seen.detection) == (1, "dog", 0)
+    assert_close([seen.other_score, seen.box_iou, seen.detection_score], [0.1, 1.0, 0.8], atol=1e-5, rtol=0)
+
+
+def test_found__an_object_is_taken_once(plant, picture):
+    between = (38.0, 32.0, 70.0, 64.0)  # IoU with T: 26 / 38, with OFF_T: 24 / 40
+    said = [(3, 3, 0.9, T), (3, 5, 0.8, ASIDE)]
+    detector = plant(said, [(T, 0.9, 0.05, {CAT: T}), (ASIDE, 0.8, 0.1, {CAT: between})])
+    first, second = verdicts_of(detector, picture, (T, CAT), (OFF_T, CAT), nms_threshold=0.8)
+    assert (first.kind, first.evidence.detection) == ("found", 0)
+    assert (second.kind, second.evidence.detection) == ("found", 1)
+    assert_close(second.evidence.detection_iou, 24 / 40, atol=1e-5, rtol=0)
+
+
+def test_no_anchor(plant, verdict_of):
+    tiny = (46.0, 46.0, 50.0, 50.0)
+    verdict = verdict_of(plant([(6, 6, 0.9, FAR)], [(FAR, 0.1, 0.1)]), (tiny, CAT))
+    assert verdict.kind == "no anchor"
+    assert_close(verdict.evidence.anchor_iou, 16 / 1024)
+    assert "IoU 0.02; below 0.3" in verdict.why
+    assert (verdict.evidence.anchor_objectness, verdict.evidence.class_score) == (None, None)
+
+
+def test_no_anchor__but_a_candidate_that_reaches_it_goes_on(plant, verdict_of):
+    tiny = (46.0, 46.0, 50.0, 50.0)
+    verdict = verdict_of(plant([(3, 3, 0.9, tiny)], [(tiny, 0.2, 0.1)]), (tiny, CAT))
+    assert verdict.kind == "low score"
+
+
+def test_low_objectness__not_among_the_candidates(plant, verdict_of):
+    said = [(6, 6, 0.9, FAR), (3, 3, 0.2, T)]
+    verdict = verdict_of(plant(said, [(FAR, 0.1, 0.1)], candidates=1))
+    assert verdict.kind == "low objectness"
+    assert verdict.evidence.anchor_rank == 2
+    assert_close(verdict.evidence.anchor_objectness, 0.2)
+    assert "0.200, place 2 of its level, and only the best 1 of a level" in verdict.why
+
+
+def test_low_objectness__under_the_least_that_is_asked_for(plant, verdict_of):
+    said = [(6, 6, 0.9, FAR), (3, 3, 0.2, T)]
+    verdict = verdict_of(plant(said, [(FAR, 0.1, 0.1)], min_score=0.3))
+    assert verdict.kind == "low objectness"
+    assert "objectness 0.20 covers it with IoU 1.00, but 0.3 is the least" in verdict.why
+
+
+def test_low_objectness__beyond_the_number_of_proposals(plant, verdict_of):
+    said = [(6, 6, 0.9, FAR), (3, 3, 0.2, T)]
+    verdict = verdict_of(plant(said, [(FAR, 0.1, 0.1)], proposals=1))
+    assert verdict.kind == "low objectness"
+    assert "stands in place 2, and only the best 1 become proposals" in verdict.why
+
+
+def test_low_objectness__though_its_anchors_are_nearer_to_another_object(plant, picture):
+    inside = (38.0, 38.0, 58.0, 58.0)  # IoU with the anchor of T: 400 / 1024; with all others less than 0.3
+    said = [(6, 6, 0.9, FAR), (3, 3, 0.2, T)]
+    detector = plant(said, [(FAR, 0.1, 0.1)], candidates=1)
+    kinds = [verdict.kind for verdict in verdicts_of(detector, picture, (T, CAT), (inside, CAT))]
+    assert kinds == ["low objectness", "low objectness"]
+
+
+def test_proposal_nms(plant, verdict_of):
+    said = [(3, 4, 0.9, OFF_T), (3, 3, 0.8, NEAR_T)]
+    verdict = verdict_of(plant(said, [(OFF_T, 0.1, 0.1)]))
+    assert verdict.kind == "proposal NMS"
+    assert "objectness 0.80 covers it with IoU 0.52, but NMS dropped it for one with 0.90" in verdict.why
+    assert "with IoU 0.78 (above 0.7) and the object itself with 0.39 only" in verdict.why
+    assert_close(verdict.evidence.candidate_iou, 22 / 42, atol=1e-5, rtol=0)
+    assert_close(verdict.evidence.proposal_iou, 18 / 46, atol=1e-5, rtol=0)
+
+
+def test_misclassified(plant, verdict_of):
+    verdict = verdict_of(plant([(3, 3, 0.9, T)], [(T, 0.2, 0.7, {DOG: T})]))
+    assert verdict.kind == "misclassified"
+    assert verdict.why == "A box that overlaps it with IoU 1.00 is called dog with score 0.70; cat got 0.20."
+    assert verdict.evidence.other_class == "dog"
+
+
+def test_misclassified__not_when_the_other_object_is_really_there(plant, verdict_of):
+    detector = plant([(3, 3, 0.9, T)], [(T, 0.2, 0.7, {DOG: T})])
+    assert verdict_of(detector, (T, CAT), (T, DOG)).kind == "low score"
+
+
+def test_low_score(plant, verdict_of):
+    detector = plant([(3, 3, 0.9, T)], [(T, 0.3, 0.1, {CAT: T})])
+    verdict = verdict_of(detector)
+    assert verdict.kind == "low score"
+    assert "is a cat with score 0.30 only (0.5 is asked for), background with 0.60" in verdict.why
+    assert verdict_of(detector, score=0.2).kind == "found"
+
+
+def test_low_score__beyond_the_number_of_detections(plant, verdict_of):
+    said = [(6, 6, 0.9, FAR), (3, 3, 0.8, T)]
+    detector = plant(said, [(FAR, 0.9, 0.05, {CAT: FAR}), (T, 0.8, 0.1, {CAT: T})])
+    verdict = verdict_of(detector, max_detections=1)
+    assert verdict.kind == "low score"
+    assert "only the 1 best detections are reported" in verdict.why
+    assert verdict_of(detector).kind == "found"
+
+
+def test_badly_localised__by_the_head(plant, verdict_of):
+    verdict = verdict_of(plant([(3, 3, 0.9, T)], [(T, 0.8, 0.1, {CAT: OFF_T})]))
+    assert verdict.kind == "badly localised"
+    assert "is a cat with score 0.80, but the corrected box overlaps it with 0.39 only" in verdict.why
+    assert_close(verdict.evidence.box_iou, 18 / 46, atol=1e-5, rtol=0)
+
+
+def test_badly_localised__by_the_rpn(plant, verdict_of):
+    verdict = verdict_of(plant([(3, 3, 0.9, ASIDE)], [(ASIDE, 0.1, 0.1)]))
+    assert verdict.kind == "badly localised"
+    assert "became candidates, but the corrected boxes overlap it with IoU 0.00 at most" in verdict.why
+
+
+def two_on_one(plant):
+    """A box of 0.8 on the object, and one of 0.9 beside it that NMS prefers."""
+    said = [(3, 3, 0.9, T), (3, 5, 0.8, ASIDE)]
+    return plant(said, [(T, 0.8, 0.1, {CAT: NEAR_T}), (ASIDE, 0.9, 0.05, {CAT: OFF_T})])
+
+
+def test_detection_nms(plant, verdict_of):
+    verdict = verdict_of(two_on_one(plant))
+    assert verdict.kind == "detection NMS"
+    assert "A cat with score 0.80 covers it with IoU 0.52, but NMS dropped it for a cat with score 0.90" in verdict.why
+    assert "with IoU 0.78 (above 0.5) and the object itself with 0.39" in verdict.why
+    assert verdict_of(two_on_one(plant), nms_threshold=0.8).kind == "found"
+
+
+def test_detection_nms__of_another_class(plant, verdict_of):
+    said = [(3, 3, 0.9, T), (3, 5, 0.8, ASIDE)]
+    detector = plant(said, [(T, 0.8, 0.1, {CAT: NEAR_T}), (ASIDE, 0.05, 0.9, {DOG: OFF_T})])
+    assert verdict_of(detector).kind == "found"
+    verdict = verdict_of(detector, nms="agnostic")
+    assert verdict.kind == "detection NMS"
+    assert "for a dog with score 0.90" in verdict.why
+
+
+def test_detection_nms__soft(plant, verdict_of):
+    # 0.8 x exp(-(28/36)² / 0.5) is 0.24.
+    verdict = verdict_of(two_on_one(plant), nms="soft-gaussian")
+    assert verdict.kind == "detection NMS"
+    assert "soft-gaussian NMS lowered its score" in verdict.why
+
+
+def test_merged(plant, picture):
+    neighbour = (38.0, 32.0, 70.0, 64.0)  # IoU with T: 26 / 38
+    detector = plant([(3, 3, 0.9, T)], [(T, 0.8, 0.1, {CAT: T})])
+    first, second = verdicts_of(detector, picture, (neighbour, CAT), (T, CAT))
+    assert (first.kind, second.kind) == ("merged", "found")
+    assert first.why == "Detection 1 covers it with IoU 0.68, but counts for object 2, and no other cat was found here."
+
+
+def test_min_iou__decides_what_is_found(plant, picture):
+    detector = plant([(3, 3, 0.9, T)], [(T, 0.8, 0.1, {CAT: NEAR_T})])
+    target = Target(torch.tensor([T]), torch.tensor([CAT]))
+    trace = follow(detector, picture)
+    assert judge(trace, target)[0].kind == "found"
+    assert judge(trace, target, min_iou=0.6)[0].kind == "badly localised"
+
+
+def test_verdicts__of_no_objects_and_without_any_proposal(plant, picture, verdict_of):
+    assert verdicts_of(plant([(3, 3, 0.9, T)], [(T, 0.8, 0.1)]), picture) == []
+    nothing = plant([(3, 3, 0.2, T)], [], min_score=0.5)
+    assert verdict_of(nothing).kind == "low objectness"
+
+
+def test_kinds__all_have_words_and_colours():
+    assert set(KINDS) == set(MEANINGS) == set(ADVICE) == set(COLOURS)
+    planted = [name.removeprefix("test_").split("__")[0] for name in globals() if name.startswith("test_")]
+    assert {kind.lower().replace(" ", "_") for kind in KINDS} <= set(planted)
