@@ -3,7 +3,8 @@
 import os
 import re
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -201,12 +202,24 @@ def _train(
         # Not at the end of an epoch, where it would come after the state was kept.
         callbacks.append(EarlyStopping("ap", patience=config.patience, mode="max", check_on_train_epoch_end=False))
     callbacks.append(KeepState(run, config.checkpoint_minutes))
+    with _stops(run, told):
+        logger = engine.make_logger(config.logger, run, told.tell) if process.rank == 0 else False
+        trainer = engine.make_trainer(config, device, process, run, callbacks, logger)
+        trainer.fit(module, batches, val_batches, ckpt_path=newest)
+    if process.rank > 0:
+        return Run(run, dict(record.best or record.rows[-1]))
+    result = folder.finish(run, setup, record.rows, network)
+    state.remove_all(run)
+    return Run(run, result)
+
+
+@contextmanager
+def _stops(run: Path, told: Listeners) -> Iterator[None]:
+    """The engine runs quietly, its processes find the folder, and what asked it to stop gets what it expects."""
     os.environ[_FOLDER] = str(run)
     try:
         with engine.quiet(), torch.random.fork_rng():
-            logger = engine.make_logger(config.logger, run, told.tell) if process.rank == 0 else False
-            trainer = engine.make_trainer(config, device, process, run, callbacks, logger)
-            trainer.fit(module, batches, val_batches, ckpt_path=newest)
+            yield
     except Stopped as stopped:
         told.tell(f"stopped; go on with: fasterrcnn train --resume {run}")
         if stopped.signal == signal.SIGINT:
@@ -214,11 +227,6 @@ def _train(
         raise SystemExit(128 + stopped.signal) from None
     finally:
         os.environ.pop(_FOLDER, None)
-    if process.rank > 0:
-        return Run(run, dict(record.best or record.rows[-1]))
-    result = folder.finish(run, setup, record.rows, network)
-    state.remove_all(run)
-    return Run(run, result)
 
 
 def _caches(setup: Setup, network: FasterRCNN, told: Listeners) -> list[CachedViews]:
