@@ -115,9 +115,8 @@ def fit(
         if given or assignments or config is not None or output is not None:
             raise UsageError("resume goes on with the settings of the run; leave all others out, or start a new run")
         return _resume(data, Path(resume), told)
-    said: dict[str, Any] = {**(settings.read(Path(config)) if config is not None else {}), **given}
-    if data is not None:
-        said["data"] = _name_of(data)
+    named = {} if data is None else {"data": _name_of(data)}
+    said: dict[str, Any] = {**(settings.read(Path(config)) if config is not None else {}), **given, **named}
     if "data" not in said:
         raise UsageError("data: name a folder or a file with annotated pictures")
     chosen = settings.resolve({"model": "resnet50-fpn", **said}, assignments)
