@@ -9,6 +9,7 @@ from fasterrcnn.config import (
     BackboneConfig,
     InputConfig,
     ModelConfig,
+    PostProcessConfig,
     ProposalConfig,
     RegionConfig,
     RPNConfig,
@@ -131,6 +132,7 @@ def _light_fpn(name: str, trunk: str) -> ModelConfig:
             widths=(512, 512),
             assign=AssignConfig(positive_iou=0.5, negative_iou=0.5, count=256, positive_fraction=0.25),
         ),
+        postprocess=PostProcessConfig(nms="soft-gaussian", score_threshold=0.01),
     )
 
 

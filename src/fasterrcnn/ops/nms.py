@@ -3,12 +3,16 @@
 Axes: n boxes, k kept boxes.
 """
 
+import math
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torchvision.ops import batched_nms
 
 from fasterrcnn.ops import boxes as box_ops
+
+_AT_ONCE = 2048
 
 
 def nms(
@@ -48,22 +52,40 @@ def soft_nms(
         min_score: boxes that fade below it are dropped.
         limit: stop after that many boxes.
     """
-    scores = scores.float().clone()
-    waiting = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+    boxes, scores = boxes.detach(), scores.detach().float().clone()
+    # All factors at once are quickest; of very many boxes, they would need more memory than time is worth.
+    known = _fading(boxes, groups, boxes, groups, method, threshold, sigma) if len(boxes) <= _AT_ONCE else None
     kept: list[int] = []
     kept_scores: list[float] = []
     while len(kept) < min(limit, len(boxes)):
-        best = int(scores.masked_fill(~waiting, -1.0).argmax())
-        if scores[best] < min_score or not waiting[best]:
+        best = int(scores.argmax())
+        score = float(scores[best])
+        if score < min_score:
             break
         kept.append(best)
-        kept_scores.append(float(scores[best]))
-        waiting[best] = False
-        overlap = box_ops.iou(boxes, boxes[best : best + 1])[:, 0] * (groups == groups[best])
-        if method == "linear":
-            factor = torch.where(overlap >= threshold, 1 - overlap, 1.0)
-        else:
-            factor = torch.exp(-(overlap**2) / sigma)
-        scores = torch.where(waiting, scores * factor, scores)
+        kept_scores.append(score)
+        one = slice(best, best + 1)
+        scores *= (
+            _fading(boxes[one], groups[one], boxes, groups, method, threshold, sigma)[0]
+            if known is None
+            else known[best]
+        )
+        scores[best] = -math.inf
     index = torch.tensor(kept, dtype=torch.int64, device=boxes.device)
     return index, torch.tensor(kept_scores, dtype=torch.float32, device=boxes.device)
+
+
+def _fading(
+    best: Float[Tensor, "m 4"],
+    best_groups: Int64[Tensor, " m"],
+    boxes: Float[Tensor, "n 4"],
+    groups: Int64[Tensor, " n"],
+    method: str,
+    threshold: float,
+    sigma: float,
+) -> Float[Tensor, "m n"]:
+    """What the score of each box is multiplied by when one of the best is taken, 0..1."""
+    overlap = box_ops.iou(best.float(), boxes.float()) * (best_groups[:, None] == groups[None])
+    if method == "linear":
+        return torch.where(overlap >= threshold, 1 - overlap, 1.0)
+    return torch.exp(overlap.square_().div_(-sigma))

@@ -87,3 +87,20 @@ def test_soft_nms__empty_and_one(method):
     index, scores = soft_nms(BOXES[:1], SCORES[:1], ONE_GROUP[:1], method=method, limit=10)
     assert index.tolist() == [0]
     assert_close(scores, SCORES[:1])
+
+
+@pytest.mark.parametrize("method", ["linear", "gaussian"])
+def test_soft_nms__very_many_boxes_box_by_box(method, monkeypatch):
+    at_once = soft_nms(BOXES, SCORES, ONE_GROUP, method=method, limit=10)
+    monkeypatch.setattr("fasterrcnn.ops.nms._AT_ONCE", 0)
+    one_by_one = soft_nms(BOXES, SCORES, ONE_GROUP, method=method, limit=10)
+    assert torch.equal(at_once[0], one_by_one[0])
+    assert_close(at_once[1], one_by_one[1])
+
+
+def test_soft_nms__no_gradient_flows():
+    index, scores = soft_nms(
+        BOXES.clone().requires_grad_(), SCORES.clone().requires_grad_(), ONE_GROUP, method="linear", limit=3
+    )
+    assert len(index) == 3
+    assert not scores.requires_grad
