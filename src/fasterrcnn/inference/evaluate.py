@@ -10,7 +10,8 @@ from fasterrcnn.data.formats import Source, read_data
 from fasterrcnn.data.records import AnnotatedData, Record, to_coco
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import UsageError
-from fasterrcnn.evaluation.coco import Report, score_detections
+from fasterrcnn.evaluation.coco import score_detections
+from fasterrcnn.evaluation.report import Report
 from fasterrcnn.inference.detector import Detector, load
 
 
