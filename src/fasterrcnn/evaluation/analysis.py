@@ -1,6 +1,6 @@
 """Everything that is known of one measured split, as plain values. Needs no torch.
 
-Numbers lie in 0..1 unless said otherwise. Where there is nothing to measure, an array holds NaN, a single value is None.
+Numbers lie in 0..1 unless said otherwise. Where there is nothing to measure, arrays hold NaN, single values are None.
 """
 
 from collections.abc import Mapping

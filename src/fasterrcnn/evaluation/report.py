@@ -1,7 +1,7 @@
 """`Report`: COCO's 12 numbers, and where asked everything behind them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,10 @@ class Report:
     def numbers(self) -> dict[str, float | None]:
         """COCO's 12 numbers by name."""
         return {name: getattr(self, name) for name in LABELS}
+
+    def with_analysis(self, analysis: Analysis) -> "Report":
+        """The same numbers, with everything behind them."""
+        return replace(self, analysis=analysis)
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers, for JSON; without the single detections, which the tables of `save` have."""
