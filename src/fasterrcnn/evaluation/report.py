@@ -8,6 +8,7 @@ from typing import Any
 from fasterrcnn.errors import UsageError
 from fasterrcnn.evaluation.analysis import Analysis
 from fasterrcnn.evaluation.files import summary_of, write_json, write_tables
+from fasterrcnn.evaluation.text import describe
 
 LABELS = {
     "ap": "AP  (IoU .50 to .95)",
@@ -110,7 +111,7 @@ class Report:
         width = max([34, *(len(name) + 2 for name in self.per_class)])
         rows.append(f"{'class':{width}}AP      AP50")
         rows += [f"{name:{width}}{shown(row['ap'])}   {shown(row['ap50'])}" for name, row in self.per_class.items()]
-        return "\n".join(rows)
+        return "\n".join([*rows, *(() if self.analysis is None else describe(self.analysis))])
 
 
 def shown(value: float | None) -> str:

@@ -75,7 +75,9 @@ def evaluate(
         assert weights is not None
         examination = examine(weights, annotated, records, truth, wanted, batch_size=batch_size, progress=progress)
     measured = name or str(weights if results is None else results)
-    origin = _origin(measured, annotated, split, results is not None, against, wanted)
+    said = [] if on_bad_box == "error" else ["--on-bad-box", on_bad_box]
+    said += [*([] if against is None else ["--against", str(against)]), *wanted.arguments()]
+    origin = _origin(measured, annotated, split, said, wanted, from_file=results is not None)
     return measure(
         truth,
         replace(examination, others=(*rivals, *examination.others)),
@@ -101,11 +103,11 @@ def _check(weights: object, results: object, wanted: Measures) -> None:
 
 
 def _origin(
-    measured: str, data: AnnotatedData, split: str, from_file: bool, against: str | Path | None, wanted: Measures
+    measured: str, data: AnnotatedData, split: str, said: Sequence[str], wanted: Measures, *, from_file: bool
 ) -> Origin:
     """How to repeat the measurement."""
     words = ["fasterrcnn", "evaluate", *(["--results"] if from_file else []), measured, str(data.root)]
-    words += ["--split", split, *([] if against is None else ["--against", str(against)]), *wanted.arguments()]
+    words += ["--split", split, *said]
     packages = ("fasterrcnn", "hotcoco", "numpy", *(() if from_file else ("torch", "torchvision")))
     return Origin(
         command=shlex.join(words),
