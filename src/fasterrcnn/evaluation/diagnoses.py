@@ -139,13 +139,13 @@ def _about_sizes(truth: Truth, numbers: Mapping[str, float | None]) -> Iterator[
 
 def _about_limit(truth: Truth, max_dets: int) -> Iterator[Diagnosis]:
     counts = np.bincount(truth.owners[~truth.crowd], minlength=len(truth.pictures))
-    beyond = int((counts > max_dets).sum())
+    beyond, most = int((counts > max_dets).sum()), int(counts.max(initial=0))
     if beyond:
         yield Diagnosis(
             "more-objects-than-detections",
             f"{beyond} {'picture holds' if beyond == 1 else 'pictures hold'} more objects than the {max_dets}"
-            f" detections that count (up to {counts.max()}), which may cap recall and AP: measure with --max-dets"
-            f" {_round(counts.max())}.",
+            f" detections that count (up to {most}), which may cap recall and AP: measure with --max-dets"
+            f" {_round(most)}.",
             False,
         )
 
@@ -156,4 +156,4 @@ def _listed(names: list[str]) -> str:
 
 def _round(number: int) -> int:
     """The next multiple of a hundred."""
-    return -(-int(number) // 100) * 100
+    return -(-number // 100) * 100

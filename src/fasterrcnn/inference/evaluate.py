@@ -75,8 +75,7 @@ def evaluate(
         assert weights is not None
         examination = examine(weights, annotated, records, truth, wanted, batch_size=batch_size, progress=progress)
     measured = name or str(weights if results is None else results)
-    said = [] if on_bad_box == "error" else ["--on-bad-box", on_bad_box]
-    said += [*([] if against is None else ["--against", str(against)]), *wanted.arguments()]
+    said = [*_said("on-bad-box", on_bad_box, "error"), *_said("against", against, None), *wanted.arguments()]
     origin = _origin(measured, annotated, split, said, wanted, from_file=results is not None)
     return measure(
         truth,
@@ -93,6 +92,10 @@ def truth_of(data: AnnotatedData, records: Sequence[Record]) -> Truth:
     truth = read_truth(to_coco(data, records), [record.path for record in records])
     numbers = [np.arange(1, len(r.boxes) + 1) if r.numbers is None else r.numbers for r in records]
     return replace(truth, numbers=np.concatenate(numbers).astype(np.int64)) if records else truth
+
+
+def _said(name: str, value: object, usual: object) -> list[str]:
+    return [] if value == usual else [f"--{name}", str(value)]
 
 
 def _check(weights: object, results: object, wanted: Measures) -> None:
