@@ -78,14 +78,12 @@ def evaluate(
 
     With --results, torch is not needed, and detections of any model can be measured.
     """
+    from fasterrcnn.evaluation.report import check_target
     from fasterrcnn.inference.evaluate import evaluate as measure
 
-    if data is None:
-        if results is None:
-            raise UsageError("give weights and a data set: fasterrcnn evaluate WEIGHTS DATA")
-        data = weights
-    elif results is not None:
-        print(f"note: the detections of {results} are measured; {weights} is not used", file=sys.stderr)
+    data = _data(weights, data, results)
+    if output is not None:
+        check_target(output)
     annotated = reading.read(data)
     report = measure(
         None if results is not None else _load(weights, names, preset, device),
@@ -108,3 +106,14 @@ def _load(weights: Path, names: list[str] | None, preset: str | None, device: st
     from fasterrcnn.inference.detector import load
 
     return load(weights, classes=names, preset=preset, device=device)
+
+
+def _data(weights: Path, data: Path | None, results: Path | None) -> Path:
+    """The data set: with results, it may be the only thing that is named."""
+    if data is None:
+        if results is None:
+            raise UsageError("give weights and a data set: fasterrcnn evaluate WEIGHTS DATA")
+        return weights
+    if results is not None:
+        print(f"note: the detections of {results} are measured; {weights} is not used", file=sys.stderr)
+    return data

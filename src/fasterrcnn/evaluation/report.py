@@ -96,8 +96,7 @@ class Report:
         if path.suffix.lower() == ".json":
             write_json(path, self.to_dict())
             return
-        if path.suffix.lower() not in ("", ".html", ".htm") and not path.is_dir():
-            raise UsageError(f"{path}: a report is written as .html, as .json, or into a folder")
+        check_target(path)
         if self.analysis is None:
             raise UsageError(f"{path}: this report has only numbers; write it as .json")
         if path.suffix.lower() in (".html", ".htm"):
@@ -112,6 +111,18 @@ class Report:
         rows.append(f"{'class':{width}}AP      AP50")
         rows += [f"{name:{width}}{shown(row['ap'])}   {shown(row['ap50'])}" for name, row in self.per_class.items()]
         return "\n".join([*rows, *(() if self.analysis is None else describe(self.analysis))])
+
+
+def check_target(path: Path) -> None:
+    """Refuse a path that no report can be written to, before any work is done.
+
+    Raises:
+        UsageError: the kind of file is unknown, or a folder is wanted where there is a file.
+    """
+    if path.suffix.lower() not in ("", ".html", ".htm", ".json") and not path.is_dir():
+        raise UsageError(f"{path}: a report is written as .html, as .json, or into a folder")
+    if not path.suffix and path.is_file():
+        raise UsageError(f"{path} is a file, not a folder")
 
 
 def shown(value: float | None) -> str:

@@ -145,6 +145,7 @@ def test_evaluate__results_of_any_model(run, scenes, trained, tmp_path):
         ([], "give weights and a data set"),
         (["--results", "absent.json"], "absent.json: no such file"),
         (["--results", "absent.json", "--flip"], "need weights"),
+        (["--results", "absent.json", "-o", "report.pdf"], "report.pdf: a report is written as .html, as .json"),
     ],
 )
 def test_evaluate__mistakes(run, scenes, arguments, message):
