@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fasterrcnn.data.formats import read_data
     from fasterrcnn.detections import Detections
     from fasterrcnn.errors import FasterRCNNError
-    from fasterrcnn.evaluation.coco import Report
+    from fasterrcnn.evaluation.report import Report
     from fasterrcnn.explanation.explain import explain
     from fasterrcnn.inference.detector import Detector, load
     from fasterrcnn.inference.evaluate import evaluate
@@ -21,7 +21,7 @@ _HOMES = {
     "Detections": "fasterrcnn.detections",
     "Detector": "fasterrcnn.inference.detector",
     "FasterRCNNError": "fasterrcnn.errors",
-    "Report": "fasterrcnn.evaluation.coco",
+    "Report": "fasterrcnn.evaluation.report",
     "Run": "fasterrcnn.training.fit",
     "build_model": "fasterrcnn.build",
     "evaluate": "fasterrcnn.inference.evaluate",

@@ -65,3 +65,21 @@ print("HEAVY:", sorted(set({HEAVY}) & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "HEAVY: []", done.stdout + done.stderr
+
+
+def test_evaluate__of_results_imports_no_torch(tmp_path):
+    results = tmp_path / "results.json"
+    results.write_text('[{"image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20], "score": 0.9}]')
+    program = f"""
+import sys
+from PIL import Image
+import fasterrcnn
+Image.new("RGB", (64, 64)).save({str(tmp_path / "1.png")!r})
+rows = [{{"image": {str(tmp_path / "1.png")!r}, "boxes": [[10, 10, 30, 30]], "labels": ["cat"], "split": "test"}}]
+report = fasterrcnn.evaluate(None, rows, results={str(results)!r}, against={str(results)!r}, bootstrap=2)
+print(report.ap, sorted({{"torch", "torchvision", "pytorch_lightning"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    ap, heavy = done.stdout.split(" ", 1)
+    assert float(ap) == pytest.approx(1.0)
+    assert heavy.strip() == "[]"

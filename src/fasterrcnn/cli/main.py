@@ -20,7 +20,7 @@ app = App(
 _COMMANDS = {
     "demo": "Draw road scenes, fine-tune a detector on them, measure it, show what it sees.",
     "train": "Fine-tune a detector on annotated pictures.",
-    "evaluate": "Measure a detector: the 12 COCO numbers, and AP of each class.",
+    "evaluate": "Measure a detector, or the detections of any model: COCO's numbers, errors, diagnoses.",
     "predict": "Find objects in pictures.",
     "explain": "Show each step of a detector on one picture, and why it missed objects.",
 }

@@ -121,3 +121,35 @@ def test_evaluate__detector_of_other_classes(run, scenes, checkpoint):
 def test_evaluate__output_in_a_new_folder(run, scenes, trained, tmp_path):
     outcome = run("evaluate", trained / "last.safetensors", scenes, "-o", tmp_path / "new" / "report.json")
     assert "AP50" in outcome.out
+
+
+def test_evaluate__results_of_any_model(run, scenes, trained, tmp_path):
+    report = tmp_path / "report.json"
+    first = run("evaluate", trained / "last.safetensors", scenes, "--json", "--bootstrap", "0", "--no-proposals")
+    assert json.loads(first.out)["proposals"] is None
+    results = tmp_path / "results.json"
+    results.write_text("[]")
+    outcome = run("evaluate", scenes, "--results", results, "--against", results, "-o", report, "--json")
+    said = json.loads(outcome.out)
+    assert (outcome.code, outcome.err, said["ap"]) == (0, "", 0.0)
+    assert [one["name"] for one in said["diagnoses"] if one["is_mistake"]] == ["no-detections"]
+    assert said == json.loads(report.read_text())
+    both = run("evaluate", trained / "last.safetensors", scenes, "--results", results, "--bootstrap", "0")
+    assert "last.safetensors is not used" in both.err
+    assert "problem (no-detections)" in both.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give weights and a data set"),
+        (["--results", "absent.json"], "absent.json: no such file"),
+        (["--results", "absent.json", "--flip"], "need weights"),
+        (["--results", "absent.json", "-o", "report.pdf"], "report.pdf: a report is written as .html, as .json"),
+    ],
+)
+def test_evaluate__mistakes(run, scenes, arguments, message):
+    outcome = run("evaluate", scenes, *arguments)
+    assert outcome.code == 2
+    assert outcome.is_one_line
+    assert message in outcome.err

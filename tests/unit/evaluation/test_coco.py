@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fasterrcnn.errors import DataError
-from fasterrcnn.evaluation.coco import Report, score_detections
+from fasterrcnn.evaluation.coco import score_detections
+from fasterrcnn.evaluation.report import Report
 
 CATEGORIES = [{"id": 1, "name": "cat"}, {"id": 5, "name": "dog"}]
 NUMBERS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")

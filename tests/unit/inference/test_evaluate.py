@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 
 from fasterrcnn.data.records import AnnotatedData, Record
 from fasterrcnn.errors import DataError, UsageError
+from fasterrcnn.evaluation.files import results_of
 from fasterrcnn.inference.detector import load
 from fasterrcnn.inference.evaluate import evaluate
 
@@ -85,3 +87,75 @@ def test_evaluate__bad_boxes(detector, tmp_path, photo):
         evaluate(detector, data)
     assert evaluate(detector, data, on_bad_box="fix").ar100 == pytest.approx(1.0)
     assert evaluate(detector, data, on_bad_box="drop").objects == 9
+
+
+def test_evaluate__variants_stand_beside_the_plain_number(detector, tmp_path, photo):
+    data = annotated(detector, tmp_path, photo, ("cat", "dog", "owl"))
+    plain = evaluate(detector, data, bootstrap=0, proposals=False)
+    report = evaluate(detector, data, flip=True, scales=[0.75, 1.5], soft_nms=True, bootstrap=3)
+    assert report.numbers == plain.numbers
+    variants = {one.name: one for one in report.analysis.comparisons}
+    assert list(variants) == ["flip", "scales 0.75 1.5", "flip and scales 0.75 1.5", "soft-NMS"]
+    for one in variants.values():
+        assert one.is_variant
+        assert one.better["ap"].value == pytest.approx(one.numbers["ap"] - report.ap)
+    assert variants["flip"].numbers != variants["scales 0.75 1.5"].numbers
+    assert "gains with soft-NMS: AP" in str(report)
+    assert "--flip --scales 0.75 1.5 --soft-nms --bootstrap 3" in report.analysis.origin.command
+
+
+def test_evaluate__a_mirrored_detector_finds_mirrored_objects(detector, tmp_path, photo):
+    # The look at the mirror image alone, brought back, fits truth that was mirrored and brought back.
+    from PIL import ImageOps
+
+    from fasterrcnn.inference.augmented import stream_augmented
+
+    photo((64, 96), 0).save(tmp_path / "a.png")
+    ImageOps.mirror(photo((64, 96), 0)).save(tmp_path / "b.png")
+    a, b = (
+        next(stream_augmented(detector, [tmp_path / name], flip=True, scales=(), max_detections=50))
+        for name in ("a.png", "b.png")
+    )
+    mirrored = np.stack([96 - b.boxes[:, 2], b.boxes[:, 1], 96 - b.boxes[:, 0], b.boxes[:, 3]], axis=1)
+    assert len(a) == len(b) > 3
+    np.testing.assert_allclose(np.sort(a.scores), np.sort(b.scores), atol=1e-5)
+    distances = np.abs(a.boxes[:, None] - mirrored[None]).max(axis=2)
+    assert distances.min(axis=1).max() < 0.01
+
+
+def test_evaluate__proposals_hold_what_is_found(detector, tmp_path, photo):
+    data = annotated(detector, tmp_path, photo, ("cat", "dog", "owl"))
+    recall = evaluate(detector, data, bootstrap=0).analysis.proposals
+    assert recall.images == 3
+    assert list(recall.ar) == sorted(recall.ar)
+    assert 0 < recall.recall50[-1] <= 1
+    assert evaluate(detector, data, bootstrap=0, proposals=False).analysis.proposals is None
+
+
+def test_evaluate__results_of_a_report_give_the_same_numbers(detector, tmp_path, photo):
+    data = annotated(detector, tmp_path, photo, ("cat", "dog", "owl"))
+    report = evaluate(detector, data, bootstrap=0)
+    rows = results_of(report.analysis)
+    (tmp_path / "results.json").write_text(json.dumps(rows))
+    again = evaluate(None, data, results=tmp_path / "results.json", against=tmp_path / "results.json", bootstrap=2)
+    assert again == report
+    (difference,) = again.analysis.comparisons
+    assert difference.better["ap"].value == 0
+    assert "is ahead of" in str(again)
+    assert report.analysis.truth.pictures.files[0] == tmp_path / "0.png"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"results": None}, "give weights, or the results of a detector"),
+        ({"results": "r.json", "flip": True}, "flip, scales and soft_nms need weights"),
+        ({"results": "r.json", "max_dets": 0}, "max_dets must be at least 1"),
+        ({"results": "r.json", "bootstrap": -1}, "bootstrap must be 0 or more"),
+        ({"results": "r.json", "scales": [0.01]}, r"a scale must lie in 0.1..10, not 0.01"),
+        ({"results": "r.json", "flipp": True}, "no option is called 'flipp'"),
+    ],
+)
+def test_evaluate__options_that_cannot_be(given, said):
+    with pytest.raises(UsageError, match=said):
+        evaluate(None, [], **given)

@@ -1,0 +1,141 @@
+"""What a report leaves on disk: numbers as JSON, tables as CSV, detections in COCO's results format."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fasterrcnn.evaluation.analysis import Analysis
+from fasterrcnn.evaluation.verdicts import KINDS
+
+Row = Sequence[object]
+
+
+def summary_of(analysis: Analysis) -> dict[str, Any]:
+    """The numbers of an analysis for JSON: everything but curves and single detections."""
+    curves, confusion, costs = analysis.curves, analysis.confusion, analysis.costs
+    parts = {
+        "origin": analysis.origin,
+        "best_score": {"overall": curves.best_overall, "per_class": dict(curves.best)},
+        "confusion": {"score": confusion.score, "iou": confusion.iou, "matrix": confusion.matrix},
+        "classes": analysis.truth.classes,
+        "calibration": analysis.calibration,
+        "errors": {"ap50": costs.ap50, "ap50_lost": dict(costs.lost), "counts": dict(costs.counts)},
+        "by_size": analysis.by_size,
+        "by_number_of_objects": analysis.by_count,
+        "by_aspect_ratio": analysis.by_aspect,
+        "pascal_voc": analysis.pascal,
+        "bootstrap": analysis.bootstrap,
+        "proposals": analysis.proposals,
+        "comparisons": analysis.comparisons,
+        "diagnoses": analysis.diagnoses,
+    }
+    return {name: _plain(part) for name, part in parts.items()}
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON whole or not at all; the folder is made if need be."""
+    _write(path, json.dumps(content, indent=1, allow_nan=False))
+
+
+def write_tables(folder: Path, analysis: Analysis, per_class: Mapping[str, Mapping[str, float | None]]) -> None:
+    """Write per_class.csv, detections.csv, objects.csv, curves.csv, confusion.csv and results.json."""
+    for name, rows in (
+        ("per_class.csv", _class_rows(analysis, per_class)),
+        ("detections.csv", _detection_rows(analysis)),
+        ("objects.csv", _object_rows(analysis)),
+        ("curves.csv", _curve_rows(analysis)),
+        ("confusion.csv", _confusion_rows(analysis)),
+    ):
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        _write(folder / name, text.getvalue())
+    _write(folder / "results.json", json.dumps(results_of(analysis)))
+
+
+def results_of(analysis: Analysis) -> list[dict[str, object]]:
+    """The detections in COCO's results format, with ids of the data set."""
+    found, truth = analysis.predictions, analysis.truth
+    image_ids = truth.pictures.ids[found.owners].tolist()
+    category_ids = np.array(truth.category_ids, np.int64)[found.labels].tolist()
+    rows = zip(image_ids, category_ids, found.xywh.tolist(), found.scores.tolist(), strict=True)
+    return [{"image_id": i, "category_id": c, "bbox": box, "score": score} for i, c, box, score in rows]
+
+
+def _class_rows(analysis: Analysis, per_class: Mapping[str, Mapping[str, float | None]]) -> Iterable[Row]:
+    yield ("class", "objects", "ap", "ap50", "best_score", "precision", "recall", "f1", "ece")
+    objects = np.bincount(analysis.truth.labels[~analysis.truth.crowd], minlength=len(analysis.truth.classes))
+    for name, count in zip(analysis.truth.classes, objects.tolist(), strict=True):
+        best = analysis.curves.best[name]
+        point = ("", "", "", "") if best is None else (best.score, best.precision, best.recall, best.f1)
+        numbers = (per_class[name]["ap"], per_class[name]["ap50"], *point, analysis.calibration.per_class[name])
+        yield (name, count, *("" if value is None else value for value in numbers))
+
+
+def _detection_rows(analysis: Analysis) -> Iterable[Row]:
+    yield ("image_id", "file", "class", "score", "x1", "y1", "x2", "y2", "verdict", "iou", "annotation", "true_class")
+    found, truth, verdicts = analysis.predictions, analysis.truth, analysis.verdicts
+    names, files = truth.classes, truth.pictures.files
+    columns = (found.owners, found.labels, found.scores, found.boxes, verdicts.kinds, verdicts.overlaps)
+    lists = (column.tolist() for column in (*columns, verdicts.objects))
+    for owner, label, score, box, kind, overlap, at in zip(*lists, strict=True):
+        about = ("", "") if at < 0 else (int(truth.numbers[at]), names[truth.labels[at]])
+        place = (int(truth.pictures.ids[owner]), str(files[owner]))
+        yield (*place, names[label], score, *box, KINDS[kind], overlap, *about)
+
+
+def _object_rows(analysis: Analysis) -> Iterable[Row]:
+    yield ("image_id", "file", "annotation", "class", "x1", "y1", "x2", "y2", "verdict", "score")
+    truth, verdicts, scores = analysis.truth, analysis.verdicts, analysis.predictions.scores
+    columns = (truth.owners, truth.numbers, truth.labels, truth.boxes, verdicts.object_kinds, verdicts.finders)
+    for owner, number, label, box, kind, finder in zip(*(column.tolist() for column in columns), strict=True):
+        place = (int(truth.pictures.ids[owner]), str(truth.pictures.files[owner]))
+        score = "" if finder < 0 else float(scores[finder])
+        yield (*place, number, truth.classes[label], *box, KINDS[kind], score)
+
+
+def _curve_rows(analysis: Analysis) -> Iterable[Row]:
+    yield ("class", "score", "precision", "recall", "f1")
+    curves = analysis.curves
+    tables = {"all classes": curves.overall_at}
+    stacked = np.stack([curves.precision_at, curves.recall_at, curves.f1_at], axis=1)
+    tables.update(zip(analysis.truth.classes, stacked, strict=True))
+    for name, table in tables.items():
+        for score, values in zip(curves.score_levels.tolist(), table.T.tolist(), strict=True):
+            yield (name, round(score, 4), *("" if math.isnan(value) else value for value in values))
+
+
+def _confusion_rows(analysis: Analysis) -> Iterable[Row]:
+    names = (*analysis.truth.classes, "background")
+    yield ("object \\ detected as", *names)
+    for name, row in zip(names, analysis.confusion.matrix.tolist(), strict=True):
+        yield (name, *row)
+
+
+def _plain(value: Any) -> Any:
+    """Values as JSON knows them: no arrays, no dataclasses, and nothing where a number is not finite."""
+    if hasattr(value, "__dataclass_fields__"):
+        value = asdict(value)
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

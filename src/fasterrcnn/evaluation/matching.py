@@ -1,0 +1,130 @@
+"""Overlaps of detections and objects, and who is matched with whom, as COCO's evaluation does it (Lin et al. 2014).
+
+Axes: g objects, n detections, m pairs of the two that overlap, t IoU thresholds.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from fasterrcnn.evaluation.truth import Predictions, Truth
+
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+LEAST_OVERLAP = 0.1
+"""Detections that overlap no object by more are background (Bolya et al. 2020)."""
+
+_CHUNK = 2_000_000
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Detections and objects of the same picture that overlap.
+
+    Attributes:
+        detections: index of the detection of each pair, rising.
+        objects: index of the object.
+        overlaps: IoU; for a crowd the share of the detection that lies in it.
+    """
+
+    detections: Int64[np.ndarray, " m"]
+    objects: Int64[np.ndarray, " m"]
+    overlaps: Float64[np.ndarray, " m"]
+
+    def take(self, chosen: Bool[np.ndarray, " m"]) -> "Pairs":
+        """Some of the pairs, in the same order."""
+        return Pairs(self.detections[chosen], self.objects[chosen], self.overlaps[chosen])
+
+    def first(self) -> "Pairs":
+        """The first pair of each detection."""
+        new = np.ones(len(self.detections), np.bool_)
+        new[1:] = self.detections[1:] != self.detections[:-1]
+        return self.take(new)
+
+
+def find_pairs(truth: Truth, found: Predictions, least: float = LEAST_OVERLAP) -> Pairs:
+    """All pairs that overlap by ``least`` or more, those of a detection by falling overlap.
+
+    Of equal overlaps the later object comes first: it is the one that COCO's tools take.
+    """
+    parts = []
+    for detections, objects in same_picture(found.owners, truth.owners, len(truth.pictures)):
+        overlaps = overlap(found.xywh[detections], truth.xywh[objects], truth.crowd[objects])
+        near = overlaps >= least
+        parts.append(Pairs(detections[near], objects[near], overlaps[near]))
+    nothing = np.zeros(0, np.int64)
+    parts = parts or [Pairs(nothing, nothing, np.zeros(0))]
+    detections, objects, overlaps = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("detections", "objects", "overlaps")
+    )
+    order = np.lexsort((-objects, -overlaps, detections))
+    return Pairs(detections[order], objects[order], overlaps[order])
+
+
+def overlap(
+    a: Float64[np.ndarray, "m 4"], b: Float64[np.ndarray, "m 4"], crowd: Bool[np.ndarray, " m"]
+) -> Float64[np.ndarray, " m"]:
+    """IoU of boxes (left, top, width, height) one by one; the share of ``a`` inside ``b`` where that is a crowd."""
+    width = np.minimum(a[:, 0] + a[:, 2], b[:, 0] + b[:, 2]) - np.maximum(a[:, 0], b[:, 0])
+    height = np.minimum(a[:, 1] + a[:, 3], b[:, 1] + b[:, 3]) - np.maximum(a[:, 1], b[:, 1])
+    shared = width.clip(min=0) * height.clip(min=0)
+    area = a[:, 2] * a[:, 3]
+    union = np.where(crowd, area, area + b[:, 2] * b[:, 3] - shared)
+    share: Float64[np.ndarray, " m"] = np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
+    return share
+
+
+def match(
+    pairs: Pairs, truth: Truth, count: int, threshold: float, ignored: Bool[np.ndarray, " g"] | None = None
+) -> Int64[np.ndarray, " n"]:
+    """The object of each detection, or -1.
+
+    By falling score, each detection takes the free object that it overlaps most; one that is ignored only where no
+    other is free. A crowd is never taken up.
+
+    Args:
+        pairs: that may be matched: usually those of one class.
+        truth: the objects.
+        count: number of detections.
+        threshold: IoU that a match needs.
+        ignored: objects that are not asked for; default is the crowds.
+    """
+    ignored = truth.crowd if ignored is None else ignored
+    near = pairs.take(pairs.overlaps >= min(threshold, 1 - 1e-10))
+    if ignored.any():
+        order = np.lexsort((ignored[near.objects], near.detections))  # stable: overlaps keep falling
+        near = Pairs(near.detections[order], near.objects[order], near.overlaps[order])
+    matched = [-1] * count
+    taken = bytearray(len(truth))
+    for detection, item, is_crowd in zip(
+        near.detections.tolist(), near.objects.tolist(), truth.crowd[near.objects].tolist(), strict=True
+    ):
+        if matched[detection] < 0 and not taken[item]:
+            matched[detection] = item
+            taken[item] = not is_crowd
+    return np.array(matched, np.int64)
+
+
+def same_class(pairs: Pairs, truth: Truth, found: Predictions) -> Pairs:
+    """The pairs whose detection has the class of its object."""
+    return pairs.take(found.labels[pairs.detections] == truth.labels[pairs.objects])
+
+
+def same_picture(
+    detection_owners: Int64[np.ndarray, " n"], object_owners: Int64[np.ndarray, " g"], pictures: int
+) -> Iterator[tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]]:
+    """Every detection with every object of its picture, some millions at a time."""
+    by_picture = np.argsort(detection_owners, kind="stable")
+    objects = np.argsort(object_owners, kind="stable")
+    starts = np.searchsorted(object_owners[objects], np.arange(pictures + 1))
+    counts = np.diff(starts)[detection_owners[by_picture]]
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    cuts = np.searchsorted(ends, np.arange(_CHUNK, total, _CHUNK), side="right")
+    for low, high in pairwise([0, *np.unique(cuts).tolist(), len(by_picture)]):
+        chosen, repeats = by_picture[low:high], counts[low:high]
+        before = np.repeat(np.cumsum(repeats) - repeats, repeats)
+        within = np.arange(len(before)) - before
+        yield np.repeat(chosen, repeats), objects[np.repeat(starts[detection_owners[chosen]], repeats) + within]

@@ -1,0 +1,199 @@
+"""COCO's numbers against pycocotools on random data sets, and what must hold for every data set."""
+
+import contextlib
+import copy
+import io
+import random
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fasterrcnn.evaluation.analysis import Origin
+from fasterrcnn.evaluation.coco import score_detections
+from fasterrcnn.evaluation.matching import find_pairs, same_class
+from fasterrcnn.evaluation.measure import Examination, measure
+from fasterrcnn.evaluation.ranking import mean_over_classes, rank_matches
+from fasterrcnn.evaluation.reading import read_results, read_truth
+from fasterrcnn.evaluation.verdicts import ERRORS, IGNORED, MISSED, RIGHT
+
+IDS = [3, 7, 8, 40, 41]
+CATEGORIES = [{"id": i, "name": f"c{i}"} for i in (2, 5, 6)]
+FEW = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@st.composite
+def splits(draw, ties: bool = True):
+    """A data set and results: crowds, empty pictures, pictures without results, sparse ids, equal scores."""
+    chance = random.Random(draw(st.integers(0, 2**32)))
+    side = draw(st.sampled_from([40, 120, 300]))
+
+    def box() -> list[float]:
+        return [float(chance.randint(0, side)) for _ in range(2)] + [float(chance.randint(1, side)) for _ in range(2)]
+
+    objects = [
+        {"image_id": chance.choice(IDS[1:]), "category_id": chance.choice([2, 5]), "bbox": box()}
+        for _ in range(draw(st.integers(0, 14)))
+    ]
+    for number, row in enumerate(objects, start=1):
+        row |= {"id": number, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": int(chance.random() < 0.15)}
+    found = []
+    for number in range(draw(st.integers(0, 30))):
+        near = chance.choice(objects) if objects and chance.random() < 0.7 else None
+        shifted = box() if near is None else [v + chance.choice([0, 0, 1, 3]) for v in near["bbox"]]
+        image = chance.choice(IDS[:4]) if near is None else near["image_id"]
+        score = chance.choice([0.1, 0.5, 0.9]) if ties else (number + 1) / 64
+        found.append({"image_id": image, "category_id": chance.choice([2, 5, 6]), "bbox": shifted, "score": score})
+    images = [{"id": i, "width": 2 * side, "height": 2 * side} for i in IDS]
+    return {"images": images, "annotations": objects, "categories": CATEGORIES}, found
+
+
+def official(dataset, found) -> list[float]:
+    """The 12 numbers of pycocotools; -1 where there is nothing."""
+    coco = pytest.importorskip("pycocotools.coco")
+    cocoeval = pytest.importorskip("pycocotools.cocoeval")
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = coco.COCO()
+        truth.dataset = copy.deepcopy(dataset)
+        truth.createIndex()
+        evaluation = cocoeval.COCOeval(truth, truth.loadRes(copy.deepcopy(found)) if found else coco.COCO(), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats.tolist()
+
+
+def whole(dataset, found, samples: int = 0):
+    truth = read_truth(dataset)
+    examination = Examination(read_results(truth, found))
+    return measure(truth, examination, Origin("", "", "", "", 100), samples=samples)
+
+
+@QUICK
+@given(splits())
+def test_coco__as_pycocotools(split):
+    dataset, found = split
+    ours = [-1 if value is None else value for value in score_detections(dataset, found).numbers.values()]
+    assert ours == pytest.approx(official(dataset, found), abs=1e-12)
+
+
+@QUICK
+@given(splits())
+def test_ranking__as_coco(split):
+    # The arithmetic behind intervals, slices and curves gives COCO's numbers too.
+    dataset, found = split
+    report = score_detections(dataset, found)
+    truth = read_truth(dataset)
+    predictions = read_results(truth, found)
+    pairs = same_class(find_pairs(truth, predictions), truth, predictions)
+    ranking = rank_matches(truth, predictions, pairs)
+    ap = ranking.average_precision()
+    for ours, expected in (
+        (mean_over_classes(ap), report.ap),
+        (mean_over_classes(ap[0]), report.ap50),
+        (mean_over_classes(ranking.recall()), report.ar100),
+    ):
+        assert ours == (None if expected is None else pytest.approx(expected, abs=1e-12))
+    areas = predictions.xywh[:, 2] * predictions.xywh[:, 3]
+    medium = [(values >= 32**2) & (values <= 96**2) for values in (truth.areas, areas)]
+    part = rank_matches(truth, predictions, pairs, counted=medium[0] & ~truth.crowd, in_range=medium[1])
+    expected = report.ap_medium
+    assert mean_over_classes(part.average_precision()) == (None if expected is None else pytest.approx(expected))
+
+
+@QUICK
+@given(splits(), st.integers(0, 2**32))
+def test_ranking__weights_are_copies_of_pictures(split, seed):
+    # A picture that counts twice is the picture and a copy of it.
+    dataset, found = split
+    times = np.random.default_rng(seed).integers(0, 3, len(IDS))
+    truth = read_truth(dataset)
+    predictions = read_results(truth, found)
+    pairs = same_class(find_pairs(truth, predictions), truth, predictions)
+    weighted = rank_matches(truth, predictions, pairs).average_precision(times.astype(float))
+    copies = [(100 * image + copy, image) for image, count in zip(IDS, times, strict=True) for copy in range(count)]
+    many = {
+        "images": [{"id": i} for i, _ in copies],
+        "categories": CATEGORIES,
+        "annotations": [
+            {**a, "image_id": i} for i, old in copies for a in dataset["annotations"] if a["image_id"] == old
+        ],
+    }
+    rows = [{**r, "image_id": i} for i, old in copies for r in found if r["image_id"] == old]
+    report = score_detections(many, rows)
+    if len({row["score"] for row in found}) == len(found):  # the order of equal scores would differ
+        expected = report.ap
+        assert mean_over_classes(weighted) == (None if expected is None else pytest.approx(expected, abs=1e-12))
+
+
+@FEW
+@given(splits(ties=False), st.integers(0, 2**32))
+def test_report__order_is_of_no_importance(split, seed):
+    dataset, found = split
+    shuffled = copy.deepcopy(dataset)
+    chance = random.Random(seed)
+    for rows in shuffled.values():
+        chance.shuffle(rows)
+    ours, theirs = whole(dataset, found).to_dict(), whole(shuffled, chance.sample(found, len(found))).to_dict()
+    assert ours == theirs
+
+
+@FEW
+@given(splits())
+def test_report__a_perfect_detector(split):
+    dataset, _ = split
+    # Objects of one class that overlap by half could be taken for each other.
+    kept = {(a["image_id"], a["category_id"]): a for a in dataset["annotations"]}
+    dataset = {**dataset, "annotations": list(kept.values())}
+    found = [{**a, "score": 0.5} for a in kept.values() if not a["iscrowd"]]
+    report = whole(dataset, found, samples=3)
+    assert all(value is None or value == pytest.approx(1) for value in report.numbers.values())
+    if found:
+        assert report.analysis.curves.best_overall.f1 == 1
+        assert report.analysis.confusion.matrix.trace() == len(found)
+        assert set(report.analysis.costs.counts.values()) == {0}
+        assert all(one.low == one.value == one.high for one in report.analysis.bootstrap.numbers.values())
+
+
+@FEW
+@given(splits())
+def test_report__everything_adds_up(split):
+    dataset, found = split
+    report = whole(dataset, found)
+    analysis = report.analysis
+    verdicts, matrix = analysis.verdicts, analysis.confusion.matrix
+    assert matrix.sum() == report.objects + matrix[-1].sum()
+    assert (verdicts.kinds == RIGHT).sum() == (verdicts.object_kinds == RIGHT).sum()
+    assert (verdicts.object_kinds == IGNORED).sum() == sum(a["iscrowd"] for a in dataset["annotations"])
+    assert not (verdicts.kinds == MISSED).any()
+    counted = sum(analysis.costs.counts[kind] for kind in ERRORS if kind != "missed")
+    assert counted + (verdicts.kinds == RIGHT).sum() + (verdicts.kinds == IGNORED).sum() == len(found)
+    assert analysis.calibration.counts.sum() == len(found) - (verdicts.kinds == IGNORED).sum()
+    lost = [value for value in analysis.costs.lost.values() if value is not None]
+    assert all(0 <= value <= 1 - analysis.costs.ap50 + 1e-9 for value in lost)
+
+
+@FEW
+@given(splits(ties=False))
+def test_confusion_and_calibration__as_hotcoco(split):
+    import hotcoco
+
+    from fasterrcnn.evaluation.confusion import count_confusions
+
+    dataset, found = split
+    dataset = {**dataset, "annotations": [{**a, "iscrowd": 0} for a in dataset["annotations"]]}
+    if not found or not dataset["annotations"]:
+        return
+    truth = read_truth(dataset)
+    predictions = read_results(truth, found)
+    with contextlib.redirect_stdout(io.StringIO()):
+        theirs = hotcoco.COCO(copy.deepcopy(dataset))
+        evaluation = hotcoco.COCOeval(theirs, theirs.load_res(copy.deepcopy(found)), "bbox")
+        evaluation.run()
+    pairs = find_pairs(truth, predictions)
+    ours = count_confusions(truth, predictions, pairs).matrix
+    assert ours.sum() == np.array(evaluation.confusion_matrix()["matrix"]).sum()
+    report = whole(dataset, found)
+    assert report.analysis.calibration.ece == pytest.approx(evaluation.calibration()["ece"])
