@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fasterrcnn.build import load_model
 from fasterrcnn.config import ModelConfig
+from fasterrcnn.data.pixels import to_input
 from fasterrcnn.detections import Detections, labels_of
 from fasterrcnn.errors import UsageError
 from fasterrcnn.inference.sources import Picture, find_files, is_many, load_picture
@@ -158,14 +159,7 @@ class Detector:
     def _detect(self, pictures: Sequence[Picture], rules: PostProcess) -> list[Detections]:
         loaded = [load_picture(picture) for picture in pictures]
         size = self.config.input
-        inputs = [
-            image.to_input(
-                pixels.to(self.device),
-                image.resized_hw(_hw(pixels), size.short_side, size.long_side),
-                antialias=size.antialias,
-            )
-            for pixels in loaded
-        ]
+        inputs = [to_input(pixels.to(self.device), size) for pixels in loaded]
         batch = image.make_batch(inputs, fill=size.mean, size_divisor=size.size_divisor)
         return [
             in_original_frame(found, input_hw, _hw(pixels), self.classes, **_origin(picture, pixels))

@@ -29,6 +29,7 @@ from fasterrcnn.training.module import TrainingModule
 from fasterrcnn.training.record import EpochRecord, Row
 from fasterrcnn.training.report import Report
 from fasterrcnn.training.validation import Validation
+from fasterrcnn.weights.load_report import LoadReport
 
 _FOLDER = "FASTERRCNN_RUN"
 """Environment variable by which processes that this one starts learn the folder of the run."""
@@ -125,12 +126,14 @@ def fit(
     setup = prepare.prepare(data if data is not None else chosen.data, chosen, told.tell)
     if process.rank == 0:
         check_output(run)
-    network = _start(setup)
+    network, report = _start(setup)
+    for line in report.lines() if report is not None else []:
+        told.tell(line)
     device = choose_device(chosen.device)
     engine.check(chosen, device)
     if process.rank == 0:
         run = make_folder(run, re.sub(r"[^\w.-]+", "-", f"{setup.data.root.resolve().name}-{chosen.model.preset}"))
-        folder.begin(run, setup)
+        folder.begin(run, setup, report)
     assert run is not None
     return _train(run, setup, network, device, process, told, None)
 
@@ -149,15 +152,15 @@ def _resume(data: Source | None, run: Path, told: Listeners) -> Run:
         folder.check_same_data(run, setup)
     newest = state.newest(run, told.tell)
     told.tell(f"going on from {newest}" if newest else "no state to go on from; the run begins anew")
-    network = _start(setup) if newest is None else build.assemble(chosen.model)
+    network = _start(setup)[0] if newest is None else build.assemble(chosen.model)
     return _train(run, setup, network, choose_device(chosen.device), process, told, newest)
 
 
-def _start(setup: Setup) -> FasterRCNN:
+def _start(setup: Setup) -> tuple[FasterRCNN, LoadReport | None]:
     """The network before its first step: fresh layers are random, the seed decides, the caller's generator is kept."""
     with torch.random.fork_rng():
         torch.manual_seed(setup.config.seed)
-        return build.build_model(setup.config.model, weights=setup.config.weights)
+        return build.start_model(setup.config.model, setup.config.weights)
 
 
 def _train(

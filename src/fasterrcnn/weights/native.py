@@ -63,6 +63,15 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
             unfinished.unlink(missing_ok=True)
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a file is a safetensors file with our entry in its header; its tensors are not looked at."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _ENTRY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def load(path: Path) -> tuple[State, ModelConfig, dict[str, Any]]:
     """Tensors, configuration and notes of a checkpoint written by `save`.
 
