@@ -24,7 +24,7 @@ from fasterrcnn.model.proposals import ProposalGenerator
 from fasterrcnn.model.roi_pooling import RoIPooling
 from fasterrcnn.model.rpn import RegionProposalNetwork
 from fasterrcnn.model.targets import Assigner
-from fasterrcnn.weights import families, pretrained
+from fasterrcnn.weights import convert, families, pretrained
 from fasterrcnn.weights.checkpoint import fill
 from fasterrcnn.weights.detectron2 import Style
 from fasterrcnn.weights.load_report import LoadReport
@@ -83,6 +83,48 @@ def load_model(
     Raises:
         WeightsError: the file cannot be read, or its tensors do not fit the architecture.
     """
+    network, config, _ = _open(path, classes, preset, norm_eps, style, say)
+    return network.eval(), config
+
+
+def convert_weights(
+    path: Path,
+    target: Path,
+    *,
+    to: convert.Target | None = None,
+    classes: Sequence[str] | None = None,
+    preset: str | None = None,
+    norm_eps: float | None = None,
+    style: Style | None = None,
+    say: Callable[[str], None] | None = None,
+) -> list[str]:
+    """Write a detector of any family as a file of ours, torchvision's or Detectron2's.
+
+    Args:
+        path: what to read, as in `load_model`; so are classes, preset, norm_eps, style and say.
+        target: what to write: .safetensors is ours, .pth torchvision's, .pkl Detectron2's.
+        to: the kind, where the name does not tell: "detectron2" for a .pth.
+
+    Returns:
+        Notes about what the written file cannot say: names of classes, numbers that its family has otherwise.
+
+    Raises:
+        WeightsError: the file cannot be read, or its tensors do not fit its architecture.
+        UsageError: the family has no such network, or the name does not tell the kind.
+    """
+    kind = convert.target_of(target, to)
+    network, config, source = _open(path, classes, preset, norm_eps, style, say)
+    return convert.write(source, network.state_dict(), config, target, kind)
+
+
+def _open(
+    path: Path,
+    classes: Sequence[str] | None,
+    preset: str | None,
+    norm_eps: float | None,
+    style: Style | None,
+    say: Callable[[str], None] | None,
+) -> tuple[FasterRCNN, ModelConfig, families.Source]:
     source = families.open_weights(path, preset=preset, style=style)
     if source.config is None:
         raise WeightsError(
@@ -103,7 +145,7 @@ def load_model(
     except ValueError as error:
         raise WeightsError(f"{path}: its header describes no model ({error})") from None
     fill(network, source.state, str(path), source.name_in_file)
-    return network.eval(), config
+    return network, config, source
 
 
 def assemble(config: ModelConfig) -> FasterRCNN:

@@ -35,6 +35,7 @@ class Config:
     short: int = 800
     long: int = 1333
     fc: int = 1024
+    proposals: int = 1000
     score: float = 0.05
 
     @property
@@ -141,7 +142,7 @@ def preprocess(rgb: Tensor, config: Config) -> Tensor:
     resized = np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((neww, newh), Image.BILINEAR))
     pixels = torch.as_tensor(resized.astype("float32").transpose(2, 0, 1))
     mean, std = torch.tensor(config.pixel_mean).view(-1, 1, 1), torch.tensor(config.pixel_std).view(-1, 1, 1)
-    return (pixels - mean) / std
+    return (pixels.double() - mean) / std
 
 
 def features_of(tensors: State, config: Config, image: Tensor) -> tuple[list[Tensor], tuple[int, int]]:
@@ -214,7 +215,7 @@ def anchors_of(level: Tensor, stride: int, sizes: list[float]) -> Tensor:
     x = torch.arange(0, level.shape[-1] * stride, step=stride, dtype=torch.float32)
     y, x = torch.meshgrid(y, x, indexing="ij")
     shifts = torch.stack([x.reshape(-1), y.reshape(-1), x.reshape(-1), y.reshape(-1)], dim=1)
-    return (shifts[:, None] + torch.tensor(cell)[None]).reshape(-1, 4)
+    return (shifts[:, None] + torch.tensor(cell)[None]).reshape(-1, 4).to(level.dtype)
 
 
 def apply_deltas(deltas: Tensor, boxes: Tensor, weights: tuple[float, float, float, float]) -> Tensor:
@@ -236,7 +237,7 @@ def clip(boxes: Tensor, image_hw: tuple[int, int]) -> Tensor:
 
 def propose(tensors: State, config: Config, features: list[Tensor], image_hw: tuple[int, int]) -> Tensor:
     """The best proposals of all levels."""
-    before, after = (1000, 1000) if config.kind == "FPN" else (6000, 1000)
+    before = 1000 if config.kind == "FPN" else 6000
     logits, deltas = rpn_outputs(tensors, features)
     boxes, scores, levels = [], [], []
     for number, (level_logits, level_deltas) in enumerate(zip(logits, deltas, strict=True)):
@@ -249,7 +250,7 @@ def propose(tensors: State, config: Config, features: list[Tensor], image_hw: tu
     candidates, ranks, level_of = clip(torch.cat(boxes), image_hw), torch.cat(scores), torch.cat(levels)
     good = (candidates[:, 2] > candidates[:, 0]) & (candidates[:, 3] > candidates[:, 1])
     candidates, ranks, level_of = candidates[good], ranks[good], level_of[good]
-    return candidates[batched_nms(candidates, ranks, level_of, 0.7)[:after]]
+    return candidates[batched_nms(candidates, ranks, level_of, 0.7)[: config.proposals]]
 
 
 def levels_of(boxes: Tensor) -> Tensor:
@@ -263,7 +264,7 @@ def box_outputs(tensors: State, config: Config, features: list[Tensor], boxes: T
     rois = torch.cat([torch.zeros(len(boxes), 1), boxes], dim=1)
     side = 14 if config.kind == "C4" else 7
     if config.kind == "FPN":
-        pooled = torch.zeros(len(boxes), 256, side, side)
+        pooled = features[0].new_zeros(len(boxes), 256, side, side)
         for number in range(4):
             here = levels_of(boxes) == number
             scale = 1 / config.strides[number]

@@ -1,4 +1,4 @@
-"""ResNets as plain functions on tensors under a family's names, and random tensors for them. Knows nothing of the library."""
+"""ResNets as plain functions on tensors under a family's names, and random tensors; knows nothing of the library."""
 
 from collections.abc import Callable
 

@@ -1,10 +1,9 @@
 """Files of Detectron2: recognised by their content, and the same detections as Detectron2's own semantics."""
 
 import pickle
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import reference_detectron2 as reference
 import torch
@@ -13,14 +12,13 @@ from reference_trunks import State, picture
 from torch import Tensor
 
 from fasterrcnn import build
-from fasterrcnn.config import ModelConfig
 from fasterrcnn.detections import Detections
 from fasterrcnn.inference.detector import Detector
 
-SMALL = {"short": 192, "long": 300}
+SMALL = {"short": 144, "long": 230, "proposals": 80}
 CONFIGS = {
     "R50-FPN": Config("FPN", **SMALL),
-    "R50-C4": Config("C4", **SMALL),
+    "R50-C4": Config("C4", **{**SMALL, "proposals": 40}),
     "R50-DC5": Config("DC5", fc=32, **SMALL),  # the first layer would have 411 MB
     "X50-32x4d-FPN": Config(
         "FPN", groups=32, width=4, stride_in_1x1=False, pixel_std=(57.375, 57.120, 58.395), fc=128, **SMALL
@@ -51,16 +49,21 @@ def write_pth(tensors: State, path: Path) -> Path:
 
 
 def random_checkpoint(config: Config) -> State:
-    tensors = reference.random_tensors(config)
+    tensors = {key: value.double() for key, value in reference.random_tensors(config).items()}
     reference.calibrate(tensors, config, picture(180, 260, seed=1))
-    return tensors
+    return {key: value.float() for key, value in tensors.items()}
 
 
 def at_size(path: Path, config: Config, told: list[str] | None = None) -> Detector:
-    """Our detector of that file, for the reference's input size."""
+    """Our detector of that file, for the reference's input size and number of proposals.
+
+    In float64, as the reference: random networks enlarge float32's rounding to 0.0006 pixels, and a small mistake could
+    not be told from it.
+    """
     model, loaded = build.load_model(path, say=(told if told is not None else []).append)
     size = loaded.input.model_copy(update={"short_side": config.short, "long_side": config.long})
-    return Detector(model, loaded.model_copy(update={"input": size}), device="cpu")
+    model.proposals = replace(model.proposals, proposals=config.proposals)
+    return Detector(model.double(), loaded.model_copy(update={"input": size}), device="cpu")
 
 
 def check(found: Detections, expected: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -70,12 +73,12 @@ def check(found: Detections, expected: tuple[Tensor, Tensor, Tensor]) -> None:
     assert len(classes.unique()) >= 3
     assert float(scores.max() - scores.min()) > 0.2
     assert len(found) == len(scores)
-    ours = torch.from_numpy(found.boxes)
+    ours = torch.from_numpy(found.boxes).double()
     distance = torch.cdist(ours, boxes) + 1e6 * (torch.from_numpy(found.labels)[:, None] != classes)
     order = distance.argmin(dim=0)
     assert len(order.unique()) == len(order)
-    torch.testing.assert_close(ours[order], boxes, rtol=0, atol=2e-4)
-    torch.testing.assert_close(torch.from_numpy(found.scores)[order], scores, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours[order], boxes, rtol=0, atol=1e-4, check_dtype=False)
+    torch.testing.assert_close(torch.from_numpy(found.scores)[order], scores, rtol=0, atol=1e-5, check_dtype=False)
 
 
 @pytest.mark.parametrize("name", list(CONFIGS))
@@ -91,6 +94,7 @@ def test_detections(name: str, tmp_path: Path) -> None:
     path = write(written, tmp_path / "model_final.bin")
     detector = at_size(path, config)
     path.unlink()
-    for height, width, seed in ((180, 260, 2), (300, 200, 3), (121, 333, 4)):
+    exact = {key: value.double() for key, value in tensors.items()}
+    for height, width, seed in ((180, 261, 2), (300, 133, 3)):
         rgb = picture(height, width, seed)
-        check(detector.predict(rgb, score=config.score), reference.detect(tensors, config, rgb))
+        check(detector.predict(rgb, score=config.score), reference.detect(exact, config, rgb))

@@ -20,6 +20,7 @@ from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.postprocess import NmsKind, PostProcess
 from fasterrcnn.ops import boxes, image
 from fasterrcnn.structures import RawDetections
+from fasterrcnn.weights.detectron2 import Style
 
 
 def load(
@@ -28,22 +29,23 @@ def load(
     classes: Sequence[str] | None = None,
     preset: str | None = None,
     norm_eps: float | None = None,
+    style: Style | None = None,
     device: str | None = None,
 ) -> "Detector":
     """A detector from a checkpoint.
 
     Args:
-        path: a file of this library (.safetensors), or a state_dict of one of torchvision's Faster R-CNN
-            detectors (.pth), whose architecture is recognised by its keys.
-        classes: names of the classes; torchvision's files have none, so they are called ``class_0``...
+        path: a file of this library, or a Faster R-CNN of torchvision, Detectron2 or MMDetection: its content tells.
+        classes: names of the classes. Where a file has none, 80 and 90 classes are COCO's, others ``class_0``...
         preset: architecture of a torchvision file whose keys do not tell ("mobilenetv3-large-320-fpn").
         norm_eps: eps of its batch norms; 0 for a file fine-tuned from torchvision's COCO ``resnet50-fpn``.
+        style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not tell.
         device: "cpu", "cuda", "mps"; default is the best there is.
 
     Raises:
         WeightsError: the file cannot be read or does not fit.
     """
-    model, config = load_model(Path(path), classes=classes, preset=preset, norm_eps=norm_eps)
+    model, config = load_model(Path(path), classes=classes, preset=preset, norm_eps=norm_eps, style=style)
     return Detector(model, config, device=device)
 
 

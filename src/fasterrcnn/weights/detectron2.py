@@ -84,7 +84,7 @@ def recognise(state: State, style: Style | None = None) -> tuple[ModelConfig, Pi
     kind = "fpn" if pyramid else single
     config = presets.get(f"{shape}-{kind}")
     pixels = _pixels(state, shape, style)
-    config = pixels.applied(_with_numerics(config))
+    config = pixels.applied(with_numerics(config))
     config = config.model_copy(update={"anchors": _anchors(state, config.anchors)})
     if kind != "c4":
         widths = tuple(shape_of(state, key, 2)[0] for key in _fully_connected(state))
@@ -98,7 +98,7 @@ def _fully_connected(state: State) -> list[str]:
     return [f"roi_heads.box_head.fc{number}.weight" for number in numbers or [1]]
 
 
-def _with_numerics(config: ModelConfig) -> ModelConfig:
+def with_numerics(config: ModelConfig) -> ModelConfig:
     """Detectron2's numbers for an architecture (its Base-RCNN files, and its code)."""
     pyramid = config.backbone.neck == "fpn"
     counts = {"candidates": 1000, "proposals": 1000, "training_candidates": 2000, "training_proposals": 1000}
@@ -215,6 +215,35 @@ def _turned(rows: Tensor, outer_inner: tuple[int, int]) -> Tensor:
         return rows
     grouped = rows.reshape(outer, inner, -1, *rows.shape[1:]).transpose(0, 1)
     return grouped.reshape(rows.shape)
+
+
+def options(config: ModelConfig) -> list[str]:
+    """Lines of Detectron2's configuration that belong to a file of this network."""
+    shape = Shape.of(config.backbone.trunk)
+    assert shape is not None
+    mean, std = ([round(255 * value, 3) for value in values[::-1]] for values in (config.input.mean, config.input.std))
+    said = {
+        "MODEL.RESNETS.DEPTH": shape.depth,
+        "MODEL.RESNETS.NUM_GROUPS": shape.groups,
+        "MODEL.RESNETS.WIDTH_PER_GROUP": shape.width,
+        "MODEL.RESNETS.STRIDE_IN_1X1": config.backbone.stride_in_1x1,
+        "MODEL.PIXEL_MEAN": mean,
+        "MODEL.PIXEL_STD": std,
+        "INPUT.FORMAT": "BGR",
+        "INPUT.MIN_SIZE_TEST": config.input.short_side,
+        "INPUT.MAX_SIZE_TEST": config.input.long_side,
+        "MODEL.ANCHOR_GENERATOR.SIZES": [list(sizes) for sizes in config.anchors.sizes],
+        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [list(config.anchors.ratios[0])],
+        "MODEL.RPN.PRE_NMS_TOPK_TEST": config.proposals.candidates,
+        "MODEL.RPN.POST_NMS_TOPK_TEST": config.proposals.proposals,
+        "MODEL.ROI_HEADS.NUM_CLASSES": len(config.classes),
+        "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2" if config.regions.aligned else "ROIAlign",
+        "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": config.regions.sampling_ratio,
+    }
+    if config.regions.widths:
+        said |= {"MODEL.ROI_BOX_HEAD.NUM_FC": len(config.regions.widths)}
+        said |= {"MODEL.ROI_BOX_HEAD.FC_DIM": config.regions.widths[0]}
+    return [f"{name} {str(value).replace(' ', '')}" for name, value in said.items()]
 
 
 # ---- ImageNet trunks

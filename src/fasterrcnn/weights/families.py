@@ -89,7 +89,7 @@ def open_weights(path: Path, *, preset: str | None = None, style: Style | None =
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     try:
-        return _recognised(path, state, metadata, preset, style)
+        return recognise(path, state, metadata, preset, style)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
 

@@ -35,7 +35,12 @@ def save(path: Path, network: nn.Module, config: ModelConfig, notes: Mapping[str
         config: what the network was built from, classes included.
         notes: JSON values worth keeping: data set, epoch, source of the start weights.
     """
-    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    save_state(path, network.state_dict(), config, notes)
+
+
+def save_state(path: Path, state: State, config: ModelConfig, notes: Mapping[str, Any] | None = None) -> None:
+    """As `save`, from the tensors of a network."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     header = {"format": _FORMAT, "model": config.model_dump(mode="json"), "notes": dict(notes or {})}
     digest = _digest(safetensors.torch.save(tensors), header)
     write_whole(path, safetensors.torch.save(tensors, {_ENTRY: json.dumps({**header, "sha256": digest})}))

@@ -227,7 +227,8 @@ def _from_file(path: Path, config: ModelConfig) -> _Start:
         return _Start(source.state, str(path), source.config, None, source.name_in_file, source.line)
     state, in_head = source.state, config.regions.trunk == "layer4"
     if config.backbone.trunk.startswith("timm:"):
-        return _Start({f"backbone.trunk.network.{key}": value for key, value in state.items()}, str(path), about=f"{path}: a trunk for timm")
+        named_here = {f"backbone.trunk.network.{key}": value for key, value in state.items()}
+        return _Start(named_here, str(path), about=f"{path}: a trunk for timm")
     if detectron2.is_trunk(state):
         try:
             trunk, pixels = detectron2.trunk_to_native(state, layer4_in_head=in_head)
