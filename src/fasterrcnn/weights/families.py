@@ -1,7 +1,7 @@
 """What a file of weights is, told by its content: ours, torchvision's, Detectron2's, MMDetection's, or a trunk."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,21 @@ def open_weights(path: Path, *, preset: str | None = None, style: Style | None =
         raise WeightsError(f"{path}: {error}") from None
 
 
-def _recognised(path: Path, state: State, metadata: dict[str, Any], preset: str | None, style: Style | None) -> Source:
+def recognise(
+    path: Path, state: State, metadata: Mapping[str, Any], preset: str | None = None, style: Style | None = None
+) -> Source:
+    """What the tensors of a file are.
+
+    Args:
+        path: the file.
+        state: its tensors.
+        metadata: what stands beside them.
+        preset: as in `open_weights`.
+        style: as in `open_weights`.
+
+    Raises:
+        WeightsError: a detector, but of no known architecture; the message does not name the file.
+    """
     if torchvision.is_detector(state):
         config = named(torchvision.recognise(state, preset), torchvision.num_classes(state))
         convs = config.regions.convs
