@@ -17,7 +17,7 @@ from fasterrcnn.errors import UsageError, WeightsError
 from fasterrcnn.model.backbones.resnet import BLOCKS, Shape
 from fasterrcnn.ops.anchors import cell_anchors
 from fasterrcnn.weights.checkpoint import State
-from fasterrcnn.weights.layout import Layout, bottlenecks, changed, resnet_shape, shape_of
+from fasterrcnn.weights.layout import Layout, bottlenecks, changed, head_widths, resnet_shape
 
 Style = Literal["caffe", "pytorch"]
 
@@ -87,15 +87,9 @@ def recognise(state: State, style: Style | None = None) -> tuple[ModelConfig, Pi
     config = pixels.applied(with_numerics(config))
     config = config.model_copy(update={"anchors": _anchors(state, config.anchors)})
     if kind != "c4":
-        widths = tuple(shape_of(state, key, 2)[0] for key in _fully_connected(state))
+        widths = head_widths(state, [f"roi_heads.box_head.fc{number}" for number in (1, 2, 3, 4)], f"{_BOX}.cls_score")
         config = changed(config, regions={"widths": widths})
     return config, pixels
-
-
-def _fully_connected(state: State) -> list[str]:
-    """Names of the weights of the box head's layers; one at least, so that a message can name it."""
-    numbers = range(1, 1 + sum(f"roi_heads.box_head.fc{n}.weight" in state for n in (1, 2, 3, 4)))
-    return [f"roi_heads.box_head.fc{number}.weight" for number in numbers or [1]]
 
 
 def with_numerics(config: ModelConfig) -> ModelConfig:

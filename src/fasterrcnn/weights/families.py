@@ -110,7 +110,9 @@ def recognise(
         WeightsError: a detector, but of no known architecture; the message does not name the file.
     """
     if torchvision.is_detector(state):
-        config = named(torchvision.recognise(state, preset), torchvision.num_classes(state))
+        config = named(
+            torchvision.recognise(state, preset), _classes(state, "roi_heads.box_predictor.cls_score.weight")
+        )
         convs = config.regions.convs
         own = torchvision.detector_to_native(state)
         return Source(path, "torchvision", own, config, "", lambda key: torchvision.name_of(key, convs=convs))
@@ -131,7 +133,7 @@ def recognise(
 
 
 def _classes(state: State, key: str) -> int:
-    """Classes without background, which is the last row.
+    """Classes without background, which has a row, too.
 
     Raises:
         WeightsError: the tensor is missing, or has no class in it.

@@ -75,6 +75,21 @@ def _blocks(state: Mapping[str, Tensor], prefix: str) -> int:
     return len({match[1] for match in found if match})
 
 
+def head_widths(state: Mapping[str, Tensor], layers: Sequence[str], predictor: str) -> tuple[int, ...]:
+    """Features that come out of each fully connected layer of the box head: those that the next one takes in.
+
+    Args:
+        state: tensors of the file.
+        layers: what the modules may be called, in order; as many are there as have a tensor.
+        predictor: module that the last one leads to.
+
+    Raises:
+        WeightsError: the tensor of a next layer is missing or no matrix.
+    """
+    there = [layer for layer in layers if f"{layer}.weight" in state or f"{layer}.bias" in state]
+    return tuple(shape_of(state, f"{layer}.weight", 2)[1] for layer in [*(there or layers[:1])[1:], predictor])
+
+
 def shape_of(state: Mapping[str, Tensor], key: str, dimensions: int) -> tuple[int, ...]:
     """Shape of a tensor that the architecture is told by.
 

@@ -16,7 +16,7 @@ from fasterrcnn.errors import WeightsError
 from fasterrcnn.model.backbones.resnet import Shape
 from fasterrcnn.weights.checkpoint import State
 from fasterrcnn.weights.detectron2 import CAFFE, PYTORCH, RESNEXT, STEM, Pixels, Style
-from fasterrcnn.weights.layout import Layout, bottlenecks, changed, resnet_shape, shape_of
+from fasterrcnn.weights.layout import Layout, bottlenecks, changed, head_widths, resnet_shape
 
 _HEAD = "roi_head.bbox_head"
 _NUMBERS = r"\s*=\s*[\[(]\s*([\d.]+),\s*([\d.]+),\s*([\d.]+),?\s*[\])]"
@@ -24,7 +24,9 @@ _NUMBERS = r"\s*=\s*[\[(]\s*([\d.]+),\s*([\d.]+),\s*([\d.]+),?\s*[\])]"
 
 def is_detector(state: Mapping[str, Tensor]) -> bool:
     """Whether the keys are those of a Faster R-CNN of MMDetection, of any release."""
-    return any(key.startswith("rpn_head.rpn_") for key in state) and any(".fc_cls." in f".{key}" for key in state)
+    return any(key.startswith("rpn_head.rpn_") for key in state) and any(
+        key.startswith(("roi_head.", "bbox_head.")) for key in state
+    )
 
 
 def recognise(state: State, metadata: Mapping[str, Any], style: Style | None = None) -> tuple[ModelConfig, Pixels]:
@@ -50,8 +52,7 @@ def recognise(state: State, metadata: Mapping[str, Any], style: Style | None = N
     pixels, stride_in_1x1 = _told(state, str(_config_text(metadata)), shape, style)
     config = changed(pixels.applied(config), backbone={"stride_in_1x1": stride_in_1x1})
     if kind != "c4":
-        count = max(1, sum(f"{_HEAD}.shared_fcs.{number}.weight" in state for number in range(4)))
-        widths = tuple(shape_of(state, f"{_HEAD}.shared_fcs.{number}.weight", 2)[0] for number in range(count))
+        widths = head_widths(state, [f"{_HEAD}.shared_fcs.{number}" for number in range(4)], f"{_HEAD}.fc_cls")
         config = changed(config, regions={"widths": widths})
     return config, pixels
 

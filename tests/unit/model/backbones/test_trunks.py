@@ -66,7 +66,7 @@ def test_resnet__same_names_and_shapes_as_torchvision():
 
 
 def test_bottleneck__shortcut_alone():
-    block = Bottleneck(8, 2, stride=1, dilation=1, norm=FROZEN, stride_in_1x1=False)
+    block = Bottleneck(8, 2, 8, stride=1, dilation=1, groups=1, norm=FROZEN, stride_in_1x1=False)
     block.bn3.weight.zero_()
     x = torch.rand(1, 8, 4, 4)
     assert_close(block(x), x)
