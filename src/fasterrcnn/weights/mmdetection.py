@@ -24,9 +24,7 @@ _NUMBERS = r"\s*=\s*[\[(]\s*([\d.]+),\s*([\d.]+),\s*([\d.]+),?\s*[\])]"
 
 def is_detector(state: Mapping[str, Tensor]) -> bool:
     """Whether the keys are those of a Faster R-CNN of MMDetection, of any release."""
-    return any(key.startswith("rpn_head.rpn_") for key in state) and any(
-        key.startswith(("roi_head.", "bbox_head.")) for key in state
-    )
+    return any(key.startswith("rpn_head.rpn_") for key in state)
 
 
 def recognise(state: State, metadata: Mapping[str, Any], style: Style | None = None) -> tuple[ModelConfig, Pixels]:

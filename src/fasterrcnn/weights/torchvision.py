@@ -15,7 +15,7 @@ from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import UsageError, WeightsError
 from fasterrcnn.model.backbones.resnet import Shape
 from fasterrcnn.weights.checkpoint import State
-from fasterrcnn.weights.layout import changed, resnet_shape
+from fasterrcnn.weights.layout import changed, head_widths, resnet_shape
 
 _RENAMES = [
     (r"backbone\.body\.(\d+)\.", r"backbone.trunk.layers.\1."),  # MobileNetV3
@@ -66,20 +66,24 @@ def recognise(state: Mapping[str, Tensor], preset: str | None = None) -> ModelCo
     config = _by_keys(state)
     if preset is None or preset == config.preset:
         return config
-    named = presets.get(preset)
+    named = changed(presets.get(preset), regions={"widths": config.regions.widths})
     if {preset, config.preset} != {"mobilenetv3-large-fpn", "mobilenetv3-large-320-fpn"}:
         raise WeightsError(f"the file holds a {config.preset}, not a {preset}")
     return named
 
 
 def _by_keys(state: Mapping[str, Tensor]) -> ModelConfig:
-    if "backbone.body.0.0.weight" in state:
-        return presets.get("mobilenetv3-large-fpn")
     second = "roi_heads.box_head.5.weight" in state
+    layers = ["roi_heads.box_head.5"] if second else ["roi_heads.box_head.fc6", "roi_heads.box_head.fc7"]
+    if "backbone.body.0.0.weight" in state:
+        widths = head_widths(state, layers, "roi_heads.box_predictor.cls_score")
+        return changed(presets.get("mobilenetv3-large-fpn"), regions={"widths": widths})
     if "backbone.body.layer4.2.conv3.weight" not in state or not (second or "roi_heads.box_head.fc6.weight" in state):
         raise WeightsError("a torchvision Faster R-CNN, but none of its four architectures")
     shape = resnet_shape(state, [f"backbone.body.layer{stage}." for stage in (1, 2, 3)])
     config = presets.get(f"{shape}-fpn-v2" if second else f"{shape}-fpn")
+    widths = head_widths(state, layers, "roi_heads.box_predictor.cls_score")
+    config = changed(config, regions={"widths": widths})
     return changed(config, backbone={"norm_eps": 0.0}) if "rpn.head.conv.weight" in state else config
 
 

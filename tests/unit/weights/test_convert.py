@@ -36,12 +36,9 @@ def same(one, other) -> bool:
 @pytest.mark.parametrize(
     ("preset", "style", "files"),
     [
-        ("resnet50-fpn", "pytorch", ("there.pth",)),
         ("mobilenetv3-large-fpn", "pytorch", ("there.pth",)),
         ("resnet50-fpn-v2", "pytorch", ("there.pth",)),
-        ("resnet50-fpn", "caffe", ("there.pkl",)),
-        ("resnet50-c4", "caffe", ("there.pkl",)),
-        ("resnet50-c4", "pytorch", ("there.pth detectron2",)),
+        ("resnet50-c4", "caffe", ("there.pth detectron2",)),
         ("resnext50-32x4d-fpn", "pytorch", ("there.pkl",)),
         ("resnet50-fpn", "pytorch", ("there.pth", "again.pkl")),
     ],
