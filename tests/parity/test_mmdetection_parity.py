@@ -21,8 +21,7 @@ img_norm_cfg = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=
 """
 CASES: dict[str, tuple[Config, dict[str, Any]]] = {
     "fpn, release 3": (Config("fpn", proposals=80), {"dataset_meta": {"classes": NAMES, "palette": [(1, 2, 3)] * 6}}),
-    "fpn, caffe, release 2": (Config("fpn", proposals=80, **CAFFE), {"CLASSES": NAMES, "config": CAFFE_TEXT}),
-    "c4, caffe": (Config("c4", proposals=30, **CAFFE), {"CLASSES": NAMES, "config": CAFFE_TEXT}),
+    "c4, caffe": (Config("c4", proposals=25, **CAFFE), {"CLASSES": NAMES, "config": CAFFE_TEXT}),
     "dc5, caffe": (Config("dc5", proposals=80, **CAFFE), {"CLASSES": NAMES, "config": CAFFE_TEXT}),
 }
 
