@@ -78,12 +78,14 @@ def load_model(
         norm_eps: eps of its batch norms, which the keys do not tell either: 0 for a ``resnet50-fpn`` that was
             fine-tuned from torchvision's COCO weights and saved anew.
         style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not tell.
-        say: called with one line that says what the file is.
+        say: called with one line that says what the file is, where it is not ours.
 
     Raises:
         WeightsError: the file cannot be read, or its tensors do not fit the architecture.
     """
-    network, config, _ = _open(path, classes, preset, norm_eps, style, say)
+    network, config, source = _open(path, classes, preset, norm_eps, style)
+    if say is not None and source.family != "fasterrcnn":
+        say(source.line)
     return network.eval(), config
 
 
@@ -113,7 +115,9 @@ def convert_weights(
         UsageError: the family has no such network, or the name does not tell the kind.
     """
     kind = convert.target_of(target, to)
-    network, config, source = _open(path, classes, preset, norm_eps, style, say)
+    network, config, source = _open(path, classes, preset, norm_eps, style)
+    if say is not None:
+        say(source.line)
     return convert.write(source, network.state_dict(), config, target, kind)
 
 
@@ -123,15 +127,12 @@ def _open(
     preset: str | None,
     norm_eps: float | None,
     style: Style | None,
-    say: Callable[[str], None] | None,
 ) -> tuple[FasterRCNN, ModelConfig, families.Source]:
     source = families.open_weights(path, preset=preset, style=style)
     if source.config is None:
         raise WeightsError(
             f"{path}: neither a checkpoint of this library nor a Faster R-CNN of torchvision, Detectron2 or MMDetection"
         )
-    if say is not None:
-        say(source.line)
     config = source.config
     if classes is not None:
         if len(classes) != len(config.classes):

@@ -15,8 +15,10 @@ from fasterrcnn.cli.options import (
     OnBadBox,
     Preset,
     Reading,
+    Style,
     Weights,
     on_terminal,
+    tell,
 )
 
 
@@ -32,6 +34,7 @@ def evaluate(
     batch_size: BatchSize = 1,
     names: Names = None,
     preset: Preset = None,
+    style: Style = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
@@ -40,7 +43,7 @@ def evaluate(
     from fasterrcnn.inference.evaluate import evaluate as measure
 
     annotated = reading.read(data)
-    detector = load(weights, classes=names, preset=preset, device=device)
+    detector = load(weights, classes=names, preset=preset, style=style, device=device, say=tell)
     report = measure(
         detector,
         annotated,

@@ -85,6 +85,11 @@ class Reading:
         return read_data(data, **self.to_dict())
 
 
+def tell(line: str) -> None:
+    """Say something beside the results."""
+    print(line, file=sys.stderr)
+
+
 def on_terminal() -> bool:
     """Whether a person watches, so that a progress bar makes sense."""
     return sys.stderr.isatty() and sys.stdout.isatty()

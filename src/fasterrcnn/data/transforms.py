@@ -120,9 +120,8 @@ def make_scene(
 def plain_view(scene: Scene, config: InputConfig) -> Scene:
     """What detection and evaluation see of the picture, to the last bit."""
     to_hw = config.resized_hw(scene.size_hw)
-    pixels = to_input(scene.pixels, config)
-    xyxy = boxes.scale(scene.boxes, scene.size_hw, to_hw)
-    return _without_invisible(_cut(replace(scene, pixels=pixels, boxes=_as_boxes(xyxy, to_hw))))
+    xyxy = _as_boxes(boxes.scale(scene.boxes, scene.size_hw, to_hw), to_hw)
+    return _without_invisible(_cut(replace(scene, pixels=to_input(scene.pixels, config), boxes=xyxy)))
 
 
 def random_view(

@@ -1,7 +1,7 @@
 """`Detector`: load a checkpoint, give it pictures, get boxes in their pixels."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
 
@@ -31,6 +31,7 @@ def load(
     norm_eps: float | None = None,
     style: Style | None = None,
     device: str | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> "Detector":
     """A detector from a checkpoint.
 
@@ -41,11 +42,12 @@ def load(
         norm_eps: eps of its batch norms; 0 for a file fine-tuned from torchvision's COCO ``resnet50-fpn``.
         style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not tell.
         device: "cpu", "cuda", "mps"; default is the best there is.
+        say: called with one line that says what the file is, where it is not of this library.
 
     Raises:
         WeightsError: the file cannot be read or does not fit.
     """
-    model, config = load_model(Path(path), classes=classes, preset=preset, norm_eps=norm_eps, style=style)
+    model, config = load_model(Path(path), classes=classes, preset=preset, norm_eps=norm_eps, style=style, say=say)
     return Detector(model, config, device=device)
 
 

@@ -126,9 +126,7 @@ def fit(
     setup = prepare.prepare(data if data is not None else chosen.data, chosen, told.tell)
     if process.rank == 0:
         check_output(run)
-    network, report = _start(setup)
-    for line in report.lines() if report is not None else []:
-        told.tell(line)
+    network, report = _start(setup, told.tell)
     device = choose_device(chosen.device)
     engine.check(chosen, device)
     if process.rank == 0:
@@ -152,15 +150,18 @@ def _resume(data: Source | None, run: Path, told: Listeners) -> Run:
         folder.check_same_data(run, setup)
     newest = state.newest(run, told.tell)
     told.tell(f"going on from {newest}" if newest else "no state to go on from; the run begins anew")
-    network = _start(setup)[0] if newest is None else build.assemble(chosen.model)
+    network = _start(setup, told.tell)[0] if newest is None else build.assemble(chosen.model)
     return _train(run, setup, network, choose_device(chosen.device), process, told, newest)
 
 
-def _start(setup: Setup) -> tuple[FasterRCNN, LoadReport | None]:
+def _start(setup: Setup, tell: prepare.Say) -> tuple[FasterRCNN, LoadReport | None]:
     """The network before its first step: fresh layers are random, the seed decides, the caller's generator is kept."""
     with torch.random.fork_rng():
         torch.manual_seed(setup.config.seed)
-        return build.start_model(setup.config.model, setup.config.weights)
+        network, report = build.start_model(setup.config.model, setup.config.weights)
+    for line in report.lines() if report is not None else []:
+        tell(line)
+    return network, report
 
 
 def _train(
