@@ -4,6 +4,7 @@ Three orders differ from ours: its pixels are BGR (mostly), its anchors of a cel
 names of classes. Pixels become RGB by turning the stem's input channels round, which changes no number.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -113,7 +114,7 @@ def with_numerics(config: ModelConfig) -> ModelConfig:
 def _pixels(state: State, shape: Shape, style: Style | None) -> Pixels:
     if all(key in state for key in _PIXELS):
         mean, std = ([round(float(v), 4) for v in state[key].flatten().double()] for key in _PIXELS)
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
             raise WeightsError(f"pixel_mean {mean} and pixel_std {std} are not those of three colours")
         bgr = mean[0] < mean[2]  # photographs are redder than blue
         order = (2, 1, 0) if bgr else (0, 1, 2)
@@ -128,8 +129,11 @@ def _anchors(state: State, usual: AnchorConfig) -> AnchorConfig:
     cells = [state[key].double() for key in (f"{_ANCHORS}{level}" for level in range(len(usual.sizes))) if key in state]
     if len(cells) != len(usual.sizes):
         return usual
-    sizes, ratios = [], []
+    sizes: list[tuple[float, ...]] = []
+    ratios: list[tuple[float, ...]] = []
     for cell in cells:
+        if cell.dim() != 2 or cell.shape[1] != 4 or not len(cell):
+            raise WeightsError(f"{_ANCHORS}{len(sizes)} has shape {tuple(cell.shape)}, and not (anchors, 4)")
         sides = cell[:, 2:] - cell[:, :2]
         sizes.append(tuple(dict.fromkeys(round(float(s), 2) for s in sides.prod(dim=1).sqrt())))
         ratios.append(tuple(dict.fromkeys(round(float(r), 3) for r in sides[:, 1] / sides[:, 0])))

@@ -173,6 +173,22 @@ def test_anchors__in_the_file_are_believed(files):
         families.recognise(HERE, {**state, name: cell[:14]}, {})
 
 
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"pixel_mean": torch.ones(3), "pixel_std": torch.zeros(3)}, "are not those of three colours"),
+        ({"pixel_mean": torch.full((3,), torch.nan), "pixel_std": torch.ones(3)}, "are not those of three colours"),
+        ({"pixel_mean": torch.ones(4), "pixel_std": torch.ones(3)}, "are not those of three colours"),
+        ({"proposal_generator.anchor_generator.cell_anchors.0": torch.zeros(0, 4)}, r"shape \(0, 4\), and not"),
+        ({"proposal_generator.anchor_generator.cell_anchors.0": torch.zeros(4)}, r"shape \(4,\), and not"),
+        ({"proposal_generator.anchor_generator.cell_anchors.0": torch.zeros(15, 4)}, "not every size in every ratio"),
+    ],
+)
+def test_pixels_and_anchors__of_no_use(files, extra, message):
+    with pytest.raises(WeightsError, match=message):
+        families.recognise(HERE, {**files("detectron2", "resnet50-c4"), **extra}, {})
+
+
 def test_anchors__come_ratio_by_ratio(files):
     """Row s * 3 + r of Detectron2 is row r * 5 + s of ours; four deltas go together."""
     state = files("detectron2", "resnet50-c4")
