@@ -1,20 +1,20 @@
 """The one place where configuration meets the model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from fasterrcnn import presets
-from fasterrcnn.config import AssignConfig, BackboneConfig, ModelConfig, RegionConfig
+from fasterrcnn.config import AssignConfig, BackboneConfig, ModelConfig, ProposalConfig, RegionConfig
 from fasterrcnn.errors import UsageError, WeightsError
 from fasterrcnn.model.anchors import AnchorGenerator
 from fasterrcnn.model.backbones import Backbone
 from fasterrcnn.model.backbones.fpn import FeaturePyramid, Reduction
 from fasterrcnn.model.backbones.mobilenet import MobileNetV3Large
 from fasterrcnn.model.backbones.norms import Norm
-from fasterrcnn.model.backbones.resnet import BLOCKS, ResNet, make_stage
+from fasterrcnn.model.backbones.resnet import ResNet, Shape, make_stage
 from fasterrcnn.model.backbones.timm_trunk import TimmTrunk
 from fasterrcnn.model.box_head import BoxHead, StageTrunk, fully_connected_trunk
 from fasterrcnn.model.faster_rcnn import FasterRCNN
@@ -24,8 +24,10 @@ from fasterrcnn.model.proposals import ProposalGenerator
 from fasterrcnn.model.roi_pooling import RoIPooling
 from fasterrcnn.model.rpn import RegionProposalNetwork
 from fasterrcnn.model.targets import Assigner
-from fasterrcnn.weights import native, pretrained, torchvision
-from fasterrcnn.weights.checkpoint import fill, read_torch
+from fasterrcnn.weights import convert, families, pretrained
+from fasterrcnn.weights.checkpoint import fill
+from fasterrcnn.weights.detectron2 import Style
+from fasterrcnn.weights.load_report import LoadReport
 
 
 def build_model(
@@ -36,8 +38,9 @@ def build_model(
     Args:
         model: name of a preset, or a configuration.
         classes: names of the classes; label i means ``classes[i]``. Default: those of the configuration.
-        weights: "imagenet" starts the trunk from ImageNet, "coco" the whole network from COCO (class rows
-            are fresh), a path from a checkpoint of this library or torchvision, None from random numbers.
+        weights: "imagenet" starts the trunk from ImageNet, "coco" the whole network from COCO, a path from a checkpoint
+            of this library, torchvision, Detectron2 or MMDetection (class rows are kept by name), None from random
+            numbers.
 
     Raises:
         UsageError: no such preset, or no classes.
@@ -46,11 +49,14 @@ def build_model(
     config = presets.get(model) if isinstance(model, str) else model
     if classes is not None:
         config = config.with_classes(classes)
+    return start_model(config, weights)[0]
+
+
+def start_model(config: ModelConfig, weights: str | None) -> tuple[FasterRCNN, LoadReport | None]:
+    """As `build_model`, with a report of what became of the start weights; None where there are none."""
     config = pretrained.numerics_of(config, weights)
     network = assemble(config)
-    if weights is not None:
-        pretrained.start_from(network, config, weights)
-    return network
+    return network, None if weights is None else pretrained.start_from(network, config, weights)
 
 
 def load_model(
@@ -59,31 +65,75 @@ def load_model(
     classes: Sequence[str] | None = None,
     preset: str | None = None,
     norm_eps: float | None = None,
+    style: Style | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[FasterRCNN, ModelConfig]:
     """The detector that a checkpoint holds, in eval() mode, and its configuration.
 
     Args:
-        path: a checkpoint of this library (.safetensors), or a state_dict of one of torchvision's detectors.
-        classes: names instead of those in the file; torchvision's files have none, and get ``class_0``...
+        path: a checkpoint of this library, torchvision, Detectron2 or MMDetection; told by its content.
+        classes: names instead of those in the file. Where it has none, 80 and 90 classes are COCO's, and others get
+            ``class_0``...
         preset: architecture of a torchvision file whose keys do not tell ("mobilenetv3-large-320-fpn").
         norm_eps: eps of its batch norms, which the keys do not tell either: 0 for a ``resnet50-fpn`` that was
             fine-tuned from torchvision's COCO weights and saved anew.
+        style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not tell.
+        say: called with one line that says what the file is, where it is not ours.
 
     Raises:
         WeightsError: the file cannot be read, or its tensors do not fit the architecture.
     """
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file")
-    if path.suffix == ".safetensors":
-        state, config, _ = native.load(path)
-    else:
-        state = read_torch(path)
-        if not torchvision.is_detector(state):
-            raise WeightsError(f"{path}: neither a checkpoint of this library nor a torchvision Faster R-CNN")
-        config = torchvision.recognise(state, preset)
-        names = tuple(f"class_{i}" for i in range(torchvision.num_classes(state)))
-        config = config.with_classes(names)
-        state = torchvision.detector_to_native(state)
+    network, config, source = _open(path, classes, preset, norm_eps, style)
+    if say is not None and source.family != "fasterrcnn":
+        say(source.line)
+    return network.eval(), config
+
+
+def convert_weights(
+    path: Path,
+    target: Path,
+    *,
+    to: convert.Target | None = None,
+    classes: Sequence[str] | None = None,
+    preset: str | None = None,
+    norm_eps: float | None = None,
+    style: Style | None = None,
+    say: Callable[[str], None] | None = None,
+) -> list[str]:
+    """Write a detector of any family as a file of ours, torchvision's or Detectron2's.
+
+    Args:
+        path: what to read, as in `load_model`; so are classes, preset, norm_eps, style and say.
+        target: what to write: .safetensors is ours, .pth torchvision's, .pkl Detectron2's.
+        to: the kind, where the name does not tell: "detectron2" for a .pth.
+
+    Returns:
+        Notes about what the written file cannot say: names of classes, numbers that its family has otherwise.
+
+    Raises:
+        WeightsError: the file cannot be read, or its tensors do not fit its architecture.
+        UsageError: the family has no such network, or the name does not tell the kind.
+    """
+    kind = convert.target_of(target, to)
+    network, config, source = _open(path, classes, preset, norm_eps, style)
+    if say is not None:
+        say(source.line)
+    return convert.write(source, network.state_dict(), config, target, kind)
+
+
+def _open(
+    path: Path,
+    classes: Sequence[str] | None,
+    preset: str | None,
+    norm_eps: float | None,
+    style: Style | None,
+) -> tuple[FasterRCNN, ModelConfig, families.Source]:
+    source = families.open_weights(path, preset=preset, style=style)
+    if source.config is None:
+        raise WeightsError(
+            f"{path}: neither a checkpoint of this library nor a Faster R-CNN of torchvision, Detectron2 or MMDetection"
+        )
+    config = source.config
     if classes is not None:
         if len(classes) != len(config.classes):
             raise WeightsError(f"{path}: holds {len(config.classes)} classes, not {len(classes)}")
@@ -95,8 +145,8 @@ def load_model(
         network = assemble(config)
     except ValueError as error:
         raise WeightsError(f"{path}: its header describes no model ({error})") from None
-    fill(network, state, str(path))
-    return network.eval(), config
+    fill(network, source.state, str(path), source.name_in_file)
+    return network, config, source
 
 
 def assemble(config: ModelConfig) -> FasterRCNN:
@@ -120,16 +170,15 @@ def assemble(config: ModelConfig) -> FasterRCNN:
         backbone=backbone,
         anchors=anchors,
         rpn=RegionProposalNetwork(backbone.channels, anchors.per_cell, convs=rpn.convs),
-        proposals=ProposalGenerator(found.candidates, found.proposals, found.nms_threshold, found.min_score),
-        training_proposals=ProposalGenerator(
-            found.training_candidates, found.training_proposals, found.nms_threshold, found.min_score
-        ),
+        proposals=_proposals(found, found.candidates, found.proposals),
+        training_proposals=_proposals(found, found.training_candidates, found.training_proposals),
         roi_pooling=RoIPooling(
             config.regions.output_size,
             backbone.strides,
             config.regions.pooling,
             config.regions.sampling_ratio,
             config.regions.aligned,
+            levels_of=config.regions.levels,
         ),
         box_head=_box_head(config, backbone.channels),
         rpn_loss=RPNLoss(_assigner(rpn.assign, best_for_each=True), rpn.beta),
@@ -139,6 +188,7 @@ def assemble(config: ModelConfig) -> FasterRCNN:
             config.postprocess.nms,
             config.postprocess.nms_threshold,
             max_detections=config.postprocess.max_detections,
+            min_side=config.postprocess.min_side,
         ),
     )
     return network.to(memory_format=torch.channels_last)
@@ -156,8 +206,8 @@ def anchor_strides(config: ModelConfig) -> tuple[int, ...]:
 def _backbone(config: BackboneConfig) -> Backbone:
     norm = Norm(config.norm, config.norm_eps)
     trunk: ResNet | MobileNetV3Large | TimmTrunk
-    if config.trunk == "resnet50":
-        trunk = ResNet(50, config.stages, norm=norm, dilated=config.dilated, stride_in_1x1=config.stride_in_1x1)
+    if (shape := Shape.of(config.trunk)) is not None:
+        trunk = ResNet(shape, config.stages, norm=norm, dilated=config.dilated, stride_in_1x1=config.stride_in_1x1)
     elif config.trunk == "mobilenetv3-large":
         trunk = MobileNetV3Large(norm=norm)
     elif config.trunk.startswith("timm:"):
@@ -165,7 +215,9 @@ def _backbone(config: BackboneConfig) -> Backbone:
             raise UsageError("a timm trunk keeps its own norms: norm must be frozen or batch")
         trunk = TimmTrunk(config.trunk.removeprefix("timm:"), config.strides, frozen_norm=config.norm == "frozen")
     else:
-        raise UsageError(f'no trunk is called {config.trunk!r}: "resnet50", "mobilenetv3-large" or "timm:<name>"')
+        raise UsageError(
+            f'no trunk is called {config.trunk!r}: "resnet50", "resnext101-32x8d", "mobilenetv3-large" or "timm:<name>"'
+        )
     if config.neck == "none":
         return Backbone(trunk, nn.Identity(), trunk.channels[-1])
     neck: nn.Module = Reduction(trunk.channels, config.neck_channels)
@@ -178,7 +230,9 @@ def _backbone(config: BackboneConfig) -> Backbone:
 def _box_head(config: ModelConfig, channels: int) -> BoxHead:
     regions, norm = config.regions, Norm(config.backbone.norm, config.backbone.norm_eps)
     if regions.trunk == "layer4":
-        stage = make_stage(4, BLOCKS[50][3], norm=norm, stride=2, stride_in_1x1=config.backbone.stride_in_1x1)
+        if (shape := Shape.of(config.backbone.trunk)) is None:
+            raise UsageError(f'a box head of "layer4" needs a ResNet, not {config.backbone.trunk!r}')
+        stage = make_stage(4, shape, norm=norm, stride=2, stride_in_1x1=config.backbone.stride_in_1x1)
         return BoxHead(StageTrunk(stage), 2048, len(config.classes))
     if not regions.widths:
         raise UsageError("regions.widths is empty: a fully connected head needs at least one layer")
@@ -190,6 +244,12 @@ def _box_head(config: ModelConfig, channels: int) -> BoxHead:
         norm=norm if regions.convs_norm else None,
     )
     return BoxHead(trunk, regions.widths[-1], len(config.classes))
+
+
+def _proposals(config: ProposalConfig, candidates: int, proposals: int) -> ProposalGenerator:
+    return ProposalGenerator(
+        candidates, proposals, config.nms_threshold, config.min_score, config.min_side, config.ranked_by
+    )
 
 
 def _region_loss(config: RegionConfig, num_classes: int) -> RegionLoss:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fasterrcnn.errors import UsageError
+from fasterrcnn.ops.sizes import resized_hw
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -27,16 +28,26 @@ class InputConfig(_Config):
 
     short_side: Positive = 800
     long_side: Positive = 1333
+    resize: Literal["torch", "pillow", "opencv"] = Field(
+        "torch",
+        description="who resizes and rounds: torchvision's way, Detectron2's (Pillow) or MMDetection's (OpenCV)",
+    )
     antialias: bool = Field(False, description="average source pixels when shrinking; torchvision does not")
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    size_divisor: Positive = 32
+    size_divisor: Positive = Field(32, description="padded sides are multiples of it; 1: no padding")
+
+    def resized_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the network input, without padding, for a picture of that size."""
+        return resized_hw(image_hw, self.short_side, self.long_side, rule=self.resize)
 
 
 class BackboneConfig(_Config):
     """Trunk and neck."""
 
-    trunk: str = Field("resnet50", description='"resnet50", "mobilenetv3-large" or "timm:<name>"')
+    trunk: str = Field(
+        "resnet50", description='"resnet50" (101, 152), "resnext101-32x8d", "mobilenetv3-large" or "timm:<name>"'
+    )
     stages: tuple[int, ...] = Field((1, 2, 3, 4), description="ResNet stages whose maps are used")
     strides: tuple[int, ...] = Field((8, 16, 32), description="strides of the timm maps that are used")
     dilated: bool = Field(False, description="ResNet stage 4 keeps stride 16 (DC5)")
@@ -66,6 +77,8 @@ class ProposalConfig(_Config):
     training_proposals: Positive = 2000
     nms_threshold: Fraction = 0.7
     min_score: Fraction = 0.0
+    min_side: float = Field(1e-3, ge=0, description="pixels that both sides need; 0: any but none")
+    ranked_by: Literal["score", "logit"] = Field("score", description="scores near 1 are equal in float32, logits not")
 
 
 class AssignConfig(_Config):
@@ -93,6 +106,9 @@ class RegionConfig(_Config):
     output_size: Positive = 7
     sampling_ratio: int = Field(2, ge=0)
     aligned: bool = False
+    levels: Literal["torchvision", "detectron2", "mmdetection"] = Field(
+        "torchvision", description="whose rounding decides the pyramid level of a region"
+    )
     trunk: Literal["fc", "layer4"] = "fc"
     convs: int = Field(0, ge=0)
     convs_norm: bool = True
@@ -113,6 +129,9 @@ class PostProcessConfig(_Config):
     nms: Literal["class", "agnostic", "soft-linear", "soft-gaussian"] = "class"
     nms_threshold: Fraction = 0.5
     max_detections: Positive = 100
+    min_side: float = Field(
+        1e-2, ge=0, description="pixels of the input that both sides need before NMS; 0: all take part"
+    )
 
 
 def _check_names(classes: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """Named detectors. Each is a `ModelConfig` that reproduces a published architecture, numbers included."""
 
 import difflib
+import re
 from collections.abc import Callable, Sequence
 
 from fasterrcnn.config import (
@@ -20,8 +21,12 @@ _RATIOS = (0.5, 1.0, 2.0)
 _OCTAVES = (32.0, 64.0, 128.0, 256.0, 512.0)
 
 
+_OTHER_RESNET = re.compile(r"(?P<trunk>resnet(101|152)|resnext(50|101|152)-\d+x\d+d)-(?P<rest>.+)")
+"""Deeper or grouped trunks; each may stand in the place of resnet50 in a preset's name."""
+
+
 def names() -> list[str]:
-    """Names of all presets, without the open-ended ``timm:<name>``."""
+    """Names of all presets, without the open-ended ``timm:<name>`` and ResNets other than resnet50."""
     return list(_PRESETS)
 
 
@@ -35,6 +40,9 @@ def get(name: str, classes: Sequence[str] = ()) -> ModelConfig:
         config = _timm_fpn(name)
     elif name in _PRESETS:
         config = _PRESETS[name](name)
+    elif (other := _OTHER_RESNET.fullmatch(name)) and f"resnet50-{other['rest']}" in _PRESETS:
+        config = _PRESETS[f"resnet50-{other['rest']}"](name)
+        config = config.model_copy(update={"backbone": config.backbone.model_copy(update={"trunk": other["trunk"]})})
     else:
         close = difflib.get_close_matches(name, _PRESETS, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(_PRESETS)} and timm:<name>"

@@ -50,6 +50,7 @@ HEAVY = ("torch", "torchvision", "numpy", "hotcoco", "PIL", "timm")
         "from fasterrcnn.cli.main import main; main(['explain', '--help'])",
         "from fasterrcnn.cli.main import main; main(['data', '--help'])",
         "from fasterrcnn.cli.main import main; main(['data', 'check', '--help'])",
+        "from fasterrcnn.cli.main import main; main(['weights', 'convert', '--help'])",
         "from fasterrcnn.cli.main import main; main(['trian'])",
         "from fasterrcnn.cli.main import main; main(['--version'])",
     ],

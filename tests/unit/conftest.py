@@ -16,6 +16,7 @@ from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.ops.image import make_batch
 from fasterrcnn.structures import ImageBatch
 from fasterrcnn.weights import native
+from fasterrcnn.weights.checkpoint import State
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -125,3 +126,17 @@ def photo() -> Callable[[tuple[int, int], int], Image.Image]:
         return Image.fromarray(np.ascontiguousarray(values.numpy()))
 
     return draw
+
+
+def _weightless(config: ModelConfig) -> State:
+    """Our names and shapes; each tensor is one number, 0.5, seen as many: it takes no memory."""
+    with torch.device("meta"):
+        state = assemble(config).state_dict()
+    whole = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    return {key: torch.full((1,) * value.dim(), 0.5).expand(value.shape) for key, value in whole.items()}
+
+
+@pytest.fixture(scope="session")
+def weightless() -> Callable[[ModelConfig], State]:
+    """Tensors of a whole detector that take no memory."""
+    return _weightless

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import BatchSize, Device, Json, Names, OnBadBox, Preset, Reading, Weights, on_terminal
+from fasterrcnn.cli.options import (
+    BatchSize,
+    Device,
+    Json,
+    Names,
+    OnBadBox,
+    Preset,
+    Reading,
+    Style,
+    Weights,
+    on_terminal,
+    tell,
+)
 from fasterrcnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,6 +83,7 @@ def evaluate(
     batch_size: BatchSize = 1,
     names: Names = None,
     preset: Preset = None,
+    style: Style = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
@@ -86,7 +99,7 @@ def evaluate(
         check_target(output)
     annotated = reading.read(data)
     report = measure(
-        None if results is not None else _load(weights, names, preset, device),
+        None if results is not None else _load(weights, names, preset, style, device),
         annotated,
         split=split,
         results=results,
@@ -102,10 +115,10 @@ def evaluate(
         report.save(output)
 
 
-def _load(weights: Path, names: list[str] | None, preset: str | None, device: str | None) -> "Detector":
+def _load(weights: Path, names: Names, preset: Preset, style: Style, device: Device) -> "Detector":
     from fasterrcnn.inference.detector import load
 
-    return load(weights, classes=names, preset=preset, device=device)
+    return load(weights, classes=names, preset=preset, style=style, device=device, say=tell)
 
 
 def _data(weights: Path, data: Path | None, results: Path | None) -> Path:

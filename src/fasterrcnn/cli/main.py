@@ -32,12 +32,19 @@ _DATA_COMMANDS = {
     "split": "Divide a data set into train, val and test.",
     "convert": "Write a data set in another format.",
 }
+_WEIGHTS_COMMANDS = {
+    "convert": "Write a detector as a file of another kind.",
+}
 for _name, _help in _COMMANDS.items():
     app.command(f"fasterrcnn.cli.{_name}:{_name}", help=_help)
 _data = App(name="data", help="Look at, check, divide and convert data sets.")
 for _name, _help in _DATA_COMMANDS.items():
     _data.command(f"fasterrcnn.cli.data.{_name}:{_name}", help=_help)
 app.command(_data)
+_weights = App(name="weights", help="Files of weights: this library's, torchvision's, Detectron2's, MMDetection's.")
+for _name, _help in _WEIGHTS_COMMANDS.items():
+    _weights.command(f"fasterrcnn.cli.weights.{_name}:{_name}", help=_help)
+app.command(_weights)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,15 +12,17 @@ from fasterrcnn.errors import UsageError
 if TYPE_CHECKING:
     from fasterrcnn.data.records import AnnotatedData
 
-Weights = Annotated[
-    Path, Parameter(help="Checkpoint: .safetensors of this library, or a torchvision Faster R-CNN .pth.")
-]
+Weights = Annotated[Path, Parameter(help="Checkpoint of this library, torchvision, Detectron2 or MMDetection.")]
 Device = Annotated[str | None, Parameter(help="cpu, cuda or mps; default is the best there is.")]
 Names = Annotated[
     list[str] | None,
     Parameter(help="Class names, for a checkpoint that has none.", consume_multiple=True, negative=""),
 ]
 Preset = Annotated[str | None, Parameter(help="Architecture of a torchvision file whose keys do not tell.")]
+Style = Annotated[
+    Literal["caffe", "pytorch"] | None,
+    Parameter(help="Colours and strides of a Detectron2 or MMDetection file that does not tell."),
+]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of text.")]
 BatchSize = Annotated[int, Parameter(help="Pictures that pass the network together.")]
 
@@ -81,6 +83,11 @@ class Reading:
             if "=" not in pair:
                 raise UsageError(f"--columns {pair}: give meaning=name, for example image=photo")
         return read_data(data, **self.to_dict())
+
+
+def tell(line: str) -> None:
+    """Say something beside the results."""
+    print(line, file=sys.stderr)
 
 
 def on_terminal() -> bool:

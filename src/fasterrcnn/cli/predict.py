@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import Device, Json, Names, Preset, Weights
+from fasterrcnn.cli.options import Device, Json, Names, Preset, Style, Weights, tell
 from fasterrcnn.errors import ImageError, UsageError
 
 
@@ -30,6 +30,7 @@ def predict(
     max_detections: Annotated[int | None, Parameter(help="Most detections of a picture.")] = None,
     names: Names = None,
     preset: Preset = None,
+    style: Style = None,
     device: Device = None,
     as_json: Json = False,
 ) -> int:
@@ -39,7 +40,7 @@ def predict(
     """
     from fasterrcnn.inference.detector import Options, load
 
-    detector = load(weights, classes=names, preset=preset, device=device)
+    detector = load(weights, classes=names, preset=preset, style=style, device=device, say=tell)
     options: Options = {
         "score": score,
         "classes": classes,

@@ -13,7 +13,6 @@ from fasterrcnn.config import AnchorConfig, InputConfig
 from fasterrcnn.data import charts
 from fasterrcnn.data.records import Record
 from fasterrcnn.errors import UsageError
-from fasterrcnn.ops.sizes import resized_hw
 
 Array = NDArray[np.float64]
 
@@ -44,7 +43,7 @@ def input_boxes(records: Sequence[Record], config: InputConfig) -> NDArray[np.fl
     for record in records:
         boxes = record.boxes[learnt(record)]
         if len(boxes):
-            to_hw = resized_hw(record.size_hw, config.short_side, config.long_side)
+            to_hw = config.resized_hw(record.size_hw)
             y, x = (np.float32(to) / np.float32(old) for to, old in zip(to_hw, record.size_hw, strict=True))
             found.append(boxes * np.array([x, y, x, y], np.float32))
     return np.concatenate(found)

@@ -94,7 +94,7 @@ class DetectionDataset(Dataset[Example]):
         return image.pad_to(height, divisor), image.pad_to(width, divisor)
 
     def _canvas_hw(self, record: Record) -> tuple[int, int]:
-        return image.resized_hw(record.size_hw, self.config.short_side, self.config.long_side)
+        return self.config.resized_hw(record.size_hw)
 
     def _read(self, record: Record, magnification: float) -> Scene:
         """A picture that is going to be varied; where resizing averages anyway, its decoder may do so before."""

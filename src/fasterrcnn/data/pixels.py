@@ -4,13 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from fasterrcnn.config import InputConfig
 from fasterrcnn.data.images import read_picture, read_reduced
 from fasterrcnn.drawing import upright_rgb
+from fasterrcnn.ops import image
+from fasterrcnn.ops.opencv_resize import resize_bilinear
 
 
 def read_image(path: Path) -> UInt8[Tensor, "3 h w"]:
@@ -39,3 +42,21 @@ def from_array(pixels: NDArray[np.uint8]) -> UInt8[Tensor, "3 h w"]:
     """An RGB array of height x width x 3, 0..255, as a tensor."""
     # A copy: the memory of a Pillow picture is read-only, and torch warns about it.
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+
+
+def to_input(pixels: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"], config: InputConfig) -> Float[Tensor, "3 th tw"]:
+    """A picture (uint8 0..255, or float 0..1) as float RGB in 0..1, resized as the configuration says.
+
+    Pillow and OpenCV give whole levels of 0..255, which weights that were trained with them expect. A picture of
+    float numbers has no such levels and is resized by torch.
+    """
+    to_hw = config.resized_hw((pixels.shape[-2], pixels.shape[-1]))
+    if config.resize == "torch" or pixels.dtype != torch.uint8 or pixels.shape[-2:] == to_hw:
+        return image.to_input(pixels, to_hw, antialias=config.antialias)
+    if config.resize == "pillow":
+        height, width = to_hw
+        picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
+        levels = from_array(np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)))
+    else:
+        levels = resize_bilinear(pixels, to_hw)
+    return image.to_input(levels.to(pixels.device), to_hw, antialias=False)

@@ -20,7 +20,8 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxes
 
 from fasterrcnn.config import Augmentation, InputConfig
-from fasterrcnn.ops import boxes, image
+from fasterrcnn.data.pixels import to_input
+from fasterrcnn.ops import boxes
 
 MIN_VISIBLE = 0.3
 """Share of an object that must be left for it to be asked for: of less, people cannot tell the class either."""
@@ -118,10 +119,9 @@ def make_scene(
 
 def plain_view(scene: Scene, config: InputConfig) -> Scene:
     """What detection and evaluation see of the picture, to the last bit."""
-    to_hw = image.resized_hw(scene.size_hw, config.short_side, config.long_side)
-    pixels = image.to_input(scene.pixels, to_hw, antialias=config.antialias)
-    xyxy = boxes.scale(scene.boxes, scene.size_hw, to_hw)
-    return _without_invisible(_cut(replace(scene, pixels=pixels, boxes=_as_boxes(xyxy, to_hw))))
+    to_hw = config.resized_hw(scene.size_hw)
+    xyxy = _as_boxes(boxes.scale(scene.boxes, scene.size_hw, to_hw), to_hw)
+    return _without_invisible(_cut(replace(scene, pixels=to_input(scene.pixels, config), boxes=xyxy)))
 
 
 def random_view(

@@ -1,7 +1,7 @@
 """`Detector`: load a checkpoint, give it pictures, get boxes in their pixels."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fasterrcnn.build import load_model
 from fasterrcnn.config import ModelConfig
+from fasterrcnn.data.pixels import to_input
 from fasterrcnn.detections import Detections, labels_of
 from fasterrcnn.errors import UsageError
 from fasterrcnn.inference.sources import Picture, find_files, is_many, load_picture
@@ -19,6 +20,7 @@ from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.postprocess import NmsKind, PostProcess
 from fasterrcnn.ops import boxes, image
 from fasterrcnn.structures import ImageBatch, RawDetections
+from fasterrcnn.weights.detectron2 import Style
 
 
 def load(
@@ -27,22 +29,25 @@ def load(
     classes: Sequence[str] | None = None,
     preset: str | None = None,
     norm_eps: float | None = None,
+    style: Style | None = None,
     device: str | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> "Detector":
     """A detector from a checkpoint.
 
     Args:
-        path: a file of this library (.safetensors), or a state_dict of one of torchvision's Faster R-CNN
-            detectors (.pth), whose architecture is recognised by its keys.
-        classes: names of the classes; torchvision's files have none, so they are called ``class_0``...
+        path: a file of this library, or a Faster R-CNN of torchvision, Detectron2 or MMDetection: its content tells.
+        classes: names of the classes. Where a file has none, 80 and 90 classes are COCO's, others ``class_0``...
         preset: architecture of a torchvision file whose keys do not tell ("mobilenetv3-large-320-fpn").
         norm_eps: eps of its batch norms; 0 for a file fine-tuned from torchvision's COCO ``resnet50-fpn``.
+        style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not tell.
         device: "cpu", "cuda", "mps"; default is the best there is.
+        say: called with one line that says what the file is, where it is not of this library.
 
     Raises:
         WeightsError: the file cannot be read or does not fit.
     """
-    model, config = load_model(Path(path), classes=classes, preset=preset, norm_eps=norm_eps)
+    model, config = load_model(Path(path), classes=classes, preset=preset, norm_eps=norm_eps, style=style, say=say)
     return Detector(model, config, device=device)
 
 
@@ -162,14 +167,7 @@ class Detector:
     def to_batch(self, pictures: Sequence[Tensor]) -> ImageBatch:
         """What the network is given for pictures as `load_picture` makes them: resized, padded, on its device."""
         size = self.config.input
-        inputs = [
-            image.to_input(
-                pixels.to(self.device),
-                image.resized_hw(_hw(pixels), size.short_side, size.long_side),
-                antialias=size.antialias,
-            )
-            for pixels in pictures
-        ]
+        inputs = [to_input(one.to(self.device), size) for one in pictures]
         return image.make_batch(inputs, fill=size.mean, size_divisor=size.size_divisor)
 
     @torch.inference_mode()

@@ -31,7 +31,8 @@ class PostProcess:
         soft_sigma: width of "soft-gaussian".
         max_detections: best detections kept of each image.
         classes: labels to report, 0..K-1; None reports all.
-        min_side: pixels of the network input that both sides of a box need.
+        min_side: pixels of the network input that both sides of a box need; with 0, boxes without area take part in NMS
+            and in the best ``max_detections``, and are dropped only then (Detectron2).
     """
 
     score_threshold: float = 0.05
@@ -88,6 +89,7 @@ class PostProcess:
         if self.nms in ("class", "agnostic"):
             groups = found.labels if self.nms == "class" else torch.zeros_like(found.labels)
             keep = nms(found.boxes, found.scores, groups, self.nms_threshold)[: self.max_detections]
+            keep = keep[boxes.have_area(found.boxes[keep])]
             return keep, found.scores[keep]
         return soft_nms(
             found.boxes,

@@ -6,6 +6,7 @@ Axes: b images, a anchors of one level, k candidates, p proposals.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -26,7 +27,9 @@ class ProposalGenerator:
         proposals: proposals kept of each image after NMS.
         nms_threshold: IoU above which the lower-scored of two candidates of one level goes.
         min_score: objectness, 0..1, that a proposal needs.
-        min_side: pixels of the network input that both sides need.
+        min_side: pixels of the network input that both sides need; 0 drops only boxes without area.
+        ranked_by: what orders the candidates of all levels: "score", which is 1 for many sure ones (torchvision), or
+            "logit" (Detectron2).
     """
 
     candidates: int
@@ -34,6 +37,7 @@ class ProposalGenerator:
     nms_threshold: float = 0.7
     min_score: float = 0.0
     min_side: float = 1e-3
+    ranked_by: Literal["score", "logit"] = "score"
 
     @torch.no_grad()
     def __call__(
@@ -47,32 +51,33 @@ class ProposalGenerator:
     ) -> list[Proposals]:
         """Proposals of each image, inside the part of it that is not padding; no gradient flows through them."""
         best = [self._best_of_level(*level) for level in zip(logits, deltas, anchors, strict=True)]
-        level_of = torch.cat([scores.new_full(scores.shape[1:], level) for level, (_, scores, _) in enumerate(best)])
-        scores = torch.cat([scores for _, scores, _ in best], dim=1)
+        level_of = torch.cat([found.new_full(found.shape[1:], level) for level, (_, found, _) in enumerate(best)])
+        logits_of_best = torch.cat([found for _, found, _ in best], dim=1)
         candidates = torch.cat([decoded for _, _, decoded in best], dim=1)
         starts = accumulate((len(level) for level in anchors), initial=0)
         index = torch.cat([start + top for start, (top, _, _) in zip(starts, best, strict=False)], dim=1)
         observe("candidates", index=index, boxes=candidates)
         return [
-            self._suppress(image_boxes, image_scores, level_of.long(), size_hw, observe)
-            for image_boxes, image_scores, size_hw in zip(candidates, scores, sizes_hw, strict=True)
+            self._suppress(image_boxes, image_logits, level_of.long(), size_hw, observe)
+            for image_boxes, image_logits, size_hw in zip(candidates, logits_of_best, sizes_hw, strict=True)
         ]
 
     def _best_of_level(
         self, logits: Float[Tensor, "b a"], deltas: Float[Tensor, "b a 4"], anchors: Float[Tensor, "a 4"]
     ) -> tuple[Int64[Tensor, "b k"], Float[Tensor, "b k"], Float[Tensor, "b k 4"]]:
-        """Indices, scores and boxes of the best anchors; only these are decoded."""
+        """Indices, logits and boxes of the best anchors; only these are decoded."""
         top_logits, top = logits.float().topk(min(self.candidates, logits.shape[1]), dim=1)
         top_deltas = deltas.gather(1, top[..., None].expand(-1, -1, 4))
-        return top, top_logits.sigmoid(), boxes.decode(top_deltas, anchors[top])
+        return top, top_logits, boxes.decode(top_deltas, anchors[top])
 
     def _suppress(
-        self, candidates: Tensor, scores: Tensor, levels: Tensor, size_hw: tuple[int, int], observe: Observer
+        self, candidates: Tensor, logits: Tensor, levels: Tensor, size_hw: tuple[int, int], observe: Observer
     ) -> Proposals:
-        candidates = boxes.clip(candidates, size_hw)
-        good = boxes.at_least(candidates, self.min_side) & (scores >= self.min_score)
+        candidates, scores = boxes.clip(candidates, size_hw), logits.sigmoid()
+        good = boxes.at_least(candidates, self.min_side) & boxes.have_area(candidates) & (scores >= self.min_score)
         index = good.nonzero()[:, 0]
-        survivors = index[nms(candidates[index], scores[index], levels[index], self.nms_threshold)]
+        rank = scores if self.ranked_by == "score" else logits
+        survivors = index[nms(candidates[index], rank[index], levels[index], self.nms_threshold)]
         keep = survivors[: self.proposals]
         observe("proposals", boxes=candidates, scores=scores, good=good, survivors=survivors, kept=len(keep))
         return Proposals(candidates[keep], scores[keep])

@@ -29,6 +29,8 @@ class RoIPooling:
         sampling_ratio: samples per bin side of RoIAlign; 0 adapts it to the region.
         aligned: RoIAlign with the half-cell correction (Detectron2); torchvision's detectors go without.
         canonical_size: a region of that side belongs to stride 16 (Lin et al. 2017, equation 1).
+        levels_of: whose small number, and where it is added, keeps a region at the border between two maps from falling
+            to the finer one: "torchvision", "detectron2" or "mmdetection".
     """
 
     output_size: int
@@ -37,6 +39,7 @@ class RoIPooling:
     sampling_ratio: int = 2
     aligned: bool = False
     canonical_size: float = 224.0
+    levels_of: Literal["torchvision", "detectron2", "mmdetection"] = "torchvision"
 
     def __post_init__(self) -> None:
         octaves = [math.log2(stride / self.strides[0]) for stride in self.strides]
@@ -68,9 +71,17 @@ class RoIPooling:
         """Index of the feature map that each region is taken from (Lin et al. 2017, equation 1)."""
         sides = rois[:, 3:] - rois[:, 1:3]
         size = sides.prod(dim=1).sqrt()
-        octave = torch.floor(4 + torch.log2(size / self.canonical_size) + 1e-6)
+        octave = torch.floor(self._octave(size))
         finest, coarsest = (round(math.log2(stride)) for stride in (self.strides[0], self.strides[-1]))
         return (octave.clamp(finest, coarsest) - finest).long()
+
+    def _octave(self, size: Float[Tensor, " r"]) -> Float[Tensor, " r"]:
+        """Base-2 logarithm of the stride that suits a region of that side, with the family's own small number."""
+        if self.levels_of == "detectron2":
+            return 4 + torch.log2(size / self.canonical_size + 1e-8)
+        if self.levels_of == "mmdetection":
+            return 2 + torch.floor(torch.log2(size / (self.canonical_size / 4) + 1e-6))
+        return 4 + torch.log2(size / self.canonical_size) + 1e-6
 
     def _pool(self, features: Tensor, rois: Tensor, stride: int) -> Tensor:
         if self.method == "pool":

@@ -18,12 +18,14 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float], *, rounded: bo
         ratios: height / width.
         rounded: round the corners to whole pixels, as torchvision does (Detectron2 does not).
     """
-    root = torch.tensor(ratios, dtype=torch.float32).sqrt()
-    size = torch.tensor(sizes, dtype=torch.float32)
+    # Rounded ones are computed as torchvision does, which decides ties; the others as exactly as can be.
+    dtype = torch.float32 if rounded else torch.float64
+    root = torch.tensor(ratios, dtype=dtype).sqrt()
+    size = torch.tensor(sizes, dtype=dtype)
     height = (root[:, None] * size).flatten()
     width = ((1 / root)[:, None] * size).flatten()
     boxes = torch.stack([-width, -height, width, height], dim=1) / 2
-    return boxes.round() if rounded else boxes
+    return boxes.round() if rounded else boxes.float()
 
 
 def grid_anchors(

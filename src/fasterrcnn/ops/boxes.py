@@ -54,6 +54,11 @@ def at_least(boxes: Float[Tensor, "n 4"], side: float) -> Bool[Tensor, " n"]:
     return (sides >= side).all(dim=1)
 
 
+def have_area(boxes: Float[Tensor, "n 4"]) -> Bool[Tensor, " n"]:
+    """Which boxes are wider and higher than nothing."""
+    return (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+
+
 def scale(boxes: Float[Tensor, "n 4"], from_hw: tuple[int, int], to_hw: tuple[int, int]) -> Float[Tensor, "n 4"]:
     """Carry boxes from an image of one size to the same image at another size."""
     # Each ratio is rounded to float32 before use, as torchvision does.

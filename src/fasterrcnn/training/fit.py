@@ -31,6 +31,7 @@ from fasterrcnn.training.module import TrainingModule
 from fasterrcnn.training.record import EpochRecord, Row
 from fasterrcnn.training.report import Report
 from fasterrcnn.training.validation import Validation
+from fasterrcnn.weights.load_report import LoadReport
 
 _FOLDER = "FASTERRCNN_RUN"
 """Environment variable by which processes that this one starts learn the folder of the run."""
@@ -126,13 +127,13 @@ def fit(
     setup = prepare.prepare(data if data is not None else chosen.data, chosen, told.tell)
     if process.rank == 0:
         check_output(run)
-    network = _start(setup)
+    network, report = _start(setup, told.tell)
     device = choose_device(chosen.device)
     engine.check(chosen, device)
     caches = _caches(setup, network, told)
     if process.rank == 0:
         run = make_folder(run, re.sub(r"[^\w.-]+", "-", f"{setup.data.root.resolve().name}-{chosen.model.preset}"))
-        folder.begin(run, setup)
+        folder.begin(run, setup, report)
     assert run is not None
     return _train(run, setup, network, caches, device, process, told, None)
 
@@ -151,16 +152,19 @@ def _resume(data: Source | None, run: Path, told: Listeners) -> Run:
         folder.check_same_data(run, setup)
     newest = state.newest(run, told.tell)
     told.tell(f"going on from {newest}" if newest else "no state to go on from; the run begins anew")
-    network = _start(setup) if newest is None else build.assemble(chosen.model)
+    network = _start(setup, told.tell)[0] if newest is None else build.assemble(chosen.model)
     caches = _caches(setup, network, told)
     return _train(run, setup, network, caches, choose_device(chosen.device), process, told, newest)
 
 
-def _start(setup: Setup) -> FasterRCNN:
+def _start(setup: Setup, tell: prepare.Say) -> tuple[FasterRCNN, LoadReport | None]:
     """The network before its first step: fresh layers are random, the seed decides, the caller's generator is kept."""
     with torch.random.fork_rng():
         torch.manual_seed(setup.config.seed)
-        return build.build_model(setup.config.model, weights=setup.config.weights)
+        network, report = build.start_model(setup.config.model, setup.config.weights)
+    for line in report.lines() if report is not None else []:
+        tell(line)
+    return network, report
 
 
 def _train(

@@ -23,16 +23,20 @@ from fasterrcnn.training.curves import best_row, draw_curves
 from fasterrcnn.training.keep import BEST, LAST
 from fasterrcnn.training.pictures import draw_batch
 from fasterrcnn.training.record import CURVES, plain_numbers
+from fasterrcnn.weights.load_report import LoadReport
 from fasterrcnn.weights.native import write_whole
 
 RESULTS = "results.json"
 """Written when a run is finished, and only then."""
+
+START = "start.txt"
 
 _FILES = {
     BEST: "the weights of the epoch with the highest AP; without validation, of the last",
     LAST: "the weights of the last epoch",
     settings.FILE: "all settings; `fasterrcnn train --config` takes them",
     "data.txt": "what was read, what was mended or left out, and the fingerprint of pictures and objects",
+    START: "which tensors of the start weights were loaded, which got other rows, which are fresh",
     "environment.json": "software and machine",
     "batches.jpg": "the first batch as the network saw it",
     "metrics.csv": "losses, AP, learning rate and seconds of each epoch",
@@ -78,8 +82,10 @@ class Setup:
         return environment.fingerprint([*self.records, *self.val_records])
 
 
-def begin(run: Path, setup: Setup) -> None:
-    """Write what is known before the first step."""
+def begin(run: Path, setup: Setup, report: LoadReport | None = None) -> None:
+    """Write what is known before the first step; the report says what became of the start weights."""
+    if report is not None:
+        write_whole(run / START, report.table().encode())
     write_whole(run / settings.FILE, settings.dump(setup.config).encode())
     write_whole(run / "data.txt", _about_data(setup).encode())
     write_whole(run / "environment.json", json.dumps(environment.describe(), indent=1).encode())

@@ -2,8 +2,9 @@
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,12 @@ _WRAPPERS = ("model", "state_dict", "model_state_dict")
 
 
 def read_torch(path: Path) -> State:
-    """Tensors of a ``torch.save`` file, read by the unpickler that knows tensors only.
+    """The tensors that `read_checkpoint` finds."""
+    return read_checkpoint(path)[0]
+
+
+def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
+    """Tensors of a ``torch.save`` file, read by the unpickler that knows tensors only; and what stood beside them.
 
     Raises:
         WeightsError: not such a file, torn, or it holds anything but named tensors.
@@ -37,19 +43,29 @@ def read_torch(path: Path) -> State:
     except Exception as error:  # a torn or hostile file fails in any way it likes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path}: not a readable checkpoint ({reason})") from None
+    beside: dict[str, Any] = {}
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            beside |= {str(key): value for key, value in content.items() if key != wrapper}
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(f"{path}: no named tensors inside")
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise WeightsError(f"{path}: {key!r} is a {type(value).__name__}, not a tensor")
-    return dict(content)
+    return dict(content), beside
 
 
-def fill(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def fill(
+    network: nn.Module, state: Mapping[str, Tensor], source: str, name_in_file: Callable[[str], str] | None = None
+) -> None:
     """Copy every tensor into the network; the two must hold the same names and shapes.
+
+    Args:
+        network: what is filled.
+        state: tensors under the network's names.
+        source: the file, for messages.
+        name_in_file: what the file calls a tensor of the network, for messages.
 
     Raises:
         WeightsError: a tensor is missing, left over, of another shape or not finite; the message names it.
@@ -58,22 +74,27 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     given = {key: value for key, value in state.items() if key in own or not key.endswith("num_batches_tracked")}
     missing = [key for key in own if key not in given and not key.endswith("num_batches_tracked")]
     extra = [key for key in given if key not in own]
+    called = name_in_file or str
     if missing or extra:
-        parts = [f"missing {_some(missing)}"] * bool(missing) + [f"left over {_some(extra)}"] * bool(extra)
+        parts = [f"missing {_some([called(key) for key in missing])}"] * bool(missing) + [
+            f"left over {_some(extra)}"
+        ] * bool(extra)
         raise WeightsError(f"{source}: does not fit the model: {'; '.join(parts)}")
-    check_tensors(given, own, source)
+    check_tensors(given, own, source, called)
     network.load_state_dict(given, strict=False)
 
 
-def check_tensors(given: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
+def check_tensors(
+    given: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str, called: Callable[[str], str] = str
+) -> None:
     """Refuse tensors of another shape than the network's own, and numbers that are not finite."""
     for key, value in given.items():
         if value.shape != own[key].shape:
             raise WeightsError(
-                f"{source}: {key} has shape {tuple(value.shape)}, the model needs {tuple(own[key].shape)}"
+                f"{source}: {called(key)} has shape {tuple(value.shape)}, the model needs {tuple(own[key].shape)}"
             )
         if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise WeightsError(f"{source}: {key} holds NaN or infinite numbers")
+            raise WeightsError(f"{source}: {called(key)} holds NaN or infinite numbers")
 
 
 def _some(keys: list[str]) -> str:

@@ -35,7 +35,12 @@ def save(path: Path, network: nn.Module, config: ModelConfig, notes: Mapping[str
         config: what the network was built from, classes included.
         notes: JSON values worth keeping: data set, epoch, source of the start weights.
     """
-    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    save_state(path, network.state_dict(), config, notes)
+
+
+def save_state(path: Path, state: State, config: ModelConfig, notes: Mapping[str, Any] | None = None) -> None:
+    """As `save`, from the tensors of a network."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     header = {"format": _FORMAT, "model": config.model_dump(mode="json"), "notes": dict(notes or {})}
     digest = _digest(safetensors.torch.save(tensors), header)
     write_whole(path, safetensors.torch.save(tensors, {_ENTRY: json.dumps({**header, "sha256": digest})}))
@@ -61,6 +66,15 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a safetensors file with our entry in its header; its tensors are not looked at."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _ENTRY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def load(path: Path) -> tuple[State, ModelConfig, dict[str, Any]]:

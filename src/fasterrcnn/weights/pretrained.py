@@ -4,6 +4,7 @@ import importlib.util
 import pickle
 import sys
 import urllib.error
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,14 @@ from fasterrcnn import presets
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-from fasterrcnn.weights import native, rpn_rows
+from fasterrcnn.weights import class_rows, detectron2, numerics, rpn_rows
 from fasterrcnn.weights import torchvision as tv
 from fasterrcnn.weights.checkpoint import State, check_tensors, read_torch
+from fasterrcnn.weights.class_names import named
+from fasterrcnn.weights.detectron2 import Pixels
+from fasterrcnn.weights.families import open_weights
+from fasterrcnn.weights.layout import changed
+from fasterrcnn.weights.load_report import LoadReport
 
 _TRUNK_WEIGHTS = {
     "resnet50": "ResNet50_Weights.IMAGENET1K_V1",
@@ -30,56 +36,94 @@ _COCO_WEIGHTS = {
     "mobilenetv3-large-fpn": "FasterRCNN_MobileNet_V3_Large_FPN_Weights.COCO_V1",
     "mobilenetv3-large-320-fpn": "FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1",
 }
-_CLASS_ROWS = ("box_head.class_logits.", "box_head.box_deltas.")
+_SAME_KEYS = ("mobilenetv3-large-fpn", "mobilenetv3-large-320-fpn")
+_CLASS_ROWS = tuple(class_rows.ROWS_OF_CLASS)
 _LITE0 = "timm:tf_efficientnet_lite0"
 
 
 @dataclass(frozen=True)
 class _Start:
-    """Tensors under our names, where they come from, and what detector they were trained as, if it was one."""
+    """Tensors under our names, where they come from, and what detector or which pixels they were trained with."""
 
     state: State
     source: str
     trained: ModelConfig | None = None
+    pixels: Pixels | None = None
+    name_in_file: Callable[[str], str] = str
+    about: str = ""
 
 
-def start_from(network: FasterRCNN, config: ModelConfig, weights: str) -> None:
-    """Fill a new network with pre-trained weights.
+def start_from(network: FasterRCNN, config: ModelConfig, weights: str) -> LoadReport:
+    """Fill a new network with pre-trained weights, and say what became of every tensor.
 
-    Its class rows stay fresh, unless the weights are a checkpoint of this library for the same classes. Where the
-    weights are a detector's with other anchors, each anchor takes the RPN's rows of the most similar old one.
+    Its class rows stay fresh, but for classes that the weights know by the same name. Where the weights are a
+    detector's with other anchors, each anchor takes the RPN's rows of the most similar old one.
 
     Args:
         network: as built from the configuration.
         config: says which trunk and which preset.
-        weights: "imagenet" (the trunk), "coco" (all of a torchvision preset), or a file: a checkpoint of this
-            library, a torchvision detector, or an ImageNet trunk of torchvision or timm.
+        weights: "imagenet" (the trunk), "coco" (all of a torchvision preset), or a file: a detector of this
+            library, torchvision, Detectron2 or MMDetection, or an ImageNet trunk of torchvision, Detectron2 or timm.
 
     Raises:
         WeightsError: cannot be downloaded or read, or does not fit; the message says what to do.
         UsageError: there are no such weights for this model.
     """
     start = _read(config, weights)
-    state, source, own = start.state, start.source, network.state_dict()
-    if start.trained is not None:
-        state = rpn_rows.rearrange(state, start.trained.anchors, config.anchors)
-    if start.trained is None or start.trained.classes != config.classes:
-        state = {key: value for key, value in state.items() if not key.startswith(_CLASS_ROWS)}
+    own = network.state_dict()
+    state, rows = (start.state, {}) if start.trained is None else _for_this_network(start, config, own)
     unknown = [key for key in state if key not in own and not _may_be_left(key)]
     state = {key: value for key, value in state.items() if key in own}
     missing = [key for key in own if is_trunk(key) and key not in state]
+    if start.trained is not None:
+        missing += [
+            key for key in own if key not in state and not key.startswith(_CLASS_ROWS) and not _may_be_left(key)
+        ]
     if unknown or missing:
-        example = (unknown or missing)[0]
-        raise WeightsError(f"{source}: made for another network than {config.preset} (see {example})")
-    check_tensors(state, own, source)
+        raise WeightsError(_other_network(start, config, unknown, missing))
+    check_tensors(state, own, start.source, start.name_in_file)
     network.load_state_dict(state, strict=False)
+    shapes = {key: tuple(value.shape) for key, value in own.items() if not key.endswith("num_batches_tracked")}
+    remapped = {key: shape for key, shape in shapes.items() if key in state and key.startswith(tuple(rows))}
+    loaded = {key: shape for key, shape in shapes.items() if key in state and key not in remapped}
+    fresh = {key: shape for key, shape in shapes.items() if key not in state}
+    return LoadReport(start.about or start.source, loaded, remapped, fresh, rows)
+
+
+def _for_this_network(start: _Start, config: ModelConfig, own: State) -> tuple[State, dict[str, str]]:
+    """A detector's tensors with rows for this network's anchors and classes; and what was done to which."""
+    trained = start.trained
+    assert trained is not None
+    rows: dict[str, str] = {}
+    state = rpn_rows.rearrange(start.state, trained.anchors, config.anchors)
+    if state is not start.state:
+        rows |= dict.fromkeys(
+            ("rpn.objectness.", "rpn.deltas."), "each new anchor has the rows of the most similar one"
+        )
+    same = class_rows.same_names(trained.classes, config.classes)
+    if trained.classes != config.classes:
+        state = class_rows.rearrange(state, same, own)
+        kept = ", ".join(f"{config.classes[new]} (was {old})" for new, old in same.items())
+        new = ", ".join(name for number, name in enumerate(config.classes) if number not in same)
+        what = f"kept {kept}; fresh {new or 'none'}"
+        rows |= {"box_head.class_logits.": f"{what}; background kept", "box_head.box_deltas.": what}
+    return state, rows
+
+
+def _other_network(start: _Start, config: ModelConfig, unknown: list[str], missing: list[str]) -> str:
+    """Why weights do not fit: another architecture, or a tensor too many or too few."""
+    example = start.name_in_file((unknown or missing)[0])
+    if start.trained is not None and start.trained.preset == config.preset:
+        return f"{start.source}: does not fit the model: {'left over' if unknown else 'missing'} {example}"
+    hint = f"; they are a {start.trained.preset}, so that may be the model" if start.trained is not None else ""
+    return f"{start.source}: made for another network than {config.preset} (see {example}){hint}"
 
 
 def numerics_of(config: ModelConfig, weights: str | None) -> ModelConfig:
     """The configuration with the numbers that those start weights were trained with.
 
-    These are the pixel mean and deviation of timm's networks, and eps of the batch norms of ``resnet50-fpn``: none in
-    torchvision's first COCO weights. Every other start keeps the preset's.
+    A detector's file has them all (`numerics.FIELDS`), a trunk of timm or Detectron2 its pixels. Numbers that were said
+    to be other than the preset's stay.
     """
     trunk = config.backbone.trunk
     if weights == "imagenet" and trunk.startswith("timm:") and trunk != _LITE0:
@@ -88,14 +132,17 @@ def numerics_of(config: ModelConfig, weights: str | None) -> ModelConfig:
         made_for: Any = timm.get_pretrained_cfg(trunk.removeprefix("timm:"))
         pixels = config.input.model_copy(update={"mean": tuple(made_for.mean), "std": tuple(made_for.std)})
         return config.model_copy(update={"input": pixels})
-    if config.preset != "resnet50-fpn" or weights is None or weights == "imagenet":
+    if weights is None or weights == "imagenet":
         return config
-    eps = config.backbone.norm_eps
     if weights == "coco":
-        eps = 0.0
-    elif Path(weights).is_file() and (trained := _from_file(Path(weights), config).trained) is not None:
-        eps = trained.backbone.norm_eps
-    return config.model_copy(update={"backbone": config.backbone.model_copy(update={"norm_eps": eps})})
+        first = config.preset == "resnet50-fpn"  # torchvision's first weights had norms without eps
+        return changed(config, backbone={"norm_eps": 0.0}) if first else config
+    if not Path(weights).is_file():
+        return config
+    start = _from_file(Path(weights), config)
+    if start.trained is not None:
+        return numerics.taken_over(config, start.trained)
+    return config if start.pixels is None else numerics.taken_over(config, start.pixels.applied(config))
 
 
 def _read(config: ModelConfig, weights: str) -> _Start:
@@ -105,8 +152,9 @@ def _read(config: ModelConfig, weights: str) -> _Start:
         if config.preset not in _COCO_WEIGHTS:
             known = ", ".join(_COCO_WEIGHTS)
             raise UsageError(f'{config.preset} has no "coco" weights (they exist for {known}); use "imagenet"')
-        state = tv.detector_to_native(_download(_COCO_WEIGHTS[config.preset]))
-        return _Start(state, "COCO weights", presets.get(config.preset))
+        state = _download(_COCO_WEIGHTS[config.preset])
+        trained = named(presets.get(config.preset), tv.num_classes(state))
+        return _Start(tv.detector_to_native(state), "torchvision's COCO weights", trained)
     if Path(weights).is_file():
         return _from_file(Path(weights), config)
     raise WeightsError(f'{weights}: no such file; give a file, "imagenet", "coco" or none')
@@ -174,19 +222,20 @@ def _download(name: str) -> State:
 
 
 def _from_file(path: Path, config: ModelConfig) -> _Start:
-    if path.suffix == ".safetensors":
-        state, trained, _ = native.load(path)
-        return _Start(state, str(path), trained)
-    state = read_torch(path)
-    if tv.is_detector(state):
+    source = open_weights(path, preset=config.preset if config.preset in _SAME_KEYS else None)
+    if source.config is not None:
+        return _Start(source.state, str(path), source.config, None, source.name_in_file, source.line)
+    state, in_head = source.state, config.regions.trunk == "layer4"
+    if config.backbone.trunk.startswith("timm:"):
+        named_here = {f"backbone.trunk.network.{key}": value for key, value in state.items()}
+        return _Start(named_here, str(path), about=f"{path}: a trunk for timm")
+    if detectron2.is_trunk(state):
         try:
-            trained = tv.recognise(state)
+            trunk, pixels = detectron2.trunk_to_native(state, layer4_in_head=in_head)
         except WeightsError as error:
             raise WeightsError(f"{path}: {error}") from None
-        return _Start(tv.detector_to_native(state), str(path), trained)
-    if config.backbone.trunk.startswith("timm:"):
-        return _Start({f"backbone.trunk.network.{key}": value for key, value in state.items()}, str(path))
-    return _Start(tv.trunk_to_native(state, layer4_in_head=config.regions.trunk == "layer4"), str(path))
+        return _Start(trunk, str(path), None, pixels, about=f"{path}: a trunk of Detectron2, {pixels}")
+    return _Start(tv.trunk_to_native(state, layer4_in_head=in_head), str(path), about=f"{path}: a trunk of torchvision")
 
 
 def _may_be_left(key: str) -> bool:

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from fasterrcnn import presets
 from fasterrcnn.config import ModelConfig
-from fasterrcnn.errors import WeightsError
+from fasterrcnn.errors import UsageError, WeightsError
+from fasterrcnn.model.backbones.resnet import Shape
 from fasterrcnn.weights.checkpoint import State
+from fasterrcnn.weights.layout import changed, head_widths, resnet_shape
 
 _RENAMES = [
     (r"backbone\.body\.(\d+)\.", r"backbone.trunk.layers.\1."),  # MobileNetV3
@@ -32,14 +34,22 @@ _RENAMES = [
     (r"roi_heads\.box_predictor\.cls_score\.", "box_head.class_logits."),
     (r"roi_heads\.box_predictor\.bbox_pred\.", "box_head.box_deltas."),
 ]
+_EXPORT = [
+    (r"backbone\.trunk\.(layers\.)?", "backbone.body."),
+    (r"backbone\.neck\.lateral\.", "backbone.fpn.inner_blocks."),
+    (r"backbone\.neck\.output\.", "backbone.fpn.layer_blocks."),
+    (r"rpn\.convs\.(\d+)\.", r"rpn.head.conv.\1.0."),
+    (r"rpn\.objectness\.", "rpn.head.cls_logits."),
+    (r"rpn\.deltas\.", "rpn.head.bbox_pred."),
+    (r"box_head\.class_logits\.", "roi_heads.box_predictor.cls_score."),
+    (r"box_head\.box_deltas\.", "roi_heads.box_predictor.bbox_pred."),
+]
 _V2_HEAD = re.compile(r"roi_heads\.box_head\.(\d)\.([01])\.")
 
 
 def is_detector(state: Mapping[str, Tensor]) -> bool:
     """Whether the keys are those of one of torchvision's Faster R-CNN detectors."""
-    predictor = (f"roi_heads.box_predictor.{name}" for name in ("cls_score.weight", "cls_score.bias"))
-    deltas = (f"roi_heads.box_predictor.{name}" for name in ("bbox_pred.weight", "bbox_pred.bias"))
-    return all(key in state for key in (*predictor, *deltas, "rpn.head.cls_logits.weight"))
+    return all(any(key.startswith(part) for key in state) for part in ("rpn.head.", "roi_heads.box_"))
 
 
 def recognise(state: Mapping[str, Tensor], preset: str | None = None) -> ModelConfig:
@@ -56,24 +66,25 @@ def recognise(state: Mapping[str, Tensor], preset: str | None = None) -> ModelCo
     config = _by_keys(state)
     if preset is None or preset == config.preset:
         return config
-    named = presets.get(preset)
+    named = changed(presets.get(preset), regions={"widths": config.regions.widths})
     if {preset, config.preset} != {"mobilenetv3-large-fpn", "mobilenetv3-large-320-fpn"}:
         raise WeightsError(f"the file holds a {config.preset}, not a {preset}")
     return named
 
 
 def _by_keys(state: Mapping[str, Tensor]) -> ModelConfig:
+    second = "roi_heads.box_head.5.weight" in state
+    layers = ["roi_heads.box_head.5"] if second else ["roi_heads.box_head.fc6", "roi_heads.box_head.fc7"]
     if "backbone.body.0.0.weight" in state:
-        return presets.get("mobilenetv3-large-fpn")
-    if "roi_heads.box_head.5.weight" in state:
-        return presets.get("resnet50-fpn-v2")
-    if "backbone.body.layer4.2.conv3.weight" in state and "roi_heads.box_head.fc6.weight" in state:
-        config = presets.get("resnet50-fpn")
-        if "rpn.head.conv.weight" in state:
-            backbone = config.backbone.model_copy(update={"norm_eps": 0.0})
-            return config.model_copy(update={"backbone": backbone})
-        return config
-    raise WeightsError("a torchvision Faster R-CNN, but none of its four architectures")
+        widths = head_widths(state, layers, "roi_heads.box_predictor.cls_score")
+        return changed(presets.get("mobilenetv3-large-fpn"), regions={"widths": widths})
+    if "backbone.body.layer4.2.conv3.weight" not in state or not (second or "roi_heads.box_head.fc6.weight" in state):
+        raise WeightsError("a torchvision Faster R-CNN, but none of its four architectures")
+    shape = resnet_shape(state, [f"backbone.body.layer{stage}." for stage in (1, 2, 3)])
+    config = presets.get(f"{shape}-fpn-v2" if second else f"{shape}-fpn")
+    widths = head_widths(state, layers, "roi_heads.box_predictor.cls_score")
+    config = changed(config, regions={"widths": widths})
+    return changed(config, backbone={"norm_eps": 0.0}) if "rpn.head.conv.weight" in state else config
 
 
 def num_classes(state: Mapping[str, Tensor]) -> int:
@@ -86,9 +97,54 @@ def detector_to_native(state: Mapping[str, Tensor]) -> State:
     native = {_renamed(key): value for key, value in state.items()}
     for part in ("weight", "bias"):
         logits, deltas = f"box_head.class_logits.{part}", f"box_head.box_deltas.{part}"
-        native[logits] = torch.cat([native[logits][1:], native[logits][:1]])  # background: first -> last
-        native[deltas] = native[deltas][4:]  # background's four rows go
+        if logits in native and native[logits].dim():
+            native[logits] = torch.cat([native[logits][1:], native[logits][:1]])  # background: first -> last
+        if deltas in native and native[deltas].dim():
+            native[deltas] = native[deltas][4:]  # background's four rows go
     return native
+
+
+def name_of(key: str, *, convs: int) -> str:
+    """torchvision's name, in its new layout, of one of our tensors.
+
+    Args:
+        key: our name.
+        convs: convolutions of the box head, which decide what its layers are called.
+    """
+    for pattern, replacement in _EXPORT:
+        renamed, hits = re.subn(rf"^{pattern}", replacement, key)
+        if hits:
+            return renamed
+    number, _, tensor = key.removeprefix("box_head.trunk.").partition(".")
+    if not key.startswith("box_head.trunk.") or not number.isdigit():
+        return key
+    if not convs:
+        return f"roi_heads.box_head.fc{6 + int(number) // 2}.{tensor}"
+    block, layer = divmod(int(number), 3)
+    return f"roi_heads.box_head.{block}.{layer}.{tensor}" if block < convs else f"roi_heads.box_head.5.{tensor}"
+
+
+def from_native(state: Mapping[str, Tensor], config: ModelConfig) -> State:
+    """Our tensors under torchvision's names and in its order of rows; background's box deltas are zeros.
+
+    Raises:
+        UsageError: torchvision has no such network.
+    """
+    backbone, regions = config.backbone, config.regions
+    known = backbone.trunk.startswith("mobilenet") or (Shape.of(backbone.trunk) and backbone.stages == (1, 2, 3, 4))
+    heads = {(1, 0, 2), (2, 4, 1)}
+    if not known or backbone.neck != "fpn" or (config.rpn.convs, regions.convs, len(regions.widths)) not in heads:
+        raise UsageError(f"torchvision has no network like {config.preset}: only its four presets and their likes")
+    if backbone.stride_in_1x1 or backbone.norm == "group":
+        raise UsageError(
+            "torchvision's ResNets have batch norms, and strides in the 3x3 convolutions; this one has not"
+        )
+    theirs = dict(state)
+    for part in ("weight", "bias"):
+        logits, deltas = f"box_head.class_logits.{part}", f"box_head.box_deltas.{part}"
+        theirs[logits] = torch.cat([state[logits][-1:], state[logits][:-1]])
+        theirs[deltas] = torch.cat([torch.zeros_like(state[deltas][:4]), state[deltas]])
+    return {name_of(key, convs=regions.convs): value for key, value in theirs.items()}
 
 
 def trunk_to_native(state: Mapping[str, Tensor], *, layer4_in_head: bool = False) -> State:

@@ -140,7 +140,7 @@ def test_fill__refuses(state, message):
 
 
 def test_load_model__tensors_of_another_network(tmp_path):
-    with pytest.raises(WeightsError, match="neither a checkpoint of this library nor a torchvision Faster R-CNN"):
+    with pytest.raises(WeightsError, match="neither a checkpoint of this library nor a Faster R-CNN of"):
         load_model(saved(tmp_path, STATE))
 
 

@@ -1,9 +1,11 @@
-"""ResNet-50 without average pooling and classifier (He et al. 2016, table 1), as a list of feature maps.
+"""ResNet and ResNeXt without pooling and classifier (He et al. 2016; Xie et al. 2017), as a list of feature maps.
 
 Axes: b images, c channels, h w cells.
 """
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -12,8 +14,34 @@ from torch.nn import functional as F
 
 from fasterrcnn.model.backbones.norms import FrozenBatchNorm2d, Norm, make_norm
 
-BLOCKS = {50: (3, 4, 6, 3)}
+BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 """Blocks of each stage, by depth of the network."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Depth and width of a ResNet.
+
+    Attributes:
+        depth: number of weighted layers, a key of `BLOCKS`.
+        groups: of the 3x3 convolutions (ResNeXt).
+        width: channels of a group in the first stage; it doubles from stage to stage.
+    """
+
+    depth: int
+    groups: int = 1
+    width: int = 64
+
+    @classmethod
+    def of(cls, name: str) -> "Shape | None":
+        """The network of that name, "resnet101" or "resnext101-32x8d"; None for any other name."""
+        found = re.fullmatch(r"resnet(\d+)|resnext(\d+)-(\d+)x(\d+)d", name)
+        if found is None or int(found[1] or found[2]) not in BLOCKS:
+            return None
+        return cls(int(found[1])) if found[1] else cls(int(found[2]), int(found[3]), int(found[4]))
+
+    def __str__(self) -> str:
+        return f"resnet{self.depth}" if self.groups == 1 else f"resnext{self.depth}-{self.groups}x{self.width}d"
 
 
 class Bottleneck(nn.Module):
@@ -21,22 +49,34 @@ class Bottleneck(nn.Module):
 
     Args:
         in_channels: channels that come in.
-        channels: channels of the 3x3 convolution; four times as many go out.
+        channels: channels of the 3x3 convolution.
+        out_channels: channels that go out.
         stride: of the 3x3 convolution, or of the first 1x1 with ``stride_in_1x1`` (Caffe weights).
         dilation: of the 3x3 convolution.
         norm: normalisation after each convolution.
+        groups: of the 3x3 convolution.
         stride_in_1x1: where the stride lies.
     """
 
     def __init__(
-        self, in_channels: int, channels: int, *, stride: int, dilation: int, norm: Norm, stride_in_1x1: bool
+        self,
+        in_channels: int,
+        channels: int,
+        out_channels: int,
+        *,
+        stride: int,
+        dilation: int,
+        groups: int,
+        norm: Norm,
+        stride_in_1x1: bool,
     ) -> None:
         super().__init__()
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
-        out_channels = 4 * channels
         self.conv1 = nn.Conv2d(in_channels, channels, 1, first, bias=False)
         self.bn1 = make_norm(norm, channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, second, padding=dilation, dilation=dilation, bias=False)
+        self.conv2 = nn.Conv2d(
+            channels, channels, 3, second, padding=dilation, dilation=dilation, groups=groups, bias=False
+        )
         self.bn2 = make_norm(norm, channels)
         self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
         self.bn3 = make_norm(norm, out_channels)
@@ -55,25 +95,27 @@ class Bottleneck(nn.Module):
 
 
 def make_stage(
-    number: int, blocks: int, *, norm: Norm, stride: int, dilation: int = 1, stride_in_1x1: bool = False
+    number: int, shape: Shape, *, norm: Norm, stride: int, dilation: int = 1, stride_in_1x1: bool = False
 ) -> nn.Sequential:
     """Stage ``number`` (1..4) of the network; the stride lies in its first block, the dilation in all of them."""
-    channels = 64 * 2 ** (number - 1)
-    in_channels = 64 if number == 1 else 2 * channels
+    out_channels = 256 * 2 ** (number - 1)
+    in_channels = 64 if number == 1 else out_channels // 2
     layers: list[nn.Module] = []
-    for block in range(blocks):
+    for block in range(BLOCKS[shape.depth][number - 1]):
         block_stride = stride if block == 0 else 1
         layers.append(
             Bottleneck(
                 in_channels,
-                channels,
+                shape.groups * shape.width * 2 ** (number - 1),
+                out_channels,
                 stride=block_stride,
                 dilation=dilation,
+                groups=shape.groups,
                 norm=norm,
                 stride_in_1x1=stride_in_1x1,
             )
         )
-        in_channels = 4 * channels
+        in_channels = out_channels
     stage = nn.Sequential(*layers)
     initialise(stage)
     return stage
@@ -83,7 +125,7 @@ class ResNet(nn.Module):
     """Stem and stages of a ResNet.
 
     Args:
-        depth: number of weighted layers, a key of `BLOCKS`.
+        shape: depth and width.
         outputs: the stages whose maps are returned, rising; later stages are not built.
         norm: normalisation after each convolution.
         dilated: stage 4 keeps stride 16 and dilates all of its blocks by 2 (DC5).
@@ -92,7 +134,7 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
-        depth: int,
+        shape: Shape,
         outputs: Sequence[int],
         *,
         norm: Norm,
@@ -110,7 +152,7 @@ class ResNet(nn.Module):
             dilate = dilated and stage == 4
             layer = make_stage(
                 stage,
-                BLOCKS[depth][stage - 1],
+                shape,
                 norm=norm,
                 stride=1 if stage == 1 or dilate else 2,
                 dilation=2 if dilate else 1,

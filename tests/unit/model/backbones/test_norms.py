@@ -6,7 +6,7 @@ from torch.testing import assert_close
 from fasterrcnn.model.backbones.fpn import FeaturePyramid
 from fasterrcnn.model.backbones.mobilenet import MobileNetV3Large
 from fasterrcnn.model.backbones.norms import FrozenBatchNorm2d, Norm, fold_batch_norm, make_norm
-from fasterrcnn.model.backbones.resnet import ResNet
+from fasterrcnn.model.backbones.resnet import ResNet, Shape
 
 
 @torch.no_grad()
@@ -64,7 +64,7 @@ def test_make_norm__groups_divide_the_channels(channels, groups):
 
 
 @pytest.mark.parametrize("kind", ["frozen", "batch"])
-@pytest.mark.parametrize("make", [lambda n: ResNet(50, (2, 3), norm=n), lambda n: MobileNetV3Large(norm=n)])
+@pytest.mark.parametrize("make", [lambda n: ResNet(Shape(50), (2, 3), norm=n), lambda n: MobileNetV3Large(norm=n)])
 def test_fold_batch_norm__equal_outputs(kind, make):
     torch.manual_seed(0)
     trunk = randomise(make(Norm(kind)))

@@ -9,7 +9,7 @@ from fasterrcnn.model.backbones import Backbone
 from fasterrcnn.model.backbones.fpn import FeaturePyramid, Reduction
 from fasterrcnn.model.backbones.mobilenet import MobileNetV3Large
 from fasterrcnn.model.backbones.norms import FrozenBatchNorm2d, Norm
-from fasterrcnn.model.backbones.resnet import Bottleneck, ResNet
+from fasterrcnn.model.backbones.resnet import Bottleneck, ResNet, Shape
 from fasterrcnn.model.backbones.timm_trunk import TimmTrunk
 
 FROZEN = Norm()
@@ -33,26 +33,26 @@ def check_shapes(trunk: nn.Module, side: int = 96) -> None:
     ],
 )
 def test_resnet__channels_and_strides(outputs, dilated, channels, strides):
-    trunk = ResNet(50, outputs, norm=FROZEN, dilated=dilated)
+    trunk = ResNet(Shape(50), outputs, norm=FROZEN, dilated=dilated)
     assert trunk.channels == channels
     assert trunk.strides == strides
     check_shapes(trunk)
 
 
 def test_resnet__dilation_is_in_all_blocks_of_stage_4():
-    trunk = ResNet(50, (4,), norm=FROZEN, dilated=True)
+    trunk = ResNet(Shape(50), (4,), norm=FROZEN, dilated=True)
     assert [block.conv2.dilation for block in trunk.layer4] == [(2, 2)] * 3
     assert [block.conv2.dilation for block in trunk.layer3] == [(1, 1)] * 6
 
 
 @pytest.mark.parametrize(("in_1x1", "strides"), [(False, [(1, 1), (2, 2)]), (True, [(2, 2), (1, 1)])])
 def test_resnet__place_of_the_stride(in_1x1, strides):
-    block = ResNet(50, (2,), norm=FROZEN, stride_in_1x1=in_1x1).layer2[0]
+    block = ResNet(Shape(50), (2,), norm=FROZEN, stride_in_1x1=in_1x1).layer2[0]
     assert [block.conv1.stride, block.conv2.stride] == strides
 
 
 def test_resnet__later_stages_are_not_built():
-    trunk = ResNet(50, (2,), norm=FROZEN)
+    trunk = ResNet(Shape(50), (2,), norm=FROZEN)
     assert not hasattr(trunk, "layer3")
     assert len(trunk.stages()) == 3
 
@@ -60,13 +60,13 @@ def test_resnet__later_stages_are_not_built():
 def test_resnet__same_names_and_shapes_as_torchvision():
     with torch.device("meta"):
         oracle = resnet50(weights=None).state_dict()
-        ours = ResNet(50, (4,), norm=Norm("batch")).state_dict()
+        ours = ResNet(Shape(50), (4,), norm=Norm("batch")).state_dict()
     shapes = {key: value.shape for key, value in oracle.items() if not key.startswith("fc.")}
     assert {key: value.shape for key, value in ours.items()} == shapes
 
 
 def test_bottleneck__shortcut_alone():
-    block = Bottleneck(8, 2, stride=1, dilation=1, norm=FROZEN, stride_in_1x1=False)
+    block = Bottleneck(8, 2, 8, stride=1, dilation=1, groups=1, norm=FROZEN, stride_in_1x1=False)
     block.bn3.weight.zero_()
     x = torch.rand(1, 8, 4, 4)
     assert_close(block(x), x)
@@ -150,7 +150,7 @@ def learning(module: nn.Module) -> set[str]:
 
 @pytest.mark.parametrize("stages", [0, 1, 2, 5])
 def test_freeze__first_stages_stop_learning(stages):
-    backbone = Backbone(ResNet(50, (4,), norm=FROZEN), nn.Identity(), 2048)
+    backbone = Backbone(ResNet(Shape(50), (4,), norm=FROZEN), nn.Identity(), 2048)
     everything = learning(backbone)
     backbone.freeze(stages)
     prefixes = tuple(f"trunk.{name}." for name in ("conv1", "layer1", "layer2", "layer3", "layer4")[:stages])
@@ -172,6 +172,6 @@ def test_initialise__random_frozen_resnet_keeps_its_scale():
     torch.manual_seed(0)
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        (last,) = ResNet(50, (4,), norm=FROZEN)(x)
+        (last,) = ResNet(Shape(50), (4,), norm=FROZEN)(x)
     assert 0.01 < float(last.std()) < 100
-    assert isinstance(ResNet(50, (1,), norm=FROZEN).bn1, FrozenBatchNorm2d)
+    assert isinstance(ResNet(Shape(50), (1,), norm=FROZEN).bn1, FrozenBatchNorm2d)

@@ -1,0 +1,1 @@
+"""``fasterrcnn weights``: files of weights."""

@@ -1,0 +1,77 @@
+"""Detectors from one kind of file to another: ours, torchvision's, Detectron2's."""
+
+import io
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from fasterrcnn import presets
+from fasterrcnn.config import ModelConfig
+from fasterrcnn.errors import UsageError
+from fasterrcnn.weights import detectron2, native, numerics, numpy_pickle, torchvision
+from fasterrcnn.weights.checkpoint import State
+from fasterrcnn.weights.families import Source, sha256_of
+
+Target = Literal["fasterrcnn", "torchvision", "detectron2"]
+
+
+def target_of(path: Path, wanted: Target | None) -> Target:
+    """The kind of file to write: as said, else by its name: .safetensors ours, .pth torchvision's, .pkl Detectron2's.
+
+    Raises:
+        UsageError: the name does not tell, or tells another kind than was said.
+    """
+    kinds: dict[str, tuple[Target, ...]] = {
+        ".safetensors": ("fasterrcnn",),
+        ".pth": ("torchvision", "detectron2"),
+        ".pkl": ("detectron2",),
+    }
+    possible = kinds.get(path.suffix)
+    if possible is None:
+        raise UsageError(f"{path}: call it .safetensors (ours), .pth (torchvision, Detectron2) or .pkl (Detectron2)")
+    if wanted is not None and wanted not in possible:
+        raise UsageError(f"{path}: a file of {wanted} is not called {path.suffix}")
+    return wanted or possible[0]
+
+
+def write(source: Source, state: State, config: ModelConfig, path: Path, target: Target) -> list[str]:
+    """Write a detector, whole or not at all, and give notes about what the file cannot say.
+
+    Args:
+        source: where it comes from; its name and hash go into our header.
+        state: tensors under our names, as checked by a network of that configuration.
+        config: of the detector, classes included.
+        path: the file to write.
+        target: what kind of file.
+
+    Raises:
+        UsageError: the family has no such network.
+    """
+    if target == "fasterrcnn":
+        origin = {"file": source.path.name, "family": source.family, "sha256": sha256_of(source.path)}
+        native.save_state(path, state, config, {"source": origin})
+        return []
+    if target == "torchvision":
+        native.write_whole(path, _torch_bytes(torchvision.from_native(state, config)))
+        return [*_classes_note(config), *_numbers_note(config, presets.get(config.preset))]
+    theirs = detectron2.from_native(state, config)
+    written = numpy_pickle.written(theirs) if path.suffix == ".pkl" else _torch_bytes({"model": theirs})
+    native.write_whole(path, written)
+    usual = detectron2.with_numerics(config)
+    return [*_classes_note(config), *_numbers_note(config, usual), *detectron2.options(config)]
+
+
+def _torch_bytes(content: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def _classes_note(config: ModelConfig) -> list[str]:
+    return [f"the file has no names of classes; in order they are {', '.join(config.classes)}"]
+
+
+def _numbers_note(config: ModelConfig, usual: ModelConfig) -> list[str]:
+    found = [f"{name} is {own}, not {other}" for name, (own, other) in numerics.differences(config, usual).items()]
+    return [f"the file does not say, and the family's own code has it otherwise: {'; '.join(found)}"] if found else []

@@ -1,0 +1,297 @@
+"""Detectron2's layout: Faster R-CNN with C4, DC5 or a pyramid, and its ImageNet trunks.
+
+Three orders differ from ours: its pixels are BGR (mostly), its anchors of a cell come size by size, and a file holds no
+names of classes. Pixels become RGB by turning the stem's input channels round, which changes no number.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fasterrcnn import presets
+from fasterrcnn.config import AnchorConfig, ModelConfig
+from fasterrcnn.errors import UsageError, WeightsError
+from fasterrcnn.model.backbones.resnet import BLOCKS, Shape
+from fasterrcnn.ops.anchors import cell_anchors
+from fasterrcnn.weights.checkpoint import State
+from fasterrcnn.weights.layout import Layout, bottlenecks, changed, head_widths, resnet_shape
+
+Style = Literal["caffe", "pytorch"]
+
+STEM = "backbone.trunk.conv1.weight"
+_RPN, _BOX = "proposal_generator.rpn_head", "roi_heads.box_predictor"
+_ANCHORS = "proposal_generator.anchor_generator.cell_anchors."
+_PIXELS = ("pixel_mean", "pixel_std")
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What a trunk takes for a pixel.
+
+    Attributes:
+        mean: of red, green and blue, 0..255.
+        std: standard deviation of red, green and blue, 0..255.
+        bgr: the file's stem takes blue first.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    bgr: bool
+
+    @property
+    def caffe(self) -> bool:
+        """Pixels that are not divided come with the strides of the original ResNet: in the first 1x1 convolution."""
+        return self.std == (1.0, 1.0, 1.0)
+
+    def applied(self, config: ModelConfig) -> ModelConfig:
+        """The configuration with these pixels."""
+        mean, std = (tuple(value / 255 for value in values) for values in (self.mean, self.std))
+        return changed(config, input={"mean": mean, "std": std}, backbone={"stride_in_1x1": self.caffe})
+
+    def __str__(self) -> str:
+        scale = "0..255 less the mean" if self.caffe else "normalised"
+        return f"{'BGR' if self.bgr else 'RGB'} pixels, {scale}"
+
+
+_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+CAFFE = Pixels(_MEAN, (1.0, 1.0, 1.0), bgr=True)
+PYTORCH = Pixels(_MEAN, _STD, bgr=False)
+RESNEXT = Pixels(_MEAN, _STD, bgr=True)
+
+
+def is_detector(state: Mapping[str, Tensor]) -> bool:
+    """Whether the keys are those of a Faster R-CNN of Detectron2."""
+    return any(key.startswith(f"{_RPN}.") for key in state)
+
+
+def recognise(state: State, style: Style | None = None) -> tuple[ModelConfig, Pixels]:
+    """The configuration of a detector, without class names, with the numerics of Detectron2; and its pixels.
+
+    Args:
+        state: its tensors; ``pixel_mean``, ``pixel_std`` and ``cell_anchors`` are believed where they are there.
+        style: "caffe" or "pytorch", where the file has no ``pixel_mean``; the zoo's ResNets are "caffe", the default.
+
+    Raises:
+        WeightsError: a tensor that tells is missing, or the architecture is none of ours; the message says which.
+    """
+    pyramid = any(key.startswith("backbone.bottom_up.") for key in state)
+    trunk = "backbone.bottom_up" if pyramid else "backbone"
+    shape = resnet_shape(state, [f"{trunk}.res{stage}." for stage in (2, 3, 4)])
+    single = "c4" if any(key.startswith("roi_heads.res5.") for key in state) else "dc5"
+    kind = "fpn" if pyramid else single
+    config = presets.get(f"{shape}-{kind}")
+    pixels = _pixels(state, shape, style)
+    config = pixels.applied(with_numerics(config))
+    config = config.model_copy(update={"anchors": _anchors(state, config.anchors)})
+    if kind != "c4":
+        widths = head_widths(state, [f"roi_heads.box_head.fc{number}" for number in (1, 2, 3, 4)], f"{_BOX}.cls_score")
+        config = changed(config, regions={"widths": widths})
+    return config, pixels
+
+
+def with_numerics(config: ModelConfig) -> ModelConfig:
+    """Detectron2's numbers for an architecture (its Base-RCNN files, and its code)."""
+    pyramid = config.backbone.neck == "fpn"
+    counts = {"candidates": 1000, "proposals": 1000, "training_candidates": 2000, "training_proposals": 1000}
+    if not pyramid:
+        counts = {"candidates": 6000, "proposals": 1000, "training_candidates": 12000, "training_proposals": 2000}
+    return changed(
+        config,
+        input={"resize": "pillow", "antialias": True, "size_divisor": 32 if pyramid else 1},
+        backbone={"norm_eps": 1e-5},
+        anchors={"strides": (4, 8, 16, 32, 64) if pyramid else (16,), "rounded": False},
+        rpn={"beta": 0.0},
+        proposals={**counts, "min_side": 0.0, "ranked_by": "logit"},
+        regions={"sampling_ratio": 0, "aligned": True, "levels": "detectron2", "beta": 0.0},
+        postprocess={"min_side": 0.0},
+    )
+
+
+def _pixels(state: State, shape: Shape, style: Style | None) -> Pixels:
+    if all(key in state for key in _PIXELS):
+        mean, std = ([round(float(v), 4) for v in state[key].flatten().double()] for key in _PIXELS)
+        if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
+            raise WeightsError(f"pixel_mean {mean} and pixel_std {std} are not those of three colours")
+        bgr = mean[0] < mean[2]  # photographs are redder than blue
+        order = (2, 1, 0) if bgr else (0, 1, 2)
+        return Pixels((mean[order[0]], mean[1], mean[order[2]]), (std[order[0]], std[1], std[order[2]]), bgr)
+    if style is not None:
+        return CAFFE if style == "caffe" else PYTORCH
+    return CAFFE if shape.groups == 1 else RESNEXT
+
+
+def _anchors(state: State, usual: AnchorConfig) -> AnchorConfig:
+    """The anchors of a file that holds them, else the usual ones."""
+    cells = [state[key].double() for key in (f"{_ANCHORS}{level}" for level in range(len(usual.sizes))) if key in state]
+    if len(cells) != len(usual.sizes):
+        return usual
+    sizes: list[tuple[float, ...]] = []
+    ratios: list[tuple[float, ...]] = []
+    for cell in cells:
+        if cell.dim() != 2 or cell.shape[1] != 4 or not len(cell):
+            raise WeightsError(f"{_ANCHORS}{len(sizes)} has shape {tuple(cell.shape)}, and not (anchors, 4)")
+        sides = cell[:, 2:] - cell[:, :2]
+        sizes.append(tuple(dict.fromkeys(round(float(s), 2) for s in sides.prod(dim=1).sqrt())))
+        ratios.append(tuple(dict.fromkeys(round(float(r), 3) for r in sides[:, 1] / sides[:, 0])))
+        expected = _turned(cell_anchors(sizes[-1], ratios[-1], rounded=False), (len(ratios[-1]), len(sizes[-1])))
+        if expected.shape != cell.shape or not torch.allclose(expected.double(), cell, atol=0.5):
+            raise WeightsError(f"{_ANCHORS}{len(sizes) - 1}: its anchors are not every size in every ratio")
+    return usual.model_copy(update={"sizes": tuple(sizes), "ratios": tuple(ratios)})
+
+
+def layout(config: ModelConfig) -> Layout:
+    """Detectron2's names of the tensors of a network.
+
+    Raises:
+        UsageError: Detectron2 has no such network.
+    """
+    shape = Shape.of(config.backbone.trunk)
+    kind = config.backbone.neck, config.regions.trunk
+    plain = config.rpn.convs == 1 and config.regions.convs == 0 and config.backbone.norm != "group"
+    if shape is None or not plain or kind[0] == "reduction" or config.backbone.neck_norm:
+        raise UsageError(f"Detectron2 has no network like {config.preset}: only ResNets with C4, DC5 or a pyramid")
+    pyramid = config.backbone.neck == "fpn"
+    trunk = "backbone.bottom_up" if pyramid else "backbone"
+    names = {"backbone.trunk.conv1": f"{trunk}.stem.conv1", "backbone.trunk.bn1": f"{trunk}.stem.conv1.norm"}
+    for stage in range(1, len(BLOCKS[shape.depth]) + 1):
+        in_head = stage == 4 and config.regions.trunk == "layer4"
+        ours = "box_head.trunk.stage" if in_head else f"backbone.trunk.layer{stage}"
+        theirs = "roi_heads.res5" if in_head else f"{trunk}.res{stage + 1}"
+        names |= {f"{ours}.{own}": f"{theirs}.{other}" for own, other in bottlenecks(shape, stage)}
+    if pyramid:
+        names |= {f"backbone.neck.lateral.{i}.0": f"backbone.fpn_lateral{i + 2}" for i in range(4)}
+        names |= {f"backbone.neck.output.{i}.0": f"backbone.fpn_output{i + 2}" for i in range(4)}
+    names |= {"rpn.convs.0": f"{_RPN}.conv", "rpn.objectness": f"{_RPN}.objectness_logits"}
+    names |= {"rpn.deltas": f"{_RPN}.anchor_deltas"}
+    names |= {f"box_head.trunk.{2 * i + 1}": f"roi_heads.box_head.fc{i + 1}" for i in range(len(config.regions.widths))}
+    names |= {"box_head.class_logits": f"{_BOX}.cls_score", "box_head.box_deltas": f"{_BOX}.bbox_pred"}
+    return Layout(names)
+
+
+def to_native(state: State, config: ModelConfig, *, bgr: bool) -> State:
+    """The tensors of a detector under our names, colours and anchors in our order."""
+    names = layout(config)
+    state = {key: value for key, value in state.items() if key not in _PIXELS and not key.startswith(_ANCHORS)}
+    native = {names.ours(key): value for key, value in state.items()}
+    sizes, ratios = len(config.anchors.sizes[0]), len(config.anchors.ratios[0])
+    return _in_other_order(native, (sizes, ratios), turn_colours=bgr)
+
+
+def from_native(state: State, config: ModelConfig) -> State:
+    """Our tensors under Detectron2's names and in its orders, BGR first, with its pixel statistics and anchors."""
+    names = layout(config)
+    sizes, ratios = len(config.anchors.sizes[0]), len(config.anchors.ratios[0])
+    turned = _in_other_order(state, (ratios, sizes), turn_colours=True)
+    detector = {names.theirs(key): value for key, value in turned.items()}
+    for key, values in zip(_PIXELS, (config.input.mean, config.input.std), strict=True):
+        detector[key] = (torch.tensor(values[::-1], dtype=torch.float64) * 255).float().view(3, 1, 1)
+    for level, (of_level, its_ratios) in enumerate(zip(config.anchors.sizes, config.anchors.ratios, strict=True)):
+        cell = cell_anchors(of_level, its_ratios, rounded=False)
+        detector[f"{_ANCHORS}{level}"] = _turned(cell, (len(its_ratios), len(of_level)))
+    return detector
+
+
+def _in_other_order(state: State, outer_inner: tuple[int, int], *, turn_colours: bool) -> State:
+    """Our names, with the anchors of a cell and the stem's colours turned round; tensors of odd shapes stay."""
+    ordered = dict(state)
+    for key, value in state.items():
+        if key.startswith(("rpn.objectness.", "rpn.deltas.")):
+            ordered[key] = _turned(value, outer_inner)
+        elif key == STEM and turn_colours:
+            ordered[key] = value.flip(1)
+    return ordered
+
+
+def _turned(rows: Tensor, outer_inner: tuple[int, int]) -> Tensor:
+    """Rows (or groups of rows) that come in one order of sizes and ratios, in the other."""
+    outer, inner = outer_inner
+    if rows.dim() == 0 or len(rows) % (outer * inner):
+        return rows
+    grouped = rows.reshape(outer, inner, -1, *rows.shape[1:]).transpose(0, 1)
+    return grouped.reshape(rows.shape)
+
+
+def options(config: ModelConfig) -> list[str]:
+    """Lines of Detectron2's configuration that belong to a file of this network."""
+    shape = Shape.of(config.backbone.trunk)
+    assert shape is not None
+    mean, std = ([round(255 * value, 3) for value in values[::-1]] for values in (config.input.mean, config.input.std))
+    said = {
+        "MODEL.RESNETS.DEPTH": shape.depth,
+        "MODEL.RESNETS.NUM_GROUPS": shape.groups,
+        "MODEL.RESNETS.WIDTH_PER_GROUP": shape.width,
+        "MODEL.RESNETS.STRIDE_IN_1X1": config.backbone.stride_in_1x1,
+        "MODEL.PIXEL_MEAN": mean,
+        "MODEL.PIXEL_STD": std,
+        "INPUT.FORMAT": "BGR",
+        "INPUT.MIN_SIZE_TEST": config.input.short_side,
+        "INPUT.MAX_SIZE_TEST": config.input.long_side,
+        "MODEL.ANCHOR_GENERATOR.SIZES": [list(sizes) for sizes in config.anchors.sizes],
+        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [list(config.anchors.ratios[0])],
+        "MODEL.RPN.PRE_NMS_TOPK_TEST": config.proposals.candidates,
+        "MODEL.RPN.POST_NMS_TOPK_TEST": config.proposals.proposals,
+        "MODEL.ROI_HEADS.NUM_CLASSES": len(config.classes),
+        "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2" if config.regions.aligned else "ROIAlign",
+        "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": config.regions.sampling_ratio,
+    }
+    if config.regions.widths:
+        said |= {"MODEL.ROI_BOX_HEAD.NUM_FC": len(config.regions.widths)}
+        said |= {"MODEL.ROI_BOX_HEAD.FC_DIM": config.regions.widths[0]}
+    return [f"{name} {str(value).replace(' ', '')}" for name, value in said.items()]
+
+
+# ---- ImageNet trunks
+
+_CAFFE2_TENSORS = {
+    "_bn_s": ".norm.weight",
+    "_bn_b": ".norm.bias",
+    "_bn_rm": ".norm.running_mean",
+    "_bn_riv": ".norm.running_var",
+    "_w": ".weight",
+}
+
+
+def is_trunk(state: Mapping[str, Tensor]) -> bool:
+    """Whether the keys are those of one of its ImageNet trunks: Caffe2's names, or its own without a detector."""
+    return "res2_0_branch2a_w" in state or "res2.0.conv1.weight" in state
+
+
+def is_caffe2_detector(state: Mapping[str, Tensor]) -> bool:
+    """Whether the keys are those of a detector of the first Detectron."""
+    return "res2_0_branch2a_w" in state and "cls_score_w" in state
+
+
+def trunk_to_native(state: State, *, layer4_in_head: bool) -> tuple[State, Pixels]:
+    """The tensors of an ImageNet ResNet under our names, without the classifier; and its pixels."""
+    caffe2 = "conv1_w" in state
+    named = {_caffe2_name(key) if caffe2 else key: value for key, value in state.items()}
+    named = {key: value for key, value in named.items() if key.startswith(("stem.", "res"))}
+    shape = resnet_shape(named, [f"res{stage}." for stage in (2, 3, 4)])
+    pixels = (CAFFE if shape.groups == 1 else RESNEXT) if caffe2 else PYTORCH
+    names = {"stem.conv1": "backbone.trunk.conv1", "stem.conv1.norm": "backbone.trunk.bn1"}
+    for stage in (1, 2, 3, 4):
+        ours = "box_head.trunk.stage" if stage == 4 and layer4_in_head else f"backbone.trunk.layer{stage}"
+        names |= {f"res{stage + 1}.{other}": f"{ours}.{own}" for own, other in bottlenecks(shape, stage)}
+    renamed = Layout(names)
+    native = {renamed.theirs(key): value for key, value in named.items()}
+    for key in [key for key in native if ".bn" in key or ".downsample.1." in key]:
+        module, _, _ = key.rpartition(".")  # folded norms have no statistics
+        native.setdefault(f"{module}.running_mean", torch.zeros_like(native[key]))
+        native.setdefault(f"{module}.running_var", torch.ones_like(native[key]))
+    return _in_other_order(native, (1, 1), turn_colours=pixels.bgr), pixels
+
+
+def _caffe2_name(key: str) -> str:
+    key = key.replace("res_conv1_bn", "conv1_bn")
+    for suffix, tensor in _CAFFE2_TENSORS.items():
+        if key.endswith(suffix):
+            module = key.removesuffix(suffix).replace("_", ".")
+            module = "stem.conv1" if module == "conv1" else module
+            for own, other in (("branch1", "shortcut"), ("branch2a", "conv1"), ("branch2b", "conv2")):
+                module = module.replace(own, other)
+            return module.replace("branch2c", "conv3") + tensor
+    return key

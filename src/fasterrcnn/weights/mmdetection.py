@@ -1,0 +1,141 @@
+"""MMDetection's layout (2.x and 3.x): Faster R-CNN with C4, DC5 or a pyramid, in Caffe's or PyTorch's style.
+
+Rows are in our order: background last, anchors ratio by ratio. What the keys do not tell (colours, strides, names of
+the classes) stands in the configuration that training keeps beside the tensors.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from fasterrcnn import presets
+from fasterrcnn.config import ModelConfig
+from fasterrcnn.errors import WeightsError
+from fasterrcnn.model.backbones.resnet import Shape
+from fasterrcnn.weights.checkpoint import State
+from fasterrcnn.weights.detectron2 import CAFFE, PYTORCH, RESNEXT, STEM, Pixels, Style
+from fasterrcnn.weights.layout import Layout, bottlenecks, changed, head_widths, resnet_shape
+
+_HEAD = "roi_head.bbox_head"
+_NUMBERS = r"\s*=\s*[\[(]\s*([\d.]+),\s*([\d.]+),\s*([\d.]+),?\s*[\])]"
+
+
+def is_detector(state: Mapping[str, Tensor]) -> bool:
+    """Whether the keys are those of a Faster R-CNN of MMDetection, of any release."""
+    return any(key.startswith("rpn_head.rpn_") for key in state)
+
+
+def recognise(state: State, metadata: Mapping[str, Any], style: Style | None = None) -> tuple[ModelConfig, Pixels]:
+    """The configuration of a detector, without class names, with the numerics of MMDetection; and its pixels.
+
+    Args:
+        state: its tensors.
+        metadata: what the file holds beside them; ``meta`` has the configuration as text.
+        style: "caffe" or "pytorch", where the file does not tell; default "pytorch".
+
+    Raises:
+        WeightsError: written by release 1, or the architecture is none of ours; the message says which tensor.
+    """
+    if "bbox_head.fc_cls.weight" in state:
+        raise WeightsError(
+            "written by MMDetection 1, whose classes and boxes have another order; convert it with MMDetection's "
+            "tools/model_converters/upgrade_model_version.py"
+        )
+    shape = resnet_shape(state, [f"backbone.layer{stage}." for stage in (1, 2, 3)])
+    single = "c4" if any(key.startswith("roi_head.shared_head.") for key in state) else "dc5"
+    kind = "fpn" if any(key.startswith("neck.") for key in state) else single
+    config = _with_numerics(presets.get(f"{shape}-{kind}"))
+    pixels, stride_in_1x1 = _told(state, str(_config_text(metadata)), shape, style)
+    config = changed(pixels.applied(config), backbone={"stride_in_1x1": stride_in_1x1})
+    if kind != "c4":
+        widths = head_widths(state, [f"{_HEAD}.shared_fcs.{number}" for number in range(4)], f"{_HEAD}.fc_cls")
+        config = changed(config, regions={"widths": widths})
+    return config, pixels
+
+
+def class_names(metadata: Mapping[str, Any]) -> Sequence[str]:
+    """Names of the classes, in order; empty where the file has none."""
+    meta = metadata.get("meta")
+    found: Any = ()
+    if isinstance(meta, Mapping):
+        of_data = meta.get("dataset_meta")
+        holder: Mapping[str, Any] = of_data if isinstance(of_data, Mapping) else meta
+        found = holder.get("classes") or holder.get("CLASSES") or ()
+    strings = isinstance(found, list | tuple) and all(isinstance(name, str) for name in found)
+    return tuple(found) if strings else ()
+
+
+def _config_text(metadata: Mapping[str, Any]) -> Any:
+    meta = metadata.get("meta")
+    return (meta.get("config") or meta.get("cfg") or "") if isinstance(meta, Mapping) else ""
+
+
+def _told(state: State, text: str, shape: Shape, style: Style | None) -> tuple[Pixels, bool]:
+    """Pixels, and whether strides lie in the first 1x1: as said, else as the configuration has it, else as usual.
+
+    Trunks that Caffe trained came with folded norms: a stem whose running means are all zero is one of these.
+    """
+    if style is not None:
+        return (CAFFE, True) if style == "caffe" else (PYTORCH, False)
+    numbers = {name: re.search(rf"\b{name}['\"]?{_NUMBERS.replace('=', '[=:]')}", text) for name in ("mean", "std")}
+    if numbers["mean"] and numbers["std"]:
+        mean, std = ([float(value) for value in numbers[name].groups()] for name in ("mean", "std"))  # type: ignore[union-attr]
+        rgb = re.search(r"\b(?:bgr_to_rgb|to_rgb)['\"]?\s*[=:]\s*True", text) is not None
+        order = (0, 1, 2) if rgb else (2, 1, 0)
+        pixels = Pixels((mean[order[0]], mean[1], mean[order[2]]), (std[order[0]], std[1], std[order[2]]), not rgb)
+        return pixels, re.search(r"\bstyle['\"]?\s*[=:]\s*['\"]caffe", text) is not None
+    running_mean = state.get("backbone.bn1.running_mean")
+    if running_mean is not None and not bool(running_mean.any()):
+        return (CAFFE, True) if shape.groups == 1 else (RESNEXT, False)
+    return PYTORCH, False
+
+
+def _with_numerics(config: ModelConfig) -> ModelConfig:
+    """MMDetection's numbers for an architecture (its ``_base_`` files, and its code)."""
+    pyramid = config.backbone.neck == "fpn"
+    counts = {"candidates": 1000, "proposals": 1000, "training_candidates": 2000, "training_proposals": 1000}
+    if not pyramid:
+        counts = {"candidates": 6000, "proposals": 1000, "training_candidates": 12000, "training_proposals": 2000}
+    return changed(
+        config,
+        input={"resize": "opencv", "antialias": False, "size_divisor": 32},
+        backbone={"norm_eps": 1e-5},
+        anchors={"strides": (4, 8, 16, 32, 64) if pyramid else (16,), "rounded": False},
+        rpn={"beta": 0.0},
+        proposals={**counts, "min_side": 0.0},
+        regions={"sampling_ratio": 0, "aligned": True, "levels": "mmdetection", "beta": 0.0},
+        postprocess={"min_side": 0.0},
+    )
+
+
+def layout(config: ModelConfig) -> Layout:
+    """MMDetection's names of the tensors of a network that `recognise` described."""
+    shape = Shape.of(config.backbone.trunk)
+    assert shape is not None
+    names = {"backbone.trunk.conv1": "backbone.conv1", "backbone.trunk.bn1": "backbone.bn1"}
+    for stage in (1, 2, 3, 4):
+        in_head = stage == 4 and config.regions.trunk == "layer4"
+        ours = "box_head.trunk.stage" if in_head else f"backbone.trunk.layer{stage}"
+        theirs = "roi_head.shared_head.layer4" if in_head else f"backbone.layer{stage}"
+        names |= {f"{ours}.{own}": f"{theirs}.{own}" for own, _ in bottlenecks(shape, stage)}
+    if config.backbone.neck == "fpn":
+        names |= {f"backbone.neck.lateral.{i}.0": f"neck.lateral_convs.{i}.conv" for i in range(4)}
+        names |= {f"backbone.neck.output.{i}.0": f"neck.fpn_convs.{i}.conv" for i in range(4)}
+    names |= {
+        "rpn.convs.0": "rpn_head.rpn_conv",
+        "rpn.objectness": "rpn_head.rpn_cls",
+        "rpn.deltas": "rpn_head.rpn_reg",
+    }
+    names |= {f"box_head.trunk.{2 * i + 1}": f"{_HEAD}.shared_fcs.{i}" for i in range(len(config.regions.widths))}
+    return Layout(names | {"box_head.class_logits": f"{_HEAD}.fc_cls", "box_head.box_deltas": f"{_HEAD}.fc_reg"})
+
+
+def to_native(state: State, config: ModelConfig, *, bgr: bool) -> State:
+    """The tensors of a detector under our names, red first."""
+    names = layout(config)
+    native = {names.ours(key): value for key, value in state.items() if not key.startswith("data_preprocessor.")}
+    if bgr and STEM in native:
+        native[STEM] = native[STEM].flip(1)
+    return native

@@ -1,0 +1,30 @@
+"""Tensors of whole detectors in every family's layout, without memory."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from fasterrcnn import presets
+from fasterrcnn.config import ModelConfig
+from fasterrcnn.weights import detectron2, mmdetection, torchvision
+from fasterrcnn.weights.checkpoint import State
+
+
+def _files(weightless: Callable[[ModelConfig], State], family: str, preset: str, classes: int = 80) -> State:
+    config = presets.get(preset, [f"class_{i}" for i in range(classes)])
+    state = weightless(config)
+    if family == "torchvision":
+        return torchvision.from_native(state, config)
+    if family == "detectron2":
+        whole = detectron2.from_native(state, config)
+        return {
+            key: value for key, value in whole.items() if not key.startswith(("pixel_", "proposal_generator.anchor"))
+        }
+    return {mmdetection.layout(config).theirs(key): value for key, value in state.items()}
+
+
+@pytest.fixture(scope="session")
+def files(weightless: Callable[[ModelConfig], State]) -> Callable[..., State]:
+    """Tensors of a file of some family ("torchvision", "detectron2", "mmdetection") for one of our presets."""
+    return partial(_files, weightless)

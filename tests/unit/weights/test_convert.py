@@ -1,0 +1,144 @@
+import hashlib
+import pickle
+
+import pytest
+import torch
+
+from fasterrcnn import build, presets
+from fasterrcnn.build import assemble, convert_weights, load_model
+from fasterrcnn.cli.main import main
+from fasterrcnn.errors import UsageError
+from fasterrcnn.weights import families, native
+from fasterrcnn.weights.layout import changed
+
+CLASSES = ("cat", "dog", "owl")
+
+
+def detector(preset: str, *, style: str = "pytorch"):
+    """A detector with random numbers everywhere, its box head narrow."""
+    config = presets.get(preset, CLASSES)
+    if config.regions.widths:
+        config = changed(config, regions={"widths": (16,) * len(config.regions.widths)})
+    if style == "caffe":
+        config = changed(config, input={"std": (1 / 255,) * 3}, backbone={"stride_in_1x1": True})
+    generator = torch.Generator().manual_seed(0)
+    network = assemble(config)
+    for value in network.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(torch.rand(value.shape, generator=generator))
+    return network, config
+
+
+def same(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize(
+    ("preset", "style", "files"),
+    [
+        ("mobilenetv3-large-fpn", "pytorch", ("there.pth",)),
+        ("resnet50-fpn-v2", "pytorch", ("there.pth",)),
+        ("resnet50-c4", "caffe", ("there.pth detectron2",)),
+        ("resnext50-32x4d-fpn", "pytorch", ("there.pkl",)),
+        ("resnet50-fpn", "pytorch", ("there.pth", "again.pkl")),
+    ],
+)
+def test_round_trip__bit_equal(tmp_path, preset, style, files):
+    network, config = detector(preset, style=style)
+    start = tmp_path / "start.safetensors"
+    native.save(start, network, config)
+    path = start
+    for file in files:
+        name, _, to = file.partition(" ")
+        convert_weights(path, tmp_path / name, to=to or None)
+        path = tmp_path / name
+    convert_weights(path, tmp_path / "end.safetensors", classes=CLASSES)
+    state, back, notes = native.load(tmp_path / "end.safetensors")
+    assert same(state, native.load(start)[0])
+    assert (back.preset, back.classes, back.regions.widths) == (config.preset, CLASSES, config.regions.widths)
+    assert back.backbone == config.backbone
+    assert back.input.std == pytest.approx(config.input.std, rel=1e-6)
+    assert notes["source"]["file"] == path.name
+    assert notes["source"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_detectron2__file_is_what_its_checkpointer_reads(tmp_path):
+    network, config = detector("resnet50-c4")
+    native.save(tmp_path / "start.safetensors", network, config)
+    notes = convert_weights(tmp_path / "start.safetensors", tmp_path / "d2.pkl")
+    content = pickle.loads((tmp_path / "d2.pkl").read_bytes())
+    assert set(content) == {"model", "__author__"}
+    stem = content["model"]["backbone.stem.conv1.weight"]
+    assert torch.equal(torch.from_numpy(stem).flip(1), network.backbone.trunk.conv1.weight)
+    assert content["model"]["pixel_mean"].flatten().tolist() == pytest.approx([103.53, 116.28, 123.675])
+    assert "in order they are cat, dog, owl" in notes[0]
+    assert "MODEL.PIXEL_STD [57.375,57.12,58.395]" in notes
+    assert "MODEL.ROI_HEADS.NUM_CLASSES 3" in notes
+    assert "MODEL.ROI_BOX_HEAD.POOLER_TYPE ROIAlign" in notes
+    assert any("regions.levels is torchvision, not detectron2" in note for note in notes)
+
+
+def test_torchvision__takes_the_file(tmp_path):
+    from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
+
+    network, config = detector("mobilenetv3-large-fpn")
+    config = presets.get("mobilenetv3-large-fpn", CLASSES)
+    network = assemble(config)
+    native.save(tmp_path / "start.safetensors", network, config)
+    convert_weights(tmp_path / "start.safetensors", tmp_path / "tv.pth")
+    theirs = fasterrcnn_mobilenet_v3_large_fpn(weights=None, weights_backbone=None, num_classes=4)
+    state = torch.load(tmp_path / "tv.pth", weights_only=True)
+    left = theirs.load_state_dict(state, strict=False)
+    assert left.unexpected_keys == []
+    assert [key for key in left.missing_keys if "num_batches_tracked" not in key] == []
+    assert torch.equal(theirs.roi_heads.box_predictor.cls_score.bias[0], network.box_head.class_logits.bias[-1])
+    assert not theirs.roi_heads.box_predictor.bbox_pred.weight[:4].any()
+
+
+@pytest.mark.parametrize(
+    ("preset", "target", "message"),
+    [
+        ("resnet50-c4", "a.pth", "torchvision has no network like resnet50-c4"),
+        ("mobilenetv3-large-fpn", "a.pkl", "Detectron2 has no network like mobilenetv3-large-fpn"),
+        ("resnet50-c4", "a.onnx", r"a\.onnx: call it \.safetensors"),
+    ],
+)
+def test_refused__before_anything_is_written(tmp_path, preset, target, message):
+    network, config = detector(preset)
+    native.save(tmp_path / "start.safetensors", network, config)
+    with pytest.raises(UsageError, match=message):
+        convert_weights(tmp_path / "start.safetensors", tmp_path / target)
+    assert [file.name for file in tmp_path.iterdir()] == ["start.safetensors"]
+
+
+def test_refused__strides_that_torchvision_has_not(tmp_path, weightless):
+    config = changed(presets.get("resnet50-fpn", CLASSES), backbone={"stride_in_1x1": True})
+    source = families.Source(tmp_path / "x", "fasterrcnn", {}, config)
+    with pytest.raises(UsageError, match="strides in the 3x3 convolutions; this one has not"):
+        build.convert.write(source, weightless(config), config, tmp_path / "a.pth", "torchvision")
+
+
+def test_refused__name_of_another_kind(tmp_path):
+    with pytest.raises(UsageError, match=r"a file of torchvision is not called \.pkl"):
+        convert_weights(tmp_path / "start.safetensors", tmp_path / "a.pkl", to="torchvision")
+
+
+def test_command(tmp_path, capsys, checkpoint):
+    network, config = detector("mobilenetv3-large-320-fpn")
+    native.save(tmp_path / "a.safetensors", network, config)
+    for arguments in (
+        ["a.safetensors", "b.pth"],
+        ["b.pth", "c.safetensors", "--names", *CLASSES, "--preset", "mobilenetv3-large-320-fpn"],
+    ):
+        files = [str(tmp_path / arguments[0]), str(tmp_path / arguments[1]), *arguments[2:]]
+        with pytest.raises(SystemExit) as ended:
+            main(["weights", "convert", *files])
+        assert ended.value.code == 0
+    told = capsys.readouterr().out.splitlines()
+    assert "mobilenetv3-large-320-fpn of fasterrcnn, 3 classes (cat, dog, owl)" in told[0]
+    assert told[-1] == f"wrote {tmp_path / 'c.safetensors'}"
+    assert load_model(tmp_path / "c.safetensors")[1].classes == CLASSES
+    with pytest.raises(SystemExit) as ended:
+        main(["weights", "convert", str(checkpoint), str(tmp_path / "d.pth")])
+    assert ended.value.code == 2
+    assert "error: torchvision has no network like timm:test_efficientnet" in capsys.readouterr().err
