@@ -1,24 +1,37 @@
 """`Detector`: load a checkpoint, give it pictures, get boxes in their pixels."""
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, overload
+from typing import Any, Unpack, overload
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from fasterrcnn.build import load_model
 from fasterrcnn.config import ModelConfig
-from fasterrcnn.detections import Detections, labels_of
-from fasterrcnn.errors import UsageError
-from fasterrcnn.inference.sources import Picture, find_files, is_many, load_picture
+from fasterrcnn.detections import Detections
+from fasterrcnn.errors import ImageError, UsageError
+from fasterrcnn.inference.batches import batches_by_size, load_batches
+from fasterrcnn.inference.combining import combine
+from fasterrcnn.inference.options import Call, Options, complete
+from fasterrcnn.inference.prefetch import prefetch
+from fasterrcnn.inference.sources import Loaded, Picture, is_many, is_video, load_picture
+from fasterrcnn.inference.streams import files_and_frames
+from fasterrcnn.inference.views import View, take, to_picture
 from fasterrcnn.model.backbones.norms import fold_batch_norm
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-from fasterrcnn.model.postprocess import NmsKind, PostProcess
-from fasterrcnn.ops import boxes, image
-from fasterrcnn.structures import RawDetections
+from fasterrcnn.model.postprocess import PostProcess
+from fasterrcnn.ops import image
+from fasterrcnn.structures import ImageBatch, RawDetections
+
+__all__ = ["Detector", "Options", "choose_device", "in_original_frame", "load"]
+
+_WINDOW = 16
+"""Batches among which pictures of a stream are exchanged so that those of one size go together."""
 
 
 def load(
@@ -28,6 +41,7 @@ def load(
     preset: str | None = None,
     norm_eps: float | None = None,
     device: str | None = None,
+    threads: int | None = None,
 ) -> "Detector":
     """A detector from a checkpoint.
 
@@ -38,12 +52,13 @@ def load(
         preset: architecture of a torchvision file whose keys do not tell ("mobilenetv3-large-320-fpn").
         norm_eps: eps of its batch norms; 0 for a file fine-tuned from torchvision's COCO ``resnet50-fpn``.
         device: "cpu", "cuda", "mps"; default is the best there is.
+        threads: CPU threads of torch, for the whole process; default leaves them as they are.
 
     Raises:
         WeightsError: the file cannot be read or does not fit.
     """
     model, config = load_model(Path(path), classes=classes, preset=preset, norm_eps=norm_eps)
-    return Detector(model, config, device=device)
+    return Detector(model, config, device=device, threads=threads)
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -61,39 +76,30 @@ def choose_device(name: str | None) -> torch.device:
         raise UsageError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]})") from None
 
 
-class Options(TypedDict, total=False):
-    """What can be said at each call of `Detector.predict`.
-
-    Attributes:
-        score: lowest score, 0..1.
-        classes: names of the classes to report.
-        nms: "class", "agnostic", "soft-linear" or "soft-gaussian".
-        nms_threshold: IoU above which the lower-scored box goes, 0..1.
-        max_detections: most detections of a picture.
-        batch_size: pictures that pass the network together.
-    """
-
-    score: float | None
-    classes: Sequence[str] | None
-    nms: NmsKind | None
-    nms_threshold: float | None
-    max_detections: int | None
-    batch_size: int
-
-
 class Detector:
     """A model ready to predict: batch norms folded, no gradients, no state between calls.
+
+    One detector may be used from several threads, and pickled into other processes.
 
     Args:
         model: a network; it is copied, later training does not reach the detector.
         config: what the network was built from.
         device: "cpu", "cuda", "mps"; default is the best there is.
+        threads: CPU threads of torch. They belong to the process: the last detector that asks for a number has it.
     """
 
-    def __init__(self, model: FasterRCNN, config: ModelConfig, *, device: str | None = None) -> None:
+    def __init__(
+        self, model: FasterRCNN, config: ModelConfig, *, device: str | None = None, threads: int | None = None
+    ) -> None:
         self.config = config
         self.device = choose_device(device)
+        self.threads = threads
+        _use_threads(threads)
         self._model = fold_batch_norm(model).to(self.device).eval().requires_grad_(False)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _use_threads(self.threads)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -106,73 +112,130 @@ class Detector:
     @overload
     def predict(self, source: Sequence[Picture], **options: Unpack[Options]) -> list[Detections]: ...
     @overload
-    def predict(self, source: Picture, **options: Unpack[Options]) -> Any: ...
+    def predict(self, source: Picture | int, **options: Unpack[Options]) -> Any: ...
     def predict(self, source: Any, **options: Unpack[Options]) -> Any:
         """Find objects.
 
         Args:
-            source: a file, a Pillow picture, an RGB uint8 array (height, width, 3) or an RGB tensor
-                (3, height, width; uint8 or float in 0..1); a list of these; a folder or a glob.
+            source: a picture: a file, the bytes of a file, a Pillow picture, an RGB array (height, width, 3) or an RGB
+                tensor (3, height, width), both uint8 or float in 0..1; or a list of these; or a folder, a glob, a
+                video file or the number of a camera.
             **options: see `Options`; what is left out has the checkpoint's own value.
 
         Returns:
-            `Detections` for one picture, a list for a list, an iterator for a folder or a glob. Boxes are in
-            the pixels of the original picture.
+            `Detections` for one picture; a list for a list, in its order; an iterator for a folder, glob, video or
+            camera, which keeps no more than a few pictures in memory. Boxes are in the pixels of the original picture.
 
         Raises:
             ImageError: a picture cannot be decoded.
+            DataError: there is nothing to look at.
             UsageError: an option or a picture is of no use; the message says why.
+            MissingExtraError: videos need PyAV, cameras OpenCV.
         """
-        if is_many(source):
-            return self.stream(find_files(source), **options)
+        if is_many(source) or is_video(source):
+            return self.stream(source, **options)
+        call = complete(options, self._model.postprocess, self.classes)
         if isinstance(source, list | tuple):
-            return list(self.stream(source, **options))
-        return next(self.stream([source], **options))
+            found = self._outcomes(source, call, window=len(source))
+            return list(self._readable(found, call.on_error or _raise))
+        return self._detect([load_picture(source)], call)[0]
 
-    def stream(self, pictures: Sequence[Picture], **options: Unpack[Options]) -> Iterator[Detections]:
-        """As `predict` of a list, but one after the other, so that memory stays the same."""
-        size = options.get("batch_size", 1)
-        if size < 1:
-            raise UsageError(f"batch_size must be at least 1, not {size}")
-        rules = self._rules(options)
-        starts = range(0, len(pictures), size)
-        return (found for start in starts for found in self._detect(pictures[start : start + size], rules))
+    def stream(self, source: Picture | int | Iterable[Picture], **options: Unpack[Options]) -> Iterator[Detections]:
+        """As `predict` of many pictures, but one after the other, so that memory stays the same.
 
-    def _rules(self, options: Options) -> PostProcess:
-        """The model's own post-processing with the call's options in it."""
-        unknown = set(options) - set(Options.__annotations__)
-        if unknown:
-            raise UsageError(f"no option is called {unknown.pop()!r}; there are {', '.join(Options.__annotations__)}")
-        names = options.get("classes")
-        given = {
-            "score_threshold": options.get("score"),
-            "classes": None if names is None else tuple(labels_of(names, self.classes)),
-            "nms": options.get("nms"),
-            "nms_threshold": options.get("nms_threshold"),
-            "max_detections": options.get("max_detections"),
-        }
-        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return dataclasses.replace(self._model.postprocess, **changes)
+        Args:
+            source: a folder, glob, video or camera, or any pictures one after the other.
+            **options: see `Options`.
+        """
+        call = complete(options, self._model.postprocess, self.classes)
+        tell = call.on_error or (_warn if isinstance(source, str | Path | int) else _raise)
+        return self._readable(self.outcomes(source, **options), tell)
+
+    def outcomes(
+        self, source: Picture | int | Iterable[Picture], **options: Unpack[Options]
+    ) -> Generator[Detections | ImageError, None, None]:
+        """As `stream`, but a picture that cannot be read has its error in its place."""
+        call = complete(options, self._model.postprocess, self.classes)
+        pictures: Iterable[Any]
+        if isinstance(source, str | Path | int):
+            pictures = files_and_frames(source, call.every)
+        else:
+            pictures = [source] if isinstance(source, bytes | np.ndarray | Tensor | Image.Image) else source
+        return self._outcomes(pictures, call, window=_WINDOW * call.batch_size)
+
+    def warmup(self, image_hw: tuple[int, int] | None = None, **options: Unpack[Options]) -> None:
+        """Predict once on a grey picture, so that the first real one of that size does not wait for preparations.
+
+        Args:
+            image_hw: height and width of the pictures to come; default is the network's own input size.
+            **options: those of the calls to come.
+        """
+        height, width = image_hw or (self.config.input.short_side, self.config.input.short_side)
+        size = options.get("batch_size") or 1
+        self.predict([np.full((height, width, 3), 128, np.uint8)] * size, **options)
+
+    def _outcomes(
+        self, pictures: Iterable[Any], call: Call, window: int
+    ) -> Generator[Detections | ImageError, None, None]:
+        """In the order of the pictures, which are batched by size and read ahead."""
+        batches = batches_by_size(pictures, call.batch_size, window, self.config.input)
+        done: dict[int, Detections | ImageError] = {}
+        turn = 0
+        with closing(load_batches(batches)) as loading, closing(prefetch(loading)) as loaded:
+            for numbers, batch in loaded:
+                found = iter(self._detect([one for one in batch if isinstance(one, Loaded)], call))
+                for number, one in zip(numbers, batch, strict=True):
+                    done[number] = one if isinstance(one, ImageError) else next(found)
+                while turn in done:
+                    yield done.pop(turn)
+                    turn += 1
+
+    @staticmethod
+    def _readable(
+        outcomes: Iterator[Detections | ImageError], tell: Callable[[ImageError], object]
+    ) -> Iterator[Detections]:
+        """The detections alone; errors are told."""
+        for outcome in outcomes:
+            if isinstance(outcome, ImageError):
+                tell(outcome)
+            else:
+                yield outcome
 
     @torch.inference_mode()
-    def _detect(self, pictures: Sequence[Picture], rules: PostProcess) -> list[Detections]:
-        loaded = [load_picture(picture) for picture in pictures]
+    def _detect(self, pictures: Sequence[Loaded], call: Call) -> list[Detections]:
+        """Detections of pictures that are in memory: all looks at all of them, batch by batch, then put together."""
         size = self.config.input
-        inputs = [
-            image.to_input(
-                pixels.to(self.device),
-                image.resized_hw(_hw(pixels), size.short_side, size.long_side),
-                antialias=size.antialias,
-            )
-            for pixels in loaded
-        ]
-        batch = image.make_batch(inputs, fill=size.mean, size_divisor=size.size_divisor)
+        looks = [call.looks(picture.hw, size) for picture in pictures]
+        queue = [(picture, view) for picture, views in zip(pictures, looks, strict=True) for view in views]
+        found: list[RawDetections] = []
+        for start in range(0, len(queue), call.batch_size):
+            part = queue[start : start + call.batch_size]
+            inputs = [take(picture.pixels, view, antialias=size.antialias).to(self.device) for picture, view in part]
+            batch = image.make_batch(inputs, fill=size.mean, size_divisor=size.size_divisor)
+            raw = self._pass(batch, call.rules_of_a_look)
+            found += [to_picture(one, view) for one, (_, view) in zip(raw, part, strict=True)]
+        results = iter(found)
         return [
-            in_original_frame(found, input_hw, _hw(pixels), self.classes, **_origin(picture, pixels))
-            for found, input_hw, pixels, picture in zip(
-                self._model(batch, rules), batch.sizes_hw, loaded, pictures, strict=True
-            )
+            self._describe(combine([next(results) for _ in views], views, picture.hw, call), picture)
+            for picture, views in zip(pictures, looks, strict=True)
         ]
+
+    def _pass(self, batch: ImageBatch, rules: PostProcess) -> list[RawDetections]:
+        """The one place where a batch passes the network and its post-processing."""
+        return self._model(batch, rules)  # type: ignore[no-any-return]
+
+    def _describe(self, found: RawDetections, picture: Loaded) -> Detections:
+        return Detections(
+            boxes=found.boxes.cpu().numpy(),
+            scores=found.scores.cpu().numpy(),
+            labels=found.labels.cpu().numpy(),
+            classes=self.classes,
+            image_hw=picture.hw,
+            source=picture.source,
+            image=picture.image,
+            frame=picture.frame,
+            seconds=picture.seconds,
+        )
 
 
 def in_original_frame(
@@ -182,7 +245,6 @@ def in_original_frame(
     classes: Sequence[str],
     *,
     source: Path | None = None,
-    picture: Image.Image | None = None,
 ) -> Detections:
     """What was found in a network input, in the pixels of the picture that it was made of.
 
@@ -192,31 +254,30 @@ def in_original_frame(
         original_hw: size of the upright picture.
         classes: names; label i means ``classes[i]``.
         source: file of the picture, if it has one.
-        picture: the picture itself, where there is no file.
     """
-    xyxy = boxes.clip(boxes.scale(found.boxes.float(), input_hw, original_hw), original_hw)
+    height, width = original_hw
+    seen = to_picture(found, View((0, 0, width, height), input_hw))
     return Detections(
-        boxes=xyxy.cpu().numpy(),
-        scores=found.scores.float().cpu().numpy(),
-        labels=found.labels.cpu().numpy(),
+        boxes=seen.boxes.cpu().numpy(),
+        scores=seen.scores.cpu().numpy(),
+        labels=seen.labels.cpu().numpy(),
         classes=tuple(classes),
         image_hw=original_hw,
         source=source,
-        image=picture,
     )
 
 
-def _hw(pixels: Tensor) -> tuple[int, int]:
-    return pixels.shape[-2], pixels.shape[-1]
+def _use_threads(threads: int | None) -> None:
+    if threads is None:
+        return
+    if threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}")
+    torch.set_num_threads(threads)
 
 
-def _to_pil(pixels: Tensor) -> Image.Image:
-    as_bytes = pixels if pixels.dtype == torch.uint8 else (pixels * 255).round().clamp(0, 255).byte()
-    return Image.fromarray(as_bytes.permute(1, 2, 0).contiguous().cpu().numpy())
+def _warn(error: ImageError) -> None:
+    warnings.warn(str(error), stacklevel=3)
 
 
-def _origin(picture: Picture, pixels: Tensor) -> dict[str, Any]:
-    """Where a picture can be seen again: its file, or itself."""
-    if isinstance(picture, str | Path):
-        return {"source": Path(str(picture))}
-    return {"picture": picture if isinstance(picture, Image.Image) else _to_pil(pixels)}
+def _raise(error: ImageError) -> None:
+    raise error
