@@ -31,6 +31,7 @@ class InputConfig(_Config):
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     size_divisor: Positive = 32
+    scale: float | None = Field(None, gt=0, description="median factor by which the training pictures were resized")
 
 
 class BackboneConfig(_Config):

@@ -1,8 +1,10 @@
 """`Detector`: load a checkpoint, give it pictures, get boxes in their pixels."""
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Unpack, overload
 
@@ -25,6 +27,7 @@ from fasterrcnn.inference.views import View, take, to_picture
 from fasterrcnn.model.backbones.norms import fold_batch_norm
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.postprocess import PostProcess
+from fasterrcnn.model.proposals import ProposalGenerator
 from fasterrcnn.ops import image
 from fasterrcnn.structures import ImageBatch, RawDetections
 
@@ -208,11 +211,10 @@ class Detector:
         looks = [call.looks(picture.hw, size) for picture in pictures]
         queue = [(picture, view) for picture, views in zip(pictures, looks, strict=True) for view in views]
         found: list[RawDetections] = []
-        for start in range(0, len(queue), call.batch_size):
-            part = queue[start : start + call.batch_size]
+        for part in _alike(queue, call.batch_size):
             inputs = [take(picture.pixels, view, antialias=size.antialias).to(self.device) for picture, view in part]
             batch = image.make_batch(inputs, fill=size.mean, size_divisor=size.size_divisor)
-            raw = self._pass(batch, call.rules_of_a_look)
+            raw = self._pass(batch, *self._selection(call, part[0][1].crowd))
             found += [to_picture(one, view) for one, (_, view) in zip(raw, part, strict=True)]
         results = iter(found)
         return [
@@ -220,9 +222,18 @@ class Detector:
             for picture, views in zip(pictures, looks, strict=True)
         ]
 
-    def _pass(self, batch: ImageBatch, rules: PostProcess) -> list[RawDetections]:
+    def _pass(self, batch: ImageBatch, rules: PostProcess, proposals: ProposalGenerator) -> list[RawDetections]:
         """The one place where a batch passes the network and its post-processing."""
-        return self._model(batch, rules)  # type: ignore[no-any-return]
+        return self._model(batch, rules, proposals=proposals)  # type: ignore[no-any-return]
+
+    def _selection(self, call: Call, crowd: int) -> tuple[PostProcess, ProposalGenerator]:
+        """Rules and proposals generator of one look: a tile that holds many usual inputs needs as many more."""
+        rules, proposals = call.rules_of_a_look, self._model.proposals
+        if crowd == 1:
+            return rules, proposals
+        more = {"candidates": crowd * proposals.candidates, "proposals": crowd * proposals.proposals}
+        most = rules.max_detections if call.limit else crowd * rules.max_detections
+        return dataclasses.replace(rules, max_detections=most), dataclasses.replace(proposals, **more)
 
     def _describe(self, found: RawDetections, picture: Loaded) -> Detections:
         return Detections(
@@ -265,6 +276,13 @@ def in_original_frame(
         image_hw=original_hw,
         source=source,
     )
+
+
+def _alike(queue: Sequence[tuple[Loaded, View]], size: int) -> Iterator[list[tuple[Loaded, View]]]:
+    """The views in batches of at most that size; crowded ones are not mixed with others."""
+    for _, views in groupby(queue, key=lambda look: look[1].crowd):
+        while part := list(islice(views, size)):
+            yield part
 
 
 def _use_threads(threads: int | None) -> None:

@@ -161,14 +161,19 @@ class VideoWriter:
         frame = self._av.VideoFrame.from_ndarray(np.pad(pixels, padding, mode="edge"), format="rgb24")
         self._last = max(round(seconds * _CLOCK), self._last + 1)
         frame.pts, frame.time_base = self._last, Fraction(1, _CLOCK)
-        self._container.mux(self._stream.encode(frame))
+        self._mux(self._stream.encode(frame))
 
     def close(self) -> None:
         """Write what the encoder still holds, and the file's table of contents; there is no file without a frame."""
         if self._container is not None:
-            self._container.mux(self._stream.encode(None))
+            self._mux(self._stream.encode(None))
             self._container.close()
             self._container = None
+
+    def _mux(self, packets: list[Any]) -> None:
+        for packet in packets:
+            packet.duration = round(_CLOCK / self._rate)  # counts for the last frame; the others end with the next
+            self._container.mux(packet)
 
     def _open(self, size: tuple[int, int]) -> Any:
         """The stream of a new file for pictures of that width and height."""

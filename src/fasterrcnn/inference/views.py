@@ -21,8 +21,7 @@ _SCALES = (0.5, 4.0)
 """Smallest and largest size, against the usual one, at which a picture may be looked at again."""
 
 _PHOTO = 3 / 4
-"""Short side of a photograph against its long side: a detector that learned from such photographs of the width of a
-tile sees objects in the tile at the size that it knows."""
+"""Short side of a usual photograph against its long side."""
 
 _BORDER = 0.01
 """A box that ends within this share of a tile's side from the tile's edge is taken for cut."""
@@ -37,12 +36,14 @@ class View:
         input_hw: size of the network input that is made of it.
         mirrored: left and right are exchanged.
         whole: the region is the whole picture.
+        crowd: how many usual inputs would have the area of this one, and so as many objects; 1 for whole pictures.
     """
 
     region: tuple[int, int, int, int]
     input_hw: tuple[int, int]
     mirrored: bool = False
     whole: bool = True
+    crowd: int = 1
 
     @property
     def hw(self) -> tuple[int, int]:
@@ -92,19 +93,21 @@ class Looks:
         factors = (1.0, *self.scales)
         sides = (False, True) if self.mirror else (False,)
         return [
-            View(view.region, _scaled(view.input_hw, factor), mirrored, view.whole)
+            View(view.region, _scaled(view.input_hw, factor), mirrored, view.whole, view.crowd)
             for view, factor, mirrored in itertools.product(regions, factors, sides)
         ]
 
     def _tiles(self, image_hw: tuple[int, int], size: InputConfig) -> list[View]:
-        """Tiles of one size, spread evenly; each is resized as a 4:3 photograph as wide as a tile would be."""
+        """Tiles of one size, spread evenly."""
         if self.tile is None or max(image_hw) <= self.tile:
             return []
-        scale = min(size.short_side / (_PHOTO * self.tile), size.long_side / self.tile)
+        scale = _tile_scale(self.tile, size)
         rows, columns = (self._starts(side) for side in image_hw)
         hw = (min(self.tile, image_hw[0]), min(self.tile, image_hw[1]))
+        input_hw = _scaled(hw, scale)
+        crowd = math.ceil(math.prod(input_hw) / (size.short_side * min(size.long_side, size.short_side / _PHOTO)))
         return [
-            View((x, y, x + hw[1], y + hw[0]), _scaled(hw, scale), whole=False)
+            View((x, y, x + hw[1], y + hw[0]), input_hw, whole=False, crowd=crowd)
             for y, x in itertools.product(rows, columns)
         ]
 
@@ -144,6 +147,18 @@ def cut_sides(xyxy: Float[Tensor, "n 4"], view: View, image_hw: tuple[int, int])
     near = xyxy.new_tensor([x2 - x1, y2 - y1, x2 - x1, y2 - y1]) * _BORDER
     inner = torch.tensor([x1 > 0, y1 > 0, x2 < image_hw[1], y2 < image_hw[0]], device=xyxy.device)
     return ((xyxy - edges).abs() <= near) & inner
+
+
+def _tile_scale(tile: int, size: InputConfig) -> float:
+    """The factor by which tiles are resized.
+
+    It is that of the training pictures, so that the network sees objects at the size that it knows. Where that is not
+    known, or would leave less than half the usual short side of a tile, because the training pictures were as large as
+    those that are cut up now, it is that of a photograph as wide as a tile.
+    """
+    if size.scale is not None and size.scale * tile >= size.short_side / 2:
+        return size.scale
+    return min(size.short_side / (_PHOTO * tile), size.long_side / tile)
 
 
 def _scaled(hw: Sequence[int], factor: float) -> tuple[int, int]:

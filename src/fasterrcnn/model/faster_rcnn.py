@@ -84,7 +84,12 @@ class FasterRCNN(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(
-        self, batch: ImageBatch, postprocess: PostProcess | None = None, *, features: Features | None = None
+        self,
+        batch: ImageBatch,
+        postprocess: PostProcess | None = None,
+        *,
+        proposals: ProposalGenerator | None = None,
+        features: Features | None = None,
     ) -> list[RawDetections]:
         """Detections of each image, in the frame of the network input.
 
@@ -94,16 +99,18 @@ class FasterRCNN(nn.Module):
         Args:
             batch: images.
             postprocess: rules for this call instead of the model's own.
+            proposals: component 3 for this call instead of the model's own.
             features: feature maps of this very batch, where they are known; it is then taken as one group.
         """
         rules = postprocess or self.postprocess
         if features is not None:
-            return self._detect(batch, features, rules)
+            return self._detect(batch, features, rules, proposals)
         found: dict[int, RawDetections] = {}
         for padded_hw, members in self._groups(batch).items():
             pixels = batch.pixels[members, :, : padded_hw[0], : padded_hw[1]]
             group = ImageBatch(pixels, [batch.sizes_hw[i] for i in members])
-            found.update(zip(members, self._detect(group, self.features(group.pixels), rules), strict=True))
+            detected = self._detect(group, self.features(group.pixels), rules, proposals)
+            found.update(zip(members, detected, strict=True))
         return [found[i] for i in range(len(batch))]
 
     def losses(
@@ -158,10 +165,12 @@ class FasterRCNN(nn.Module):
         maps: list[Tensor] = self.backbone(normalised.contiguous(memory_format=torch.channels_last))
         return maps
 
-    def propose(self, features: Features, batch: ImageBatch) -> list[Proposals]:
+    def propose(
+        self, features: Features, batch: ImageBatch, proposals: ProposalGenerator | None = None
+    ) -> list[Proposals]:
         """The first stage: proposals of each image."""
         logits, deltas = self.rpn(features)
-        return self.proposals(logits, deltas, self._anchors(features, batch.padded_hw), batch.sizes_hw)
+        return (proposals or self.proposals)(logits, deltas, self._anchors(features, batch.padded_hw), batch.sizes_hw)
 
     def classify(
         self, features: Features, regions: Sequence[Float[Tensor, "_ 4"]]
@@ -170,8 +179,10 @@ class FasterRCNN(nn.Module):
         logits, deltas = self.box_head(self.roi_pooling(features, as_rois(regions)))
         return logits, deltas
 
-    def _detect(self, batch: ImageBatch, features: Features, rules: PostProcess) -> list[RawDetections]:
-        regions = [found.boxes for found in self.propose(features, batch)]
+    def _detect(
+        self, batch: ImageBatch, features: Features, rules: PostProcess, proposals: ProposalGenerator | None
+    ) -> list[RawDetections]:
+        regions = [found.boxes for found in self.propose(features, batch, proposals)]
         logits, deltas = self.classify(features, regions)
         counts = [len(boxes) for boxes in regions]
         weights = self.region_loss.delta_weights
