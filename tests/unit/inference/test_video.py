@@ -57,7 +57,7 @@ def test_video__what_browsers_play(tmp_path):
 
 
 def test_video__variable_frame_rate(tmp_path):
-    times = [0, 0.02, 0.3, 0.31, 0.9, 1.7, 1.71, 1.72, 2.5, 3.0]
+    times = [0.0, 0.02, 0.3, 0.31, 0.9, 1.7, 1.71, 1.72, 2.5, 3.0]
     read = frames(write(tmp_path / "a.mp4", times=times))
     assert [one.seconds for one in read] == pytest.approx(times, abs=1e-3)
 
@@ -73,8 +73,9 @@ def matroska(path, count=40):
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = 64, 48, "yuv420p", 5
+        chance = np.random.default_rng(0)
         for number in range(count):
-            picture = av.VideoFrame.from_image(frame(number % 20))
+            picture = av.VideoFrame.from_ndarray(chance.integers(0, 255, (48, 64, 3), np.uint8), format="rgb24")
             picture.pts, picture.time_base = number, Fraction(1, 10)
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
@@ -96,10 +97,10 @@ def test_video__breaks_off(tmp_path):
 def test_video__damaged_parts_are_left_out(tmp_path):
     content = bytearray(matroska(tmp_path / "whole.mkv").read_bytes())
     middle = len(content) // 2
-    content[middle : middle + 200] = bytes(200)
+    content[middle : middle + 50] = bytes(50)
     path = tmp_path / "damaged.mkv"
     path.write_bytes(content)
-    assert 0 < len(frames(path)) <= 40
+    assert 20 < len(frames(path)) <= 40
 
 
 @pytest.mark.parametrize("content", [b"", b"no video", b"\x00\x00\x00\x18ftypmp42"])

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def test_looks__tiles_cover_the_picture_and_overlap(image_hw, overlap):
         starts = sorted({view.region[axis] for view in tiles})
         assert starts[0] == 0
         assert starts[-1] + min(100, side) == side
-        steps = [b - a for a, b in zip(starts, starts[1:], strict=False)]
+        steps = [b - a for a, b in pairwise(starts)]
         assert all(step <= math.floor(100 * (1 - overlap) + 1e-9) for step in steps)
 
 
