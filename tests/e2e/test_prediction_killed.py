@@ -60,7 +60,7 @@ def check_whole(output) -> int:
 
 def finish(folder, output, *more) -> None:
     process = start(folder, output, "--skip-existing", *more)
-    out, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert check_whole(folder / output) == PICTURES
     rows = json.loads((folder / output / "results.json").read_text())
