@@ -16,9 +16,10 @@ from torch import Tensor
 from fasterrcnn.build import load_model
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.detections import Detections
-from fasterrcnn.errors import ImageError, UsageError
+from fasterrcnn.errors import ImageError
 from fasterrcnn.inference.batches import batches_by_size, load_batches
 from fasterrcnn.inference.combining import combine
+from fasterrcnn.inference.machine import choose_device, use_threads
 from fasterrcnn.inference.options import Call, Options, complete
 from fasterrcnn.inference.prefetch import prefetch
 from fasterrcnn.inference.sources import Loaded, Picture, is_many, is_video, load_picture
@@ -64,21 +65,6 @@ def load(
     return Detector(model, config, device=device, threads=threads)
 
 
-def choose_device(name: str | None) -> torch.device:
-    """The device of that name, or the fastest kind of this machine: cuda, mps or cpu.
-
-    Raises:
-        UsageError: no device is called so, or this machine has none of that kind.
-    """
-    if name is None:
-        mps = "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device("cuda" if torch.cuda.is_available() else mps)
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]})") from None
-
-
 class Detector:
     """A model ready to predict: batch norms folded, no gradients, no state between calls.
 
@@ -97,12 +83,12 @@ class Detector:
         self.config = config
         self.device = choose_device(device)
         self.threads = threads
-        _use_threads(threads)
+        use_threads(threads)
         self._model = fold_batch_norm(model).to(self.device).eval().requires_grad_(False)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        _use_threads(self.threads)
+        use_threads(self.threads)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -283,14 +269,6 @@ def _alike(queue: Sequence[tuple[Loaded, View]], size: int) -> Iterator[list[tup
     for _, views in groupby(queue, key=lambda look: look[1].crowd):
         while part := list(islice(views, size)):
             yield part
-
-
-def _use_threads(threads: int | None) -> None:
-    if threads is None:
-        return
-    if threads < 1:
-        raise UsageError(f"threads must be at least 1, not {threads}")
-    torch.set_num_threads(threads)
 
 
 def _warn(error: ImageError) -> None:
