@@ -36,6 +36,7 @@ class InputConfig(_Config):
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     size_divisor: Positive = Field(32, description="padded sides are multiples of it; 1: no padding")
+    scale: float | None = Field(None, gt=0, description="median factor by which the training pictures were resized")
 
     def resized_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the network input, without padding, for a picture of that size."""

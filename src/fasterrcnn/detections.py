@@ -3,18 +3,26 @@
 Axes: n detections. Boxes are xyxy in pixels of the original picture, upright, continuous.
 """
 
+import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from fasterrcnn.drawing import draw_boxes, upright_rgb
-from fasterrcnn.errors import UsageError
+from fasterrcnn.errors import MissingExtraError, UsageError
+from fasterrcnn.files import written_whole
+
+if TYPE_CHECKING:
+    import supervision
+
+_NOTEBOOK_SIDE = 1024
+"""Longest side, in pixels, of the picture that a notebook shows."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,9 @@ class Detections:
         classes: names; label i means ``classes[i]``.
         image_hw: height and width of the original picture, upright.
         source: the file, where there is one.
+        image: the picture itself, where it did not come from a picture file.
+        frame: number of the frame in a video or of a camera, from 0.
+        seconds: when the frame is shown, from the start of the video.
     """
 
     boxes: NDArray[np.float32]
@@ -37,6 +48,8 @@ class Detections:
     image_hw: tuple[int, int]
     source: Path | None = None
     image: Image.Image | None = field(default=None, repr=False, compare=False)
+    frame: int | None = None
+    seconds: float | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -44,7 +57,8 @@ class Detections:
     def __str__(self) -> str:
         counts = [(int((self.labels == i).sum()), name) for i, name in enumerate(self.classes)]
         found = " ".join(f"{count} {name}" for count, name in sorted(counts, reverse=True) if count)
-        return f"{self.source or 'picture'}: {found or 'nothing'}"
+        frame = "" if self.frame is None else f" frame {self.frame}"
+        return f"{self.source or 'picture'}{frame}: {found or 'nothing'}"
 
     @property
     def names(self) -> list[str]:
@@ -60,15 +74,20 @@ class Detections:
         keep = self.scores >= score
         if classes is not None:
             keep &= np.isin(self.labels, labels_of(classes, self.classes))
-        return Detections(
-            self.boxes[keep],
-            self.scores[keep],
-            self.labels[keep],
-            self.classes,
-            self.image_hw,
-            self.source,
-            self.image,
-        )
+        return replace(self, boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep])
+
+    def picture(self) -> Image.Image:
+        """The picture that these were found in, upright RGB.
+
+        Raises:
+            UsageError: there is none at hand.
+        """
+        if self.image is not None:
+            return upright_rgb(self.image)
+        if self.source is None or self.frame is not None:
+            raise UsageError("these detections have no picture of their own: plot(picture)")
+        with Image.open(self.source) as file:
+            return upright_rgb(file)
 
     def plot(self, picture: Image.Image | None = None) -> Image.Image:
         """The picture with boxes, names and scores drawn on it.
@@ -79,24 +98,18 @@ class Detections:
         Raises:
             UsageError: there is no picture at hand.
         """
-        picture = picture or self.image
-        if picture is None and self.source is not None:
-            with Image.open(self.source) as file:
-                picture = upright_rgb(file)
-        if picture is None:
-            raise UsageError("these detections have no picture of their own: plot(picture)")
+        picture = picture or self.picture()
         captions = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True)]
         # The best detection is drawn last, on top.
         return draw_boxes(picture, self.boxes[::-1], self.labels[::-1], captions[::-1])
 
     def save(self, path: str | Path) -> None:
         """Write the picture with boxes (.jpg, .png...), or the records (.json)."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() == ".json":
-            path.write_text(json.dumps(self.to_records(), indent=1), encoding="utf-8")
-        else:
-            self.plot().save(path)
+        with written_whole(Path(path)) as unfinished:
+            if unfinished.suffix.lower() == ".json":
+                unfinished.write_text(json.dumps(self.to_records(), indent=1), encoding="utf-8")
+            else:
+                self.plot().save(unfinished)
 
     def to_records(self) -> list[dict[str, Any]]:
         """One dict per detection: box (xyxy), score, label, name."""
@@ -121,6 +134,54 @@ class Detections:
             for row in self.to_records()
             for x1, y1, x2, y2 in [row["box"]]
         ]
+
+    def to_yolo(self) -> list[str]:
+        """A line per detection: label, centre x, centre y, width, height as shares of the picture, score."""
+        height, width = self.image_hw
+        shares = self.boxes / np.array([width, height, width, height], dtype=np.float32)
+        middles, sides = (shares[:, :2] + shares[:, 2:]) / 2, shares[:, 2:] - shares[:, :2]
+        rows = zip(self.labels.tolist(), np.hstack([middles, sides]).tolist(), self.scores.tolist(), strict=True)
+        return [f"{label} {' '.join(f'{x:.6f}' for x in box)} {score:.6f}" for label, box, score in rows]
+
+    def to_supervision(self) -> "supervision.Detections":
+        """As the library supervision has them: for its annotators, zones and trackers.
+
+        Raises:
+            MissingExtraError: supervision is not installed.
+        """
+        try:
+            import supervision  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise MissingExtraError("supervision", "viz") from None
+        names = np.array(self.names, dtype=str)
+        return supervision.Detections(
+            xyxy=self.boxes.copy(),
+            confidence=self.scores.copy(),
+            class_id=self.labels.copy(),
+            data={"class_name": names},
+        )
+
+    def crops(self, picture: Image.Image | None = None) -> list[Image.Image]:
+        """What is inside each box, cut out of the picture; at least one pixel of it.
+
+        Raises:
+            UsageError: there is no picture at hand.
+        """
+        picture = upright_rgb(picture or self.picture())
+        low = np.minimum(np.floor(self.boxes[:, :2]), np.array(picture.size) - 1)
+        high = np.maximum(np.ceil(self.boxes[:, 2:]), low + 1)
+        return [picture.crop(tuple(edges)) for edges in np.hstack([low, high]).astype(int).tolist()]
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows: the picture with boxes, where there is a picture."""
+        try:
+            drawn = self.plot()
+        except (UsageError, OSError, ValueError):
+            return None
+        drawn.thumbnail((_NOTEBOOK_SIDE, _NOTEBOOK_SIDE))
+        content = io.BytesIO()
+        drawn.save(content, format="PNG")
+        return content.getvalue()
 
 
 def labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:

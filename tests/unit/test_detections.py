@@ -1,4 +1,6 @@
+import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ from PIL import Image
 
 from fasterrcnn.detections import Detections, labels_of
 from fasterrcnn.drawing import colour_of
-from fasterrcnn.errors import UsageError
+from fasterrcnn.errors import MissingExtraError, UsageError
 
 CLASSES = ("cat", "dog", "owl")
 BOXES = [[10, 20, 40, 60], [50, 20, 90, 70], [5, 5, 95, 75]]
@@ -130,3 +132,55 @@ def test_plot__best_on_top():
 def test_plot__nothing_found():
     drawn = detections([], image=Image.new("RGB", (100, 80))).plot()
     assert drawn.getbbox() is None
+
+
+def test_str__frame_of_a_video():
+    assert str(detections(BOXES[:1], source=Path("a.mp4"), frame=3, seconds=0.1)) == "a.mp4 frame 3: 1 dog"
+
+
+def test_to_yolo__shares_of_the_picture():
+    assert detections(BOXES[:1], scores=(0.5,)).to_yolo() == ["1 0.250000 0.500000 0.300000 0.500000 0.500000"]
+    assert detections([]).to_yolo() == []
+
+
+@pytest.mark.parametrize("found", [detections(), detections([])])
+def test_to_supervision(found):
+    pytest.importorskip("supervision")
+    theirs = found.to_supervision()
+    np.testing.assert_array_equal(theirs.xyxy, found.boxes)
+    np.testing.assert_array_equal(theirs.confidence, found.scores)
+    np.testing.assert_array_equal(theirs.class_id, found.labels)
+    assert list(theirs["class_name"]) == found.names
+
+
+def test_to_supervision__not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "fasterrcnn\[viz\]"'):
+        detections().to_supervision()
+
+
+def test_crops__inside_the_boxes():
+    picture = Image.new("RGB", (100, 80))
+    picture.paste((200, 0, 0), (10, 20, 40, 60))
+    found = detections([BOXES[0], [99.5, 79.5, 100, 80], [30, 30, 30, 30]], image=picture)
+    crops = found.crops()
+    assert [crop.size for crop in crops] == [(30, 40), (1, 1), (1, 1)]
+    assert crops[0].getcolors() == [(1200, (200, 0, 0))]
+    assert detections([], image=picture).crops() == []
+
+
+def test_repr_png():
+    shown = Image.open(io.BytesIO(detections(image=Image.new("RGB", (3000, 80)))._repr_png_()))
+    assert (shown.format, shown.size) == ("PNG", (1024, 27))
+    assert detections()._repr_png_() is None
+    assert detections(source=Path("absent.jpg"))._repr_png_() is None
+
+
+def test_save__an_interrupted_one_leaves_the_old_file(tmp_path):
+    path = tmp_path / "found.png"
+    detections(image=Image.new("RGB", (100, 80))).save(path)
+    before = path.read_bytes()
+    with pytest.raises(UsageError):
+        detections().save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["found.png"]

@@ -1,124 +1,167 @@
-"""``fasterrcnn predict``: annotated pictures and a COCO results file."""
+"""``fasterrcnn predict``: annotated pictures and videos, and what was found as files of several formats."""
 
 import json
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import Device, Json, Names, Preset, Style, Weights, tell
-from fasterrcnn.errors import ImageError, UsageError
+from fasterrcnn.cli.options import BatchSize, Device, Json, Names, Preset, Style, Weights, on_terminal, tell
+from fasterrcnn.cli.process import settle
+from fasterrcnn.errors import UsageError
+
+if TYPE_CHECKING:
+    from fasterrcnn.inference.output.job import Event
+
+Kind = Literal["pictures", "coco", "csv", "yolo", "crops"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Finding:
+    """How to look, and what to report."""
+
+    score: Annotated[float, Parameter(help="Lowest score, 0 to 1.")] = 0.5
+    classes: Annotated[
+        list[str] | None, Parameter(help="Report these classes only.", consume_multiple=True, negative="")
+    ] = None
+    nms: Annotated[
+        Literal["class", "agnostic", "soft-linear", "soft-gaussian"] | None, Parameter(help="Kind of NMS.")
+    ] = None
+    nms_threshold: Annotated[float | None, Parameter(help="IoU above which the weaker box goes.")] = None
+    max_detections: Annotated[int | None, Parameter(help="Most detections of a picture.")] = None
+    tile: Annotated[
+        int | None, Parameter(help="Look at larger pictures in square tiles of so many pixels, and as a whole.")
+    ] = None
+    overlap: Annotated[float, Parameter(help="Share of a tile that its neighbour has too, 0 to 0.9.")] = 0.2
+    merge: Annotated[
+        Literal["nms", "soft", "ios"], Parameter(help="What becomes of objects that two tiles have found.")
+    ] = "nms"
+    augment: Annotated[
+        list[str] | None,
+        Parameter(
+            help='Look again: "flip" at the mirror image, 0.75 or 1.25 at other sizes.',
+            consume_multiple=True,
+            negative="",
+        ),
+    ] = None
+    every: Annotated[int, Parameter(help="Of videos, look at each n-th frame.")] = 1
+    batch_size: BatchSize = 1
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Saving:
+    """What to keep, and how to work."""
+
+    save: Annotated[
+        list[Kind],
+        Parameter(
+            help="What to write: annotated pictures and videos, results.json of COCO, detections.csv, labels/ of YOLO, "
+            "crops/ of the objects. detections.jsonl is always there.",
+            consume_multiple=True,
+            negative="",
+        ),
+    ] = ("pictures", "coco")  # type: ignore[assignment]  # a default that nobody can change
+    skip_existing: Annotated[
+        bool, Parameter(help="Go on where an earlier run into the same folder stopped.", negative="")
+    ] = False
+    workers: Annotated[int, Parameter(help="Processes that look at pictures; each has its share of the threads.")] = 1
+    threads: Annotated[int | None, Parameter(help="CPU threads of torch, in each process.")] = None
 
 
 def predict(
     weights: Weights,
-    sources: Annotated[list[str], Parameter(help="Pictures, folders or globs.", negative="")],
+    sources: Annotated[
+        list[str], Parameter(help="Pictures, folders, globs, videos, or the number of a camera.", negative="")
+    ],
     /,
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"], help="Folder for pictures and results.json.")],
-    score: Annotated[float, Parameter(help="Lowest score, 0 to 1.")] = 0.5,
-    classes: Annotated[
-        list[str] | None, Parameter(help="Report these classes only.", consume_multiple=True, negative="")
-    ] = None,
-    nms: Annotated[
-        Literal["class", "agnostic", "soft-linear", "soft-gaussian"] | None, Parameter(help="Kind of NMS.")
-    ] = None,
-    nms_threshold: Annotated[float | None, Parameter(help="IoU above which the weaker box goes.")] = None,
-    max_detections: Annotated[int | None, Parameter(help="Most detections of a picture.")] = None,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="Folder for everything that is written.")],
+    finding: Finding = Finding(),
+    saving: Saving = Saving(),
     names: Names = None,
     preset: Preset = None,
     style: Style = None,
     device: Device = None,
     as_json: Json = False,
 ) -> int:
-    """Find objects in pictures: draws them into JPEG files and writes results.json in COCO's results format.
+    """Find objects in pictures and videos: draws them, and writes detections.jsonl and other files.
 
-    A picture that cannot be read is named and left out; the exit code is then 1.
+    A picture that cannot be read is named and left out; the exit code is then 1. Ctrl-C keeps what is done.
     """
-    from fasterrcnn.inference.detector import Options, load
+    from fasterrcnn.inference.detector import load
+    from fasterrcnn.inference.output.job import Job
+    from fasterrcnn.inference.output.journal import Journal
+    from fasterrcnn.inference.output.save import Saver
+    from fasterrcnn.inference.output.tasks import list_sources, name_tasks
 
-    detector = load(weights, classes=names, preset=preset, style=style, device=device, say=tell)
-    options: Options = {
-        "score": score,
-        "classes": classes,
-        "nms": nms,
-        "nms_threshold": nms_threshold,
-        "max_detections": max_detections,
-    }
+    if saving.workers < 1:
+        raise UsageError(f"workers must be at least 1, not {saving.workers}")
+    detector = load(weights, classes=names, preset=preset, style=style, device=device, threads=saving.threads, say=tell)
+    options: Any = asdict(finding)
     detector.stream([], **options)  # refuses bad options before anything is written
-    files = _files(sources)
-    targets = _targets(files, output)
-    category_ids = detector.config.category_ids or None
-    results: list[dict[str, Any]] = []
-    broken = 0
-    try:
-        for image_id, (file, target) in enumerate(zip(files, targets, strict=True), start=1):
-            started = time.monotonic()
-            try:
-                found = detector.predict(file, **options)
-                _write_picture(found, target)
-            except ImageError as error:
-                print(f"error: {error}", file=sys.stderr)
-                broken += 1
-                continue
-            results += [{**row, "file_name": str(file)} for row in found.to_coco(image_id, category_ids)]
-            line = {"file": str(file), "picture": str(target), "detections": found.to_records()}
-            print(json.dumps(line) if as_json else f"{found} {time.monotonic() - started:.2f} s")
-    finally:
-        _write_results(results, output)
+    files = list_sources(sources)
+    name_tasks(files, output, {})  # likewise
+    saver = Saver(output, tuple(dict.fromkeys(saving.save)))
+    with Journal(output, saver.is_done if saving.skip_existing else None) as journal:
+        tasks = name_tasks(files, output, journal.stems)
+        left = [task for task in tasks if str(task.source) not in journal.stems]
+        if len(left) < len(tasks) and not as_json:
+            print(f"{len(tasks) - len(left)} of {len(tasks)} are done already")
+        job = Job(detector, options, saver)
+        run = job.run(left, journal, workers=saving.workers, threads=saving.threads, prepare=settle)
+        with closing(run) as events:
+            done, broken = _follow(events, len(left), as_json)
     if not as_json:
-        print(f"wrote {len(files) - broken} pictures and results.json to {output}")
+        print(_summary(done, saver.kinds, output))
     return 1 if broken else 0
 
 
-def _files(sources: Sequence[str]) -> list[Path]:
-    """All files that the sources stand for, each once; a missing one is left to be named later."""
-    from fasterrcnn.inference.sources import find_files, is_many
-
-    if not sources:
-        raise UsageError("name at least one picture, folder or glob")
-    found = [file for source in sources for file in (find_files(source) if is_many(source) else [Path(source)])]
-    return list(dict.fromkeys(found))
-
-
-def _targets(files: Sequence[Path], output: Path) -> list[Path]:
-    """Where each annotated picture goes: its own name with .jpg, numbered where two would collide.
-
-    Raises:
-        UsageError: an annotated picture could replace a photograph beside one of the sources.
-    """
-    taken: set[Path] = set()
-    targets = []
-    for file in files:
-        target, number = output / f"{file.stem}.jpg", 1
-        while target in taken:
-            number += 1
-            target = output / f"{file.stem}-{number}.jpg"
-        taken.add(target)
-        targets.append(target)
-    if output.resolve() in {file.resolve().parent for file in files}:
-        raise UsageError(f"{output} holds pictures that are read; give another output folder")
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"{output} is a file, not a folder")
-    output.mkdir(parents=True, exist_ok=True)
-    return targets
+def _follow(events: "Iterator[Event]", total: int, as_json: bool) -> tuple[int, int]:
+    """Tell what happens; how many sources are done, and how many are not, or not wholly, readable."""
+    done, broken = 0, set()
+    with _progress(total, shown=on_terminal() and not as_json) as advance:
+        for event in events:
+            frame = event.entry is not None and "frame" in event.entry
+            if event.error is not None:
+                print(f"error: {event.error}", file=sys.stderr, flush=True)
+                broken.add(event.task)
+            elif as_json:
+                print(json.dumps(event.entry), flush=True)
+            elif not frame:
+                print(event.text, flush=True)
+            done += event.entry is not None and not frame
+            advance(event.text if frame else None)
+    return done, len(broken)
 
 
-def _write_picture(found: Any, target: Path) -> None:
-    unfinished = target.with_name(f".{target.name}")
-    try:
-        found.plot().save(unfinished, format="JPEG", quality=90)
-        unfinished.replace(target)
-    except (OSError, ValueError) as error:  # a side beyond 65,500 pixels, a full disk
-        raise ImageError(f"{target}: cannot be written ({error})") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
+@contextmanager
+def _progress(total: int, *, shown: bool) -> "Iterator[Any]":
+    """A bar on the terminal; what it gives is called with None for each thing done, with a text for a frame."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True) as progress:
+        bar = progress.add_task("predicting", total=total)
+
+        def advance(frame: str | None) -> None:
+            if frame is None:
+                progress.advance(bar)
+                progress.update(bar, description="predicting")
+            else:
+                progress.update(bar, description=frame)
+
+        yield advance
 
 
-def _write_results(results: list[dict[str, Any]], output: Path) -> None:
-    unfinished = output / ".results.json"
-    unfinished.write_text(json.dumps(results, indent=1), encoding="utf-8")
-    unfinished.replace(output / "results.json")
+def _summary(done: int, kinds: tuple[Kind, ...], output: Path) -> str:
+    files = {"coco": "results.json", "csv": "detections.csv", "yolo": "labels", "crops": "crops"}
+    parts = [f"{done} picture{'' if done == 1 else 's'}"] if "pictures" in kinds else []
+    parts += [files[kind] for kind in kinds if kind in files] or ["detections.jsonl"]
+    return f"wrote {' and '.join(', '.join(parts).rsplit(', ', 1))} to {output}"

@@ -3,6 +3,7 @@
 The format is told by the content; a wrong extension does not matter.
 """
 
+import io
 import os
 import struct
 import warnings
@@ -21,6 +22,9 @@ EXTENSIONS = frozenset(
 MAX_PIXELS = 178_956_970
 """A header that claims more is refused before memory is taken: Pillow's own limit."""
 
+_BYTES = Path("picture in memory")
+"""What messages call a picture that has no file."""
+
 _EXIF_ORIENTATION = 274
 _SIDEWAYS = frozenset((5, 6, 7, 8))
 
@@ -35,6 +39,16 @@ def read_picture(path: Path) -> Image.Image:
     """
     with _opened(path) as picture:
         return _decoded(picture, path)
+
+
+def decode_picture(content: bytes) -> Image.Image:
+    """The content of a picture file as RGB with its EXIF orientation applied; see `read_picture`.
+
+    Raises:
+        ImageError: no picture, truncated or absurdly large.
+    """
+    with _header(io.BytesIO(content), _BYTES) as picture:
+        return _decoded(picture, _BYTES)
 
 
 def read_reduced(path: Path, at_least_hw: tuple[int, int]) -> tuple[Image.Image, int]:
@@ -113,11 +127,16 @@ def _opened(path: Path) -> Image.Image:
     """The file with its header read and its size checked; the caller closes it."""
     if path.exists() and not path.is_file():
         raise ImageError(f"{path}: not a file")  # a pipe would be waited for
+    return _header(path, path)
+
+
+def _header(source: Path | io.BytesIO, path: Path) -> Image.Image:
+    """The picture with its header read and its size checked; messages call it by the path."""
     try:
         with warnings.catch_warnings():
             # Pillow warns from half of its limit on; phones take such photographs.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(path)
+            picture = Image.open(source)
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except Image.DecompressionBombError:

@@ -44,13 +44,22 @@ def from_array(pixels: NDArray[np.uint8]) -> UInt8[Tensor, "3 h w"]:
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
 
 
-def to_input(pixels: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"], config: InputConfig) -> Float[Tensor, "3 th tw"]:
+def to_input(
+    pixels: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"],
+    config: InputConfig,
+    to_hw: tuple[int, int] | None = None,
+) -> Float[Tensor, "3 th tw"]:
     """A picture (uint8 0..255, or float 0..1) as float RGB in 0..1, resized as the configuration says.
 
     Pillow and OpenCV give whole levels of 0..255, which weights that were trained with them expect. A picture of
     float numbers has no such levels and is resized by torch.
+
+    Args:
+        pixels: the picture, or a part of one.
+        config: how it is resized.
+        to_hw: height and width to reach; default is what the configuration gives a whole picture.
     """
-    to_hw = config.resized_hw((pixels.shape[-2], pixels.shape[-1]))
+    to_hw = to_hw or config.resized_hw((pixels.shape[-2], pixels.shape[-1]))
     if config.resize == "torch" or pixels.dtype != torch.uint8 or pixels.shape[-2:] == to_hw:
         return image.to_input(pixels, to_hw, antialias=config.antialias)
     if config.resize == "pillow":

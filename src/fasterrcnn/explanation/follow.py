@@ -60,7 +60,7 @@ def follow(detector: Detector, picture: Picture, *, score: float = 0.5, **rules:
     changes: dict[str, Any] = {name: value for name, value in rules.items() if value is not None}
     model = detector.model
     selection = dataclasses.replace(model.postprocess, score_threshold=score, **changes)
-    pixels = load_picture(picture)
+    pixels = load_picture(picture).pixels
     batch = detector.to_batch([pixels])
     model(batch, selection)
     recorder = _Recorder(detector.device)

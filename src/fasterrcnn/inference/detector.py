@@ -1,10 +1,14 @@
 """`Detector`: load a checkpoint, give it pictures, get boxes in their pixels."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, overload
+from typing import Any, Unpack, overload
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -12,15 +16,28 @@ from torch import Tensor
 from fasterrcnn.build import load_model
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.data.pixels import to_input
-from fasterrcnn.detections import Detections, labels_of
-from fasterrcnn.errors import UsageError
-from fasterrcnn.inference.sources import Picture, find_files, is_many, load_picture
+from fasterrcnn.detections import Detections
+from fasterrcnn.errors import ImageError
+from fasterrcnn.inference.batches import batches_by_size, load_batches
+from fasterrcnn.inference.combining import combine
+from fasterrcnn.inference.machine import choose_device, use_threads
+from fasterrcnn.inference.options import Call, Options, complete
+from fasterrcnn.inference.prefetch import prefetch
+from fasterrcnn.inference.sources import Loaded, Picture, is_many, is_video, load_picture
+from fasterrcnn.inference.streams import files_and_frames
+from fasterrcnn.inference.views import View, take, to_picture
 from fasterrcnn.model.backbones.norms import fold_batch_norm
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-from fasterrcnn.model.postprocess import NmsKind, PostProcess
-from fasterrcnn.ops import boxes, image
+from fasterrcnn.model.postprocess import PostProcess
+from fasterrcnn.model.proposals import ProposalGenerator
+from fasterrcnn.ops import image
 from fasterrcnn.structures import ImageBatch, RawDetections
 from fasterrcnn.weights.detectron2 import Style
+
+__all__ = ["Detector", "Options", "choose_device", "in_original_frame", "load"]
+
+_WINDOW = 16
+"""Batches among which pictures of a stream are exchanged so that those of one size go together."""
 
 
 def load(
@@ -31,6 +48,7 @@ def load(
     norm_eps: float | None = None,
     style: Style | None = None,
     device: str | None = None,
+    threads: int | None = None,
     say: Callable[[str], None] | None = None,
 ) -> "Detector":
     """A detector from a checkpoint.
@@ -42,63 +60,40 @@ def load(
         norm_eps: eps of its batch norms; 0 for a file fine-tuned from torchvision's COCO ``resnet50-fpn``.
         style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not tell.
         device: "cpu", "cuda", "mps"; default is the best there is.
+        threads: CPU threads of torch, for the whole process; default leaves them as they are.
         say: called with one line that says what the file is, where it is not of this library.
 
     Raises:
         WeightsError: the file cannot be read or does not fit.
     """
     model, config = load_model(Path(path), classes=classes, preset=preset, norm_eps=norm_eps, style=style, say=say)
-    return Detector(model, config, device=device)
-
-
-def choose_device(name: str | None) -> torch.device:
-    """The device of that name, or the fastest kind of this machine: cuda, mps or cpu.
-
-    Raises:
-        UsageError: no device is called so, or this machine has none of that kind.
-    """
-    if name is None:
-        mps = "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device("cuda" if torch.cuda.is_available() else mps)
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]})") from None
-
-
-class Options(TypedDict, total=False):
-    """What can be said at each call of `Detector.predict`.
-
-    Attributes:
-        score: lowest score, 0..1.
-        classes: names of the classes to report.
-        nms: "class", "agnostic", "soft-linear" or "soft-gaussian".
-        nms_threshold: IoU above which the lower-scored box goes, 0..1.
-        max_detections: most detections of a picture.
-        batch_size: pictures that pass the network together.
-    """
-
-    score: float | None
-    classes: Sequence[str] | None
-    nms: NmsKind | None
-    nms_threshold: float | None
-    max_detections: int | None
-    batch_size: int
+    return Detector(model, config, device=device, threads=threads)
 
 
 class Detector:
     """A model ready to predict: batch norms folded, no gradients, no state between calls.
 
+    One detector may be used from several threads, and pickled into other processes.
+
     Args:
         model: a network; it is copied, later training does not reach the detector.
         config: what the network was built from.
         device: "cpu", "cuda", "mps"; default is the best there is.
+        threads: CPU threads of torch. They belong to the process: the last detector that asks for a number has it.
     """
 
-    def __init__(self, model: FasterRCNN, config: ModelConfig, *, device: str | None = None) -> None:
+    def __init__(
+        self, model: FasterRCNN, config: ModelConfig, *, device: str | None = None, threads: int | None = None
+    ) -> None:
         self.config = config
         self.device = choose_device(device)
+        self.threads = threads
+        use_threads(threads)
         self._model = fold_batch_norm(model).to(self.device).eval().requires_grad_(False)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        use_threads(self.threads)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -116,70 +111,144 @@ class Detector:
     @overload
     def predict(self, source: Sequence[Picture], **options: Unpack[Options]) -> list[Detections]: ...
     @overload
-    def predict(self, source: Picture, **options: Unpack[Options]) -> Any: ...
+    def predict(self, source: Picture | int, **options: Unpack[Options]) -> Any: ...
     def predict(self, source: Any, **options: Unpack[Options]) -> Any:
         """Find objects.
 
         Args:
-            source: a file, a Pillow picture, an RGB uint8 array (height, width, 3) or an RGB tensor
-                (3, height, width; uint8 or float in 0..1); a list of these; a folder or a glob.
+            source: a picture: a file, the bytes of a file, a Pillow picture, an RGB array (height, width, 3) or an RGB
+                tensor (3, height, width), both uint8 or float in 0..1; or a list of these; or a folder, a glob, a
+                video file or the number of a camera.
             **options: see `Options`; what is left out has the checkpoint's own value.
 
         Returns:
-            `Detections` for one picture, a list for a list, an iterator for a folder or a glob. Boxes are in
-            the pixels of the original picture.
+            `Detections` for one picture; a list for a list, in its order; an iterator for a folder, glob, video or
+            camera, which keeps no more than a few pictures in memory. Boxes are in the pixels of the original picture.
 
         Raises:
             ImageError: a picture cannot be decoded.
+            DataError: there is nothing to look at.
             UsageError: an option or a picture is of no use; the message says why.
+            MissingExtraError: videos need PyAV, cameras OpenCV.
         """
-        if is_many(source):
-            return self.stream(find_files(source), **options)
+        if is_many(source) or is_video(source):
+            return self.stream(source, **options)
+        call = complete(options, self._model.postprocess, self.classes)
         if isinstance(source, list | tuple):
-            return list(self.stream(source, **options))
-        return next(self.stream([source], **options))
+            found = self._outcomes(source, call, window=len(source))
+            return list(self._readable(found, call.on_error or _raise))
+        return self._detect([load_picture(source)], call)[0]
 
-    def stream(self, pictures: Sequence[Picture], **options: Unpack[Options]) -> Iterator[Detections]:
-        """As `predict` of a list, but one after the other, so that memory stays the same."""
-        size = options.get("batch_size", 1)
-        if size < 1:
-            raise UsageError(f"batch_size must be at least 1, not {size}")
-        rules = self._rules(options)
-        starts = range(0, len(pictures), size)
-        return (found for start in starts for found in self._detect(pictures[start : start + size], rules))
+    def stream(self, source: Picture | int | Iterable[Picture], **options: Unpack[Options]) -> Iterator[Detections]:
+        """As `predict` of many pictures, but one after the other, so that memory stays the same.
 
-    def _rules(self, options: Options) -> PostProcess:
-        """The model's own post-processing with the call's options in it."""
-        unknown = set(options) - set(Options.__annotations__)
-        if unknown:
-            raise UsageError(f"no option is called {unknown.pop()!r}; there are {', '.join(Options.__annotations__)}")
-        names = options.get("classes")
-        given = {
-            "score_threshold": options.get("score"),
-            "classes": None if names is None else tuple(labels_of(names, self.classes)),
-            "nms": options.get("nms"),
-            "nms_threshold": options.get("nms_threshold"),
-            "max_detections": options.get("max_detections"),
-        }
-        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return dataclasses.replace(self._model.postprocess, **changes)
+        Args:
+            source: a folder, glob, video or camera, or any pictures one after the other.
+            **options: see `Options`.
+        """
+        call = complete(options, self._model.postprocess, self.classes)
+        tell = call.on_error or (_warn if isinstance(source, str | Path | int) else _raise)
+        return self._readable(self.outcomes(source, **options), tell)
+
+    def outcomes(
+        self, source: Picture | int | Iterable[Picture], **options: Unpack[Options]
+    ) -> Generator[Detections | ImageError, None, None]:
+        """As `stream`, but a picture that cannot be read has its error in its place."""
+        call = complete(options, self._model.postprocess, self.classes)
+        pictures: Iterable[Any]
+        if isinstance(source, str | Path | int):
+            pictures = files_and_frames(source, call.every)
+        else:
+            pictures = [source] if isinstance(source, bytes | np.ndarray | Tensor | Image.Image) else source
+        return self._outcomes(pictures, call, window=_WINDOW * call.batch_size)
+
+    def warmup(self, image_hw: tuple[int, int] | None = None, **options: Unpack[Options]) -> None:
+        """Predict once on a grey picture, so that the first real one of that size does not wait for preparations.
+
+        Args:
+            image_hw: height and width of the pictures to come; default is the network's own input size.
+            **options: those of the calls to come.
+        """
+        height, width = image_hw or (self.config.input.short_side, self.config.input.short_side)
+        size = options.get("batch_size") or 1
+        self.predict([np.full((height, width, 3), 128, np.uint8)] * size, **options)
+
+    def _outcomes(
+        self, pictures: Iterable[Any], call: Call, window: int
+    ) -> Generator[Detections | ImageError, None, None]:
+        """In the order of the pictures, which are batched by size and read ahead."""
+        batches = batches_by_size(pictures, call.batch_size, window, self.config.input)
+        done: dict[int, Detections | ImageError] = {}
+        turn = 0
+        with closing(load_batches(batches)) as loading, closing(prefetch(loading)) as loaded:
+            for numbers, batch in loaded:
+                found = iter(self._detect([one for one in batch if isinstance(one, Loaded)], call))
+                for number, one in zip(numbers, batch, strict=True):
+                    done[number] = one if isinstance(one, ImageError) else next(found)
+                while turn in done:
+                    yield done.pop(turn)
+                    turn += 1
+
+    @staticmethod
+    def _readable(
+        outcomes: Iterator[Detections | ImageError], tell: Callable[[ImageError], object]
+    ) -> Iterator[Detections]:
+        """The detections alone; errors are told."""
+        for outcome in outcomes:
+            if isinstance(outcome, ImageError):
+                tell(outcome)
+            else:
+                yield outcome
 
     def to_batch(self, pictures: Sequence[Tensor]) -> ImageBatch:
-        """What the network is given for pictures as `load_picture` makes them: resized, padded, on its device."""
+        """What the network is given for whole pictures as `load_picture` reads them: resized, padded, on its device."""
         size = self.config.input
-        inputs = [to_input(one.to(self.device), size) for one in pictures]
+        inputs = [to_input(pixels.to(self.device), size) for pixels in pictures]
         return image.make_batch(inputs, fill=size.mean, size_divisor=size.size_divisor)
 
     @torch.inference_mode()
-    def _detect(self, pictures: Sequence[Picture], rules: PostProcess) -> list[Detections]:
-        loaded = [load_picture(picture) for picture in pictures]
-        batch = self.to_batch(loaded)
+    def _detect(self, pictures: Sequence[Loaded], call: Call) -> list[Detections]:
+        """Detections of pictures that are in memory: all looks at all of them, batch by batch, then put together."""
+        size = self.config.input
+        looks = [call.looks(picture.hw, size) for picture in pictures]
+        queue = [(picture, view) for picture, views in zip(pictures, looks, strict=True) for view in views]
+        found: list[RawDetections] = []
+        for part in _alike(queue, call.batch_size):
+            inputs = [take(picture.pixels, view, size).to(self.device) for picture, view in part]
+            batch = image.make_batch(inputs, fill=size.mean, size_divisor=size.size_divisor)
+            raw = self._pass(batch, *self._selection(call, part[0][1].crowd))
+            found += [to_picture(one, view) for one, (_, view) in zip(raw, part, strict=True)]
+        results = iter(found)
         return [
-            in_original_frame(found, input_hw, _hw(pixels), self.classes, **_origin(picture, pixels))
-            for found, input_hw, pixels, picture in zip(
-                self._model(batch, rules), batch.sizes_hw, loaded, pictures, strict=True
-            )
+            self._describe(combine([next(results) for _ in views], views, picture.hw, call), picture)
+            for picture, views in zip(pictures, looks, strict=True)
         ]
+
+    def _pass(self, batch: ImageBatch, rules: PostProcess, proposals: ProposalGenerator) -> list[RawDetections]:
+        """The one place where a batch passes the network and its post-processing."""
+        return self._model(batch, rules, proposals=proposals)  # type: ignore[no-any-return]
+
+    def _selection(self, call: Call, crowd: int) -> tuple[PostProcess, ProposalGenerator]:
+        """Rules and proposals generator of one look: a tile that holds many usual inputs needs as many more."""
+        rules, proposals = call.rules_of_a_look, self._model.proposals
+        if crowd == 1:
+            return rules, proposals
+        more: dict[str, Any] = {"candidates": crowd * proposals.candidates, "proposals": crowd * proposals.proposals}
+        most = rules.max_detections if call.limit else crowd * rules.max_detections
+        return dataclasses.replace(rules, max_detections=most), dataclasses.replace(proposals, **more)
+
+    def _describe(self, found: RawDetections, picture: Loaded) -> Detections:
+        return Detections(
+            boxes=found.boxes.cpu().numpy(),
+            scores=found.scores.cpu().numpy(),
+            labels=found.labels.cpu().numpy(),
+            classes=self.classes,
+            image_hw=picture.hw,
+            source=picture.source,
+            image=picture.image,
+            frame=picture.frame,
+            seconds=picture.seconds,
+        )
 
 
 def in_original_frame(
@@ -189,7 +258,6 @@ def in_original_frame(
     classes: Sequence[str],
     *,
     source: Path | None = None,
-    picture: Image.Image | None = None,
 ) -> Detections:
     """What was found in a network input, in the pixels of the picture that it was made of.
 
@@ -199,31 +267,29 @@ def in_original_frame(
         original_hw: size of the upright picture.
         classes: names; label i means ``classes[i]``.
         source: file of the picture, if it has one.
-        picture: the picture itself, where there is no file.
     """
-    xyxy = boxes.clip(boxes.scale(found.boxes.float(), input_hw, original_hw), original_hw)
+    height, width = original_hw
+    seen = to_picture(found, View((0, 0, width, height), input_hw))
     return Detections(
-        boxes=xyxy.cpu().numpy(),
-        scores=found.scores.float().cpu().numpy(),
-        labels=found.labels.cpu().numpy(),
+        boxes=seen.boxes.cpu().numpy(),
+        scores=seen.scores.cpu().numpy(),
+        labels=seen.labels.cpu().numpy(),
         classes=tuple(classes),
         image_hw=original_hw,
         source=source,
-        image=picture,
     )
 
 
-def _hw(pixels: Tensor) -> tuple[int, int]:
-    return pixels.shape[-2], pixels.shape[-1]
+def _alike(queue: Sequence[tuple[Loaded, View]], size: int) -> Iterator[list[tuple[Loaded, View]]]:
+    """The views in batches of at most that size; crowded ones are not mixed with others."""
+    for _, views in groupby(queue, key=lambda look: look[1].crowd):
+        while part := list(islice(views, size)):
+            yield part
 
 
-def _to_pil(pixels: Tensor) -> Image.Image:
-    as_bytes = pixels if pixels.dtype == torch.uint8 else (pixels * 255).round().clamp(0, 255).byte()
-    return Image.fromarray(as_bytes.permute(1, 2, 0).contiguous().cpu().numpy())
+def _warn(error: ImageError) -> None:
+    warnings.warn(str(error), stacklevel=3)
 
 
-def _origin(picture: Picture, pixels: Tensor) -> dict[str, Any]:
-    """Where a picture can be seen again: its file, or itself."""
-    if isinstance(picture, str | Path):
-        return {"source": Path(str(picture))}
-    return {"picture": picture if isinstance(picture, Image.Image) else _to_pil(pixels)}
+def _raise(error: ImageError) -> None:
+    raise error

@@ -12,7 +12,6 @@ from fasterrcnn.evaluation.measure import Examination
 from fasterrcnn.evaluation.proposal_recall import LIMITS, ProposalRecall, measure_proposals
 from fasterrcnn.evaluation.reading import read_results
 from fasterrcnn.evaluation.truth import Predictions, Truth
-from fasterrcnn.inference.augmented import stream_augmented
 from fasterrcnn.inference.detector import Detector, load
 from fasterrcnn.inference.first_stage import propose
 from fasterrcnn.inference.measures import Measures
@@ -73,14 +72,16 @@ def _streams(
     detector: Detector, paths: Sequence[Path], wanted: Measures, limit: int, batch_size: int
 ) -> Iterator[tuple[str, Iterator[Detections]]]:
     """Name and detections of each variant."""
+    scales = " ".join(["scales", *(f"{scale:g}" for scale in wanted.scales)])
+    looks: dict[str, list[str | float]] = {}
     if wanted.flip:
-        yield "flip", stream_augmented(detector, paths, flip=True, scales=(), max_detections=limit)
+        looks["flip"] = ["flip"]
     if wanted.scales:
-        name = " ".join(["scales", *(f"{scale:g}" for scale in wanted.scales)])
-        yield name, stream_augmented(detector, paths, flip=False, scales=wanted.scales, max_detections=limit)
+        looks[scales] = [*wanted.scales]
     if wanted.flip and wanted.scales:
-        both = stream_augmented(detector, paths, flip=True, scales=wanted.scales, max_detections=limit)
-        yield f"flip and {name}", both
+        looks[f"flip and {scales}"] = ["flip", *wanted.scales]
+    for name, augment in looks.items():
+        yield name, detector.stream(paths, augment=augment, batch_size=batch_size, max_detections=limit)
     if wanted.soft_nms:
         yield "soft-NMS", detector.stream(paths, nms="soft-gaussian", batch_size=batch_size, max_detections=limit)
 

@@ -1,6 +1,5 @@
 """The proposals of a detector's first stage, to see what it reaches."""
 
-import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,8 +10,7 @@ from jaxtyping import Float64
 
 from fasterrcnn.inference.detector import Detector
 from fasterrcnn.inference.sources import load_picture
-from fasterrcnn.ops import boxes, image
-from fasterrcnn.ops.sizes import resized_hw
+from fasterrcnn.ops import boxes
 
 
 def propose(detector: Detector, paths: Sequence[Path], limit: int) -> Iterator[Float64[np.ndarray, "_ 4"]]:
@@ -24,16 +22,12 @@ def propose(detector: Detector, paths: Sequence[Path], limit: int) -> Iterator[F
         paths: the pictures.
         limit: most proposals of a picture.
     """
-    model, size = copy.copy(detector._model), detector.config.input
-    usual = model.proposals
-    model.proposals = dataclasses.replace(usual, proposals=limit, candidates=max(limit, usual.candidates))
+    usual = detector.model.proposals
+    more = dataclasses.replace(usual, proposals=limit, candidates=max(limit, usual.candidates))
     for path in paths:
-        pixels = load_picture(path)
-        original_hw = (pixels.shape[-2], pixels.shape[-1])
-        to_hw = resized_hw(original_hw, size.short_side, size.long_side)
+        picture = load_picture(path)
+        batch = detector.to_batch([picture.pixels])
         with torch.inference_mode():
-            resized = image.to_input(pixels.to(detector.device), to_hw, antialias=size.antialias)
-            batch = image.make_batch([resized], fill=size.mean, size_divisor=size.size_divisor)
-            (found,) = model.propose(model.features(batch.pixels), batch)
-            scaled = boxes.clip(boxes.scale(found.boxes.float(), to_hw, original_hw), original_hw)
+            (found,) = detector.model.propose(detector.model.features(batch.pixels), batch, more)
+        scaled = boxes.clip(boxes.scale(found.boxes.float(), batch.sizes_hw[0], picture.hw), picture.hw)
         yield scaled.cpu().numpy().astype(np.float64)

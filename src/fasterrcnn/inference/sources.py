@@ -1,19 +1,64 @@
-"""What `predict` takes: a file, a folder, a glob, a Pillow picture, an array, a tensor."""
+"""What `predict` takes: files, folders, globs, videos, cameras, and pictures in memory of any kind.
 
+Axes: h w pixels.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fasterrcnn.data.images import EXTENSIONS
-from fasterrcnn.data.pixels import from_array, from_pil, read_image
+from fasterrcnn.data.images import EXTENSIONS, decode_picture, picture_files, read_size_hw
+from fasterrcnn.data.pixels import from_pil, read_image
 from fasterrcnn.errors import DataError, ImageError, UsageError
 
-Picture = str | Path | Image.Image | np.ndarray | Tensor
+Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor
+"""One picture: a file, the content of a file, a Pillow picture, an array or a tensor."""
+
+VIDEO_EXTENSIONS = frozenset(
+    (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".3gp", ".ogv")
+)
+"""File names that are taken for videos."""
+
+_CHANNELS = (1, 3, 4)
+"""Grey, RGB, and RGB with an alpha that is dropped."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A picture in memory, and where it came from.
+
+    Attributes:
+        pixels: RGB, uint8 0..255 or float 0..1.
+        source: its file.
+        image: the picture to draw on, where there is no picture file.
+        frame: its number in a video, from 0.
+        seconds: when it is shown.
+    """
+
+    pixels: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"]
+    source: Path | None = None
+    image: Image.Image | None = None
+    frame: int | None = None
+    seconds: float | None = None
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.pixels.shape[-2], self.pixels.shape[-1]
+
+
+def is_video(source: object) -> bool:
+    """Whether a source is a video file by its name, or the number of a camera."""
+    if isinstance(source, str | Path):
+        return Path(source).suffix.lower() in VIDEO_EXTENSIONS and not is_many(source)
+    return isinstance(source, int) and not isinstance(source, bool)
 
 
 def is_many(source: object) -> bool:
@@ -26,12 +71,14 @@ def is_many(source: object) -> bool:
 def find_files(source: str | Path) -> list[Path]:
     """Picture files of a folder (not below it), of a glob, or the one file itself, sorted by name.
 
+    Hidden files are left out.
+
     Raises:
         DataError: nothing is there.
     """
     path = Path(source)
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS)
+        found = picture_files(path)
         if not found:
             raise DataError(f"{path}: no pictures in this folder ({', '.join(sorted(EXTENSIONS))})")
         return found
@@ -40,28 +87,48 @@ def find_files(source: str | Path) -> list[Path]:
             raise DataError(f"{path}: no such file or folder")
         return [path]
     anchor = Path(path.anchor) if path.anchor else Path()
-    found = sorted(p for p in anchor.glob(str(path.relative_to(path.anchor))) if p.is_file())
+    matches = anchor.glob(str(path.relative_to(path.anchor)))
+    found = sorted(p for p in matches if p.is_file() and not p.name.startswith("."))
     if not found:
         raise DataError(f"{path}: no file matches")
     return found
 
 
-def load_picture(picture: Picture) -> Tensor:
-    """One picture as an RGB tensor of 3 x height x width: uint8 0..255, or float 0..1.
+def load_picture(picture: Picture) -> Loaded:
+    """One picture as RGB pixels, with what is needed to draw on it later.
 
     Raises:
         ImageError: a file that cannot be decoded.
-        UsageError: an array or tensor that is not an RGB picture; the message says what it is.
+        UsageError: an array or tensor that is not a picture; the message says what it is.
     """
     if isinstance(picture, str | Path):
-        return read_image(Path(picture))
+        return Loaded(read_image(Path(picture)), source=Path(picture))
+    if isinstance(picture, bytes):
+        picture = decode_picture(picture)
     if isinstance(picture, Image.Image):
-        picture = _from_pil(picture)
-    elif isinstance(picture, np.ndarray):
-        picture = _from_array(picture)
-    elif not isinstance(picture, Tensor):
+        return Loaded(_from_pil(picture), image=picture)
+    if isinstance(picture, np.ndarray):
+        pixels = _check_tensor(_from_array(picture))
+    elif isinstance(picture, Tensor):
+        pixels = _check_tensor(picture)
+    else:
         raise UsageError(f"cannot read a picture from a {type(picture).__name__}")
-    return _check_tensor(picture)
+    return Loaded(pixels, image=_to_pil(pixels))
+
+
+def size_hw(picture: Any) -> tuple[int, int]:
+    """Height and width of a picture, from its header if it is a file; (0, 0) of one that cannot be read."""
+    if isinstance(picture, Loaded):
+        return picture.hw
+    if isinstance(picture, str | Path):
+        try:
+            return read_size_hw(Path(picture))
+        except ImageError:
+            return 0, 0
+    if isinstance(picture, Image.Image):
+        return picture.height, picture.width
+    shape = tuple(getattr(picture, "shape", ()))
+    return (0, 0) if len(shape) < 2 else (shape[:2] if isinstance(picture, np.ndarray) else shape[-2:])
 
 
 def _from_pil(picture: Image.Image) -> Tensor:
@@ -71,22 +138,36 @@ def _from_pil(picture: Image.Image) -> Tensor:
         raise ImageError(f"the Pillow picture cannot be decoded ({error})") from None
 
 
+def _to_pil(pixels: Tensor) -> Image.Image:
+    as_bytes = pixels if pixels.dtype == torch.uint8 else (pixels * 255).round().clamp(0, 255).byte()
+    return Image.fromarray(as_bytes.permute(1, 2, 0).contiguous().cpu().numpy())
+
+
 def _from_array(picture: NDArray[Any]) -> Tensor:
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-        raise UsageError(f"an array must be uint8 height x width x 3 (RGB), not {picture.dtype} {picture.shape}")
-    return from_array(picture)
+    """An array of height x width, or of height x width x channels, channels first."""
+    kind_is_known = picture.dtype == np.uint8 or picture.dtype.kind == "f"
+    grey = picture.ndim == 2
+    if not kind_is_known or not (grey or (picture.ndim == 3 and picture.shape[2] in _CHANNELS)):
+        raise UsageError(
+            "an array must be height x width x 3 (RGB), uint8 0..255 or float 0..1, or grey, or with alpha, "
+            f"not {picture.dtype} {picture.shape}"
+        )
+    # A copy, because torch knows neither memory that is read-only nor rows that run backwards.
+    return torch.from_numpy(np.array(picture[..., None] if grey else picture)).permute(2, 0, 1)
 
 
 def _check_tensor(picture: Tensor) -> Tensor:
-    if picture.ndim != 3 or picture.shape[0] != 3:
+    """RGB of a tensor of 1, 3 or 4 channels."""
+    if picture.ndim != 3 or picture.shape[0] not in _CHANNELS:
         raise UsageError(f"a tensor must be 3 x height x width (RGB), not {tuple(picture.shape)}")
     if picture.numel() == 0:
-        raise UsageError(f"the picture has no pixels: 3 x height x width is {tuple(picture.shape)}")
-    if picture.dtype == torch.uint8:
-        return picture
-    if not picture.is_floating_point():
-        raise UsageError(f"a tensor must be uint8 0..255 or float 0..1, not {picture.dtype}")
-    low, high = picture.aminmax()
+        raise UsageError(f"the picture has no pixels: channels x height x width is {tuple(picture.shape)}")
+    rgb = picture.expand(3, -1, -1) if picture.shape[0] == 1 else picture[:3]
+    if rgb.dtype == torch.uint8:
+        return rgb
+    if not rgb.is_floating_point():
+        raise UsageError(f"a tensor must be uint8 0..255 or float 0..1, not {rgb.dtype}")
+    low, high = rgb.aminmax()
     if not (low >= -0.01 and high <= 1.01):
         raise UsageError(f"a float tensor must lie in 0..1, not {float(low):g}..{float(high):g}: divide it by 255?")
-    return picture.float()
+    return rgb.detach().float()

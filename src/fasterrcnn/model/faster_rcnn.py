@@ -89,6 +89,7 @@ class FasterRCNN(nn.Module):
         batch: ImageBatch,
         postprocess: PostProcess | None = None,
         *,
+        proposals: ProposalGenerator | None = None,
         features: Features | None = None,
         observe: Observer = unobserved,
     ) -> list[RawDetections]:
@@ -100,17 +101,19 @@ class FasterRCNN(nn.Module):
         Args:
             batch: images.
             postprocess: rules for this call instead of the model's own.
+            proposals: component 3 for this call instead of the model's own.
             features: feature maps of this very batch, where they are known; it is then taken as one group.
             observe: is told what each step makes; see `fasterrcnn.model.observing`.
         """
         rules = postprocess or self.postprocess
         if features is not None:
-            return self._detect(batch, features, rules, observe)
+            return self._detect(batch, features, rules, proposals, observe)
         found: dict[int, RawDetections] = {}
         for padded_hw, members in self._groups(batch).items():
             pixels = batch.pixels[members, :, : padded_hw[0], : padded_hw[1]]
             group = ImageBatch(pixels, [batch.sizes_hw[i] for i in members])
-            found.update(zip(members, self._detect(group, self.features(group.pixels), rules, observe), strict=True))
+            detected = self._detect(group, self.features(group.pixels), rules, proposals, observe)
+            found.update(zip(members, detected, strict=True))
         return [found[i] for i in range(len(batch))]
 
     def losses(
@@ -168,13 +171,20 @@ class FasterRCNN(nn.Module):
         """What the backbone takes: RGB in 0..1 less its mean, by its standard deviation."""
         return ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
-    def propose(self, features: Features, batch: ImageBatch, *, observe: Observer = unobserved) -> list[Proposals]:
+    def propose(
+        self,
+        features: Features,
+        batch: ImageBatch,
+        proposals: ProposalGenerator | None = None,
+        *,
+        observe: Observer = unobserved,
+    ) -> list[Proposals]:
         """The first stage: proposals of each image."""
         logits, deltas = self.rpn(features)
         observe("rpn", logits=logits, deltas=deltas)
         anchors = self._anchors(features, batch.padded_hw)
         observe("anchors", anchors=anchors)
-        return self.proposals(logits, deltas, anchors, batch.sizes_hw, observe=observe)
+        return (proposals or self.proposals)(logits, deltas, anchors, batch.sizes_hw, observe=observe)
 
     def classify(
         self, features: Features, regions: Sequence[Float[Tensor, "_ 4"]], *, observe: Observer = unobserved
@@ -188,10 +198,15 @@ class FasterRCNN(nn.Module):
         return logits, deltas
 
     def _detect(
-        self, batch: ImageBatch, features: Features, rules: PostProcess, observe: Observer
+        self,
+        batch: ImageBatch,
+        features: Features,
+        rules: PostProcess,
+        proposals: ProposalGenerator | None,
+        observe: Observer,
     ) -> list[RawDetections]:
         observe("features", maps=features)
-        regions = [found.boxes for found in self.propose(features, batch, observe=observe)]
+        regions = [found.boxes for found in self.propose(features, batch, proposals, observe=observe)]
         logits, deltas = self.classify(features, regions, observe=observe)
         counts = [len(boxes) for boxes in regions]
         weights = self.region_loss.delta_weights

@@ -49,7 +49,7 @@ def soft_nms(
         method: "linear" (score x (1 - IoU) from ``threshold`` on) or "gaussian" (score x exp(-IoU² / sigma)).
         threshold: IoU from which "linear" acts.
         sigma: width of "gaussian".
-        min_score: boxes that fade below it are dropped.
+        min_score: boxes need a higher score, also after fading.
         limit: stop after that many boxes.
     """
     boxes, scores = boxes.detach(), scores.detach().float().clone()
@@ -60,7 +60,7 @@ def soft_nms(
     while len(kept) < min(limit, len(boxes)):
         best = int(scores.argmax())
         score = float(scores[best])
-        if score < min_score:
+        if score <= min_score:
             break
         kept.append(best)
         kept_scores.append(score)

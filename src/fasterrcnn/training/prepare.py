@@ -36,7 +36,7 @@ def prepare(source: Source, config: TrainConfig, tell: Say) -> Setup:
     if config.patience is not None and not val_records:
         raise UsageError("patience waits for a better AP, which needs a validation split (--val-split)")
     model = with_anchors(start_config(opened.data, config), records, config, tell)
-    model = with_class_balance(model, records, config)
+    model = with_class_balance(with_scale(model, records), records, config)
     tell(_plan(config, model, records))
     return Setup(config.model_copy(update={"model": model}), opened.data, opened.changes, records, val_records)
 
@@ -130,6 +130,13 @@ def with_anchors(model: ModelConfig, records: Sequence[Record], config: TrainCon
     )
     tell(fit.line())
     return model.model_copy(update={"anchors": fit.anchors})
+
+
+def with_scale(model: ModelConfig, records: Sequence[Record]) -> ModelConfig:
+    """The model that knows by how much its training pictures were resized: later, tiles of large ones are, too."""
+    size = model.input
+    factors = [min(size.short_side / min(r.size_hw), size.long_side / max(r.size_hw)) for r in records]
+    return model.model_copy(update={"input": size.model_copy(update={"scale": float(np.median(factors))})})
 
 
 def with_class_balance(model: ModelConfig, records: Sequence[Record], config: TrainConfig) -> ModelConfig:

@@ -21,7 +21,7 @@ def test_predict__pictures_and_results(run, checkpoint, pictures):
     assert (outcome.code, outcome.err) == (0, "")
     assert "wrote 2 pictures and results.json to seen" in outcome.out
     output = pictures.parent / "here" / "seen"
-    assert sorted(p.name for p in output.iterdir()) == ["p0.jpg", "p1.jpg", "results.json"]
+    assert sorted(p.name for p in output.iterdir()) == ["detections.jsonl", "p0.jpg", "p1.jpg", "results.json"]
     with Image.open(output / "p0.jpg") as picture:
         assert (picture.format, picture.size) == ("JPEG", (96, 64))
     rows = json.loads((output / "results.json").read_text())
@@ -100,7 +100,7 @@ def test_predict__picture_too_long_for_a_jpeg(run, checkpoint, pictures):
     assert outcome.code == 1
     assert "long.jpg: cannot be written" in outcome.err
     seen = pictures.parent / "here" / "seen"
-    assert sorted(p.name for p in seen.iterdir()) == ["p0.jpg", "results.json"]
+    assert sorted(p.name for p in seen.iterdir()) == ["detections.jsonl", "p0.jpg", "results.json"]
 
 
 def test_predict__output_is_a_file(run, checkpoint, pictures):

@@ -19,18 +19,23 @@ class Counts:
 
     def __init__(self, monkeypatch, model):
         self.seen = {}
-        for module, name in ((proposals, "proposals"), (postprocess, "detections")):
-            monkeypatch.setattr(module, "nms", self.around(module.nms, name))
+        for module, kind, name in (
+            (proposals, "nms", "proposals"),
+            (postprocess, "nms", "detections"),
+            (postprocess, "soft_nms", "detections"),
+        ):
+            monkeypatch.setattr(module, kind, self.around(getattr(module, kind), name))
         model.rpn.register_forward_hook(
             lambda _m, _i, out: self.seen.update(anchors=sum(level.shape[1] for level in out[0]))
         )
         model.box_head.register_forward_hook(lambda _m, _i, out: self.seen.update(proposals=len(out[0])))
 
     def around(self, nms, name):
-        def counted(boxes, scores, groups, threshold):
-            keep = nms(boxes, scores, groups, threshold)
+        def counted(boxes, *others, **options):
+            found = nms(boxes, *others, **options)
+            keep = found[0] if isinstance(found, tuple) else found
             self.seen[f"{name} nms"] = len(boxes), len(keep)
-            return keep
+            return found
 
         return counted
 

@@ -1,17 +1,22 @@
+import gc
+import multiprocessing
 import pickle
-from concurrent.futures import ThreadPoolExecutor
+import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from types import GeneratorType
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
 from fasterrcnn import presets
 from fasterrcnn.data.pixels import from_pil
 from fasterrcnn.detections import Detections
-from fasterrcnn.errors import ImageError, UsageError, WeightsError
+from fasterrcnn.errors import ImageError, MissingExtraError, UsageError, WeightsError
 from fasterrcnn.inference.detector import Detector, choose_device, load
+from fasterrcnn.inference.video import video_written_whole
 from fasterrcnn.ops.image import make_batch, resized_hw, to_input
 
 CLASSES = ("cat", "dog", "owl")
@@ -208,3 +213,160 @@ def test_choose_device__default():
 def test_load__device_that_is_not_there(checkpoint, device):
     with pytest.raises(UsageError, match=device):
         load(checkpoint, device=device)
+
+
+def test_predict__the_content_of_a_file(detector, files):
+    found = detector.predict(files[0].read_bytes())
+    same(found, detector.predict(files[0]))
+    assert found.plot().size == (160, 120)
+    with pytest.raises(ImageError, match="picture in memory: not a picture that can be decoded"):
+        detector.predict(b"no picture")
+    with pytest.raises(ImageError, match="picture in memory: damaged picture"):
+        detector.predict(files[0].read_bytes()[:500])
+
+
+def test_predict__grey_and_alpha(detector, photo):
+    grey = np.asarray(photo((60, 80)).convert("L"))
+    expected = detector.predict(np.repeat(grey[..., None], 3, axis=2))
+    for source in (grey, grey[..., None], torch.from_numpy(grey.copy())[None], grey.astype(np.float64) / 255):
+        same(detector.predict(source), expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_predict__broken_pictures_of_a_folder_are_left_out(detector, files, tmp_path, batch_size):
+    files[1].write_text("no picture")
+    with pytest.warns(UserWarning, match=rf"{files[1].name}: not a picture"):
+        found = list(detector.predict(tmp_path, batch_size=batch_size))
+    assert [one.source for one in found] == [files[0], *files[2:]]
+    told = []
+    assert len(detector.predict(files, on_error=told.append, batch_size=batch_size)) == 3
+    assert [str(error).split(":")[0] for error in told] == [str(files[1])]
+    with pytest.raises(ImageError, match=files[1].name):
+        detector.predict(files, batch_size=batch_size)
+
+
+def test_outcomes__errors_have_their_place(detector, files):
+    files[1].write_text("no picture")
+    kinds = [type(one) for one in detector.outcomes(files, batch_size=3)]
+    assert kinds == [Detections, ImageError, Detections, Detections]
+
+
+def test_predict__tiles_of_a_picture_that_is_a_tile(detector, photo):
+    picture = photo((120, 160))
+    same(detector.predict(picture, tile=160), detector.predict(picture))
+
+
+@pytest.mark.parametrize("merge", ["nms", "soft", "ios"])
+@pytest.mark.parametrize("size_hw", [(300, 400), (1, 500), (90, 700)])
+def test_predict__tiles(detector, photo, merge, size_hw):
+    found = detector.predict(photo(size_hw), tile=100, merge=merge, score=0.3)
+    height, width = size_hw
+    assert found.image_hw == size_hw
+    assert (found.boxes >= 0).all()
+    assert (found.boxes <= np.array([width, height, width, height])).all()
+    assert (np.diff(found.scores) <= 0).all()
+    assert (found.scores > 0.3).all()
+
+
+def test_predict__tiles_do_not_depend_on_batches(detector, photo):
+    picture = photo((300, 400))
+    for size in (2, 7):
+        batched = detector.predict(picture, tile=100, batch_size=size, score=0.3)
+        same(batched, detector.predict(picture, tile=100, score=0.3))
+        assert len(batched) > 20
+
+
+def test_predict__tiles_and_max_detections(detector, photo):
+    picture = photo((300, 400))
+    every = detector.predict(picture, tile=100, score=0.0)
+    assert len(every) > detector.config.postprocess.max_detections  # that of each tile
+    assert len(detector.predict(picture, tile=100, score=0.0, max_detections=5)) == 5
+
+
+def test_predict__augmented(detector, photo):
+    picture = photo((120, 160))
+    same(detector.predict(picture, augment=[1.0]), detector.predict(picture))
+    same(detector.predict(picture, augment=True), detector.predict(picture, augment=["flip", "0.75", 1.25]))
+    mirrored = picture.transpose(0)
+    ours = detector.predict(picture, augment="flip", score=0.2)
+    theirs = detector.predict(mirrored, augment="flip", score=0.2)
+    assert len(ours) == len(theirs) > 0
+    np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-4)
+    widths = ours.boxes[:, 2] - ours.boxes[:, 0]
+    np.testing.assert_allclose(widths, theirs.boxes[:, 2] - theirs.boxes[:, 0], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tile": 0}, "tile must be at least 1 pixel"),
+        ({"overlap": 1.0}, "overlap must lie in"),
+        ({"merge": "wbf"}, "merge is 'wbf'; there are nms, soft, ios"),
+        ({"augment": "rotate"}, "augment is 'rotate'; there are \"flip\" and sizes"),
+        ({"augment": [9.0]}, "a size must lie in"),
+        ({"every": 0}, "every must be at least 1, not 0"),
+    ],
+)
+def test_predict__looks_that_cannot_be(detector, photo, tmp_path, options, message):
+    for source in (photo((20, 20)), [], tmp_path):
+        with pytest.raises(UsageError, match=message):
+            detector.predict(source, **options)
+
+
+def test_warmup__any_size(detector):
+    detector.warmup()
+    detector.warmup((50, 70), batch_size=2, tile=40)
+
+
+def test_threads(checkpoint):
+    before = torch.get_num_threads()
+    try:
+        assert load(checkpoint, threads=1).threads == 1
+        assert torch.get_num_threads() == 1
+        with pytest.raises(UsageError, match="threads must be at least 1, not 0"):
+            load(checkpoint, threads=0)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _sizes(detector, pictures):
+    return [len(found) for found in detector.predict(pictures)]
+
+
+def test_detector__in_another_process(detector, photo):
+    pictures = [photo(size, number) for number, size in enumerate(SIZES[:2])]
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(_sizes, detector, pictures).result() == _sizes(detector, pictures)
+
+
+def test_predict__video(detector, tmp_path, photo):
+    pytest.importorskip("av")
+    path = tmp_path / "clip.mp4"
+    with video_written_whole(path, 10.0, part=path) as video:
+        for number in range(5):
+            video.write(photo((64, 96), number), number / 10)
+    found = list(detector.predict(path, every=2))
+    assert [one.frame for one in found] == [0, 2, 4]
+    assert [one.seconds for one in found] == pytest.approx([0, 0.2, 0.4], abs=1e-3)
+    assert found[0].plot().size == (96, 64)
+    assert {one.source for one in found} == {path}
+
+
+def test_predict__video_without_pyav(detector, tmp_path, monkeypatch):
+    (tmp_path / "clip.mp4").touch()
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingExtraError, match=r'PyAV is not installed: pip install "fasterrcnn\[viz\]"'):
+        detector.predict(tmp_path / "clip.mp4")
+
+
+def test_stream__memory_stays(detector, tmp_path, photo):
+    photo((64, 96)).save(tmp_path / "0.png")
+    for number in range(1, 150):
+        (tmp_path / f"{number}.png").symlink_to(tmp_path / "0.png")
+    gc.collect()
+    alive = []
+    for number, _ in enumerate(detector.predict(tmp_path, batch_size=2)):
+        if number in (50, 149):
+            kinds = [type(one) for one in gc.get_objects()]
+            alive.append(sum(issubclass(kind, torch.Tensor | Detections | Image.Image) for kind in kinds))
+    assert alive[1] <= alive[0] + 40  # a window of results, not a result for each picture

@@ -104,25 +104,6 @@ def test_evaluate__variants_stand_beside_the_plain_number(detector, tmp_path, ph
     assert "--flip --scales 0.75 1.5 --soft-nms --bootstrap 3" in report.analysis.origin.command
 
 
-def test_evaluate__a_mirrored_detector_finds_mirrored_objects(detector, tmp_path, photo):
-    # The look at the mirror image alone, brought back, fits truth that was mirrored and brought back.
-    from PIL import ImageOps
-
-    from fasterrcnn.inference.augmented import stream_augmented
-
-    photo((64, 96), 0).save(tmp_path / "a.png")
-    ImageOps.mirror(photo((64, 96), 0)).save(tmp_path / "b.png")
-    a, b = (
-        next(stream_augmented(detector, [tmp_path / name], flip=True, scales=(), max_detections=50))
-        for name in ("a.png", "b.png")
-    )
-    mirrored = np.stack([96 - b.boxes[:, 2], b.boxes[:, 1], 96 - b.boxes[:, 0], b.boxes[:, 3]], axis=1)
-    assert len(a) == len(b) > 3
-    np.testing.assert_allclose(np.sort(a.scores), np.sort(b.scores), atol=1e-5)
-    distances = np.abs(a.boxes[:, None] - mirrored[None]).max(axis=2)
-    assert distances.min(axis=1).max() < 0.01
-
-
 def test_evaluate__proposals_hold_what_is_found(detector, tmp_path, photo):
     data = annotated(detector, tmp_path, photo, ("cat", "dog", "owl"))
     recall = evaluate(detector, data, bootstrap=0).analysis.proposals

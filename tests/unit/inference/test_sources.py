@@ -67,24 +67,28 @@ def test_load_picture__kinds_agree(tmp_path, photo):
     path = tmp_path / "a.png"
     picture.save(path)
     expected = from_pil(picture)
-    for source in (path, str(path), picture, np.asarray(picture), expected, picture.convert("RGBA")):
-        assert_close(load_picture(source), expected)
+    array = np.asarray(picture)
+    alpha = np.asarray(picture.convert("RGBA"))
+    sources = (path, str(path), path.read_bytes(), picture, array, expected, picture.convert("RGBA"), alpha)
+    for source in (*sources, array[::-1][::-1], torch.from_numpy(alpha.copy()).permute(2, 0, 1)):
+        assert_close(load_picture(source).pixels, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_load_picture__float_tensors(dtype):
     picture = torch.linspace(0, 1, 12, dtype=dtype).view(3, 2, 2)
-    assert_close(load_picture(picture), picture.float())
+    assert_close(load_picture(picture).pixels, picture.float())
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (np.zeros((4, 4), np.uint8), r"uint8 height x width x 3 \(RGB\), not uint8 \(4, 4\)"),
-        (np.zeros((3, 4, 4), np.uint8), r"not uint8 \(3, 4, 4\)"),
-        (np.zeros((4, 4, 4), np.uint8), r"not uint8 \(4, 4, 4\)"),
-        (np.zeros((4, 4, 3), np.float32), r"not float32 \(4, 4, 3\)"),
-        (torch.zeros(4, 4, 3), r"a tensor must be 3 x height x width \(RGB\), not \(4, 4, 3\)"),
+        (np.zeros((4, 4, 2), np.uint8), r"height x width x 3 \(RGB\), .* not uint8 \(4, 4, 2\)"),
+        (np.zeros((3, 4, 5), np.uint8), r"not uint8 \(3, 4, 5\)"),
+        (np.zeros((1, 4, 4, 3), np.uint8), r"not uint8 \(1, 4, 4, 3\)"),
+        (np.zeros((4, 4, 3), np.int64), r"not int64 \(4, 4, 3\)"),
+        (np.full((4, 4, 3), 255.0), r"must lie in 0\.\.1, not 255\.\.255: divide it by 255\?"),
+        (torch.zeros(5, 4, 3), r"a tensor must be 3 x height x width \(RGB\), not \(5, 4, 3\)"),
         (torch.zeros(1, 3, 4, 4), r"not \(1, 3, 4, 4\)"),
         (torch.zeros(3, 4, 4, dtype=torch.int64), r"uint8 0\.\.255 or float 0\.\.1, not torch.int64"),
         (torch.full((3, 4, 4), 255.0), r"must lie in 0\.\.1, not 255\.\.255: divide it by 255\?"),

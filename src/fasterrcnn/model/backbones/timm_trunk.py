@@ -37,7 +37,8 @@ class TimmTrunk(nn.Module):
             close = ", ".join(timm.list_models(f"*{name.split('_', maxsplit=1)[0]}*")[:5]) or "see timm.list_models()"
             raise UsageError(f"timm has no network {name!r}; close: {close}")
         try:
-            probe: Any = timm.create_model(name, features_only=True, pretrained=False)
+            with torch.device("meta"):  # what it says of itself is wanted, not its numbers
+                probe: Any = timm.create_model(name, features_only=True, pretrained=False)
         except (RuntimeError, AttributeError, TypeError) as error:
             raise UsageError(f"timm's {name} cannot give feature maps: {error}") from error
         reductions = list(probe.feature_info.reduction())

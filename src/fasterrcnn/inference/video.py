@@ -1,0 +1,257 @@
+"""Videos through PyAV: frames of any file that FFmpeg reads, h264 files that browsers play. Cameras through OpenCV."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+
+from fasterrcnn.errors import ImageError, MissingExtraError, UsageError
+from fasterrcnn.inference.sources import Loaded
+
+_CLOCK = 90_000
+"""Ticks a second of the files that are written: the frames of every usual rate, and of none, fall on whole ones."""
+
+_MISSING_SECONDS = 0.5
+"""A video that ends so long before its announced end has broken off."""
+
+
+@runtime_checkable
+class Camera(Protocol):
+    """What is used of OpenCV's VideoCapture."""
+
+    def read(self) -> tuple[bool, Any]:
+        """Whether there is a frame, and the frame, BGR."""
+
+    def release(self) -> None:
+        """Let go of the device."""
+
+
+def require_av() -> ModuleType:
+    """PyAV.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import av  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise MissingExtraError("PyAV", "viz") from None
+    av.logging.set_level(None)  # FFmpeg's own words on damaged files would mix with ours
+    return av
+
+
+def video_frames(path: Path, every: int = 1) -> Iterator[Loaded | ImageError]:
+    """Frames of a video, upright, with their number and time; what is wrong with it comes as an error at its end.
+
+    Frames that cannot be decoded are left out.
+
+    Args:
+        path: the video file.
+        every: each n-th frame.
+    """
+    av = require_av()
+    try:
+        container = av.open(str(path))
+    except (av.FFmpegError, OSError, ValueError) as error:
+        yield ImageError(f"{path}: not a video that can be read ({_reason(error)})")
+        return
+    with container:
+        if not container.streams.video:
+            yield ImageError(f"{path}: no pictures in this file, sound only")
+            return
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        number, end, damaged = 0, 0.0, 0
+        step = 1 / float(stream.average_rate or 25)
+        for frame in _decoded(container, stream, av):
+            if frame is None:
+                damaged += 1
+                continue
+            seconds = end if frame.time is None else max(0.0, frame.time - (stream.start_time or 0) * stream.time_base)
+            end = float(seconds) + step
+            if number % every == 0:
+                pixels = upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+                yield _loaded(pixels, path, number, float(seconds))
+            number += 1
+        announced = _announced_seconds(container, stream)
+    if number == 0:
+        yield ImageError(f"{path}: none of its frames can be decoded")
+    elif announced - end > max(_MISSING_SECONDS, 2 * step):
+        yield ImageError(f"{path}: breaks off after {end:.1f} of {announced:.1f} s; {number} frames were read")
+    elif damaged:
+        yield ImageError(f"{path}: {damaged} damaged parts were left out; {number} frames were read")
+
+
+def camera_frames(index: int, every: int = 1) -> Iterator[Loaded | ImageError]:
+    """Frames of a camera until it is switched off.
+
+    Args:
+        index: number of the camera, from 0.
+        every: each n-th frame.
+
+    Raises:
+        MissingExtraError: OpenCV is not installed.
+        UsageError: there is no such camera.
+    """
+    try:
+        import cv2  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise MissingExtraError("OpenCV", "viz") from None
+    camera = cv2.VideoCapture(index)
+    if not camera.isOpened():
+        raise UsageError(f"camera {index} cannot be opened; cameras are numbered from 0")
+    return captured(camera, every)
+
+
+def captured(camera: Camera, every: int) -> Iterator[Loaded]:
+    """Each n-th frame of an open camera, as RGB, with the time since the first."""
+    number, started = 0, time.monotonic()
+    try:
+        while True:
+            there, frame = camera.read()
+            if not there:
+                return
+            if number % every == 0:
+                yield _loaded(np.ascontiguousarray(frame[..., ::-1]), None, number, time.monotonic() - started)
+            number += 1
+    finally:
+        camera.release()
+
+
+def upright(pixels: UInt8[np.ndarray, "h w 3"], rotation: int) -> UInt8[np.ndarray, "_ _ 3"]:
+    """A frame turned as its player would: by degrees counter-clockwise, to the next quarter."""
+    return np.ascontiguousarray(np.rot90(pixels, round(rotation / 90)))
+
+
+class VideoWriter:
+    """Writes an MP4 file with h264 pictures in yuv420p, which every browser plays.
+
+    The encoder needs even sides; a picture with an odd one gets its last row or column twice.
+
+    Args:
+        path: the file to write.
+        rate: usual frames a second; each frame has a time of its own nevertheless.
+    """
+
+    def __init__(self, path: Path, rate: float = 25) -> None:
+        self._av = require_av()
+        self._path, self._rate = path, Fraction(rate).limit_denominator(1001)
+        self._container: Any = None
+        self._stream: Any = None
+        self._size = (0, 0)
+        self._last = -1
+
+    def write(self, picture: Image.Image, seconds: float) -> None:
+        """Add a frame that is shown from that second on; one that is late is shown a moment after the one before."""
+        if self._container is None:
+            self._stream = self._open(picture.size)
+        width, height = self._stream.width, self._stream.height
+        pixels = np.asarray(picture)
+        if picture.size != self._size:
+            pixels = np.asarray(picture.resize(self._size))
+        padding = ((0, height - pixels.shape[0]), (0, width - pixels.shape[1]), (0, 0))
+        frame = self._av.VideoFrame.from_ndarray(np.pad(pixels, padding, mode="edge"), format="rgb24")
+        self._last = max(round(seconds * _CLOCK), self._last + 1)
+        frame.pts, frame.time_base = self._last, Fraction(1, _CLOCK)
+        self._mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Write what the encoder still holds, and the file's table of contents; there is no file without a frame."""
+        if self._container is not None:
+            self._mux(self._stream.encode(None))
+            self._container.close()
+            self._container = None
+
+    def _mux(self, packets: list[Any]) -> None:
+        for packet in packets:
+            packet.duration = round(_CLOCK / self._rate)  # counts for the last frame; the others end with the next
+            self._container.mux(packet)
+
+    def _open(self, size: tuple[int, int]) -> Any:
+        """The stream of a new file for pictures of that width and height."""
+        self._size = size
+        self._container = self._av.open(str(self._path), "w", format="mp4", options={"movflags": "+faststart"})
+        stream = self._container.add_stream("libx264", rate=self._rate)
+        stream.width, stream.height = (side + side % 2 for side in size)
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = Fraction(1, _CLOCK)
+        stream.options = {"preset": "veryfast", "crf": "23"}
+        return stream
+
+
+@contextmanager
+def video_written_whole(path: Path, rate: float, *, part: Path) -> Iterator[VideoWriter]:
+    """A `VideoWriter` to a hidden file, which takes its place when the block has ended well.
+
+    Args:
+        path: the file to write; without any frame there will be none.
+        rate: usual frames a second.
+        part: what a video is called that was stopped by hand; it plays, as far as it goes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}")
+    writer = VideoWriter(unfinished, rate)
+    try:
+        yield writer
+    except (KeyboardInterrupt, GeneratorExit):
+        path = part
+        raise
+    except BaseException:
+        writer.close()
+        unfinished.unlink(missing_ok=True)
+        raise
+    finally:
+        writer.close()
+        if unfinished.exists():
+            unfinished.replace(path)
+
+
+def frame_rate(path: Path) -> float:
+    """Average frames a second of a video; 25 where the file does not say."""
+    av = require_av()
+    try:
+        with av.open(str(path)) as container:
+            return float(container.streams.video[0].average_rate or 25)
+    except (av.FFmpegError, OSError, ValueError, IndexError):
+        return 25.0
+
+
+def _decoded(container: Any, stream: Any, av: ModuleType) -> Iterator[Any]:
+    """Frames, and None for a part that cannot be decoded; ends where the file cannot be read on."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except (av.FFmpegError, OSError):
+            return
+        if packet is None:
+            return
+        try:
+            yield from packet.decode()
+        except av.FFmpegError:
+            yield None
+
+
+def _announced_seconds(container: Any, stream: Any) -> float:
+    """Length of the video as its header says; 0 where it does not."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    alone = len(container.streams) == 1
+    return float(container.duration / 1_000_000) if alone and container.duration else 0.0
+
+
+def _loaded(pixels: UInt8[np.ndarray, "h w 3"], source: Path | None, number: int, seconds: float) -> Loaded:
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    return Loaded(tensor, source, Image.fromarray(pixels), number, seconds)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error).splitlines()[0]

@@ -1,0 +1,100 @@
+"""Predictions that are killed or stopped, in processes of their own."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from PIL import Image
+
+from fasterrcnn import presets
+from fasterrcnn.build import assemble
+from fasterrcnn.weights import native
+
+PICTURES = 30
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small detector with random weights, and pictures."""
+    folder = tmp_path_factory.mktemp("killed")
+    config = presets.get("timm:test_efficientnet", ["cat", "dog"])
+    config = config.model_copy(update={"input": config.input.model_copy(update={"short_side": 64, "long_side": 96})})
+    torch.manual_seed(0)
+    native.save(folder / "w.safetensors", assemble(config), config)
+    (folder / "photos").mkdir()
+    for number in range(PICTURES):
+        Image.effect_noise((200, 150), 10 + number).convert("RGB").save(folder / "photos" / f"{number:02d}.png")
+    return folder
+
+
+def start(folder, output, *more) -> subprocess.Popen[str]:
+    options = ["--score", "0", "--max-detections", "5", "--save", "pictures", "coco", "csv", "yolo", *more]
+    command = [sys.executable, "-m", "fasterrcnn", "predict", "w.safetensors", "photos", "-o", output, *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True, env=environment)
+
+
+def check_whole(output) -> int:
+    """Every file with a name of its own is whole; returns how many pictures there are."""
+    for file in output.rglob("*"):
+        if file.is_dir() or file.name.startswith("."):
+            continue
+        if file.suffix == ".jpg":
+            with Image.open(file) as picture:
+                picture.load()
+        elif file.suffix == ".json":
+            json.loads(file.read_text())
+        elif file.suffix == ".jsonl":
+            assert all(json.loads(line) for line in file.read_text().splitlines())
+        elif file.suffix == ".txt":
+            assert all(len(line.split()) == 6 for line in file.read_text().splitlines())
+    return len(list(output.glob("[!.]*.jpg")))
+
+
+def finish(folder, output, *more) -> None:
+    process = start(folder, output, "--skip-existing", *more)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert check_whole(folder / output) == PICTURES
+    rows = json.loads((folder / output / "results.json").read_text())
+    assert len({row["file_name"] for row in rows}) == PICTURES
+    assert len((folder / output / "detections.jsonl").read_text().splitlines()) == PICTURES
+    assert not list((folder / output).glob(".*"))
+
+
+@pytest.mark.parametrize("more", [(), ("--workers", "2")])
+def test_predict__killed_and_gone_on_with(folder, more):
+    chance = random.Random(len(more))
+    output = f"killed-{len(more)}"
+    for _ in range(3):
+        process = start(folder, output, "--skip-existing", *more)
+        assert process.stdout is not None
+        for _ in range(chance.randint(1, 7)):
+            process.stdout.readline()
+        time.sleep(chance.uniform(0, 0.05))
+        process.kill()
+        process.communicate()
+        check_whole(folder / output)
+    finish(folder, output, *more)
+
+
+def test_predict__stopped_by_hand(folder):
+    process = start(folder, "stopped")
+    assert process.stdout is not None
+    for _ in range(3):
+        process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (130, "interrupted\n")
+    done = check_whole(folder / "stopped")
+    assert 3 <= done < PICTURES
+    rows = json.loads((folder / "stopped" / "results.json").read_text())
+    assert 3 <= len({row["file_name"] for row in rows}) <= done
+    finish(folder, "stopped")

@@ -1,0 +1,85 @@
+import json
+
+import pytest
+
+from fasterrcnn.inference.output.journal import NAME, Journal, finished_entries
+
+
+def picture(name, **more):
+    return {"file": name, "stem": name[0], "picture": None, "detections": [], **more}
+
+
+def frame(name, number):
+    return {"file": name, "stem": name[0], "frame": number, "detections": []}
+
+
+def end(name, **more):
+    return {"file": name, "stem": name[0], "frames": 2, **more}
+
+
+def everything(last):
+    return True
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / NAME).read_text().splitlines()]
+
+
+def test_journal__appears_at_the_end(tmp_path):
+    with Journal(tmp_path / "new", None) as journal:
+        journal.add(picture("a.jpg"))
+        assert not (tmp_path / "new" / NAME).exists()
+        assert list(journal.entries()) == [picture("a.jpg")]
+    assert [p.name for p in (tmp_path / "new").iterdir()] == [NAME]
+    assert lines(tmp_path / "new") == [picture("a.jpg")]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, GeneratorExit])
+def test_journal__stopped_by_hand_is_kept(tmp_path, stop):
+    with pytest.raises(stop), Journal(tmp_path, None) as journal:
+        journal.add(picture("a.jpg"))
+        raise stop
+    assert lines(tmp_path) == [picture("a.jpg")]
+
+
+def test_journal__goes_on_after_any_cut(tmp_path):
+    growing = tmp_path / f".{NAME}.growing"
+    with pytest.raises(ValueError, match="killed"), Journal(tmp_path, None) as journal:
+        for entry in (picture("a.jpg"), frame("v.mp4", 0), frame("v.mp4", 1), end("v.mp4"), picture("b.jpg")):
+            journal.add(entry)
+        raise ValueError("killed")
+    content = growing.read_bytes()
+    for cut in range(len(content) + 1):
+        growing.write_bytes(content[:cut])
+        with Journal(tmp_path, everything) as journal:
+            done = set(journal.stems)
+            # what is complete is known, what is torn is not
+            assert ("a.jpg" in done) == (cut >= content.index(b"\n"))
+            assert ("v.mp4" in done) == (cut >= content.index(b'"frames"') + len('"frames": 2}'))
+            if "v.mp4" not in done:
+                assert not any("frame" in entry for entry in journal.entries())
+                for entry in (frame("v.mp4", 0), frame("v.mp4", 1), end("v.mp4")):
+                    journal.add(entry)
+        assert sum("frame" in entry for entry in lines(tmp_path)) == 2
+        (tmp_path / NAME).unlink()
+
+
+def test_journal__begins_anew_unless_told(tmp_path):
+    with Journal(tmp_path, None) as journal:
+        journal.add(picture("a.jpg"))
+    with Journal(tmp_path, everything) as journal:
+        assert journal.stems == {"a.jpg": "a"}
+        journal.add(picture("b.jpg"))
+    assert [entry["file"] for entry in lines(tmp_path)] == ["a.jpg", "b.jpg"]
+    with Journal(tmp_path, lambda last: last["file"] == "b.jpg") as journal:
+        assert journal.stems == {"b.jpg": "b"}
+    assert [entry["file"] for entry in lines(tmp_path)] == ["b.jpg"]
+    with Journal(tmp_path, None) as journal:
+        assert journal.stems == {}
+    assert lines(tmp_path) == []
+
+
+def test_finished_entries__hostile_lines(tmp_path):
+    path = tmp_path / NAME
+    path.write_text('[]\n"a"\n{"file": 3, "stem": "a"}\n{"file": "a"}\n\n{"file": "a", "stem": "a"}\n{"fi')
+    assert list(finished_entries(path)) == [{"file": "a", "stem": "a"}]
