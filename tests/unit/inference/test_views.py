@@ -87,7 +87,7 @@ def test_take__region_mirrored_and_resized():
     pixels = torch.arange(48, dtype=torch.uint8).view(1, 6, 8).expand(3, 6, 8)
     seen = take(pixels, View((2, 1, 6, 4), (3, 4), mirrored=True), InputConfig())
     assert_close(seen, pixels[:, 1:4, 2:6].flip(-1).float() / 255)
-    assert take(pixels, View((0, 0, 8, 6), (3, 4)), antialias=True).shape == (3, 3, 4)
+    assert take(pixels, View((0, 0, 8, 6), (3, 4)), InputConfig(antialias=True)).shape == (3, 3, 4)
 
 
 def test_to_picture__mirrored_tile_at_half_size():
