@@ -1,6 +1,8 @@
 # Every target sets up what it needs: a virtual environment in .venv, made once.
 PYTHON ?= python3
 BIN := .venv/bin
+# Several processes with one thread each: threads that share cores wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test check fix clean
@@ -9,14 +11,14 @@ demo: .venv/ready
 	$(BIN)/fasterrcnn demo
 
 test: .venv/ready
-	$(BIN)/pytest
+	$(PYTEST)
 
 check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(PYTEST)
 
 fix: .venv/ready
 	$(BIN)/ruff format .
