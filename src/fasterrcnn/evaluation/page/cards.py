@@ -98,39 +98,49 @@ class Cards:
 def make_cards(analysis: Analysis, max_letters: int = MAX_LETTERS) -> Cards:
     """The costliest pictures and errors, as far as there is room and their files can be read."""
     files = analysis.truth.pictures.files
-    visible = np.array([file.is_file() for file in files], np.bool_).reshape(len(files))
+    visible = np.array([_is_file(file) for file in files], np.bool_).reshape(len(files))
     errors = count_errors(analysis)
     whole, galleries = worst_pictures(analysis, errors, visible), examples(analysis, visible)
-    requests: list[tuple[int, Wanted]] = [(picture, Wanted(None, PICTURE_SIDE)) for picture in whole]
     singles = [example for gallery in galleries.values() for example in gallery]
+    requests = [(picture, Wanted(None, PICTURE_SIDE)) for picture in whole]
     requests += [(one.picture, Wanted(_region(analysis, one), EXAMPLE_SIDE)) for one in singles]
     small, damaged = _cut_all(files, requests)
-    missing = np.flatnonzero(~visible).tolist()
-    gone = [str(files[picture]) for picture in sorted({*missing, *damaged})]
-    taken, letters, left_out = [], 0, 0
-    numbers: dict[int, int] = {}
-    for place, thumbnail in enumerate(small):
-        if thumbnail is not None and letters + len(thumbnail.jpeg) > max_letters:
-            left_out += 1
-        elif thumbnail is not None:
-            letters += len(thumbnail.jpeg)
-            numbers[place] = len(taken)
-            taken.append(thumbnail)
+    kept, left_out = _fitting(small, max_letters)
     concerned = classes_in_error(analysis, errors)
-    pictures, cards = [], {kind: list[Card]() for kind in galleries}
-    for place, number in numbers.items():
+    pictures, cards = list[Card](), {kind: list[Card]() for kind in galleries}
+    for number, (place, thumbnail) in enumerate(kept):
         if place < len(whole):
             picture = whole[place]
-            pictures.append(_picture(analysis, errors, picture, number, taken[number], concerned[picture]))
+            pictures.append(_picture(analysis, errors, picture, number, thumbnail, concerned[picture]))
         else:
             one = singles[place - len(whole)]
-            cards[one.kind].append(_example(analysis, one, number, taken[number]))
-    return Cards(pictures, cards, [one.jpeg for one in taken], gone, left_out, errors)
+            cards[one.kind].append(_example(analysis, one, number, thumbnail))
+    gone = [str(files[picture]) for picture in sorted({*np.flatnonzero(~visible).tolist(), *damaged})]
+    return Cards(pictures, cards, [thumbnail.jpeg for _, thumbnail in kept], gone, left_out, errors)
 
 
-def _cut_all(
-    files: Sequence[Path], requests: Sequence[tuple[int, Wanted]]
-) -> tuple[list[Thumbnail | None], list[int]]:
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _fitting(small: Sequence[Thumbnail | None], max_letters: int) -> tuple[list[tuple[int, Thumbnail]], int]:
+    """The small pictures that there is room for, with their places, and how many there are besides."""
+    kept, letters, left_out = list[tuple[int, Thumbnail]](), 0, 0
+    for place, thumbnail in enumerate(small):
+        if thumbnail is None:
+            continue
+        letters += len(thumbnail.jpeg)
+        if letters <= max_letters:
+            kept.append((place, thumbnail))
+        else:
+            left_out += 1
+    return kept, left_out
+
+
+def _cut_all(files: Sequence[Path], requests: Sequence[tuple[int, Wanted]]) -> tuple[list[Thumbnail | None], list[int]]:
     """Small pictures in the order of the requests, and the pictures that could not be read."""
     by_picture: dict[int, list[int]] = {}
     for place, (picture, _) in enumerate(requests):

@@ -12,7 +12,7 @@ COLOURS = 8
 """Lines ``s0`` to ``s7`` of the page's style; ``faint`` is for one of many."""
 
 _WIDTH, _HEIGHT = 460, 330
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 48
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 14, 12, 48
 _CELL, _LABEL = 46, 16
 
 
@@ -80,10 +80,13 @@ def curves(title: str, x: str, y: str, lines: Sequence[Line], *, note: str = "",
 
 
 def matrix(title: str, names: Sequence[str], counts: NDArray[np.int64], *, note: str = "") -> Chart:
-    """A square of counts, shaded by the share of their row; the diagonal is right, all else is not."""
+    """A square of counts, shaded by the share of their row; the diagonal is right, all else is not.
+
+    The last name is background.
+    """
     side, left, top = len(names), 8 * max(len(short(name)) for name in names) + 16, 30
     below = 6 * max(len(short(name)) for name in names) + 24
-    drawn = [_label(left / 2 + side * _CELL / 2 + left / 2, 16, "detected as", "middle")]
+    drawn = [_label(left + side * _CELL / 2, 16, "detected as", "middle")]
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     for row, name in enumerate(names):
         y = top + row * _CELL
@@ -91,6 +94,8 @@ def matrix(title: str, names: Sequence[str], counts: NDArray[np.int64], *, note:
         x_turned, y_turned = left + row * _CELL + _CELL / 2 + 4, top + side * _CELL + 12
         drawn.append(_label(0, 0, name, "end", f"translate({x_turned} {y_turned}) rotate(-40)"))
         for column, other in enumerate(names):
+            if row == column == side - 1:
+                continue  # background that is not detected cannot be counted
             count, share = int(counts[row, column]), float(shares[row, column])
             tip = f"{name} detected as {other}: {count:,} ({share:.1%})"
             drawn.append(_cell(left + column * _CELL, y, count, share, "right" if row == column else "wrong", tip))
@@ -102,7 +107,7 @@ def matrix(title: str, names: Sequence[str], counts: NDArray[np.int64], *, note:
 
 
 def whisker(value: float | None, low: float, high: float, *, reach: tuple[float, float] = (0.0, 1.0)) -> Markup:
-    """A value on a line, with its interval; nothing where it is not known. A line across marks zero, where it is inside."""
+    """A value on a line, with its interval; nothing where it is not known. Zero is marked where it is inside."""
     if value is None or not all(map(math.isfinite, (value, low, high))):
         return Markup("")
 
@@ -111,8 +116,10 @@ def whisker(value: float | None, low: float, high: float, *, reach: tuple[float,
         return round(4 + 112 * min(max(share, 0.0), 1.0), 1)
 
     zero = Markup('<path class="zero" d="M{} 1v14"/>').format(at(0)) if reach[0] < 0 < reach[1] else ""
-    drawn = '<svg class="whisker" viewBox="0 0 120 16" aria-hidden="true"><path class="track" d="M4 8H116"/>{}'
-    drawn += '<path class="band" d="M{} 8H{}"/><circle cx="{}" cy="8" r="3.5"/></svg>'
+    drawn = '<svg class="whisker" viewBox="0 0 120 16" preserveAspectRatio="xMinYMid" aria-hidden="true">'
+    drawn += (
+        '<path class="track" d="M4 8H116"/>{}<path class="band" d="M{} 8H{}"/><circle cx="{}" cy="8" r="3.5"/></svg>'
+    )
     return Markup(drawn).format(zero, at(low), at(high), at(value))
 
 

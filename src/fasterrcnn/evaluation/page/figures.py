@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
 from fasterrcnn.evaluation.analysis import Analysis
 from fasterrcnn.evaluation.curves import OperatingPoint
@@ -45,30 +45,32 @@ class ClassPage:
 
 def draw_curves(analysis: Analysis, objects: Sequence[int]) -> list[Chart]:
     """Precision and recall of all classes together and of each, and both against the score."""
-    given, names = analysis.curves, analysis.truth.classes
+    given, names, recalls = analysis.curves, analysis.truth.classes, RECALL_LEVELS.tolist()
     means = [_mean(given.precision[row]) for row, _ in _IOUS]
     overall = [
-        Line(f"IoU {text}", RECALL_LEVELS.tolist(), mean.tolist(), f"s{n}")
+        Line(f"IoU {text}", recalls, mean.tolist(), f"s{n}")
         for n, ((_, text), mean) in enumerate(zip(_IOUS, means, strict=True))
     ]
-    overall.append(Line("IoU .50 to .95", RECALL_LEVELS.tolist(), _mean(_mean(given.precision)).tolist(), "s3"))
+    overall.append(Line("IoU .50 to .95", recalls, _mean(given.precision.reshape(-1, len(recalls))).tolist(), "s3"))
     largest = _largest(objects, MAX_LINES)
     many = len(largest) > COLOURS
     of_classes = [
-        Line(names[k], RECALL_LEVELS.tolist(), given.precision[0, k].tolist(), "faint" if many else f"s{n}")
+        Line(names[k], recalls, given.precision[0, k].tolist(), "faint" if many else f"s{n}")
         for n, k in enumerate(largest)
     ]
     if many:
-        of_classes.append(Line("mean of all classes", RECALL_LEVELS.tolist(), means[0].tolist(), "s0"))
+        of_classes.append(Line("mean of all classes", recalls, means[0].tolist(), "s0"))
     left_out = len(names) - len(largest)
     note = f"The {len(largest)} classes with most objects, of {len(names)}." if left_out > 0 else ""
     note += " Each class has a line; the mean is drawn bold." if many else ""
+    axes = ("recall", "precision")
+    title = "Precision, recall and F1 against the score, all classes"
     return [
-        curves("Precision against recall, mean of classes", "recall", "precision", overall),
-        curves("Precision against recall at IoU .50, by class", "recall", "precision", of_classes, note=note, legend=not many),
-        against_score("Precision, recall and F1 against the score, all classes", given.overall_at, analysis, given.best_overall),
+        curves("Precision against recall, mean of classes", *axes, overall),
+        curves("Precision against recall at IoU .50, by class", *axes, of_classes, note=note, legend=not many),
+        against_score(title, given.overall_at, analysis, given.best_overall),
         draw_calibration(analysis),
-    ]  # fmt: skip
+    ]
 
 
 def against_score(
@@ -80,7 +82,9 @@ def against_score(
     lines = [Line(name, levels, row.tolist(), f"s{n}") for n, (name, row) in enumerate(rows)]
     if best is None:
         return curves(title, "score threshold", "", lines)
-    note = f"Best threshold {best.score:.2f}: precision {three(best.precision)}, recall {three(best.recall)}, F1 {three(best.f1)}."
+    note = (
+        f"Best threshold {best.score:.2f}: precision {best.precision:.3f}, recall {best.recall:.3f}, F1 {best.f1:.3f}."
+    )
     if 0 <= best.score <= 1:
         lines.append(Line("best threshold", [best.score, best.score], [0, 1], "mark"))
     return curves(title, "score threshold", "", lines, note=note)
@@ -104,8 +108,8 @@ def draw_calibration(analysis: Analysis) -> Chart:
 def draw_matrix(analysis: Analysis) -> Chart:
     """The confusion matrix; of many classes, those that take most part in confusions."""
     counts, names = analysis.confusion.matrix, (*analysis.truth.classes, "background")
-    score, iou = analysis.confusion.score, analysis.confusion.iou
-    note = f"Rows: objects. Columns: detections with a score of {score:.2f} or more, IoU {iou:.2f}. Shade: share of the row."
+    limits = f"score {analysis.confusion.score:.2f} or more, IoU {analysis.confusion.iou:.2f}"
+    note = f"Rows: objects. Columns: detections ({limits}). Shade: share of the row."
     background = len(names) - 1
     if background > MAX_MATRIX:
         between = counts[:-1, :-1] - np.diag(np.diag(counts)[:-1])
@@ -184,12 +188,8 @@ def _largest(objects: Sequence[int], limit: int) -> list[int]:
     return sorted(range(len(objects)), key=lambda k: -objects[k])[:limit]
 
 
-def _mean(precision: Float64[np.ndarray, "rows *rest"]) -> Float64[np.ndarray, "*rest"]:
-    """Mean over the first axis where it is known; NaN where it is not."""
+def _mean(precision: Float64[np.ndarray, "m r"]) -> Float64[np.ndarray, " r"]:
+    """Mean of the rows that are known; NaN where none is."""
     known = ~np.isnan(precision)
-    number: Int64[np.ndarray, "*rest"] = known.sum(axis=0)
-    total = np.where(known, precision, 0.0).sum(axis=0)
-    result: Float64[np.ndarray, "*rest"] = np.divide(
-        total, number, out=np.full(total.shape, np.nan), where=number > 0
-    )
-    return result
+    total, number = np.where(known, precision, 0.0).sum(axis=0), known.sum(axis=0)
+    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)

@@ -56,6 +56,11 @@ def three(value: float | None) -> str:
     return "n/a" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
+def signed(value: float) -> str:
+    """A difference with its sign and three decimals."""
+    return f"{value:+.3f}" if abs(value) >= 0.0005 else "0.000"
+
+
 def number(value: float | None) -> Cell:
     """A cell of `three`."""
     known = value is not None and math.isfinite(value)
@@ -112,9 +117,7 @@ def error_table(analysis: Analysis) -> Table:
     rows = []
     for name in ERRORS:
         link = Markup('<a href="#gallery" data-show-kind="{}">{}</a>').format(name, name)
-        rows.append(
-            [Cell(link, name), bar(costs.lost[name], most), count(costs.counts[name]), words(EXPLAINED[name])]
-        )
+        rows.append([Cell(link, name), bar(costs.lost[name], most), count(costs.counts[name]), words(EXPLAINED[name])])
     return Table(["error", "AP50 lost", "how often", "what it is"], rows)
 
 
@@ -171,12 +174,14 @@ def comparison_table(
 
 def _difference(better: Interval | None, gain: float | None, reach: tuple[float, float]) -> list[Cell]:
     value = better.value if better is not None else gain
-    shown = Cell("n/a", None) if value is None else Cell(f"{value:+.3f}", value)
+    shown = Cell("n/a", None) if value is None else Cell(signed(value), value)
     if better is None or not math.isfinite(better.low):
         return [shown, Cell("", None), Cell("", None)]
     said = "may be chance" if better.low <= 0 <= better.high else "ahead" if better.low > 0 else "behind"
-    text = Markup('{} <span class="range">{:+.3f} to {:+.3f}</span>')
-    drawn = text.format(whisker(better.value, better.low, better.high, reach=reach), better.low, better.high)
+    text = Markup('{} <span class="range">{} to {}</span>')
+    drawn = text.format(
+        whisker(better.value, better.low, better.high, reach=reach), signed(better.low), signed(better.high)
+    )
     return [shown, Cell(drawn, better.low), words(said)]
 
 

@@ -1,4 +1,7 @@
-"""Small JPEGs of pictures and of their parts, as text for a page. Each file is opened once and decoded no larger than needed."""
+"""Small JPEGs of pictures and of their parts, as text for a page.
+
+Each file is opened once, and decoded no larger than needed.
+"""
 
 import base64
 import io

@@ -78,7 +78,7 @@ def render(report: "Report") -> str:
         title=Path(analysis.origin.detections).name or "detections",
         tiles=_tiles(report, analysis),
         verdict=_verdict(analysis),
-        numbers=_numbers(report),
+        numbers=_numbers(report, analysis),
         charts=draw_curves(analysis, objects),
         matrix=draw_matrix(analysis),
         grid=grid(),
@@ -107,7 +107,9 @@ def _tiles(report: "Report", analysis: Analysis) -> list[Tile]:
     tiles = [_tile(name, value, intervals.get(name.lower())) for name, value in (
         ("AP", report.ap), ("AP50", report.ap50), ("AP75", report.ap75)
     )]  # fmt: skip
-    tiles.append(Tile(f"AR{analysis.origin.max_dets}", tables.three(report.ar100), "recall, IoU .50 to .95", Markup("")))
+    tiles.append(
+        Tile(f"AR{analysis.origin.max_dets}", tables.three(report.ar100), "recall, IoU .50 to .95", Markup(""))
+    )
     if best is not None:
         said = f"precision {best.precision:.3f}, recall {best.recall:.3f} from score {best.score:.2f} on"
         tiles.append(Tile("best F1", tables.three(best.f1), said, Markup("")))
@@ -132,16 +134,19 @@ def _verdict(analysis: Analysis) -> str:
     return f"Most is lost to {verb}: {lost[worst]:.3f} of AP50, {times:,} {'case' if times == 1 else 'cases'}."
 
 
-def _numbers(report: "Report") -> tables.Table:
+def _numbers(report: "Report", analysis: Analysis) -> tuple[tables.Table, tables.Table]:
+    """Precision, with Pascal VOC's, and recall."""
     from fasterrcnn.evaluation.report import LABELS  # noqa: PLC0415 - it imports this package when asked for a page
 
-    rows = [[tables.words(label), tables.bar(report.numbers[name], 1.0)] for name, label in LABELS.items()]
-    analysis = report.analysis
-    assert analysis is not None
-    kind = "corners count as pixels" if analysis.pascal.inclusive else "continuous corners"
-    rows.append([tables.words("Pascal VOC AP, 11 points (2007)"), tables.bar(analysis.pascal.ap11, 1.0)])
-    rows.append([tables.words(f"Pascal VOC AP, area (since 2010), {kind}"), tables.bar(analysis.pascal.ap, 1.0)])
-    return tables.Table(["number", "value"], rows)
+    rows = {name: [tables.words(label), tables.bar(report.numbers[name], 1.0)] for name, label in LABELS.items()}
+    corners = ", corners count as pixels" if analysis.pascal.inclusive else ""
+    voc = [
+        [tables.words(f"Pascal VOC AP, 11 points{corners}"), tables.bar(analysis.pascal.ap11, 1.0)],
+        [tables.words(f"Pascal VOC AP, area{corners}"), tables.bar(analysis.pascal.ap, 1.0)],
+    ]
+    precision = [row for name, row in rows.items() if name.startswith("ap")]
+    recall = [row for name, row in rows.items() if name.startswith("ar")]
+    return tables.Table(["precision", "value"], [*precision, *voc]), tables.Table(["recall", "value"], recall)
 
 
 def _proposals(analysis: Analysis) -> tables.Table | None:
