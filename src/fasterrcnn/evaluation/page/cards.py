@@ -13,6 +13,7 @@ from jaxtyping import Float64
 from fasterrcnn.drawing import Edges
 from fasterrcnn.errors import ImageError
 from fasterrcnn.evaluation.analysis import Analysis
+from fasterrcnn.evaluation.page.charts import short
 from fasterrcnn.evaluation.page.mistakes import (
     Example,
     PictureErrors,
@@ -22,14 +23,16 @@ from fasterrcnn.evaluation.page.mistakes import (
     worst_pictures,
 )
 from fasterrcnn.evaluation.page.thumbnails import Thumbnail, Wanted, cut
+from fasterrcnn.evaluation.truth import Truth
 from fasterrcnn.evaluation.verdicts import CLASSIFICATION, IGNORED, KINDS, RIGHT
 
 PICTURE_SIDE, EXAMPLE_SIDE = 640, 200
-MAX_LETTERS = 20_000_000
+MAX_LETTERS = 16_000_000
 """Of all small pictures of a page together, as base64; the costliest come first."""
 
-_MAX_SHAPES = 300
+_MAX_SHAPES = 150  # of a panel; errors come last, and are kept
 _MARGIN, _LEAST_SIDE = 1.7, 40.0  # of a cut-out: times the boxes in it, and in pixels
+_FARTHEST = 1e6  # boxes of other people's detectors may be of any size
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ def _region(analysis: Analysis, one: Example) -> Edges:
         boxes.append(analysis.predictions.xywh[one.detection])
     if one.object >= 0:
         boxes.append(analysis.truth.xywh[one.object])
-    xywh = np.array(boxes)
+    xywh = np.clip(boxes, -_FARTHEST, _FARTHEST)
     low, high = xywh[:, :2].min(axis=0), (xywh[:, :2] + xywh[:, 2:]).max(axis=0)
     (x, y), half = ((low + high) / 2).tolist(), max(float((high - low).max()) * _MARGIN, _LEAST_SIDE) / 2
     return x - half, y - half, x + half, y + half
@@ -181,8 +184,8 @@ def _picture(
         "confusions": int(errors.confusions[picture]),
     }
     panels = (
-        list(_truth_shapes(analysis, errors, picture))[:_MAX_SHAPES],
-        list(_found_shapes(analysis, errors, picture))[:_MAX_SHAPES],
+        list(_truth_shapes(analysis, errors, picture))[-_MAX_SHAPES:],
+        list(_found_shapes(analysis, errors, picture))[-_MAX_SHAPES:],
     )
     return Card(analysis.truth.pictures.files[picture].name, number, small.region, panels, (), labels, counts)
 
@@ -192,7 +195,7 @@ def _truth_shapes(analysis: Analysis, errors: PictureErrors, picture: int) -> It
     truth = analysis.truth
     here = (truth.owners == picture).nonzero()[0]
     for one in here[np.argsort(errors.unfound[here], kind="stable")].tolist():
-        name = truth.classes[truth.labels[one]]
+        name = _name(truth, truth.labels[one])
         if truth.crowd[one]:
             style, caption, said = "ignored", "", "crowd or difficult: not counted"
         elif errors.unfound[one]:
@@ -207,9 +210,9 @@ def _found_shapes(analysis: Analysis, errors: PictureErrors, picture: int) -> It
     found, truth, verdicts = analysis.predictions, analysis.truth, analysis.verdicts
     here = ((found.owners == picture) & (found.scores >= errors.score)).nonzero()[0]
     for one in here[np.argsort(errors.wrong[here], kind="stable")].tolist():
-        name, kind, about = truth.classes[found.labels[one]], int(verdicts.kinds[one]), int(verdicts.objects[one])
+        name, kind, about = _name(truth, found.labels[one]), int(verdicts.kinds[one]), int(verdicts.objects[one])
         style = {RIGHT: "right", IGNORED: "ignored", CLASSIFICATION: "confused"}.get(kind, "wrong")
-        near = "" if about < 0 else f", {truth.classes[truth.labels[about]]} at IoU {verdicts.overlaps[one]:.2f}"
+        near = "" if about < 0 else f", {_name(truth, truth.labels[about])} at IoU {verdicts.overlaps[one]:.2f}"
         caption = f"{name} {found.scores[one]:.2f}" if errors.wrong[one] else ""
         yield Shape(_edges(found.xywh[one]), style, caption, f"{name} {found.scores[one]:.3f}: {KINDS[kind]}{near}")
 
@@ -217,24 +220,29 @@ def _found_shapes(analysis: Analysis, errors: PictureErrors, picture: int) -> It
 def _example(analysis: Analysis, one: Example, number: int, small: Thumbnail) -> Card:
     truth, found, verdicts = analysis.truth, analysis.predictions, analysis.verdicts
     shapes, lines, labels = [], [], [one.label]
-    name = truth.classes[one.label]
+    name = _name(truth, one.label)
     if one.object >= 0:
         true_label = int(truth.labels[one.object])
         labels += [] if true_label == one.label else [true_label]
         style = "missed" if one.detection < 0 else "object"
-        shapes.append(Shape(_edges(truth.xywh[one.object]), style, "", f"object: {truth.classes[true_label]}"))
+        shapes.append(Shape(_edges(truth.xywh[one.object]), style, "", f"object: {_name(truth, true_label)}"))
     if one.detection >= 0:
         style = {RIGHT: "right", CLASSIFICATION: "confused"}.get(int(verdicts.kinds[one.detection]), "wrong")
-        said = f"{truth.classes[found.labels[one.detection]]} {found.scores[one.detection]:.2f}"
+        said = f"{_name(truth, found.labels[one.detection])} {found.scores[one.detection]:.2f}"
         shapes.append(Shape(_edges(found.xywh[one.detection]), style, "", f"detection: {said}"))
         lines.append(said)
         if one.object >= 0:
-            lines.append(f"object: {truth.classes[true_label]}, IoU {verdicts.overlaps[one.detection]:.2f}")
+            lines.append(f"object: {_name(truth, true_label)}, IoU {verdicts.overlaps[one.detection]:.2f}")
     else:
         width, height = truth.xywh[one.object, 2:].tolist()
         lines += [name, f"{width:.0f} x {height:.0f} pixels"]
     file = truth.pictures.files[one.picture].name
     return Card(file, number, small.region, (shapes,), lines, labels, {}, one.kind)
+
+
+def _name(truth: Truth, label: int | np.int64) -> str:
+    """A class as it is named beside boxes: a name that fills a page would be there a thousand times."""
+    return short(truth.classes[label], 48)
 
 
 def _edges(xywh: Float64[np.ndarray, "4"]) -> Edges:

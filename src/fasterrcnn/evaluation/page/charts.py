@@ -8,6 +8,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+Number = int | float
+
 COLOURS = 8
 """Lines ``s0`` to ``s7`` of the page's style; ``faint`` is for one of many."""
 
@@ -29,8 +31,8 @@ class Line:
     """
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Sequence[Number]
+    y: Sequence[Number]
     style: str
     dots: bool = False
 
@@ -97,21 +99,27 @@ def matrix(title: str, names: Sequence[str], counts: NDArray[np.int64], *, note:
             if row == column == side - 1:
                 continue  # background that is not detected cannot be counted
             count, share = int(counts[row, column]), float(shares[row, column])
-            tip = f"{name} detected as {other}: {count:,} ({share:.1%})"
+            tip = f"{short(name, 48)} detected as {short(other, 48)}: {count:,} ({share:.1%})"
             drawn.append(_cell(left + column * _CELL, y, count, share, "right" if row == column else "wrong", tip))
     width, height = left + side * _CELL + 12, top + side * _CELL + below
     head = Markup(
-        '<svg class="matrix" viewBox="0 0 {w} {h}" style="width:{w}px" role="img" aria-label="{title}">{all}</svg>'
+        '<svg class="matrix{large}" viewBox="0 0 {w} {h}" style="width:{w}px" role="img" aria-label="{title}">'
+        "{all}</svg>"
     )
-    return Chart(title, head.format(w=width, h=height, title=title, all=Markup("").join(drawn)), (), note)
+    return Chart(
+        title,
+        head.format(w=width, h=height, title=title, all=Markup("").join(drawn), large=" large" if side > 8 else ""),
+        (),
+        note,
+    )
 
 
-def whisker(value: float | None, low: float, high: float, *, reach: tuple[float, float] = (0.0, 1.0)) -> Markup:
+def whisker(value: Number | None, low: Number, high: Number, *, reach: tuple[Number, Number] = (0.0, 1.0)) -> Markup:
     """A value on a line, with its interval; nothing where it is not known. Zero is marked where it is inside."""
     if value is None or not all(map(math.isfinite, (value, low, high))):
         return Markup("")
 
-    def at(number: float) -> float:
+    def at(number: Number) -> Number:
         share = (number - reach[0]) / (reach[1] - reach[0])
         return round(4 + 112 * min(max(share, 0.0), 1.0), 1)
 
@@ -123,9 +131,9 @@ def whisker(value: float | None, low: float, high: float, *, reach: tuple[float,
     return Markup(drawn).format(zero, at(low), at(high), at(value))
 
 
-def short(name: str) -> str:
+def short(name: str, letters: int = _LABEL) -> str:
     """A name that fits beside a drawing."""
-    return name if len(name) <= _LABEL else name[: _LABEL - 1] + "…"
+    return name if len(name) <= letters else name[: letters - 1] + "…"
 
 
 def _line(line: Line) -> Markup:
@@ -146,7 +154,7 @@ def _line(line: Line) -> Markup:
     return drawn.format(line.style, "".join(path), line.name) + Markup("").join(dots)
 
 
-def _cell(x: float, y: float, count: int, share: float, style: str, tip: str) -> Markup:
+def _cell(x: Number, y: Number, count: int, share: float, style: str, tip: str) -> Markup:
     drawn = '<g><title>{}</title><rect class="{}" x="{}" y="{}" width="{}" height="{}" rx="4" fill-opacity="{:.3f}"/>'
     text = Markup('<text class="{}" x="{}" y="{}" text-anchor="middle">{}</text>').format(
         "on" if share > 0.55 else "off", x + (_CELL - 2) / 2, y + _CELL / 2 + 3, _count(count)
@@ -159,18 +167,18 @@ def _cell(x: float, y: float, count: int, share: float, style: str, tip: str) ->
     )
 
 
-def _label(x: float, y: float, text: str, anchor: str, transform: str = "") -> Markup:
+def _label(x: Number, y: Number, text: str, anchor: str, transform: str = "") -> Markup:
     drawn = Markup('<text class="axis" x="{}" y="{}" text-anchor="{}" transform="{}">{}<title>{}</title></text>')
-    return drawn.format(x, y, anchor, transform, short(text), text)
+    return drawn.format(x, y, anchor, transform, short(text), short(text, 200))
 
 
 def _count(count: int) -> str:
     return f"{count}" if count < 10_000 else f"{count / 1000:.0f}k"
 
 
-def _across(value: float) -> float:
+def _across(value: Number) -> Number:
     return _LEFT + (_WIDTH - _LEFT - _RIGHT) * value
 
 
-def _up(value: float) -> float:
+def _up(value: Number) -> Number:
     return _HEIGHT - _BOTTOM - (_HEIGHT - _BOTTOM - _TOP) * value

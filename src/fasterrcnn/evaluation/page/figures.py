@@ -115,7 +115,8 @@ def draw_matrix(analysis: Analysis) -> Chart:
         between = counts[:-1, :-1] - np.diag(np.diag(counts)[:-1])
         involved = between.sum(axis=0) + between.sum(axis=1)
         chosen = sorted(np.argsort(-involved, kind="stable")[:MAX_MATRIX].tolist())
-        note += f" The {MAX_MATRIX} classes that are confused most, of {background}; confusion.csv has them all."
+        note += f" The {MAX_MATRIX} classes that are confused most, of {background}."
+        note += " A report that is saved as a folder has all in confusion.csv."
         kept = [*chosen, background]
         counts, names = counts[np.ix_(kept, kept)], tuple(names[k] for k in kept)
     return matrix("Confusion matrix", names, counts, note=note)
@@ -192,4 +193,5 @@ def _mean(precision: Float64[np.ndarray, "m r"]) -> Float64[np.ndarray, " r"]:
     """Mean of the rows that are known; NaN where none is."""
     known = ~np.isnan(precision)
     total, number = np.where(known, precision, 0.0).sum(axis=0), known.sum(axis=0)
-    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+    mean: Float64[np.ndarray, " r"] = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+    return mean

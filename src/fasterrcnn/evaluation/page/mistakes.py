@@ -15,7 +15,7 @@ from fasterrcnn.evaluation.verdicts import BACKGROUND, CLASSIFICATION, ERRORS, K
 OUT_OF_REACH = "out of reach"
 """The gallery of objects that the first stage does not propose."""
 
-MAX_PICTURES, FIRST_PICTURES = 96, 48
+MAX_PICTURES, FIRST_PICTURES = 140, 80
 MAX_EXAMPLES, FIRST_EXAMPLES, EXAMPLES_OF_CLASS = 100, 24, 3
 
 
@@ -82,7 +82,7 @@ def count_errors(analysis: Analysis) -> PictureErrors:
     prices = np.nan_to_num(found.scores[wrong], posinf=0.0, neginf=0.0).clip(min=0)
     return PictureErrors(
         score=score,
-        cost=np.bincount(found.owners[wrong], prices, pictures) + per_picture(truth.owners[unfound]),
+        cost=np.bincount(found.owners[wrong], prices, pictures).astype(float) + per_picture(truth.owners[unfound]),
         false_positives=per_picture(found.owners[wrong & ~confused]),
         misses=per_picture(truth.owners[missed]),
         confusions=per_picture(found.owners[confused]),

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from fasterrcnn.evaluation.analysis import Analysis
 from fasterrcnn.evaluation.bootstrap import Comparison, Interval
-from fasterrcnn.evaluation.page.charts import whisker
+from fasterrcnn.evaluation.page.charts import Number, whisker
 from fasterrcnn.evaluation.slices import Slice
 from fasterrcnn.evaluation.verdicts import ERRORS
 
@@ -33,7 +33,7 @@ class Cell:
     """
 
     shown: str | Markup
-    order: float | str | None
+    order: Number | str | None
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def words(text: str) -> Cell:
     return Cell(text, text.casefold())
 
 
-def bar(value: float | None, most: float) -> Cell:
+def bar(value: float | None, most: Number) -> Cell:
     """A number before a bar."""
     cell = number(value)
     if cell.order is None:
@@ -148,7 +148,7 @@ def confusion_table(analysis: Analysis, limit: int = 50) -> Table:
     ]
     rows = [
         [words(names[row]), words(names[column]), count(times), number(times / int(of_object[row]))]
-        for times, row, column in sorted(pairs, reverse=True)[:limit]
+        for times, row, column in sorted(pairs, key=lambda pair: (-pair[0], *pair[1:]))[:limit]
     ]
     return Table(["object", "detected as", "how often", "share of the objects"], rows)
 

@@ -69,7 +69,8 @@ def _cut(picture: Image.Image, parts: Sequence[Wanted]) -> list[Thumbnail]:
     width, height = picture.size
     if width * height > MAX_PIXELS:
         raise ValueError("too large")
-    scale = min(1.0, max(part.side / _longest(part.region or (0, 0, width, height)) for part in parts))
+    everything = (0.0, 0.0, float(width), float(height))
+    scale = min(1.0, max(part.side / _longest(part.region or everything) for part in parts))
     picture.draft(None, (max(1, int(width * scale)), max(1, int(height * scale))))
     divisor = max(1, round(width / picture.size[0]))
     turned = upright_rgb(picture)
@@ -79,7 +80,7 @@ def _cut(picture: Image.Image, parts: Sequence[Wanted]) -> list[Thumbnail]:
 
 
 def _shrink(picture: Image.Image, divisor: int, size: tuple[int, int], part: Wanted) -> Thumbnail:
-    region = _inside(part.region or (0.0, 0.0, *size), size)
+    region = _inside(part.region or (0.0, 0.0, float(size[0]), float(size[1])), size)
     x1, y1, x2, y2 = (value / divisor for value in region)
     box = (x1, y1, min(x2, picture.width), min(y2, picture.height))
     scale = min(1.0, part.side / max(box[2] - box[0], box[3] - box[1]))

@@ -4,9 +4,13 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from fasterrcnn.evaluation.truth import Pictures
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -112,3 +116,45 @@ def browser(tmp_path_factory):
     one = Browser(tmp_path_factory.mktemp("profile"))
     yield one
     one.close()
+
+
+@pytest.fixture(scope="session")
+def pictured(tmp_path_factory):
+    """Truth with pictures that exist: grey, 100 x 100."""
+    folder = tmp_path_factory.mktemp("pictures")
+
+    def add(truth, names=None):
+        names = names or [f"{number}.jpg" for number in truth.pictures.ids]
+        files = tuple(folder / name for name in names)
+        for file in files:
+            Image.new("RGB", (100, 100), (120, 130, 140)).save(file, "JPEG")
+        return replace(truth, pictures=Pictures(truth.pictures.ids, files, truth.pictures.sizes_hw))
+
+    return add
+
+
+@pytest.fixture(scope="session")
+def five(make_truth, make_found, report_of, pictured):
+    """The report of the example in the docs: five pictures, seven objects, eight detections."""
+    objects = [
+        (1, 1, 10, 10, 40, 40),
+        (2, 1, 10, 10, 40, 40),
+        (2, 2, 60, 60, 30, 30),
+        (3, 2, 10, 10, 40, 40),
+        (4, 1, 0, 0, 50, 50),
+        (4, 1, 50, 50, 50, 50),
+        (3, 2, 60, 60, 40, 40),
+    ]
+    truth = pictured(make_truth(*objects, pictures=5))
+    found = make_found(
+        truth,
+        (5, 1, 0.95, 30, 30, 20, 20),
+        (1, 1, 0.90, 10, 10, 40, 40),
+        (3, 2, 0.85, 10, 10, 40, 40),
+        (2, 1, 0.80, 10, 10, 40, 33),
+        (3, 2, 0.75, 10, 10, 40, 40),
+        (3, 2, 0.70, 60, 60, 40, 40),
+        (4, 1, 0.60, 0, 0, 50, 20),
+        (4, 2, 0.50, 50, 50, 50, 50),
+    )
+    return report_of(truth, found, samples=50)
