@@ -16,7 +16,7 @@ OUT_OF_REACH = "out of reach"
 """The gallery of objects that the first stage does not propose."""
 
 MAX_PICTURES, FIRST_PICTURES = 140, 80
-MAX_EXAMPLES, FIRST_EXAMPLES, EXAMPLES_OF_CLASS = 100, 24, 3
+MAX_EXAMPLES, FIRST_EXAMPLES, EXAMPLES_OF_CLASS = 120, 48, 3
 
 
 @dataclass(frozen=True)

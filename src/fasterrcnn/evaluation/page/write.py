@@ -75,7 +75,7 @@ def render(report: "Report") -> str:
     return template.render(
         report=report,
         analysis=analysis,
-        title=Path(analysis.origin.detections).name or "detections",
+        title="/".join(Path(analysis.origin.detections).parts[-2:]) or "detections",
         tiles=_tiles(report, analysis),
         verdict=_verdict(analysis),
         numbers=_numbers(report, analysis),

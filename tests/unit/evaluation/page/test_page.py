@@ -129,6 +129,7 @@ def test_page__pictures_are_decoded_when_they_are_near(browser, five, tmp_path):
     five.save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html", height=300)
     filled = "document.querySelectorAll('#gallery image[href]').length"
+    browser.run("null")  # two frames
     assert browser.run(filled) == 0
     browser.run("document.querySelector('#gallery').scrollIntoView()")
     assert browser.run(filled) > 0
