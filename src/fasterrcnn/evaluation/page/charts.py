@@ -81,15 +81,22 @@ def curves(title: str, x: str, y: str, lines: Sequence[Line], *, note: str = "",
     return Chart(title, drawing, [(line.style, line.name) for line in lines] if legend else [], note)
 
 
-def matrix(title: str, names: Sequence[str], counts: NDArray[np.int64], *, note: str = "") -> Chart:
+def matrix(
+    title: str, names: Sequence[str], counts: NDArray[np.int64], totals: NDArray[np.int64], *, note: str = ""
+) -> Chart:
     """A square of counts, shaded by the share of their row; the diagonal is right, all else is not.
 
-    The last name is background.
+    Args:
+        title: above it.
+        names: of rows and columns; the last is background.
+        counts: of each row and column.
+        totals: of each row, with columns that are not shown.
+        note: below it.
     """
     side, left, top = len(names), 8 * max(len(short(name)) for name in names) + 16, 30
     below = 6 * max(len(short(name)) for name in names) + 24
     drawn = [_label(left + side * _CELL / 2, 16, "detected as", "middle")]
-    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    shares = counts / totals.clip(min=1)[:, None]
     for row, name in enumerate(names):
         y = top + row * _CELL
         drawn.append(_label(left - 8, y + _CELL / 2 + 4, name, "end"))

@@ -110,7 +110,7 @@ def draw_matrix(analysis: Analysis) -> Chart:
     counts, names = analysis.confusion.matrix, (*analysis.truth.classes, "background")
     limits = f"score {analysis.confusion.score:.2f} or more, IoU {analysis.confusion.iou:.2f}"
     note = f"Rows: objects. Columns: detections ({limits}). Shade: share of the row."
-    background = len(names) - 1
+    background, totals = len(names) - 1, counts.sum(axis=1)
     if background > MAX_MATRIX:
         between = counts[:-1, :-1] - np.diag(np.diag(counts)[:-1])
         involved = between.sum(axis=0) + between.sum(axis=1)
@@ -118,8 +118,8 @@ def draw_matrix(analysis: Analysis) -> Chart:
         note += f" The {MAX_MATRIX} classes that are confused most, of {background}."
         note += " A report that is saved as a folder has all in confusion.csv."
         kept = [*chosen, background]
-        counts, names = counts[np.ix_(kept, kept)], tuple(names[k] for k in kept)
-    return matrix("Confusion matrix", names, counts, note=note)
+        counts, totals, names = counts[np.ix_(kept, kept)], totals[kept], tuple(names[k] for k in kept)
+    return matrix("Confusion matrix", names, counts, totals, note=note)
 
 
 def class_pages(
