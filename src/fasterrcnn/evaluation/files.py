@@ -41,7 +41,7 @@ def summary_of(analysis: Analysis) -> dict[str, Any]:
 
 def write_json(path: Path, content: object) -> None:
     """Write JSON whole or not at all; the folder is made if need be."""
-    _write(path, json.dumps(content, indent=1, allow_nan=False))
+    write_text(path, json.dumps(content, indent=1, allow_nan=False))
 
 
 def write_tables(folder: Path, analysis: Analysis, per_class: Mapping[str, Mapping[str, float | None]]) -> None:
@@ -55,8 +55,8 @@ def write_tables(folder: Path, analysis: Analysis, per_class: Mapping[str, Mappi
     ):
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
-        _write(folder / name, text.getvalue())
-    _write(folder / "results.json", json.dumps(results_of(analysis)))
+        write_text(folder / name, text.getvalue())
+    write_text(folder / "results.json", json.dumps(results_of(analysis)))
 
 
 def results_of(analysis: Analysis) -> list[dict[str, object]]:
@@ -131,11 +131,12 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write text whole or not at all; the folder is made if need be, and what is no Unicode becomes "?"."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}")
     try:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_bytes(text.encode("utf-8", "replace"))
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

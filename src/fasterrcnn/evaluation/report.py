@@ -86,8 +86,8 @@ class Report:
         """Write the report; folders are made if need be, and files appear whole or not at all.
 
         Args:
-            path: a page (.html), the numbers (.json), or a folder for both, tables (.csv) and the detections
-                (results.json, in COCO's format).
+            path: a page (.html), the numbers (.json), or a folder for both (report.html, metrics.json), tables
+                (.csv) and the detections (results.json, in COCO's format).
 
         Raises:
             UsageError: the kind of file is unknown, or a page or tables are asked of a report without analysis.
@@ -99,10 +99,14 @@ class Report:
         check_target(path)
         if self.analysis is None:
             raise UsageError(f"{path}: this report has only numbers; write it as .json")
+        from fasterrcnn.evaluation.page import write_page  # noqa: PLC0415 - templates and Pillow are for pages only
+
         if path.suffix.lower() in (".html", ".htm"):
-            raise NotImplementedError("the page is drawn elsewhere")
+            write_page(path, self)
+            return
         write_json(path / "metrics.json", self.to_dict())
         write_tables(path, self.analysis, self.per_class)
+        write_page(path / "report.html", self)
 
     def __str__(self) -> str:
         rows = [f"{self.images} pictures, {self.objects} objects"]

@@ -1,0 +1,197 @@
+"""The curves and matrices of a report, and what is drawn of each class.
+
+Axes: k classes, t IoU thresholds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from fasterrcnn.evaluation.analysis import Analysis
+from fasterrcnn.evaluation.curves import OperatingPoint
+from fasterrcnn.evaluation.page.charts import COLOURS, Chart, Line, curves, matrix
+from fasterrcnn.evaluation.page.tables import three
+from fasterrcnn.evaluation.ranking import RECALL_LEVELS
+from fasterrcnn.evaluation.verdicts import ERRORS
+
+MAX_LINES, MAX_MATRIX, MAX_CLASSES = 100, 20, 300
+"""Classes that are drawn in one chart, in the matrix, and that have a section of their own: those with most objects."""
+
+_IOUS = ((0, ".50"), (5, ".75"), (8, ".90"))  # rows of the ten thresholds
+
+
+@dataclass(frozen=True)
+class ClassPage:
+    """A section about one class.
+
+    Attributes:
+        label: 0..k-1.
+        name: of the class.
+        facts: name and number.
+        errors: kind of error, AP50 that it costs, and how often.
+        taken_for: sentences about confusions with other classes.
+        charts: its curves.
+    """
+
+    label: int
+    name: str
+    facts: Sequence[tuple[str, str]]
+    errors: Sequence[tuple[str, str, int]]
+    taken_for: Sequence[str]
+    charts: Sequence[Chart]
+
+
+def draw_curves(analysis: Analysis, objects: Sequence[int]) -> list[Chart]:
+    """Precision and recall of all classes together and of each, and both against the score."""
+    given, names, recalls = analysis.curves, analysis.truth.classes, RECALL_LEVELS.tolist()
+    means = [_mean(given.precision[row]) for row, _ in _IOUS]
+    overall = [
+        Line(f"IoU {text}", recalls, mean.tolist(), f"s{n}")
+        for n, ((_, text), mean) in enumerate(zip(_IOUS, means, strict=True))
+    ]
+    overall.append(Line("IoU .50 to .95", recalls, _mean(given.precision.reshape(-1, len(recalls))).tolist(), "s3"))
+    largest = _largest(objects, MAX_LINES)
+    many = len(largest) > COLOURS
+    of_classes = [
+        Line(names[k], recalls, given.precision[0, k].tolist(), "faint" if many else f"s{n}")
+        for n, k in enumerate(largest)
+    ]
+    if many:
+        of_classes.append(Line("mean of all classes", recalls, means[0].tolist(), "s0"))
+    left_out = len(names) - len(largest)
+    note = f"The {len(largest)} classes with most objects, of {len(names)}." if left_out > 0 else ""
+    note += " Each class has a line; the mean is drawn bold." if many else ""
+    axes = ("recall", "precision")
+    title = "Precision, recall and F1 against the score, all classes"
+    return [
+        curves("Precision against recall, mean of classes", *axes, overall),
+        curves("Precision against recall at IoU .50, by class", *axes, of_classes, note=note, legend=not many),
+        against_score(title, given.overall_at, analysis, given.best_overall),
+        draw_calibration(analysis),
+    ]
+
+
+def against_score(
+    title: str, table: Float64[np.ndarray, "3 r"], analysis: Analysis, best: OperatingPoint | None
+) -> Chart:
+    """Precision, recall and F1 of what reaches each score; the best threshold is marked."""
+    levels = analysis.curves.score_levels.tolist()
+    rows = zip(("precision", "recall", "F1"), table, strict=True)
+    lines = [Line(name, levels, row.tolist(), f"s{n}") for n, (name, row) in enumerate(rows)]
+    if best is None:
+        return curves(title, "score threshold", "", lines)
+    note = (
+        f"Best threshold {best.score:.2f}: precision {best.precision:.3f}, recall {best.recall:.3f}, F1 {best.f1:.3f}."
+    )
+    if 0 <= best.score <= 1:
+        lines.append(Line("best threshold", [best.score, best.score], [0, 1], "mark"))
+    return curves(title, "score threshold", "", lines, note=note)
+
+
+def draw_calibration(analysis: Analysis) -> Chart:
+    """Share of right detections against the score that they have."""
+    given = analysis.calibration
+    inside = (given.scores >= 0) & (given.scores <= 1)
+    lines = [
+        Line("as it should be", [0, 1], [0, 1], "mark"),
+        Line("as it is", given.scores[inside].tolist(), given.precisions[inside].tolist(), "s0", dots=True),
+    ]
+    note = (
+        f"Expected calibration error {three(given.ece)}, largest {three(given.mce)}. Above the dashed line, detections"
+        " are right more often than their score says; below it, less often."
+    )
+    return curves("Are scores probabilities?", "mean score of the bin", "share that is right", lines, note=note)
+
+
+def draw_matrix(analysis: Analysis) -> Chart:
+    """The confusion matrix; of many classes, those that take most part in confusions."""
+    counts, names = analysis.confusion.matrix, (*analysis.truth.classes, "background")
+    limits = f"score {analysis.confusion.score:.2f} or more, IoU {analysis.confusion.iou:.2f}"
+    note = f"Rows: objects. Columns: detections ({limits}). Shade: share of the row."
+    background, totals = len(names) - 1, counts.sum(axis=1)
+    if background > MAX_MATRIX:
+        between = counts[:-1, :-1] - np.diag(np.diag(counts)[:-1])
+        involved = between.sum(axis=0) + between.sum(axis=1)
+        chosen = sorted(np.argsort(-involved, kind="stable")[:MAX_MATRIX].tolist())
+        note += f" The {MAX_MATRIX} classes that are confused most, of {background}."
+        note += " A report that is saved as a folder has all in confusion.csv."
+        kept = [*chosen, background]
+        counts, totals, names = counts[np.ix_(kept, kept)], totals[kept], tuple(names[k] for k in kept)
+    return matrix("Confusion matrix", names, counts, totals, note=note)
+
+
+def class_pages(
+    analysis: Analysis, per_class: Mapping[str, Mapping[str, float | None]], objects: Sequence[int]
+) -> list[ClassPage]:
+    """A section for each class, in the order of the classes; of very many, for those with most objects."""
+    return [
+        _class_page(analysis, per_class[analysis.truth.classes[k]], k, objects[k])
+        for k in sorted(_largest(objects, MAX_CLASSES))
+    ]
+
+
+def _class_page(analysis: Analysis, row: Mapping[str, float | None], k: int, objects: int) -> ClassPage:
+    given, name, costs = analysis.curves, analysis.truth.classes[k], analysis.costs
+    best, bootstrap, proposals = given.best[name], analysis.bootstrap, analysis.proposals
+    interval = None if bootstrap is None else bootstrap.per_class.get(name)
+    between = "" if interval is None else f" ({interval.low:.3f} to {interval.high:.3f})"
+    pascal = analysis.pascal.per_class[name]
+    facts = [
+        ("objects", f"{objects:,}"),
+        ("AP", three(row["ap"]) + between),
+        ("AP50", three(row["ap50"])),
+        ("best threshold", "n/a" if best is None else f"{best.score:.2f} (F1 {best.f1:.3f})"),
+        ("VOC AP (11 points, area)", f"{three(pascal['ap11'])}, {three(pascal['ap'])}"),
+        ("calibration error", three(analysis.calibration.per_class[name])),
+    ]
+    if proposals is not None:
+        facts.append((f"AR of {proposals.limits[-1]} proposals", three(proposals.per_class.get(name))))
+    errors = [
+        (kind, three(float(costs.lost_per_class[n, k])), int(costs.counts_per_class[n, k]))
+        for n, kind in enumerate(ERRORS)
+    ]
+    recalls = RECALL_LEVELS.tolist()
+    lines = [Line(f"IoU {text}", recalls, given.precision[t, k].tolist(), f"s{n}") for n, (t, text) in enumerate(_IOUS)]
+    table = np.stack([given.precision_at[k], given.recall_at[k], given.f1_at[k]])
+    charts = [
+        curves("Precision against recall", "recall", "precision", lines),
+        against_score("Precision, recall and F1 against the score", table, analysis, best),
+    ]
+    return ClassPage(k, name, facts, errors, _taken_for(analysis, k), charts)
+
+
+def _taken_for(analysis: Analysis, k: int, limit: int = 3) -> list[str]:
+    """What objects of a class are detected as, and what its detections are, where that is something else."""
+    counts, names = analysis.confusion.matrix, (*analysis.truth.classes, "background")
+    said = []
+    for line, start, nothing in (
+        (counts[k], "Its objects are also", "not found"),
+        (counts[:, k], "Its detections are also", "on background"),
+    ):
+        others = line.copy()
+        others[k] = 0
+        parts = [
+            f"{nothing if other == len(names) - 1 else names[other]} ({others[other]:,})"
+            for other in np.argsort(-others, kind="stable")[:limit].tolist()
+            if others[other]
+        ]
+        if parts:
+            said.append(f"{start}: {', '.join(parts)}.")
+    return said
+
+
+def _largest(objects: Sequence[int], limit: int) -> list[int]:
+    """Classes with objects or not, those with most first, but in their order where all have room."""
+    if len(objects) <= limit:
+        return list(range(len(objects)))
+    return sorted(range(len(objects)), key=lambda k: -objects[k])[:limit]
+
+
+def _mean(precision: Float64[np.ndarray, "m r"]) -> Float64[np.ndarray, " r"]:
+    """Mean of the rows that are known; NaN where none is."""
+    known = ~np.isnan(precision)
+    total, number = np.where(known, precision, 0.0).sum(axis=0), known.sum(axis=0)
+    mean: Float64[np.ndarray, " r"] = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+    return mean

@@ -1,0 +1,178 @@
+"""Which pictures and which single errors a report shows: the costliest, and some of every class.
+
+Axes: i pictures, g objects, n detections.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from fasterrcnn.evaluation.analysis import Analysis
+from fasterrcnn.evaluation.verdicts import BACKGROUND, CLASSIFICATION, ERRORS, KINDS, MISSED, RIGHT
+
+OUT_OF_REACH = "out of reach"
+"""The gallery of objects that the first stage does not propose."""
+
+MAX_PICTURES, FIRST_PICTURES = 140, 80
+MAX_EXAMPLES, FIRST_EXAMPLES, EXAMPLES_OF_CLASS = 120, 48, 3
+
+
+@dataclass(frozen=True)
+class PictureErrors:
+    """Errors of each picture when detections under a score are left out, at IoU .50.
+
+    A wrong detection costs its score; an object that is not found costs 1.
+
+    Attributes:
+        score: the threshold.
+        cost: of each picture.
+        false_positives: wrong detections, but for confusions.
+        misses: objects that are not found, but for confused ones.
+        confusions: detections that lie right but have another class.
+        wrong: which detections are an error that counts here.
+        unfound: which objects no right detection of that score has.
+    """
+
+    score: float
+    cost: Float64[np.ndarray, " i"]
+    false_positives: Int64[np.ndarray, " i"]
+    misses: Int64[np.ndarray, " i"]
+    confusions: Int64[np.ndarray, " i"]
+    wrong: Bool[np.ndarray, " n"]
+    unfound: Bool[np.ndarray, " g"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One error of a gallery.
+
+    Attributes:
+        kind: one of `ERRORS`, or `OUT_OF_REACH`.
+        picture: 0..i-1.
+        label: class of the detection, or of the object where there is no detection.
+        detection: 0..n-1, or -1.
+        object: the object that it is about, 0..g-1, or -1.
+    """
+
+    kind: str
+    picture: int
+    label: int
+    detection: int
+    object: int
+
+
+def count_errors(analysis: Analysis) -> PictureErrors:
+    """Errors of each picture at the threshold of the confusion matrix: the one with the best F1."""
+    truth, found, verdicts, score = analysis.truth, analysis.predictions, analysis.verdicts, analysis.confusion.score
+    pictures, kept = len(truth.pictures), found.scores >= score
+    wrong = kept & (verdicts.kinds >= CLASSIFICATION)
+    confused = wrong & (verdicts.kinds == CLASSIFICATION)
+    right = kept & (verdicts.kinds == RIGHT)
+    unfound = ~truth.crowd
+    unfound[verdicts.objects[right]] = False
+    missed = unfound.copy()
+    missed[verdicts.objects[confused]] = False
+
+    def per_picture(owners: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " i"]:
+        return np.bincount(owners, minlength=pictures).astype(np.int64)
+
+    # A score may be any number; what is not finite or below zero costs nothing.
+    prices = np.nan_to_num(found.scores[wrong], posinf=0.0, neginf=0.0).clip(min=0)
+    return PictureErrors(
+        score=score,
+        cost=np.bincount(found.owners[wrong], prices, pictures).astype(float) + per_picture(truth.owners[unfound]),
+        false_positives=per_picture(found.owners[wrong & ~confused]),
+        misses=per_picture(truth.owners[missed]),
+        confusions=per_picture(found.owners[confused]),
+        wrong=wrong,
+        unfound=unfound,
+    )
+
+
+def worst_pictures(analysis: Analysis, errors: PictureErrors, visible: Bool[np.ndarray, " i"]) -> list[int]:
+    """The costliest of the pictures that can be seen, and the costliest of each class, by falling cost."""
+    costs = np.where(visible, errors.cost, 0.0)
+    order = np.argsort(-costs, kind="stable")
+    order = order[costs[order] > 0]
+    chosen = dict.fromkeys(order[:FIRST_PICTURES].tolist())
+    owners, labels = _owners_and_labels(analysis, errors)
+    places = np.empty(len(costs), np.int64)
+    places[order] = np.arange(len(order))
+    seen = costs[owners] > 0
+    owners, labels = owners[seen], labels[seen]
+    by_class = np.lexsort((places[owners], labels))
+    first = np.unique(labels[by_class], return_index=True)[1]
+    for picture in owners[by_class][first].tolist():
+        if len(chosen) < MAX_PICTURES:
+            chosen[picture] = None
+    return sorted(chosen, key=lambda picture: int(places[picture]))
+
+
+def classes_in_error(analysis: Analysis, errors: PictureErrors) -> dict[int, list[int]]:
+    """Classes of the errors of each picture."""
+    classes: dict[int, set[int]] = {}
+    for owner, label in zip(*(column.tolist() for column in _owners_and_labels(analysis, errors)), strict=True):
+        classes.setdefault(owner, set()).add(label)
+    return {owner: sorted(labels) for owner, labels in classes.items()}
+
+
+def examples(analysis: Analysis, visible: Bool[np.ndarray, " i"]) -> dict[str, list[Example]]:
+    """Of each kind of error the costliest of all, and of each class, that can be seen.
+
+    Detections come by falling score: the higher it is, the more the error costs. Objects come by falling area.
+    """
+    truth, found, verdicts = analysis.truth, analysis.predictions, analysis.verdicts
+    galleries = {}
+    for kind in range(CLASSIFICATION, BACKGROUND + 1):
+        some = ((verdicts.kinds == kind) & visible[found.owners]).nonzero()[0]
+        galleries[KINDS[kind]] = [
+            Example(KINDS[kind], int(found.owners[d]), int(found.labels[d]), d, int(verdicts.objects[d]))
+            for d in _choose(some, found.labels[some])
+        ]
+    galleries[KINDS[MISSED]] = list(_of_objects(analysis, KINDS[MISSED], verdicts.object_kinds == MISSED, visible))
+    if analysis.proposals is not None:
+        unreached = np.zeros(len(truth), np.bool_)
+        unreached[analysis.proposals.unreached] = True
+        galleries[OUT_OF_REACH] = list(_of_objects(analysis, OUT_OF_REACH, unreached, visible))
+    return galleries
+
+
+def count_examples(analysis: Analysis) -> dict[str, int]:
+    """How many errors of each kind there are in all."""
+    reach = {} if analysis.proposals is None else {OUT_OF_REACH: len(analysis.proposals.unreached)}
+    return {**{name: analysis.costs.counts[name] for name in ERRORS}, **reach}
+
+
+def _owners_and_labels(
+    analysis: Analysis, errors: PictureErrors
+) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
+    """Picture and class of every wrong detection and every object that is not found."""
+    truth, found, wrong, unfound = analysis.truth, analysis.predictions, errors.wrong, errors.unfound
+    return (
+        np.concatenate([found.owners[wrong], truth.owners[unfound]]),
+        np.concatenate([found.labels[wrong], truth.labels[unfound]]),
+    )
+
+
+def _of_objects(
+    analysis: Analysis, kind: str, some: Bool[np.ndarray, " g"], visible: Bool[np.ndarray, " i"]
+) -> Iterator[Example]:
+    truth, finders = analysis.truth, analysis.verdicts.finders
+    chosen = (some & visible[truth.owners]).nonzero()[0]
+    chosen = chosen[np.argsort(-truth.areas[chosen], kind="stable")]
+    for one in _choose(chosen, truth.labels[chosen]):
+        yield Example(kind, int(truth.owners[one]), int(truth.labels[one]), int(finders[one]), one)
+
+
+def _choose(ranked: Int64[np.ndarray, " m"], labels: Int64[np.ndarray, " m"]) -> Sequence[int]:
+    """The first of all, and the first few of each class, in the order given."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[order], labels[order])  # where the class of each begins
+    place_in_class = np.empty(len(ranked), np.int64)
+    place_in_class[order] = np.arange(len(ranked)) - starts
+    places = np.arange(len(ranked))
+    wanted = (places < FIRST_EXAMPLES) | (place_in_class < EXAMPLES_OF_CLASS)
+    chosen: list[int] = ranked[wanted][:MAX_EXAMPLES].tolist()
+    return chosen
