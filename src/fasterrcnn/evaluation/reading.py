@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
 
 from fasterrcnn.errors import DataError
@@ -17,6 +17,9 @@ from fasterrcnn.evaluation.truth import Pictures, Predictions, Truth
 
 MAX_DETS = 100
 """Detections of a picture and class that count, by falling score, unless more are asked for."""
+
+_FARTHEST = 1e9
+"""Pixels beyond which no picture reaches; the area of such a box is still a number."""
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -46,9 +49,14 @@ def read_truth(dataset: Mapping[str, Any], files: Sequence[Path] | None = None) 
     xywh = _boxes(rows, "annotation")
     numbers = np.array([row.get("id", 0) for row in rows], np.int64)
     areas = np.array([_or(row.get("area"), w * h) for row, (_, _, w, h) in zip(rows, xywh, strict=True)], np.float64)
-    bad = ~(np.isfinite(xywh).all(axis=1) & np.isfinite(areas))
+    bad = ~(_sane(xywh) & np.isfinite(areas))
     if bad.any():
-        raise DataError(f"annotation {numbers[bad.argmax()]}: its box is not finite: {rows[bad.argmax()]['bbox']}")
+        raise DataError(
+            f"annotation {numbers[bad.argmax()]}: its box is not finite, or beyond any picture: "
+            f"{rows[bad.argmax()]['bbox']}"
+        )
+    if not categories:
+        raise DataError("the data set has no categories; there is nothing to measure")
     return Truth(
         pictures=pictures,
         classes=tuple(str(categories[i]["name"]) for i in by_id),
@@ -85,11 +93,18 @@ def read_results(truth: Truth, results: Rows, max_dets: int = MAX_DETS) -> Predi
     known = np.array(truth.category_ids, np.int64)
     owners = _position(image_ids, truth.pictures.ids, _unknown("result", "image_id"))
     labels = _position(category_ids, known, _unknown("result", "category_id"))
-    bad = ~(np.isfinite(xywh).all(axis=1) & np.isfinite(scores))
+    bad = ~(_sane(xywh) & np.isfinite(scores))
     if bad.any():  # a box with NaN would count as a perfect match
         row = int(bad.argmax())
-        raise DataError(f"result {row} of image {image_ids[row]} is not finite: {xywh[row].tolist()}, {scores[row]}")
+        what = f"{xywh[row].tolist()}, {scores[row]}"
+        raise DataError(f"result {row} of image {image_ids[row]} is not finite, or beyond any picture: {what}")
     return rank(Predictions(owners, labels, scores, xywh), max_dets)
+
+
+def _sane(xywh: Float64[np.ndarray, "n 4"]) -> Bool[np.ndarray, " n"]:
+    """Which boxes are finite, and so near that their areas are too."""
+    sane: Bool[np.ndarray, " n"] = (np.abs(xywh) <= _FARTHEST).all(axis=1)  # NaN is not
+    return sane
 
 
 def rank(found: Predictions, max_dets: int = MAX_DETS) -> Predictions:

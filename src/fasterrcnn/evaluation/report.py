@@ -19,7 +19,7 @@ LABELS = {
     "ap_large": "AP  large",
     "ar1": "AR  1 detection a picture",
     "ar10": "AR  10 detections",
-    "ar100": "AR  100 detections",
+    "ar100": "AR  100 detections, or --max-dets",
     "ar_small": "AR  small",
     "ar_medium": "AR  medium",
     "ar_large": "AR  large",
@@ -123,6 +123,8 @@ def check_target(path: Path) -> None:
     Raises:
         UsageError: the kind of file is unknown, or a folder is wanted where there is a file.
     """
+    if path.suffix.lower() in (".html", ".htm", ".json") and path.is_dir():
+        raise UsageError(f"{path} is a folder, not a file")
     if path.suffix.lower() not in ("", ".html", ".htm", ".json") and not path.is_dir():
         raise UsageError(f"{path}: a report is written as .html, as .json, or into a folder")
     if not path.suffix and path.is_file():

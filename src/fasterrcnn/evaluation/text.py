@@ -43,6 +43,10 @@ def _differences(better: Mapping[str, Interval]) -> str:
     said = []
     for name, one in better.items():
         sure = "" if one.low > 0 or one.high < 0 else ", may be chance"
-        interval = f" ({one.low:+.3f} to {one.high:+.3f}{sure})" if one.low == one.low else ""
-        said.append(f"{name.upper()} {one.value:+.3f}{interval}")
+        interval = f" ({_signed(one.low)} to {_signed(one.high)}{sure})" if one.low == one.low else ""
+        said.append(f"{name.upper()} {_signed(one.value)}{interval}")
     return ", ".join(said)
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.3f}"  # adding zero takes the sign from it

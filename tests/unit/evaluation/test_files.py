@@ -23,12 +23,9 @@ def rows(path):
 
 
 def test_save__folder(report, tmp_path):
-    report.analysis  # noqa: B018
-    from fasterrcnn.evaluation.files import write_json, write_tables
-
     folder = tmp_path / "new" / "report"
-    write_json(folder / "metrics.json", report.to_dict())
-    write_tables(folder, report.analysis, report.per_class)
+    report.save(folder)
+    assert (folder / "report.html").is_file()
     assert json.loads((folder / "metrics.json").read_text()) == report.to_dict()
     detections = rows(folder / "detections.csv")
     assert [(r["file"], r["class"], r["verdict"], r["true_class"]) for r in detections] == [
@@ -95,6 +92,7 @@ def test_results__pictures_by_file_name(make_truth, tmp_path):
         ([row(score="high")], "a result has no score, or one that is not a number"),
         ([{"image_id": 1, "category_id": 1, "score": 1}], "result 0: bbox must be four numbers .* not missing"),
         ([row(score=float("nan"))], "result 0 of image 1 is not finite"),
+        ([row(bbox=[0, 0, 1e300, 1e300])], "result 0 of image 1 is not finite, or beyond any picture"),
         ([row(file_name="absent.jpg")], "result 0: no picture is called absent.jpg"),
     ],
 )

@@ -19,7 +19,7 @@ def test_make_cards__no_more_letters_than_allowed(five):
 
 def test_make_cards__a_box_of_any_size(make_truth, make_found, report_of, pictured):
     truth = pictured(make_truth((1, 1, 0, 0, 50, 50)))
-    found = make_found(truth, (1, 1, 0.9, -1e100, 0, 1e100, 1e100), (1, 2, 0.8, 40, 40, 0, 0))
+    found = make_found(truth, (1, 1, 0.9, -1e9, 0, 1e9, 1e9), (1, 2, 0.8, 40, 40, 0, 0))
     cards = make_cards(report_of(truth, found).analysis)
     assert not cards.gone
     assert [card.region for card in cards.galleries["background"]] == [(0, 0, 100, 100), (20, 20, 60, 60)]
