@@ -25,7 +25,8 @@ from fasterrcnn.model.roi_pooling import RoIPooling
 from fasterrcnn.model.rpn import RegionProposalNetwork
 from fasterrcnn.model.targets import Assigner
 from fasterrcnn.weights import native, pretrained, torchvision
-from fasterrcnn.weights.checkpoint import fill, read_torch
+from fasterrcnn.weights.checkpoint import fill
+from fasterrcnn.weights.files import read_tensors
 
 
 def build_model(
@@ -72,12 +73,10 @@ def load_model(
     Raises:
         WeightsError: the file cannot be read, or its tensors do not fit the architecture.
     """
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file")
-    if path.suffix == ".safetensors":
+    if native.is_ours(path):
         state, config, _ = native.load(path)
     else:
-        state = read_torch(path)
+        state, _ = read_tensors(path)
         if not torchvision.is_detector(state):
             raise WeightsError(f"{path}: neither a checkpoint of this library nor a torchvision Faster R-CNN")
         config = torchvision.recognise(state, preset)

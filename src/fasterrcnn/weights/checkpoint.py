@@ -1,51 +1,12 @@
-"""Reading checkpoints without running code from them, and laying tensors into a network with a full check."""
+"""Laying tensors into a network with a full check."""
 
-import pickle
-import re
 from collections.abc import Mapping
-from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from fasterrcnn.errors import WeightsError
 
 State = dict[str, Tensor]
-
-_MAGIC = (b"PK", b"\x80")
-"""First bytes of a zip archive, and of a pickle (files from before torch 1.6)."""
-
-_WRAPPERS = ("model", "state_dict", "model_state_dict")
-"""Keys under which training scripts keep the weights beside the optimiser."""
-
-
-def read_torch(path: Path) -> State:
-    """Tensors of a ``torch.save`` file, read by the unpickler that knows tensors only.
-
-    Raises:
-        WeightsError: not such a file, torn, or it holds anything but named tensors.
-    """
-    with path.open("rb") as file:
-        if not file.read(4).startswith(_MAGIC):
-            raise WeightsError(f"{path}: not a checkpoint written by torch.save")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"an object of {found[1]}" if found else "something that is no tensor"
-        raise WeightsError(f"{path}: refused, it holds {what}, and loading that could run code") from None
-    except Exception as error:  # a torn or hostile file fails in any way it likes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path}: not a readable checkpoint ({reason})") from None
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not content:
-        raise WeightsError(f"{path}: no named tensors inside")
-    for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise WeightsError(f"{path}: {key!r} is a {type(value).__name__}, not a tensor")
-    return dict(content)
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

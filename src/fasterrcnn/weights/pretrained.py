@@ -18,7 +18,8 @@ from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.weights import native, rpn_rows
 from fasterrcnn.weights import torchvision as tv
-from fasterrcnn.weights.checkpoint import State, check_tensors, read_torch
+from fasterrcnn.weights.checkpoint import State, check_tensors
+from fasterrcnn.weights.files import read_tensors
 
 _TRUNK_WEIGHTS = {
     "resnet50": "ResNet50_Weights.IMAGENET1K_V1",
@@ -128,7 +129,7 @@ def _lite0() -> State:
     import timm  # noqa: PLC0415 - an extra
 
     file = Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
-    tensors = read_torch(file)
+    tensors, _ = read_tensors(file)
     whole = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
     if [tuple(t.shape) for t in tensors.values()] != [tuple(t.shape) for t in whole.values()]:
         raise WeightsError(f"{file}: its tensors are not those of timm's tf_efficientnet_lite0")
@@ -174,10 +175,10 @@ def _download(name: str) -> State:
 
 
 def _from_file(path: Path, config: ModelConfig) -> _Start:
-    if path.suffix == ".safetensors":
+    if native.is_ours(path):
         state, trained, _ = native.load(path)
         return _Start(state, str(path), trained)
-    state = read_torch(path)
+    state, _ = read_tensors(path)
     if tv.is_detector(state):
         try:
             trained = tv.recognise(state)
