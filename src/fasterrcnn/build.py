@@ -25,8 +25,9 @@ from fasterrcnn.model.roi_pooling import RoIPooling
 from fasterrcnn.model.rpn import RegionProposalNetwork
 from fasterrcnn.model.targets import Assigner
 from fasterrcnn.weights import native, pretrained, torchvision
-from fasterrcnn.weights.checkpoint import fill
+from fasterrcnn.weights.checkpoint import check_names, fill
 from fasterrcnn.weights.files import read_tensors
+from fasterrcnn.weights.pickles import reason
 
 
 def build_model(
@@ -91,9 +92,12 @@ def load_model(
         backbone = config.backbone.model_copy(update={"norm_eps": norm_eps})
         config = config.model_copy(update={"backbone": backbone})
     try:
-        network = assemble(config)
-    except ValueError as error:
-        raise WeightsError(f"{path}: its header describes no model ({error})") from None
+        with torch.device("meta"):  # what the file says of the model is not worth memory before its tensors agree
+            sketch = assemble(config)
+    except (ValueError, RuntimeError, OverflowError) as error:
+        raise WeightsError(f"{path}: its header describes no model ({reason(error)})") from None
+    check_names(sketch, state, str(path))
+    network = assemble(config)
     fill(network, state, str(path))
     return network.eval(), config
 

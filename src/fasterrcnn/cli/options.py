@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fasterrcnn.data.records import AnnotatedData
 
 Weights = Annotated[
-    Path, Parameter(help="Checkpoint: .safetensors of this library, or a torchvision Faster R-CNN .pth.")
+    str, Parameter(help="Checkpoint, folder of a run, or a name: resnet50-fpn, detectron2/..., hf://user/repository.")
 ]
 Device = Annotated[str | None, Parameter(help="cpu, cuda or mps; default is the best there is.")]
 Names = Annotated[

@@ -13,12 +13,15 @@ from fasterrcnn.build import load_model
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.detections import Detections, labels_of
 from fasterrcnn.errors import UsageError
+from fasterrcnn.inference.publish import publish
 from fasterrcnn.inference.sources import Picture, find_files, is_many, load_picture
 from fasterrcnn.model.backbones.norms import fold_batch_norm
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.postprocess import NmsKind, PostProcess
 from fasterrcnn.ops import boxes, image
 from fasterrcnn.structures import RawDetections
+from fasterrcnn.weights import hub
+from fasterrcnn.weights.names import locate
 
 
 def load(
@@ -33,17 +36,28 @@ def load(
 
     Args:
         path: a file of this library (.safetensors), or a state_dict of one of torchvision's Faster R-CNN
-            detectors (.pth), whose architecture is recognised by its keys.
-        classes: names of the classes; torchvision's files have none, so they are called ``class_0``...
+            detectors (.pth), whose architecture is recognised by its keys; the folder of a run; or a name that
+            `fasterrcnn.weights.names.locate` knows: ``resnet50-fpn`` (torchvision's COCO weights),
+            ``detectron2/faster_rcnn_R_50_FPN_3x``, ``hf://user/repository``.
+        classes: names of the classes; torchvision's files have none, so they are called ``class_0``...; the
+            names of published COCO weights are known.
         preset: architecture of a torchvision file whose keys do not tell ("mobilenetv3-large-320-fpn").
         norm_eps: eps of its batch norms; 0 for a file fine-tuned from torchvision's COCO ``resnet50-fpn``.
         device: "cpu", "cuda", "mps"; default is the best there is.
 
     Raises:
-        WeightsError: the file cannot be read or does not fit.
+        WeightsError: the file cannot be downloaded or read, or does not fit.
     """
-    model, config = load_model(Path(path), classes=classes, preset=preset, norm_eps=norm_eps)
-    return Detector(model, config, device=device)
+    found = locate(path)
+    model, config = load_model(
+        found.path,
+        classes=found.classes if classes is None else classes,
+        preset=found.preset if preset is None else preset,
+        norm_eps=found.norm_eps if norm_eps is None else norm_eps,
+    )
+    if classes is None and found.classes is not None:
+        config = config.with_classes(found.classes, found.category_ids)
+    return Detector(model, config, device=device, source=found.path)
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -88,10 +102,14 @@ class Detector:
         model: a network; it is copied, later training does not reach the detector.
         config: what the network was built from.
         device: "cpu", "cuda", "mps"; default is the best there is.
+        source: file that the network was read from; `push_to_hub` reads it again, for folding changed the weights.
     """
 
-    def __init__(self, model: FasterRCNN, config: ModelConfig, *, device: str | None = None) -> None:
+    def __init__(
+        self, model: FasterRCNN, config: ModelConfig, *, device: str | None = None, source: Path | None = None
+    ) -> None:
         self.config = config
+        self.source = source
         self.device = choose_device(device)
         self._model = fold_batch_norm(model).to(self.device).eval().requires_grad_(False)
 
@@ -99,6 +117,44 @@ class Detector:
     def classes(self) -> tuple[str, ...]:
         """Names; label i means ``classes[i]``."""
         return self.config.classes
+
+    @classmethod
+    def from_pretrained(cls, repository: str, *, token: str | None = None, device: str | None = None) -> "Detector":
+        """A detector from the Hugging Face Hub; ``fasterrcnn.load("hf://user/repository")`` does the same.
+
+        Args:
+            repository: ``user/repository``, with ``@revision`` or ``/file`` behind it if need be.
+            token: of a user who may read it; default is that of ``hf auth login``.
+            device: "cpu", "cuda", "mps"; default is the best there is.
+
+        Raises:
+            WeightsError: it cannot be downloaded or read.
+            MissingExtraError: huggingface_hub is not installed.
+        """
+        return load(hub.pull(repository.removeprefix("hf://"), token=token), device=device)
+
+    def push_to_hub(
+        self, repository: str, *, token: str | None = None, private: bool = False, message: str | None = None
+    ) -> str:
+        """Publish the detector: its weights as ``model.safetensors``, and a model card with what is known of it.
+
+        A detector that was loaded from the folder of a run takes the card of the run along.
+
+        Args:
+            repository: ``user/repository``; made where it does not exist.
+            token: of a user who may write to it; default is that of ``hf auth login``.
+            private: whether a new repository is.
+            message: of the commit.
+
+        Returns:
+            Address of the repository.
+
+        Raises:
+            UsageError: the detector was not loaded from a file.
+            WeightsError: the server refuses; the message says why.
+            MissingExtraError: huggingface_hub is not installed.
+        """
+        return publish(self.source, self.config, repository, token=token, private=private, message=message)
 
     def __repr__(self) -> str:
         return f"Detector({self.config.preset}, {len(self.classes)} classes, {self.device})"

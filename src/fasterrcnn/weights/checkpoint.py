@@ -15,6 +15,19 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     Raises:
         WeightsError: a tensor is missing, left over, of another shape or not finite; the message names it.
     """
+    given = check_names(network, state, source)
+    check_tensors(given, network.state_dict(), source)
+    network.load_state_dict(given, strict=False)
+
+
+def check_names(network: nn.Module, state: Mapping[str, Tensor], source: str) -> State:
+    """The tensors that the network takes, once all of them are there, none is left over and the shapes are the same.
+
+    The network may lie on the device "meta": so it is known what a file holds before memory is taken for it.
+
+    Raises:
+        WeightsError: the message names the tensor.
+    """
     own = network.state_dict()
     given = {key: value for key, value in state.items() if key in own or not key.endswith("num_batches_tracked")}
     missing = [key for key in own if key not in given and not key.endswith("num_batches_tracked")]
@@ -22,19 +35,23 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     if missing or extra:
         parts = [f"missing {_some(missing)}"] * bool(missing) + [f"left over {_some(extra)}"] * bool(extra)
         raise WeightsError(f"{source}: does not fit the model: {'; '.join(parts)}")
-    check_tensors(given, own, source)
-    network.load_state_dict(given, strict=False)
+    _check_shapes(given, own, source)
+    return given
 
 
 def check_tensors(given: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
     """Refuse tensors of another shape than the network's own, and numbers that are not finite."""
+    _check_shapes(given, own, source)
     for key, value in given.items():
-        if value.shape != own[key].shape:
-            raise WeightsError(
-                f"{source}: {key} has shape {tuple(value.shape)}, the model needs {tuple(own[key].shape)}"
-            )
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise WeightsError(f"{source}: {key} holds NaN or infinite numbers")
+
+
+def _check_shapes(given: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
+    for key, value in given.items():
+        if value.shape != own[key].shape:
+            shapes = f"has shape {tuple(value.shape)}, the model needs {tuple(own[key].shape)}"
+            raise WeightsError(f"{source}: {key} {shapes}")
 
 
 def _some(keys: list[str]) -> str:

@@ -87,7 +87,7 @@ def inspect(file: BufferedIOBase, size: int, judge: Callable[[str], Verdict]) ->
     return Inspected(value, frozenset(walk.skipped), walk.storages)
 
 
-def reason(error: BaseException) -> str:
+def reason(error: object) -> str:
     """The first line of what an error says, at most 150 characters of it."""
     text = str(error).strip()
     return text.splitlines()[0][:150] if text else type(error).__name__

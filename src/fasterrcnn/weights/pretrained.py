@@ -1,22 +1,15 @@
 """Transfer learning: where a new detector's first weights come from."""
 
 import importlib.util
-import pickle
-import sys
-import urllib.error
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torchvision
-from torch.hub import get_dir
 
 from fasterrcnn import presets
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-from fasterrcnn.weights import native, rpn_rows
+from fasterrcnn.weights import names, native, rpn_rows
 from fasterrcnn.weights import torchvision as tv
 from fasterrcnn.weights.checkpoint import State, check_tensors
 from fasterrcnn.weights.files import read_tensors
@@ -24,12 +17,6 @@ from fasterrcnn.weights.files import read_tensors
 _TRUNK_WEIGHTS = {
     "resnet50": "ResNet50_Weights.IMAGENET1K_V1",
     "mobilenetv3-large": "MobileNet_V3_Large_Weights.IMAGENET1K_V1",
-}
-_COCO_WEIGHTS = {
-    "resnet50-fpn": "FasterRCNN_ResNet50_FPN_Weights.COCO_V1",
-    "resnet50-fpn-v2": "FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1",
-    "mobilenetv3-large-fpn": "FasterRCNN_MobileNet_V3_Large_FPN_Weights.COCO_V1",
-    "mobilenetv3-large-320-fpn": "FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1",
 }
 _CLASS_ROWS = ("box_head.class_logits.", "box_head.box_deltas.")
 _LITE0 = "timm:tf_efficientnet_lite0"
@@ -53,8 +40,8 @@ def start_from(network: FasterRCNN, config: ModelConfig, weights: str) -> None:
     Args:
         network: as built from the configuration.
         config: says which trunk and which preset.
-        weights: "imagenet" (the trunk), "coco" (all of a torchvision preset), or a file: a checkpoint of this
-            library, a torchvision detector, or an ImageNet trunk of torchvision or timm.
+        weights: "imagenet" (the trunk), "coco" (all of a torchvision preset), a name that `names.locate` knows, or a
+            file: a checkpoint of this library, a torchvision detector, or an ImageNet trunk of torchvision or timm.
 
     Raises:
         WeightsError: cannot be downloaded or read, or does not fit; the message says what to do.
@@ -94,8 +81,11 @@ def numerics_of(config: ModelConfig, weights: str | None) -> ModelConfig:
     eps = config.backbone.norm_eps
     if weights == "coco":
         eps = 0.0
-    elif Path(weights).is_file() and (trained := _from_file(Path(weights), config).trained) is not None:
-        eps = trained.backbone.norm_eps
+    else:
+        found = names.locate(weights)
+        trained = _from_file(found.path, config).trained
+        told = eps if trained is None else trained.backbone.norm_eps
+        eps = told if found.norm_eps is None else found.norm_eps
     return config.model_copy(update={"backbone": config.backbone.model_copy(update={"norm_eps": eps})})
 
 
@@ -103,20 +93,19 @@ def _read(config: ModelConfig, weights: str) -> _Start:
     if weights == "imagenet":
         return _Start(_imagenet(config), "ImageNet weights")
     if weights == "coco":
-        if config.preset not in _COCO_WEIGHTS:
-            known = ", ".join(_COCO_WEIGHTS)
+        if config.preset not in names.TORCHVISION:
+            known = ", ".join(names.TORCHVISION)
             raise UsageError(f'{config.preset} has no "coco" weights (they exist for {known}); use "imagenet"')
-        state = tv.detector_to_native(_download(_COCO_WEIGHTS[config.preset]))
+        state = tv.detector_to_native(read_tensors(names.fetch_torchvision(names.TORCHVISION[config.preset]))[0])
         return _Start(state, "COCO weights", presets.get(config.preset))
-    if Path(weights).is_file():
-        return _from_file(Path(weights), config)
-    raise WeightsError(f'{weights}: no such file; give a file, "imagenet", "coco" or none')
+    return _from_file(names.locate(weights).path, config)
 
 
 def _imagenet(config: ModelConfig) -> State:
     trunk = config.backbone.trunk
     if trunk in _TRUNK_WEIGHTS:
-        return tv.trunk_to_native(_download(_TRUNK_WEIGHTS[trunk]), layer4_in_head=config.regions.trunk == "layer4")
+        state, _ = read_tensors(names.fetch_torchvision(_TRUNK_WEIGHTS[trunk]))
+        return tv.trunk_to_native(state, layer4_in_head=config.regions.trunk == "layer4")
     state = _lite0() if trunk == _LITE0 else _timm(trunk.removeprefix("timm:"), config)
     return {f"backbone.trunk.network.{key}": value for key, value in state.items()}
 
@@ -153,24 +142,6 @@ def _timm(name: str, config: ModelConfig) -> State:
             f"timm's weights of {name} cannot be had ({reason}); give a local file or train with weights none"
         ) from None
     state: State = trunk.state_dict()
-    return state
-
-
-def _download(name: str) -> State:
-    """Weights of torchvision's catalogue, from torch.hub's cache or its download site, checked by hash."""
-    enum, member = name.split(".")
-    container = torchvision.models if hasattr(torchvision.models, enum) else torchvision.models.detection
-    weights = getattr(container, enum)[member]
-    try:
-        with redirect_stdout(sys.stderr):  # torch.hub says "Downloading" where results belong
-            state: State = weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
-    except (urllib.error.URLError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        place = Path(get_dir()) / "checkpoints" / Path(weights.url).name
-        reason = str(error).splitlines()[0] if str(error) else f"{place} is damaged"
-        raise WeightsError(
-            f"cannot download {weights.url} ({reason}); fetch it on another machine and put it at {place}, or "
-            "give a file of your own, or none for random weights"
-        ) from None
     return state
 
 
