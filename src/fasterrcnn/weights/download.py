@@ -31,13 +31,13 @@ CACHE, MIRROR, OFFLINE = "FASTERRCNN_CACHE", "FASTERRCNN_MIRROR", "FASTERRCNN_OF
 """Environment variables: the cache's folder, where files are looked for instead, and whether to stay off the net."""
 
 TRIES = 5
-"""In a row, without a mebibyte of progress."""
+"""In a row, without progress."""
 
 TIMEOUT = 30.0
 """Seconds that a server may be silent, or send less than a kilobyte each."""
 
 _PAUSE = 0.5
-_PROGRESS = 2**20
+_PROGRESS = 2**16
 _MAX_BYTES = 8 * 2**30
 
 
@@ -195,7 +195,7 @@ def _copy(answer: Any, file: Any, have: int, total: int | None, tell: Callable[[
         tell(have, total)
         if time.monotonic() - window > TIMEOUT:
             if have - seen < 1000 * TIMEOUT:
-                raise TimeoutError(f"{have - seen:,} bytes in {TIMEOUT:.0f} s")
+                raise TimeoutError(f"{have - seen:,} bytes in {TIMEOUT:g} s")
             window, seen = time.monotonic(), have
     if total is not None and have < total:
         raise urllib.error.URLError(f"the connection ended after {have:,} of {total:,} bytes")
@@ -215,7 +215,7 @@ def _difference(file: Path, published: Published) -> str:
 
 def _said(error: BaseException) -> str:
     if isinstance(error, urllib.error.HTTPError):
-        return f"HTTP {error.code} {error.reason}"
+        return reason(f"HTTP {error.code} {error.reason}")
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
         return _said(error.reason)
     if isinstance(error, TimeoutError):
