@@ -6,6 +6,7 @@ values that grow by being used again. What passes is cheap for any unpickler.
 """
 
 import pickletools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BufferedIOBase
@@ -13,8 +14,9 @@ from typing import IO, Any, Literal, NamedTuple, cast
 
 from fasterrcnn.errors import WeightsError
 
-MAX_STEPS = 1_000_000
-"""Instructions of a pickle, and entries of tuples that are used again; a detector has some ten thousand."""
+MAX_STEPS = 500_000
+"""Instructions of a pickle, and entries of tuples that are used again; a detector has twenty thousand,
+a state of its training perhaps a hundred thousand."""
 
 _MAX_DEPTH = 100
 _MAX_NAME = 200
@@ -33,11 +35,10 @@ STORAGES = {
 PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 """Modules of Python 2 that pickles of protocol 2 still name."""
 
-_CONSTANTS = {"NONE", "NEWTRUE", "NEWFALSE", "BINFLOAT"}
 _BYTES = {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
+_PLAIN = {"NONE", "NEWTRUE", "NEWFALSE", "BINFLOAT", "EMPTY_LIST", "EMPTY_DICT", *_BYTES}
 _TEXTS = {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"}
 _INTEGERS = {"BININT", "BININT1", "BININT2", "LONG1", "INT"}
-_EMPTY = {"EMPTY_LIST", "EMPTY_DICT"}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _PUT, _GET = {"PUT", "BINPUT", "LONG_BINPUT"}, {"GET", "BINGET", "LONG_BINGET"}
 _INTO = {"APPEND": 1, "SETITEM": 2, "BUILD": 1}
@@ -76,8 +77,10 @@ def inspect(file: BufferedIOBase, size: int, judge: Callable[[str], Verdict]) ->
     """
     walk = _Walk(judge)
     try:
-        for opcode, argument, _ in pickletools.genops(cast(IO[bytes], _Bounded(file, size))):
-            walk.step(opcode.name, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the standard library's, about backslashes in names
+            for opcode, argument, _ in pickletools.genops(cast(IO[bytes], _Bounded(file, size))):
+                walk.step(opcode.name, argument)
         (result,) = walk.stack
     except WeightsError:
         raise
@@ -134,11 +137,13 @@ class _Walk:
 
     def step(self, name: str, argument: Any) -> None:
         """Carry one instruction out on paper."""
-        self._charge(1)
-        if name in _TEXTS or name in _INTEGERS:
-            self.stack.append(_small(argument))
-        elif name in _CONSTANTS or name in _BYTES or name in _EMPTY:
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            self._charge(0)
+        if name in _PLAIN:
             self.stack.append(_UNKNOWN)
+        elif name in _TEXTS or name in _INTEGERS:
+            self.stack.append(_small(argument))
         elif name in _PUT or name == "MEMOIZE":
             self._remember(len(self.memo) if name == "MEMOIZE" else int(argument))
         elif name in _GET:
