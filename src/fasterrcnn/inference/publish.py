@@ -16,7 +16,7 @@ from fasterrcnn.weights import hub, native
 from fasterrcnn.weights.pickles import reason
 
 _CARD = "README.md"
-_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def publish(
