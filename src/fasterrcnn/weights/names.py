@@ -71,7 +71,7 @@ def locate(weights: str | Path) -> Located:
         return Located(hub.pull(text.removeprefix("hf:").lstrip("/")))
     if path.is_file():
         return Located(path)
-    inside = next((path / name for name in _IN_FOLDER if (path / name).is_file()), None)
+    inside = next((path / name for name in _IN_FOLDER if text and (path / name).is_file()), None)
     if inside is not None:
         return Located(inside)
     name = text.replace("detectron2/COCO-Detection/", "detectron2/")
@@ -133,7 +133,7 @@ def _published(url: str) -> Published:
 
 
 def _unknown(text: str, path: Path) -> str:
-    if path.is_dir():
+    if text and path.is_dir():
         return f"{path}: no weights in this folder ({', '.join(_IN_FOLDER)})"
     names = list(known())
     likely = difflib.get_close_matches(text, names, n=1, cutoff=0.6)
