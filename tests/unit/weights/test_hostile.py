@@ -37,7 +37,6 @@ def here(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_download(monkeypatch):
     monkeypatch.setenv("FASTERRCNN_OFFLINE", "1")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(pickles, "MAX_STEPS", 20_000)  # every step is slow here, where types are checked
 
 
