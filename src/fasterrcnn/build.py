@@ -97,7 +97,7 @@ def load_model(
     except (ValueError, RuntimeError, OverflowError) as error:
         raise WeightsError(f"{path}: its header describes no model ({reason(error)})") from None
     check_names(sketch, state, str(path))
-    network = assemble(config)
+    network = _materialise(sketch, config)
     fill(network, state, str(path))
     return network.eval(), config
 
@@ -145,6 +145,20 @@ def assemble(config: ModelConfig) -> FasterRCNN:
         ),
     )
     return network.to(memory_format=torch.channels_last)
+
+
+def _materialise(sketch: FasterRCNN, config: ModelConfig) -> FasterRCNN:
+    """The network of a sketch on the device "meta", with memory that a state_dict then fills; no random numbers."""
+    unsaved = {name for name, _ in sketch.named_buffers()} - set(sketch.state_dict())
+    if unsaved != {"mean", "std"}:  # a timm trunk that computes what it does not save
+        return assemble(config)
+    network = sketch.to_empty(device="cpu")
+    for name in unsaved:
+        getattr(network, name).copy_(torch.tensor(getattr(config.input, name)).view(3, 1, 1))
+    for name, buffer in network.named_buffers():
+        if name.endswith("num_batches_tracked"):  # the one that files may leave out
+            buffer.zero_()
+    return network
 
 
 def anchor_strides(config: ModelConfig) -> tuple[int, ...]:
