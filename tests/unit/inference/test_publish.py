@@ -9,13 +9,15 @@ import shutil
 import threading
 
 import pytest
+import torch
 import yaml
 from torch.testing import assert_close
 
-from fasterrcnn import Detector, load
+from fasterrcnn import Detector, load, presets
+from fasterrcnn.build import load_model
 from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError
-from fasterrcnn.inference.publish import model_card
-from fasterrcnn.weights import native
+from fasterrcnn.inference.publish import model_card, write_repository
+from fasterrcnn.weights import mmdetection, native
 
 pytest.importorskip("huggingface_hub")
 REPOSITORY = "someone/cells"
@@ -259,3 +261,25 @@ def test_hub__without_the_extra(monkeypatch, checkpoint):
 def test_push__weights_are_not_the_folded_ones(published, checkpoint, tmp_path):
     (tmp_path / "x.safetensors").write_bytes(published.repositories[REPOSITORY]["model.safetensors"])
     assert_close(native.load(tmp_path / "x.safetensors")[0], native.load(checkpoint)[0])
+
+
+def test_write_repository__colours_that_were_said_of_the_file(tmp_path, weightless):
+    """The stem of a file in Caffe's style is turned round; what is published is what detects."""
+    config = presets.get("resnet50-c4", ("cat", "dog"))
+    names = mmdetection.layout(config)
+    state = {names.theirs(key): value.half().contiguous() for key, value in weightless(config).items()}
+    state["backbone.conv1.weight"] = torch.rand(64, 3, 7, 7).half()
+    torch.save({"state_dict": state}, tmp_path / "epoch_12.pth")
+    detector = load(tmp_path / "epoch_12.pth", style="caffe", classes=("cat", "dog"))
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    write_repository(folder, detector.source, detector.config, "me/cells")
+    network, config = load_model(folder / "model.safetensors")
+    assert config == detector.config
+    stem = state["backbone.conv1.weight"].float().flip(1)
+    assert torch.equal(network.state_dict()["backbone.trunk.conv1.weight"], stem)
+
+
+def test_model_card__of_a_converted_file(tiny_config):
+    notes = {"source": {"file": "m.pkl", "family": "Detectron2"}}
+    assert "| source | file m.pkl, family Detectron2 |" in model_card(tiny_config, "me/cells", 10, notes)

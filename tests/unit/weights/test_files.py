@@ -229,6 +229,12 @@ def test_read_tensors__shared_storages(tmp_path):
     assert_close(read_tensors(tmp_path / "w.pth")[0], state)
 
 
+def test_read_tensors__meta_goes_before_an_optimisers_many_numbers(tmp_path):
+    content = {"optimizer": list(range(20_000)), "state_dict": STATE, "meta": {"CLASSES": ("cat", "dog")}}
+    torch.save(content, tmp_path / "epoch_12.pth")
+    assert read_tensors(tmp_path / "epoch_12.pth")[1]["meta"] == {"CLASSES": ["cat", "dog"]}
+
+
 def test_read_tensors__values_beside_the_weights_are_bounded(tmp_path):
     nested = 1
     for _ in range(50):

@@ -98,7 +98,7 @@ HEAVIEST = (
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
-@pytest.mark.parametrize("name", HEAVIEST)
+@pytest.mark.parametrize("name", [HEAVIEST[0], *(pytest.param(n, marks=pytest.mark.slow) for n in HEAVIEST[1:])])
 def test_hostile__in_a_process_of_its_own(here, name):
     path = here / (f"{CASES.index(name)}.pth" if name in CASES else "bomb.pth")
     if name not in CASES:

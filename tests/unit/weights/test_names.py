@@ -1,6 +1,7 @@
 """Weights by name, from a mirror on this disk: the whole way from a name to a detector."""
 
 import hashlib
+import pickle
 import re
 import shutil
 
@@ -9,11 +10,13 @@ import torch
 import torchvision
 from torch.testing import assert_close
 
-from fasterrcnn import load
-from fasterrcnn.build import build_model
+from fasterrcnn import load, presets
+from fasterrcnn.build import assemble, build_model, load_model
+from fasterrcnn.cli.main import main
 from fasterrcnn.errors import WeightsError
-from fasterrcnn.weights import names
+from fasterrcnn.weights import detectron2, names, native
 from fasterrcnn.weights.download import Published
+from fasterrcnn.weights.layout import changed
 
 DETECTORS = torchvision.models.detection
 SMALL = "mobilenetv3-large-320-fpn"
@@ -106,6 +109,67 @@ def test_locate__detectron2(tmp_path, monkeypatch):
     found = names.locate("detectron2/faster_rcnn_R_50_C4_1x")
     assert found.path.name == "model_final_721ade.pkl"
     assert names.locate("detectron2/COCO-Detection/faster_rcnn_R_50_C4_1x") == found
+
+
+ZOO = "detectron2/faster_rcnn_R_50_FPN_3x"
+
+
+@pytest.fixture
+def zoo(tmp_path, monkeypatch):
+    """A detector of Detectron2's zoo with random numbers, its head narrow, offered by the mirror under its hash."""
+    coco = [f"class_{number}" for number in range(80)]
+    config = changed(presets.get("resnet50-fpn", coco), regions={"widths": (16, 16)})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = detectron2.from_native(assemble(config).state_dict(), config)
+    beside = ("pixel_", "proposal_generator.anchor_generator")  # the zoo's files do not hold them
+    arrays = {key: value.numpy() for key, value in state.items() if not key.startswith(beside)}
+    raw = pickle.dumps({"model": arrays, "__author__": "Detectron2 Model Zoo"})
+    end = f"1/model_final_{hashlib.md5(raw).hexdigest()[:6]}.pkl"
+    monkeypatch.setitem(names._DETECTRON2, "faster_rcnn_R_50_FPN_3x", end)
+    place = tmp_path / "mirror/dl.fbaipublicfiles.com/detectron2/COCO-Detection/faster_rcnn_R_50_FPN_3x" / end
+    place.parent.mkdir(parents=True)
+    place.write_bytes(raw)
+    return place
+
+
+def test_detectron2__from_the_name_to_detections_a_start_and_our_file(zoo, cache, photo, tmp_path):
+    said = []
+    detector = load(ZOO, say=said.append)
+    in_cache = cache / zoo.name
+    assert said == [
+        f"{in_cache}: resnet50-fpn of Detectron2, 80 classes (person, bicycle, car...), "
+        "BGR pixels, 0..255 less the mean"
+    ]
+    assert (detector.config.category_ids[11], detector.classes[11]) == (13, "stop sign")
+    assert detector.config.input.resize == "pillow"
+    zoo.unlink()  # all else comes from the cache
+
+    with pytest.raises(SystemExit) as ended:
+        main(["weights", "convert", ZOO, str(tmp_path / "own.safetensors")])
+    assert ended.value.code == 0
+    own, config, _ = native.load(tmp_path / "own.safetensors")
+    assert config == detector.config
+    whole = pickle.loads(in_cache.read_bytes())["model"]
+    stem = torch.from_numpy(whole["backbone.bottom_up.stem.conv1.weight"])
+    assert torch.equal(own["backbone.trunk.conv1.weight"], stem.flip(1))
+    again = load(tmp_path / "own.safetensors")
+    for one in (detector, again):
+        one.config = changed(config, input={"short_side": 64, "long_side": 96})  # only to be quick
+    found, same = (one.predict(photo((64, 96)), score=0.0, max_detections=5) for one in (detector, again))
+    assert len(found) == 5
+    assert found.boxes.tolist() == same.boxes.tolist()
+
+    start = build_model(changed(config.with_classes(["owl", "Stop_Sign"]), input={"short_side": 64}), weights=ZOO)
+    trained = torch.from_numpy(whole["roi_heads.box_predictor.cls_score.weight"])
+    assert torch.equal(start.state_dict()["box_head.class_logits.weight"][1:], trained[[11, 80]])
+
+
+def test_detectron2__damaged_in_the_cache_is_fetched_again(zoo, cache):
+    cache.mkdir(parents=True)
+    (cache / zoo.name).write_bytes(zoo.read_bytes()[:-1])
+    assert load_model(names.locate(ZOO).path)[1].preset == "resnet50-fpn"
+    assert (cache / zoo.name).read_bytes() == zoo.read_bytes()
 
 
 def test_locate__what_exists_goes_before_a_name(tmp_path, monkeypatch, checkpoint):
