@@ -25,9 +25,12 @@ from fasterrcnn.model.roi_pooling import RoIPooling
 from fasterrcnn.model.rpn import RegionProposalNetwork
 from fasterrcnn.model.targets import Assigner
 from fasterrcnn.weights import convert, families, pretrained
-from fasterrcnn.weights.checkpoint import fill
+from fasterrcnn.weights.checkpoint import check_names, fill
 from fasterrcnn.weights.detectron2 import Style
+from fasterrcnn.weights.layout import changed
 from fasterrcnn.weights.load_report import LoadReport
+from fasterrcnn.weights.names import locate
+from fasterrcnn.weights.pickles import reason
 
 
 def build_model(
@@ -90,7 +93,7 @@ def load_model(
 
 
 def convert_weights(
-    path: Path,
+    path: str | Path,
     target: Path,
     *,
     to: convert.Target | None = None,
@@ -103,7 +106,7 @@ def convert_weights(
     """Write a detector of any family as a file of ours, torchvision's or Detectron2's.
 
     Args:
-        path: what to read, as in `load_model`; so are classes, preset, norm_eps, style and say.
+        path: what to read; what `names.locate` knows. The options are those of `load_model`.
         target: what to write: .safetensors is ours, .pth torchvision's, .pkl Detectron2's.
         to: the kind, where the name does not tell: "detectron2" for a .pth.
 
@@ -115,18 +118,16 @@ def convert_weights(
         UsageError: the family has no such network, or the name does not tell the kind.
     """
     kind = convert.target_of(target, to)
-    network, config, source = _open(path, classes, preset, norm_eps, style)
+    found = locate(path)
+    eps = found.norm_eps if norm_eps is None else norm_eps
+    network, config, source = _open(found.path, classes, preset or found.preset, eps, style)
     if say is not None:
         say(source.line)
     return convert.write(source, network.state_dict(), config, target, kind)
 
 
 def _open(
-    path: Path,
-    classes: Sequence[str] | None,
-    preset: str | None,
-    norm_eps: float | None,
-    style: Style | None,
+    path: Path, classes: Sequence[str] | None, preset: str | None, norm_eps: float | None, style: Style | None
 ) -> tuple[FasterRCNN, ModelConfig, families.Source]:
     source = families.open_weights(path, preset=preset, style=style)
     if source.config is None:
@@ -139,12 +140,14 @@ def _open(
             raise WeightsError(f"{path}: holds {len(config.classes)} classes, not {len(classes)}")
         config = config.with_classes(classes)
     if norm_eps is not None:
-        backbone = config.backbone.model_copy(update={"norm_eps": norm_eps})
-        config = config.model_copy(update={"backbone": backbone})
+        config = changed(config, backbone={"norm_eps": norm_eps})
     try:
-        network = assemble(config)
-    except ValueError as error:
-        raise WeightsError(f"{path}: its header describes no model ({error})") from None
+        with torch.device("meta"):  # what the file says of the model is not worth memory before its tensors agree
+            sketch = assemble(config)
+    except (ValueError, RuntimeError, OverflowError) as error:
+        raise WeightsError(f"{path}: its header describes no model ({reason(error)})") from None
+    check_names(sketch, source.state, str(path), source.name_in_file)
+    network = _materialise(sketch, config)
     fill(network, source.state, str(path), source.name_in_file)
     return network, config, source
 
@@ -192,6 +195,20 @@ def assemble(config: ModelConfig) -> FasterRCNN:
         ),
     )
     return network.to(memory_format=torch.channels_last)
+
+
+def _materialise(sketch: FasterRCNN, config: ModelConfig) -> FasterRCNN:
+    """The network of a sketch on the device "meta", with memory that a state_dict then fills; no random numbers."""
+    unsaved = {name for name, _ in sketch.named_buffers()} - set(sketch.state_dict())
+    if unsaved != {"mean", "std"}:  # a timm trunk that computes what it does not save
+        return assemble(config)
+    network = sketch.to_empty(device="cpu")
+    for name in unsaved:
+        getattr(network, name).copy_(torch.tensor(getattr(config.input, name)).view(3, 1, 1))
+    for name, buffer in network.named_buffers():
+        if name.endswith("num_batches_tracked"):  # the one that files may leave out
+            buffer.zero_()
+    return network
 
 
 def anchor_strides(config: ModelConfig) -> tuple[int, ...]:

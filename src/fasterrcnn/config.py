@@ -13,7 +13,10 @@ from fasterrcnn.errors import UsageError
 from fasterrcnn.ops.sizes import resized_hw
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, le=10**6)]
+Side = Annotated[int, Field(gt=0, le=2**14)]
+Few = Field(max_length=64)  # a file that says more would take all memory before anything else is known of it
+PerLevel = Annotated[tuple[Annotated[tuple[float, ...], Few], ...], Few]
 NormKind = Literal["frozen", "batch", "group"]
 Augmentation = Literal["none", "light", "default", "strong"]
 RecipeName = Literal["quick", "standard", "best"]
@@ -26,8 +29,8 @@ class _Config(BaseModel):
 class InputConfig(_Config):
     """How a picture becomes the network input: resized to fit both limits, then normalised."""
 
-    short_side: Positive = 800
-    long_side: Positive = 1333
+    short_side: Side = 800
+    long_side: Side = 1333
     resize: Literal["torch", "pillow", "opencv"] = Field(
         "torch",
         description="who resizes and rounds: torchvision's way, Detectron2's (Pillow) or MMDetection's (OpenCV)",
@@ -49,8 +52,8 @@ class BackboneConfig(_Config):
     trunk: str = Field(
         "resnet50", description='"resnet50" (101, 152), "resnext101-32x8d", "mobilenetv3-large" or "timm:<name>"'
     )
-    stages: tuple[int, ...] = Field((1, 2, 3, 4), description="ResNet stages whose maps are used")
-    strides: tuple[int, ...] = Field((8, 16, 32), description="strides of the timm maps that are used")
+    stages: Annotated[tuple[int, ...], Few] = Field((1, 2, 3, 4), description="ResNet stages whose maps are used")
+    strides: Annotated[tuple[int, ...], Few] = Field((8, 16, 32), description="strides of the timm maps that are used")
     dilated: bool = Field(False, description="ResNet stage 4 keeps stride 16 (DC5)")
     stride_in_1x1: bool = Field(False, description="ResNet strides lie in the first 1x1 (Caffe weights)")
     norm: NormKind = "frozen"
@@ -63,8 +66,14 @@ class BackboneConfig(_Config):
 class AnchorConfig(_Config):
     """Reference boxes, level by level."""
 
-    sizes: tuple[tuple[float, ...], ...] = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
-    ratios: tuple[tuple[float, ...], ...] = ((0.5, 1.0, 2.0),) * 5
+    sizes: PerLevel = (
+        (32.0,),
+        (64.0,),
+        (128.0,),
+        (256.0,),
+        (512.0,),
+    )
+    ratios: PerLevel = ((0.5, 1.0, 2.0),) * 5
     strides: tuple[int, ...] | None = Field(None, description="none: padded image // map size (torchvision)")
     rounded: bool = True
 
@@ -95,7 +104,7 @@ class AssignConfig(_Config):
 class RPNConfig(_Config):
     """The region proposal network."""
 
-    convs: Positive = 1
+    convs: int = Field(1, gt=0, le=64)
     assign: AssignConfig = AssignConfig(positive_iou=0.7, negative_iou=0.3, count=256, positive_fraction=0.5)
     beta: float = Field(1 / 9, ge=0)
 
@@ -104,16 +113,16 @@ class RegionConfig(_Config):
     """RoI pooling, the box head and its losses."""
 
     pooling: Literal["align", "pool"] = "align"
-    output_size: Positive = 7
-    sampling_ratio: int = Field(2, ge=0)
+    output_size: int = Field(7, gt=0, le=256)
+    sampling_ratio: int = Field(2, ge=0, le=64)
     aligned: bool = False
     levels: Literal["torchvision", "detectron2", "mmdetection"] = Field(
         "torchvision", description="whose rounding decides the pyramid level of a region"
     )
     trunk: Literal["fc", "layer4"] = "fc"
-    convs: int = Field(0, ge=0)
+    convs: int = Field(0, ge=0, le=64)
     convs_norm: bool = True
-    widths: tuple[int, ...] = (1024, 1024)
+    widths: Annotated[tuple[int, ...], Few] = (1024, 1024)
     assign: AssignConfig = AssignConfig(positive_iou=0.5, negative_iou=0.5, count=512, positive_fraction=0.25)
     delta_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     box_loss: Literal["smooth_l1", "l1", "giou"] = "smooth_l1"

@@ -82,7 +82,10 @@ def check(found: Detections, expected: tuple[Tensor, Tensor, Tensor]) -> None:
     torch.testing.assert_close(torch.from_numpy(found.scores)[order], scores, rtol=0, atol=1e-5, check_dtype=False)
 
 
-@pytest.mark.parametrize("name", list(CONFIGS))
+SLOW = {"R50-C4", "R50-DC5", "R50-FPN, torchvision's pixels"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CONFIGS])
 def test_detections(name: str, tmp_path: Path) -> None:
     config = CONFIGS[name]
     tensors = random_checkpoint(config)

@@ -26,7 +26,10 @@ CASES: dict[str, tuple[Config, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", list(CASES))
+SLOW = {"c4, caffe", "dc5, caffe"}
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow) if c in SLOW else c for c in CASES])
 def test_detections(case: str, tmp_path: Path) -> None:
     config, meta = CASES[case]
     tensors = {key: value.double() for key, value in reference.random_tensors(config).items()}

@@ -107,7 +107,7 @@ def evaluate(
         batch_size=batch_size,
         on_bad_box=on_bad_box,
         progress=on_terminal() and not as_json,
-        name=None if results is not None else str(weights),
+        name=None if results is not None else weights,
         **measures.given(),
     )
     print(json.dumps(report.to_dict()) if as_json else report)
@@ -115,18 +115,18 @@ def evaluate(
         report.save(output)
 
 
-def _load(weights: Path, names: Names, preset: Preset, style: Style, device: Device) -> "Detector":
+def _load(weights: str, names: Names, preset: Preset, style: Style, device: Device) -> "Detector":
     from fasterrcnn.inference.detector import load
 
     return load(weights, classes=names, preset=preset, style=style, device=device, say=tell)
 
 
-def _data(weights: Path, data: Path | None, results: Path | None) -> Path:
+def _data(weights: str, data: Path | None, results: Path | None) -> Path:
     """The data set: with results, it may be the only thing that is named."""
     if data is None:
         if results is None:
             raise UsageError("give weights and a data set: fasterrcnn evaluate WEIGHTS DATA")
-        return weights
+        return Path(weights)
     if results is not None:
         print(f"note: the detections of {results} are measured; {weights} is not used", file=sys.stderr)
     return data

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import Device, Json, Names, OnBadBox, Preset, Weights
+from fasterrcnn.cli.options import Device, Json, Names, OnBadBox, Preset, Style, Weights, tell
 
 
 def explain(
@@ -31,6 +31,7 @@ def explain(
     on_bad_box: OnBadBox = "error",
     names: Names = None,
     preset: Preset = None,
+    style: Style = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
@@ -43,7 +44,7 @@ def explain(
     from fasterrcnn.inference.detector import load
 
     check_output(output)
-    detector = load(weights, classes=names, preset=preset, device=device)
+    detector = load(weights, classes=names, preset=preset, style=style, device=device, say=tell)
     explanation = look_inside(
         detector,
         image,

@@ -1,5 +1,6 @@
 """The ``fasterrcnn`` command: finds the sub-command, and turns errors into one line and exit code 2."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -13,10 +14,12 @@ app = App(
     name="fasterrcnn",
     help="Faster R-CNN, whole: fine-tune it on your boxes, measure it, predict with it.",
     version=lambda: version("fasterrcnn"),
+    help_epilogue="--offline, with any command: download nothing; weights that are not in the cache are an error.",
     help_format="plaintext",
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
+_OFFLINE = "--offline"
 _COMMANDS = {
     "demo": "Draw road scenes, fine-tune a detector on them, measure it, show what it sees.",
     "train": "Fine-tune a detector on annotated pictures.",
@@ -50,8 +53,12 @@ app.command(_weights)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 done but for some pictures, 2 an error, 130 interrupted."""
     process.settle()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if _OFFLINE in given:
+        given = [argument for argument in given if argument != _OFFLINE]
+        os.environ |= {"FASTERRCNN_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}  # the second is that of timm's downloads
     try:
-        code = app(arguments, exit_on_error=False, print_error=False)
+        code = app(given, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         _fail(f"{str(error).strip()} (see fasterrcnn --help)")
     except FasterRCNNError as error:

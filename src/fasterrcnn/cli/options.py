@@ -12,7 +12,13 @@ from fasterrcnn.errors import UsageError
 if TYPE_CHECKING:
     from fasterrcnn.data.records import AnnotatedData
 
-Weights = Annotated[Path, Parameter(help="Checkpoint of this library, torchvision, Detectron2 or MMDetection.")]
+Weights = Annotated[
+    str,
+    Parameter(
+        help="Checkpoint of this library, torchvision, Detectron2 or MMDetection; the folder of a run; or a name: "
+        "resnet50-fpn, detectron2/faster_rcnn_R_50_FPN_3x, hf://user/repository."
+    ),
+]
 Device = Annotated[str | None, Parameter(help="cpu, cuda or mps; default is the best there is.")]
 Names = Annotated[
     list[str] | None,

@@ -16,7 +16,7 @@ class Settings:
     """What a run may do otherwise than the recipe says; left out, the values of the recipe hold."""
 
     weights: Annotated[
-        str | None, Parameter(help='Start: "imagenet", "coco", a file of any family, or "none" for random.')
+        str | None, Parameter(help='Start: "imagenet", "coco", a file of any family or its name, or "none" for random.')
     ] = None
     recipe: Annotated[
         Literal["quick", "standard", "best"] | None, Parameter(help="How much time there is: minutes, more, most.")

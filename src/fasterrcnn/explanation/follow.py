@@ -17,7 +17,8 @@ from torch import Tensor
 from fasterrcnn.detections import Detections
 from fasterrcnn.explanation.figures import to_pil
 from fasterrcnn.explanation.trace import STEPS, Trace
-from fasterrcnn.inference.detector import Detector, in_original_frame
+from fasterrcnn.inference.describing import in_original_frame
+from fasterrcnn.inference.detector import Detector
 from fasterrcnn.inference.sources import Picture, load_picture
 from fasterrcnn.model.postprocess import NmsKind, PostProcess
 from fasterrcnn.ops import boxes

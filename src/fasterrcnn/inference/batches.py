@@ -1,12 +1,13 @@
 """Pictures in batches of one shape: those that need the same padded input pass the network together."""
 
-from collections.abc import Generator, Iterable, Iterator
-from itertools import islice
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import groupby, islice
 from typing import Any
 
 from fasterrcnn.config import InputConfig
 from fasterrcnn.errors import ImageError
 from fasterrcnn.inference.sources import Loaded, load_picture, size_hw
+from fasterrcnn.inference.views import View
 from fasterrcnn.ops.sizes import pad_to
 
 Numbered = tuple[int, Any]
@@ -56,3 +57,10 @@ def _load(picture: Any) -> Loaded | ImageError:
         return load_picture(picture)
     except ImageError as error:
         return error
+
+
+def batches_of_views(queue: Sequence[tuple[Loaded, View]], size: int) -> Iterator[list[tuple[Loaded, View]]]:
+    """The views in batches of at most that size; crowded ones are not mixed with others."""
+    for _, views in groupby(queue, key=lambda look: look[1].crowd):
+        while part := list(islice(views, size)):
+            yield part

@@ -4,7 +4,6 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Unpack, overload
 
@@ -18,23 +17,27 @@ from fasterrcnn.config import ModelConfig
 from fasterrcnn.data.pixels import to_input
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError
-from fasterrcnn.inference.batches import batches_by_size, load_batches
+from fasterrcnn.inference.batches import batches_by_size, batches_of_views, load_batches
 from fasterrcnn.inference.combining import combine
+from fasterrcnn.inference.describing import describe
 from fasterrcnn.inference.machine import choose_device, use_threads
 from fasterrcnn.inference.options import Call, Options, complete
 from fasterrcnn.inference.prefetch import prefetch
+from fasterrcnn.inference.publish import Origin, publish
 from fasterrcnn.inference.sources import Loaded, Picture, is_many, is_video, load_picture
 from fasterrcnn.inference.streams import files_and_frames
-from fasterrcnn.inference.views import View, take, to_picture
+from fasterrcnn.inference.views import take, to_picture
 from fasterrcnn.model.backbones.norms import fold_batch_norm
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.postprocess import PostProcess
 from fasterrcnn.model.proposals import ProposalGenerator
 from fasterrcnn.ops import image
 from fasterrcnn.structures import ImageBatch, RawDetections
+from fasterrcnn.weights import hub
 from fasterrcnn.weights.detectron2 import Style
+from fasterrcnn.weights.names import locate
 
-__all__ = ["Detector", "Options", "choose_device", "in_original_frame", "load"]
+__all__ = ["Detector", "Options", "choose_device", "load"]
 
 _WINDOW = 16
 """Batches among which pictures of a stream are exchanged so that those of one size go together."""
@@ -54,7 +57,9 @@ def load(
     """A detector from a checkpoint.
 
     Args:
-        path: a file of this library, or a Faster R-CNN of torchvision, Detectron2 or MMDetection: its content tells.
+        path: a file of this library, torchvision, Detectron2 or MMDetection, told by its content; the folder of a run;
+            or a name: ``resnet50-fpn``, ``detectron2/faster_rcnn_R_50_FPN_3x``, ``hf://user/repository``
+            (`fasterrcnn.weights.names.locate`).
         classes: names of the classes. Where a file has none, 80 and 90 classes are COCO's, others ``class_0``...
         preset: architecture of a torchvision file whose keys do not tell ("mobilenetv3-large-320-fpn").
         norm_eps: eps of its batch norms; 0 for a file fine-tuned from torchvision's COCO ``resnet50-fpn``.
@@ -64,10 +69,14 @@ def load(
         say: called with one line that says what the file is, where it is not of this library.
 
     Raises:
-        WeightsError: the file cannot be read or does not fit.
+        WeightsError: the file cannot be downloaded or read, or does not fit.
     """
-    model, config = load_model(Path(path), classes=classes, preset=preset, norm_eps=norm_eps, style=style, say=say)
-    return Detector(model, config, device=device, threads=threads)
+    found = locate(path)
+    eps = found.norm_eps if norm_eps is None else norm_eps
+    model, config = load_model(
+        found.path, classes=classes, preset=preset or found.preset, norm_eps=eps, style=style, say=say
+    )
+    return Detector(model, config, device=device, threads=threads, source=Origin(found.path, style))
 
 
 class Detector:
@@ -80,12 +89,20 @@ class Detector:
         config: what the network was built from.
         device: "cpu", "cuda", "mps"; default is the best there is.
         threads: CPU threads of torch. They belong to the process: the last detector that asks for a number has it.
+        source: what the network was read from; `push_to_hub` reads it again, for folding changed the weights.
     """
 
     def __init__(
-        self, model: FasterRCNN, config: ModelConfig, *, device: str | None = None, threads: int | None = None
+        self,
+        model: FasterRCNN,
+        config: ModelConfig,
+        *,
+        device: str | None = None,
+        threads: int | None = None,
+        source: Origin | None = None,
     ) -> None:
         self.config = config
+        self.source = source
         self.device = choose_device(device)
         self.threads = threads
         use_threads(threads)
@@ -104,6 +121,42 @@ class Detector:
     def model(self) -> FasterRCNN:
         """The network that detects, batch norms folded; to look at, not to change."""
         return self._model
+
+    @classmethod
+    def from_pretrained(cls, repository: str, *, token: str | None = None, device: str | None = None) -> "Detector":
+        """A detector from the Hugging Face Hub; ``fasterrcnn.load("hf://user/repository")`` does the same.
+
+        Args:
+            repository: ``user/repository``, with ``@revision`` or ``/file`` behind it if need be.
+            token: of a user who may read it; default is that of ``hf auth login``.
+            device: as in `load`.
+
+        Raises:
+            WeightsError: it cannot be downloaded or read.
+            MissingExtraError: huggingface_hub is not installed.
+        """
+        return load(hub.pull(repository.removeprefix("hf://"), token=token), device=device)
+
+    def push_to_hub(
+        self, repository: str, *, token: str | None = None, private: bool = False, message: str | None = None
+    ) -> str:
+        """Publish the weights as ``model.safetensors``, with a model card: the run's own, or what is known of them.
+
+        Args:
+            repository: ``user/repository``; made where it does not exist.
+            token: of a user who may write to it; default is that of ``hf auth login``.
+            private: whether a new repository is.
+            message: of the commit.
+
+        Returns:
+            Its address.
+
+        Raises:
+            UsageError: the detector was not loaded from a file.
+            WeightsError: the server refuses; the message says why.
+            MissingExtraError: huggingface_hub is not installed.
+        """
+        return publish(self.source, self.config, repository, token=token, private=private, message=message)
 
     def __repr__(self) -> str:
         return f"Detector({self.config.preset}, {len(self.classes)} classes, {self.device})"
@@ -213,14 +266,14 @@ class Detector:
         looks = [call.looks(picture.hw, size) for picture in pictures]
         queue = [(picture, view) for picture, views in zip(pictures, looks, strict=True) for view in views]
         found: list[RawDetections] = []
-        for part in _alike(queue, call.batch_size):
+        for part in batches_of_views(queue, call.batch_size):
             inputs = [take(picture.pixels, view, size).to(self.device) for picture, view in part]
             batch = image.make_batch(inputs, fill=size.mean, size_divisor=size.size_divisor)
             raw = self._pass(batch, *self._selection(call, part[0][1].crowd))
             found += [to_picture(one, view) for one, (_, view) in zip(raw, part, strict=True)]
         results = iter(found)
         return [
-            self._describe(combine([next(results) for _ in views], views, picture.hw, call), picture)
+            describe(combine([next(results) for _ in views], views, picture.hw, call), picture, self.classes)
             for picture, views in zip(pictures, looks, strict=True)
         ]
 
@@ -236,55 +289,6 @@ class Detector:
         more: dict[str, Any] = {"candidates": crowd * proposals.candidates, "proposals": crowd * proposals.proposals}
         most = rules.max_detections if call.limit else crowd * rules.max_detections
         return dataclasses.replace(rules, max_detections=most), dataclasses.replace(proposals, **more)
-
-    def _describe(self, found: RawDetections, picture: Loaded) -> Detections:
-        return Detections(
-            boxes=found.boxes.cpu().numpy(),
-            scores=found.scores.cpu().numpy(),
-            labels=found.labels.cpu().numpy(),
-            classes=self.classes,
-            image_hw=picture.hw,
-            source=picture.source,
-            image=picture.image,
-            frame=picture.frame,
-            seconds=picture.seconds,
-        )
-
-
-def in_original_frame(
-    found: RawDetections,
-    input_hw: tuple[int, int],
-    original_hw: tuple[int, int],
-    classes: Sequence[str],
-    *,
-    source: Path | None = None,
-) -> Detections:
-    """What was found in a network input, in the pixels of the picture that it was made of.
-
-    Args:
-        found: in the frame of the input.
-        input_hw: size of the input without padding.
-        original_hw: size of the upright picture.
-        classes: names; label i means ``classes[i]``.
-        source: file of the picture, if it has one.
-    """
-    height, width = original_hw
-    seen = to_picture(found, View((0, 0, width, height), input_hw))
-    return Detections(
-        boxes=seen.boxes.cpu().numpy(),
-        scores=seen.scores.cpu().numpy(),
-        labels=seen.labels.cpu().numpy(),
-        classes=tuple(classes),
-        image_hw=original_hw,
-        source=source,
-    )
-
-
-def _alike(queue: Sequence[tuple[Loaded, View]], size: int) -> Iterator[list[tuple[Loaded, View]]]:
-    """The views in batches of at most that size; crowded ones are not mixed with others."""
-    for _, views in groupby(queue, key=lambda look: look[1].crowd):
-        while part := list(islice(views, size)):
-            yield part
 
 
 def _warn(error: ImageError) -> None:

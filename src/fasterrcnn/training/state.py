@@ -6,7 +6,6 @@ The two newest are kept, so that there is one to go back to where the newest is 
 
 import hashlib
 import io
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.weights.native import write_whole
+from fasterrcnn.weights.torch_files import read_torch
 
 FOLDER = "state"
 _MAGIC = b"fasterrcnn state, sha256 "
@@ -45,11 +45,15 @@ class StateFiles(CheckpointIO):
         if header != _MAGIC + hashlib.sha256(payload).hexdigest().encode():
             raise WeightsError(f"{path}: damaged, its content is not what was written")
         try:
-            content: dict[str, Any] = torch.load(
-                io.BytesIO(payload), map_location=map_location or "cpu", weights_only=True
-            )
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise WeightsError(f"{path}: no state of a run ({str(error).splitlines()[0]})") from None
+            return self._read(payload)
+        except WeightsError as error:
+            raise WeightsError(f"{path}: no state of a run ({error})") from None
+
+    @staticmethod
+    def _read(payload: bytes) -> dict[str, Any]:
+        content = read_torch(io.BytesIO(payload), len(payload), skip=False)
+        if not isinstance(content, dict):
+            raise WeightsError(f"it holds a {type(content).__name__}")
         return content
 
     def remove_checkpoint(self, path: Any) -> None:

@@ -10,7 +10,7 @@ from fasterrcnn.data.dataset import DetectionDataset
 from fasterrcnn.data.records import AnnotatedData, Record, to_coco
 from fasterrcnn.detections import Detections
 from fasterrcnn.evaluation.coco import score_detections
-from fasterrcnn.inference.detector import in_original_frame
+from fasterrcnn.inference.describing import in_original_frame
 from fasterrcnn.structures import Losses, RawDetections
 from fasterrcnn.training.batches import Process, Step
 

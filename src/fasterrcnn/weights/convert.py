@@ -1,15 +1,18 @@
 """Detectors from one kind of file to another: ours, torchvision's, Detectron2's."""
 
 import io
+import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from fasterrcnn import presets
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import UsageError
-from fasterrcnn.weights import detectron2, native, numerics, numpy_pickle, torchvision
+from fasterrcnn.weights import detectron2, native, numerics, torchvision
 from fasterrcnn.weights.checkpoint import State
 from fasterrcnn.weights.families import Source, sha256_of
 
@@ -56,7 +59,7 @@ def write(source: Source, state: State, config: ModelConfig, path: Path, target:
         native.write_whole(path, _torch_bytes(torchvision.from_native(state, config)))
         return [*_classes_note(config), *_numbers_note(config, presets.get(config.preset))]
     theirs = detectron2.from_native(state, config)
-    written = numpy_pickle.written(theirs) if path.suffix == ".pkl" else _torch_bytes({"model": theirs})
+    written = _arrays_bytes(theirs) if path.suffix == ".pkl" else _torch_bytes({"model": theirs})
     native.write_whole(path, written)
     usual = detectron2.with_numerics(config)
     return [*_classes_note(config), *_numbers_note(config, usual), *detectron2.options(config)]
@@ -66,6 +69,12 @@ def _torch_bytes(content: Any) -> bytes:
     file = io.BytesIO()
     torch.save(content, file)
     return file.getvalue()
+
+
+def _arrays_bytes(state: Mapping[str, Tensor]) -> bytes:
+    """A pickle that Detectron2's checkpointer takes for one of its zoo."""
+    arrays = {key: value.detach().cpu().contiguous().numpy() for key, value in state.items()}
+    return pickle.dumps({"model": arrays, "__author__": "fasterrcnn"}, protocol=4)
 
 
 def _classes_note(config: ModelConfig) -> list[str]:

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import WeightsError
-from fasterrcnn.weights import detectron2, mmdetection, native, numpy_pickle, torchvision
-from fasterrcnn.weights.checkpoint import State, read_checkpoint
+from fasterrcnn.weights import detectron2, mmdetection, native, torchvision
+from fasterrcnn.weights.checkpoint import State
 from fasterrcnn.weights.class_names import named
 from fasterrcnn.weights.detectron2 import Style
+from fasterrcnn.weights.files import read_tensors
 
 
 def _as_it_is(key: str) -> str:
@@ -51,26 +50,6 @@ class Source:
         return f"{self.path}: {', '.join(part for part in parts if part)}"
 
 
-def read_file(path: Path) -> tuple[State, dict[str, Any]]:
-    """Named tensors of a .safetensors, .pth or .pkl file, told apart by content; and what else stands in it.
-
-    Raises:
-        WeightsError: none of these, torn, or it holds more than tensors and plain values.
-    """
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file")
-    with path.open("rb") as file:
-        first = file.read(9)
-    if first[8:9] == b"{":
-        try:
-            with safe_open(path, framework="pt") as opened:
-                return {key: opened.get_tensor(key) for key in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path}: not a readable safetensors file ({str(error).splitlines()[0]})") from None
-    arrays = numpy_pickle.read(path) if first[:1] == b"\x80" else None
-    return arrays if arrays is not None else read_checkpoint(path)
-
-
 def open_weights(path: Path, *, preset: str | None = None, style: Style | None = None) -> Source:
     """Read a file and say what it is.
 
@@ -85,7 +64,7 @@ def open_weights(path: Path, *, preset: str | None = None, style: Style | None =
     if native.is_ours(path):
         state, config, _ = native.load(path)
         return Source(path, "fasterrcnn", state, config)
-    state, metadata = read_file(path)
+    state, metadata = read_tensors(path)
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     try:

@@ -15,12 +15,13 @@ from typing import Any
 
 import safetensors.torch
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.weights.checkpoint import State
+from fasterrcnn.weights.files import read_metadata
+from fasterrcnn.weights.safetensors_files import read_safetensors
 
 _ENTRY = "fasterrcnn"
 _FORMAT = 1
@@ -42,7 +43,9 @@ def save_state(path: Path, state: State, config: ModelConfig, notes: Mapping[str
     """As `save`, from the tensors of a network."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     header = {"format": _FORMAT, "model": config.model_dump(mode="json"), "notes": dict(notes or {})}
-    digest = _digest(safetensors.torch.save(tensors), header)
+    payload = safetensors.torch.save(tensors)
+    start = 8 + int.from_bytes(payload[:8], "little")
+    digest = _digest(memoryview(payload)[start:], json.loads(payload[8:start]), header)
     write_whole(path, safetensors.torch.save(tensors, {_ENTRY: json.dumps({**header, "sha256": digest})}))
 
 
@@ -69,12 +72,12 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is a safetensors file with our entry in its header; its tensors are not looked at."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return _ENTRY in (file.metadata() or {})
-    except (SafetensorError, OSError):
-        return False
+    """Whether a file is a checkpoint of this library, told by its header.
+
+    Raises:
+        WeightsError: no weight file at all.
+    """
+    return _ENTRY in read_metadata(path)
 
 
 def load(path: Path) -> tuple[State, ModelConfig, dict[str, Any]]:
@@ -84,12 +87,9 @@ def load(path: Path) -> tuple[State, ModelConfig, dict[str, Any]]:
         WeightsError: not a safetensors file, not one of this library, or damaged.
     """
     try:
-        payload = path.read_bytes()
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: not a readable safetensors file ({str(error).splitlines()[0]})") from None
+        tensors, (table, metadata, start), payload = read_safetensors(path)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
     if _ENTRY not in metadata:
         raise WeightsError(f'{path}: a safetensors file, but not of this library (no "{_ENTRY}" in its header)')
     try:
@@ -97,17 +97,15 @@ def load(path: Path) -> tuple[State, ModelConfig, dict[str, Any]]:
         if header["format"] != _FORMAT:
             raise WeightsError(f"{path}: written in format {header['format']}; this release reads {_FORMAT}")
         digest = header.pop("sha256", None)
-        if digest is not None and digest != _digest(payload, header):
+        if digest is not None and digest != _digest(memoryview(payload)[start:], table, header):
             raise WeightsError(f"{path}: damaged, its content is not what was written")
         return tensors, ModelConfig.model_validate(header["model"]), header["notes"]
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+    except (ValueError, KeyError, TypeError, ValidationError, RecursionError) as error:
         raise WeightsError(f"{path}: its header is damaged ({str(error).splitlines()[0]})") from None
 
 
-def _digest(payload: bytes, header: Mapping[str, Any]) -> str:
+def _digest(content: memoryview, table: Mapping[str, Any], header: Mapping[str, Any]) -> str:
     """SHA-256 of a safetensors file's tensors, of its table that names them, and of our own header."""
-    start = 8 + int.from_bytes(payload[:8], "little")
-    table = {name: entry for name, entry in json.loads(payload[8:start]).items() if name != "__metadata__"}
-    digest = hashlib.sha256(memoryview(payload)[start:])
+    digest = hashlib.sha256(content)
     digest.update(json.dumps([table, header], sort_keys=True).encode())
     return digest.hexdigest()

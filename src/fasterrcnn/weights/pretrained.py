@@ -1,40 +1,26 @@
 """Transfer learning: where a new detector's first weights come from."""
 
 import importlib.util
-import pickle
-import sys
-import urllib.error
 from collections.abc import Callable
-from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torchvision
-from torch.hub import get_dir
-
-from fasterrcnn import presets
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-from fasterrcnn.weights import class_rows, detectron2, numerics, rpn_rows
+from fasterrcnn.weights import class_rows, detectron2, names, numerics, rpn_rows
 from fasterrcnn.weights import torchvision as tv
-from fasterrcnn.weights.checkpoint import State, check_tensors, read_torch
-from fasterrcnn.weights.class_names import named
+from fasterrcnn.weights.checkpoint import State, check_tensors
 from fasterrcnn.weights.detectron2 import Pixels
 from fasterrcnn.weights.families import open_weights
+from fasterrcnn.weights.files import read_tensors
 from fasterrcnn.weights.layout import changed
 from fasterrcnn.weights.load_report import LoadReport
 
 _TRUNK_WEIGHTS = {
     "resnet50": "ResNet50_Weights.IMAGENET1K_V1",
     "mobilenetv3-large": "MobileNet_V3_Large_Weights.IMAGENET1K_V1",
-}
-_COCO_WEIGHTS = {
-    "resnet50-fpn": "FasterRCNN_ResNet50_FPN_Weights.COCO_V1",
-    "resnet50-fpn-v2": "FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1",
-    "mobilenetv3-large-fpn": "FasterRCNN_MobileNet_V3_Large_FPN_Weights.COCO_V1",
-    "mobilenetv3-large-320-fpn": "FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1",
 }
 _SAME_KEYS = ("mobilenetv3-large-fpn", "mobilenetv3-large-320-fpn")
 _CLASS_ROWS = tuple(class_rows.ROWS_OF_CLASS)
@@ -62,8 +48,9 @@ def start_from(network: FasterRCNN, config: ModelConfig, weights: str) -> LoadRe
     Args:
         network: as built from the configuration.
         config: says which trunk and which preset.
-        weights: "imagenet" (the trunk), "coco" (all of a torchvision preset), or a file: a detector of this
-            library, torchvision, Detectron2 or MMDetection, or an ImageNet trunk of torchvision, Detectron2 or timm.
+        weights: "imagenet" (the trunk), "coco" (all of a torchvision preset), or what `names.locate` knows: a file or
+            the name of one, which is a detector of this library, torchvision, Detectron2 or MMDetection, or an
+            ImageNet trunk of torchvision, Detectron2 or timm.
 
     Raises:
         WeightsError: cannot be downloaded or read, or does not fit; the message says what to do.
@@ -137,9 +124,7 @@ def numerics_of(config: ModelConfig, weights: str | None) -> ModelConfig:
     if weights == "coco":
         first = config.preset == "resnet50-fpn"  # torchvision's first weights had norms without eps
         return changed(config, backbone={"norm_eps": 0.0}) if first else config
-    if not Path(weights).is_file():
-        return config
-    start = _from_file(Path(weights), config)
+    start = _from_file(names.locate(weights), config)
     if start.trained is not None:
         return numerics.taken_over(config, start.trained)
     return config if start.pixels is None else numerics.taken_over(config, start.pixels.applied(config))
@@ -149,21 +134,20 @@ def _read(config: ModelConfig, weights: str) -> _Start:
     if weights == "imagenet":
         return _Start(_imagenet(config), "ImageNet weights")
     if weights == "coco":
-        if config.preset not in _COCO_WEIGHTS:
-            known = ", ".join(_COCO_WEIGHTS)
+        if config.preset not in names.TORCHVISION:
+            known = ", ".join(names.TORCHVISION)
             raise UsageError(f'{config.preset} has no "coco" weights (they exist for {known}); use "imagenet"')
-        state = _download(_COCO_WEIGHTS[config.preset])
-        trained = named(presets.get(config.preset), tv.num_classes(state))
-        return _Start(tv.detector_to_native(state), "torchvision's COCO weights", trained)
-    if Path(weights).is_file():
-        return _from_file(Path(weights), config)
-    raise WeightsError(f'{weights}: no such file; give a file, "imagenet", "coco" or none')
+        file = names.fetch_torchvision(names.TORCHVISION[config.preset])
+        start = _from_file(names.Located(file, config.preset), config)
+        return replace(start, source="torchvision's COCO weights", about="")
+    return _from_file(names.locate(weights), config)
 
 
 def _imagenet(config: ModelConfig) -> State:
     trunk = config.backbone.trunk
     if trunk in _TRUNK_WEIGHTS:
-        return tv.trunk_to_native(_download(_TRUNK_WEIGHTS[trunk]), layer4_in_head=config.regions.trunk == "layer4")
+        state, _ = read_tensors(names.fetch_torchvision(_TRUNK_WEIGHTS[trunk]))
+        return tv.trunk_to_native(state, layer4_in_head=config.regions.trunk == "layer4")
     state = _lite0() if trunk == _LITE0 else _timm(trunk.removeprefix("timm:"), config)
     return {f"backbone.trunk.network.{key}": value for key, value in state.items()}
 
@@ -176,7 +160,7 @@ def _lite0() -> State:
     import timm  # noqa: PLC0415 - an extra
 
     file = Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
-    tensors = read_torch(file)
+    tensors, _ = read_tensors(file)
     whole = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
     if [tuple(t.shape) for t in tensors.values()] != [tuple(t.shape) for t in whole.values()]:
         raise WeightsError(f"{file}: its tensors are not those of timm's tf_efficientnet_lite0")
@@ -203,28 +187,13 @@ def _timm(name: str, config: ModelConfig) -> State:
     return state
 
 
-def _download(name: str) -> State:
-    """Weights of torchvision's catalogue, from torch.hub's cache or its download site, checked by hash."""
-    enum, member = name.split(".")
-    container = torchvision.models if hasattr(torchvision.models, enum) else torchvision.models.detection
-    weights = getattr(container, enum)[member]
-    try:
-        with redirect_stdout(sys.stderr):  # torch.hub says "Downloading" where results belong
-            state: State = weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
-    except (urllib.error.URLError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        place = Path(get_dir()) / "checkpoints" / Path(weights.url).name
-        reason = str(error).splitlines()[0] if str(error) else f"{place} is damaged"
-        raise WeightsError(
-            f"cannot download {weights.url} ({reason}); fetch it on another machine and put it at {place}, or "
-            "give a file of your own, or none for random weights"
-        ) from None
-    return state
-
-
-def _from_file(path: Path, config: ModelConfig) -> _Start:
-    source = open_weights(path, preset=config.preset if config.preset in _SAME_KEYS else None)
+def _from_file(found: names.Located, config: ModelConfig) -> _Start:
+    path = found.path
+    source = open_weights(path, preset=found.preset or (config.preset if config.preset in _SAME_KEYS else None))
     if source.config is not None:
-        return _Start(source.state, str(path), source.config, None, source.name_in_file, source.line)
+        eps = {} if found.norm_eps is None else {"norm_eps": found.norm_eps}
+        trained = changed(source.config, backbone=eps)
+        return _Start(source.state, str(path), trained, None, source.name_in_file, source.line)
     state, in_head = source.state, config.regions.trunk == "layer4"
     if config.backbone.trunk.startswith("timm:"):
         named_here = {f"backbone.trunk.network.{key}": value for key, value in state.items()}

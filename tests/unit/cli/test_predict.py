@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 from PIL import Image
@@ -180,3 +181,14 @@ def test_predict__bad_option_writes_nothing(run, checkpoint, pictures):
     outcome = run("predict", checkpoint, pictures, "-o", "seen", "--classes", "unicorn")
     assert outcome.code == 2
     assert not (pictures.parent / "here" / "seen").exists()
+
+
+def test_predict__offline(run, pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTERRCNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("os.environ", dict(os.environ))
+    outcome = run("predict", "--offline", "resnet50-fpn", pictures, "-o", "seen")
+    assert outcome.code == 2
+    assert outcome.is_one_line
+    assert "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth: it is not there, and FASTERRCNN_OFFLINE forbids" in outcome.err
+    assert "fetch https://download.pytorch.org/models/fasterrcnn_resnet50_fpn_coco-258fb6c6.pth" in outcome.err

@@ -148,7 +148,10 @@ def test_score__nothing_to_find(found):
     [
         ((9, 1, *LARGE, 0.5), "result 0: image_id 9 is not in the data set"),
         ((1, 2, *LARGE, 0.5), "result 0: category_id 2 is not in the data set"),
-        ((1, 1, math.nan, 1.0, 2.0, 3.0, 0.5), r"result 0 of image 1 is not finite, or beyond any picture: \[nan, 1.0, 2.0, 3.0\], 0.5"),
+        (
+            (1, 1, math.nan, 1.0, 2.0, 3.0, 0.5),
+            r"result 0 of image 1 is not finite, or beyond any picture: \[nan, 1.0, 2.0, 3.0\], 0.5",
+        ),
         ((1, 1, 1.0, 1.0, math.inf, 3.0, 0.5), "result 0 of image 1 is not finite"),
         ((1, 1, *LARGE, math.nan), "result 0 of image 1 is not finite"),
     ],

@@ -1,8 +1,14 @@
+import argparse
+import hashlib
+import io
+import re
 import shutil
 
 import pytest
+import torch
 
 from fasterrcnn.data.samples import write_scenes
+from fasterrcnn.errors import WeightsError
 from fasterrcnn.training import state
 from fasterrcnn.training.fit import fit
 
@@ -34,3 +40,42 @@ def test_resume__from_every_state(tmp_path, monkeypatch, minutes, frozen):
         assert again.last.read_bytes() == run.last.read_bytes()
         assert again.best.read_bytes() == run.best.read_bytes()
         assert again.metrics.keys() == run.metrics.keys()
+
+
+def rewritten(state_file, content):
+    """A state file whose hash is right, whatever it holds."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    payload = buffer.getvalue()
+    state_file.write_bytes(
+        b"fasterrcnn state, sha256 " + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
+    )
+    return state_file
+
+
+class _Malicious:
+    def __init__(self, trap):
+        self.trap = trap
+
+    def __reduce__(self):
+        return open, (str(self.trap), "w")
+
+
+def test_load_checkpoint__plain_values_and_tensors(tmp_path):
+    content = {"epoch": 3, "loops": {"a": [1, (2, None)]}, "state_dict": {"w": torch.arange(3.0)}, "name": "x"}
+    again = state.StateFiles().load_checkpoint(rewritten(tmp_path / "1.state", content))
+    torch.testing.assert_close(again.pop("state_dict"), content.pop("state_dict"))
+    assert again == content
+
+
+@pytest.mark.parametrize("kind", ["code", "framework", "list"])
+def test_load_checkpoint__refuses_everything_else(tmp_path, kind):
+    content = {
+        "code": {"state_dict": {}, "callbacks": _Malicious(tmp_path / "trap")},
+        "framework": {"args": argparse.Namespace(a=1)},
+        "list": [1],
+    }[kind]
+    said = {"code": "an object of io.open", "framework": "an object of argparse.Namespace", "list": "it holds a list"}
+    with pytest.raises(WeightsError, match=rf"1\.state: no state of a run .*{re.escape(said[kind])}"):
+        state.StateFiles().load_checkpoint(rewritten(tmp_path / "1.state", content))
+    assert not (tmp_path / "trap").exists()

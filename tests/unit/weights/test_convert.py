@@ -37,9 +37,9 @@ def same(one, other) -> bool:
     ("preset", "style", "files"),
     [
         ("mobilenetv3-large-fpn", "pytorch", ("there.pth",)),
-        ("resnet50-fpn-v2", "pytorch", ("there.pth",)),
-        ("resnet50-c4", "caffe", ("there.pth detectron2",)),
-        ("resnext50-32x4d-fpn", "pytorch", ("there.pkl",)),
+        pytest.param("resnet50-fpn-v2", "pytorch", ("there.pth",), marks=pytest.mark.slow),
+        pytest.param("resnet50-c4", "caffe", ("there.pth detectron2",), marks=pytest.mark.slow),
+        pytest.param("resnext50-32x4d-fpn", "pytorch", ("there.pkl",), marks=pytest.mark.slow),
         ("resnet50-fpn", "pytorch", ("there.pth", "again.pkl")),
     ],
 )

@@ -295,7 +295,7 @@ def test_misfit__first_detectron():
 # ---- files
 
 
-def test_read_file__content_decides_and_not_the_name(tmp_path, checkpoint):
+def test_open_weights__content_decides_and_not_the_name(tmp_path, checkpoint):
     tensors = {"a": torch.arange(3.0)}
     torch.save(tensors, tmp_path / "one.pkl")
     torch.save(tensors, tmp_path / "two", _use_new_zipfile_serialization=False)
@@ -303,15 +303,17 @@ def test_read_file__content_decides_and_not_the_name(tmp_path, checkpoint):
         pickle.dumps({"model": {"a": np.arange(3, dtype=np.float32)}, "__author__": "x"})
     )
     for name in ("one.pkl", "two", "three.pth"):
-        assert_close(families.read_file(tmp_path / name)[0], tensors)
+        source = families.open_weights(tmp_path / name)
+        assert source.family == "tensors"
+        assert_close(source.state, tensors)
     ours = tmp_path / "four.pth"
     ours.write_bytes(checkpoint.read_bytes())
     assert families.open_weights(ours).family == "fasterrcnn"
     assert load_model(ours)[1].classes == ("cat", "dog", "owl")
 
 
-def test_read_file__names_from_several_processes(tmp_path, files):
-    state = {f"module.{key}": value for key, value in files("mmdetection", "resnet50-c4").items()}
+def test_open_weights__names_from_several_processes(tmp_path, files):
+    state = {f"module.{key}": value.byte() for key, value in files("mmdetection", "resnet50-c4").items()}
     torch.save({"state_dict": state}, tmp_path / "m.pth")
     assert families.open_weights(tmp_path / "m.pth").config.preset == "resnet50-c4"
 
@@ -343,8 +345,7 @@ def test_pickle_of_arrays__written_by_python_2(tmp_path):
     """Protocol 2 with bytes as text, as the zoo's oldest files."""
     path = tmp_path / "old.pkl"
     path.write_bytes(pickle.dumps({"blobs": {"a_w": np.arange(4, dtype=">f4")}}, protocol=2))
-    state, _ = families.read_file(path)
-    assert_close(state, {"a_w": torch.arange(4.0)})
+    assert_close(families.open_weights(path).state, {"a_w": torch.arange(4.0)})
 
 
 # ---- trunks
@@ -362,7 +363,7 @@ def caffe2_trunk() -> dict[str, torch.Tensor]:
             shapes = {"2a": (middle, inside, 1, 1), "2b": (middle, middle, 3, 3), "2c": (out, middle, 1, 1)}
             shapes |= {"1": (out, inside, 1, 1)} if block == 0 else {}
             for branch, shape in shapes.items():
-                state[f"{here}{branch}_w"] = torch.zeros(1, 1, 1, 1).expand(shape)
+                state[f"{here}{branch}_w"] = torch.zeros(shape, dtype=torch.float16)
                 state |= {f"{here}{branch}_bn_{t}": torch.rand(shape[0]) for t in "sb"}
             inside = out
     return state

@@ -5,8 +5,10 @@ import pytest
 import safetensors.torch
 import torch
 from torch import nn
+from torch.testing import assert_close
 
-from fasterrcnn.build import load_model
+from fasterrcnn import presets
+from fasterrcnn.build import assemble, load_model
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.weights import native
 
@@ -232,3 +234,21 @@ def test_load_model__tensors_that_do_not_fit(tmp_path, checkpoint, change, messa
     path = rewritten(checkpoint, tmp_path / "other.safetensors", change)
     with pytest.raises(WeightsError, match=rf"other\.safetensors: .*{message}"):
         load_model(path)
+
+
+@pytest.mark.parametrize("preset", ["resnet50-c4", "resnet50-fpn-v2", "timm:test_resnet"])
+def test_load_model__is_the_network_that_was_saved(tmp_path, shrink, preset):
+    """Buffers that are in no file included, and the layout in memory."""
+    config = shrink(presets.get(preset, ("cat", "dog")))
+    pixels = config.input.model_copy(update={"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)})
+    config = config.model_copy(update={"input": pixels})
+    saved = assemble(config)
+    native.save(tmp_path / "one.safetensors", saved, config)
+    network, _ = load_model(tmp_path / "one.safetensors")
+    assert_close(dict(network.state_dict()), dict(saved.state_dict()))
+    assert_close(dict(network.named_buffers()), dict(saved.named_buffers()))
+    strides = {name: parameter.stride() for name, parameter in saved.named_parameters()}
+    assert {name: parameter.stride() for name, parameter in network.named_parameters()} == strides
+    grads = {name: parameter.requires_grad for name, parameter in saved.named_parameters()}
+    assert {name: parameter.requires_grad for name, parameter in network.named_parameters()} == grads
+    assert not network.training

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from fasterrcnn import presets
 from fasterrcnn.build import assemble, build_model
 from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError
-from fasterrcnn.weights import native, pretrained
+from fasterrcnn.weights import download, native, pretrained
 
 CLASSES = ("cat", "dog", "owl")
 PARTS = ("weight", "bias")
@@ -35,9 +35,12 @@ def trunk_file(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch) -> Path:
-    """An empty cache of torch.hub."""
+    """An empty cache, and one of torch.hub."""
+    monkeypatch.setattr(download, "TRIES", 1)
+    monkeypatch.setattr(download, "_PAUSE", 0.0)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    return tmp_path / "torch" / "hub" / "checkpoints"
+    monkeypatch.setenv("FASTERRCNN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "weights"
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -83,7 +86,7 @@ def test_imagenet__download_keeps_stdout_clean(hub, site, address, trunk_file, s
 def test_imagenet__wrong_hash_is_refused(hub, site, address, trunk_file, shrink):
     (trunk_file.parent / "resnet50-00000000.pth").hardlink_to(trunk_file)
     address(RESNET, site + "resnet50-00000000.pth")
-    with pytest.raises(WeightsError, match=r"cannot download .*invalid hash value"):
+    with pytest.raises(WeightsError, match=r"cannot download .*its SHA-256 begins with [0-9a-f]{8}, not 00000000"):
         build_model(trunk_config(shrink), weights="imagenet")
     assert not (hub / "resnet50-00000000.pth").exists()
 
@@ -143,7 +146,7 @@ def test_weights__none_touches_no_network(hub, address, shrink):
 
 
 def test_weights__no_such_file(shrink):
-    with pytest.raises(WeightsError, match=r'absent\.pth: no such file; give a file, "imagenet", "coco" or none'):
+    with pytest.raises(WeightsError, match=r"absent\.pth: no such file$"):
         build_model(trunk_config(shrink, "mobilenetv3-large-320-fpn"), weights="absent.pth")
 
 
@@ -176,7 +179,7 @@ def test_coco__everything_but_the_class_rows(hub, address):
 def test_numerics__eps_of_torchvisions_first_coco_weights():
     config = presets.get("resnet50-fpn", CLASSES)
     assert pretrained.numerics_of(config, "coco").backbone.norm_eps == 0.0
-    for weights in (None, "imagenet", "absent.pth"):
+    for weights in (None, "imagenet"):
         assert pretrained.numerics_of(config, weights) == config
     other = presets.get("resnet50-fpn-v2", CLASSES)
     assert pretrained.numerics_of(other, "coco") == other

@@ -1,0 +1,229 @@
+"""Published weight files: from the cache, or downloaded into it; resumed where it broke off, and checked.
+
+A file is at its place in the cache whole and checked, or not at all. What has come so far lies beside it as
+``NAME.part`` and is gone on with by the next try, in this process or a later one.
+"""
+
+import hashlib
+import os
+import re
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from http.client import HTTPException
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from fasterrcnn.errors import WeightsError
+from fasterrcnn.weights.pickles import reason
+
+CACHE, MIRROR, OFFLINE = "FASTERRCNN_CACHE", "FASTERRCNN_MIRROR", "FASTERRCNN_OFFLINE"
+"""Environment variables: the cache's folder, where files are looked for instead, and whether to stay off the net."""
+
+TRIES = 5
+"""In a row, without progress."""
+
+TIMEOUT = 30.0
+"""Seconds that a server may be silent, or send less than a kilobyte each."""
+
+_PAUSE = 0.5
+_PROGRESS = 2**16
+_MAX_BYTES = 8 * 2**30
+
+
+@dataclass(frozen=True)
+class Published:
+    """A weight file of a public site.
+
+    Attributes:
+        url: of the file.
+        algorithm: of the hash that its publisher put into the name.
+        prefix: the first digits of that hash; empty where none is known.
+    """
+
+    url: str
+    algorithm: Literal["sha256", "md5"] = "sha256"
+    prefix: str = ""
+
+    @property
+    def place(self) -> Path:
+        """Where the cache has it."""
+        return cache_folder() / "weights" / Path(urllib.parse.urlsplit(self.url).path).name
+
+
+def cache_folder() -> Path:
+    """``FASTERRCNN_CACHE``, else ``fasterrcnn`` in ``XDG_CACHE_HOME``, else ``~/.cache/fasterrcnn``."""
+    if own := os.environ.get(CACHE):
+        return Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "fasterrcnn"
+
+
+def is_offline() -> bool:
+    """Whether the environment says to stay off the net."""
+    return os.environ.get(OFFLINE, "").lower() not in ("", "0", "false", "no")
+
+
+def mirrored(url: str) -> str:
+    """The address to ask: below ``FASTERRCNN_MIRROR``, if there is one, by host and path; a folder is one too."""
+    mirror = os.environ.get(MIRROR)
+    if not mirror:
+        return url
+    if "://" not in mirror:
+        mirror = Path(mirror).expanduser().resolve().as_uri()
+    parts = urllib.parse.urlsplit(url)
+    return f"{mirror.rstrip('/')}/{parts.netloc}{parts.path}"
+
+
+def fetch(published: Published, *, elsewhere: Path | None = None) -> Path:
+    """The file on this disk, downloaded if need be.
+
+    Args:
+        published: which file.
+        elsewhere: another cache that may have it already.
+
+    Raises:
+        WeightsError: it cannot be had; the message says from where to fetch it and where to put it.
+    """
+    place = published.place
+    for candidate in (place, elsewhere):
+        if candidate is not None and candidate.is_file() and not _difference(candidate, published):
+            return candidate
+    by_hand = f"fetch {published.url} on another machine and put it at {place}"
+    if is_offline():
+        why = f"it is damaged ({_difference(place, published)})" if place.is_file() else "it is not there"
+        raise WeightsError(f"{place}: {why}, and {OFFLINE} forbids downloads; {by_hand}")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    address, part = mirrored(published.url), place.with_name(f"{place.name}.part")
+    with FileLock(place.with_name(f".{place.name}.lock")):
+        if place.is_file() and not _difference(place, published):
+            return place  # another process was faster
+        try:
+            _download(address, part, published)
+        except OSError as error:
+            if not isinstance(error, urllib.error.URLError | TimeoutError | ConnectionError):
+                raise  # of this disk
+            what = f"cannot download {address} ({_said(error)})"
+            raise WeightsError(f"{what}; {by_hand}, or give a file of your own") from None
+        part.replace(place)
+    return place
+
+
+def _download(address: str, part: Path, published: Published) -> None:
+    """Fill the part file, and check it; a leftover that turns out wrong is tried once more from the beginning."""
+    leftover = part.exists()
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(part.stem, total=None)
+        while True:
+            _insist(address, part, lambda have, total: bar.update(task, completed=have, total=total))
+            difference = _difference(part, published)
+            if not difference:
+                return
+            part.unlink()
+            if not leftover:
+                raise urllib.error.URLError(f"it sends something else: {difference}")
+            leftover = False
+
+
+def _insist(address: str, part: Path, tell: Callable[[int, int | None], None]) -> None:
+    """Receive the rest of a file, again and again where the connection breaks."""
+    left = TRIES
+    while True:
+        before = _size(part)
+        try:
+            return _receive(address, part, tell)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code < 500 and error.code not in (408, 416, 429):
+                raise
+            problem: Exception = error
+        except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
+            problem = error
+        left = TRIES if _size(part) - before >= _PROGRESS else left - 1
+        if left <= 0:
+            raise urllib.error.URLError(f"{_said(problem)}, {TRIES} times") from None
+        time.sleep(_PAUSE * 2 ** (TRIES - 1 - left))
+
+
+def _receive(address: str, part: Path, tell: Callable[[int, int | None], None]) -> None:
+    """Ask once for what is missing and add it to the part file."""
+    have = _size(part)
+    headers = {"User-Agent": f"fasterrcnn/{version('fasterrcnn')}", "Accept-Encoding": "identity"}
+    request = urllib.request.Request(address, headers=headers | ({"Range": f"bytes={have}-"} if have else {}))
+    try:
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and error.headers.get("Content-Range", "").rpartition("/")[2] == str(have):
+            error.close()
+            return  # all of it is here
+        if error.code == 416:
+            part.unlink()
+        raise
+    with answer:
+        if answer.status == 206 and not re.match(rf"bytes {have}-", answer.headers.get("Content-Range", "")):
+            part.unlink(missing_ok=True)
+            raise urllib.error.URLError("it sends another part than was asked for")
+        have = have if answer.status == 206 else 0
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length and length.isdigit() else None
+        if (total or 0) > _MAX_BYTES:
+            raise urllib.error.HTTPError(address, 413, f"{total:,} bytes are too many", answer.headers, None)
+        with part.open("ab" if have else "wb") as file:
+            _copy(answer, file, have, total, tell)
+
+
+def _copy(answer: Any, file: Any, have: int, total: int | None, tell: Callable[[int, int | None], None]) -> None:
+    """Write what comes; a server that stops early, never stops, or drips is an error."""
+    window, seen = time.monotonic(), have
+    while block := answer.read1(2**18):
+        have += len(block)
+        if have > (_MAX_BYTES if total is None else total):
+            raise urllib.error.URLError("it sends more than it said")
+        file.write(block)
+        tell(have, total)
+        if time.monotonic() - window > TIMEOUT:
+            if have - seen < 1000 * TIMEOUT:
+                raise TimeoutError(f"{have - seen:,} bytes in {TIMEOUT:g} s")
+            window, seen = time.monotonic(), have
+    if total is not None and have < total:
+        raise urllib.error.URLError(f"the connection ended after {have:,} of {total:,} bytes")
+
+
+def _difference(file: Path, published: Published) -> str:
+    """What is wrong with a file's hash; empty if nothing is, or none is known."""
+    if not published.prefix:
+        return ""
+    with file.open("rb") as opened:
+        found = hashlib.file_digest(opened, published.algorithm).hexdigest()
+    if found.startswith(published.prefix):
+        return ""
+    name = {"sha256": "SHA-256", "md5": "MD5"}[published.algorithm]
+    return f"its {name} begins with {found[: len(published.prefix)]}, not {published.prefix}"
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return reason(f"HTTP {error.code} {error.reason}")
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
+        return _said(error.reason)
+    if isinstance(error, TimeoutError):
+        return f"nothing came for {TIMEOUT:g} s" if str(error) in ("timed out", "") else str(error)
+    return reason(error.reason if isinstance(error, urllib.error.URLError) else error)
+
+
+def _size(file: Path) -> int:
+    with suppress(FileNotFoundError):
+        return file.stat().st_size
+    return 0

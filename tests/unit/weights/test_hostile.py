@@ -1,0 +1,127 @@
+"""Hundreds of harmful and broken weight files through the real command line: one line, exit code 2, nothing run."""
+
+import os
+import pickle
+import resource
+import runpy
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from fasterrcnn.cli.main import main
+from fasterrcnn.weights import pickles
+
+hostile = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("hostile.py"))))
+CANARY = Path(tempfile.gettempdir()) / f"canary-{os.getpid()}"
+FILES = hostile.all_files(str(CANARY))
+CASES = list(FILES)
+GIBIBYTE = 2**20  # in the unit of the system's own count
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """A folder with a picture and every file; the canary is a path elsewhere."""
+    folder = tmp_path_factory.mktemp("hostile")
+    Image.new("RGB", (32, 32)).save(folder / "photo.png")
+    for number, raw in enumerate(FILES.values()):
+        (folder / f"{number}.pth").write_bytes(raw)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_download(monkeypatch):
+    monkeypatch.setenv("FASTERRCNN_OFFLINE", "1")
+    monkeypatch.setattr(pickles, "MAX_STEPS", 20_000)  # every step is slow here, where types are checked
+
+
+def test_cases__are_many_and_their_traps_work(here):
+    assert len(CASES) > 400
+    harm = hostile.gadgets(str(CANARY))
+    for name in ("os.system", "eval", "exec", "open", "stack global", "instance", "object", "getattr chain"):
+        opened = pickle.loads(b"\x80\x04" + harm[name] + b".")
+        if name == "open":
+            opened.close()
+        assert CANARY.exists(), name
+        CANARY.unlink()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_hostile__one_line_and_nothing_run(here, capfd, name):
+    path = here / f"{CASES.index(name)}.pth"
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(SystemExit) as caught:
+        main(["predict", str(path), str(here / "photo.png"), "-o", str(here / "seen")])
+    said = capfd.readouterr()
+    assert caught.value.code == 2
+    assert said.out == ""
+    assert said.err.startswith(f"error: {path}: ")
+    assert said.err.count("\n") == 1
+    assert len(said.err) < 600
+    assert not CANARY.exists()
+    assert not (here / "seen").exists()
+    assert time.process_time() - started < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < GIBIBYTE
+
+
+def test_hostile__start_weights_of_a_run(here):
+    """The other door: files that training starts from."""
+    from fasterrcnn.build import build_model
+    from fasterrcnn.errors import WeightsError
+
+    for name in ("pickle: os.system", "torch: getattr chain", "legacy: eval", "safetensors: overlapping"):
+        with pytest.raises(WeightsError):
+            build_model("resnet50-fpn", ["a"], weights=str(here / f"{CASES.index(name)}.pth"))
+    assert not CANARY.exists()
+
+
+MEASURE = """
+import re, sys
+from fasterrcnn.cli.main import main
+try:
+    main(sys.argv[1:])
+finally:  # the most memory this program had; what getrusage says begins with that of the process before it
+    print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+"""
+HEAVIEST = (
+    "pickle: bomb, memo of 2 billion",
+    "torch: bomb, two million values",
+    "pickle: bomb, marks",
+    "safetensors: layers of a billion",
+    "zip bomb",
+)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
+@pytest.mark.parametrize("name", [HEAVIEST[0], *(pytest.param(n, marks=pytest.mark.slow) for n in HEAVIEST[1:])])
+def test_hostile__in_a_process_of_its_own(here, name):
+    path = here / (f"{CASES.index(name)}.pth" if name in CASES else "bomb.pth")
+    if name not in CASES:
+        path.write_bytes(hostile.zip_bomb())
+    command = [sys.executable, "-c", MEASURE, "predict", path, here / "photo.png", "-o", here / "seen"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {path}: ")
+    assert done.stderr.count("\n") == 1
+    assert int(done.stdout) < GIBIBYTE
+    assert time.monotonic() - started < 60  # of which importing torch on a busy machine is most
+    assert not CANARY.exists()
+
+
+def test_not_files__of_the_file_system(tmp_path, capfd):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "folder").mkdir()
+    for name, said in (("pipe", "no such file"), ("loop", "no such file"), ("folder", "no weights in this folder")):
+        with pytest.raises(SystemExit) as caught:
+            main(["predict", str(tmp_path / name), "photo.png", "-o", str(tmp_path / "seen")])
+        assert caught.value.code == 2
+        assert said in capfd.readouterr().err
+    assert not Path("/dev/zero").is_file()
