@@ -82,7 +82,12 @@ def train(
     config: Annotated[Path | None, Parameter(help="YAML file of settings, like the config.yaml of a run.")] = None,
     assignments: Annotated[
         list[str] | None,
-        Parameter(name="--set", help="Any setting: epochs=3 model.regions.box_loss=giou ...", negative=""),
+        Parameter(
+            name="--set",
+            help="Any setting: epochs=3 model.regions.box_loss=giou ...",
+            consume_multiple=True,
+            negative="",
+        ),
     ] = None,
     settings: Settings = Settings(),
     reading: Reading = Reading(),
