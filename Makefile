@@ -20,7 +20,7 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(PYTEST)
 
-# The site, in site/: site/index.html is its first page.
+# The site, in site/. Its search needs a server: python -m http.server -d site
 docs: .venv/docs-ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
