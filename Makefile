@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check fix clean
+.PHONY: demo test check docs fix clean
 
 demo: .venv/ready
 	$(BIN)/fasterrcnn demo
@@ -20,16 +20,24 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(PYTEST)
 
+# The site, in site/. Its search needs a server: python -m http.server -d site
+docs: .venv/docs-ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 fix: .venv/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # torch is installed first and by itself, so that an interrupted set-up goes on where it was.
 .venv/ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -q torch torchvision
 	$(BIN)/pip install -q -e ".[demo,test,dev]"
+	touch $@
+
+.venv/docs-ready: .venv/ready
+	$(BIN)/pip install -q -e ".[docs]"
 	touch $@

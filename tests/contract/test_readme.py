@@ -7,15 +7,54 @@ from fasterrcnn.data.findings import KINDS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SPANISH = (ROOT / "README.es.md").read_text(encoding="utf-8")
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_documents__links_lead_somewhere(document):
     text = document.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert target.startswith("http") or (document.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", text):
+        if target.startswith("http"):
+            continue
+        file = document.parent / target if target else document
+        assert file.exists(), target
+        assert not anchor or anchor in anchors_of(file), f"{target}#{anchor}"
     assert "@@" not in text
+
+
+def anchors_of(document: Path) -> set[str]:
+    """Names of the headings in links, as web pages of repositories make them."""
+    headings = re.findall(r"^#+ (.*)$", without_blocks(document.read_text(encoding="utf-8")), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def without_blocks(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def blocks_without_comments(text: str) -> list[list[str]]:
+    """Lines of every fenced block. Of the tree, only the files it names: what stands beside them is prose."""
+    blocks = []
+    for block in re.findall(r"^```.*?^```", text, flags=re.DOTALL | re.MULTILINE):
+        if block.startswith("```\nsrc/"):
+            blocks.append(sorted(re.findall(r"(?:^ *|   )([\w/]+(?:\.py|/)) ", block, flags=re.MULTILINE)))
+        else:
+            blocks.append([re.sub(r"\s+#\s.*$", "", line) for line in block.splitlines()])
+    return blocks
+
+
+def test_readme__spanish_twin_has_the_same_commands():
+    english, spanish = blocks_without_comments(README), blocks_without_comments(SPANISH)
+    assert len(english) >= 5
+    for ours, theirs in zip(english, spanish, strict=True):
+        assert theirs == ours
+
+
+def test_readme__spanish_twin_has_the_same_structure():
+    english, spanish = (re.findall(r"^#+ ", without_blocks(text), flags=re.MULTILINE) for text in (README, SPANISH))
+    assert len(english) >= 5
+    assert spanish == english
 
 
 def test_readme__files_of_the_tree_exist():

@@ -9,6 +9,16 @@ from cyclopts import Parameter
 
 from fasterrcnn.cli.options import Device, Json, OnBadBox, Reading, on_terminal
 
+Assignments = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--set",
+        help="Any setting: epochs=3 model.regions.box_loss=giou ...",
+        consume_multiple=True,
+        negative="",
+    ),
+]
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)
@@ -80,10 +90,7 @@ def train(
     ] = None,
     resume: Annotated[Path | None, Parameter(help="Folder of a run to go on with.")] = None,
     config: Annotated[Path | None, Parameter(help="YAML file of settings, like the config.yaml of a run.")] = None,
-    assignments: Annotated[
-        list[str] | None,
-        Parameter(name="--set", help="Any setting: epochs=3 model.regions.box_loss=giou ...", negative=""),
-    ] = None,
+    assignments: Assignments = None,
     settings: Settings = Settings(),
     reading: Reading = Reading(),
     as_json: Json = False,
