@@ -176,10 +176,12 @@ class BatchLoader:
             except ImageError as error:
                 advice = 'on_bad_box="drop" leaves such pictures out; "fasterrcnn data check" finds all of them'
                 raise ImageError(f"{_last_line(error)}; {advice}") from None
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+            except (RuntimeError, EOFError, OSError) as error:
+                # A dead process is noticed by its signal, or by whatever part of a batch it did not hand over.
+                torn = isinstance(error, EOFError | OSError) and self._loader.num_workers > 0
+                if not torn and "DataLoader worker" not in str(error):
                     raise
-                reason = str(error).splitlines()[0].rstrip(". ")
+                reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
                 raise DataError(f"a process that reads pictures died ({reason}); try fewer workers") from None
             finally:
                 torch.set_num_threads(threads)
