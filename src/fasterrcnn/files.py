@@ -1,5 +1,6 @@
 """Files that are there whole or not at all."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,13 +16,35 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the folder cannot be made or written; a full disk is told with the file's name.
     """
+    with _in_place_of(path, path.with_name(f".{path.name}")) as unfinished:
+        yield unfinished
+
+
+def write_whole(path: Path, *parts: bytes | memoryview) -> None:
+    """Write a file beside its place, flush it to the disk, then rename it: it is there whole or not at all.
+
+    Several processes may write the same file: each has a hidden name of its own.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written; the file that was there before stays.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    with _in_place_of(path, unfinished), unfinished.open("wb") as file:
+        for part in parts:
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _in_place_of(path: Path, unfinished: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
     try:
         yield unfinished
         unfinished.replace(path)
     except OSError as error:
-        if error.filename is None and error.errno is not None:
+        # A full disk names no file, and nobody knows the hidden one.
+        if error.errno is not None and error.filename in (None, str(unfinished)):
             raise type(error)(error.errno, error.strerror, str(path)) from None
         raise
     finally:

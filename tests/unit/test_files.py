@@ -1,6 +1,8 @@
+import os
+
 import pytest
 
-from fasterrcnn.files import written_whole
+from fasterrcnn.files import write_whole, written_whole
 
 
 def test_written_whole__old_content_until_the_end(tmp_path):
@@ -23,3 +25,19 @@ def test_written_whole__errors_name_the_file(tmp_path):
     with pytest.raises(OSError, match=r"a\.txt") as caught, written_whole(tmp_path / "a.txt"):
         raise OSError(28, "No space left on device")
     assert caught.value.errno == 28
+
+
+def test_write_whole__parts_and_what_was_there_before(tmp_path):
+    path = tmp_path / "new" / "file"
+    write_whole(path, b"first")
+    write_whole(path, b"sec", memoryview(b"ond"))
+    assert path.read_bytes() == b"second"
+    assert os.listdir(path.parent) == ["file"]
+
+
+def test_write_whole__names_the_file_that_cannot_be_written(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=r"folder") as caught:
+        write_whole(tmp_path / "folder", b"x")
+    assert caught.value.filename == str(tmp_path / "folder")
+    assert os.listdir(tmp_path) == ["folder"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fasterrcnn.data.charts import COLOURS, Number
 from fasterrcnn.errors import UsageError
-from fasterrcnn.weights.native import write_whole
+from fasterrcnn.files import write_whole
 
 if TYPE_CHECKING:
     import matplotlib.axes

@@ -22,13 +22,13 @@ from torch import Tensor
 
 from fasterrcnn.data.dataset import BUCKET, BatchPlan, DetectionDataset
 from fasterrcnn.errors import TrainingError
+from fasterrcnn.files import write_whole
 from fasterrcnn.model.backbones import Trunk
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.ops.image import pad_to
 from fasterrcnn.structures import ImageBatch, Target
 from fasterrcnn.training.batches import Step
 from fasterrcnn.training.environment import digest
-from fasterrcnn.weights.native import write_whole
 
 
 def default_folder() -> Path:

@@ -15,6 +15,7 @@ from fasterrcnn.data.dataset import BatchLoader, DetectionDataset
 from fasterrcnn.data.records import AnnotatedData, Record
 from fasterrcnn.data.statistics import Counts
 from fasterrcnn.errors import UsageError
+from fasterrcnn.files import write_whole
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.training import environment, settings
 from fasterrcnn.training.batches import Process, TrainingBatches
@@ -24,7 +25,6 @@ from fasterrcnn.training.keep import BEST, LAST
 from fasterrcnn.training.pictures import draw_batch
 from fasterrcnn.training.record import CURVES, plain_numbers
 from fasterrcnn.weights.load_report import LoadReport
-from fasterrcnn.weights.native import write_whole
 
 RESULTS = "results.json"
 """Written when a run is finished, and only then."""

@@ -11,6 +11,7 @@ from typing import Any
 from pytorch_lightning import Callback, Trainer
 
 from fasterrcnn.config import ModelConfig
+from fasterrcnn.files import write_whole
 from fasterrcnn.training import state
 from fasterrcnn.training.average import WeightAverage
 from fasterrcnn.training.module import TrainingModule
@@ -63,7 +64,7 @@ class KeepWeights(Callback):
         with self.average.applied(module):
             native.save(self.run / LAST, module.model, self.config, notes)
         if best is None or best == row:  # without validation, the last is the best there is
-            native.write_whole(self.run / BEST, (self.run / LAST).read_bytes())
+            write_whole(self.run / BEST, (self.run / LAST).read_bytes())
 
 
 class KeepState(Callback):

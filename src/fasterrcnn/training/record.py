@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, Trainer
 
+from fasterrcnn.files import write_whole
 from fasterrcnn.structures import Losses
 from fasterrcnn.training.curves import best_row, draw_curves
 from fasterrcnn.training.module import TrainingModule, check_weights
 from fasterrcnn.training.pictures import draw_comparison
-from fasterrcnn.weights.native import write_whole
 
 CURVES = "curves.png"
 Row = dict[str, float]

@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from fasterrcnn.errors import WeightsError
-from fasterrcnn.weights.native import write_whole
+from fasterrcnn.files import write_whole
 from fasterrcnn.weights.torch_files import read_torch
 
 FOLDER = "state"

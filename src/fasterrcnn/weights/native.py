@@ -7,9 +7,7 @@ header.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from torch import nn
 
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import WeightsError
+from fasterrcnn.files import write_whole
 from fasterrcnn.weights.checkpoint import State
 from fasterrcnn.weights.files import read_metadata
 from fasterrcnn.weights.safetensors_files import read_safetensors
@@ -47,28 +46,6 @@ def save_state(path: Path, state: State, config: ModelConfig, notes: Mapping[str
     start = 8 + int.from_bytes(payload[:8], "little")
     digest = _digest(memoryview(payload)[start:], json.loads(payload[8:start]), header)
     write_whole(path, safetensors.torch.save(tensors, {_ENTRY: json.dumps({**header, "sha256": digest})}))
-
-
-def write_whole(path: Path, *parts: bytes | memoryview) -> None:
-    """Write a file beside its place, flush it to the disk, then rename it: it is there whole or not at all.
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written; the file that was there before stays.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror, str(path)) from None  # a full disk does not name the file
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
 
 
 def is_ours(path: Path) -> bool:

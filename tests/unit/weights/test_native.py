@@ -200,22 +200,6 @@ def flipped(content: bytes, place: int, bits: int = 0x01) -> bytes:
     return content[:place] + bytes([content[place] ^ bits]) + content[place + 1 :]
 
 
-def test_write_whole__parts_and_what_was_there_before(tmp_path):
-    path = tmp_path / "new" / "file"
-    native.write_whole(path, b"first")
-    native.write_whole(path, b"sec", memoryview(b"ond"))
-    assert path.read_bytes() == b"second"
-    assert os.listdir(path.parent) == ["file"]
-
-
-def test_write_whole__names_the_file_that_cannot_be_written(tmp_path):
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError, match=r"folder") as caught:
-        native.write_whole(tmp_path / "folder", b"x")
-    assert caught.value.filename == str(tmp_path / "folder")
-    assert os.listdir(tmp_path) == ["folder"]
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
