@@ -18,7 +18,7 @@ from fasterrcnn.errors import UsageError, WeightsError
 from fasterrcnn.model.backbones.resnet import BLOCKS, Shape
 from fasterrcnn.ops.anchors import cell_anchors
 from fasterrcnn.weights.checkpoint import State
-from fasterrcnn.weights.layout import Layout, bottlenecks, changed, head_widths, resnet_shape
+from fasterrcnn.weights.layout import Layout, bottlenecks, changed, head_widths, resnet_shape, with_numerics_in_common
 
 Style = Literal["caffe", "pytorch"]
 
@@ -95,19 +95,11 @@ def recognise(state: State, style: Style | None = None) -> tuple[ModelConfig, Pi
 
 def with_numerics(config: ModelConfig) -> ModelConfig:
     """Detectron2's numbers for an architecture (its Base-RCNN files, and its code)."""
-    pyramid = config.backbone.neck == "fpn"
-    counts = {"candidates": 1000, "proposals": 1000, "training_candidates": 2000, "training_proposals": 1000}
-    if not pyramid:
-        counts = {"candidates": 6000, "proposals": 1000, "training_candidates": 12000, "training_proposals": 2000}
     return changed(
-        config,
-        input={"resize": "pillow", "antialias": True, "size_divisor": 32 if pyramid else 1},
-        backbone={"norm_eps": 1e-5},
-        anchors={"strides": (4, 8, 16, 32, 64) if pyramid else (16,), "rounded": False},
-        rpn={"beta": 0.0},
-        proposals={**counts, "min_side": 0.0, "ranked_by": "logit"},
-        regions={"sampling_ratio": 0, "aligned": True, "levels": "detectron2", "beta": 0.0},
-        postprocess={"min_side": 0.0},
+        with_numerics_in_common(config),
+        input={"resize": "pillow", "antialias": True, "size_divisor": 32 if config.backbone.neck == "fpn" else 1},
+        proposals={"ranked_by": "logit"},
+        regions={"levels": "detectron2"},
     )
 
 

@@ -108,3 +108,20 @@ def changed(config: ModelConfig, **parts: Mapping[str, object]) -> ModelConfig:
     """The configuration with some fields of its parts set otherwise: ``changed(c, regions={"aligned": True})``."""
     update = {part: getattr(config, part).model_copy(update=dict(fields)) for part, fields in parts.items()}
     return config.model_copy(update=update)
+
+
+def with_numerics_in_common(config: ModelConfig) -> ModelConfig:
+    """The numbers that Detectron2 and MMDetection agree on for an architecture."""
+    pyramid = config.backbone.neck == "fpn"
+    counts = {"candidates": 1000, "proposals": 1000, "training_candidates": 2000, "training_proposals": 1000}
+    if not pyramid:
+        counts = {"candidates": 6000, "proposals": 1000, "training_candidates": 12000, "training_proposals": 2000}
+    return changed(
+        config,
+        backbone={"norm_eps": 1e-5},
+        anchors={"strides": (4, 8, 16, 32, 64) if pyramid else (16,), "rounded": False},
+        rpn={"beta": 0.0},
+        proposals={**counts, "min_side": 0.0},
+        regions={"sampling_ratio": 0, "aligned": True, "beta": 0.0},
+        postprocess={"min_side": 0.0},
+    )

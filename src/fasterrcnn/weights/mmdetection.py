@@ -16,7 +16,7 @@ from fasterrcnn.errors import WeightsError
 from fasterrcnn.model.backbones.resnet import Shape
 from fasterrcnn.weights.checkpoint import State
 from fasterrcnn.weights.detectron2 import CAFFE, PYTORCH, RESNEXT, STEM, Pixels, Style
-from fasterrcnn.weights.layout import Layout, bottlenecks, changed, head_widths, resnet_shape
+from fasterrcnn.weights.layout import Layout, bottlenecks, changed, head_widths, resnet_shape, with_numerics_in_common
 
 _HEAD = "roi_head.bbox_head"
 _NUMBERS = r"\s*=\s*[\[(]\s*([\d.]+),\s*([\d.]+),\s*([\d.]+),?\s*[\])]"
@@ -94,19 +94,10 @@ def _told(state: State, text: str, shape: Shape, style: Style | None) -> tuple[P
 
 def _with_numerics(config: ModelConfig) -> ModelConfig:
     """MMDetection's numbers for an architecture (its ``_base_`` files, and its code)."""
-    pyramid = config.backbone.neck == "fpn"
-    counts = {"candidates": 1000, "proposals": 1000, "training_candidates": 2000, "training_proposals": 1000}
-    if not pyramid:
-        counts = {"candidates": 6000, "proposals": 1000, "training_candidates": 12000, "training_proposals": 2000}
     return changed(
-        config,
+        with_numerics_in_common(config),
         input={"resize": "opencv", "antialias": False, "size_divisor": 32},
-        backbone={"norm_eps": 1e-5},
-        anchors={"strides": (4, 8, 16, 32, 64) if pyramid else (16,), "rounded": False},
-        rpn={"beta": 0.0},
-        proposals={**counts, "min_side": 0.0},
-        regions={"sampling_ratio": 0, "aligned": True, "levels": "mmdetection", "beta": 0.0},
-        postprocess={"min_side": 0.0},
+        regions={"levels": "mmdetection"},
     )
 
 
