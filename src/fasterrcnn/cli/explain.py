@@ -2,11 +2,23 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import Device, Json, Names, OnBadBox, Preset, Style, Weights, tell
+from fasterrcnn.cli.options import (
+    Device,
+    Json,
+    MaxDetections,
+    Names,
+    Nms,
+    NmsThreshold,
+    OnBadBox,
+    Preset,
+    Style,
+    Weights,
+    tell,
+)
 
 
 def explain(
@@ -23,11 +35,9 @@ def explain(
     ] = None,
     score: Annotated[float, Parameter(help="Lowest score, 0 to 1.")] = 0.5,
     min_iou: Annotated[float, Parameter(help="From which overlap on a box has found an object.")] = 0.5,
-    nms: Annotated[
-        Literal["class", "agnostic", "soft-linear", "soft-gaussian"] | None, Parameter(help="Kind of NMS.")
-    ] = None,
-    nms_threshold: Annotated[float | None, Parameter(help="IoU above which the weaker box goes.")] = None,
-    max_detections: Annotated[int | None, Parameter(help="Most detections of a picture.")] = None,
+    nms: Nms = None,
+    nms_threshold: NmsThreshold = None,
+    max_detections: MaxDetections = None,
     on_bad_box: OnBadBox = "error",
     names: Names = None,
     preset: Preset = None,

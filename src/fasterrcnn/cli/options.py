@@ -20,6 +20,9 @@ Weights = Annotated[
     ),
 ]
 Device = Annotated[str | None, Parameter(help="cpu, cuda or mps; default is the best there is.")]
+Nms = Annotated[Literal["class", "agnostic", "soft-linear", "soft-gaussian"] | None, Parameter(help="Kind of NMS.")]
+NmsThreshold = Annotated[float | None, Parameter(help="IoU above which the weaker box goes.")]
+MaxDetections = Annotated[int | None, Parameter(help="Most detections of a picture.")]
 Names = Annotated[
     list[str] | None,
     Parameter(help="Class names, for a checkpoint that has none.", consume_multiple=True, negative=""),

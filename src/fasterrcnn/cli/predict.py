@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import BatchSize, Device, Json, Names, Preset, Style, Weights, on_terminal, tell
+from fasterrcnn.cli.options import (
+    BatchSize,
+    Device,
+    Json,
+    MaxDetections,
+    Names,
+    Nms,
+    NmsThreshold,
+    Preset,
+    Style,
+    Weights,
+    on_terminal,
+    tell,
+)
 from fasterrcnn.cli.process import settle
 from fasterrcnn.errors import UsageError
 
@@ -29,11 +42,9 @@ class Finding:
     classes: Annotated[
         list[str] | None, Parameter(help="Report these classes only.", consume_multiple=True, negative="")
     ] = None
-    nms: Annotated[
-        Literal["class", "agnostic", "soft-linear", "soft-gaussian"] | None, Parameter(help="Kind of NMS.")
-    ] = None
-    nms_threshold: Annotated[float | None, Parameter(help="IoU above which the weaker box goes.")] = None
-    max_detections: Annotated[int | None, Parameter(help="Most detections of a picture.")] = None
+    nms: Nms = None
+    nms_threshold: NmsThreshold = None
+    max_detections: MaxDetections = None
     tile: Annotated[
         int | None, Parameter(help="Look at larger pictures in square tiles of so many pixels, and as a whole.")
     ] = None
