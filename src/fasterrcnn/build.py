@@ -76,6 +76,7 @@ def load_model(
         raise WeightsError(f"{path}: no such file")
     if path.suffix == ".safetensors":
         state, config, _ = native.load(path)
+        state = {key: value for key, value in state.items() if not key.startswith(native.EXTRA)}
     else:
         state = read_torch(path)
         if not torchvision.is_detector(state):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import groupby, islice
 from pathlib import Path
@@ -16,14 +16,18 @@ from torch import Tensor
 from fasterrcnn.build import load_model
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.detections import Detections
-from fasterrcnn.errors import ImageError, UsageError
+from fasterrcnn.errors import ImageError
 from fasterrcnn.inference.batches import batches_by_size, load_batches
 from fasterrcnn.inference.combining import combine
+from fasterrcnn.inference.device import choose_device, use_threads
 from fasterrcnn.inference.options import Call, Options, complete
 from fasterrcnn.inference.prefetch import prefetch
+from fasterrcnn.inference.quantization import quantize_parts, quantized_parts
+from fasterrcnn.inference.runtimes import Runtime, RuntimeName, make_runtime
+from fasterrcnn.inference.runtimes.passing import detect
 from fasterrcnn.inference.sources import Loaded, Picture, is_many, is_video, load_picture
 from fasterrcnn.inference.streams import files_and_frames
-from fasterrcnn.inference.views import View, take, to_picture
+from fasterrcnn.inference.views import View, in_original_frame, take, to_picture
 from fasterrcnn.model.backbones.norms import fold_batch_norm
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.postprocess import PostProcess
@@ -45,6 +49,8 @@ def load(
     norm_eps: float | None = None,
     device: str | None = None,
     threads: int | None = None,
+    runtime: RuntimeName | None = None,
+    calibration: Any = None,
 ) -> "Detector":
     """A detector from a checkpoint.
 
@@ -56,27 +62,22 @@ def load(
         norm_eps: eps of its batch norms; 0 for a file fine-tuned from torchvision's COCO ``resnet50-fpn``.
         device: "cpu", "cuda", "mps"; default is the best there is.
         threads: CPU threads of torch, for the whole process; default leaves them as they are.
+        runtime: what runs the network on the CPU: "torch", "winograd", "compiled", "compiled-direct", "openvino",
+            "openvino-int8" or "onnxruntime". Default: "openvino-int8" for a file of `quantize`, else "torch".
+        calibration: pictures, of any kind that `predict` takes, for "openvino-int8" with a file that is not quantized.
 
     Raises:
         WeightsError: the file cannot be read or does not fit.
+        UsageError: there is no such runtime.
+        MissingExtraError: the runtime's library is not installed.
     """
+    use_threads(threads)
     model, config = load_model(Path(path), classes=classes, preset=preset, norm_eps=norm_eps)
-    return Detector(model, config, device=device, threads=threads)
-
-
-def choose_device(name: str | None) -> torch.device:
-    """The device of that name, or the fastest kind of this machine: cuda, mps or cpu.
-
-    Raises:
-        UsageError: no device is called so, or this machine has none of that kind.
-    """
-    if name is None:
-        mps = "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device("cuda" if torch.cuda.is_available() else mps)
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]})") from None
+    quantized = quantized_parts(Path(path))
+    runtime = runtime or ("openvino-int8" if quantized else "torch")
+    if calibration is not None and runtime == "openvino-int8":
+        quantized = quantize_parts(model, config, calibration)
+    return Detector(model, config, device=device, threads=threads, runtime=runtime, quantized=quantized)
 
 
 class Detector:
@@ -89,20 +90,40 @@ class Detector:
         config: what the network was built from.
         device: "cpu", "cuda", "mps"; default is the best there is.
         threads: CPU threads of torch. They belong to the process: the last detector that asks for a number has it.
+        runtime: what runs the network; see `load`.
+        quantized: what `quantize_parts` gave, for the runtime "openvino-int8".
     """
 
     def __init__(
-        self, model: FasterRCNN, config: ModelConfig, *, device: str | None = None, threads: int | None = None
+        self,
+        model: FasterRCNN,
+        config: ModelConfig,
+        *,
+        device: str | None = None,
+        threads: int | None = None,
+        runtime: RuntimeName = "torch",
+        quantized: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.config = config
         self.device = choose_device(device)
         self.threads = threads
-        _use_threads(threads)
+        use_threads(threads)
         self._model = fold_batch_norm(model).to(self.device).eval().requires_grad_(False)
+        self.runtime = runtime
+        self._quantized = quantized
+        self._runtime = self._make_runtime()
+
+    def _make_runtime(self) -> Runtime:
+        return make_runtime(self.runtime, self._model, self.device, threads=self.threads, quantized=self._quantized)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A compiled program belongs to its process; the other one makes its own.
+        return {key: value for key, value in self.__dict__.items() if key != "_runtime"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        _use_threads(self.threads)
+        use_threads(self.threads)
+        self._runtime = self._make_runtime()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -110,7 +131,7 @@ class Detector:
         return self.config.classes
 
     def __repr__(self) -> str:
-        return f"Detector({self.config.preset}, {len(self.classes)} classes, {self.device})"
+        return f"Detector({self.config.preset}, {len(self.classes)} classes, {self.device}, {self.runtime})"
 
     @overload
     def predict(self, source: Sequence[Picture], **options: Unpack[Options]) -> list[Detections]: ...
@@ -224,7 +245,7 @@ class Detector:
 
     def _pass(self, batch: ImageBatch, rules: PostProcess, proposals: ProposalGenerator) -> list[RawDetections]:
         """The one place where a batch passes the network and its post-processing."""
-        return self._model(batch, rules, proposals=proposals)  # type: ignore[no-any-return]
+        return detect(self._model, self._runtime, batch, rules, proposals)
 
     def _selection(self, call: Call, crowd: int) -> tuple[PostProcess, ProposalGenerator]:
         """Rules and proposals generator of one look: a tile that holds many usual inputs needs as many more."""
@@ -249,48 +270,11 @@ class Detector:
         )
 
 
-def in_original_frame(
-    found: RawDetections,
-    input_hw: tuple[int, int],
-    original_hw: tuple[int, int],
-    classes: Sequence[str],
-    *,
-    source: Path | None = None,
-) -> Detections:
-    """What was found in a network input, in the pixels of the picture that it was made of.
-
-    Args:
-        found: in the frame of the input.
-        input_hw: size of the input without padding.
-        original_hw: size of the upright picture.
-        classes: names; label i means ``classes[i]``.
-        source: file of the picture, if it has one.
-    """
-    height, width = original_hw
-    seen = to_picture(found, View((0, 0, width, height), input_hw))
-    return Detections(
-        boxes=seen.boxes.cpu().numpy(),
-        scores=seen.scores.cpu().numpy(),
-        labels=seen.labels.cpu().numpy(),
-        classes=tuple(classes),
-        image_hw=original_hw,
-        source=source,
-    )
-
-
 def _alike(queue: Sequence[tuple[Loaded, View]], size: int) -> Iterator[list[tuple[Loaded, View]]]:
     """The views in batches of at most that size; crowded ones are not mixed with others."""
     for _, views in groupby(queue, key=lambda look: look[1].crowd):
         while part := list(islice(views, size)):
             yield part
-
-
-def _use_threads(threads: int | None) -> None:
-    if threads is None:
-        return
-    if threads < 1:
-        raise UsageError(f"threads must be at least 1, not {threads}")
-    torch.set_num_threads(threads)
 
 
 def _warn(error: ImageError) -> None:

@@ -7,12 +7,14 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from fasterrcnn.config import InputConfig
+from fasterrcnn.detections import Detections
 from fasterrcnn.errors import UsageError
 from fasterrcnn.ops import boxes, image
 from fasterrcnn.structures import RawDetections
@@ -138,6 +140,35 @@ def to_picture(found: RawDetections, view: View) -> RawDetections:
     xyxy = boxes.clip(boxes.scale(xyxy, view.input_hw, view.hw), view.hw)
     shift = xyxy.new_tensor(view.region[:2] * 2)
     return RawDetections(xyxy + shift, found.scores.float(), found.labels)
+
+
+def in_original_frame(
+    found: RawDetections,
+    input_hw: tuple[int, int],
+    original_hw: tuple[int, int],
+    classes: Sequence[str],
+    *,
+    source: Path | None = None,
+) -> Detections:
+    """What was found in a network input, in the pixels of the picture that it was made of.
+
+    Args:
+        found: in the frame of the input.
+        input_hw: size of the input without padding.
+        original_hw: size of the upright picture.
+        classes: names; label i means ``classes[i]``.
+        source: file of the picture, if it has one.
+    """
+    height, width = original_hw
+    seen = to_picture(found, View((0, 0, width, height), input_hw))
+    return Detections(
+        boxes=seen.boxes.cpu().numpy(),
+        scores=seen.scores.cpu().numpy(),
+        labels=seen.labels.cpu().numpy(),
+        classes=tuple(classes),
+        image_hw=original_hw,
+        source=source,
+    )
 
 
 def cut_sides(xyxy: Float[Tensor, "n 4"], view: View, image_hw: tuple[int, int]) -> Bool[Tensor, "n 4"]:

@@ -16,7 +16,7 @@ from typing import Any
 import safetensors.torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import WeightsError
@@ -24,9 +24,17 @@ from fasterrcnn.weights.checkpoint import State
 
 _ENTRY = "fasterrcnn"
 _FORMAT = 1
+EXTRA = "extra/"
+"""Tensors whose names begin so are no weights: the same network prepared for a runtime, for example."""
 
 
-def save(path: Path, network: nn.Module, config: ModelConfig, notes: Mapping[str, Any] | None = None) -> None:
+def save(
+    path: Path,
+    network: nn.Module,
+    config: ModelConfig,
+    notes: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write a checkpoint: beside the target first, flushed, then renamed, so that no torn file is ever seen.
 
     Args:
@@ -34,8 +42,10 @@ def save(path: Path, network: nn.Module, config: ModelConfig, notes: Mapping[str
         network: the weights, as built from the configuration.
         config: what the network was built from, classes included.
         notes: JSON values worth keeping: data set, epoch, source of the start weights.
+        extra: tensors that are no weights; `load` gives them back with `EXTRA` before their names.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    tensors |= {EXTRA + key: value for key, value in (extra or {}).items()}
     header = {"format": _FORMAT, "model": config.model_dump(mode="json"), "notes": dict(notes or {})}
     digest = _digest(safetensors.torch.save(tensors), header)
     write_whole(path, safetensors.torch.save(tensors, {_ENTRY: json.dumps({**header, "sha256": digest})}))
