@@ -22,6 +22,8 @@ _COMMANDS = {
     "train": "Fine-tune a detector on annotated pictures.",
     "evaluate": "Measure a detector: the 12 COCO numbers, and AP of each class.",
     "predict": "Find objects in pictures.",
+    "benchmark": "Measure all runtimes here, and say which to use.",
+    "quantize": "Write a checkpoint that also runs with 8-bit integers.",
 }
 _DATA_COMMANDS = {
     "check": "Find what is wrong with a data set, and mend a copy of it.",

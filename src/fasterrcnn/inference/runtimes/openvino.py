@@ -53,21 +53,26 @@ class OpenVinoRuntime:
         logits, deltas = self._head()(pooled)
         return logits, deltas
 
-    def _start(self, part: str) -> "_Program":
+    def _start(self, part: str) -> "Program":
         core = self._openvino.Core()
         if self._quantized:
             graph = core.read_model(*(self._quantized[part + suffix].numpy().tobytes() for suffix in SUFFIXES))
         else:
             graph = core.read_model(converted(self._model, part))
-        settings = {
-            "INFERENCE_PRECISION_HINT": "f32",  # or some processors compute in bfloat16
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": self._threads or torch.get_num_threads(),
-        }
-        return _Program(core.compile_model(graph, "CPU", settings))
+        return Program(compile_graph(graph, self._threads or torch.get_num_threads()))
 
 
-class _Program:
+def compile_graph(graph: Any, threads: int) -> Any:
+    """A graph of OpenVINO, ready to run on the CPU in the precision that it has."""
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",  # or some processors compute in bfloat16
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+    }
+    return import_openvino().Core().compile_model(graph, "CPU", settings)
+
+
+class Program:
     """A compiled model, with working memory for each thread that calls it."""
 
     def __init__(self, compiled: Any) -> None:
@@ -75,6 +80,7 @@ class _Program:
         self._own = threading.local()
 
     def __call__(self, x: Tensor) -> list[Tensor]:
+        """All outputs; they are overwritten by this thread's next call."""
         request = getattr(self._own, "request", None)
         if request is None:
             request = self._own.request = self._compiled.create_infer_request()

@@ -6,7 +6,7 @@ Everything that crosses the border of a runtime has its channels last, so that n
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ class DenseMaps(NamedTuple):
     deltas: list[Float[Tensor, "b _ _ a4"]]
 
 
+@runtime_checkable
 class Runtime(Protocol):
     """Runs the two heavy parts; may be called from several threads at once."""
 
