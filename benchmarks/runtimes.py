@@ -2,8 +2,8 @@
 
 python benchmarks/runtimes.py [--weights FILE] [--pictures FOLDER] [--rounds 7] [--threads 2] [--output OUT.json]
 
-Without weights they are random ones that detect. Each side runs in a process of its own, whose peak memory is shown. The
-8-bit integers are calibrated on the pictures, or on blobs. Float32 must find the same as torchvision's model: equal
+Without weights they are random ones that detect. Each side runs in a process of its own, whose peak memory is shown.
+The 8-bit integers are calibrated on the pictures, or on blobs. Float32 must find the same as the runtime torch: equal
 labels, boxes within 0.5 pixels, scores within 1e-3.
 """
 
@@ -46,7 +46,7 @@ def main() -> None:
         weights, picture = prepare(arguments.weights, arguments.pictures, Path(folder))
         chosen = arguments.only or [*rivals(), *names()]
         rows = benchmark(
-            weights, picture, chosen, threads=[arguments.threads], rounds=arguments.rounds, prepare=settle, tell=print
+            weights, picture, chosen, threads=[arguments.threads], rounds=arguments.rounds, prepare=settle, tell=tell
         )
     show(rows)
     if arguments.output:
@@ -71,6 +71,10 @@ def prepare(weights: Path | None, pictures: Path | None, folder: Path) -> tuple[
     )
     array = np.array(Image.open(files[0]).convert("RGB").resize((640, 480))) if files else blobs(0)
     return folder / "int8.safetensors", array
+
+
+def tell(text: str) -> None:
+    print(text, flush=True)
 
 
 def show(rows: list[Row]) -> None:

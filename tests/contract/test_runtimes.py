@@ -6,6 +6,7 @@ import pickle
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -163,7 +164,7 @@ def test_runtime__numbers_of_the_dense_part(detector, reference):
     pixels = torch.from_numpy(picture((96, 160))[None].astype(np.float32) / 255)
     with torch.inference_mode():
         found, expected = detector._runtime.dense(pixels), reference._runtime.dense(pixels)
-    for ours, theirs in zip(sum(found, []), sum(expected, []), strict=True):
+    for ours, theirs in zip(chain(*found), chain(*expected), strict=True):
         assert ours.shape == theirs.shape
         error = ((ours - theirs).square().mean() / theirs.square().mean()).sqrt()
         assert error < (FEATURES_INT8 if detector.runtime == "openvino-int8" else 1e-4)

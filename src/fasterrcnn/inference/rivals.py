@@ -59,10 +59,12 @@ def torchvision_model(model: FasterRCNN, config: ModelConfig) -> nn.Module:
         box_detections_per_img=config.postprocess.max_detections,
     )
     for module in theirs.modules():
-        if isinstance(module, FrozenBatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
             module.eps = config.backbone.norm_eps
     ours = model.state_dict()
-    theirs.load_state_dict({key: _rows(key, ours[native_name(key)]) for key in theirs.state_dict()})
+    # Their norms count batches, which no prediction reads.
+    wanted = [key for key in theirs.state_dict() if not key.endswith("num_batches_tracked")]
+    theirs.load_state_dict({key: _rows(key, ours[native_name(key)]) for key in wanted}, strict=False)
     return theirs.eval()
 
 

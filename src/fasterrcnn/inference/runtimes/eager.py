@@ -101,6 +101,8 @@ class ConvolutionHead(nn.Module):
 def multiply(x: Float[Tensor, "r f"], weight: Float[Tensor, "o f"], bias: Float[Tensor, " o"]) -> Float[Tensor, "r o"]:
     """What `linear` computes, as a 1x1 convolution of a map that has a row of cells for each row."""
     rows, features = x.shape
+    if not rows:
+        return x.new_zeros(0, len(weight))
     images = 1 if torch.get_num_threads() > 1 or rows < _IMAGES else _IMAGES
     x = F.pad(x, (0, 0, 0, -rows % images))
     maps = x.view(images, -1, 1, features).permute(0, 3, 1, 2)
