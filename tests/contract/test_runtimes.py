@@ -87,7 +87,11 @@ def reference(checkpoint: Path) -> fasterrcnn.Detector:
     return fasterrcnn.load(checkpoint, device="cpu")
 
 
-@pytest.fixture(scope="module", params=[name for name in names() if name != "compiled-direct"])  # a part of compiled
+COMPILED = pytest.param("compiled", marks=pytest.mark.slow)  # minutes on a busy machine
+OTHERS = [name for name in names() if not name.startswith("compiled")]
+
+
+@pytest.fixture(scope="module", params=[*OTHERS, COMPILED])
 def detector(request: pytest.FixtureRequest, checkpoint: Path) -> fasterrcnn.Detector:
     """The same network in each runtime."""
     name = request.param
