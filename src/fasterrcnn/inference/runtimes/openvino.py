@@ -119,7 +119,9 @@ def example_of(model: FasterRCNN, part: str) -> tuple[Tensor, list[int]]:
 def to_openvino(module: nn.Module, example: Tensor, shape: Sequence[int]) -> Any:
     """A module as a graph of OpenVINO."""
     with _quiet(), torch.no_grad():
-        return import_openvino().convert_model(module, example_input=example, input=list(shape))
+        # Without the tracer's own check: it compares graphs to the letter, and checked shapes leave letters in them.
+        traced: Any = torch.jit.trace(module, example, check_trace=False)
+        return import_openvino().convert_model(traced, example_input=example, input=list(shape))
 
 
 def as_tensors(part: str, graph: Any, folder: Path) -> dict[str, Tensor]:
