@@ -1,14 +1,15 @@
 """Training on a CPU: torchvision's model and reference loop against ours, from the same start and pictures.
 
-python benchmarks/training.py DATA [OUT.json]
+python benchmarks/training.py DATA [--epochs 2] [--seeds 3] [--split val] [--torchvision-alone] [OUT.json]
 
-DATA has the splits train and val. In alternation, once for each seed, both sides learn from all training pictures
-for the same number of epochs. Theirs: torchvision's FasterRCNN and the loop of its references/detection (SGD, warm-up
+DATA has a split train. In alternation, once for each seed, both sides learn from all training pictures for the same
+number of epochs. Theirs: torchvision's FasterRCNN and the loop of its references/detection (SGD, warm-up
 over the first epoch, steps at 16/26 and 22/26 of the run, flips), its rate scaled to a batch of 4. Ours:
 `fasterrcnn.fit` with its defaults. Same trunk and weights, pyramid, head, proposals and regions. Prints pictures per
-second while learning, and AP on val by one evaluator.
+second while learning, and AP by one evaluator.
 """
 
+import argparse
 import copy
 import random
 import statistics
@@ -43,7 +44,7 @@ from fasterrcnn.evaluation.coco import Report, score_detections
 from fasterrcnn.training.prepare import start_config
 from fasterrcnn.training.settings import resolve
 
-MODEL, EPOCHS, SEEDS, BATCH = "efficientnet-lite0-fpn", 2, 3, 4
+MODEL, BATCH = "efficientnet-lite0-fpn", 4
 
 
 class Backbone(nn.Module):
@@ -103,18 +104,18 @@ def their_model(config: ModelConfig, seed: int) -> FasterRCNN:
     )
 
 
-def train_theirs(model: FasterRCNN, records: list[Record], seed: int) -> float:
+def train_theirs(model: FasterRCNN, records: list[Record], seed: int, epochs: int) -> float:
     """Learn as torchvision's references do; seconds."""
     random.seed(seed)
     torch.manual_seed(seed)
     loader = DataLoader(Pictures(records), BATCH, shuffle=True, collate_fn=lambda rows: tuple(zip(*rows, strict=True)))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=0.02 * BATCH / 16, momentum=0.9, weight_decay=1e-4)
-    drops = [round(EPOCHS * part / 26) for part in (16, 22)]
+    drops = [round(epochs * part / 26) for part in (16, 22)]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, drops, 0.1)
     model.train()
     started = time.perf_counter()
-    for epoch in range(EPOCHS):
+    for epoch in range(epochs):
         steps = min(1000, len(loader) - 1)
         warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, 0.001, total_iters=steps) if epoch == 0 else None
         for images, targets in loader:
@@ -143,40 +144,52 @@ def score_theirs(model: FasterRCNN, data: AnnotatedData, records: list[Record]) 
     return score_detections(to_coco(data, records), results)
 
 
+def learn_theirs(config: ModelConfig, data: AnnotatedData, split: str, seed: int, epochs: int) -> dict[str, float]:
+    model = their_model(config, seed)
+    records = data.split("train")
+    seconds = train_theirs(model, records, seed, epochs)
+    return row("theirs", epochs * len(records) / seconds, score_theirs(model, data, data.split(split)))
+
+
+def learn_ours(data: AnnotatedData, split: str, seed: int, epochs: int) -> dict[str, float]:
+    records = data.split("train")
+    to_learn = replace(data, splits={"train": records})  # or it would be measured after each epoch
+    seconds: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        run = fasterrcnn.fit(
+            to_learn, model=MODEL, output=Path(folder) / "run", epochs=epochs, batch_size=BATCH, seed=seed,
+            logger="none", on_epoch=lambda measured: seconds.append(measured["seconds"]),
+        )  # fmt: skip
+        scores = fasterrcnn.evaluate(run.best, data, split=split)
+    return row("ours", epochs * len(records) / sum(seconds), scores)
+
+
+def row(side: str, images_per_second: float, scores: Report) -> dict[str, float]:
+    numbers = {"images_per_second": images_per_second, "ap": scores.ap, "ap50": scores.ap50, "ap75": scores.ap75}
+    return {f"{side}_{name}": number or 0.0 for name, number in numbers.items()}
+
+
 def main() -> None:
-    data = admit(fasterrcnn.read_data(sys.argv.pop(1)), "fix").data
-    records, val_records = data.split("train"), data.split("val")
-    to_learn = replace(data, splits={"train": records})  # ours would measure after each epoch
-    settings = resolve({"data": "", "model": MODEL})
-    config = start_config(data, settings)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--torchvision-alone", action="store_true")
+    options, sys.argv[1:] = parser.parse_known_args()
+    data = admit(fasterrcnn.read_data(options.data), "fix").data
+    config = start_config(replace(data, splits={"train": data.split("train")}), resolve({"data": "", "model": MODEL}))
     assert presets.get(MODEL).regions.assign.count == config.regions.assign.count
     rows: list[dict[str, float]] = []
-    for seed in range(SEEDS):
-        model = their_model(config, seed)
-        seconds = train_theirs(model, records, seed)
-        theirs = score_theirs(model, data, val_records)
-        with tempfile.TemporaryDirectory() as folder:
-            own: list[float] = []
-            run = fasterrcnn.fit(
-                to_learn, model=MODEL, output=Path(folder) / "run", epochs=EPOCHS, batch_size=BATCH, seed=seed,
-                logger="none", on_epoch=lambda row, own=own: own.append(row["seconds"]),
-            )  # fmt: skip
-            ours = fasterrcnn.evaluate(run.best, data, split="val")
-        pictures = EPOCHS * len(records)
-        rows.append(
-            {
-                "theirs_images_per_second": pictures / seconds,
-                "ours_images_per_second": pictures / sum(own),
-                "ratio": seconds / sum(own),
-                "theirs_ap": theirs.ap or 0.0,
-                "ours_ap": ours.ap or 0.0,
-                "theirs_ap50": theirs.ap50 or 0.0,
-                "ours_ap50": ours.ap50 or 0.0,
-            }
-        )
-        print(f"seed {seed}:", rows[-1], flush=True)
-    medians = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
-    report("training", {f"seed {seed}": row for seed, row in enumerate(rows)} | {"median": medians})
+    for seed in range(options.seeds):
+        one = learn_theirs(config, data, options.split, seed, options.epochs)
+        if not options.torchvision_alone:
+            one |= learn_ours(data, options.split, seed, options.epochs)
+            one["ratio"] = one["ours_images_per_second"] / one["theirs_images_per_second"]
+        rows.append(one)
+        print(f"seed {seed}:", one, flush=True)
+    medians = {name: statistics.median(one[name] for one in rows) for name in rows[0]}
+    report("training", {f"seed {seed}": one for seed, one in enumerate(rows)} | {"median": medians})
 
 
 if __name__ == "__main__":

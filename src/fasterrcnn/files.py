@@ -1,9 +1,20 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and the folder for those that can be made again."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+CACHE = "FASTERRCNN_CACHE"
+"""Environment variable: the cache's folder."""
+
+
+def cache_folder() -> Path:
+    """``FASTERRCNN_CACHE``, else ``fasterrcnn`` in ``XDG_CACHE_HOME``, else ``~/.cache/fasterrcnn``."""
+    if own := os.environ.get(CACHE):
+        return Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "fasterrcnn"
 
 
 @contextmanager
@@ -20,6 +31,13 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield unfinished
 
 
+@contextmanager
+def written_by_many(path: Path) -> Iterator[Path]:
+    """As `written_whole`, where several processes may write the same file: each has a hidden name of its own."""
+    with _in_place_of(path, path.with_name(f".{os.getpid()}.{path.name}")) as unfinished:
+        yield unfinished
+
+
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     """Write a file beside its place, flush it to the disk, then rename it: it is there whole or not at all.
 
@@ -28,8 +46,7 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     Raises:
         OSError: the disk is full, or the folder cannot be written; the file that was there before stays.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with _in_place_of(path, unfinished), unfinished.open("wb") as file:
+    with written_by_many(path) as unfinished, unfinished.open("wb") as file:
         for part in parts:
             file.write(part)
         file.flush()

@@ -46,6 +46,8 @@ HEAVY = ("torch", "torchvision", "numpy", "hotcoco", "PIL", "timm")
         "from fasterrcnn.cli.main import main; main(['train', '--help'])",
         "from fasterrcnn.cli.main import main; main(['predict', '--help'])",
         "from fasterrcnn.cli.main import main; main(['evaluate', '--help'])",
+        "from fasterrcnn.cli.main import main; main(['benchmark', '--help'])",
+        "from fasterrcnn.cli.main import main; main(['quantize', '--help'])",
         "from fasterrcnn.cli.main import main; main(['demo', '--help'])",
         "from fasterrcnn.cli.main import main; main(['explain', '--help'])",
         "from fasterrcnn.cli.main import main; main(['data', '--help'])",

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from fasterrcnn.files import write_whole, written_whole
+from fasterrcnn.files import cache_folder, write_whole, written_whole
 
 
 def test_written_whole__old_content_until_the_end(tmp_path):
@@ -41,3 +41,14 @@ def test_write_whole__names_the_file_that_cannot_be_written(tmp_path):
         write_whole(tmp_path / "folder", b"x")
     assert caught.value.filename == str(tmp_path / "folder")
     assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_cache_folder__from_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("FASTERRCNN_CACHE", str(tmp_path / "cache"))
+    assert cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("FASTERRCNN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "fasterrcnn"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "fasterrcnn"

@@ -26,6 +26,8 @@ _COMMANDS = {
     "evaluate": "Measure a detector, or the detections of any model: COCO's numbers, errors, diagnoses.",
     "predict": "Find objects in pictures.",
     "explain": "Show each step of a detector on one picture, and why it missed objects.",
+    "benchmark": "Measure all runtimes here, and say which to use.",
+    "quantize": "Write a checkpoint that also runs with 8-bit integers.",
 }
 _DATA_COMMANDS = {
     "check": "Find what is wrong with a data set, and mend a copy of it.",

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Unpack, overload
@@ -24,6 +24,9 @@ from fasterrcnn.inference.machine import choose_device, use_threads
 from fasterrcnn.inference.options import Call, Options, complete
 from fasterrcnn.inference.prefetch import prefetch
 from fasterrcnn.inference.publish import Origin, publish
+from fasterrcnn.inference.quantization import quantize_parts, quantized_parts
+from fasterrcnn.inference.runtimes import Runtime, RuntimeName, make_runtime
+from fasterrcnn.inference.runtimes.passing import detect
 from fasterrcnn.inference.sources import Loaded, Picture, is_many, is_video, load_picture
 from fasterrcnn.inference.streams import files_and_frames
 from fasterrcnn.inference.views import take, to_picture
@@ -52,6 +55,8 @@ def load(
     style: Style | None = None,
     device: str | None = None,
     threads: int | None = None,
+    runtime: RuntimeName | None = None,
+    calibration: Any = None,
     say: Callable[[str], None] | None = None,
 ) -> "Detector":
     """A detector from a checkpoint.
@@ -64,19 +69,32 @@ def load(
         preset: architecture of a torchvision file whose keys do not tell ("mobilenetv3-large-320-fpn").
         norm_eps: eps of its batch norms; 0 for a file fine-tuned from torchvision's COCO ``resnet50-fpn``.
         style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not tell.
-        device: "cpu", "cuda", "mps"; default is the best there is.
+        device: "cpu", "cuda", "mps"; default is the best there is that the runtime works on.
         threads: CPU threads of torch, for the whole process; default leaves them as they are.
+        runtime: what runs the network: "torch", or on the CPU "winograd", "compiled", "compiled-direct", "openvino",
+            "openvino-int8" or "onnxruntime". Default: "openvino-int8" for a file of `quantize`, else "torch".
+        calibration: pictures, of any kind that `predict` takes, for "openvino-int8" with a file that is not quantized.
         say: called with one line that says what the file is, where it is not of this library.
 
     Raises:
         WeightsError: the file cannot be downloaded or read, or does not fit.
+        UsageError: there is no such runtime, or it does not work on that device.
+        MissingExtraError: the runtime's library is not installed.
     """
+    use_threads(threads)
     found = locate(path)
     eps = found.norm_eps if norm_eps is None else norm_eps
     model, config = load_model(
         found.path, classes=classes, preset=preset or found.preset, norm_eps=eps, style=style, say=say
     )
-    return Detector(model, config, device=device, threads=threads, source=Origin(found.path, style))
+    quantized = quantized_parts(found.path)
+    runtime = runtime or ("openvino-int8" if quantized else "torch")
+    if calibration is not None and runtime == "openvino-int8":
+        quantized = quantize_parts(model, config, calibration)
+    return Detector(
+        model, config, device=device, threads=threads, runtime=runtime, quantized=quantized,
+        source=Origin(found.path, style),
+    )  # fmt: skip
 
 
 class Detector:
@@ -87,8 +105,10 @@ class Detector:
     Args:
         model: a network; it is copied, later training does not reach the detector.
         config: what the network was built from.
-        device: "cpu", "cuda", "mps"; default is the best there is.
+        device: "cpu", "cuda", "mps"; default is the best there is that the runtime works on.
         threads: CPU threads of torch. They belong to the process: the last detector that asks for a number has it.
+        runtime: what runs the network; see `load`.
+        quantized: what `quantize_parts` gave, for the runtime "openvino-int8".
         source: what the network was read from; `push_to_hub` reads it again, for folding changed the weights.
     """
 
@@ -99,18 +119,31 @@ class Detector:
         *,
         device: str | None = None,
         threads: int | None = None,
+        runtime: RuntimeName = "torch",
+        quantized: Mapping[str, Tensor] | None = None,
         source: Origin | None = None,
     ) -> None:
         self.config = config
         self.source = source
-        self.device = choose_device(device)
+        self.runtime = runtime
+        self.device = choose_device(device or (None if runtime == "torch" else "cpu"))
         self.threads = threads
         use_threads(threads)
         self._model = fold_batch_norm(model).to(self.device).eval().requires_grad_(False)
+        self._quantized = quantized
+        self._runtime = self._make_runtime()
+
+    def _make_runtime(self) -> Runtime:
+        return make_runtime(self.runtime, self._model, self.device, threads=self.threads, quantized=self._quantized)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A compiled program belongs to its process; the other one makes its own.
+        return {key: value for key, value in self.__dict__.items() if key != "_runtime"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         use_threads(self.threads)
+        self._runtime = self._make_runtime()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -159,7 +192,7 @@ class Detector:
         return publish(self.source, self.config, repository, token=token, private=private, message=message)
 
     def __repr__(self) -> str:
-        return f"Detector({self.config.preset}, {len(self.classes)} classes, {self.device})"
+        return f"Detector({self.config.preset}, {len(self.classes)} classes, {self.device}, {self.runtime})"
 
     @overload
     def predict(self, source: Sequence[Picture], **options: Unpack[Options]) -> list[Detections]: ...
@@ -279,7 +312,7 @@ class Detector:
 
     def _pass(self, batch: ImageBatch, rules: PostProcess, proposals: ProposalGenerator) -> list[RawDetections]:
         """The one place where a batch passes the network and its post-processing."""
-        return self._model(batch, rules, proposals=proposals)  # type: ignore[no-any-return]
+        return detect(self._model, self._runtime, batch, rules, proposals)
 
     def _selection(self, call: Call, crowd: int) -> tuple[PostProcess, ProposalGenerator]:
         """Rules and proposals generator of one look: a tile that holds many usual inputs needs as many more."""

@@ -109,7 +109,7 @@ class FasterRCNN(nn.Module):
         if features is not None:
             return self._detect(batch, features, rules, proposals, observe)
         found: dict[int, RawDetections] = {}
-        for padded_hw, members in self._groups(batch).items():
+        for padded_hw, members in self.groups(batch).items():
             pixels = batch.pixels[members, :, : padded_hw[0], : padded_hw[1]]
             group = ImageBatch(pixels, [batch.sizes_hw[i] for i in members])
             detected = self._detect(group, self.features(group.pixels), rules, proposals, observe)
@@ -217,7 +217,7 @@ class FasterRCNN(nn.Module):
         map_sizes = [(level.shape[-2], level.shape[-1]) for level in features]
         return self.anchors(map_sizes, padded_hw, features[0].device)
 
-    def _groups(self, batch: ImageBatch) -> dict[tuple[int, int], list[int]]:
+    def groups(self, batch: ImageBatch) -> dict[tuple[int, int], list[int]]:
         """Indices of the images by the size that each needs when it is padded alone."""
         groups: dict[tuple[int, int], list[int]] = {}
         for index, (height, width) in enumerate(batch.sizes_hw):

@@ -8,7 +8,6 @@ Axes: b images, c channels, h w pixels or cells.
 
 import hashlib
 import math
-import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from fasterrcnn.data.dataset import BUCKET, BatchPlan, DetectionDataset
 from fasterrcnn.errors import TrainingError
-from fasterrcnn.files import write_whole
+from fasterrcnn.files import cache_folder, write_whole
 from fasterrcnn.model.backbones import Trunk
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.ops.image import pad_to
@@ -32,8 +31,8 @@ from fasterrcnn.training.environment import digest
 
 
 def default_folder() -> Path:
-    """Where entries are kept, for all runs: below the user's cache, ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fasterrcnn" / "features"
+    """Where entries are kept, for all runs."""
+    return cache_folder() / "features"
 
 
 @torch.no_grad()

@@ -25,10 +25,11 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from fasterrcnn.errors import WeightsError
+from fasterrcnn.files import cache_folder
 from fasterrcnn.weights.pickles import reason
 
-CACHE, MIRROR, OFFLINE = "FASTERRCNN_CACHE", "FASTERRCNN_MIRROR", "FASTERRCNN_OFFLINE"
-"""Environment variables: the cache's folder, where files are looked for instead, and whether to stay off the net."""
+MIRROR, OFFLINE = "FASTERRCNN_MIRROR", "FASTERRCNN_OFFLINE"
+"""Environment variables: where files are looked for instead, and whether to stay off the net."""
 
 TRIES = 5
 """In a row, without progress."""
@@ -59,14 +60,6 @@ class Published:
     def place(self) -> Path:
         """Where the cache has it."""
         return cache_folder() / "weights" / Path(urllib.parse.urlsplit(self.url).path).name
-
-
-def cache_folder() -> Path:
-    """``FASTERRCNN_CACHE``, else ``fasterrcnn`` in ``XDG_CACHE_HOME``, else ``~/.cache/fasterrcnn``."""
-    if own := os.environ.get(CACHE):
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "fasterrcnn"
 
 
 def is_offline() -> bool:

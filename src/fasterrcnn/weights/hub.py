@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError
-from fasterrcnn.weights.download import OFFLINE, cache_folder, is_offline
+from fasterrcnn.files import cache_folder
+from fasterrcnn.weights.download import OFFLINE, is_offline
 from fasterrcnn.weights.pickles import reason
 
 FILE = "model.safetensors"

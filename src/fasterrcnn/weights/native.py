@@ -13,7 +13,7 @@ from typing import Any
 
 import safetensors.torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import WeightsError
@@ -24,9 +24,17 @@ from fasterrcnn.weights.safetensors_files import read_safetensors
 
 _ENTRY = "fasterrcnn"
 _FORMAT = 1
+EXTRA = "extra/"
+"""Tensors whose names begin so are no weights: the same network prepared for a runtime, for example."""
 
 
-def save(path: Path, network: nn.Module, config: ModelConfig, notes: Mapping[str, Any] | None = None) -> None:
+def save(
+    path: Path,
+    network: nn.Module,
+    config: ModelConfig,
+    notes: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write a checkpoint: beside the target first, flushed, then renamed, so that no torn file is ever seen.
 
     Args:
@@ -34,8 +42,10 @@ def save(path: Path, network: nn.Module, config: ModelConfig, notes: Mapping[str
         network: the weights, as built from the configuration.
         config: what the network was built from, classes included.
         notes: JSON values worth keeping: data set, epoch, source of the start weights.
+        extra: tensors that are no weights, kept with `EXTRA` before their names; `load` leaves them out.
     """
-    save_state(path, network.state_dict(), config, notes)
+    extras = {EXTRA + key: value for key, value in (extra or {}).items()}
+    save_state(path, network.state_dict() | extras, config, notes)
 
 
 def save_state(path: Path, state: State, config: ModelConfig, notes: Mapping[str, Any] | None = None) -> None:
@@ -76,7 +86,8 @@ def load(path: Path) -> tuple[State, ModelConfig, dict[str, Any]]:
         digest = header.pop("sha256", None)
         if digest is not None and digest != _digest(memoryview(payload)[start:], table, header):
             raise WeightsError(f"{path}: damaged, its content is not what was written")
-        return tensors, ModelConfig.model_validate(header["model"]), header["notes"]
+        weights = {key: value for key, value in tensors.items() if not key.startswith(EXTRA)}
+        return weights, ModelConfig.model_validate(header["model"]), header["notes"]
     except (ValueError, KeyError, TypeError, ValidationError, RecursionError) as error:
         raise WeightsError(f"{path}: its header is damaged ({str(error).splitlines()[0]})") from None
 

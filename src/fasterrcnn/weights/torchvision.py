@@ -94,7 +94,7 @@ def num_classes(state: Mapping[str, Tensor]) -> int:
 
 def detector_to_native(state: Mapping[str, Tensor]) -> State:
     """The tensors of a detector under our names, rows in our order."""
-    native = {_renamed(key): value for key, value in state.items()}
+    native = {native_name(key): value for key, value in state.items()}
     for part in ("weight", "bias"):
         logits, deltas = f"box_head.class_logits.{part}", f"box_head.box_deltas.{part}"
         if logits in native and native[logits].dim():
@@ -165,7 +165,8 @@ def trunk_to_native(state: Mapping[str, Tensor], *, layer4_in_head: bool = False
     return native
 
 
-def _renamed(key: str) -> str:
+def native_name(key: str) -> str:
+    """Our name of one of a detector's tensors."""
     for pattern, replacement in _RENAMES:
         renamed, hits = re.subn(rf"^{pattern}", replacement, key)
         if hits:

@@ -162,7 +162,7 @@ def test_stream__reads_one_after_the_other(detector, files):
 def test_detector__pickle(detector, photo):
     again = pickle.loads(pickle.dumps(detector))
     same(again.predict(photo((64, 64))), detector.predict(photo((64, 64))))
-    assert repr(again) == repr(detector) == "Detector(timm:test_efficientnet, 3 classes, cpu)"
+    assert repr(again) == repr(detector) == "Detector(timm:test_efficientnet, 3 classes, cpu, torch)"
 
 
 def test_detector__is_a_copy_of_the_model(tiny_config, lively, photo):
@@ -179,9 +179,8 @@ def test_detector__is_a_copy_of_the_model(tiny_config, lively, photo):
     same(detector.predict(photo((64, 64))), expected)
 
 
-def test_detector__folded_norms_change_nothing(lively, shrink, photo):
-    config = shrink(presets.get("mobilenetv3-large-320-fpn", CLASSES))
-    model = lively(config)
+def test_detector__folded_norms_change_nothing(tiny_config, lively, photo):
+    config, model = tiny_config, lively(tiny_config)
     found = Detector(model, config).predict(photo((64, 64)))
     pixels = to_input(from_pil(photo((64, 64))), (64, 64), antialias=False)
     with torch.no_grad():

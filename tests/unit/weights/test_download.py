@@ -326,16 +326,6 @@ def test_fetch__full_disk_is_no_matter_of_the_server(site, cache, monkeypatch):
     assert len(site.ranges) == 1
 
 
-def test_cache_folder__from_the_environment(monkeypatch, tmp_path):
-    assert download.cache_folder() == tmp_path / "cache"
-    monkeypatch.delenv("FASTERRCNN_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert download.cache_folder() == tmp_path / "xdg" / "fasterrcnn"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert download.cache_folder() == tmp_path / ".cache" / "fasterrcnn"
-
-
 def test_fetch__no_bar_without_a_terminal(site, capfd):
     fetch(published(site))
     assert capfd.readouterr() == ("", "")

@@ -1,0 +1,97 @@
+"""All runtimes and torchvision's model in four ways, with the same weights, alternately: resnet50-fpn at 800x1066.
+
+python benchmarks/runtimes.py [--weights FILE] [--pictures FOLDER] [--rounds 7] [--threads 2] [--output OUT.json]
+
+Without weights they are random ones that detect. Each side runs in a process of its own, whose peak memory is shown.
+The 8-bit integers are calibrated on the pictures, or on blobs. Float32 must find the same as the runtime torch: equal
+labels, boxes within 0.5 pixels, scores within 1e-3.
+"""
+
+import argparse
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from predict import lively_model
+
+from fasterrcnn.build import load_model
+from fasterrcnn.cli.process import settle
+from fasterrcnn.inference.benchmark import PIXELS, SCORE, Row, benchmark
+from fasterrcnn.inference.quantization import quantize
+from fasterrcnn.inference.rivals import rivals
+from fasterrcnn.inference.runtimes import names
+from fasterrcnn.weights import native
+
+
+def blobs(seed: int) -> np.ndarray:
+    noise = torch.rand(1, 3, 480, 640, generator=torch.Generator().manual_seed(seed))
+    smooth = torch.nn.functional.avg_pool2d(noise, 9, 1, 4)[0] * 2 % 1
+    return np.ascontiguousarray((smooth * 255).byte().permute(1, 2, 0).numpy())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        weights, picture = prepare(arguments.weights, arguments.pictures, Path(folder))
+        chosen = arguments.only or [*rivals(), *names()]
+        rows = benchmark(
+            weights, picture, chosen, threads=[arguments.threads], rounds=arguments.rounds, prepare=settle, tell=tell
+        )
+    show(rows)
+    if arguments.output:
+        arguments.output.write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
+    for row in rows:
+        if row.failure is None and row.runtime != "openvino-int8":
+            assert row.unmatched == 0, row
+            assert row.box_deviation <= PIXELS, row
+            assert row.score_deviation <= SCORE, row
+
+
+def prepare(weights: Path | None, pictures: Path | None, folder: Path) -> tuple[Path, np.ndarray]:
+    """One checkpoint for every side, with 8-bit integers in it, and the picture."""
+    if weights is None:
+        weights = folder / "model.pth"
+        torch.save(lively_model().state_dict(), weights)
+    model, config = load_model(weights)
+    native.save(folder / "model.safetensors", model, config)
+    files = sorted(pictures.glob("*.jpg")) if pictures else []
+    quantize(
+        folder / "model.safetensors", files or [blobs(seed) for seed in range(8)], folder / "int8.safetensors", most=32
+    )
+    array = np.array(Image.open(files[0]).convert("RGB").resize((640, 480))) if files else blobs(0)
+    return folder / "int8.safetensors", array
+
+
+def tell(text: str) -> None:
+    print(text, flush=True)
+
+
+def show(rows: list[Row]) -> None:
+    """A table in Markdown; ratios of times and of processor seconds to torchvision's, as it comes."""
+    base = next((row for row in rows if row.runtime == "torchvision"), None)
+    print("\n| | median s | faster than torchvision | by processor seconds | peak MiB | boxes px | scores |")
+    print("|---|---|---|---|---|---|---|")
+    for row in rows:
+        if row.failure is not None:
+            print(f"| {row.runtime} | {row.failure} |")
+            continue
+        ratios = (base.median / row.median, base.processor / row.processor) if base else (float("nan"),) * 2
+        print(
+            f"| {row.runtime} | {row.median:.3f} | {ratios[0]:.2f} | {ratios[1]:.2f} | {row.peak_mib:.0f} "
+            f"| {row.box_deviation:.4f} | {row.score_deviation:.6f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""``fasterrcnn benchmark``: which runtime is the fastest here, and what it costs."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from fasterrcnn.cli.options import Json, Names, Preset, Weights
+from fasterrcnn.cli.process import settle
+from fasterrcnn.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fasterrcnn.inference.benchmark import Row
+
+
+def benchmark(
+    weights: Weights,
+    /,
+    *,
+    runtimes: Annotated[
+        list[str] | None,
+        Parameter(help="Which to measure; default: all that are installed.", consume_multiple=True, negative=""),
+    ] = None,
+    against: Annotated[
+        Literal["torchvision"] | None,
+        Parameter(help="Also measure torchvision's model with these weights, as it comes and channels last."),
+    ] = None,
+    threads: Annotated[
+        list[int] | None, Parameter(help="Numbers of threads; default: 1 and all.", consume_multiple=True, negative="")
+    ] = None,
+    picture: Annotated[Path | None, Parameter(help="What to look at; default: a drawn one of 480x640.")] = None,
+    data: Annotated[Path | None, Parameter(help="Annotated data set, to measure AP too.")] = None,
+    split: Annotated[str, Parameter(help="Which of its pictures.")] = "test",
+    rounds: Annotated[int, Parameter(help="Pictures that each runtime looks at.")] = 10,
+    names: Names = None,
+    preset: Preset = None,
+    as_json: Json = False,
+) -> None:
+    """Measure all runtimes, alternately and each in its own process, and say which to use on this machine.
+
+    The times are of one picture in memory, from pixels to boxes. Deviations are from the runtime torch.
+    """
+    import numpy as np
+
+    from fasterrcnn.data.images import read_picture
+    from fasterrcnn.data.samples import draw_scene
+    from fasterrcnn.inference.benchmark import benchmark as measure
+    from fasterrcnn.inference.benchmark import fastest
+    from fasterrcnn.inference.runtimes import check_name
+    from fasterrcnn.inference.runtimes import names as all_names
+    from fasterrcnn.inference.workers import processors
+
+    if rounds < 1:
+        raise UsageError(f"rounds must be at least 1, not {rounds}")
+    chosen: list[str] = list(runtimes or [name for name in all_names() if _worth_a_try(name, weights)])
+    for name in chosen:
+        check_name(name)
+    if against is not None:
+        chosen = ["torchvision", "torchvision-channels-last", *chosen]
+    drawn = draw_scene(seed=0, index=0, size_hw=(480, 640)).image if picture is None else read_picture(picture)
+    rows = measure(
+        weights,
+        np.array(drawn),
+        chosen,
+        threads=sorted(set(threads or (1, processors()))),
+        rounds=rounds,
+        options={"classes": names, "preset": preset},
+        data=None if data is None else (data, split),
+        prepare=settle,
+        tell=None if as_json else lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    best = fastest(rows)
+    if as_json:
+        print(json.dumps({"rows": [asdict(row) for row in rows], "use": best and best.runtime}))
+        return
+    print(_table(rows))
+    if best is not None:
+        print(f'use here: runtime="{best.runtime}", threads={best.threads}')
+
+
+def _worth_a_try(name: str, weights: str) -> bool:
+    from importlib.util import find_spec
+
+    from fasterrcnn.inference.quantization import quantized_parts
+    from fasterrcnn.weights.names import locate
+
+    needs = {"onnxruntime": "onnxruntime", "openvino": "openvino", "openvino-int8": "openvino"}
+    if name in needs and find_spec(needs[name]) is None:
+        return False
+    return name != "openvino-int8" or quantized_parts(locate(weights).path) is not None
+
+
+def _table(rows: "Sequence[Row]") -> str:
+    head = ("runtime", "threads", "median s", "p95 s", "images/s", "cpu s", "ready s", "peak MiB", "found", "boxes px")
+    lines = [(*head, "scores", "other", "AP")]
+    for row in rows:
+        if row.failure is not None:
+            continue
+        numbers = (
+            (row.median, ".3f"),
+            (row.p95, ".3f"),
+            (row.images_per_second, ".2f"),
+            (row.processor, ".3f"),
+            (row.ready, ".1f"),
+            (row.peak_mib, ".0f"),
+            (row.detections, "d"),
+            (row.box_deviation, ".4f"),
+            (row.score_deviation, ".6f"),
+            (row.unmatched, "d"),
+            (row.ap, ".3f"),
+        )
+        shown = ("-" if number is None else format(number, how) for number, how in numbers)
+        lines.append((row.runtime, str(row.threads), *shown))  # type: ignore[arg-type]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    return "\n".join([*text, *(f"{row.runtime}: {row.failure}" for row in rows if row.failure is not None)])

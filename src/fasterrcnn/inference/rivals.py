@@ -1,0 +1,159 @@
+"""torchvision's own detector with the weights of ours, to be measured beside it.
+
+Axes: h w pixels, n detections.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor, nn
+from torchvision.models import detection
+from torchvision.ops import FrozenBatchNorm2d
+
+from fasterrcnn.config import ModelConfig
+from fasterrcnn.detections import Detections
+from fasterrcnn.errors import UsageError
+from fasterrcnn.inference.runtimes.openvino import Program, compile_graph, to_openvino
+from fasterrcnn.model.faster_rcnn import FasterRCNN
+from fasterrcnn.weights.torchvision import native_name
+
+Rival = Literal["torchvision", "torchvision-channels-last", "torchvision-compiled", "torchvision-openvino"]
+
+_MODELS: dict[str, Callable[..., nn.Module]] = {
+    "resnet50-fpn": detection.fasterrcnn_resnet50_fpn,
+    "resnet50-fpn-v2": detection.fasterrcnn_resnet50_fpn_v2,
+    "mobilenetv3-large-fpn": detection.fasterrcnn_mobilenet_v3_large_fpn,
+    "mobilenetv3-large-320-fpn": detection.fasterrcnn_mobilenet_v3_large_320_fpn,
+}
+
+
+def rivals() -> tuple[Rival, ...]:
+    """All ways to run torchvision's detector."""
+    return get_args(Rival)
+
+
+def torchvision_model(model: FasterRCNN, config: ModelConfig) -> nn.Module:
+    """torchvision's detector with the same weights and numbers.
+
+    Raises:
+        UsageError: torchvision has no such architecture.
+    """
+    if config.preset not in _MODELS:
+        raise UsageError(f"torchvision has no {config.preset}; it can be compared with {', '.join(_MODELS)}")
+    theirs = _MODELS[config.preset](
+        weights=None,
+        weights_backbone=None,
+        num_classes=len(config.classes) + 1,
+        min_size=config.input.short_side,
+        max_size=config.input.long_side,
+        rpn_pre_nms_top_n_test=config.proposals.candidates,
+        rpn_post_nms_top_n_test=config.proposals.proposals,
+        rpn_nms_thresh=config.proposals.nms_threshold,
+        rpn_score_thresh=config.proposals.min_score,
+        box_score_thresh=config.postprocess.score_threshold,
+        box_nms_thresh=config.postprocess.nms_threshold,
+        box_detections_per_img=config.postprocess.max_detections,
+    )
+    for module in theirs.modules():
+        if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
+            module.eps = config.backbone.norm_eps
+    ours = model.state_dict()
+    # Their norms count batches, which no prediction reads.
+    wanted = [key for key in theirs.state_dict() if not key.endswith("num_batches_tracked")]
+    theirs.load_state_dict({key: _rows(key, ours[native_name(key)]) for key in wanted}, strict=False)
+    return theirs.eval()
+
+
+def make_rival(name: Rival, theirs: nn.Module, classes: Sequence[str], threads: int) -> Callable[[Any], Detections]:
+    """A function from a picture (height, width, 3) of bytes to detections, the way torchvision's users would do it.
+
+    Args:
+        name: "torchvision" is the model as it comes; the others change its memory layout, compile it whole, or run its
+            backbone and its RPN's head in OpenVINO.
+        theirs: torchvision's model; it is changed.
+        classes: names; torchvision's label i means ``classes[i - 1]``.
+        threads: of OpenVINO.
+    """
+    net: Any = theirs
+    if name == "torchvision-channels-last":
+        net = net.to(memory_format=torch.channels_last)
+    elif name == "torchvision-compiled":
+        net.backbone = torch.compile(net.backbone.to(memory_format=torch.channels_last))
+        net.rpn.head = torch.compile(net.rpn.head.to(memory_format=torch.channels_last))
+    elif name == "torchvision-openvino":
+        dense = _Dense(net)
+        graph = to_openvino(dense, torch.rand(1, 3, 128, 160), [-1, 3, -1, -1])
+        outputs = _Split(Program(compile_graph(graph, threads)))
+        net.backbone, net.rpn.head = outputs, outputs.head
+
+    def detect(picture: UInt8[np.ndarray, "h w 3"]) -> Detections:
+        pixels = torch.from_numpy(picture).permute(2, 0, 1).contiguous().float() / 255
+        settings = torch._inductor.config.patch(freezing=True) if name == "torchvision-compiled" else None
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if settings is None:
+                found = net([pixels])[0]
+            else:
+                with settings:
+                    found = net([pixels])[0]
+        boxes, scores, labels = (found[key].numpy() for key in ("boxes", "scores", "labels"))
+        hw = (picture.shape[0], picture.shape[1])
+        return Detections(boxes=boxes, scores=scores, labels=labels - 1, classes=tuple(classes), image_hw=hw)
+
+    return detect
+
+
+class _Dense(nn.Module):
+    """Backbone and RPN head as one graph."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.backbone, self.head = net.backbone, net.rpn.head
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        features = list(self.backbone(pixels).values())
+        logits, deltas = self.head(features)
+        return (*features, *logits, *deltas)
+
+
+class _Split(nn.Module):
+    """The graph's outputs, given to torchvision in two halves, as it asks for them."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self._program = program
+        self._rest: list[Tensor] = []
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        outputs = self._program(pixels)
+        levels = len(outputs) // 3
+        self._rest = outputs[levels:]
+        return {str(level) if level < levels - 1 else "pool": outputs[level] for level in range(levels)}
+
+    @property
+    def head(self) -> nn.Module:
+        """Gives what the backbone's call has left."""
+        return _Rest(self)
+
+
+class _Rest(nn.Module):
+    def __init__(self, split: _Split) -> None:
+        super().__init__()
+        self._split = [split]  # in a list: no child of this module
+
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        rest = self._split[0]._rest
+        return rest[: len(features)], rest[len(features) :]
+
+
+def _rows(key: str, value: Tensor) -> Tensor:
+    """Background first, with box deltas that nothing reads."""
+    if ".cls_score." in key:
+        return torch.cat([value[-1:], value[:-1]])
+    if ".bbox_pred." in key and key.startswith("roi_heads"):
+        return torch.cat([torch.zeros_like(value[:4]), value])
+    return value

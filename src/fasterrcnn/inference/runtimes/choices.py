@@ -1,0 +1,78 @@
+"""Which of several ways to compute something is the fastest here: measured once, remembered in the cache folder."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from fasterrcnn.files import cache_folder, written_by_many
+from fasterrcnn.inference.runtimes.marks import digest, processor
+
+Way = TypeVar("Way", bound=Callable[[], object])
+
+_ROUNDS = 3
+_GAIN = 0.95
+"""A way other than the first must take less than this share of the first one's time: it must never lose."""
+
+_lock = threading.Lock()
+
+
+def fastest(what: str, size: int, ways: Mapping[str, Way]) -> Way:
+    """The fastest way.
+
+    Args:
+        what: the kind of work.
+        size: how much of it; sizes between the same powers of two are taken for one, so that few are measured.
+        ways: equivalent computations by name, the safe one first.
+    """
+    key = f"{what} at {size.bit_length()} with {torch.get_num_threads()} threads"
+    known = _known()
+    name = known.get(key, "")
+    if name not in ways:
+        with _lock:
+            name = known.get(key, "")
+            if name not in ways:
+                name = known[key] = _measure(ways)
+                _keep(known)
+    return ways[name]
+
+
+def _measure(ways: Mapping[str, Way]) -> str:
+    """Alternately, after a warm-up; the best of a few rounds of each is the least disturbed one."""
+    best = dict.fromkeys(ways, float("inf"))
+    for number in range(_ROUNDS + 1):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            if number:
+                best[name] = min(best[name], time.perf_counter() - started)
+    first = next(iter(ways))
+    winner = min(best, key=lambda name: best[name])
+    return winner if best[winner] < _GAIN * best[first] else first
+
+
+def _file() -> Path:
+    return cache_folder() / f"choices-{digest(processor(), torch.__version__)}.json"
+
+
+@lru_cache(maxsize=1)
+def _known() -> dict[str, str]:
+    """What was measured before; a file that cannot be read counts for nothing."""
+    try:
+        content = json.loads(_file().read_text(encoding="utf-8"))
+        return {str(key): str(value) for key, value in content.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _keep(known: Mapping[str, str]) -> None:
+    try:
+        with written_by_many(_file()) as unfinished:
+            unfinished.write_text(json.dumps(dict(sorted(known.items())), indent=1), encoding="utf-8")
+    except OSError:  # nowhere to keep it: the next process measures again
+        return

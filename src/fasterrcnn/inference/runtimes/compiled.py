@@ -1,0 +1,79 @@
+"""The runtime ``compiled``: the dense part through torch.compile with frozen weights."""
+
+import os
+import threading
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.export import Dim
+
+from fasterrcnn.errors import UsageError
+from fasterrcnn.files import cache_folder
+from fasterrcnn.inference.runtimes.eager import fast_dense, make_head
+from fasterrcnn.inference.runtimes.parts import DenseMaps, DensePart, Lazy
+from fasterrcnn.model.faster_rcnn import FasterRCNN
+
+_SMALLEST = 96
+"""Pixels of a side from which the compiled program serves; maps of one cell would need one of their own."""
+
+_LARGEST = 2**16
+
+
+class CompiledRuntime:
+    """One program for all sizes of pictures, one picture at a time.
+
+    Compiling takes half a minute or more, once: what it gives is kept in ``TORCHINDUCTOR_CACHE_DIR``, by default
+    below this library's own cache folder. A picture that is thinner than `_SMALLEST` passes layer by layer.
+
+    Args:
+        model: whose weights are used.
+        fast_3x3: compute 3x3 convolutions by Winograd's algorithm where it is faster here.
+    """
+
+    def __init__(self, model: FasterRCNN, *, fast_3x3: bool) -> None:
+        self.name = "compiled" if fast_3x3 else "compiled-direct"
+        self._divisor = model.size_divisor
+        self._part = Lazy(lambda: fast_dense(model) if fast_3x3 else DensePart(model).eval())
+        self._program = Lazy(self._capture)
+        self._head = Lazy(lambda: make_head(model, fast=True))
+        self._lock = threading.Lock()
+
+    def dense(self, pixels: Float[Tensor, "b h w 3"]) -> DenseMaps:
+        """Feature maps and RPN outputs."""
+        part = self._part()
+        if min(pixels.shape[1:3]) < max(_SMALLEST, 3 * self._divisor):
+            return part.sort(part(pixels))
+        each = [self._run(picture) for picture in torch.split(pixels, 1)]
+        return part.sort(each[0] if len(each) == 1 else [torch.cat(maps) for maps in zip(*each, strict=True)])
+
+    def head(self, pooled: Float[Tensor, "r s s c"]) -> tuple[Tensor, Tensor]:
+        """Class logits and deltas."""
+        logits, deltas = self._head()(pooled)
+        return logits, deltas
+
+    def _run(self, picture: Tensor) -> tuple[Tensor, ...]:
+        program = self._program()
+        # The settings belong to the process, and the first call compiles. Weights freeze only without gradients.
+        with self._lock, torch.no_grad(), torch._inductor.config.patch(freezing=True):
+            outputs = program(picture)
+        return outputs
+
+    def _capture(self) -> Callable[[Tensor], tuple[Tensor, ...]]:
+        """The dense part as a graph of plain operations whose height and width are free, ready to be compiled."""
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
+        import torch._inductor.config  # noqa: PLC0415 - slow to import
+
+        height, width = (
+            self._divisor * Dim(side, min=3, max=_LARGEST // self._divisor) for side in ("rows", "columns")
+        )
+        example = torch.zeros(1, 5 * self._divisor, 7 * self._divisor, 3)
+        try:
+            with torch.no_grad():
+                shapes = ({0: Dim.STATIC, 1: height, 2: width, 3: Dim.STATIC},)
+                graph = torch.export.export(self._part(), (example,), dynamic_shapes=shapes)
+        except Exception as error:  # what an exporter cannot follow comes as any kind of error
+            raise UsageError(f"this network cannot be compiled ({str(error).splitlines()[0]})") from error
+        program: Callable[[Tensor], tuple[Tensor, ...]] = torch.compile(graph.module(check_guards=False), dynamic=True)
+        return program

@@ -1,0 +1,110 @@
+"""The runtimes that need no conversion: ``torch``, and ``winograd``, which is the same with another 3x3 convolution.
+
+Axes: b images, c channels, h w pixels or cells, r regions, s side of a pooled map, f features, o outputs.
+"""
+
+import copy
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fasterrcnn.inference.runtimes import winograd
+from fasterrcnn.inference.runtimes.parts import DenseMaps, DensePart, HeadPart, Lazy
+from fasterrcnn.model.box_head import StageTrunk
+from fasterrcnn.model.faster_rcnn import FasterRCNN
+
+_IMAGES = 16
+"""From so many images on, torch gives 1x1 convolutions to oneDNN also when it has one thread."""
+
+
+class EagerRuntime:
+    """Layer by layer, on every device.
+
+    Args:
+        model: whose weights are used, not copied (but for those of the first fully connected layer).
+        fast_3x3: compute 3x3 convolutions by Winograd's algorithm where it is faster here; CPU only.
+    """
+
+    def __init__(self, model: FasterRCNN, *, fast_3x3: bool = False) -> None:
+        self.name = "winograd" if fast_3x3 else "torch"
+        on_cpu = model.mean.device.type == "cpu"
+        self._dense = Lazy(lambda: fast_dense(model) if fast_3x3 else DensePart(model).eval())
+        self._head = Lazy(lambda: make_head(model, fast=on_cpu))
+
+    def dense(self, pixels: Float[Tensor, "b h w 3"]) -> DenseMaps:
+        """Feature maps and RPN outputs."""
+        part = self._dense()
+        return part.sort(part(pixels))
+
+    def head(self, pooled: Float[Tensor, "r s s c"]) -> tuple[Tensor, Tensor]:
+        """Class logits and deltas."""
+        logits, deltas = self._head()(pooled)
+        return logits, deltas
+
+
+def fast_dense(model: FasterRCNN) -> DensePart:
+    """The dense part with layers that know Winograd's algorithm; all other weights are shared with the model."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    part = copy.deepcopy(DensePart(model), shared).eval()
+    winograd.replace_convolutions(part)
+    return part
+
+
+def make_head(model: FasterRCNN, *, fast: bool) -> nn.Module:
+    """The box head: with products as convolutions if it has fully connected layers and shall be fast."""
+    if fast and not isinstance(model.box_head.trunk, StageTrunk):
+        return ConvolutionHead(HeadPart(model)).eval()
+    return HeadPart(model).eval()
+
+
+class ConvolutionHead(nn.Module):
+    """A fully connected head whose products are computed as 1x1 convolutions, by oneDNN.
+
+    torch gives plain products to MKL, which takes twice as long on processors that are not Intel's. The rows of the
+    first product are the regions as they lie in memory, channels last: its weights are sorted likewise, once.
+    """
+
+    def __init__(self, head: HeadPart) -> None:
+        super().__init__()
+        layers = list(head.trunk.children())
+        flatten = next(number for number, layer in enumerate(layers) if isinstance(layer, nn.Flatten))
+        self.convs = nn.Sequential(*layers[:flatten])
+        self.layers = [layer for layer in layers[flatten:] if isinstance(layer, nn.Linear)]
+        self.class_logits = head.class_logits
+        self.box_deltas = head.box_deltas
+        self._sorted: Tensor | None = None
+
+    def forward(self, pooled: Float[Tensor, "r s s c"]) -> tuple[Tensor, Tensor]:
+        """Class logits and deltas."""
+        if len(self.convs):
+            pooled = self.convs(pooled.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = pooled.reshape(len(pooled), -1)
+        for number, layer in enumerate(self.layers):
+            weight = layer.weight if number else self._first_weight(pooled)
+            x = multiply(x, weight, layer.bias).relu_()
+        return (
+            multiply(x, self.class_logits.weight, self.class_logits.bias),
+            multiply(x, self.box_deltas.weight, self.box_deltas.bias),
+        )
+
+    def _first_weight(self, pooled: Float[Tensor, "r s s c"]) -> Float[Tensor, "o f"]:
+        """Its columns run over channels first; the pooled numbers over places first."""
+        if self._sorted is None:
+            _, s, _, c = pooled.shape
+            weight = self.layers[0].weight.detach()
+            self._sorted = weight.view(-1, c, s, s).permute(0, 2, 3, 1).reshape(len(weight), -1)
+        return self._sorted
+
+
+def multiply(x: Float[Tensor, "r f"], weight: Float[Tensor, "o f"], bias: Float[Tensor, " o"]) -> Float[Tensor, "r o"]:
+    """What `linear` computes, as a 1x1 convolution of a map that has a row of cells for each row."""
+    rows, features = x.shape
+    if not rows:
+        return x.new_zeros(0, len(weight))
+    images = 1 if torch.get_num_threads() > 1 or rows < _IMAGES else _IMAGES
+    x = F.pad(x, (0, 0, 0, -rows % images))
+    maps = x.view(images, -1, 1, features).permute(0, 3, 1, 2)
+    out = F.conv2d(maps, weight[:, :, None, None], bias)
+    return out.permute(0, 2, 3, 1).reshape(-1, len(weight))[:rows]

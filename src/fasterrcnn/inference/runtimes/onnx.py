@@ -1,0 +1,107 @@
+"""The runtime ``onnxruntime``: both parts in ONNX Runtime.
+
+Axes: b images, h w pixels, r regions, s side of a pooled map, c channels.
+"""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.export import Dim
+
+from fasterrcnn.errors import MissingExtraError
+from fasterrcnn.files import cache_folder, written_by_many
+from fasterrcnn.inference.runtimes.marks import digest, weights_digest
+from fasterrcnn.inference.runtimes.parts import DenseMaps, DensePart, HeadPart, Lazy
+from fasterrcnn.model.faster_rcnn import FasterRCNN
+
+_MOST = 2**16
+_INPUT = "x"
+
+
+class OnnxRuntime:
+    """Exported once for each file of weights: the ONNX files are kept in the cache folder.
+
+    Args:
+        model: whose weights are exported.
+        threads: of ONNX Runtime; default is as many as torch uses.
+
+    Raises:
+        MissingExtraError: ONNX Runtime, or what exports to it, is not installed.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, model: FasterRCNN, threads: int | None) -> None:
+        self._library = _import_onnxruntime()
+        self._model, self._threads = model, threads
+        self._sort = DensePart(model).sort
+        self._dense = Lazy(lambda: self._start("dense"))
+        self._head = Lazy(lambda: self._start("head"))
+
+    def dense(self, pixels: Float[Tensor, "b h w 3"]) -> DenseMaps:
+        """Feature maps and RPN outputs."""
+        return self._sort(_run(self._dense(), pixels))
+
+    def head(self, pooled: Float[Tensor, "r s s c"]) -> tuple[Tensor, Tensor]:
+        """Class logits and deltas."""
+        logits, deltas = _run(self._head(), pooled)
+        return logits, deltas
+
+    def _start(self, part: str) -> Any:
+        options = self._library.SessionOptions()
+        options.intra_op_num_threads = self._threads or torch.get_num_threads()
+        options.log_severity_level = 3  # errors
+        # Waiting threads that spin take the processor from torch's, which work in between.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        path = exported(self._model, part)
+        return self._library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def exported(model: FasterRCNN, part: str) -> Path:
+    """The ONNX file of a part, "dense" or "head", in the cache folder; exported if it is not there yet."""
+    module: nn.Module = (DensePart(model) if part == "dense" else HeadPart(model)).eval()
+    mark = digest(weights_digest(module), torch.__version__)
+    path = cache_folder() / "onnx" / f"{part}-{mark}.onnx"
+    if not path.exists():
+        with written_by_many(path) as unfinished:
+            _export(module, model, part, unfinished)
+    return path
+
+
+def _export(module: nn.Module, model: FasterRCNN, part: str, path: Path) -> None:
+    batch = Dim("batch", min=1, max=_MOST)
+    if part == "dense":
+        divisor = model.size_divisor
+        height, width = (divisor * Dim(side, min=1, max=_MOST // divisor) for side in ("rows", "columns"))
+        example, shapes = torch.rand(2, 5 * divisor, 7 * divisor, 3), {0: batch, 1: height, 2: width, 3: Dim.STATIC}
+    else:
+        side, channels = model.roi_pooling.output_size, model.backbone.channels
+        example, shapes = torch.rand(3, side, side, channels), {0: batch, 1: Dim.STATIC, 2: Dim.STATIC, 3: Dim.STATIC}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        captured = torch.export.export(module, (example,), dynamic_shapes=(shapes,))
+        program = torch.onnx.export(captured, input_names=[_INPUT], dynamo=True, verbose=False)
+        assert program is not None
+        proto: Any = program.model_proto
+        path.write_bytes(proto.SerializeToString())
+
+
+def _run(session: Any, x: Tensor) -> list[Tensor]:
+    return [torch.from_numpy(output) for output in session.run(None, {_INPUT: x.contiguous().numpy()})]
+
+
+def _import_onnxruntime() -> Any:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            __import__(package)
+        except ImportError:
+            raise MissingExtraError(package, "onnx") from None
+    import onnxruntime  # noqa: PLC0415 - an extra
+
+    return onnxruntime

@@ -1,0 +1,156 @@
+"""The runtimes ``openvino`` and ``openvino-int8``: both parts in OpenVINO, in float32 or with 8-bit integers.
+
+Axes: b images, h w pixels, r regions, s side of a pooled map, c channels.
+"""
+
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fasterrcnn.errors import MissingExtraError
+from fasterrcnn.files import cache_folder, written_by_many
+from fasterrcnn.inference.runtimes.marks import digest, weights_digest
+from fasterrcnn.inference.runtimes.parts import DenseMaps, DensePart, HeadPart, Lazy
+from fasterrcnn.model.faster_rcnn import FasterRCNN
+
+SUFFIXES = (".xml", ".bin")
+"""Of the two files of an OpenVINO model: its graph and its numbers."""
+
+
+class OpenVinoRuntime:
+    """Converted once for each file of weights: the float32 model is kept in the cache folder.
+
+    Args:
+        model: whose weights are converted.
+        threads: of OpenVINO; default is as many as torch uses.
+        quantized: both parts as `quantize` made them; None converts the model as it is.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
+
+    def __init__(self, model: FasterRCNN, threads: int | None, quantized: Mapping[str, Tensor] | None = None) -> None:
+        self._openvino = import_openvino()
+        self.name = "openvino-int8" if quantized else "openvino"
+        self._model, self._threads, self._quantized = model, threads, quantized
+        self._sort = DensePart(model).sort
+        self._dense = Lazy(lambda: self._start("dense"))
+        self._head = Lazy(lambda: self._start("head"))
+
+    def dense(self, pixels: Float[Tensor, "b h w 3"]) -> DenseMaps:
+        """Feature maps and RPN outputs."""
+        return self._sort(self._dense()(pixels))
+
+    def head(self, pooled: Float[Tensor, "r s s c"]) -> tuple[Tensor, Tensor]:
+        """Class logits and deltas."""
+        logits, deltas = self._head()(pooled)
+        return logits, deltas
+
+    def _start(self, part: str) -> "Program":
+        core = self._openvino.Core()
+        if self._quantized:
+            graph = core.read_model(*(self._quantized[part + suffix].numpy().tobytes() for suffix in SUFFIXES))
+        else:
+            graph = core.read_model(converted(self._model, part))
+        return Program(compile_graph(graph, self._threads or torch.get_num_threads()))
+
+
+def compile_graph(graph: Any, threads: int) -> Any:
+    """A graph of OpenVINO, ready to run on the CPU in the precision that it has."""
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",  # or some processors compute in bfloat16
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+    }
+    return import_openvino().Core().compile_model(graph, "CPU", settings)
+
+
+class Program:
+    """A compiled model, with working memory for each thread that calls it."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._own = threading.local()
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        """All outputs; they are overwritten by this thread's next call."""
+        request = getattr(self._own, "request", None)
+        if request is None:
+            request = self._own.request = self._compiled.create_infer_request()
+        request.infer([x.contiguous().numpy()], share_inputs=True)
+        outputs = (request.get_output_tensor(number).data for number in range(len(self._compiled.outputs)))
+        return [torch.from_numpy(output) for output in outputs]
+
+
+def converted(model: FasterRCNN, part: str) -> Path:
+    """The graph of a part, "dense" or "head", in the cache folder; converted if it is not there yet."""
+    openvino = import_openvino()
+    module: nn.Module = (DensePart(model) if part == "dense" else HeadPart(model)).eval()
+    mark = digest(weights_digest(module), openvino.__version__, torch.__version__)
+    path = cache_folder() / "openvino" / f"{part}-{mark}.xml"
+    if not path.exists():
+        # The graph is written last: where it is, its numbers are whole.
+        save(to_openvino(module, *example_of(model, part)), path)
+    return path
+
+
+def save(graph: Any, path: Path) -> None:
+    """Write both files of a graph, under another name first."""
+    with written_by_many(path) as unfinished:
+        import_openvino().save_model(graph, str(unfinished), compress_to_fp16=False)
+        unfinished.with_suffix(".bin").replace(path.with_suffix(".bin"))
+
+
+def example_of(model: FasterRCNN, part: str) -> tuple[Tensor, list[int]]:
+    """An input of a part, and its shape with -1 where it is free."""
+    if part == "dense":
+        return torch.rand(1, 4 * model.size_divisor, 5 * model.size_divisor, 3), [-1, -1, -1, 3]
+    side, channels = model.roi_pooling.output_size, model.backbone.channels
+    return torch.rand(3, side, side, channels), [-1, side, side, channels]
+
+
+def to_openvino(module: nn.Module, example: Tensor, shape: Sequence[int]) -> Any:
+    """A module as a graph of OpenVINO."""
+    with _quiet(), torch.no_grad():
+        # Without the tracer's own check: it compares graphs to the letter, and checked shapes leave letters in them.
+        trace: Any = torch.jit.trace
+        traced = trace(module, example, check_trace=False)
+        return import_openvino().convert_model(traced, example_input=example, input=list(shape))
+
+
+def as_tensors(part: str, graph: Any, folder: Path) -> dict[str, Tensor]:
+    """Both files of a graph as bytes in tensors, by part and suffix."""
+    path = folder / f"{part}.xml"
+    save(graph, path)
+    return {
+        part + suffix: torch.from_numpy(np.fromfile(path.with_suffix(suffix), dtype=np.uint8)) for suffix in SUFFIXES
+    }
+
+
+def import_openvino() -> Any:
+    """The library.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import openvino  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise MissingExtraError("openvino", "openvino") from None
+    return openvino
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Tracing warns of every size that becomes a constant; those of our networks are constants."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,186 @@
+"""Winograd's F(4x4, 3x3) for stride-1 3x3 convolutions (Lavin & Gray 2016), where it is faster on this machine.
+
+oneDNN has no such kernel for x86. The one of `winograd.cpp` needs 36 multiplications where the direct sum needs 144,
+and transforms around them. Its largest error, against the largest output, stays below `ERROR_BOUND`; the direct sum's
+is about a sixth of it.
+
+Axes: b images, h w cells, c channels in, k channels out, r height and width of a kernel.
+"""
+
+import ctypes
+import subprocess
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fasterrcnn.errors import UsageError
+from fasterrcnn.files import cache_folder, written_by_many
+from fasterrcnn.inference.runtimes import choices
+from fasterrcnn.inference.runtimes.marks import digest, processor
+
+ERROR_BOUND = 1e-4
+"""Largest error, as a share of the largest output, on inputs and weights that are normally distributed."""
+
+CHUNKS = (24, 48, 96)
+"""Tiles that are worked on together; which is best depends on the caches."""
+
+_SOURCE = Path(__file__).with_name("winograd.cpp")
+_FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-std=c++17")
+_COMPILE_SECONDS = 300
+
+_G = torch.tensor(
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6] * 3,
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ],
+    dtype=torch.float64,
+)
+"""The kernel's transform, for the points 0, 1, -1, 2, -2 and infinity."""
+
+
+def transform_weight(weight: Float[Tensor, "k c 3 3"]) -> Float[Tensor, "36 panels c wide"]:
+    """The kernels in the layout that the products read, computed in float64."""
+    k, c = weight.shape[:2]
+    wide = 2 * lanes()
+    moved = torch.einsum("ir,kcrs,js->ijkc", _G, weight.double(), _G)
+    return moved.reshape(36, k // wide, wide, c).transpose(2, 3).contiguous().float()
+
+
+def convolve(
+    x: Float[Tensor, "b c h w"],
+    transformed: Float[Tensor, "36 panels c wide"],
+    bias: Float[Tensor, " k"],
+    chunk: int = CHUNKS[1],
+) -> Float[Tensor, "b k h w"]:
+    """The convolution with padding 1, stride 1; channels last in and out.
+
+    Args:
+        x: maps.
+        transformed: what `transform_weight` gave.
+        bias: of every output.
+        chunk: tiles of 4x4 outputs that each thread works on at a time.
+    """
+    x = x.contiguous(memory_format=torch.channels_last)
+    b, c, h, w = x.shape
+    k, threads = len(bias), torch.get_num_threads()
+    out = torch.empty((b, k, h, w), memory_format=torch.channels_last)
+    workspace = torch.empty(threads * _library().winograd_workspace(c, k, chunk))
+    pointers = [tensor.data_ptr() for tensor in (x, transformed, bias, out)]
+    _library().winograd_convolution(*pointers, b, h, w, c, k, chunk, workspace.data_ptr(), threads)
+    return out
+
+
+def lanes() -> int:
+    """Channels that the kernel works on at once: its inputs must be a multiple, its outputs of twice as many."""
+    return int(_library().winograd_lanes())
+
+
+def suits(conv: nn.Module) -> bool:
+    """Whether a layer is a convolution that the kernel can compute."""
+    return (
+        isinstance(conv, nn.Conv2d)
+        and conv.kernel_size == (3, 3)
+        and conv.stride == conv.padding == conv.dilation == (1, 1)
+        and conv.groups == 1
+        and conv.padding_mode == "zeros"
+        and conv.in_channels % lanes() == 0
+        and conv.out_channels % (2 * lanes()) == 0
+    )
+
+
+class WinogradConv(nn.Module):
+    """A 3x3 convolution that is computed in whichever way is faster for the size of the map.
+
+    Args:
+        conv: a layer that `suits`; its weights are shared.
+    """
+
+    transformed: Tensor
+    bias: Tensor
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight = conv.weight
+        bias = conv.bias.detach() if conv.bias is not None else conv.weight.new_zeros(conv.out_channels)
+        self.register_buffer("bias", bias)
+        self.register_buffer("transformed", transform_weight(conv.weight.detach()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The convolution."""
+        return torch.as_tensor(either_convolution(x, self.weight, self.transformed, self.bias))
+
+
+@torch.library.custom_op("fasterrcnn::conv3x3", mutates_args=(), tags=(torch.Tag.needs_fixed_stride_order,))
+def either_convolution(x: Tensor, weight: Tensor, transformed: Tensor, bias: Tensor) -> Tensor:
+    """The convolution in the way that was measured to be faster on this machine; measures what is not known yet."""
+
+    def direct() -> Tensor:
+        return F.conv2d(x, weight, bias, padding=1).contiguous(memory_format=torch.channels_last)
+
+    ways: dict[str, Callable[[], Tensor]] = {"direct": direct}
+    for chunk in CHUNKS:
+        ways[f"winograd-{chunk}"] = partial(convolve, x, transformed, bias, chunk)
+    b, c, h, w = x.shape
+    return choices.fastest(f"3x3 {c}-{len(bias)}", b * (-(-h // 4)) * (-(-w // 4)), ways)()
+
+
+@either_convolution.register_fake
+def _(x: Tensor, weight: Tensor, transformed: Tensor, bias: Tensor) -> Tensor:
+    b, _, h, w = x.shape
+    return x.new_empty((b, weight.shape[0], h, w)).contiguous(memory_format=torch.channels_last)
+
+
+def replace_convolutions(module: nn.Module) -> None:
+    """Exchange, in place, every layer below the module that the kernel can compute."""
+    for name, child in module.named_children():
+        if suits(child):
+            assert isinstance(child, nn.Conv2d)
+            setattr(module, name, WinogradConv(child))
+        else:
+            replace_convolutions(child)
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL:
+    """The compiled kernel, from the cache folder if it is there.
+
+    Raises:
+        UsageError: there is no C++ compiler, or it fails.
+    """
+    source = _SOURCE.read_text(encoding="utf-8")
+    path = cache_folder() / f"winograd-{digest(source, *_FLAGS, processor())}.so"
+    if not path.exists():
+        _compile(path)
+    library = ctypes.CDLL(str(path))
+    size, pointer = ctypes.c_int64, ctypes.c_void_p
+    library.winograd_lanes.restype = library.winograd_workspace.restype = size
+    library.winograd_workspace.argtypes = [size] * 3
+    library.winograd_convolution.argtypes = [pointer] * 4 + [size] * 6 + [pointer, ctypes.c_int]
+    library.winograd_convolution.restype = None
+    return library
+
+
+def _compile(path: Path) -> None:
+    from torch._inductor.cpp_builder import get_cpp_compiler  # noqa: PLC0415 - the one that torch.compile uses
+
+    try:
+        compiler = get_cpp_compiler()
+    except Exception:  # its own kinds of errors, which differ from release to release
+        raise UsageError("Winograd's kernel needs a C++ compiler (g++, or $CXX); none was found") from None
+    with written_by_many(path) as unfinished:
+        # Threads of torch's own OpenMP; a compiler that has none gives a kernel with one thread.
+        for openmp in (["-fopenmp"], []):
+            command = [compiler, *_FLAGS, *openmp, str(_SOURCE), "-o", str(unfinished)]
+            done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_COMPILE_SECONDS)
+            if done.returncode == 0:
+                return
+        raise UsageError(f"{compiler} cannot compile {_SOURCE.name}: {(done.stderr.splitlines() or ['no reason'])[0]}")
