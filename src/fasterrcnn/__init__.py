@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from fasterrcnn.errors import FasterRCNNError
     from fasterrcnn.evaluation.report import Report
     from fasterrcnn.explanation.explain import explain
-    from fasterrcnn.inference.detector import Detector, load
+    from fasterrcnn.inference.detector import Detector
     from fasterrcnn.inference.evaluate import evaluate
+    from fasterrcnn.inference.loading import load
     from fasterrcnn.training.fit import Run, fit
 
 _HOMES = {
@@ -27,7 +28,7 @@ _HOMES = {
     "evaluate": "fasterrcnn.inference.evaluate",
     "explain": "fasterrcnn.explanation.explain",
     "fit": "fasterrcnn.training.fit",
-    "load": "fasterrcnn.inference.detector",
+    "load": "fasterrcnn.inference.loading",
     "read_data": "fasterrcnn.data.formats",
 }
 

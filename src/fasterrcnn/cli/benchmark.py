@@ -51,17 +51,11 @@ def benchmark(
     from fasterrcnn.data.samples import draw_scene
     from fasterrcnn.inference.benchmark import benchmark as measure
     from fasterrcnn.inference.benchmark import fastest
-    from fasterrcnn.inference.runtimes import check_name
-    from fasterrcnn.inference.runtimes import names as all_names
     from fasterrcnn.inference.workers import processors
 
     if rounds < 1:
         raise UsageError(f"rounds must be at least 1, not {rounds}")
-    chosen: list[str] = list(runtimes or [name for name in all_names() if _worth_a_try(name, weights)])
-    for name in chosen:
-        check_name(name)
-    if against is not None:
-        chosen = ["torchvision", "torchvision-channels-last", *chosen]
+    chosen = _chosen(weights, runtimes, against)
     drawn = draw_scene(seed=0, index=0, size_hw=(480, 640)).image if picture is None else read_picture(picture)
     rows = measure(
         weights,
@@ -81,6 +75,15 @@ def benchmark(
     print(_table(rows))
     if best is not None:
         print(f'use here: runtime="{best.runtime}", threads={best.threads}')
+
+
+def _chosen(weights: str, runtimes: list[str] | None, against: str | None) -> list[str]:
+    from fasterrcnn.inference.runtimes import check_name, names
+
+    chosen: list[str] = list(runtimes or [name for name in names() if _worth_a_try(name, weights)])
+    for name in chosen:
+        check_name(name)
+    return chosen if against is None else ["torchvision", "torchvision-channels-last", *chosen]
 
 
 def _worth_a_try(name: str, weights: str) -> bool:

@@ -33,8 +33,8 @@ def demo(
     """
     from fasterrcnn.data.folders import check_output, make_folder
     from fasterrcnn.data.samples import write_scenes
-    from fasterrcnn.inference.detector import load
     from fasterrcnn.inference.evaluate import evaluate
+    from fasterrcnn.inference.loading import load
     from fasterrcnn.training.fit import fit
 
     started = time.monotonic()

@@ -16,6 +16,7 @@ from fasterrcnn.cli.options import (
     OnBadBox,
     Preset,
     Reading,
+    Runtime,
     Style,
     Weights,
     on_terminal,
@@ -85,6 +86,7 @@ def evaluate(
     preset: Preset = None,
     style: Style = None,
     device: Device = None,
+    runtime: Runtime = None,
     as_json: Json = False,
 ) -> None:
     """Measure a detector: the 12 COCO numbers with intervals, AP of each class, what the errors cost, and diagnoses.
@@ -99,7 +101,7 @@ def evaluate(
         check_target(output)
     annotated = reading.read(data)
     report = measure(
-        None if results is not None else _load(weights, names, preset, style, device),
+        None if results is not None else _load(weights, names, preset, style, device, runtime),
         annotated,
         split=split,
         results=results,
@@ -115,10 +117,10 @@ def evaluate(
         report.save(output)
 
 
-def _load(weights: str, names: Names, preset: Preset, style: Style, device: Device) -> "Detector":
-    from fasterrcnn.inference.detector import load
+def _load(weights: str, names: Names, preset: Preset, style: Style, device: Device, runtime: Runtime) -> "Detector":
+    from fasterrcnn.inference.loading import load
 
-    return load(weights, classes=names, preset=preset, style=style, device=device, say=tell)
+    return load(weights, classes=names, preset=preset, style=style, device=device, runtime=runtime, say=tell)
 
 
 def _data(weights: str, data: Path | None, results: Path | None) -> Path:

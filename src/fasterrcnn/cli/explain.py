@@ -51,7 +51,7 @@ def explain(
     """
     from fasterrcnn.data.folders import check_output, make_folder
     from fasterrcnn.explanation.explain import explain as look_inside
-    from fasterrcnn.inference.detector import load
+    from fasterrcnn.inference.loading import load
 
     check_output(output)
     detector = load(weights, classes=names, preset=preset, style=style, device=device, say=tell)

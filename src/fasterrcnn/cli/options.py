@@ -20,6 +20,10 @@ Weights = Annotated[
     ),
 ]
 Device = Annotated[str | None, Parameter(help="cpu, cuda or mps; default is the best there is.")]
+Runtime = Annotated[
+    Literal["torch", "winograd", "compiled", "compiled-direct", "openvino", "openvino-int8", "onnxruntime"] | None,
+    Parameter(help="What runs the network; `fasterrcnn benchmark` tells which is the fastest here. Default: torch."),
+]
 Nms = Annotated[Literal["class", "agnostic", "soft-linear", "soft-gaussian"] | None, Parameter(help="Kind of NMS.")]
 NmsThreshold = Annotated[float | None, Parameter(help="IoU above which the weaker box goes.")]
 MaxDetections = Annotated[int | None, Parameter(help="Most detections of a picture.")]

@@ -19,6 +19,7 @@ from fasterrcnn.cli.options import (
     Nms,
     NmsThreshold,
     Preset,
+    Runtime,
     Style,
     Weights,
     on_terminal,
@@ -99,13 +100,14 @@ def predict(
     preset: Preset = None,
     style: Style = None,
     device: Device = None,
+    runtime: Runtime = None,
     as_json: Json = False,
 ) -> int:
     """Find objects in pictures and videos: draws them, and writes detections.jsonl and other files.
 
     A picture that cannot be read is named and left out; the exit code is then 1. Ctrl-C keeps what is done.
     """
-    from fasterrcnn.inference.detector import load
+    from fasterrcnn.inference.loading import load
     from fasterrcnn.inference.output.job import Job
     from fasterrcnn.inference.output.journal import Journal
     from fasterrcnn.inference.output.save import Saver
@@ -113,7 +115,10 @@ def predict(
 
     if saving.workers < 1:
         raise UsageError(f"workers must be at least 1, not {saving.workers}")
-    detector = load(weights, classes=names, preset=preset, style=style, device=device, threads=saving.threads, say=tell)
+    detector = load(
+        weights, classes=names, preset=preset, style=style,
+        device=device, threads=saving.threads, runtime=runtime, say=tell,
+    )  # fmt: skip
     options: Any = asdict(finding)
     detector.stream([], **options)  # refuses bad options before anything is written
     files = list_sources(sources)

@@ -23,8 +23,8 @@ def quantize(
 
     Whatever loads it then uses them, unless told another runtime.
     """
-    from fasterrcnn.inference.detector import load
     from fasterrcnn.inference.evaluate import evaluate
+    from fasterrcnn.inference.loading import load
     from fasterrcnn.inference.quantization import quantize as write
 
     write(weights, pictures, output, most=most, threads=threads)

@@ -15,7 +15,8 @@ from fasterrcnn.explanation.follow import Rules, follow
 from fasterrcnn.explanation.trace import Trace
 from fasterrcnn.explanation.truth import Truth, TruthSource, read_truth
 from fasterrcnn.explanation.verdicts import Verdict, judge
-from fasterrcnn.inference.detector import Detector, load
+from fasterrcnn.inference.detector import Detector
+from fasterrcnn.inference.loading import load
 from fasterrcnn.inference.sources import Picture
 from fasterrcnn.structures import Target
 

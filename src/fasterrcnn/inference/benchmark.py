@@ -83,8 +83,8 @@ class Program:
         """The work: one picture. Its first answer has AP with it."""
         import torch  # noqa: PLC0415 - in the process, after its preparation
 
-        from fasterrcnn.inference.detector import load  # noqa: PLC0415
         from fasterrcnn.inference.evaluate import evaluate  # noqa: PLC0415
+        from fasterrcnn.inference.loading import load  # noqa: PLC0415
 
         torch.set_num_threads(self.threads)
         if self.runtime.startswith("torchvision"):
@@ -143,9 +143,7 @@ def benchmark(
     """
     rows = []
     for count in threads:
-        programs = {
-            name: Program(weights, options or {}, name, count, picture, data) for name in ("torch", *runtimes)
-        }
+        programs = {name: Program(weights, options or {}, name, count, picture, data) for name in ("torch", *runtimes)}
         contestants = run_contest({**programs}, rounds, prepare=prepare, tell=tell)
         rows += [_row(one, contestants[0], count) for one in contestants if one.name in runtimes]
     return rows

@@ -12,8 +12,9 @@ from fasterrcnn.evaluation.measure import Examination
 from fasterrcnn.evaluation.proposal_recall import LIMITS, ProposalRecall, measure_proposals
 from fasterrcnn.evaluation.reading import read_results
 from fasterrcnn.evaluation.truth import Predictions, Truth
-from fasterrcnn.inference.detector import Detector, load
+from fasterrcnn.inference.detector import Detector
 from fasterrcnn.inference.first_stage import propose
+from fasterrcnn.inference.loading import load
 from fasterrcnn.inference.measures import Measures
 
 _MOST_PICTURES = 500

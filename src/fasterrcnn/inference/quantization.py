@@ -18,6 +18,7 @@ from torch import Tensor
 from fasterrcnn.build import load_model
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import MissingExtraError, UsageError
+from fasterrcnn.inference.detector import Detector
 from fasterrcnn.inference.machine import use_threads
 from fasterrcnn.inference.runtimes import openvino
 from fasterrcnn.inference.runtimes.eager import EagerRuntime
@@ -70,8 +71,6 @@ def quantize(
 
 def quantize_parts(model: FasterRCNN, config: ModelConfig, pictures: Any, *, most: int = PICTURES) -> dict[str, Tensor]:
     """Both parts of a network as 8-bit OpenVINO models, in bytes; see `quantize`."""
-    from fasterrcnn.inference.detector import Detector  # noqa: PLC0415 - it knows this module
-
     nncf = _import_nncf()
     openvino.import_openvino()
     detector = Detector(model, config, device="cpu")

@@ -18,7 +18,7 @@ from fasterrcnn.data.folders import check_output, make_folder
 from fasterrcnn.data.formats import Source
 from fasterrcnn.data.records import AnnotatedData
 from fasterrcnn.errors import UsageError
-from fasterrcnn.inference.detector import choose_device
+from fasterrcnn.inference.machine import choose_device
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.training import engine, folder, prepare, settings, state
 from fasterrcnn.training.average import WeightAverage

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from fasterrcnn.data.samples import CLASSES
-from fasterrcnn.inference.detector import load
+from fasterrcnn.inference.loading import load
 
 TINY = ["--model", "timm:test_efficientnet", "--weights", "none", "--short-side", "64", "--logger", "none"]
 

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from fasterrcnn import presets
 from fasterrcnn.data.pixels import from_pil
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError, MissingExtraError, UsageError, WeightsError
-from fasterrcnn.inference.detector import Detector, choose_device, load
+from fasterrcnn.inference.detector import Detector
+from fasterrcnn.inference.loading import load
+from fasterrcnn.inference.machine import choose_device
 from fasterrcnn.inference.video import video_written_whole
 from fasterrcnn.ops.image import make_batch, resized_hw, to_input
 

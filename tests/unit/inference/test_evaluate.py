@@ -7,8 +7,8 @@ import pytest
 from fasterrcnn.data.records import AnnotatedData, Record
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.evaluation.files import results_of
-from fasterrcnn.inference.detector import load
 from fasterrcnn.inference.evaluate import evaluate
+from fasterrcnn.inference.loading import load
 
 
 @pytest.fixture(scope="module")

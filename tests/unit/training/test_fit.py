@@ -11,8 +11,8 @@ from fasterrcnn.data.formats import read_data
 from fasterrcnn.data.records import AnnotatedData
 from fasterrcnn.data.samples import write_scenes
 from fasterrcnn.errors import DataError, TrainingError, UsageError, WeightsError
-from fasterrcnn.inference.detector import load
 from fasterrcnn.inference.evaluate import evaluate
+from fasterrcnn.inference.loading import load
 from fasterrcnn.training.fit import fit
 from fasterrcnn.weights import native
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import DataError, ImageError, UsageError
-from fasterrcnn.inference.detector import load
+from fasterrcnn.inference.loading import load
 from fasterrcnn.inference.output.job import Job
 from fasterrcnn.inference.output.journal import NAME, Journal
 from fasterrcnn.inference.output.save import Saver, _folder_name
