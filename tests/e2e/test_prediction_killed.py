@@ -103,3 +103,33 @@ def test_predict__stopped_by_hand(folder):
     rows = json.loads((folder / "stopped" / "results.json").read_text())
     assert 3 <= len({row["file_name"] for row in rows}) <= done
     finish(folder, "stopped", photos="many")
+
+
+def test_predict__killed_within_a_video(folder):
+    av = pytest.importorskip("av")
+    (folder / "films").mkdir()
+    frames = 60
+    with av.open(str(folder / "films" / "street.mp4"), "w") as film:
+        stream = film.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 200, 150, "yuv420p"
+        for number in range(frames):
+            picture = Image.effect_noise((200, 150), 10 + number).convert("RGB")
+            film.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        film.mux(stream.encode())
+    for seen in (1, 20, 50):
+        process = start(folder, "film", "--skip-existing", "--json", photos="films/street.mp4")
+        assert process.stdout is not None
+        for _ in range(seen):
+            assert "frame" in json.loads(process.stdout.readline())
+        process.kill()
+        process.communicate()
+        check_whole(folder / "film")
+        assert not (folder / "film" / "street.mp4").exists()
+    process = start(folder, "film", "--skip-existing", photos="films/street.mp4")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    with av.open(str(folder / "film" / "street.mp4")) as film:
+        assert sum(1 for _ in film.decode(video=0)) == frames
+    lines = [json.loads(line) for line in (folder / "film" / "detections.jsonl").read_text().splitlines()]
+    assert sorted(line["frame"] for line in lines if "frame" in line) == list(range(frames))
+    assert not list((folder / "film").glob(".*"))
