@@ -10,7 +10,6 @@ second while learning, and AP by one evaluator.
 """
 
 import argparse
-import copy
 import random
 import statistics
 import sys
@@ -23,6 +22,7 @@ from fasterrcnn.cli.process import settle
 
 settle()
 
+import timm
 import torch
 from compare import report
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ MODEL, BATCH = "efficientnet-lite0-fpn", 4
 
 
 class Backbone(nn.Module):
-    """The trunk of our model under torchvision's pyramid."""
+    """A trunk of timm, its batch norms frozen, under torchvision's pyramid."""
 
     def __init__(self, trunk: nn.Module, channels: list[int], out_channels: int) -> None:
         super().__init__()
@@ -83,11 +83,15 @@ class Pictures(torch.utils.data.Dataset):
 
 def their_model(config: ModelConfig, seed: int) -> FasterRCNN:
     torch.manual_seed(seed)
-    ours = build_model(config, weights="imagenet")
-    ours.backbone.freeze(1)
+    state = build_model(config, weights="imagenet").backbone.trunk.network.state_dict()
+    network = timm.create_model(config.backbone.trunk.removeprefix("timm:"), features_only=True, out_indices=(2, 3, 4))
+    network = timm.layers.freeze_batch_norm_2d(network)
+    network.load_state_dict(state)
+    network.conv_stem.requires_grad_(False)
+    channels = network.feature_info.channels()
     assign = config.regions.assign
     return FasterRCNN(
-        Backbone(copy.deepcopy(ours.backbone.trunk), list(ours.backbone.trunk.channels), config.backbone.neck_channels),
+        Backbone(network, channels, config.backbone.neck_channels),
         min_size=config.input.short_side,
         max_size=config.input.long_side,
         image_mean=list(config.input.mean),

@@ -6,11 +6,12 @@ Axes: b images, c channels, r regions, s output side, l levels.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torchvision.ops import roi_pool
 
 from fasterrcnn.errors import UsageError
@@ -65,7 +66,10 @@ class RoIPooling:
                 for level_features, index, stride in zip(features, members, self.strides, strict=False)
             ]
         )
-        return pooled[torch.cat(members).argsort()]
+        order = torch.cat(members)
+        # As rows of memory: pooled maps have their channels last.
+        rows: Tensor = _Permuted.apply(pooled.permute(0, 2, 3, 1), order.argsort(), order)
+        return rows.permute(0, 3, 1, 2)
 
     def levels(self, rois: Float[Tensor, "r 5"]) -> Int64[Tensor, " r"]:
         """Index of the feature map that each region is taken from (Lin et al. 2017, equation 1)."""
@@ -102,3 +106,18 @@ def as_rois(boxes: Sequence[Float[Tensor, "_ 4"]]) -> Float[Tensor, "r 5"]:
     """Boxes of several images as one tensor of regions, the index of the image first."""
     numbered = [torch.cat([b.new_full((len(b), 1), i), b], dim=1) for i, b in enumerate(boxes)]
     return torch.cat(numbered)
+
+
+class _Permuted(torch.autograd.Function):
+    """``x[places]``, whose backward knows that every row is taken once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, places: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return x[places]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (inverse,) = ctx.saved_tensors
+        return gradient[inverse], None, None

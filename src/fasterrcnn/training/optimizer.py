@@ -30,7 +30,8 @@ def make_optimizer(model: FasterRCNN, config: TrainConfig) -> torch.optim.Optimi
     ]
     if config.optimizer == "sgd":
         return torch.optim.SGD(options, momentum=config.momentum)
-    return torch.optim.AdamW(options, betas=(config.momentum, 0.999))
+    on_cpu = next(model.parameters()).device.type == "cpu"  # where one pass over the numbers does it all
+    return torch.optim.AdamW(options, betas=(config.momentum, 0.999), fused=on_cpu or None)
 
 
 def rate_at(step: int, steps: int, config: TrainConfig) -> float:

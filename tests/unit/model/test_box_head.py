@@ -4,7 +4,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fasterrcnn.model.backbones.norms import FrozenBatchNorm2d, Norm
-from fasterrcnn.model.box_head import BoxHead, StageTrunk, fully_connected_trunk
+from fasterrcnn.model.box_head import BoxHead, Linear, StageTrunk, fully_connected_trunk
 
 
 @pytest.mark.parametrize("regions", [0, 1, 5])
@@ -26,13 +26,13 @@ def test_box_head__rows_of_the_deltas_belong_to_classes():
 
 def test_fully_connected_trunk__layers():
     trunk = fully_connected_trunk(4, 7, (16, 8))
-    assert [type(layer) for layer in trunk] == [nn.Flatten, nn.Linear, nn.ReLU, nn.Linear, nn.ReLU]
+    assert [type(layer) for layer in trunk] == [nn.Flatten, Linear, nn.ReLU, Linear, nn.ReLU]
     assert trunk[1].in_features == 4 * 49
 
 
 def test_fully_connected_trunk__convolutions_and_norms():
     trunk = fully_connected_trunk(4, 7, (8,), convs=2, norm=Norm())
-    kinds = [nn.Conv2d, FrozenBatchNorm2d, nn.ReLU] * 2 + [nn.Flatten, nn.Linear, nn.ReLU]
+    kinds = [nn.Conv2d, FrozenBatchNorm2d, nn.ReLU] * 2 + [nn.Flatten, Linear, nn.ReLU]
     assert [type(layer) for layer in trunk] == kinds
     assert trunk[0].bias is None
     assert fully_connected_trunk(4, 7, (8,), convs=1)[0].bias is not None

@@ -5,18 +5,14 @@ Axes: b images, c channels, h w pixels or cells, r regions, s side of a pooled m
 
 import copy
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fasterrcnn.inference.runtimes import winograd
 from fasterrcnn.inference.runtimes.parts import DenseMaps, DensePart, HeadPart, Lazy
 from fasterrcnn.model.box_head import StageTrunk
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-
-_IMAGES = 16
-"""From so many images on, torch gives 1x1 convolutions to oneDNN also when it has one thread."""
+from fasterrcnn.ops.products import multiply
 
 
 class EagerRuntime:
@@ -60,10 +56,10 @@ def make_head(model: FasterRCNN, *, fast: bool) -> nn.Module:
 
 
 class ConvolutionHead(nn.Module):
-    """A fully connected head whose products are computed as 1x1 convolutions, by oneDNN.
+    """A fully connected head whose products are computed by oneDNN (`fasterrcnn.ops.products`).
 
-    torch gives plain products to MKL, which takes twice as long on processors that are not Intel's. The rows of the
-    first product are the regions as they lie in memory, channels last: its weights are sorted likewise, once.
+    The rows of the first product are the regions as they lie in memory, channels last: its weights are sorted likewise,
+    once.
     """
 
     def __init__(self, head: HeadPart) -> None:
@@ -96,15 +92,3 @@ class ConvolutionHead(nn.Module):
             weight = self.layers[0].weight.detach()
             self._sorted = weight.view(-1, c, s, s).permute(0, 2, 3, 1).reshape(len(weight), -1)
         return self._sorted
-
-
-def multiply(x: Float[Tensor, "r f"], weight: Float[Tensor, "o f"], bias: Float[Tensor, " o"]) -> Float[Tensor, "r o"]:
-    """What `linear` computes, as a 1x1 convolution of a map that has a row of cells for each row."""
-    rows, features = x.shape
-    if not rows:
-        return x.new_zeros(0, len(weight))
-    images = 1 if torch.get_num_threads() > 1 or rows < _IMAGES else _IMAGES
-    x = F.pad(x, (0, 0, 0, -rows % images))
-    maps = x.view(images, -1, 1, features).permute(0, 3, 1, 2)
-    out = F.conv2d(maps, weight[:, :, None, None], bias)
-    return out.permute(0, 2, 3, 1).reshape(-1, len(weight))[:rows]

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fasterrcnn.model.backbones.merged import MergedConv2d
+
 
 @dataclass(frozen=True)
 class Norm:
@@ -67,11 +69,14 @@ def fold_batch_norm(model: Network) -> Network:
     """A copy of the model, for prediction, whose batch norms are part of the convolutions before them.
 
     Folds where a convolution is directly followed by a batch norm in the order of definition, which this
-    library's networks (and torchvision's) keep equal to the order of computation; a timm trunk stays as it is.
+    library's networks (and torchvision's) keep equal to the order of computation; of a timm trunk, what is merged.
     Computed in float64: the result differs from the original by float32 rounding only.
     """
     folded = copy.deepcopy(model)
     _fold_children(folded)
+    for module in folded.modules():
+        if isinstance(module, MergedConv2d):
+            module.fold()
     return folded
 
 

@@ -4,6 +4,7 @@ Axes: b images, h w cells.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fasterrcnn.errors import MissingExtraError, UsageError
+from fasterrcnn.model.backbones.merged import MergedConv2d, MergedNorm
 
 _PROBE = 128
 """Side of the picture that a new trunk is tried on."""
@@ -50,6 +52,8 @@ class TimmTrunk(nn.Module):
         self.strides = tuple(strides)
         self.channels = tuple(network.feature_info.channels())
         self.network: nn.Module = layers.freeze_batch_norm_2d(network) if frozen_norm else network
+        if frozen_norm:
+            _merge_norms(self.network)
         self._check(name)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
@@ -76,3 +80,29 @@ class TimmTrunk(nn.Module):
         expected = [(1, c, _PROBE // s, _PROBE // s) for c, s in zip(self.channels, self.strides, strict=True)]
         if [tuple(m.shape) for m in maps] != expected:
             raise UsageError(f"timm's {name} gives no plain feature maps; choose a convolutional network")
+
+
+_IN_ORDER = ("timm.models.efficientnet", "timm.models._efficientnet_blocks", "timm.models.mobilenetv3")
+"""Modules of timm whose networks compute their convolutions and norms in the order of their definition."""
+
+
+def _merge_norms(module: nn.Module) -> None:
+    """Merge, in place, frozen norms into the convolutions before them where that order is known."""
+    import timm  # noqa: PLC0415 - an extra
+
+    layers: Any = timm.layers
+    children = list(module.named_children()) if type(module).__module__ in _IN_ORDER else []
+    for (conv_name, conv), (norm_name, norm) in pairwise(children):
+        if not isinstance(norm, layers.FrozenBatchNormAct2d) or not isinstance(norm.drop, nn.Identity):
+            continue
+        same = isinstance(conv, layers.Conv2dSame)
+        if (same or type(conv) is nn.Conv2d) and conv.bias is None and _is_square(conv):
+            merged = MergedNorm(norm, norm.act)
+            setattr(module, conv_name, MergedConv2d(conv, merged, same=same))
+            setattr(module, norm_name, merged)
+    for child in module.children():
+        _merge_norms(child)
+
+
+def _is_square(conv: nn.Conv2d) -> bool:
+    return len({*conv.kernel_size}) == len({*conv.stride}) == 1 and conv.dilation == (1, 1)

@@ -1,0 +1,118 @@
+"""Convolutions that do the work of the frozen batch norms behind them, in training too.
+
+A frozen norm is a factor and a shift for each channel. Applied to the kernels instead of the maps, they cost nothing,
+and the backward pass has two maps less to read and write.
+
+Axes: b images, c channels in, k channels out, h w cells.
+"""
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@runtime_checkable
+class FrozenNorm(Protocol):
+    """What a frozen batch norm consists of."""
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+    eps: float
+
+
+class MergedNorm(nn.Module):
+    """A frozen batch norm whose work is done before it: it keeps its numbers, and applies the activation behind it.
+
+    Args:
+        norm: whose buffers are shared.
+        activation: what follows it.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, norm: FrozenNorm, activation: nn.Module) -> None:
+        super().__init__()
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, getattr(norm, name))
+        self.eps = norm.eps
+        self.act = activation
+
+    def forward(self, x: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k h w"]:
+        """The activation alone."""
+        out: Tensor = self.act(x)
+        return out
+
+
+class MergedConv2d(nn.Module):
+    """A convolution and the frozen batch norm behind it, with the weights of the convolution.
+
+    Args:
+        conv: whose weight is shared; it has no bias.
+        norm: whose factors and shifts are applied.
+        same: pad as TensorFlow does, on the right and below where the padding is odd.
+    """
+
+    def __init__(self, conv: nn.Conv2d, norm: MergedNorm, *, same: bool) -> None:
+        super().__init__()
+        self.weight = conv.weight
+        self.bias: Tensor | None = None
+        self.kernel, self.stride, self.same = conv.kernel_size[0], conv.stride[0], same
+        self._options: tuple[Any, ...] = (conv.dilation, conv.groups)
+        self._padding = conv.padding
+        self._norm: tuple[MergedNorm, ...] = (norm,)  # in a tuple: it has its place in the network already
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h_out w_out"]:
+        """Convolution and norm."""
+        weight, bias = self.weight, self.bias
+        if self._norm:
+            norm = self._norm[0]
+            weight, bias = _merge(weight, norm.weight, norm.bias, norm.running_mean, norm.running_var, eps=norm.eps)
+        if not self.same:
+            return F.conv2d(x, weight, bias, self.stride, self._padding, *self._options)
+        height, width = x.shape[-2:]
+        if self.stride == 2 and self.kernel % 2 == 1 and height % 2 == 0 and width % 2 == 0:
+            # A row and a column of zeros in the kernel spare a padded copy of the maps.
+            return F.conv2d(x, F.pad(weight, (1, 0, 1, 0)), bias, 2, self.kernel // 2, *self._options)
+        left, right = self._same_padding(width)
+        above, below = self._same_padding(height)
+        return F.conv2d(F.pad(x, (left, right, above, below)), weight, bias, self.stride, 0, *self._options)
+
+    def fold(self) -> None:
+        """Make the norm part of the weights for good, in float64; for a network that does not learn any more."""
+        if self._norm:
+            norm = self._norm[0]
+            # On the CPU: Apple's GPUs have no float64.
+            kernels, *numbers = (
+                number.detach().cpu().double()
+                for number in (self.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var)
+            )
+            weight, bias = _merge(kernels, *numbers, eps=norm.eps)
+            self.weight = nn.Parameter(weight.to(self.weight).contiguous(memory_format=torch.channels_last), False)
+            self.bias = nn.Parameter(bias.to(self.weight), False)
+            self._norm = ()
+
+    def _same_padding(self, side: int) -> tuple[int, int]:
+        whole = max((-(-side // self.stride) - 1) * self.stride + self.kernel - side, 0)
+        return whole // 2, whole - whole // 2
+
+
+def _merge(
+    kernels: Float[Tensor, "k c _ _"],
+    weight: Float[Tensor, " k"],
+    bias: Float[Tensor, " k"],
+    mean: Float[Tensor, " k"],
+    variance: Float[Tensor, " k"],
+    *,
+    eps: float,
+) -> tuple[Float[Tensor, "k c _ _"], Float[Tensor, " k"]]:
+    """Kernels and bias of a convolution that ends in a norm of these numbers."""
+    scale = weight * (variance + eps).rsqrt()
+    return kernels * scale.view(-1, 1, 1, 1), bias - mean * scale

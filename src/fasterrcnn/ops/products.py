@@ -1,0 +1,86 @@
+"""Products of matrices on the CPU, by way of oneDNN.
+
+torch gives plain products to MKL, which takes twice as long on processors that are not Intel's. A product is also a 1x1
+convolution of a map that has a cell for each row, and those go to oneDNN.
+
+Axes: r rows, f features, o outputs.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+_IMAGES = 16
+"""From so many images on, torch gives 1x1 convolutions to oneDNN also when it has one thread."""
+
+
+def linear(x: Float[Tensor, "r f"], weight: Float[Tensor, "o f"], bias: Float[Tensor, " o"]) -> Float[Tensor, "r o"]:
+    """`torch.nn.functional.linear`, faster where it learns on the CPU in float32."""
+    learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    if not learns or x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return F.linear(x, weight, bias)
+    out: Tensor = _Linear.apply(x, weight, bias)
+    return out
+
+
+def multiply(
+    x: Float[Tensor, "r f"], weight: Float[Tensor, "o f"], bias: Float[Tensor, " o"] | None
+) -> Float[Tensor, "r o"]:
+    """What `linear` computes, as a 1x1 convolution."""
+    rows, features = x.shape
+    if not rows or not features:
+        return (x.new_zeros(len(weight)) if bias is None else bias).expand(rows, len(weight))
+    images = _images(rows)
+    out = F.conv2d(_as_maps(F.pad(x, (0, 0, 0, -rows % images)), images), weight[:, :, None, None], bias)
+    return _as_rows(out)[:rows]
+
+
+class _Linear(torch.autograd.Function):
+    """Each of the three products in the form that oneDNN does best."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return multiply(x, weight, bias).clone()  # not a view: what comes next may work in place
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        return (
+            _towards_input(gradient, weight) if of_x else None,
+            multiply(x.t().contiguous(), gradient.t(), None).t() if of_weight else None,
+            gradient.sum(dim=0) if of_bias else None,
+        )
+
+
+def _towards_input(gradient: Float[Tensor, "r o"], weight: Float[Tensor, "o f"]) -> Float[Tensor, "r f"]:
+    rows = len(gradient)
+    if not rows:
+        return gradient.new_zeros(0, weight.shape[1])
+    images = _images(rows)
+    maps = _as_maps(F.pad(gradient, (0, 0, 0, -rows % images)), images)
+    shape_of_input = maps.new_empty(()).expand(images, weight.shape[1], *maps.shape[2:])
+    one, none = [1, 1], [0, 0]
+    to_input, _, _ = torch.ops.aten.convolution_backward(
+        maps, shape_of_input, weight[:, :, None, None], None, one, none, one, False, none, 1, [True, False, False]
+    )
+    return _as_rows(to_input)[:rows]
+
+
+def _images(rows: int) -> int:
+    return 1 if torch.get_num_threads() > 1 or rows < _IMAGES else _IMAGES
+
+
+def _as_maps(x: Float[Tensor, "r f"], images: int) -> Float[Tensor, "images f cells 1"]:
+    """The rows as the cells of maps, channels last."""
+    return x.reshape(images, len(x) // images, 1, x.shape[1]).permute(0, 3, 1, 2)
+
+
+def _as_rows(maps: Float[Tensor, "images f cells 1"]) -> Float[Tensor, "r f"]:
+    return maps.permute(0, 2, 3, 1).flatten(0, 2)

@@ -1,0 +1,66 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from fasterrcnn.ops.products import linear, multiply
+
+
+def numbers(rows: int, features: int, outputs: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(rows + features)
+    shapes = ((rows, features), (outputs, features), (outputs,), (rows, outputs))
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("sizes", [(0, 8, 4), (1, 8, 4), (15, 33, 5), (16, 32, 8), (100, 640, 96), (37, 1, 1)])
+def test_linear__output_and_gradients(threads, sizes):
+    *leaves, towards = numbers(*sizes)
+    for tensor in leaves:
+        tensor.requires_grad_()
+    exact = [tensor.detach().double().requires_grad_() for tensor in leaves]
+    expected = F.linear(*exact)
+    expected.backward(towards.double())
+    found = linear(*leaves)
+    found.backward(towards)
+    torch.testing.assert_close(found, expected.float(), atol=1e-4, rtol=1e-4)
+    for ours, theirs in zip(leaves, exact, strict=True):
+        assert ours.grad is not None
+        torch.testing.assert_close(ours.grad, theirs.grad.float(), atol=1e-4, rtol=1e-4)
+
+
+def test_linear__what_follows_may_work_in_place():
+    x, weight, bias, _ = numbers(20, 8, 4)
+    weight.requires_grad_()
+    linear(x, weight, bias).relu_().sum().backward()
+    assert weight.grad is not None
+
+
+def test_linear__only_the_gradients_that_are_wanted():
+    x, weight, bias, towards = numbers(20, 8, 4)
+    linear(x, weight.requires_grad_(), bias).backward(towards)
+    torch.testing.assert_close(weight.grad, towards.t() @ x)
+    assert x.grad is None
+
+
+@pytest.mark.parametrize("kind", ["float64", "no gradient", "autocast"])
+def test_linear__otherwise_it_is_torchs_own(kind):
+    x, weight, bias, _ = numbers(20, 8, 4)
+    if kind == "float64":
+        x, weight, bias = x.double(), weight.double(), bias.double()
+    with torch.set_grad_enabled(kind != "no gradient"), torch.autocast("cpu", torch.bfloat16, kind == "autocast"):
+        weight.requires_grad_()
+        assert torch.equal(linear(x, weight, bias), F.linear(x, weight, bias))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 17, 64])
+def test_multiply__like_linear(threads, rows):
+    x, weight, bias, _ = numbers(rows, 24, 6)
+    torch.testing.assert_close(multiply(x, weight, bias), F.linear(x, weight, bias))
+    torch.testing.assert_close(multiply(x, weight, None), F.linear(x, weight))
