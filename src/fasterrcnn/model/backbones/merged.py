@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -43,12 +44,41 @@ class MergedNorm(nn.Module):
         for name in ("weight", "bias", "running_mean", "running_var"):
             self.register_buffer(name, getattr(norm, name))
         self.eps = norm.eps
-        self.act = activation
+        self.act = ReLU6() if isinstance(activation, nn.ReLU6) else activation
 
     def forward(self, x: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k h w"]:
         """The activation alone."""
         out: Tensor = self.act(x)
         return out
+
+
+class ReLU6(nn.Module):
+    """`torch.nn.ReLU6` in place, without the copy that torch's own makes for its backward."""
+
+    def forward(self, x: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k h w"]:
+        """0..6."""
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return F.relu6(x, inplace=True)
+        out: Tensor = _ReLU6.apply(x)
+        return out
+
+
+class _ReLU6(torch.autograd.Function):
+    """What came out tells as well as what went in where the gradient passes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        x.clamp_(0, 6)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (out,) = ctx.saved_tensors
+        passed: Tensor = torch.ops.aten.hardtanh_backward(gradient, out, 0, 6)
+        return passed
 
 
 class MergedConv2d(nn.Module):
