@@ -1,11 +1,13 @@
 """How much of what a detector finds in single photographs it finds again, tile by tile, in large mosaics of them.
 
 python benchmarks/tiles.py WEIGHTS FOLDER [OUT.json] [--tile 640] [--overlap 0.2] [--merge nms] [--mosaics 3] [--gap 0]
+                           [--score 0.5]
 
 FOLDER holds photographs of one size. A mosaic is 4000x3000 pixels; photographs that it cuts off at its right and lower
-edge are there, but not counted. A detection of a photograph is found when a detection of the mosaic has its class and
-IoU 0.5 with it. A duplicate is a detection of the mosaic that matches nothing and has more than 0.6 of the area of the
-smaller of the two in common with another one of its class.
+edge are there, but not counted. A detection of a photograph, score 0.5, is found when a detection of the mosaic has its
+class and IoU 0.5 with it. For comparison ("shifted"): how many are found again in the same photograph alone when it is
+moved by 8 pixels to the right and down, of those that stay in it. A duplicate is a detection of the mosaic that matches
+nothing and has more than 0.6 of the area of the smaller of the two in common with another one of its class.
 """
 
 import argparse
@@ -21,7 +23,7 @@ import fasterrcnn
 from fasterrcnn.data.images import picture_files
 
 SIZE = (4000, 3000)
-SCORE = 0.5
+SCORE, SHIFT = 0.5, 8
 
 
 def mosaic(files: Sequence[Path], gap: int) -> tuple[Image.Image, list[tuple[int, int, Path]]]:
@@ -82,13 +84,16 @@ def measure(detector: fasterrcnn.Detector, files: Sequence[Path], options: argpa
         inner.append(((single.boxes[:, :2] > 2) & (single.boxes[:, 2:] < edge - 2)).all(axis=1))
     expected, kinds, whole_objects = np.concatenate(boxes), np.concatenate(labels), np.concatenate(inner)
     started = time.perf_counter()
-    found = detector.predict(sheet, score=SCORE, tile=options.tile, overlap=options.overlap, merge=options.merge)
+    found = detector.predict(
+        sheet, score=options.score, tile=options.tile, overlap=options.overlap, merge=options.merge
+    )
     seconds = time.perf_counter() - started
     matched = match(expected, kinds, found)
     if options.draw:
         found.save(options.draw)
         missed = np.flatnonzero(matched < 0)
         print([(int(kinds[i]), expected[i].round().astype(int).tolist(), bool(whole_objects[i])) for i in missed])
+    stay, again = shifted(detector, [file for _, _, file in whole])
     return {
         "expected": len(expected),
         "found": int((matched >= 0).sum()),
@@ -97,7 +102,24 @@ def measure(detector: fasterrcnn.Detector, files: Sequence[Path], options: argpa
         "detections": len(found),
         "duplicates": duplicates(found, matched),
         "seconds": round(seconds, 2),
+        "expected_shifted": stay,
+        "found_shifted": again,
     }
+
+
+def shifted(detector: fasterrcnn.Detector, files: Sequence[Path]) -> tuple[int, int]:
+    """How many objects stay inside when their photographs move, and how many of them are found again."""
+    stay = again = 0
+    for file in files:
+        with Image.open(file) as opened:
+            photo = np.asarray(opened.convert("RGB"))
+        single = detector.predict(photo, score=SCORE)
+        height, width = single.image_hw
+        moved = np.pad(photo, ((SHIFT, 0), (SHIFT, 0), (0, 0)), mode="edge")[:height, :width]
+        inside = (single.boxes[:, 2:] < np.array([width, height]) - SHIFT - 2).all(axis=1)
+        matched = match(single.boxes[inside] + SHIFT, single.labels[inside], detector.predict(moved, score=SCORE))
+        stay, again = stay + len(matched), again + int((matched >= 0).sum())
+    return stay, again
 
 
 def main() -> None:
@@ -111,6 +133,7 @@ def main() -> None:
     parser.add_argument("--merge", default="nms")
     parser.add_argument("--mosaics", type=int, default=3)
     parser.add_argument("--gap", type=int, default=0)
+    parser.add_argument("--score", type=float, default=SCORE, help="from which detections of the mosaic count")
     parser.add_argument("--draw")
     options = parser.parse_args()
     detector = fasterrcnn.load(options.weights)
@@ -123,6 +146,7 @@ def main() -> None:
         print(rows[-1], flush=True)
     total = {key: sum(row[key] for row in rows) for key in rows[0]}
     total["share"] = total["found"] / total["expected"]
+    total["share_shifted"] = total["found_shifted"] / max(1, total["expected_shifted"])
     total["share_whole"] = total["found_whole"] / max(1, total["expected_whole"])
     print({key: round(value, 4) for key, value in total.items()})
     if options.out:

@@ -30,8 +30,9 @@ def make_optimizer(model: FasterRCNN, config: TrainConfig) -> torch.optim.Optimi
     ]
     if config.optimizer == "sgd":
         return torch.optim.SGD(options, momentum=config.momentum)
-    on_cpu = next(model.parameters()).device.type == "cpu"  # where one pass over the numbers does it all
-    return torch.optim.AdamW(options, betas=(config.momentum, 0.999), fused=on_cpu or None)
+    # One pass over the numbers; the engine does not clip gradients for it in other precisions.
+    fused = config.precision == "float32" and next(model.parameters()).device.type == "cpu"
+    return torch.optim.AdamW(options, betas=(config.momentum, 0.999), fused=fused or None)
 
 
 def rate_at(step: int, steps: int, config: TrainConfig) -> float:
