@@ -4,9 +4,11 @@ Axes: b images, h w pixels, r regions, s side of a pooled map, c channels.
 """
 
 import logging
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -84,7 +86,8 @@ def quantize_parts(model: FasterRCNN, config: ModelConfig, pictures: Any, *, mos
         for part, examples in (("dense", recorder.pixels), ("head", recorder.pooled)):
             graph = openvino.import_openvino().Core().read_model(openvino.converted(model, part))
             data = nncf.Dataset([example.numpy() for example in examples])
-            quantized = nncf.quantize(graph, data, subset_size=len(examples))
+            with redirect_stdout(sys.stderr):  # its bars are no results
+                quantized = nncf.quantize(graph, data, subset_size=len(examples))
             parts |= openvino.as_tensors(part, quantized, Path(folder))
     integers, eager = openvino.OpenVinoRuntime(model, detector.threads, parts), EagerRuntime(model)
     with torch.inference_mode():
