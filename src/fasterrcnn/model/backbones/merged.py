@@ -108,12 +108,19 @@ class MergedConv2d(nn.Module):
         if not self.same:
             return F.conv2d(x, weight, bias, self.stride, self._padding, *self._options)
         height, width = x.shape[-2:]
-        if self.stride == 2 and self.kernel % 2 == 1 and height % 2 == 0 and width % 2 == 0:
+        is_wide = weight.shape[-1] > self.kernel
+        if self._can_be_wide and height % 2 == 0 and width % 2 == 0:
             # A row and a column of zeros in the kernel spare a padded copy of the maps.
-            return F.conv2d(x, F.pad(weight, (1, 0, 1, 0)), bias, 2, self.kernel // 2, *self._options)
+            wide = weight if is_wide else F.pad(weight, (1, 0, 1, 0))
+            return F.conv2d(x, wide, bias, 2, self.kernel // 2, *self._options)
         left, right = self._same_padding(width)
         above, below = self._same_padding(height)
-        return F.conv2d(F.pad(x, (left, right, above, below)), weight, bias, self.stride, 0, *self._options)
+        padded = F.pad(x, (left + is_wide, right, above + is_wide, below))
+        return F.conv2d(padded, weight, bias, self.stride, 0, *self._options)
+
+    @property
+    def _can_be_wide(self) -> bool:
+        return self.same and self.stride == 2 and self.kernel % 2 == 1
 
     def fold(self) -> None:
         """Make the norm part of the weights for good, in float64; for a network that does not learn any more."""
@@ -125,6 +132,8 @@ class MergedConv2d(nn.Module):
                 for number in (self.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var)
             )
             weight, bias = _merge(kernels, *numbers, eps=norm.eps)
+            if self._can_be_wide:
+                weight = F.pad(weight, (1, 0, 1, 0))
             self.weight = nn.Parameter(weight.to(self.weight).contiguous(memory_format=torch.channels_last), False)
             self.bias = nn.Parameter(bias.to(self.weight), False)
             self._norm = ()

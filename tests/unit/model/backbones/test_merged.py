@@ -52,8 +52,9 @@ def test_trunk__maps_and_gradients(pair, image_hw):
 def test_trunk__folded(pair):
     network, trunk = pair
     folded = fold_batch_norm(trunk)
-    pixels = torch.randn(1, 3, 64, 64, dtype=torch.float64)
-    same(folded(pixels), network(pixels))
+    for image_hw in ((64, 96), (33, 97)):
+        pixels = torch.randn(1, 3, *image_hw, dtype=torch.float64)
+        same(folded(pixels), network(pixels))
     assert not any(parameter.requires_grad for name, parameter in folded.named_parameters() if "conv_dw" in name)
     same(trunk(pixels), network(pixels))
 
