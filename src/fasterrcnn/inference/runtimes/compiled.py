@@ -56,8 +56,13 @@ class CompiledRuntime:
     def _run(self, picture: Tensor) -> tuple[Tensor, ...]:
         program = self._program()
         # The settings belong to the process, and the first call compiles. Weights freeze only without gradients.
-        with self._lock, torch.no_grad(), torch._inductor.config.patch(freezing=True):
-            outputs = program(picture)
+        # Its own choice of layouts fails for sizes that stay free; the weights are channels last already.
+        settings = torch._inductor.config.patch(freezing=True, layout_optimization=False)
+        try:
+            with self._lock, torch.no_grad(), settings:
+                outputs = program(picture)
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            raise UsageError(f"this network cannot be compiled ({str(error).splitlines()[0]})") from error
         return outputs
 
     def _capture(self) -> Callable[[Tensor], tuple[Tensor, ...]]:
