@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, and the folder for those that can be made again."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +37,11 @@ def written_by_many(path: Path) -> Iterator[Path]:
     """As `written_whole`, where several processes may write the same file: each has a hidden name of its own."""
     with _in_place_of(path, path.with_name(f".{os.getpid()}.{path.name}")) as unfinished:
         yield unfinished
+
+
+def unfinished_in(folder: Path) -> list[Path]:
+    """Hidden files that `written_by_many` and `write_whole` left in a folder when their processes were killed."""
+    return [path for path in folder.glob(".*") if re.fullmatch(r"\.\d+\..+", path.name)]
 
 
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:

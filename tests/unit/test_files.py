@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from fasterrcnn.files import cache_folder, write_whole, written_whole
+from fasterrcnn.files import cache_folder, unfinished_in, write_whole, written_by_many, written_whole
 
 
 def test_written_whole__old_content_until_the_end(tmp_path):
@@ -52,3 +52,12 @@ def test_cache_folder__from_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "fasterrcnn"
+
+
+def test_unfinished_in__what_a_killed_process_left(tmp_path):
+    with written_by_many(tmp_path / "a.safetensors") as unfinished:
+        unfinished.write_text("half")
+        (tmp_path / ".hidden").write_text("somebody's own")
+        (tmp_path / "b.12").write_text("as well")
+        assert unfinished_in(tmp_path) == [unfinished]
+    assert unfinished_in(tmp_path) == []

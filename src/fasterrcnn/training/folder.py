@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from fasterrcnn.data.dataset import BatchLoader, DetectionDataset
 from fasterrcnn.data.records import AnnotatedData, Record
 from fasterrcnn.data.statistics import Counts
 from fasterrcnn.errors import UsageError
-from fasterrcnn.files import write_whole
+from fasterrcnn.files import unfinished_in, write_whole
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.training import environment, settings
 from fasterrcnn.training.batches import Process, TrainingBatches
@@ -134,7 +133,7 @@ def finish(run: Path, setup: Setup, rows: list[dict[str, float]], network: Faste
         command=_command(setup),
         files={name: what for name, what in _FILES.items() if (run / name).exists() or name == RESULTS},
     )
-    for unfinished in (path for path in run.glob(".*") if re.fullmatch(r"\..+\.\d+", path.name)):
+    for unfinished in unfinished_in(run):
         unfinished.unlink(missing_ok=True)  # of processes that were killed while they wrote
     write_whole(run / "README.md", model_card(card).encode())
     write_whole(run / RESULTS, json.dumps(plain_numbers(result), indent=1).encode())

