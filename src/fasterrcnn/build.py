@@ -29,7 +29,7 @@ from fasterrcnn.weights.checkpoint import check_names, fill
 from fasterrcnn.weights.detectron2 import Style
 from fasterrcnn.weights.layout import changed
 from fasterrcnn.weights.load_report import LoadReport
-from fasterrcnn.weights.names import locate
+from fasterrcnn.weights.names import Located, locate
 from fasterrcnn.weights.pickles import reason
 
 
@@ -63,7 +63,7 @@ def start_model(config: ModelConfig, weights: str | None) -> tuple[FasterRCNN, L
 
 
 def load_model(
-    path: Path,
+    weights: str | Path | Located,
     *,
     classes: Sequence[str] | None = None,
     preset: str | None = None,
@@ -74,7 +74,8 @@ def load_model(
     """The detector that a checkpoint holds, in eval() mode, and its configuration.
 
     Args:
-        path: a checkpoint of this library, torchvision, Detectron2 or MMDetection; told by its content.
+        weights: a checkpoint of this library, torchvision, Detectron2 or MMDetection, told by its content; what
+            `names.locate` knows, or what it has found.
         classes: names instead of those in the file. Where it has none, 80 and 90 classes are COCO's, and others get
             ``class_0``...
         preset: architecture of a torchvision file whose keys do not tell ("mobilenetv3-large-320-fpn").
@@ -86,7 +87,8 @@ def load_model(
     Raises:
         WeightsError: the file cannot be read, or its tensors do not fit the architecture.
     """
-    network, config, source = _open(path, classes, preset, norm_eps, style)
+    found = weights if isinstance(weights, Located) else locate(weights)
+    network, config, source = _open(found, classes, preset, norm_eps, style)
     if say is not None and source.family != "fasterrcnn":
         say(source.line)
     return network.eval(), config
@@ -118,18 +120,17 @@ def convert_weights(
         UsageError: the family has no such network, or the name does not tell the kind.
     """
     kind = convert.target_of(target, to)
-    found = locate(path)
-    eps = found.norm_eps if norm_eps is None else norm_eps
-    network, config, source = _open(found.path, classes, preset or found.preset, eps, style)
+    network, config, source = _open(locate(path), classes, preset, norm_eps, style)
     if say is not None:
         say(source.line)
     return convert.write(source, network.state_dict(), config, target, kind)
 
 
 def _open(
-    path: Path, classes: Sequence[str] | None, preset: str | None, norm_eps: float | None, style: Style | None
+    found: Located, classes: Sequence[str] | None, preset: str | None, norm_eps: float | None, style: Style | None
 ) -> tuple[FasterRCNN, ModelConfig, families.Source]:
-    source = families.open_weights(path, preset=preset, style=style)
+    path, norm_eps = found.path, found.norm_eps if norm_eps is None else norm_eps
+    source = families.open_weights(path, preset=preset or found.preset, style=style)
     if source.config is None:
         raise WeightsError(
             f"{path}: neither a checkpoint of this library nor a Faster R-CNN of torchvision, Detectron2 or MMDetection"

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fasterrcnn.drawing import draw_boxes, upright_rgb
-from fasterrcnn.errors import MissingExtraError, UsageError
+from fasterrcnn.errors import UsageError
+from fasterrcnn.extras import require
 from fasterrcnn.files import written_whole
 
 if TYPE_CHECKING:
@@ -149,17 +150,15 @@ class Detections:
         Raises:
             MissingExtraError: supervision is not installed.
         """
-        try:
-            import supervision  # noqa: PLC0415 - an extra
-        except ImportError:
-            raise MissingExtraError("supervision", "viz") from None
+        library = require("supervision", "viz")
         names = np.array(self.names, dtype=str)
-        return supervision.Detections(
+        detections: supervision.Detections = library.Detections(
             xyxy=self.boxes.copy(),
             confidence=self.scores.copy(),
             class_id=self.labels.copy(),
             data={"class_name": names},
         )
+        return detections
 
     def crops(self, picture: Image.Image | None = None) -> list[Image.Image]:
         """What is inside each box, cut out of the picture; at least one pixel of it.

@@ -20,7 +20,7 @@ from fasterrcnn import presets
 from fasterrcnn.build import assemble
 from fasterrcnn.errors import UsageError
 from fasterrcnn.inference.quantization import quantize
-from fasterrcnn.inference.runtimes import check_name, names
+from fasterrcnn.inference.runtime_names import check_name, names
 from fasterrcnn.ops.image import make_batch
 from fasterrcnn.weights import native
 

@@ -78,7 +78,7 @@ def benchmark(
 
 
 def _chosen(weights: str, runtimes: list[str] | None, against: str | None) -> list[str]:
-    from fasterrcnn.inference.runtimes import check_name, names
+    from fasterrcnn.inference.runtime_names import check_name, names
 
     chosen: list[str] = list(runtimes or [name for name in names() if _worth_a_try(name, weights)])
     for name in chosen:

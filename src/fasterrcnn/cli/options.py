@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from fasterrcnn.errors import UsageError
+from fasterrcnn.inference.runtime_names import RuntimeName
 
 if TYPE_CHECKING:
     from fasterrcnn.data.records import AnnotatedData
@@ -21,7 +22,7 @@ Weights = Annotated[
 ]
 Device = Annotated[str | None, Parameter(help="cpu, cuda or mps; default is the best there is.")]
 Runtime = Annotated[
-    Literal["torch", "winograd", "compiled", "compiled-direct", "openvino", "openvino-int8", "onnxruntime"] | None,
+    RuntimeName | None,
     Parameter(help="What runs the network; `fasterrcnn benchmark` tells which is the fastest here. Default: torch."),
 ]
 Nms = Annotated[Literal["class", "agnostic", "soft-linear", "soft-gaussian"] | None, Parameter(help="Kind of NMS.")]

@@ -65,7 +65,7 @@ class Program:
 
     Attributes:
         weights: the checkpoint.
-        options: of `load`, but for runtime and threads.
+        options: of `load_model`.
         runtime: name of a runtime or of a rival.
         threads: of everything.
         picture: to look at.
@@ -105,13 +105,9 @@ class Program:
     def _rival(self) -> Callable[[], tuple[Detections, float | None]]:
         from fasterrcnn.build import load_model  # noqa: PLC0415
         from fasterrcnn.inference.rivals import make_rival, torchvision_model  # noqa: PLC0415
-        from fasterrcnn.weights.names import locate  # noqa: PLC0415
 
         name: Any = self.runtime
-        found = locate(self.weights)
-        options: dict[str, Any] = {"preset": found.preset, "norm_eps": found.norm_eps}
-        options |= {key: value for key, value in self.options.items() if value is not None and key != "calibration"}
-        model, config = load_model(found.path, **options)
+        model, config = load_model(self.weights, **self.options)
         detect = make_rival(name, torchvision_model(model, config), config.classes, self.threads)
         return lambda: (detect(self.picture), None)
 
@@ -136,7 +132,7 @@ def benchmark(
         runtimes: names of runtimes and rivals.
         threads: numbers of threads; all runtimes of one number run in one contest.
         rounds: pictures that each looks at.
-        options: further ones of `load`.
+        options: of `load_model`.
         data: an annotated data set and a split, for AP.
         prepare: called first in each process.
         tell: is told what happens.

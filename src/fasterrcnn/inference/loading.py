@@ -51,10 +51,7 @@ def load(
     """
     use_threads(threads)
     found = locate(path)
-    eps = found.norm_eps if norm_eps is None else norm_eps
-    model, config = load_model(
-        found.path, classes=classes, preset=preset or found.preset, norm_eps=eps, style=style, say=say
-    )
+    model, config = load_model(found, classes=classes, preset=preset, norm_eps=norm_eps, style=style, say=say)
     quantized = quantized_parts(found.path)
     runtime = runtime or ("openvino-int8" if quantized else "torch")
     if calibration is not None and runtime == "openvino-int8":

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from fasterrcnn.build import load_model
 from fasterrcnn.config import ModelConfig
-from fasterrcnn.errors import MissingExtraError, UsageError
+from fasterrcnn.errors import UsageError
+from fasterrcnn.extras import require
 from fasterrcnn.inference.detector import Detector
 from fasterrcnn.inference.machine import use_threads
 from fasterrcnn.inference.runtimes import openvino
@@ -27,7 +28,6 @@ from fasterrcnn.inference.runtimes.eager import EagerRuntime
 from fasterrcnn.inference.runtimes.parts import DenseMaps
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.weights import native
-from fasterrcnn.weights.names import locate
 
 PICTURES = 100
 """Pictures to calibrate with: more changed AP by less than its noise."""
@@ -64,8 +64,7 @@ def quantize(
     if path.suffix != ".safetensors":
         raise UsageError(f"{path}: a quantized checkpoint is a .safetensors file")
     use_threads(threads)
-    found = locate(weights)
-    model, config = load_model(found.path, preset=found.preset, norm_eps=found.norm_eps)
+    model, config = load_model(weights)
     parts = quantize_parts(model, config, pictures, most=most)
     notes = {"quantized": {"weights": Path(weights).name, "openvino": openvino.import_openvino().__version__}}
     native.save(path, model, config, notes, {_PREFIX + name: value for name, value in parts.items()})
@@ -148,9 +147,6 @@ class _Recorder(EagerRuntime):
 
 
 def _import_nncf() -> Any:
-    try:
-        import nncf  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise MissingExtraError("nncf", "openvino") from None
+    nncf = require("nncf", "openvino")
     nncf.set_log_level(logging.ERROR)
     return nncf

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
-from fasterrcnn.errors import ImageError, MissingExtraError, UsageError
+from fasterrcnn.errors import ImageError, UsageError
+from fasterrcnn.extras import require
 from fasterrcnn.inference.sources import Loaded
 
 _CLOCK = 90_000
@@ -40,10 +41,7 @@ def require_av() -> ModuleType:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
-        import av  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise MissingExtraError("PyAV", "viz") from None
+    av: ModuleType = require("av", "viz", package="PyAV")
     av.logging.set_level(None)  # FFmpeg's own words on damaged files would mix with ours
     return av
 
@@ -101,10 +99,7 @@ def camera_frames(index: int, every: int = 1) -> Iterator[Loaded | ImageError]:
         MissingExtraError: OpenCV is not installed.
         UsageError: there is no such camera.
     """
-    try:
-        import cv2  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise MissingExtraError("OpenCV", "viz") from None
+    cv2 = require("cv2", "viz", package="OpenCV")
     camera = cv2.VideoCapture(index)
     if not camera.isOpened():
         raise UsageError(f"camera {index} cannot be opened; cameras are numbered from 0")

@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError
+from fasterrcnn.errors import UsageError, WeightsError
+from fasterrcnn.extras import require
 from fasterrcnn.files import cache_folder
 from fasterrcnn.weights.download import OFFLINE, is_offline
 from fasterrcnn.weights.pickles import reason
@@ -27,11 +28,7 @@ def client() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
-        import huggingface_hub  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise MissingExtraError("huggingface-hub", "hub") from None
-    return huggingface_hub
+    return require("huggingface_hub", "hub", package="huggingface-hub")
 
 
 def pull(address: str, *, token: str | None = None) -> Path:

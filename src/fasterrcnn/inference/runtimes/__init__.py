@@ -5,34 +5,16 @@ deltas. Anchors, proposals, RoI pooling and post-processing are the same for all
 """
 
 from collections.abc import Mapping
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from fasterrcnn.errors import UsageError
+from fasterrcnn.inference.runtime_names import RuntimeName, check_name
 from fasterrcnn.inference.runtimes.parts import Runtime
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 
-__all__ = ["Runtime", "RuntimeName", "check_name", "make_runtime", "names"]
-
-RuntimeName = Literal["torch", "winograd", "compiled", "compiled-direct", "openvino", "openvino-int8", "onnxruntime"]
-"""``winograd`` and ``compiled`` use Winograd's algorithm where it gains; the others never do."""
-
-
-def names() -> tuple[RuntimeName, ...]:
-    """All runtimes, the default first."""
-    return get_args(RuntimeName)
-
-
-def check_name(name: str) -> None:
-    """Refuse what is no runtime.
-
-    Raises:
-        UsageError: there is none of that name.
-    """
-    if name not in names():
-        raise UsageError(f"no runtime is called {name!r}; there are {', '.join(names())}")
+__all__ = ["Runtime", "RuntimeName", "make_runtime"]
 
 
 def make_runtime(

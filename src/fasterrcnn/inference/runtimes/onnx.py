@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.export import Dim
 
-from fasterrcnn.errors import MissingExtraError
+from fasterrcnn.extras import require
 from fasterrcnn.files import cache_folder, written_by_many
 from fasterrcnn.inference.runtimes.marks import digest, weights_digest
-from fasterrcnn.inference.runtimes.parts import DenseMaps, DensePart, HeadPart, Lazy
+from fasterrcnn.inference.runtimes.parts import DenseMaps, DensePart, Lazy, part_of
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 
 _MOST = 2**16
@@ -64,7 +64,7 @@ class OnnxRuntime:
 
 def exported(model: FasterRCNN, part: str) -> Path:
     """The ONNX file of a part, "dense" or "head", in the cache folder; exported if it is not there yet."""
-    module: nn.Module = (DensePart(model) if part == "dense" else HeadPart(model)).eval()
+    module = part_of(model, part)
     mark = digest(weights_digest(module), torch.__version__)
     path = cache_folder() / "onnx" / f"{part}-{mark}.onnx"
     if not path.exists():
@@ -97,11 +97,6 @@ def _run(session: Any, x: Tensor) -> list[Tensor]:
 
 
 def _import_onnxruntime() -> Any:
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            __import__(package)
-        except ImportError:
-            raise MissingExtraError(package, "onnx") from None
-    import onnxruntime  # noqa: PLC0415 - an extra
-
-    return onnxruntime
+    for exporter in ("onnx", "onnxscript"):
+        require(exporter, "onnx")
+    return require("onnxruntime", "onnx")

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fasterrcnn.errors import MissingExtraError
+from fasterrcnn.extras import require
 from fasterrcnn.files import cache_folder, written_by_many
 from fasterrcnn.inference.runtimes.marks import digest, weights_digest
-from fasterrcnn.inference.runtimes.parts import DenseMaps, DensePart, HeadPart, Lazy
+from fasterrcnn.inference.runtimes.parts import DenseMaps, DensePart, Lazy, part_of
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 
 SUFFIXES = (".xml", ".bin")
@@ -93,7 +93,7 @@ class Program:
 def converted(model: FasterRCNN, part: str) -> Path:
     """The graph of a part, "dense" or "head", in the cache folder; converted if it is not there yet."""
     openvino = import_openvino()
-    module: nn.Module = (DensePart(model) if part == "dense" else HeadPart(model)).eval()
+    module = part_of(model, part)
     mark = digest(weights_digest(module), openvino.__version__, torch.__version__)
     path = cache_folder() / "openvino" / f"{part}-{mark}.xml"
     if not path.exists():
@@ -141,11 +141,7 @@ def import_openvino() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
-        import openvino  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise MissingExtraError("openvino", "openvino") from None
-    return openvino
+    return require("openvino", "openvino")
 
 
 @contextmanager

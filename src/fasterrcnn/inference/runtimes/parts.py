@@ -87,6 +87,11 @@ class HeadPart(nn.Module):
         return self.class_logits(features), self.box_deltas(features)
 
 
+def part_of(model: FasterRCNN, part: str) -> nn.Module:
+    """The part of that name, "dense" or "head", for conversion."""
+    return (DensePart(model) if part == "dense" else HeadPart(model)).eval()
+
+
 Made = TypeVar("Made")
 
 

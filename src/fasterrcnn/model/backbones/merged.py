@@ -6,7 +6,8 @@ and the backward pass has two maps less to read and write.
 Axes: b images, c channels in, k channels out, h w cells.
 """
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,22 +16,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
-@runtime_checkable
-class FrozenNorm(Protocol):
-    """What a frozen batch norm consists of."""
-
-    weight: Tensor
-    bias: Tensor
-    running_mean: Tensor
-    running_var: Tensor
-    eps: float
-
-
 class MergedNorm(nn.Module):
     """A frozen batch norm whose work is done before it: it keeps its numbers, and applies the activation behind it.
 
     Args:
-        norm: whose buffers are shared.
+        norm: a frozen batch norm of any class, whose buffers are shared.
         activation: what follows it.
     """
 
@@ -39,7 +29,7 @@ class MergedNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, norm: FrozenNorm, activation: nn.Module) -> None:
+    def __init__(self, norm: Any, activation: nn.Module) -> None:
         super().__init__()
         for name in ("weight", "bias", "running_mean", "running_var"):
             self.register_buffer(name, getattr(norm, name))
@@ -103,8 +93,7 @@ class MergedConv2d(nn.Module):
         """Convolution and norm."""
         weight, bias = self.weight, self.bias
         if self._norm:
-            norm = self._norm[0]
-            weight, bias = _merge(weight, norm.weight, norm.bias, norm.running_mean, norm.running_var, eps=norm.eps)
+            weight, bias = _merge(weight, bias, self._norm[0])
         if not self.same:
             return F.conv2d(x, weight, bias, self.stride, self._padding, *self._options)
         height, width = x.shape[-2:]
@@ -125,17 +114,7 @@ class MergedConv2d(nn.Module):
     def fold(self) -> None:
         """Make the norm part of the weights for good, in float64; for a network that does not learn any more."""
         if self._norm:
-            norm = self._norm[0]
-            # On the CPU: Apple's GPUs have no float64.
-            kernels, *numbers = (
-                number.detach().cpu().double()
-                for number in (self.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var)
-            )
-            weight, bias = _merge(kernels, *numbers, eps=norm.eps)
-            if self._can_be_wide:
-                weight = F.pad(weight, (1, 0, 1, 0))
-            self.weight = nn.Parameter(weight.to(self.weight).contiguous(memory_format=torch.channels_last), False)
-            self.bias = nn.Parameter(bias.to(self.weight), False)
+            self.weight, self.bias = folded(self.weight, None, self._norm[0], wide=self._can_be_wide)
             self._norm = ()
 
     def _same_padding(self, side: int) -> tuple[int, int]:
@@ -143,15 +122,36 @@ class MergedConv2d(nn.Module):
         return whole // 2, whole - whole // 2
 
 
+@torch.no_grad()
+def folded(
+    kernels: Float[Tensor, "k c _ _"], bias: Float[Tensor, " k"] | None, norm: Any, *, wide: bool = False
+) -> tuple[nn.Parameter, nn.Parameter]:
+    """Kernels and bias of a convolution that ends in a batch norm, computed in float64; they do not learn.
+
+    Args:
+        kernels: of the convolution.
+        bias: of the convolution.
+        norm: a batch norm of any class.
+        wide: put a row and a column of zeros before the kernels.
+    """
+
+    def exact(number: Tensor) -> Tensor:
+        return number.cpu().double()  # on the CPU: Apple's GPUs have no float64
+
+    weight, shift = _merge(kernels, bias, norm, exact)
+    weight = F.pad(weight, (1, 0, 1, 0)) if wide else weight
+    weight = weight.to(kernels).contiguous(memory_format=torch.channels_last)
+    return nn.Parameter(weight, False), nn.Parameter(shift.to(kernels), False)
+
+
 def _merge(
     kernels: Float[Tensor, "k c _ _"],
-    weight: Float[Tensor, " k"],
-    bias: Float[Tensor, " k"],
-    mean: Float[Tensor, " k"],
-    variance: Float[Tensor, " k"],
-    *,
-    eps: float,
+    bias: Float[Tensor, " k"] | None,
+    norm: Any,
+    number: Callable[[Tensor], Tensor] = lambda given: given,
 ) -> tuple[Float[Tensor, "k c _ _"], Float[Tensor, " k"]]:
-    """Kernels and bias of a convolution that ends in a norm of these numbers."""
-    scale = weight * (variance + eps).rsqrt()
-    return kernels * scale.view(-1, 1, 1, 1), bias - mean * scale
+    """Kernels and bias of a convolution that does the norm's work too, all numbers as `number` gives them."""
+    scale = number(norm.weight) * (number(norm.running_var) + norm.eps).rsqrt()
+    mean = number(norm.running_mean)
+    before = -mean if bias is None else number(bias) - mean
+    return number(kernels) * scale.view(-1, 1, 1, 1), before * scale + number(norm.bias)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fasterrcnn.model.backbones.merged import MergedConv2d
+from fasterrcnn.model.backbones.merged import MergedConv2d, folded
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ def fold_batch_norm(model: Network) -> Network:
     library's networks (and torchvision's) keep equal to the order of computation; of a timm trunk, what is merged.
     Computed in float64: the result differs from the original by float32 rounding only.
     """
-    folded = copy.deepcopy(model)
-    _fold_children(folded)
-    for module in folded.modules():
+    network = copy.deepcopy(model)
+    _fold_children(network)
+    for module in network.modules():
         if isinstance(module, MergedConv2d):
             module.fold()
-    return folded
+    return network
 
 
 def _fold_children(module: nn.Module) -> None:
@@ -86,23 +86,7 @@ def _fold_children(module: nn.Module) -> None:
     children = list(module.named_children())
     for (_, conv), (name, norm) in pairwise(children):
         if isinstance(conv, nn.Conv2d) and isinstance(norm, FrozenBatchNorm2d | nn.BatchNorm2d):
-            _fold(conv, norm)
+            conv.weight, conv.bias = folded(conv.weight, conv.bias, norm)
             setattr(module, name, nn.Identity())
     for child in module.children():
         _fold_children(child)
-
-
-@torch.no_grad()
-def _fold(conv: nn.Conv2d, norm: FrozenBatchNorm2d | nn.BatchNorm2d) -> None:
-    assert norm.running_var is not None
-    assert norm.running_mean is not None
-    # On the CPU: Apple's GPUs have no float64.
-    weight, mean, variance, offset = (
-        t.cpu().double() for t in (norm.weight, norm.running_mean, norm.running_var, norm.bias)
-    )
-    scale = weight * (variance + norm.eps).rsqrt()
-    bias = conv.bias.cpu().double() if conv.bias is not None else torch.zeros_like(scale)
-    shift = (bias - mean) * scale + offset
-    folded = conv.weight.cpu().double() * scale.view(-1, 1, 1, 1)
-    conv.weight = nn.Parameter(folded.to(conv.weight).contiguous(memory_format=torch.channels_last), False)
-    conv.bias = nn.Parameter(shift.to(conv.weight), False)

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fasterrcnn.errors import MissingExtraError, UsageError
+from fasterrcnn.errors import UsageError
+from fasterrcnn.extras import require
 from fasterrcnn.model.backbones.merged import MergedConv2d, MergedNorm
 
 _PROBE = 128
@@ -31,10 +32,7 @@ class TimmTrunk(nn.Module):
 
     def __init__(self, name: str, strides: Sequence[int], *, frozen_norm: bool = True) -> None:
         super().__init__()
-        try:
-            import timm  # noqa: PLC0415 - an extra
-        except ImportError:
-            raise MissingExtraError("timm", "timm") from None
+        timm = require("timm", "timm")
         if not timm.is_model(name):
             close = ", ".join(timm.list_models(f"*{name.split('_', maxsplit=1)[0]}*")[:5]) or "see timm.list_models()"
             raise UsageError(f"timm has no network {name!r}; close: {close}")
@@ -47,13 +45,12 @@ class TimmTrunk(nn.Module):
         self.indices = tuple(reductions.index(stride) for stride in strides if stride in reductions)
         if len(self.indices) != len(strides):
             raise UsageError(f"timm's {name} has maps of strides {reductions}, not {list(strides)}")
-        layers: Any = timm.layers  # its public names are not declared as such
         network: Any = timm.create_model(name, features_only=True, pretrained=False, out_indices=self.indices)
         self.strides = tuple(strides)
         self.channels = tuple(network.feature_info.channels())
-        self.network: nn.Module = layers.freeze_batch_norm_2d(network) if frozen_norm else network
+        self.network: nn.Module = timm.layers.freeze_batch_norm_2d(network) if frozen_norm else network
         if frozen_norm:
-            _merge_norms(self.network)
+            _merge_norms(self.network, timm.layers)
         self._check(name)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
@@ -86,11 +83,8 @@ _IN_ORDER = ("timm.models.efficientnet", "timm.models._efficientnet_blocks", "ti
 """Modules of timm whose networks compute their convolutions and norms in the order of their definition."""
 
 
-def _merge_norms(module: nn.Module) -> None:
-    """Merge, in place, frozen norms into the convolutions before them where that order is known."""
-    import timm  # noqa: PLC0415 - an extra
-
-    layers: Any = timm.layers
+def _merge_norms(module: nn.Module, layers: Any) -> None:
+    """Merge, in place, frozen norms of timm's layers into the convolutions before them where that order is known."""
     children = list(module.named_children()) if type(module).__module__ in _IN_ORDER else []
     for (conv_name, conv), (norm_name, norm) in pairwise(children):
         if not isinstance(norm, layers.FrozenBatchNormAct2d) or not isinstance(norm.drop, nn.Identity):
@@ -101,7 +95,7 @@ def _merge_norms(module: nn.Module) -> None:
             setattr(module, conv_name, MergedConv2d(conv, merged, same=same))
             setattr(module, norm_name, merged)
     for child in module.children():
-        _merge_norms(child)
+        _merge_norms(child, layers)
 
 
 def _is_square(conv: nn.Conv2d) -> bool:
