@@ -9,12 +9,12 @@ from itertools import accumulate
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from fasterrcnn.model.observing import Observer, unobserved
 from fasterrcnn.ops import boxes
-from fasterrcnn.ops.nms import nms
+from fasterrcnn.ops.nms import nms_of_each
 from fasterrcnn.structures import Proposals
 
 
@@ -51,16 +51,34 @@ class ProposalGenerator:
     ) -> list[Proposals]:
         """Proposals of each image, inside the part of it that is not padding; no gradient flows through them."""
         best = [self._best_of_level(*level) for level in zip(logits, deltas, anchors, strict=True)]
-        level_of = torch.cat([found.new_full(found.shape[1:], level) for level, (_, found, _) in enumerate(best)])
+        level_of = torch.cat([top.new_full(top.shape[1:], level) for level, (top, _, _) in enumerate(best)])
         logits_of_best = torch.cat([found for _, found, _ in best], dim=1)
         candidates = torch.cat([decoded for _, _, decoded in best], dim=1)
         starts = accumulate((len(level) for level in anchors), initial=0)
         index = torch.cat([start + top for start, (top, _, _) in zip(starts, best, strict=False)], dim=1)
         observe("candidates", index=index, boxes=candidates)
-        return [
-            self._suppress(image_boxes, image_logits, level_of.long(), size_hw, observe)
-            for image_boxes, image_logits, size_hw in zip(candidates, logits_of_best, sizes_hw, strict=True)
-        ]
+        scores = logits_of_best.sigmoid()
+        ranks = scores if self.ranked_by == "score" else logits_of_best
+        clipped = [boxes.clip(found, size_hw) for found, size_hw in zip(candidates, sizes_hw, strict=True)]
+        good = [self._are_good(*image) for image in zip(clipped, scores, strict=True)]
+        kept = nms_of_each(
+            [(found[at], rank[at], level_of[at]) for found, rank, at in zip(clipped, ranks, good, strict=True)],
+            self.nms_threshold,
+        )
+        proposals = []
+        for image_boxes, image_scores, image_good, image_kept in zip(clipped, scores, good, kept, strict=True):
+            survivors = image_good.nonzero()[:, 0][image_kept]
+            keep = survivors[: self.proposals]
+            observe(
+                "proposals",
+                boxes=image_boxes,
+                scores=image_scores,
+                good=image_good,
+                survivors=survivors,
+                kept=len(keep),
+            )
+            proposals.append(Proposals(image_boxes[keep], image_scores[keep]))
+        return proposals
 
     def _best_of_level(
         self, logits: Float[Tensor, "b a"], deltas: Float[Tensor, "b a 4"], anchors: Float[Tensor, "a 4"]
@@ -70,14 +88,7 @@ class ProposalGenerator:
         top_deltas = deltas.gather(1, top[..., None].expand(-1, -1, 4))
         return top, top_logits, boxes.decode(top_deltas, anchors[top])
 
-    def _suppress(
-        self, candidates: Tensor, logits: Tensor, levels: Tensor, size_hw: tuple[int, int], observe: Observer
-    ) -> Proposals:
-        candidates, scores = boxes.clip(candidates, size_hw), logits.sigmoid()
-        good = boxes.at_least(candidates, self.min_side) & boxes.have_area(candidates) & (scores >= self.min_score)
-        index = good.nonzero()[:, 0]
-        rank = scores if self.ranked_by == "score" else logits
-        survivors = index[nms(candidates[index], rank[index], levels[index], self.nms_threshold)]
-        keep = survivors[: self.proposals]
-        observe("proposals", boxes=candidates, scores=scores, good=good, survivors=survivors, kept=len(keep))
-        return Proposals(candidates[keep], scores[keep])
+    def _are_good(self, candidates: Float[Tensor, "k 4"], scores: Float[Tensor, " k"]) -> Bool[Tensor, " k"]:
+        """Which candidates may become proposals at all."""
+        has_size = boxes.at_least(candidates, self.min_side) & boxes.have_area(candidates)
+        return has_size & (scores >= self.min_score)

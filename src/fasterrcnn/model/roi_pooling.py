@@ -6,16 +6,15 @@ Axes: b images, c channels, r regions, s output side, l levels.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torchvision.ops import roi_pool
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.ops.roi_align import roi_align
+from fasterrcnn.ops.roi_align import pool_by_level, pyramid_roi_align
 
 
 @dataclass(frozen=True)
@@ -56,20 +55,23 @@ class RoIPooling:
             features: maps finest first; those beyond ``strides`` are not used.
             rois: image index, x1, y1, x2, y2 in pixels of the network input.
         """
-        if len(self.strides) == 1:
-            return self._pool(features[0], rois, self.strides[0])
         levels = self.levels(rois)
-        members = [(levels == level).nonzero()[:, 0] for level in range(len(self.strides))]
-        pooled = torch.cat(
-            [
-                self._pool(level_features, rois[index], stride)
-                for level_features, index, stride in zip(features, members, self.strides, strict=False)
-            ]
-        )
-        order = torch.cat(members)
-        # As rows of memory: pooled maps have their channels last.
-        rows: Tensor = _Permuted.apply(pooled.permute(0, 2, 3, 1), order.argsort(), order)
-        return rows.permute(0, 3, 1, 2)
+        if self.method == "align":
+            return pyramid_roi_align(
+                features[: len(self.strides)],
+                rois,
+                levels,
+                output_size=self.output_size,
+                spatial_scales=[1 / stride for stride in self.strides],
+                sampling_ratio=self.sampling_ratio,
+                aligned=self.aligned,
+            )
+
+        def pool(level: int, own: Tensor) -> Tensor:
+            exact = roi_pool(features[level].float(), own.float(), self.output_size, 1 / self.strides[level])
+            return torch.as_tensor(exact).to(features[level].dtype)
+
+        return pool_by_level(pool, rois, levels, len(self.strides))
 
     def levels(self, rois: Float[Tensor, "r 5"]) -> Int64[Tensor, " r"]:
         """Index of the feature map that each region is taken from (Lin et al. 2017, equation 1)."""
@@ -77,7 +79,7 @@ class RoIPooling:
         size = sides.prod(dim=1).sqrt()
         octave = torch.floor(self._octave(size))
         finest, coarsest = (round(math.log2(stride)) for stride in (self.strides[0], self.strides[-1]))
-        return (octave.clamp(finest, coarsest) - finest).long()
+        return (octave.clamp(finest, coarsest) - finest).nan_to_num(0.0).long()  # a NaN region must not harm others
 
     def _octave(self, size: Float[Tensor, " r"]) -> Float[Tensor, " r"]:
         """Base-2 logarithm of the stride that suits a region of that side, with the family's own small number."""
@@ -87,37 +89,8 @@ class RoIPooling:
             return 2 + torch.floor(torch.log2(size / (self.canonical_size / 4) + 1e-6))
         return 4 + torch.log2(size / self.canonical_size) + 1e-6
 
-    def _pool(self, features: Tensor, rois: Tensor, stride: int) -> Tensor:
-        if self.method == "pool":
-            return torch.as_tensor(roi_pool(features.float(), rois.float(), self.output_size, 1 / stride)).to(
-                features.dtype
-            )
-        return roi_align(
-            features,
-            rois,
-            output_size=self.output_size,
-            spatial_scale=1 / stride,
-            sampling_ratio=self.sampling_ratio,
-            aligned=self.aligned,
-        )
-
 
 def as_rois(boxes: Sequence[Float[Tensor, "_ 4"]]) -> Float[Tensor, "r 5"]:
     """Boxes of several images as one tensor of regions, the index of the image first."""
     numbered = [torch.cat([b.new_full((len(b), 1), i), b], dim=1) for i, b in enumerate(boxes)]
     return torch.cat(numbered)
-
-
-class _Permuted(torch.autograd.Function):
-    """``x[places]``, whose backward knows that every row is taken once."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, places: Tensor, inverse: Tensor) -> Tensor:
-        ctx.save_for_backward(inverse)
-        return x[places]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (inverse,) = ctx.saved_tensors
-        return gradient[inverse], None, None

@@ -4,6 +4,8 @@ Axes: n boxes, k kept boxes.
 """
 
 import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from jaxtyping import Float, Int64
@@ -27,6 +29,20 @@ def nms(
         threshold: IoU above which the lower-scored box goes, 0..1.
     """
     return batched_nms(boxes.float(), scores.float(), groups, threshold)
+
+
+def nms_of_each(
+    images: Sequence[tuple[Float[Tensor, "_ 4"], Float[Tensor, " _"], Int64[Tensor, " _"]]], threshold: float
+) -> list[Int64[Tensor, " _"]]:
+    """`nms` of the boxes, scores and groups of each image.
+
+    On a CPU the images share torch's threads, of which the kernel itself uses one.
+    """
+    threads = min(len(images), torch.get_num_threads())
+    if threads < 2 or images[0][0].device.type != "cpu":
+        return [nms(boxes, scores, groups, threshold) for boxes, scores, groups in images]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(nms, *zip(*images, strict=True), [threshold] * len(images)))
 
 
 def soft_nms(

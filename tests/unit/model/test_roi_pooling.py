@@ -58,6 +58,13 @@ def test_roi_pooling__no_regions(method, strides):
     assert pooled.shape == (0, 2, 7, 7)
 
 
+@pytest.mark.parametrize("strides", [(16,), FPN])
+def test_roi_pooling__poisoned_region_harms_no_other(strides):
+    rois = torch.tensor([square(20), square(float("nan")), square(500)])
+    pooled = RoIPooling(2, strides)(numbered_maps(strides, image=512), rois)
+    assert pooled[[0, 2]].amax(dim=(1, 2, 3)).tolist() == [strides[0], strides[-1]]
+
+
 def test_roi_pooling__one_level_takes_everything():
     rois = torch.tensor([square(8), square(250)])
     assert_close(RoIPooling(2, (16,))(numbered_maps((16,)), rois), torch.full((2, 2, 2, 2), 16.0))

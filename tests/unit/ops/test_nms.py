@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fasterrcnn.ops.nms import nms, soft_nms
+from fasterrcnn.ops.nms import nms, nms_of_each, soft_nms
 
 # Squares of side 10. Overlaps: 0-1 is 80/120, 0-2 is 40/160, 1-2 is 60/140, 3-4 is 90/110, the rest is 0.
 BOXES = torch.tensor(
@@ -40,6 +40,18 @@ def test_nms__groups_do_not_suppress_each_other():
 def test_nms__empty_and_one():
     assert nms(*NOTHING, 0.5).shape == (0,)
     assert nms(BOXES[:1], SCORES[:1], ONE_GROUP[:1], 0.0).tolist() == [0]
+
+
+def test_nms_of_each__as_one_by_one(threads):
+    images = [
+        (BOXES, SCORES, ONE_GROUP),
+        NOTHING,
+        (BOXES, SCORES.flip(0), torch.tensor([0, 1, 0, 0, 0])),
+        (BOXES[:1], SCORES[:1], ONE_GROUP[:1]),
+    ]
+    found = nms_of_each(images, 0.5)
+    assert [kept.tolist() for kept in found] == [nms(*image, 0.5).tolist() for image in images]
+    assert nms_of_each([], 0.5) == []
 
 
 def test_soft_nms__linear_by_hand():

@@ -11,14 +11,6 @@ def numbers(rows: int, features: int, outputs: int) -> list[torch.Tensor]:
     return [torch.randn(shape, generator=generator) for shape in shapes]
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("sizes", [(0, 8, 4), (1, 8, 4), (15, 33, 5), (16, 32, 8), (100, 640, 96), (37, 1, 1)])
 def test_linear__output_and_gradients(threads, sizes):
     *leaves, towards = numbers(*sizes)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fasterrcnn.inference.runtimes import winograd
 from fasterrcnn.inference.runtimes.parts import DenseMaps, DensePart, HeadPart, Lazy
-from fasterrcnn.model.box_head import StageTrunk
+from fasterrcnn.model.box_head import PooledLinear, StageTrunk
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.ops.products import multiply
 
@@ -65,9 +65,9 @@ class ConvolutionHead(nn.Module):
     def __init__(self, head: HeadPart) -> None:
         super().__init__()
         layers = list(head.trunk.children())
-        flatten = next(number for number, layer in enumerate(layers) if isinstance(layer, nn.Flatten))
-        self.convs = nn.Sequential(*layers[:flatten])
-        self.layers = [layer for layer in layers[flatten:] if isinstance(layer, nn.Linear)]
+        first = next(number for number, layer in enumerate(layers) if isinstance(layer, PooledLinear))
+        self.convs = nn.Sequential(*(layer for layer in layers[:first] if not isinstance(layer, nn.Identity)))
+        self.layers = [layer for layer in layers[first:] if isinstance(layer, nn.Linear)]
         self.class_logits = head.class_logits
         self.box_deltas = head.box_deltas
         self._sorted: Tensor | None = None

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from fasterrcnn.ops.depthwise import depthwise
+
 
 class MergedNorm(nn.Module):
     """A frozen batch norm whose work is done before it: it keeps its numbers, and applies the activation behind it.
@@ -75,7 +77,7 @@ class MergedConv2d(nn.Module):
     """A convolution and the frozen batch norm behind it, with the weights of the convolution.
 
     Args:
-        conv: whose weight is shared; it has no bias.
+        conv: whose weight is shared; it is square, dense and has no bias.
         norm: whose factors and shifts are applied.
         same: pad as TensorFlow does, on the right and below where the padding is odd.
     """
@@ -85,8 +87,7 @@ class MergedConv2d(nn.Module):
         self.weight = conv.weight
         self.bias: Tensor | None = None
         self.kernel, self.stride, self.same = conv.kernel_size[0], conv.stride[0], same
-        self._options: tuple[Any, ...] = (conv.dilation, conv.groups)
-        self._padding = conv.padding
+        self._padding, self._groups = int(conv.padding[0]), conv.groups
         self._norm: tuple[MergedNorm, ...] = (norm,)  # in a tuple: it has its place in the network already
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h_out w_out"]:
@@ -95,17 +96,23 @@ class MergedConv2d(nn.Module):
         if self._norm:
             weight, bias = _merge(weight, bias, self._norm[0])
         if not self.same:
-            return F.conv2d(x, weight, bias, self.stride, self._padding, *self._options)
+            return self._convolve(x, weight, bias, self._padding)
         height, width = x.shape[-2:]
         is_wide = weight.shape[-1] > self.kernel
         if self._can_be_wide and height % 2 == 0 and width % 2 == 0:
             # A row and a column of zeros in the kernel spare a padded copy of the maps.
             wide = weight if is_wide else F.pad(weight, (1, 0, 1, 0))
-            return F.conv2d(x, wide, bias, 2, self.kernel // 2, *self._options)
+            return self._convolve(x, wide, bias, self.kernel // 2, zeros=1)
         left, right = self._same_padding(width)
         above, below = self._same_padding(height)
         padded = F.pad(x, (left + is_wide, right, above + is_wide, below))
-        return F.conv2d(padded, weight, bias, self.stride, 0, *self._options)
+        return self._convolve(padded, weight, bias, 0)
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, zeros: int = 0) -> Tensor:
+        """A square convolution; so many first rows and columns of its kernels are zeros that spare a padded copy."""
+        if self._groups == x.shape[1] == len(weight):
+            return depthwise(x, weight, bias, stride=self.stride, padding=padding, zeros=zeros)
+        return F.conv2d(x, weight, bias, self.stride, padding, groups=self._groups)
 
     @property
     def _can_be_wide(self) -> bool:

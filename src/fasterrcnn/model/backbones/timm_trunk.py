@@ -99,4 +99,7 @@ def _merge_norms(module: nn.Module, layers: Any) -> None:
 
 
 def _is_square(conv: nn.Conv2d) -> bool:
-    return len({*conv.kernel_size}) == len({*conv.stride}) == 1 and conv.dilation == (1, 1)
+    return all(len({*sides}) == 1 for sides in (conv.kernel_size, conv.stride, conv.padding)) and conv.dilation == (
+        1,
+        1,
+    )

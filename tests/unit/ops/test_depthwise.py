@@ -1,0 +1,52 @@
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from fasterrcnn.ops.depthwise import depthwise
+
+
+def leaves(map_hw: tuple[int, int], side: int, zeros: int = 0) -> list[torch.Tensor]:
+    """Maps of 2 x 6 channels, kernels whose first rows and columns are zeros, biases."""
+    generator = torch.Generator().manual_seed(side)
+    weight = torch.randn(6, 1, side, side, generator=generator)
+    weight[:, :, :zeros] = 0
+    weight[..., :zeros] = 0
+    maps = torch.randn(2, 6, *map_hw, generator=generator).contiguous(memory_format=torch.channels_last)
+    return [maps, weight, torch.randn(6, generator=generator)]
+
+
+@pytest.mark.parametrize("map_hw", [(12, 16), (7, 9), (1, 1), (2, 5)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("side", "zeros"), [(3, 0), (4, 1), (5, 0), (6, 1), (7, 0), (4, 0)])
+def test_depthwise__output_and_gradients(threads, map_hw, stride, side, zeros):
+    ours = [tensor.requires_grad_() for tensor in leaves(map_hw, side, zeros)]
+    theirs = [tensor.detach().double().requires_grad_() for tensor in ours]
+    padding = side // 2
+    expected = F.conv2d(*theirs, stride, padding, groups=6)
+    found = depthwise(*ours, stride=stride, padding=padding, zeros=zeros)
+    assert_close(found, expected.float())
+    towards = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0))
+    expected.backward(towards.double())
+    found.backward(towards)
+    theirs[1].grad[:, :, :zeros] = 0
+    theirs[1].grad[..., :zeros] = 0
+    for our, their in zip(ours, theirs, strict=True):
+        assert_close(our.grad, their.grad.float(), atol=1e-4, rtol=1e-4)
+
+
+def test_depthwise__only_the_gradients_that_are_wanted():
+    maps, weight, _ = leaves((8, 8), 5)
+    depthwise(maps, weight.requires_grad_(), None, stride=1, padding=2).sum().backward()
+    assert weight.grad is not None
+    assert maps.grad is None
+
+
+@pytest.mark.parametrize("kind", ["float64", "no gradient", "autocast"])
+def test_depthwise__otherwise_it_is_torchs_own(kind):
+    tensors = leaves((8, 8), 5)
+    if kind == "float64":
+        tensors = [tensor.double() for tensor in tensors]
+    with torch.set_grad_enabled(kind != "no gradient"), torch.autocast("cpu", torch.bfloat16, kind == "autocast"):
+        tensors[1].requires_grad_()
+        assert torch.equal(depthwise(*tensors, stride=2, padding=2), F.conv2d(*tensors, 2, 2, groups=6))
