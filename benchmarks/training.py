@@ -1,12 +1,12 @@
 """Training on a CPU: torchvision's model and reference loop against ours, from the same start and pictures.
 
-python benchmarks/training.py DATA [--epochs 2] [--seeds 3] [--split val] [--torchvision-alone] [OUT.json]
+python benchmarks/training.py DATA [--epochs 2] [--seeds 3] [--split val] [--every 1] [--side both] [OUT.json]
 
-DATA has a split train. In alternation, once for each seed, both sides learn from all training pictures for the same
-number of epochs. Theirs: torchvision's FasterRCNN and the loop of its references/detection (SGD, warm-up
-over the first epoch, steps at 16/26 and 22/26 of the run, flips), its rate scaled to a batch of 4. Ours:
-`fasterrcnn.fit` with its defaults. Same trunk and weights, pyramid, head, proposals and regions. Prints pictures per
-second while learning, and AP by one evaluator.
+DATA has a split train. In alternation, once for each seed, both sides (or one, "ours" or "theirs") learn from all
+training pictures, or from every second, third..., for the same number of epochs. Theirs: torchvision's FasterRCNN and
+the loop of its references/detection (SGD, warm-up over the first epoch, steps at 16/26 and 22/26 of the run, flips),
+its rate scaled to a batch of 4. Ours: `fasterrcnn.fit` with its defaults. Same trunk and weights, pyramid, head,
+proposals and regions. Prints pictures per second while learning, and AP by one evaluator.
 """
 
 import argparse
@@ -179,16 +179,21 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", default="val")
-    parser.add_argument("--torchvision-alone", action="store_true")
+    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--side", choices=("both", "ours", "theirs"), default="both")
     options, sys.argv[1:] = parser.parse_known_args()
     data = admit(fasterrcnn.read_data(options.data), "fix").data
+    data = replace(data, splits={**data.splits, "train": data.split("train")[:: options.every]})
     config = start_config(replace(data, splits={"train": data.split("train")}), resolve({"data": "", "model": MODEL}))
     assert presets.get(MODEL).regions.assign.count == config.regions.assign.count
     rows: list[dict[str, float]] = []
     for seed in range(options.seeds):
-        one = learn_theirs(config, data, options.split, seed, options.epochs)
-        if not options.torchvision_alone:
+        one: dict[str, float] = {}
+        if options.side != "ours":
+            one |= learn_theirs(config, data, options.split, seed, options.epochs)
+        if options.side != "theirs":
             one |= learn_ours(data, options.split, seed, options.epochs)
+        if options.side == "both":
             one["ratio"] = one["ours_images_per_second"] / one["theirs_images_per_second"]
         rows.append(one)
         print(f"seed {seed}:", one, flush=True)

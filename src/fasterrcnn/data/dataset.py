@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 
@@ -56,7 +57,10 @@ class DetectionDataset(Dataset[Example]):
         Raises:
             ImageError: the picture cannot be decoded; the message names it.
         """
-        index, number = key if isinstance(key, tuple) else (key, 0)
+        with _one_thread():
+            return self._view(*(key if isinstance(key, tuple) else (key, 0)))
+
+    def _view(self, index: int, number: int) -> Example:
         recipe = transforms.RECIPES[self.augmentation] if number else None
         record = self.records[index]
         if recipe is None:
@@ -102,6 +106,17 @@ class DetectionDataset(Dataset[Example]):
             return _scene(record, read_image(record.path), 1)
         height, width = (math.ceil(side * magnification) for side in self._canvas_hw(record))
         return _scene(record, *read_reduced_image(record.path, (height, width)))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As in processes that read: torch's bilinear resizing rounds differently with several threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _scene(record: Record, pixels: Tensor, divisor: int) -> Scene:
@@ -168,9 +183,6 @@ class BatchLoader:
         self._plans[:] = plans
         coming = iter(self._loader)
         while True:
-            threads = torch.get_num_threads()
-            # As in other processes: torch's bilinear resizing rounds differently with several threads.
-            torch.set_num_threads(1)
             try:
                 batch = next(coming, None)
             except ImageError as error:
@@ -183,8 +195,6 @@ class BatchLoader:
                     raise
                 reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
                 raise DataError(f"a process that reads pictures died ({reason}); try fewer workers") from None
-            finally:
-                torch.set_num_threads(threads)
             if batch is None:
                 return
             yield batch

@@ -25,13 +25,13 @@ class Linear(nn.Linear):
 class PooledLinear(Linear):
     """The first of these layers, over all numbers of a pooled map.
 
-    The maps have their channels last, the kernels their channels first. Where the layer learns on the CPU, the kernels
-    are brought into the maps' order: they are fewer numbers.
+    Maps may have their channels last, the kernels have them first. Where the layer learns on the CPU, the kernels are
+    brought into the maps' order: they are fewer numbers.
     """
 
     def forward(self, pooled: Float[Tensor, "r c s s"]) -> Float[Tensor, "r o"]:
         """The product and the bias."""
-        if not torch.is_grad_enabled() or pooled.device.type != "cpu":
+        if not torch.is_grad_enabled() or pooled.device.type != "cpu" or pooled.is_contiguous():
             return linear(pooled.flatten(1), self.weight, self.bias)
         weight = self.weight.view(-1, *pooled.shape[1:]).permute(0, 2, 3, 1).flatten(1)
         return linear(pooled.permute(0, 2, 3, 1).flatten(1), weight, self.bias)

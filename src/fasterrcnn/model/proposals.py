@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fasterrcnn.model.observing import Observer, unobserved
 from fasterrcnn.ops import boxes
-from fasterrcnn.ops.nms import nms_of_each
+from fasterrcnn.ops.nms import best_of_each
 from fasterrcnn.structures import Proposals
 
 
@@ -61,9 +61,10 @@ class ProposalGenerator:
         ranks = scores if self.ranked_by == "score" else logits_of_best
         clipped = [boxes.clip(found, size_hw) for found, size_hw in zip(candidates, sizes_hw, strict=True)]
         good = [self._are_good(*image) for image in zip(clipped, scores, strict=True)]
-        kept = nms_of_each(
+        kept = best_of_each(
             [(found[at], rank[at], level_of[at]) for found, rank, at in zip(clipped, ranks, good, strict=True)],
             self.nms_threshold,
+            limit=self.proposals if observe is unobserved else level_of.numel(),  # an observer sees all survivors
         )
         proposals = []
         for image_boxes, image_scores, image_good, image_kept in zip(clipped, scores, good, kept, strict=True):

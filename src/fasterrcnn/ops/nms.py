@@ -6,6 +6,7 @@ Axes: n boxes, k kept boxes.
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 
 import torch
 from jaxtyping import Float, Int64
@@ -16,11 +17,16 @@ from fasterrcnn.ops import boxes as box_ops
 
 _AT_ONCE = 2048
 
+_GROUP_BY_GROUP = 1000
+"""From more boxes on, torchvision treats the groups one by one; of fewer, it moves them apart, which rounds."""
+
 
 def nms(
     boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], groups: Int64[Tensor, " n"], threshold: float
 ) -> Int64[Tensor, " k"]:
-    """Indices of the boxes that stay, by falling score; boxes suppress each other only within a group.
+    """Indices of the boxes that stay, by falling score, equal ones in their order.
+
+    Boxes suppress each other only within a group.
 
     Args:
         boxes: xyxy.
@@ -28,21 +34,40 @@ def nms(
         groups: class or pyramid level of each box; all zeros make it class-agnostic.
         threshold: IoU above which the lower-scored box goes, 0..1.
     """
-    return batched_nms(boxes.float(), scores.float(), groups, threshold)
+    order = scores.argsort(descending=True, stable=True)
+    kept = batched_nms(boxes[order].float(), scores[order].float(), groups[order], threshold)
+    return order[kept.sort().values]  # torchvision's own order of equal scores is left to chance
 
 
-def nms_of_each(
-    images: Sequence[tuple[Float[Tensor, "_ 4"], Float[Tensor, " _"], Int64[Tensor, " _"]]], threshold: float
+def best_after_nms(
+    boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], groups: Int64[Tensor, " n"], threshold: float, limit: int
+) -> Int64[Tensor, " k"]:
+    """At most the first ``limit`` indices of `nms`: of very many boxes, the best are enough to find them."""
+    order = scores.argsort(descending=True, stable=True)
+    for count in (2 * limit, 4 * limit):
+        if _GROUP_BY_GROUP < count < len(order):
+            # What is suppressed follows from the boxes before it alone.
+            best = order[:count]
+            kept = best[nms(boxes[best], scores[best], groups[best], threshold)]
+            if len(kept) >= limit:
+                return kept[:limit]
+    return nms(boxes, scores, groups, threshold)[:limit]
+
+
+def best_of_each(
+    images: Sequence[tuple[Float[Tensor, "_ 4"], Float[Tensor, " _"], Int64[Tensor, " _"]]],
+    threshold: float,
+    limit: int,
 ) -> list[Int64[Tensor, " _"]]:
-    """`nms` of the boxes, scores and groups of each image.
+    """`best_after_nms` of the boxes, scores and groups of each image.
 
     On a CPU the images share torch's threads, of which the kernel itself uses one.
     """
     threads = min(len(images), torch.get_num_threads())
     if threads < 2 or images[0][0].device.type != "cpu":
-        return [nms(boxes, scores, groups, threshold) for boxes, scores, groups in images]
+        return [best_after_nms(*image, threshold, limit) for image in images]
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(nms, *zip(*images, strict=True), [threshold] * len(images)))
+        return list(pool.map(best_after_nms, *zip(*images, strict=True), repeat(threshold), repeat(limit)))
 
 
 def soft_nms(

@@ -102,6 +102,8 @@ def pool_by_level(
     count: int,
 ) -> Float[Tensor, "r c o o"]:
     """What ``pool(level, rois)`` makes of the regions of each of ``count`` levels, in the regions' order."""
+    if count == 1:
+        return pool(0, rois)
     members = [(levels == level).nonzero()[:, 0] for level in range(count)]
     pooled = torch.cat([pool(level, rois[index]) for level, index in enumerate(members)])
     return pooled.index_select(0, torch.cat(members).argsort())

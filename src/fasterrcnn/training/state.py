@@ -6,16 +6,17 @@ The two newest are kept, so that there is one to go back to where the newest is 
 
 import hashlib
 import io
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from fasterrcnn.errors import WeightsError
-from fasterrcnn.files import write_whole
+from fasterrcnn.files import written_by_many
 from fasterrcnn.weights.torch_files import read_torch
 
 FOLDER = "state"
@@ -28,10 +29,14 @@ class StateFiles(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a state: beside its place, flushed, then renamed; then remove those that are too old."""
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        payload = buffer.getbuffer()
-        write_whole(Path(path), _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n", payload)
+        with written_by_many(Path(path)) as unfinished, unfinished.open("wb") as file:
+            file.write(_header(hashlib.sha256()))  # its room: what it says comes with the last byte
+            payload = _Hashed(file)
+            torch.save(checkpoint, cast(BinaryIO, payload))
+            file.seek(0)
+            file.write(_header(payload.sha256))
+            file.flush()
+            os.fsync(file.fileno())
         for old in _newest_first(Path(path).parent)[_KEPT:]:
             old.unlink(missing_ok=True)
 
@@ -42,7 +47,7 @@ class StateFiles(CheckpointIO):
             WeightsError: torn, changed or no state; the message names the file.
         """
         header, _, payload = Path(path).read_bytes().partition(b"\n")
-        if header != _MAGIC + hashlib.sha256(payload).hexdigest().encode():
+        if header + b"\n" != _header(hashlib.sha256(payload)):
             raise WeightsError(f"{path}: damaged, its content is not what was written")
         try:
             return self._read(payload)
@@ -59,6 +64,23 @@ class StateFiles(CheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a state."""
         Path(path).unlink(missing_ok=True)
+
+
+class _Hashed(io.RawIOBase):
+    """What is written to it goes on to a file and into a checksum: no second copy of a state is held in memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.sha256 = hashlib.sha256()
+
+    def write(self, part: Any) -> int:
+        """Pass it on."""
+        self.sha256.update(part)
+        return self.file.write(part)
+
+
+def _header(sha256: Any) -> bytes:
+    return b"%s%s\n" % (_MAGIC, sha256.hexdigest().encode())
 
 
 def path_of(run: Path, step: int) -> Path:

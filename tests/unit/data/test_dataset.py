@@ -218,6 +218,21 @@ def read_epochs(examples, workers) -> list:
     return [batch for epoch, batches in epochs.items() for batch in loader.load(plans_of(*batches, epoch=epoch))]
 
 
+def test_dataset__same_bits_with_any_number_of_threads(many):
+    # The feature cache reads views one by one, training reads them in batches.
+    config = INPUT.model_copy(update={"antialias": False, "short_side": 200, "long_side": 300})
+    examples = DetectionDataset(many, config)
+    threads = torch.get_num_threads()
+    pictures = []
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            pictures.append(examples[0][0])
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*pictures)
+
+
 @pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize("augmentation", ["none", "strong"])
 def test_batch_loader__same_bits_from_any_number_of_processes(many, augmentation, antialias):

@@ -22,7 +22,7 @@ class Counts:
     def __init__(self, monkeypatch, model):
         self.seen = {}
         for module, kind, name in (
-            (proposals, "nms", "proposals"),
+            (proposals, "best_of_each", "proposals"),
             (postprocess, "nms", "detections"),
             (postprocess, "soft_nms", "detections"),
         ):
@@ -35,8 +35,9 @@ class Counts:
     def around(self, nms, name):
         def counted(boxes, *others, **options):
             found = nms(boxes, *others, **options)
-            keep = found[0] if isinstance(found, tuple) else found
-            self.seen[f"{name} nms"] = len(boxes), len(keep)
+            # Hard NMS of one image gives indices, that of several images a list of these, soft NMS scores as well.
+            keep = found[0] if isinstance(found, tuple | list) else found
+            self.seen[f"{name} nms"] = len(boxes[0][0] if isinstance(boxes, list) else boxes), len(keep)
             return found
 
         return counted

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fasterrcnn.ops.nms import nms, nms_of_each, soft_nms
+from fasterrcnn.ops.nms import best_after_nms, best_of_each, nms, soft_nms
 
 # Squares of side 10. Overlaps: 0-1 is 80/120, 0-2 is 40/160, 1-2 is 60/140, 3-4 is 90/110, the rest is 0.
 BOXES = torch.tensor(
@@ -42,16 +42,29 @@ def test_nms__empty_and_one():
     assert nms(BOXES[:1], SCORES[:1], ONE_GROUP[:1], 0.0).tolist() == [0]
 
 
-def test_nms_of_each__as_one_by_one(threads):
+def test_best_of_each__as_one_by_one(threads):
     images = [
         (BOXES, SCORES, ONE_GROUP),
         NOTHING,
         (BOXES, SCORES.flip(0), torch.tensor([0, 1, 0, 0, 0])),
         (BOXES[:1], SCORES[:1], ONE_GROUP[:1]),
     ]
-    found = nms_of_each(images, 0.5)
-    assert [kept.tolist() for kept in found] == [nms(*image, 0.5).tolist() for image in images]
-    assert nms_of_each([], 0.5) == []
+    found = best_of_each(images, 0.5, 2)
+    assert [kept.tolist() for kept in found] == [nms(*image, 0.5)[:2].tolist() for image in images]
+    assert best_of_each([], 0.5, 2) == []
+
+
+@pytest.mark.parametrize("limit", [1, 400, 600, 1500, 9000])
+@pytest.mark.parametrize("spread", [30.0, 3000.0])
+def test_best_after_nms__first_of_all(spread, limit):
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(6000, 2, generator=generator) * spread
+    boxes = torch.cat([corners, corners + 5 + 20 * torch.rand(6000, 2, generator=generator)], dim=1)
+    scores = torch.rand(6000, generator=generator).mul(500).round()  # many are equal
+    groups = torch.arange(6000) % 3
+    expected = nms(boxes, scores, groups, 0.7)
+    assert len(expected) < 5000 if spread < 100 else len(expected) > 5000
+    assert torch.equal(best_after_nms(boxes, scores, groups, 0.7, limit), expected[:limit])
 
 
 def test_soft_nms__linear_by_hand():
