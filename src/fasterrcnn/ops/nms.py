@@ -42,16 +42,17 @@ def nms(
 def best_after_nms(
     boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], groups: Int64[Tensor, " n"], threshold: float, limit: int
 ) -> Int64[Tensor, " k"]:
-    """At most the first ``limit`` indices of `nms`: of very many boxes, the best are enough to find them."""
+    """At most the first ``limit`` indices of `nms`, from part after part of the boxes until they are enough."""
     order = scores.argsort(descending=True, stable=True)
-    for count in (2 * limit, 4 * limit):
-        if _GROUP_BY_GROUP < count < len(order):
-            # What is suppressed follows from the boxes before it alone.
-            best = order[:count]
-            kept = best[nms(boxes[best], scores[best], groups[best], threshold)]
-            if len(kept) >= limit:
-                return kept[:limit]
-    return nms(boxes, scores, groups, threshold)[:limit]
+    kept = order[:0]
+    parts = len(order) // max(limit, 2 * _GROUP_BY_GROUP) or 1
+    for part in order.tensor_split(parts):
+        # What is suppressed follows from the boxes before it alone.
+        best = torch.cat([kept, part])
+        kept = best[nms(boxes[best], scores[best], groups[best], threshold)]
+        if len(kept) >= limit:
+            break
+    return kept[:limit]
 
 
 def best_of_each(
