@@ -18,7 +18,7 @@ from fasterrcnn.ops import boxes as box_ops
 _AT_ONCE = 2048
 
 _GROUP_BY_GROUP = 1000
-"""From more boxes on, torchvision treats the groups one by one; of fewer, it moves them apart, which rounds."""
+"""Of more boxes on a CPU, torchvision treats the groups one by one; of fewer, it moves them apart, which rounds."""
 
 
 def nms(
@@ -45,8 +45,8 @@ def best_after_nms(
     """At most the first ``limit`` indices of `nms`, from part after part of the boxes until they are enough."""
     order = scores.argsort(descending=True, stable=True)
     kept = order[:0]
-    parts = len(order) // max(limit, 2 * _GROUP_BY_GROUP) or 1
-    for part in order.tensor_split(parts):
+    parts = len(order) // max(limit, 2 * _GROUP_BY_GROUP) if boxes.device.type == "cpu" else 1
+    for part in order.tensor_split(max(1, parts)):
         # What is suppressed follows from the boxes before it alone.
         best = torch.cat([kept, part])
         kept = best[nms(boxes[best], scores[best], groups[best], threshold)]

@@ -84,7 +84,7 @@ def pyramid_roi_align(
         return pool_by_level(pool, rois, levels, len(features))
     channels = features[0].shape[1]
     maps_hw = [(level.shape[2], level.shape[3]) for level in features]
-    # Free of charge in channels_last memory.
+    # Views in channels_last memory; joining them costs less than putting what is pooled level by level into order.
     tables = [level.permute(0, 2, 3, 1).reshape(-1, channels) for level in features]
     starts = list(accumulate((len(table) for table in tables), initial=0))[:-1]
     grids = torch.tensor([(start, *map_hw) for start, map_hw in zip(starts, maps_hw, strict=True)], dtype=torch.int32)

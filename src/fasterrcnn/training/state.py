@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from fasterrcnn.errors import WeightsError
-from fasterrcnn.files import written_by_many
+from fasterrcnn.files import unfinished_in, written_by_many
 from fasterrcnn.weights.torch_files import read_torch
 
 FOLDER = "state"
@@ -32,12 +32,18 @@ class StateFiles(CheckpointIO):
         with written_by_many(Path(path)) as unfinished, unfinished.open("wb") as file:
             file.write(_header(hashlib.sha256()))  # its room: what it says comes with the last byte
             payload = _Hashed(file)
-            torch.save(checkpoint, cast(BinaryIO, payload))
+            try:
+                torch.save(checkpoint, cast(BinaryIO, payload))
+            except RuntimeError:
+                if payload.failed is not None:  # torch hides it behind an error of its own
+                    raise payload.failed from None
+                raise
             file.seek(0)
             file.write(_header(payload.sha256))
             file.flush()
             os.fsync(file.fileno())
-        for old in _newest_first(Path(path).parent)[_KEPT:]:
+        folder = Path(path).parent
+        for old in (*_newest_first(folder)[_KEPT:], *unfinished_in(folder)):  # one process writes, so none is its own
             old.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
@@ -67,16 +73,25 @@ class StateFiles(CheckpointIO):
 
 
 class _Hashed(io.RawIOBase):
-    """What is written to it goes on to a file and into a checksum: no second copy of a state is held in memory."""
+    """What is written to it goes on to a file and into a checksum: no second copy of a state is held in memory.
+
+    Attributes:
+        failed: the first error of writing.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self.sha256 = hashlib.sha256()
+        self.failed: BaseException | None = None
 
     def write(self, part: Any) -> int:
         """Pass it on."""
-        self.sha256.update(part)
-        return self.file.write(part)
+        try:
+            self.sha256.update(part)
+            return self.file.write(part)
+        except BaseException as error:
+            self.failed = self.failed or error
+            raise
 
 
 def _header(sha256: Any) -> bytes:

@@ -2,6 +2,7 @@ import argparse
 import hashlib
 import io
 import re
+import resource
 import shutil
 
 import pytest
@@ -13,6 +14,7 @@ from fasterrcnn.training import state
 from fasterrcnn.training.fit import fit
 
 MODEL = {"preset": "timm:test_efficientnet", "backbone": {"neck_channels": 32}, "regions": {"widths": [32]}}
+STATE = {"epoch": 3, "weights": {str(number): torch.rand(1000) for number in range(200)}}
 
 
 @pytest.mark.parametrize(("minutes", "frozen"), [(0.0, False), (60.0, False), (0.0, True)])
@@ -79,3 +81,44 @@ def test_load_checkpoint__refuses_everything_else(tmp_path, kind):
     with pytest.raises(WeightsError, match=rf"1\.state: no state of a run .*{re.escape(said[kind])}"):
         state.StateFiles().load_checkpoint(rewritten(tmp_path / "1.state", content))
     assert not (tmp_path / "trap").exists()
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A folder with one whole state."""
+    state.StateFiles().save_checkpoint(STATE, tmp_path / "000000001.state")
+    return tmp_path
+
+
+@pytest.mark.parametrize("room", [100, 10_000, 500_000])
+def test_save__the_file_cannot_grow(kept, room):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(OSError, match=re.escape(str(kept / "000000002.state"))):
+            state.StateFiles().save_checkpoint(STATE, kept / "000000002.state")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in kept.iterdir()] == ["000000001.state"]
+
+
+def test_save__interrupted(kept, monkeypatch):
+    class Impatient:
+        """A checksum during whose work somebody presses Ctrl-C."""
+
+        def update(self, _part):
+            raise KeyboardInterrupt
+
+        def hexdigest(self):
+            return "0" * 64
+
+    monkeypatch.setattr(state.hashlib, "sha256", Impatient)
+    with pytest.raises(KeyboardInterrupt):
+        state.StateFiles().save_checkpoint(STATE, kept / "000000002.state")
+    assert [path.name for path in kept.iterdir()] == ["000000001.state"]
+
+
+def test_save__sweeps_what_killed_processes_left(kept):
+    (kept / ".123.000000001.state").write_bytes(b"half")
+    state.StateFiles().save_checkpoint(STATE, kept / "000000002.state")
+    assert sorted(path.name for path in kept.iterdir()) == ["000000001.state", "000000002.state"]

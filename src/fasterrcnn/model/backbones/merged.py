@@ -77,7 +77,7 @@ class MergedConv2d(nn.Module):
     """A convolution and the frozen batch norm behind it, with the weights of the convolution.
 
     Args:
-        conv: whose weight is shared; it is square, dense and has no bias.
+        conv: whose weight is shared; it is square, not dilated, and has no bias.
         norm: whose factors and shifts are applied.
         same: pad as TensorFlow does, on the right and below where the padding is odd.
     """
