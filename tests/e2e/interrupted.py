@@ -29,7 +29,7 @@ def train(data: str, run: str, config: str) -> None:
 
 
 def steps_done(run: str) -> int:
-    return max((int(path.stem) for path in Path(run).glob("state/*.state") if path.stem.isdigit()), default=0)
+    return max((int(path.stem) for path in Path(run).glob("state/[!.]*.state")), default=0)
 
 
 def main() -> None:

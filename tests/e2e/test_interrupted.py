@@ -97,7 +97,7 @@ def wait_for(happened) -> None:
 def test_resume__stopped_by_a_signal(scenes, settings, unbroken, tmp_path, number, code):
     run = tmp_path / "run"
     process = start(scenes, settings, run)
-    wait_for(lambda: len(list(run.glob("state/*.state"))) > 1)
+    wait_for(lambda: len(list(run.glob("state/[!.]*.state"))) > 1)
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == code
@@ -111,10 +111,10 @@ def test_resume__torn_files(scenes, settings, unbroken, tmp_path):
     chance = random.Random(0)
     run = tmp_path / "run"
     process = start(scenes, settings, run)
-    wait_for(lambda: (run / "best.safetensors").exists() and len(list(run.glob("state/*.state"))) > 1)
+    wait_for(lambda: (run / "best.safetensors").exists() and len(list(run.glob("state/[!.]*.state"))) > 1)
     process.kill()
     process.communicate()
-    states = sorted(run.glob("state/*.state"))
+    states = sorted(run.glob("state/[!.]*.state"))
     whole = {path: path.read_bytes() for path in (*states, *(run / name for name in WEIGHTS)) if path.exists()}
     for _ in range(6):
         for path, content in whole.items():
@@ -160,7 +160,7 @@ def test_resume__no_run(tmp_path):
 def test_resume__data_that_changed(scenes, settings, tmp_path):
     run = tmp_path / "run"
     process = start(scenes, settings, run)
-    wait_for(lambda: any(run.glob("state/*.state")))
+    wait_for(lambda: any(run.glob("state/[!.]*.state")))
     process.kill()
     process.communicate()
     other = tmp_path / "other"

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from fasterrcnn.ops.products import learns_on_cpu
+
 _QUICK = 3
 
 
@@ -37,9 +39,8 @@ def depthwise(
         padding: zeros around the maps.
         zeros: so many first rows and columns of the kernels are zero for good and get no gradient.
     """
-    learns = torch.is_grad_enabled() and weight.requires_grad and weight.shape[-1] - zeros >= _QUICK
-    is_plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if not learns or not is_plain or weight.shape[-1] == _QUICK:
+    side = weight.shape[-1]
+    if not learns_on_cpu(x) or not weight.requires_grad or side == _QUICK or side - zeros < _QUICK:
         return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
     out: Tensor = _Depthwise.apply(x, weight, bias, stride, padding, zeros)
     return out

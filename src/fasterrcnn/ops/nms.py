@@ -35,8 +35,7 @@ def nms(
         threshold: IoU above which the lower-scored box goes, 0..1.
     """
     order = scores.argsort(descending=True, stable=True)
-    kept = batched_nms(boxes[order].float(), scores[order].float(), groups[order], threshold)
-    return order[kept.sort().values]  # torchvision's own order of equal scores is left to chance
+    return order[_survivors(boxes[order], scores[order], groups[order], threshold)]
 
 
 def best_after_nms(
@@ -49,10 +48,18 @@ def best_after_nms(
     for part in order.tensor_split(max(1, parts)):
         # What is suppressed follows from the boxes before it alone.
         best = torch.cat([kept, part])
-        kept = best[nms(boxes[best], scores[best], groups[best], threshold)]
+        kept = best[_survivors(boxes[best], scores[best], groups[best], threshold)]
         if len(kept) >= limit:
             break
     return kept[:limit]
+
+
+def _survivors(
+    boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], groups: Int64[Tensor, " n"], threshold: float
+) -> Int64[Tensor, " k"]:
+    """Rising indices of what stays of boxes that are sorted already."""
+    # Sorted, for torchvision's own order of equal scores is left to chance.
+    return batched_nms(boxes.float(), scores.float(), groups, threshold).sort().values
 
 
 def best_of_each(

@@ -18,10 +18,15 @@ _IMAGES = 16
 """From so many images on, torch gives 1x1 convolutions to oneDNN also when it has one thread."""
 
 
+def learns_on_cpu(x: Tensor) -> bool:
+    """Whether gradients of what is made of a tensor may be wanted, on a CPU and in plain float32."""
+    is_plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return is_plain and torch.is_grad_enabled()
+
+
 def linear(x: Float[Tensor, "r f"], weight: Float[Tensor, "o f"], bias: Float[Tensor, " o"]) -> Float[Tensor, "r o"]:
     """`torch.nn.functional.linear`, faster where it learns on the CPU in float32."""
-    learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    if not learns or x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+    if not learns_on_cpu(x) or not (x.requires_grad or weight.requires_grad):
         return F.linear(x, weight, bias)
     out: Tensor = _Linear.apply(x, weight, bias)
     return out

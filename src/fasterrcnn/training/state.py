@@ -121,4 +121,4 @@ def remove_all(run: Path) -> None:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.state"), reverse=True)
+    return sorted(folder.glob("[!.]*.state"), reverse=True)

@@ -29,13 +29,13 @@ def test_resume__from_every_state(tmp_path, monkeypatch, minutes, frozen):
         start = fit(tmp_path / "scenes", output=tmp_path / "start", **{**options, "epochs": 1})
         options |= {"weights": str(start.last), "freeze": "backbone", "cache_features": True, "unfreeze_at": 2}
     run = fit(tmp_path / "scenes", output=tmp_path / "run", checkpoint_minutes=minutes, accumulate=2, **options)
-    states = sorted(run.path.glob("state/*.state"))
+    states = sorted(run.path.glob("state/[!.]*.state"))
     assert len(states) == (6 if minutes == 0 else 3)
     for newest in states:
         copy = tmp_path / newest.stem
         shutil.copytree(run.path, copy)
         (copy / "results.json").unlink()
-        for later in copy.glob("state/*.state"):
+        for later in copy.glob("state/[!.]*.state"):
             if later.name > newest.name:
                 later.unlink()
         again = fit(resume=copy)
@@ -122,3 +122,16 @@ def test_save__sweeps_what_killed_processes_left(kept):
     (kept / ".123.000000001.state").write_bytes(b"half")
     state.StateFiles().save_checkpoint(STATE, kept / "000000002.state")
     assert sorted(path.name for path in kept.iterdir()) == ["000000001.state", "000000002.state"]
+
+
+def test_newest__half_written_files_are_none(kept):
+    (kept / ".123.000000002.state").write_bytes(b"half")
+    (kept / state.FOLDER).mkdir()
+    for path in list(kept.glob("*.state")):
+        path.rename(kept / state.FOLDER / path.name)
+    said: list[str] = []
+    assert state.newest(kept, said.append) == state.path_of(kept, 1)
+    for path in kept.glob(f"{state.FOLDER}/[!.]*"):
+        path.unlink()
+    assert state.newest(kept, said.append) is None
+    assert not said

@@ -99,7 +99,5 @@ def _merge_norms(module: nn.Module, layers: Any) -> None:
 
 
 def _is_square(conv: nn.Conv2d) -> bool:
-    return all(len({*sides}) == 1 for sides in (conv.kernel_size, conv.stride, conv.padding)) and conv.dilation == (
-        1,
-        1,
-    )
+    square = all(len({*sides}) == 1 for sides in (conv.kernel_size, conv.stride, conv.padding))
+    return square and conv.dilation == (1, 1)
