@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fasterrcnn import build, presets
-from fasterrcnn.data.anchor_fit import fit_anchors, input_boxes, input_labels, measure_recall
+from fasterrcnn.data.anchors import fit_anchors, input_boxes, input_labels, measure_recall
 from fasterrcnn.data.formats import read_data
 
 

@@ -1,7 +1,7 @@
-"""Measuring as much as COCO val2017 has: 5,000 pictures, 36,000 objects, 100 detections a picture, 80 classes.
+"""Measuring as much as COCO val2017 has: 5,000 images, 36,000 objects, 100 detections an image, 80 classes.
 
 The 12 numbers and the whole report, against pycocotools where asked: equality first, then seconds and memory, each in a
-process of its own. ``python benchmarks/evaluation.py [--pictures 5000] [--output FILE.json]``
+process of its own. ``python benchmarks/evaluation.py [--images 5000] [--output FILE.json]``
 """
 
 import argparse
@@ -19,11 +19,11 @@ import numpy as np
 CLASSES = 80
 
 
-def make(pictures: int) -> tuple[dict, list[dict]]:
+def make(image_count: int) -> tuple[dict, list[dict]]:
     """A data set like COCO's, and detections that find two thirds of it among many mistakes."""
     rng = np.random.default_rng(0)
     annotations, results = [], []
-    for image in range(1, pictures + 1):
+    for image in range(1, image_count + 1):
         count = int(rng.poisson(7.2))
         box = np.concatenate([rng.uniform(0, 400, (count, 2)), np.exp(rng.uniform(1.5, 5.3, (count, 2)))], axis=1)
         label = rng.integers(1, CLASSES + 1, max(1, count // 2))[rng.integers(0, max(1, count // 2), count)]
@@ -40,24 +40,24 @@ def make(pictures: int) -> tuple[dict, list[dict]]:
         scores = np.where(hits, rng.beta(4, 2, 100), rng.beta(1, 6, 100))
         for xywh, category, score in zip(found.tolist(), classes.tolist(), scores.tolist(), strict=True):
             results.append({"image_id": image, "category_id": category, "bbox": xywh, "score": score})
-    images = [{"id": i, "file_name": f"{i}.jpg", "height": 480, "width": 640} for i in range(1, pictures + 1)]
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": 480, "width": 640} for i in range(1, image_count + 1)]
     categories = [{"id": i, "name": f"class {i}"} for i in range(1, CLASSES + 1)]
     return {"images": images, "annotations": annotations, "categories": categories}, results
 
 
-def ours(truth: dict, results: list[dict]) -> list[float]:
-    from fasterrcnn.evaluation.coco import score_detections
+def ours(ground_truth: dict, results: list[dict]) -> list[float]:
+    from fasterrcnn.evaluation.metrics.coco import score_detections
 
-    return list(score_detections(truth, results).numbers.values())
+    return list(score_detections(ground_truth, results).numbers.values())
 
 
-def official(truth: dict, results: list[dict]) -> list[float]:
+def official(ground_truth: dict, results: list[dict]) -> list[float]:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):
         dataset = COCO()
-        dataset.dataset = truth
+        dataset.dataset = ground_truth
         dataset.createIndex()
         evaluation = COCOeval(dataset, dataset.loadRes(results), "bbox")
         evaluation.evaluate()
@@ -66,15 +66,15 @@ def official(truth: dict, results: list[dict]) -> list[float]:
     return evaluation.stats.tolist()
 
 
-def report(truth: dict, results: list[dict]) -> list[float]:
+def report(ground_truth: dict, results: list[dict]) -> list[float]:
     import tempfile
 
     from fasterrcnn.evaluation.analysis import Origin
-    from fasterrcnn.evaluation.bootstrap import SAMPLES
+    from fasterrcnn.evaluation.ground_truth import read_ground_truth, read_results
     from fasterrcnn.evaluation.measure import Examination, measure
-    from fasterrcnn.evaluation.reading import read_results, read_truth
+    from fasterrcnn.evaluation.metrics.bootstrap import SAMPLES
 
-    objects = read_truth(truth)
+    objects = read_ground_truth(ground_truth)
     examination = Examination(read_results(objects, results))
     whole = measure(objects, examination, Origin("", "", "", "", 100), samples=SAMPLES)
     with tempfile.TemporaryDirectory() as folder:
@@ -82,20 +82,20 @@ def report(truth: dict, results: list[dict]) -> list[float]:
     return list(whole.numbers.values())
 
 
-def run(function, pictures: int, queue) -> None:
-    truth, results = make(pictures)
+def run(function, images: int, queue) -> None:
+    ground_truth, results = make(images)
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
-    numbers = function(truth, results)
+    numbers = function(ground_truth, results)
     seconds = time.perf_counter() - started
     queue.put((numbers, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, base / 1024))
 
 
-def alone(function, pictures: int):
+def alone(function, images: int):
     """Numbers, seconds, peak MiB, and MiB of the data alone, in a process of its own."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    process = context.Process(target=run, args=(function, pictures, queue))
+    process = context.Process(target=run, args=(function, images, queue))
     process.start()
     answer = queue.get()
     process.join()
@@ -104,14 +104,14 @@ def alone(function, pictures: int):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=5000)
+    parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     rows: dict[str, list] = {"ours": [], "pycocotools": [], "whole report": []}
     for _ in range(options.repeats):
         for name, function in (("ours", ours), ("pycocotools", official), ("whole report", report)):
-            rows[name].append(alone(function, options.pictures))
+            rows[name].append(alone(function, options.images))
     expected = np.array(rows["pycocotools"][0][0])
     for name in ("ours", "whole report"):
         difference = float(np.abs(np.array(rows[name][0][0], float) - expected).max())

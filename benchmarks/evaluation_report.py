@@ -1,4 +1,4 @@
-"""The whole report of a data set as large as COCO's val2017: 5,000 pictures, 36,000 objects, 100 detections a picture.
+"""The whole report of a data set as large as COCO's val2017: 5,000 images, 36,000 objects, 100 detections an image.
 
 `fasterrcnn evaluate --results ... -o report.html` in a process of its own: seconds, peak memory and size of the page.
 
@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-PICTURES, OBJECTS, DETECTIONS, CLASSES = 5000, 36_000, 100, 80
+IMAGES, OBJECTS, DETECTIONS, CLASSES = 5000, 36_000, 100, 80
 WIDTH, HEIGHT = 640, 480
 MOST_SECONDS, MOST_GB, MOST_MB = 60, 3, 30
 
 
 def photograph(generator: np.random.Generator) -> bytes:
-    """A picture as large as a photograph is as a file: noise at all scales."""
+    """An image as large as a photograph is as a file: noise at all scales."""
     whole = np.zeros((HEIGHT, WIDTH, 3))
     for side in (4, 16, 64, 256):
         coarse = generator.uniform(0, 255, (side, side, 3)).astype(np.uint8)
@@ -35,20 +35,20 @@ def photograph(generator: np.random.Generator) -> bytes:
 
 
 def write_data(folder: Path, generator: np.random.Generator) -> None:
-    """Pictures, annotations and results; 50 pictures stand for all."""
+    """Images, annotations and results; 50 images stand for all."""
     split = folder / "test"
     split.mkdir()
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         file = split / f"{number + 1:012d}.jpg"
         if number < 50:
             file.write_bytes(photograph(generator))
         else:
             os.link(split / f"{number % 50 + 1:012d}.jpg", file)
-    owners = np.sort(generator.integers(1, PICTURES + 1, OBJECTS))
+    owners = np.sort(generator.integers(1, IMAGES + 1, OBJECTS))
     shares = 1 / np.arange(1, CLASSES + 1)
     labels = generator.choice(CLASSES, OBJECTS, p=shares / shares.sum()) + 1
     boxes = random_boxes(generator, OBJECTS)
-    images = [{"id": i, "file_name": f"{i:012d}.jpg", "width": WIDTH, "height": HEIGHT} for i in range(1, PICTURES + 1)]
+    images = [{"id": i, "file_name": f"{i:012d}.jpg", "width": WIDTH, "height": HEIGHT} for i in range(1, IMAGES + 1)]
     rows = zip(owners.tolist(), labels.tolist(), boxes.tolist(), strict=True)
     annotations = [
         {"id": i, "image_id": o, "category_id": k, "bbox": b, "area": b[2] * b[3], "iscrowd": 0}
@@ -61,10 +61,10 @@ def write_data(folder: Path, generator: np.random.Generator) -> None:
 
 
 def detect(generator: np.random.Generator, owners: np.ndarray, labels: np.ndarray, boxes: np.ndarray) -> list[dict]:
-    """Objects, some moved, some taken for others, and a rest on background: 100 a picture."""
-    rest = PICTURES * DETECTIONS - OBJECTS
+    """Objects, some moved, some taken for others, and a rest on background: 100 an image."""
+    rest = IMAGES * DETECTIONS - OBJECTS
     mistaken = generator.random(OBJECTS) < 0.1
-    all_owners = np.concatenate([owners, generator.integers(1, PICTURES + 1, rest)])
+    all_owners = np.concatenate([owners, generator.integers(1, IMAGES + 1, rest)])
     found = np.where(mistaken, generator.integers(1, CLASSES + 1, OBJECTS), labels)
     all_labels = np.concatenate([found, generator.integers(1, CLASSES + 1, rest)])
     moved = boxes + generator.normal(0, 0.08, boxes.shape) * boxes[:, [2, 3, 2, 3]]
@@ -75,7 +75,7 @@ def detect(generator: np.random.Generator, owners: np.ndarray, labels: np.ndarra
 
 
 def random_boxes(generator: np.random.Generator, number: int) -> np.ndarray:
-    """Left, top, width, height inside the picture."""
+    """Left, top, width, height inside the image."""
     size = np.exp(generator.uniform(np.log(12), np.log(240), (number, 2)))
     return np.concatenate([generator.random((number, 2)) * ((WIDTH, HEIGHT) - size), size], axis=1).round(2)
 

@@ -1,12 +1,12 @@
-"""Training with a frozen trunk: with and without the feature cache.
+"""Training with a frozen backbone: with and without the feature cache.
 
 python benchmarks/feature_cache.py DATA [OUT.json]
 
-First, what arithmetic allows: of each preset, the operations of the frozen trunk and of everything else in a step, per
-picture; a cache spares the first alone. Then the time of some detectors on the first 120 training pictures, 2 epochs of
-one view, the second of which counts. A cached run pays for the trunk before its first epoch; "over_10_epochs" is the
+First, what arithmetic allows: of each preset, the operations of the frozen backbone and of everything else in a step,
+per image; a cache spares the first alone. Then the time of some detectors on the first 120 training images, 2 epochs of
+one view, the second of which counts. A cached run pays for the backbone before its first epoch; "over_10_epochs" is the
 time of 10 uncached epochs over that of 10 cached ones. Checks that both give the same weights. Start weights are random
-but for those of efficientnet-lite0's trunk, which changes nothing about time.
+but for those of efficientnet-lite0's backbone, which changes nothing about time.
 """
 
 import os
@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fasterrcnn.cli.process import settle
+from fasterrcnn.cli.options import settle
 
 settle()
 
@@ -29,22 +29,22 @@ import fasterrcnn
 from fasterrcnn import presets
 from fasterrcnn.build import assemble
 from fasterrcnn.config import ModelConfig
+from fasterrcnn.data.annotations import AnnotatedData
+from fasterrcnn.data.checks import admit
 from fasterrcnn.data.dataset import BUCKET
-from fasterrcnn.data.doctor import admit
-from fasterrcnn.data.records import AnnotatedData
 from fasterrcnn.ops.image import pad_to
 from fasterrcnn.structures import ImageBatch, Target
 from fasterrcnn.training.feature_cache import frozen_maps
 from fasterrcnn.training.settings import resolve
 from fasterrcnn.weights import native
 
-PICTURES, EPOCHS = 120, 2
+IMAGES, EPOCHS = 120, 2
 MODEL = "efficientnet-lite0-fpn"
 FEW_REGIONS = {"regions": {"assign": {"count": 128}}}
 ROWS: dict[str, dict[str, Any]] = {
     MODEL: {"model": MODEL},
     "resnet50-c5": {"model": "resnet50-c5"},
-    "resnet50-c5, 128 regions a picture": {"model": {"preset": "resnet50-c5", **FEW_REGIONS}},
+    "resnet50-c5, 128 regions an image": {"model": {"preset": "resnet50-c5", **FEW_REGIONS}},
 }
 
 
@@ -76,29 +76,29 @@ def compare(data: AnnotatedData, options: dict[str, Any]) -> dict[str, float]:
 
 
 def operations(config: ModelConfig) -> dict[str, float]:
-    """Billions of multiplications and additions that a picture of 640x480 costs, and the most a cache can gain."""
+    """Billions of multiplications and additions that an image of 640x480 costs, and the most a cache can gain."""
     model = assemble(config).train()
     model.backbone.freeze(model.backbone.depth)
     height, width = (pad_to(side, BUCKET) for side in config.input.resized_hw((480, 640)))
     batch = ImageBatch(torch.rand(1, 3, height, width), [(height, width)])
     target = Target(torch.tensor([[10.0, 10.0, 100.0, 90.0]]), torch.tensor([0]))
-    with FlopCounterMode(display=False) as trunk:
+    with FlopCounterMode(display=False) as body:
         maps = frozen_maps(model, batch)
     with FlopCounterMode(display=False) as rest:
         model.losses(batch, [target], features=model.backbone.neck(maps)).total.backward()
-    spared, paid = trunk.get_total_flops() / 1e9, rest.get_total_flops() / 1e9
-    return {"trunk": spared, "rest": paid, "most": (spared + paid) / paid}
+    spared, paid = body.get_total_flops() / 1e9, rest.get_total_flops() / 1e9
+    return {"body": spared, "rest": paid, "most": (spared + paid) / paid}
 
 
 def main() -> None:
     data = admit(fasterrcnn.read_data(sys.argv.pop(1)), "fix").data
-    data = replace(data, splits={"train": data.split("train")[:PICTURES]})
+    data = replace(data, splits={"train": data.split("train")[:IMAGES]})
     rows: dict[str, dict[str, float]] = {}
     for name in presets.names():
         rows[f"operations of {name}"] = operations(presets.get(name, data.classes))
         print(name, rows[f"operations of {name}"], flush=True)
     few = resolve({"data": "", "model": {"preset": "resnet50-c5", **FEW_REGIONS}}).model.with_classes(data.classes)
-    rows["operations of resnet50-c5, 128 regions a picture"] = operations(few)
+    rows["operations of resnet50-c5, 128 regions an image"] = operations(few)
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "start.safetensors"
         config = presets.get("resnet50-c5", data.classes)

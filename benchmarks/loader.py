@@ -1,10 +1,10 @@
-"""Loading for training: our data set against torchvision's way, the same operations on full-size pictures.
+"""Loading for training: our data set against torchvision's way, the same operations on full-size images.
 
 python benchmarks/loader.py DATA [--output OUT.json]
 
-DATA is a folder of annotated pictures. Both sides decode, mirror, change scale and colours, resize and pad into
+DATA is a folder of annotated images. Both sides decode, mirror, change scale and colours, resize and pad into
 batches of 4, with 2 processes. Theirs follows torchvision's references/detection: `read_image` of torchvision.io,
-then a composition of v2 transforms that works at the size of the picture, and a resize at its end.
+then a composition of v2 transforms that works at the size of the image, and a resize at its end.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from torchvision.transforms import v2
 
 from fasterrcnn import presets
 from fasterrcnn.config import InputConfig
+from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.data.dataset import BatchLoader, BatchPlan, DetectionDataset
 from fasterrcnn.data.formats import read_data
-from fasterrcnn.data.records import Record
 from fasterrcnn.ops import image
-from fasterrcnn.training.batches import epoch_batches
+from fasterrcnn.training.data import epoch_batches
 
 ROUNDS = 7
 WORKERS = 2
@@ -36,9 +36,9 @@ BATCH = 4
 
 
 class PlainDataset(Dataset):
-    """torchvision's way: everything on the whole picture, then the resize."""
+    """torchvision's way: everything on the whole image, then the resize."""
 
-    def __init__(self, records: Sequence[Record], config: InputConfig) -> None:
+    def __init__(self, records: Sequence[AnnotatedImage], config: InputConfig) -> None:
         self.records = records
         self.config = config
 
@@ -99,11 +99,11 @@ def main() -> None:
     )
     numbers = alternate(lambda: list(map(len, ours.load(plans))), lambda: list(map(len, theirs)), ROUNDS)
     numbers |= {
-        "pictures": len(records),
-        "ours_pictures_per_second": len(records) / numbers["ours_seconds"],
-        "theirs_pictures_per_second": len(records) / numbers["theirs_seconds"],
-        "ours_cpu_ms_per_picture": statistics.median(cpu_milliseconds(examples) for _ in range(3)),
-        "theirs_cpu_ms_per_picture": statistics.median(cpu_milliseconds(plain) for _ in range(3)),
+        "images": len(records),
+        "ours_images_per_second": len(records) / numbers["ours_seconds"],
+        "theirs_images_per_second": len(records) / numbers["theirs_seconds"],
+        "ours_cpu_ms_per_image": statistics.median(cpu_milliseconds(examples) for _ in range(3)),
+        "theirs_cpu_ms_per_image": statistics.median(cpu_milliseconds(plain) for _ in range(3)),
     }
     sys.argv[1:] = [] if arguments.output is None else [str(arguments.output)]  # where `report` looks for the file
     report("loader", {f"{data.root.name}, {arguments.model}, {WORKERS} processes": numbers})

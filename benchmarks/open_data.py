@@ -2,7 +2,7 @@
 
 python benchmarks/open_data.py [--supervision-python PATH] [--output OUT.json]
 
-Both are made in a temporary folder (600 MB); their pictures are hard links to one photograph, so that looking for files
+Both are made in a temporary folder (600 MB); their images are hard links to one photograph, so that looking for files
 and reading their sizes is real work. Each reader runs in fresh processes: pycocotools and, where it can be imported,
 supervision beside our own. One that wants more than 8 GiB fails, before it takes the machine along. Imports are not
 timed, but their memory counts. On a busy machine look at the processor's seconds, not at the clock's.
@@ -117,7 +117,7 @@ def make_coco(root: Path) -> None:
     """Images, boxes with outlines, and crowds, as in instances_train2017.json: about as many bytes, too."""
     chance = random.Random(0)
     names = [f"{number:012}.jpg" for number in range(1, COCO_IMAGES + 1)]
-    _link_pictures(root / "train2017", names)
+    _link_images(root / "train2017", names)
     (root / "annotations").mkdir()
     outlines = [[[round(chance.uniform(0, 640), 2) for _ in range(50)]] for _ in range(1000)]
     texts = [json.dumps(outline) for outline in outlines]
@@ -143,7 +143,7 @@ def make_voc(root: Path) -> None:
     """XML as annotation tools write it, sizes included."""
     chance = random.Random(0)
     names = [f"{number:06}" for number in range(VOC_IMAGES)]
-    _link_pictures(root / "JPEGImages", [f"{name}.jpg" for name in names])
+    _link_images(root / "JPEGImages", [f"{name}.jpg" for name in names])
     (root / "Annotations").mkdir()
     size = f"<size><width>{SIZE_HW[1]}</width><height>{SIZE_HW[0]}</height><depth>3</depth></size>"
     for name in names:
@@ -158,7 +158,7 @@ def make_voc(root: Path) -> None:
         (root / "Annotations" / f"{name}.xml").write_text(text, encoding="utf-8")
 
 
-def _link_pictures(folder: Path, names: list[str]) -> None:
+def _link_images(folder: Path, names: list[str]) -> None:
     folder.mkdir()
     first = folder / names[0]
     Image.effect_noise(SIZE_HW[::-1], 60).convert("RGB").save(first, quality=90)

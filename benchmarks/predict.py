@@ -37,15 +37,15 @@ def main() -> None:
         file = Path(folder) / "model.pth"
         torch.save(theirs.state_dict(), file)
         ours = fasterrcnn.load(file, device="cpu")
-    picture = torch.rand(3, 480, 640)
-    picture = torch.nn.functional.avg_pool2d(picture[None], 9, 1, 4)[0] * 2 % 1
+    image = torch.rand(3, 480, 640)
+    image = torch.nn.functional.avg_pool2d(image[None], 9, 1, 4)[0] * 2 % 1
 
     def run_theirs() -> dict[str, torch.Tensor]:
         with torch.inference_mode():
-            return theirs([picture])[0]
+            return theirs([image])[0]
 
     def run_ours() -> fasterrcnn.Detections:
-        return ours.predict(picture)
+        return ours.predict(image)
 
     expected, found = run_theirs(), run_ours()
     assert len(found) == len(expected["boxes"]) > 10, f"{len(found)} and {len(expected['boxes'])} detections"
@@ -56,7 +56,7 @@ def main() -> None:
     assert difference < 1e-5, difference
     numbers = alternate(run_ours, run_theirs, ROUNDS)
     numbers |= {"detections": len(found), "largest_box_deviation": deviation, "largest_score_deviation": difference}
-    report("predict", {"resnet50-fpn, 640x480 picture at 800x1066": numbers})
+    report("predict", {"resnet50-fpn, 640x480 image at 800x1066": numbers})
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import torch
 import torchvision
 from compare import alternate, report
 
-from fasterrcnn.cli import process
+from fasterrcnn.cli import options
 from fasterrcnn.ops.roi_align import roi_align
 
 CASES = {
@@ -61,7 +61,7 @@ def compare(
 
 
 if __name__ == "__main__":
-    process.settle()
+    options.settle()
     torch.manual_seed(0)
     rows = {
         f"{case}: {direction}": numbers

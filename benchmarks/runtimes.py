@@ -1,9 +1,9 @@
 """All runtimes and torchvision's model in four ways, with the same weights, alternately: resnet50-fpn at 800x1066.
 
-python benchmarks/runtimes.py [--weights FILE] [--pictures FOLDER] [--rounds 7] [--threads 2] [--output OUT.json]
+python benchmarks/runtimes.py [--weights FILE] [--images FOLDER] [--rounds 7] [--threads 2] [--output OUT.json]
 
 Without weights they are random ones that detect. Each side runs in a process of its own, whose peak memory is shown.
-The 8-bit integers are calibrated on the pictures, or on blobs. Float32 must find the same as the runtime torch: equal
+The 8-bit integers are calibrated on the images, or on blobs. Float32 must find the same as the runtime torch: equal
 labels, boxes within 0.5 pixels, scores within 1e-3.
 """
 
@@ -19,7 +19,7 @@ from PIL import Image
 from predict import lively_model
 
 from fasterrcnn.build import load_model
-from fasterrcnn.cli.process import settle
+from fasterrcnn.cli.options import settle
 from fasterrcnn.inference.benchmark import PIXELS, SCORE, Row, benchmark
 from fasterrcnn.inference.quantization import quantize
 from fasterrcnn.inference.rivals import rivals
@@ -36,17 +36,17 @@ def blobs(seed: int) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--images", type=Path)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        weights, picture = prepare(arguments.weights, arguments.pictures, Path(folder))
+        weights, image = prepare(arguments.weights, arguments.images, Path(folder))
         chosen = arguments.only or [*rivals(), *names()]
         rows = benchmark(
-            weights, picture, chosen, threads=[arguments.threads], rounds=arguments.rounds, prepare=settle, tell=tell
+            weights, image, chosen, threads=[arguments.threads], rounds=arguments.rounds, prepare=settle, log=log
         )
     show(rows)
     if arguments.output:
@@ -58,8 +58,8 @@ def main() -> None:
             assert row.score_deviation <= SCORE, row
 
 
-def prepare(weights: Path | None, pictures: Path | None, folder: Path) -> tuple[Path, np.ndarray]:
-    """One checkpoint for every side, with 8-bit integers in it, and the picture."""
+def prepare(weights: Path | None, images: Path | None, folder: Path) -> tuple[Path, np.ndarray]:
+    """One checkpoint for every side, with 8-bit integers in it, and the image."""
     if weights is None:
         weights = folder / "model.pth"
         state = lively_model().state_dict()
@@ -69,7 +69,7 @@ def prepare(weights: Path | None, pictures: Path | None, folder: Path) -> tuple[
         torch.save(state, weights)
     model, config = load_model(weights)
     native.save(folder / "model.safetensors", model, config)
-    files = sorted(pictures.glob("*.jpg")) if pictures else []
+    files = sorted(images.glob("*.jpg")) if images else []
     quantize(
         folder / "model.safetensors", files or [blobs(seed) for seed in range(8)], folder / "int8.safetensors", most=32
     )
@@ -77,7 +77,7 @@ def prepare(weights: Path | None, pictures: Path | None, folder: Path) -> tuple[
     return folder / "int8.safetensors", array
 
 
-def tell(text: str) -> None:
+def log(text: str) -> None:
     print(text, flush=True)
 
 

@@ -1,6 +1,6 @@
 """From the start of the process to the first line of ``fasterrcnn predict``, against importing torch and torchvision.
 
-python benchmarks/startup.py WEIGHTS PICTURE [OUT.json]
+python benchmarks/startup.py WEIGHTS IMAGE [OUT.json]
 """
 
 import json
@@ -28,9 +28,9 @@ def seconds_to_first_line(command: list[str]) -> float:
 
 def main() -> None:
     """Alternate both, and print medians and the median difference."""
-    weights, picture = sys.argv[1:3]
+    weights, image = sys.argv[1:3]
     with tempfile.TemporaryDirectory() as folder:
-        ours = [sys.executable, "-m", "fasterrcnn", "predict", weights, picture, "-o", folder]
+        ours = [sys.executable, "-m", "fasterrcnn", "predict", weights, image, "-o", folder]
         base = [sys.executable, "-c", "import torch, torchvision"]
         times = [(seconds_to_first_line(ours), seconds_to_first_line(base)) for _ in range(ROUNDS + 1)][1:]
     differences = sorted(a - b for a, b in times)

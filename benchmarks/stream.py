@@ -1,9 +1,9 @@
-"""Many pictures: memory while they stream, and pictures a second with one process and with several.
+"""Many images: memory while they stream, and images a second with one process and with several.
 
-python benchmarks/stream.py memory WEIGHTS FOLDER [OUT.json] [--pictures 2000]
-python benchmarks/stream.py workers WEIGHTS FOLDER [OUT.json] [--pictures 200] [--workers 2]
+python benchmarks/stream.py memory WEIGHTS FOLDER [OUT.json] [--images 2000]
+python benchmarks/stream.py workers WEIGHTS FOLDER [OUT.json] [--images 200] [--workers 2]
 
-The pictures are links to those of FOLDER, again and again.
+The images are links to those of FOLDER, again and again.
 """
 
 import argparse
@@ -17,15 +17,15 @@ import time
 from pathlib import Path
 
 import fasterrcnn
-from fasterrcnn.cli.process import settle
-from fasterrcnn.data.images import picture_files
+from fasterrcnn.cli.options import settle
+from fasterrcnn.data.images import image_files
 
 SETTLED = 200
 
 
 def links(source: Path, target: Path, count: int) -> None:
-    """That many links to the pictures of a folder."""
-    files = picture_files(source)
+    """That many links to the images of a folder."""
+    files = image_files(source)
     for number in range(count):
         file = files[number % len(files)].resolve()
         (target / f"{number:05d}{file.suffix}").symlink_to(file)
@@ -38,16 +38,16 @@ def resident_mib() -> float:
 
 
 def memory(options: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """Memory after the first pictures, and the most and the last after that."""
+    """Memory after the first images, and the most and the last after that."""
     settle()
     detector = fasterrcnn.load(options.weights)
     seen: list[float] = []
     for number, _ in enumerate(detector.predict(folder), start=1):
         seen.append(resident_mib())
         if number % SETTLED == 0:
-            print(f"{number} pictures: {seen[-1]:.0f} MiB", flush=True)
+            print(f"{number} images: {seen[-1]:.0f} MiB", flush=True)
     later = seen[SETTLED - 1 :]
-    return {"after_200_mib": later[0], "most_later_mib": max(later), "last_mib": later[-1], "pictures": len(seen)}
+    return {"after_200_mib": later[0], "most_later_mib": max(later), "last_mib": later[-1], "images": len(seen)}
 
 
 def workers(options: argparse.Namespace, folder: Path) -> dict[str, float]:
@@ -71,7 +71,7 @@ def workers(options: argparse.Namespace, folder: Path) -> dict[str, float]:
             same = len(json.loads(one[1])) == len(json.loads(several[1]))
             assert same, "one process and several found different numbers of objects"
             rows.append((one[0], several[0]))
-            print(f"one process {one[0]:.2f}, {options.workers} workers {several[0]:.2f} pictures a second", flush=True)
+            print(f"one process {one[0]:.2f}, {options.workers} workers {several[0]:.2f} images a second", flush=True)
     return {
         "one_process": statistics.median(a for a, _ in rows),
         "workers": statistics.median(b for _, b in rows),
@@ -86,11 +86,11 @@ def main() -> None:
     parser.add_argument("weights")
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path, nargs="?")
-    parser.add_argument("--pictures", type=int)
+    parser.add_argument("--images", type=int)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        links(options.folder, Path(place), options.pictures or (2000 if options.what == "memory" else 200))
+        links(options.folder, Path(place), options.images or (2000 if options.what == "memory" else 200))
         numbers = (memory if options.what == "memory" else workers)(options, Path(place))
     print({key: round(value, 2) for key, value in numbers.items()})
     if options.out:

@@ -20,14 +20,14 @@ import numpy as np
 from PIL import Image
 
 import fasterrcnn
-from fasterrcnn.data.images import picture_files
+from fasterrcnn.data.images import image_files
 
 SIZE = (4000, 3000)
 SCORE, SHIFT = 0.5, 8
 
 
 def mosaic(files: Sequence[Path], gap: int) -> tuple[Image.Image, list[tuple[int, int, Path]]]:
-    """The picture, and left, top and file of each photograph that is whole in it."""
+    """The image, and left, top and file of each photograph that is whole in it."""
     width, height = Image.open(files[0]).size
     sheet = Image.new("RGB", SIZE, (128, 128, 128))
     places = [(x, y) for y in range(0, SIZE[1], height + gap) for x in range(0, SIZE[0], width + gap)]
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--draw")
     options = parser.parse_args()
     detector = fasterrcnn.load(options.weights)
-    files = picture_files(options.folder)
+    files = image_files(options.folder)
     files = [file for file in files if Image.open(file).size == Image.open(files[0]).size]
     rows = []
     for number in range(options.mosaics):

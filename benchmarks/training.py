@@ -1,12 +1,12 @@
-"""Training on a CPU: torchvision's model and reference loop against ours, from the same start and pictures.
+"""Training on a CPU: torchvision's model and reference loop against ours, from the same start and images.
 
 python benchmarks/training.py DATA [--epochs 2] [--seeds 3] [--split val] [--every 1] [--side both] [OUT.json]
 
 DATA has a split train. In alternation, once for each seed, both sides (or one, "ours" or "theirs") learn from all
-training pictures, or from every second, third..., for the same number of epochs. Theirs: torchvision's FasterRCNN and
+training images, or from every second, third..., for the same number of epochs. Theirs: torchvision's FasterRCNN and
 the loop of its references/detection (SGD, warm-up over the first epoch, steps at 16/26 and 22/26 of the run, flips),
-its rate scaled to a batch of 4. Ours: `fasterrcnn.fit` with its defaults. Same trunk and weights, pyramid, head,
-proposals and regions. Prints pictures per second while learning, and AP by one evaluator.
+its rate scaled to a batch of 4. Ours: `fasterrcnn.fit` with its defaults. Same backbone and weights, pyramid, head,
+proposals and regions. Prints images per second while learning, and AP by one evaluator.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from fasterrcnn.cli.process import settle
+from fasterrcnn.cli.options import settle
 
 settle()
 
@@ -37,10 +37,10 @@ import fasterrcnn
 from fasterrcnn import presets
 from fasterrcnn.build import build_model
 from fasterrcnn.config import ModelConfig
-from fasterrcnn.data.doctor import admit
-from fasterrcnn.data.pixels import read_image
-from fasterrcnn.data.records import AnnotatedData, Record, to_coco
-from fasterrcnn.evaluation.coco import Report, score_detections
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, to_coco
+from fasterrcnn.data.checks import admit
+from fasterrcnn.data.pixels import read_image_tensor
+from fasterrcnn.evaluation.metrics.coco import Report, score_detections
 from fasterrcnn.training.prepare import start_config
 from fasterrcnn.training.settings import resolve
 
@@ -48,23 +48,23 @@ MODEL, BATCH = "efficientnet-lite0-fpn", 4
 
 
 class Backbone(nn.Module):
-    """A trunk of timm, its batch norms frozen, under torchvision's pyramid."""
+    """A backbone of timm, its batch norms frozen, under torchvision's pyramid."""
 
-    def __init__(self, trunk: nn.Module, channels: list[int], out_channels: int) -> None:
+    def __init__(self, body: nn.Module, channels: list[int], out_channels: int) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.body = body
         self.fpn = FeaturePyramidNetwork(channels, out_channels, extra_blocks=LastLevelMaxPool())
         self.out_channels = out_channels
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        maps: dict[str, Tensor] = self.fpn({str(level): one for level, one in enumerate(self.trunk(pixels))})
+        maps: dict[str, Tensor] = self.fpn({str(level): one for level, one in enumerate(self.body(pixels))})
         return maps
 
 
-class Pictures(torch.utils.data.Dataset):
+class Images(torch.utils.data.Dataset):
     """As torchvision's loop wants them: tensors in 0..1, boxes in pixels, labels from 1; flipped half of the time."""
 
-    def __init__(self, records: list[Record]) -> None:
+    def __init__(self, records: list[AnnotatedImage]) -> None:
         self.records = records
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ class Pictures(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         record = self.records[index]
-        pixels, boxes = read_image(record.path).float() / 255, torch.from_numpy(record.boxes)
+        pixels, boxes = read_image_tensor(record.path).float() / 255, torch.from_numpy(record.boxes)
         if random.random() < 0.5:
             pixels = pixels.flip(-1)
             boxes = torch.stack(
@@ -83,8 +83,8 @@ class Pictures(torch.utils.data.Dataset):
 
 def their_model(config: ModelConfig, seed: int) -> FasterRCNN:
     torch.manual_seed(seed)
-    state = build_model(config, weights="imagenet").backbone.trunk.network.state_dict()
-    network = timm.create_model(config.backbone.trunk.removeprefix("timm:"), features_only=True, out_indices=(2, 3, 4))
+    state = build_model(config, weights="imagenet").backbone.body.network.state_dict()
+    network = timm.create_model(config.backbone.body.removeprefix("timm:"), features_only=True, out_indices=(2, 3, 4))
     network = timm.layers.freeze_batch_norm_2d(network)
     network.load_state_dict(state)
     network.conv_stem.requires_grad_(False)
@@ -108,11 +108,11 @@ def their_model(config: ModelConfig, seed: int) -> FasterRCNN:
     )
 
 
-def train_theirs(model: FasterRCNN, records: list[Record], seed: int, epochs: int) -> float:
+def train_theirs(model: FasterRCNN, records: list[AnnotatedImage], seed: int, epochs: int) -> float:
     """Learn as torchvision's references do; seconds."""
     random.seed(seed)
     torch.manual_seed(seed)
-    loader = DataLoader(Pictures(records), BATCH, shuffle=True, collate_fn=lambda rows: tuple(zip(*rows, strict=True)))
+    loader = DataLoader(Images(records), BATCH, shuffle=True, collate_fn=lambda rows: tuple(zip(*rows, strict=True)))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=0.02 * BATCH / 16, momentum=0.9, weight_decay=1e-4)
     drops = [round(epochs * part / 26) for part in (16, 22)]
@@ -134,11 +134,11 @@ def train_theirs(model: FasterRCNN, records: list[Record], seed: int, epochs: in
 
 
 @torch.inference_mode()
-def score_theirs(model: FasterRCNN, data: AnnotatedData, records: list[Record]) -> Report:
+def score_theirs(model: FasterRCNN, data: AnnotatedData, records: list[AnnotatedImage]) -> Report:
     model.eval()
     results = []
     for record in records:
-        (found,) = model([read_image(record.path).float() / 255])
+        (found,) = model([read_image_tensor(record.path).float() / 255])
         for (x1, y1, x2, y2), label, score in zip(
             found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True
         ):

@@ -1,8 +1,8 @@
-"""Does training need more and more memory? 500 steps on pictures of 50 random shapes.
+"""Does training need more and more memory? 500 steps on images of 50 random shapes.
 
 python benchmarks/training_memory.py [OUT.json]
 
-Each picture has a shape of its own between 96 and 320 pixels. Prints the memory of the process after 100 steps and at
+Each image has a shape of its own between 96 and 320 pixels. Prints the memory of the process after 100 steps and at
 the end, in MiB, and the growth between the two.
 """
 
@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fasterrcnn.cli.process import settle
+from fasterrcnn.cli.options import settle
 
 settle()
 
@@ -23,14 +23,14 @@ from PIL import Image
 from fasterrcnn import presets
 from fasterrcnn.build import build_model
 from fasterrcnn.config import TrainConfig
+from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.data.dataset import BatchLoader, BatchPlan, DetectionDataset
-from fasterrcnn.data.records import Record
 from fasterrcnn.training.optimizer import make_optimizer
 
 SHAPES, STEPS, SETTLED = 50, 500, 100
 
 
-def write_pictures(folder: Path) -> list[Record]:
+def write_images(folder: Path) -> list[AnnotatedImage]:
     chance = random.Random(0)
     noise = np.random.default_rng(0)
     records = []
@@ -39,7 +39,7 @@ def write_pictures(folder: Path) -> list[Record]:
         path = folder / f"{number}.png"
         Image.fromarray(noise.integers(0, 255, (height, width, 3), np.uint8)).save(path)
         boxes = np.array([[5, 5, 60, 70], [20, 30, width - 5, height - 5]], np.float32)
-        records.append(Record(path, number, (height, width), boxes, np.arange(2), np.zeros(2, np.bool_)))
+        records.append(AnnotatedImage(path, number, (height, width), boxes, np.arange(2), np.zeros(2, np.bool_)))
     return records
 
 
@@ -55,7 +55,7 @@ def main() -> None:
     optimizer = make_optimizer(model, TrainConfig(data="x", model=preset))
     chance = random.Random(1)
     with tempfile.TemporaryDirectory() as folder:
-        records = write_pictures(Path(folder))
+        records = write_images(Path(folder))
         loader = BatchLoader(DetectionDataset(records, preset.input, augmentation="default"))
         plans = [BatchPlan(tuple(chance.sample(range(SHAPES), 2)), step) for step in range(STEPS)]
         memory = []

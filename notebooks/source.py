@@ -1,16 +1,16 @@
 # %% [en]
 # # Faster R-CNN, stage by stage
 #
-# A detector answers two questions about a picture: *what* is there, and *where*. Faster R-CNN (Ren et al. 2015) answers them in
-# two stages. This notebook fine-tunes one, then takes it apart in the order in which a picture passes through it:
+# A detector answers two questions about an image: *what* is there, and *where*. Faster R-CNN (Ren et al. 2015) answers them in
+# two stages. This notebook fine-tunes one, then takes it apart in the order in which an image passes through it:
 #
-# 1. **Anchor Box Generator**: thousands of reference boxes, spread over the picture.
+# 1. **Anchor Box Generator**: thousands of reference boxes, spread over the image.
 # 2. **RPN**: for each of them, is there an object, and where exactly?
 # 3. **Proposals Generator**: the few hundred boxes that are worth a closer look.
 # 4. **RoI Pooling**: regions of any size become feature maps of one size.
 # 5. **Faster R-CNN**: forward, loss computing, post-process detections.
 #
-# Then it measures the detector by hand, and looks at what it gets wrong. Every stage has a picture, a shape, a number that you can
+# Then it measures the detector by hand, and looks at what it gets wrong. Every stage has an image, a shape, a number that you can
 # check with pencil and paper (the `assert` lines do check it), and a question with a folded answer. The code calls the library's own
 # modules, one by one; nothing is written a second time for teaching. It needs no GPU and downloads no data.
 
@@ -52,22 +52,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from IPython.display import Image, display
-from PIL import Image as Pictures
+from PIL import Image as Images
 
 import fasterrcnn
 from fasterrcnn import presets
 from fasterrcnn.build import start_model
-from fasterrcnn.data.samples import write_scenes
-from fasterrcnn.drawing import Mark, Pen, colour_of, contact_sheet, draw_boxes, draw_marks
-from fasterrcnn.evaluation.coco import score_detections
-from fasterrcnn.explanation import first_stage, lost, second_stage
+from fasterrcnn.demo.scenes import write_scenes
+from fasterrcnn.evaluation.metrics.coco import score_detections
+from fasterrcnn.explanation import lost, stages
+from fasterrcnn.explanation.diagnosis import judge
 from fasterrcnn.explanation.follow import follow
-from fasterrcnn.explanation.verdicts import judge
 from fasterrcnn.model.anchors import AnchorGenerator
 from fasterrcnn.model.postprocess import PostProcess
 from fasterrcnn.model.roi_pooling import RoIPooling
 from fasterrcnn.ops import boxes, losses
 from fasterrcnn.ops.nms import nms, soft_nms
+from fasterrcnn.reporting.drawing import Mark, Pen, colour_of, contact_sheet, draw_boxes, draw_marks
 from fasterrcnn.structures import Target
 
 warnings.filterwarnings("ignore")  # other libraries' advice about the machine would stand between the results
@@ -75,19 +75,19 @@ logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 
 
 def show(drawn, width=900):
-    """A picture, or the figure of a stage, as a small JPEG."""
-    picture = drawn if isinstance(drawn, Pictures.Image) else drawn.sheet()
-    if picture.width > width:
-        picture = picture.resize((width, round(picture.height * width / picture.width)))
+    """An image, or the figure of a stage, as a small JPEG."""
+    image = drawn if isinstance(drawn, Images.Image) else drawn.sheet()
+    if image.width > width:
+        image = image.resize((width, round(image.height * width / image.width)))
     content = io.BytesIO()
-    picture.save(content, "JPEG", quality=85)
+    image.save(content, "JPEG", quality=85)
     display(Image(content.getvalue(), format="jpeg"))
 
 
 # %% [en]
 # ## The data and the detector
 #
-# The pictures are drawn: road scenes with five kinds of signs, annotated in Pascal VOC format. To use your own, give `read_data` a
+# The images are drawn: road scenes with five kinds of signs, annotated in Pascal VOC format. To use your own, give `read_data` a
 # folder in COCO, Pascal VOC, YOLO or CSV layout instead.
 
 # %% [es]
@@ -105,20 +105,20 @@ print(classes)
 print({split: len(records) for split, records in data.splits.items()})
 
 
-def draw_truth(record):
-    """The picture with its true boxes."""
-    with Pictures.open(record.path) as picture:
-        return draw_boxes(picture, record.boxes, record.labels, [classes[label] for label in record.labels])
+def draw_ground_truth(record):
+    """The image with its true boxes."""
+    with Images.open(record.path) as image:
+        return draw_boxes(image, record.boxes, record.labels, [classes[label] for label in record.labels])
 
 
-show(contact_sheet([draw_truth(record) for record in data.split("train")[:8]], columns=4), width=1024)
+show(contact_sheet([draw_ground_truth(record) for record in data.split("train")[:8]], columns=4), width=1024)
 
 # %% [en]
 # ## Fine-tuning
 #
-# The stages show more when the network has learnt something, so training comes first, and while it runs you can read on. This is
-# *transfer learning*: the backbone (EfficientNet-Lite0) has learnt from ImageNet what edges, colours and shapes look like; the
-# two stages of the detector start from random numbers. Five epochs of 128 small pictures take one to two minutes on two quiet CPU cores.
+# The stages show more when the network has learned something, so training comes first, and while it runs you can read on. This is
+# *transfer learning*: the backbone (EfficientNet-Lite0) has learned from ImageNet what edges, colours and shapes look like; the
+# two stages of the detector start from random numbers. Five epochs of 128 small images take one to two minutes on two quiet CPU cores.
 
 # %% [es]
 # ## Ajuste fino (*fine-tuning*)
@@ -148,10 +148,10 @@ run = fasterrcnn.fit(
     logger="none",
     on_epoch=on_epoch,
 )
-assert history[-1]["total"] < history[0]["total"] / 2  # it has learnt
+assert history[-1]["total"] < history[0]["total"] / 2  # it has learned
 
 # %% [en]
-# `follow` runs the detector on a picture and keeps the very tensors that each step made, so everything below comes from one real run.
+# `follow` runs the detector on an image and keeps the very tensors that each step made, so everything below comes from one real run.
 # Beside it we build the network as it was *before* training, for comparison.
 
 # %% [es]
@@ -166,15 +166,15 @@ untrained, _ = start_model(presets.get("efficientnet-lite0-fpn").with_classes(cl
 untrained.eval()
 
 record = max(data.split("test"), key=lambda record: len(record.boxes))
-truth = Target(torch.from_numpy(record.boxes), torch.from_numpy(record.labels))  # not resized: 192 stays 192
+ground_truth = Target(torch.from_numpy(record.boxes), torch.from_numpy(record.labels))  # not resized: 192 stays 192
 trace = follow(detector, record.path, score=0.3)
 print("network input", tuple(trace.batch.pixels.shape))
 for stride, level in zip(trace.strides, trace.maps, strict=True):
     print(f"feature map, stride {stride}: {tuple(level.shape)}")
-show(first_stage.draw_features(trace))
+show(stages.draw_features(trace))
 
 # %% [en]
-# The backbone has turned the picture into four maps. A cell of the finest describes 8 x 8 pixels, a cell of the coarsest 64 x 64, each with
+# The backbone has turned the image into four maps. A cell of the finest describes 8 x 8 pixels, a cell of the coarsest 64 x 64, each with
 # 128 numbers. Bright cells are those with large numbers.
 
 # %% [es]
@@ -189,7 +189,7 @@ show(first_stage.draw_features(trace))
 #
 # By hand: a map of 4 x 4 cells with stride 16, one size (32), three ratios (height / width): 4 · 4 · 3 = 48 anchors. The
 # anchors of the cell in row 1, column 2 lie around x = 2 · 16 = 32, y = 1 · 16 = 16, so its square one goes from (16, 0) to (48, 32). (Rows and columns
-# count from 0; the black square is the picture, and anchors may reach over its border.)
+# count from 0; the black square is the image, and anchors may reach over its border.)
 
 # %% [es]
 # ## 1. Anchor Box Generator (generador de cajas de anclaje)
@@ -218,11 +218,11 @@ of_cell = range(18, 21)  # the three anchors of cell (1, 2)
 pens = [Pen(colour_of(number - 18) if number in of_cell else (205, 205, 205)) for number in range(48)]
 order = sorted(range(48), key=of_cell.__contains__)  # those are drawn last, on top
 marks = [Mark(tuple((grid[number] * zoom + margin).tolist()), pens[number]) for number in order]
-picture = Mark((margin, margin, margin + 64 * zoom, margin + 64 * zoom), Pen((0, 0, 0)))
+image = Mark((margin, margin, margin + 64 * zoom, margin + 64 * zoom), Pen((0, 0, 0)))
 centres = ((grid[::3, :2] + grid[::3, 2:]) / 2 * zoom + margin).tolist()
 dots = [Mark((x - 3, y - 3, x + 3, y + 3), Pen((0, 0, 0))) for x, y in centres]
-canvas = Pictures.new("RGB", (64 * zoom + 2 * margin,) * 2, "white")
-show(draw_marks(canvas, [*marks[:45], picture, *dots, *marks[45:]]))
+canvas = Images.new("RGB", (64 * zoom + 2 * margin,) * 2, "white")
+show(draw_marks(canvas, [*marks[:45], image, *dots, *marks[45:]]))
 
 # %% [en]
 # The real generator does the same on every level, with larger anchors on coarser maps. By hand, for this input of 192 x 256 pixels:
@@ -238,7 +238,7 @@ anchors = model.anchors(map_sizes, trace.batch.padded_hw, torch.device("cpu"))
 print([tuple(level.shape) for level in anchors])
 assert sum(len(level) for level in anchors) == 3060
 assert all(torch.equal(mine, its) for mine, its in zip(anchors, trace.anchors, strict=True))
-show(first_stage.draw_anchors(trace))
+show(stages.draw_anchors(trace))
 
 # %% [en]
 # Which anchors *should* say yes? Those that overlap an object enough. Overlap is measured by **IoU**, intersection over union. By hand:
@@ -256,14 +256,14 @@ show(first_stage.draw_anchors(trace))
 first, second = torch.tensor([[0.0, 0.0, 10.0, 10.0]]), torch.tensor([[5.0, 5.0, 15.0, 15.0]])
 print("IoU", boxes.iou(first, second).item())
 assert math.isclose(boxes.iou(first, second).item(), 1 / 7, rel_tol=1e-6)
-show(first_stage.draw_matched(trace, truth), width=640)
+show(stages.draw_matched(trace, ground_truth), width=640)
 
 # %% [en]
 # **Question.** Why does each level have its own anchor size, instead of all sizes on the finest map?
 #
 # <details><summary>Answer</summary>
 #
-# A cell of a coarse map has seen a large part of the picture, and so can judge a large object; it is too coarse to place a small one. A cell of the
+# A cell of a coarse map has seen a large part of the image, and so can judge a large object; it is too coarse to place a small one. A cell of the
 # finest map is the other way round. It is cheaper, too: large objects need few anchors, because an anchor that is large still overlaps
 # well when it is some pixels off.
 # </details>
@@ -302,7 +302,7 @@ print("objectness logits", [tuple(level.shape) for level in logits])
 print("deltas", [tuple(level.shape) for level in deltas])
 assert sum(weight.numel() for weight in model.rpn.parameters()) == 149_519
 assert sum(level.shape[1] for level in logits) == 3060  # one answer for each anchor
-show(first_stage.draw_objectness(trace))
+show(stages.draw_objectness(trace))
 
 # %% [en]
 # **Box coding.** A correction in pixels would be small for small boxes and large for large ones. So the deltas are relative to the anchor: how far the
@@ -347,7 +347,7 @@ torch.testing.assert_close(boxes.decode(coded, anchor), box)  # and back
 # ## 3. Proposals Generator
 #
 # Three thousand corrected anchors, most of them background, many of them on the same object. The generator keeps the best of each level,
-# clips them to the picture, and lets **NMS** (non-maximum suppression) remove the copies: take the box with the highest score, drop all that
+# clips them to the image, and lets **NMS** (non-maximum suppression) remove the copies: take the box with the highest score, drop all that
 # overlap it by more than a threshold, go on with the next.
 #
 # By hand, five boxes by falling score:
@@ -396,9 +396,9 @@ print("proposals", tuple(proposals.boxes.shape))
 torch.testing.assert_close(proposals.boxes, trace.proposals)
 assert len(proposals.boxes) <= model.proposals.proposals == 300
 assert bool((proposals.scores[:-1] >= proposals.scores[1:]).all())  # sorted by objectness
-best_overlap = boxes.iou(truth.boxes, proposals.boxes).amax(dim=1)
+best_overlap = boxes.iou(ground_truth.boxes, proposals.boxes).amax(dim=1)
 print("best IoU of a proposal with each object:", [round(value, 2) for value in best_overlap.tolist()])
-show(first_stage.draw_proposals(trace), width=1100)
+show(stages.draw_proposals(trace), width=1100)
 
 # %% [en]
 # **Question.** Here NMS has a threshold of 0.7. At the end of the network (section 5) it is stricter. Why not here?
@@ -481,10 +481,10 @@ with torch.no_grad():
     pooled = model.roi_pooling(features, rois)
 print("regions", tuple(rois.shape), "-> pooled maps", tuple(pooled.shape))
 assert pooled.shape == (len(rois), 128, 7, 7)
-show(second_stage.draw_pooling(trace), width=1100)
+show(stages.draw_pooling(trace), width=1100)
 
 # %% [en]
-# **Question.** On a map with stride 16, how many pixels of the picture can RoIPool's rounding move the edge of a region?
+# **Question.** On a map with stride 16, how many pixels of the image can RoIPool's rounding move the edge of a region?
 #
 # <details><summary>Answer</summary>
 #
@@ -533,8 +533,8 @@ print("class logits", tuple(class_logits.shape), "box deltas", tuple(box_deltas.
 assert class_logits.shape[1] == len(classes) + 1 == 6
 torch.testing.assert_close(by_hand.boxes, at_once.boxes)  # the parts, one by one, are the whole
 torch.testing.assert_close(by_hand.scores, at_once.scores)
-show(second_stage.draw_classes(trace), width=1100)
-show(second_stage.draw_funnel(trace))
+show(stages.draw_classes(trace), width=1100)
+show(stages.draw_funnel(trace))
 
 # %% [en]
 # **Question.** Why does the RPN have one set of deltas for each anchor, but the head one for each class?
@@ -558,7 +558,7 @@ show(second_stage.draw_funnel(trace))
 # ### 5.2 Loss computing
 #
 # There are four losses, two for each stage: cross-entropy for the question "what?", smooth L1 for the question "where?". They are computed
-# over a sample: 256 anchors and 256 regions of each picture, with enough positives among them, or else background would drown everything.
+# over a sample: 256 anchors and 256 regions of each image, with enough positives among them, or else background would drown everything.
 #
 # By hand: before training, the RPN's logits are close to 0, so its objectness is close to 0.5 and the loss close to -ln 0.5 = 0.693. Smooth L1 with
 # beta 1/9 is quadratic below 1/9 and linear beyond: for an error of 1 it is 1 - 1/18 = 0.944.
@@ -574,7 +574,7 @@ show(second_stage.draw_funnel(trace))
 
 # %%
 batch_records = [record for record in data.split("train") if len(record.boxes)][:4]
-pixels = [torch.from_numpy(np.array(Pictures.open(record.path))).permute(2, 0, 1) for record in batch_records]
+pixels = [torch.from_numpy(np.array(Images.open(record.path))).permute(2, 0, 1) for record in batch_records]
 targets = [Target(torch.from_numpy(record.boxes), torch.from_numpy(record.labels)) for record in batch_records]
 batch = detector.to_batch(pixels)
 print("batch", tuple(batch.pixels.shape), "objects", [len(target.boxes) for target in targets])
@@ -595,7 +595,7 @@ assert after.total < before.total / 2
 assert before.boxes < after.boxes  # see the question
 assert after.weights.tolist() == [4 * 256] * 4  # what each loss was divided by: all that was drawn
 
-show(contact_sheet([draw_truth(record) for record in batch_records], columns=4), width=1024)
+show(contact_sheet([draw_ground_truth(record) for record in batch_records], columns=4), width=1024)
 
 # %% [en]
 # **Question.** Before training, the loss `boxes` is lower than after it, although the boxes are far worse. Why?
@@ -639,7 +639,7 @@ assert math.isclose(faded[1].item(), 0.8 * math.exp(-((90 / 110) ** 2) / 0.5), r
 
 
 def select(**rules):
-    """Detections of the picture by other rules, from the same logits and deltas."""
+    """Detections of the image by other rules, from the same logits and deltas."""
     rule = PostProcess(**{"score_threshold": 0.3, **rules})
     size_hw = trace.batch.sizes_hw[0]
     return rule(class_logits, box_deltas, proposals.boxes, size_hw, model.region_loss.delta_weights)
@@ -648,13 +648,13 @@ def select(**rules):
 counts = {f"NMS {threshold}": len(select(nms_threshold=threshold).boxes) for threshold in (1.0, 0.7, 0.5, 0.3)}
 counts["soft NMS"] = len(select(nms="soft-gaussian").boxes)
 print("detections above 0.3:", counts)
-print("objects in the picture:", len(truth.boxes))
+print("objects in the image:", len(ground_truth.boxes))
 print(
     "boxes", tuple(select().boxes.shape), "scores", tuple(select().scores.shape), "labels", tuple(select().labels.shape)
 )
 assert counts["NMS 1.0"] >= counts["NMS 0.7"] >= counts["NMS 0.5"] >= counts["NMS 0.3"]
-show(second_stage.draw_suppression(trace), width=1100)
-show(second_stage.draw_detections(trace), width=640)
+show(stages.draw_suppression(trace), width=1100)
+show(stages.draw_detections(trace), width=640)
 
 # %% [en]
 # **Question.** Why is NMS done within each class, and not over all boxes?
@@ -713,7 +713,7 @@ assert math.isclose(average_precision([1, 0, 1], 2), (51 + 50 * 2 / 3) / 101)
 
 
 def judge_detections(found, label, threshold):
-    """For each detection of a class in these pictures, by falling score: is it right?"""
+    """For each detection of a class in these images, by falling score: is it right?"""
     ranked = sorted(
         ((score, number, i) for number, one in enumerate(found) for i, score in enumerate(one.scores)),
         key=lambda entry: -entry[0],
@@ -740,7 +740,7 @@ objects = Counter(int(label) for record in five_records for label in record.labe
 
 
 def mean_over_classes(threshold):
-    """AP of the five pictures at one IoU threshold."""
+    """AP of the five images at one IoU threshold."""
     each = [average_precision(judge_detections(found, label, threshold), objects[label]) for label in objects]
     return sum(each) / len(each)
 
@@ -783,11 +783,11 @@ assert math.isclose(by_hand[0], report.ap50, abs_tol=1e-6)
 assert math.isclose(by_hand[5], report.ap75, abs_tol=1e-6)
 assert math.isclose(sum(by_hand) / 10, report.ap, abs_tol=1e-6)
 
-truths = [draw_truth(record) for record in five_records]
-show(contact_sheet([*truths, *[one.filter(score=0.3).plot() for one in found]], columns=5), width=1280)
+ground_truths = [draw_ground_truth(record) for record in five_records]
+show(contact_sheet([*ground_truths, *[one.filter(score=0.3).plot() for one in found]], columns=5), width=1280)
 
 # %% [en]
-# Above: the true boxes; below: what was found with a score of at least 0.3. Five pictures say little. All 40 test scenes, none of which was seen in training:
+# Above: the true boxes; below: what was found with a score of at least 0.3. Five images say little. All 40 test scenes, none of which was seen in training:
 
 # %% [es]
 # Arriba, las cajas verdaderas; abajo, lo que se encontró con una puntuación de al menos 0,3. Cinco imágenes dicen poco. Las 40 escenas de prueba, ninguna vista
@@ -880,13 +880,13 @@ if figure is not None:
 # <details><summary>Answer</summary>
 #
 # Counting: the one with the highest F1, or where misses and inventions cancel out. Braking: a low one, because a missed stop sign costs more than
-# a second look at a board that is none. Choose it on pictures that are not the test set, or the test set is no test any more.
+# a second look at a board that is none. Choose it on images that are not the test set, or the test set is no test any more.
 # </details>
 #
 # ## Where to go from here
 #
-# - Your own pictures: replace `data` at the top by `fasterrcnn.read_data("my-folder")`, drop `short_side`, and give it more epochs.
-# - `fasterrcnn explain WEIGHTS PICTURE -o DIR` writes all these pictures, and the verdicts, as one page.
+# - Your own images: replace `data` at the top by `fasterrcnn.read_data("my-folder")`, drop `short_side`, and give it more epochs.
+# - `fasterrcnn explain WEIGHTS IMAGE -o DIR` writes all these images, and the verdicts, as one page.
 # - Each of the five stages is one file of the library: `model/anchors.py`, `rpn.py`, `proposals.py`, `roi_pooling.py`, `faster_rcnn.py`. Each can be read in one sitting.
 
 # %% [es]

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from fasterrcnn.data.formats import read_data
     from fasterrcnn.detections import Detections
     from fasterrcnn.errors import FasterRCNNError
+    from fasterrcnn.evaluation.evaluate import evaluate
     from fasterrcnn.evaluation.report import Report
     from fasterrcnn.explanation.explain import explain
     from fasterrcnn.inference.detector import Detector
-    from fasterrcnn.inference.evaluate import evaluate
     from fasterrcnn.inference.loading import load
     from fasterrcnn.training.fit import Run, fit
 
@@ -25,7 +25,7 @@ _HOMES = {
     "Report": "fasterrcnn.evaluation.report",
     "Run": "fasterrcnn.training.fit",
     "build_model": "fasterrcnn.build",
-    "evaluate": "fasterrcnn.inference.evaluate",
+    "evaluate": "fasterrcnn.evaluation.evaluate",
     "explain": "fasterrcnn.explanation.explain",
     "fit": "fasterrcnn.training.fit",
     "load": "fasterrcnn.inference.loading",

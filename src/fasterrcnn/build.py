@@ -15,8 +15,8 @@ from fasterrcnn.model.backbones.fpn import FeaturePyramid, Reduction
 from fasterrcnn.model.backbones.mobilenet import MobileNetV3Large
 from fasterrcnn.model.backbones.norms import Norm
 from fasterrcnn.model.backbones.resnet import ResNet, Shape, make_stage
-from fasterrcnn.model.backbones.timm_trunk import TimmTrunk
-from fasterrcnn.model.box_head import BoxHead, StageTrunk, fully_connected_trunk
+from fasterrcnn.model.backbones.timm_backbone import TimmBackbone
+from fasterrcnn.model.box_head import BoxHead, StageBody, fully_connected_body
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.losses import RegionLoss, RPNLoss
 from fasterrcnn.model.postprocess import PostProcess
@@ -24,13 +24,13 @@ from fasterrcnn.model.proposals import ProposalGenerator
 from fasterrcnn.model.roi_pooling import RoIPooling
 from fasterrcnn.model.rpn import RegionProposalNetwork
 from fasterrcnn.model.targets import Assigner
-from fasterrcnn.weights import convert, families, pretrained
-from fasterrcnn.weights.checkpoint import check_names, fill
+from fasterrcnn.weights import convert, load, transfer
+from fasterrcnn.weights.catalog import Located, locate
 from fasterrcnn.weights.detectron2 import Style
 from fasterrcnn.weights.layout import changed
-from fasterrcnn.weights.load_report import LoadReport
-from fasterrcnn.weights.names import Located, locate
 from fasterrcnn.weights.pickles import reason
+from fasterrcnn.weights.state_dict import check_names, fill
+from fasterrcnn.weights.transfer import LoadReport
 
 
 def build_model(
@@ -41,9 +41,9 @@ def build_model(
     Args:
         model: name of a preset, or a configuration.
         classes: names of the classes; label i means ``classes[i]``. Default: those of the configuration.
-        weights: "imagenet" starts the trunk from ImageNet, "coco" the whole network from COCO, a path from a checkpoint
-            of this library, torchvision, Detectron2 or MMDetection (class rows are kept by name), None from random
-            numbers.
+        weights: "imagenet" starts the backbone from ImageNet, "coco" the whole network from COCO, a path from a
+            checkpoint of this library, torchvision, Detectron2 or MMDetection (class rows are kept by name), None from
+            random numbers.
 
     Raises:
         UsageError: no such preset, or no classes.
@@ -57,9 +57,9 @@ def build_model(
 
 def start_model(config: ModelConfig, weights: str | None) -> tuple[FasterRCNN, LoadReport | None]:
     """As `build_model`, with a report of what became of the start weights; None where there are none."""
-    config = pretrained.numerics_of(config, weights)
+    config = transfer.numerics_of(config, weights)
     network = assemble(config)
-    return network, None if weights is None else pretrained.start_from(network, config, weights)
+    return network, None if weights is None else transfer.start_from(network, config, weights)
 
 
 def load_model(
@@ -69,7 +69,7 @@ def load_model(
     preset: str | None = None,
     norm_eps: float | None = None,
     style: Style | None = None,
-    say: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> tuple[FasterRCNN, ModelConfig]:
     """The detector that a checkpoint holds, in eval() mode, and its configuration.
 
@@ -82,15 +82,15 @@ def load_model(
         norm_eps: eps of its batch norms, which the keys do not tell either: 0 for a ``resnet50-fpn`` that was
             fine-tuned from torchvision's COCO weights and saved anew.
         style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not tell.
-        say: called with one line that says what the file is, where it is not ours.
+        log: called with one line that says what the file is, where it is not ours.
 
     Raises:
         WeightsError: the file cannot be read, or its tensors do not fit the architecture.
     """
     found = weights if isinstance(weights, Located) else locate(weights)
     network, config, source = _open(found, classes, preset, norm_eps, style)
-    if say is not None and source.family != "fasterrcnn":
-        say(source.line)
+    if log is not None and source.family != "fasterrcnn":
+        log(source.line)
     return network.eval(), config
 
 
@@ -103,7 +103,7 @@ def convert_weights(
     preset: str | None = None,
     norm_eps: float | None = None,
     style: Style | None = None,
-    say: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> list[str]:
     """Write a detector of any family as a file of ours, torchvision's or Detectron2's.
 
@@ -121,16 +121,16 @@ def convert_weights(
     """
     kind = convert.target_of(target, to)
     network, config, source = _open(locate(path), classes, preset, norm_eps, style)
-    if say is not None:
-        say(source.line)
+    if log is not None:
+        log(source.line)
     return convert.write(source, network.state_dict(), config, target, kind)
 
 
 def _open(
     found: Located, classes: Sequence[str] | None, preset: str | None, norm_eps: float | None, style: Style | None
-) -> tuple[FasterRCNN, ModelConfig, families.Source]:
+) -> tuple[FasterRCNN, ModelConfig, load.Source]:
     path, norm_eps = found.path, found.norm_eps if norm_eps is None else norm_eps
-    source = families.open_weights(path, preset=preset or found.preset, style=style)
+    source = load.open_weights(path, preset=preset or found.preset, style=style)
     if source.config is None:
         raise WeightsError(
             f"{path}: neither a checkpoint of this library nor a Faster R-CNN of torchvision, Detectron2 or MMDetection"
@@ -201,7 +201,7 @@ def assemble(config: ModelConfig) -> FasterRCNN:
 def _materialise(sketch: FasterRCNN, config: ModelConfig) -> FasterRCNN:
     """The network of a sketch on the device "meta", with memory that a state_dict then fills; no random numbers."""
     unsaved = {name for name, _ in sketch.named_buffers()} - set(sketch.state_dict())
-    if unsaved != {"mean", "std"}:  # a timm trunk that computes what it does not save
+    if unsaved != {"mean", "std"}:  # a timm backbone that computes what it does not save
         return assemble(config)
     network = sketch.to_empty(device="cpu")
     for name in unsaved:
@@ -223,45 +223,46 @@ def anchor_strides(config: ModelConfig) -> tuple[int, ...]:
 
 def _backbone(config: BackboneConfig) -> Backbone:
     norm = Norm(config.norm, config.norm_eps)
-    trunk: ResNet | MobileNetV3Large | TimmTrunk
-    if (shape := Shape.of(config.trunk)) is not None:
-        trunk = ResNet(shape, config.stages, norm=norm, dilated=config.dilated, stride_in_1x1=config.stride_in_1x1)
-    elif config.trunk == "mobilenetv3-large":
-        trunk = MobileNetV3Large(norm=norm)
-    elif config.trunk.startswith("timm:"):
+    body: ResNet | MobileNetV3Large | TimmBackbone
+    if (shape := Shape.of(config.body)) is not None:
+        body = ResNet(shape, config.stages, norm=norm, dilated=config.dilated, stride_in_1x1=config.stride_in_1x1)
+    elif config.body == "mobilenetv3-large":
+        body = MobileNetV3Large(norm=norm)
+    elif config.body.startswith("timm:"):
         if config.norm == "group":
-            raise UsageError("a timm trunk keeps its own norms: norm must be frozen or batch")
-        trunk = TimmTrunk(config.trunk.removeprefix("timm:"), config.strides, frozen_norm=config.norm == "frozen")
+            raise UsageError("a timm backbone keeps its own norms: norm must be frozen or batch")
+        body = TimmBackbone(config.body.removeprefix("timm:"), config.strides, frozen_norm=config.norm == "frozen")
     else:
         raise UsageError(
-            f'no trunk is called {config.trunk!r}: "resnet50", "resnext101-32x8d", "mobilenetv3-large" or "timm:<name>"'
+            f"no backbone is called {config.body!r}: "
+            '"resnet50", "resnext101-32x8d", "mobilenetv3-large" or "timm:<name>"'
         )
     if config.neck == "none":
-        return Backbone(trunk, nn.Identity(), trunk.channels[-1])
-    neck: nn.Module = Reduction(trunk.channels, config.neck_channels)
+        return Backbone(body, nn.Identity(), body.channels[-1])
+    neck: nn.Module = Reduction(body.channels, config.neck_channels)
     if config.neck == "fpn":
         neck_norm = norm if config.neck_norm else None
-        neck = FeaturePyramid(trunk.channels, config.neck_channels, norm=neck_norm)
-    return Backbone(trunk, neck, config.neck_channels)
+        neck = FeaturePyramid(body.channels, config.neck_channels, norm=neck_norm)
+    return Backbone(body, neck, config.neck_channels)
 
 
 def _box_head(config: ModelConfig, channels: int) -> BoxHead:
     regions, norm = config.regions, Norm(config.backbone.norm, config.backbone.norm_eps)
-    if regions.trunk == "layer4":
-        if (shape := Shape.of(config.backbone.trunk)) is None:
-            raise UsageError(f'a box head of "layer4" needs a ResNet, not {config.backbone.trunk!r}')
+    if regions.body == "layer4":
+        if (shape := Shape.of(config.backbone.body)) is None:
+            raise UsageError(f'a box head of "layer4" needs a ResNet, not {config.backbone.body!r}')
         stage = make_stage(4, shape, norm=norm, stride=2, stride_in_1x1=config.backbone.stride_in_1x1)
-        return BoxHead(StageTrunk(stage), 2048, len(config.classes))
+        return BoxHead(StageBody(stage), 2048, len(config.classes))
     if not regions.widths:
         raise UsageError("regions.widths is empty: a fully connected head needs at least one layer")
-    trunk = fully_connected_trunk(
+    body = fully_connected_body(
         channels,
         regions.output_size,
         regions.widths,
         convs=regions.convs,
         norm=norm if regions.convs_norm else None,
     )
-    return BoxHead(trunk, regions.widths[-1], len(config.classes))
+    return BoxHead(body, regions.widths[-1], len(config.classes))
 
 
 def _proposals(config: ProposalConfig, candidates: int, proposals: int) -> ProposalGenerator:

@@ -27,7 +27,7 @@ class _Config(BaseModel):
 
 
 class InputConfig(_Config):
-    """How a picture becomes the network input: resized to fit both limits, then normalised."""
+    """How an image becomes the network input: resized to fit both limits, then normalised."""
 
     short_side: Side = 800
     long_side: Side = 1333
@@ -39,17 +39,17 @@ class InputConfig(_Config):
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     size_divisor: Positive = Field(32, description="padded sides are multiples of it; 1: no padding")
-    scale: float | None = Field(None, gt=0, description="median factor by which the training pictures were resized")
+    scale: float | None = Field(None, gt=0, description="median factor by which the training images were resized")
 
     def resized_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the network input, without padding, for a picture of that size."""
+        """Height and width of the network input, without padding, for an image of that size."""
         return resized_hw(image_hw, self.short_side, self.long_side, rule=self.resize)
 
 
 class BackboneConfig(_Config):
-    """Trunk and neck."""
+    """Backbone and neck."""
 
-    trunk: str = Field(
+    body: str = Field(
         "resnet50", description='"resnet50" (101, 152), "resnext101-32x8d", "mobilenetv3-large" or "timm:<name>"'
     )
     stages: Annotated[tuple[int, ...], Few] = Field((1, 2, 3, 4), description="ResNet stages whose maps are used")
@@ -119,7 +119,7 @@ class RegionConfig(_Config):
     levels: Literal["torchvision", "detectron2", "mmdetection"] = Field(
         "torchvision", description="whose rounding decides the pyramid level of a region"
     )
-    trunk: Literal["fc", "layer4"] = "fc"
+    body: Literal["fc", "layer4"] = "fc"
     convs: int = Field(0, ge=0, le=64)
     convs_norm: bool = True
     widths: Annotated[tuple[int, ...], Few] = (1024, 1024)
@@ -205,11 +205,11 @@ class TrainConfig(_Config):
     split: str | None = Field(None, description='default: "train" where there are splits')
     val_split: str | None = Field(None, description='default: "val" where there is one')
     epochs: Positive = 16
-    batch_size: Positive = Field(4, description="pictures of a step, in each process")
+    batch_size: Positive = Field(4, description="images of a step, in each process")
     accumulate: Positive = Field(1, description="batches whose gradients make one step")
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = Field(5e-4, gt=0, description="default: 5e-4 for adamw, 5e-3 for sgd")
-    backbone_rate: float = Field(0.2, ge=0, description="learning rate of the trunk, as a share of the rest")
+    backbone_rate: float = Field(0.2, ge=0, description="learning rate of the backbone, as a share of the rest")
     weight_decay: float = Field(0.02, ge=0, description="default: 0.02 for adamw, 1e-4 for sgd")
     momentum: Fraction = 0.9
     schedule: Literal["cosine", "steps"] = "cosine"
@@ -218,9 +218,9 @@ class TrainConfig(_Config):
     drops: tuple[Fraction, ...] = Field((0.65, 0.9), description="when the rate falls to a tenth, as shares of a run")
     clip_norm: float = Field(10.0, gt=0)
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights that are kept; 0: no average")
-    augmentation: Augmentation = Field("default", description="how much the training pictures are varied")
+    augmentation: Augmentation = Field("default", description="how much the training images are varied")
     views: Positive | None = Field(
-        None, description="views of each picture, the first as it is, then again; none: ever new ones"
+        None, description="views of each image, the first as it is, then again; none: ever new ones"
     )
     anchors: str | None = Field(
         None,
@@ -228,17 +228,17 @@ class TrainConfig(_Config):
         "default: auto, but preset for a detector that was trained already",
     )
     class_balance: Literal["none", "repeat", "weights", "focal"] = Field(
-        "none", description="for rare classes: show their pictures more often, weigh them more, or damp what is easy"
+        "none", description="for rare classes: show their images more often, weigh them more, or damp what is easy"
     )
-    repeat_below: Fraction = Field(0.3, description="repeat: classes in a smaller share of the pictures are rare")
+    repeat_below: Fraction = Field(0.3, description="repeat: classes in a smaller share of the images are rare")
     on_bad_box: Literal["error", "fix", "drop"] = Field("error", description="what to do about errors in the data")
-    workers: int | None = Field(None, ge=0, description="processes that load pictures; default: 0 on a CPU, else 4")
+    workers: int | None = Field(None, ge=0, description="processes that load images; default: 0 on a CPU, else 4")
     freeze: Annotated[int, Field(ge=0)] | Literal["backbone"] = Field(
-        1, description='parts of a pre-trained trunk that do not learn, the stem first; "backbone": all of it'
+        1, description='parts of a pre-trained backbone that do not learn, the stem first; "backbone": all of it'
     )
     unfreeze_at: Positive | None = Field(None, description="epoch from which everything learns")
     cache_features: bool = Field(
-        False, description='freeze="backbone": the frozen trunk runs once for each view, its maps are kept on disk'
+        False, description='freeze="backbone": the frozen backbone runs once for each view, its maps are kept on disk'
     )
     cache_limit: float = Field(10.0, gt=0, description="GiB that kept maps may take, those of earlier runs included")
     train_norms: bool = Field(False, description="pre-trained batch norms learn; for batches of 16 and more")
@@ -261,9 +261,11 @@ class TrainConfig(_Config):
         return {**sgd, **values} if values.get("optimizer") == "sgd" else values
 
     @model_validator(mode="after")
-    def _frozen_trunk_knows_something(self) -> "TrainConfig":
+    def _frozen_body_knows_something(self) -> "TrainConfig":
         if self.freeze == "backbone" and self.weights is None:
             raise UsageError('freeze="backbone" with random weights would learn from noise; give start weights')
         if self.cache_features and (self.freeze != "backbone" or self.train_norms):
-            raise UsageError('cache_features needs a trunk that stays as it is: freeze="backbone" and no train_norms')
+            raise UsageError(
+                'cache_features needs a backbone that stays as it is: freeze="backbone" and no train_norms'
+            )
         return self

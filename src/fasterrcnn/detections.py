@@ -1,6 +1,6 @@
-"""Detections of one picture as plain numpy: what people get. Needs no torch.
+"""Detections of one image as plain numpy: what people get. Needs no torch.
 
-Axes: n detections. Boxes are xyxy in pixels of the original picture, upright, continuous.
+Axes: n detections. Boxes are xyxy in pixels of the original image, upright, continuous.
 """
 
 import io
@@ -14,30 +14,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fasterrcnn.drawing import draw_boxes, upright_rgb
-from fasterrcnn.errors import UsageError
-from fasterrcnn.extras import require
+from fasterrcnn.errors import UsageError, require
 from fasterrcnn.files import written_whole
+from fasterrcnn.reporting.drawing import draw_boxes, upright_rgb
 
 if TYPE_CHECKING:
     import supervision
 
 _NOTEBOOK_SIDE = 1024
-"""Longest side, in pixels, of the picture that a notebook shows."""
+"""Longest side, in pixels, of the image that a notebook shows."""
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one picture, sorted by falling score.
+    """What was found in one image, sorted by falling score.
 
     Attributes:
-        boxes: (n, 4) float32 xyxy in pixels of the original picture.
+        boxes: (n, 4) float32 xyxy in pixels of the original image.
         scores: (n,) float32, 0..1.
         labels: (n,) int64, 0..K-1.
         classes: names; label i means ``classes[i]``.
-        image_hw: height and width of the original picture, upright.
+        image_hw: height and width of the original image, upright.
         source: the file, where there is one.
-        image: the picture itself, where it did not come from a picture file.
+        image: the image itself, where it did not come from an image file.
         frame: number of the frame in a video or of a camera, from 0.
         seconds: when the frame is shown, from the start of the video.
     """
@@ -59,7 +58,7 @@ class Detections:
         counts = [(int((self.labels == i).sum()), name) for i, name in enumerate(self.classes)]
         found = " ".join(f"{count} {name}" for count, name in sorted(counts, reverse=True) if count)
         frame = "" if self.frame is None else f" frame {self.frame}"
-        return f"{self.source or 'picture'}{frame}: {found or 'nothing'}"
+        return f"{self.source or 'image'}{frame}: {found or 'nothing'}"
 
     @property
     def names(self) -> list[str]:
@@ -77,8 +76,8 @@ class Detections:
             keep &= np.isin(self.labels, labels_of(classes, self.classes))
         return replace(self, boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep])
 
-    def picture(self) -> Image.Image:
-        """The picture that these were found in, upright RGB.
+    def load_image(self) -> Image.Image:
+        """The image that these were found in, upright RGB.
 
         Raises:
             UsageError: there is none at hand.
@@ -86,26 +85,26 @@ class Detections:
         if self.image is not None:
             return upright_rgb(self.image)
         if self.source is None or self.frame is not None:
-            raise UsageError("these detections have no picture of their own: plot(picture)")
+            raise UsageError("these detections have no image of their own: plot(image)")
         with Image.open(self.source) as file:
             return upright_rgb(file)
 
-    def plot(self, picture: Image.Image | None = None) -> Image.Image:
-        """The picture with boxes, names and scores drawn on it.
+    def plot(self, image: Image.Image | None = None) -> Image.Image:
+        """The image with boxes, names and scores drawn on it.
 
         Args:
-            picture: what to draw on; default is the picture that was given to `predict`, or the source file.
+            image: what to draw on; default is the image that was given to `predict`, or the source file.
 
         Raises:
-            UsageError: there is no picture at hand.
+            UsageError: there is no image at hand.
         """
-        picture = picture or self.picture()
+        image = image or self.load_image()
         captions = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True)]
         # The best detection is drawn last, on top.
-        return draw_boxes(picture, self.boxes[::-1], self.labels[::-1], captions[::-1])
+        return draw_boxes(image, self.boxes[::-1], self.labels[::-1], captions[::-1])
 
     def save(self, path: str | Path) -> None:
-        """Write the picture with boxes (.jpg, .png...), or the records (.json)."""
+        """Write the image with boxes (.jpg, .png...), or the records (.json)."""
         with written_whole(Path(path)) as unfinished:
             if unfinished.suffix.lower() == ".json":
                 unfinished.write_text(json.dumps(self.to_records(), indent=1), encoding="utf-8")
@@ -121,7 +120,7 @@ class Detections:
         """COCO results: bbox as left, top, width, height.
 
         Args:
-            image_id: of the picture, in the COCO file.
+            image_id: of the image, in the COCO file.
             category_ids: of each class; default is label + 1.
         """
         ids = category_ids or range(1, len(self.classes) + 1)
@@ -137,7 +136,7 @@ class Detections:
         ]
 
     def to_yolo(self) -> list[str]:
-        """A line per detection: label, centre x, centre y, width, height as shares of the picture, score."""
+        """A line per detection: label, centre x, centre y, width, height as shares of the image, score."""
         height, width = self.image_hw
         shares = self.boxes / np.array([width, height, width, height], dtype=np.float32)
         middles, sides = (shares[:, :2] + shares[:, 2:]) / 2, shares[:, 2:] - shares[:, :2]
@@ -160,19 +159,19 @@ class Detections:
         )
         return detections
 
-    def crops(self, picture: Image.Image | None = None) -> list[Image.Image]:
-        """What is inside each box, cut out of the picture; at least one pixel of it.
+    def crops(self, image: Image.Image | None = None) -> list[Image.Image]:
+        """What is inside each box, cut out of the image; at least one pixel of it.
 
         Raises:
-            UsageError: there is no picture at hand.
+            UsageError: there is no image at hand.
         """
-        picture = upright_rgb(picture or self.picture())
-        low = np.minimum(np.floor(self.boxes[:, :2]), np.array(picture.size) - 1)
+        image = upright_rgb(image or self.load_image())
+        low = np.minimum(np.floor(self.boxes[:, :2]), np.array(image.size) - 1)
         high = np.maximum(np.ceil(self.boxes[:, 2:]), low + 1)
-        return [picture.crop(tuple(edges)) for edges in np.hstack([low, high]).astype(int).tolist()]
+        return [image.crop(tuple(edges)) for edges in np.hstack([low, high]).astype(int).tolist()]
 
     def _repr_png_(self) -> bytes | None:
-        """What a notebook shows: the picture with boxes, where there is a picture."""
+        """What a notebook shows: the image with boxes, where there is an image."""
         try:
             drawn = self.plot()
         except (UsageError, OSError, ValueError):

@@ -4,12 +4,15 @@
     ├── UsageError            an argument, option or configuration value that cannot work
     │   └── MissingExtraError     an optional dependency is not installed
     ├── DataError             a data set or an annotation
-    │   └── ImageError            one picture that cannot be decoded
+    │   └── ImageError            one image that cannot be decoded
     ├── WeightsError          a checkpoint that cannot be read or does not fit the model
     └── TrainingError         a run that cannot go on (a loss that is not finite)
 
 Messages are one line for the person who reads them: the file, the annotation, the value, what to do.
 """
+
+from importlib import import_module
+from typing import Any
 
 
 class FasterRCNNError(Exception):
@@ -32,7 +35,7 @@ class DataError(FasterRCNNError):
 
 
 class ImageError(DataError):
-    """One picture cannot be decoded."""
+    """One image cannot be decoded."""
 
 
 class WeightsError(FasterRCNNError):
@@ -41,3 +44,20 @@ class WeightsError(FasterRCNNError):
 
 class TrainingError(FasterRCNNError):
     """A training run cannot go on."""
+
+
+def require(module: str, extra: str, *, package: str | None = None) -> Any:
+    """An optional library.
+
+    Args:
+        module: its name in Python.
+        extra: the extra of this library that installs it.
+        package: what people call it, where that is not its name in Python.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError:
+        raise MissingExtraError(package or module, extra) from None

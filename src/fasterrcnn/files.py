@@ -1,10 +1,13 @@
 """Files that are there whole or not at all, and the folder for those that can be made again."""
 
+import itertools
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from fasterrcnn.errors import UsageError
 
 CACHE = "FASTERRCNN_CACHE"
 """Environment variable: the cache's folder."""
@@ -73,3 +76,28 @@ def _in_place_of(path: Path, unfinished: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def check_output(output: Path | None) -> None:
+    """Refuse an output folder that is a file or not empty, before any work is done.
+
+    Raises:
+        UsageError: it is; the message names it.
+    """
+    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(f"{output} exists and is not empty; give another output folder")
+
+
+def make_folder(output: Path | None, name: str) -> Path:
+    """The folder that was asked for, or the next free one called ``runs/<name>-<number>``; made now."""
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        return output
+    for number in itertools.count(1):
+        folder = Path("runs") / f"{name}-{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:  # taken, perhaps a moment ago by another run
+            continue
+        break
+    return folder

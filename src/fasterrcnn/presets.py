@@ -21,8 +21,8 @@ _RATIOS = (0.5, 1.0, 2.0)
 _OCTAVES = (32.0, 64.0, 128.0, 256.0, 512.0)
 
 
-_OTHER_RESNET = re.compile(r"(?P<trunk>resnet(101|152)|resnext(50|101|152)-\d+x\d+d)-(?P<rest>.+)")
-"""Deeper or grouped trunks; each may stand in the place of resnet50 in a preset's name."""
+_OTHER_RESNET = re.compile(r"(?P<body>resnet(101|152)|resnext(50|101|152)-\d+x\d+d)-(?P<rest>.+)")
+"""Deeper or grouped backbones; each may stand in the place of resnet50 in a preset's name."""
 
 
 def names() -> list[str]:
@@ -42,7 +42,7 @@ def get(name: str, classes: Sequence[str] = ()) -> ModelConfig:
         config = _PRESETS[name](name)
     elif (other := _OTHER_RESNET.fullmatch(name)) and f"resnet50-{other['rest']}" in _PRESETS:
         config = _PRESETS[f"resnet50-{other['rest']}"](name)
-        config = config.model_copy(update={"backbone": config.backbone.model_copy(update={"trunk": other["trunk"]})})
+        config = config.model_copy(update={"backbone": config.backbone.model_copy(update={"body": other["body"]})})
     else:
         close = difflib.get_close_matches(name, _PRESETS, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(_PRESETS)} and timm:<name>"
@@ -73,7 +73,7 @@ def _resnet50_c4(name: str) -> ModelConfig:
         backbone=BackboneConfig(stages=(3,), neck="none"),
         anchors=_single_level(16),
         proposals=ProposalConfig(candidates=6000, training_candidates=12000),
-        regions=RegionConfig(output_size=14, trunk="layer4", widths=()),
+        regions=RegionConfig(output_size=14, body="layer4", widths=()),
     )
 
 
@@ -106,7 +106,7 @@ def _mobilenetv3_large_fpn(name: str) -> ModelConfig:
     """torchvision's fasterrcnn_mobilenet_v3_large_fpn."""
     return ModelConfig(
         preset=name,
-        backbone=BackboneConfig(trunk="mobilenetv3-large"),
+        backbone=BackboneConfig(body="mobilenetv3-large"),
         anchors=AnchorConfig(sizes=(_OCTAVES,) * 3, ratios=(_RATIOS,) * 3),
         proposals=ProposalConfig(min_score=0.05),
     )
@@ -122,12 +122,12 @@ def _mobilenetv3_large_320_fpn(name: str) -> ModelConfig:
     )
 
 
-def _light_fpn(name: str, trunk: str) -> ModelConfig:
-    """A pyramid from stride 8 with 128 channels, for pictures of few pixels on few cores."""
+def _light_fpn(name: str, body: str) -> ModelConfig:
+    """A pyramid from stride 8 with 128 channels, for images of few pixels on few cores."""
     return ModelConfig(
         preset=name,
         input=InputConfig(short_side=320, long_side=544, antialias=True),
-        backbone=BackboneConfig(trunk=trunk, strides=(8, 16, 32), neck_channels=128),
+        backbone=BackboneConfig(body=body, strides=(8, 16, 32), neck_channels=128),
         anchors=AnchorConfig(
             sizes=((24.0,), (48.0,), (96.0,), (192.0,)),
             ratios=(_RATIOS,) * 4,
@@ -155,7 +155,7 @@ def _timm_fpn(name: str) -> ModelConfig:
     return config.model_copy(
         update={
             "input": InputConfig(short_side=480, long_side=800, antialias=True),
-            "backbone": BackboneConfig(trunk=name, strides=(8, 16, 32)),
+            "backbone": BackboneConfig(body=name, strides=(8, 16, 32)),
             "anchors": AnchorConfig(
                 sizes=((32.0,), (64.0,), (128.0,), (256.0,)),
                 ratios=(_RATIOS,) * 4,

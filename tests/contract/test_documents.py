@@ -21,7 +21,7 @@ from PIL import Image
 import fasterrcnn
 from fasterrcnn.build import assemble
 from fasterrcnn.cli.main import app
-from fasterrcnn.data.samples import CLASSES, write_scenes
+from fasterrcnn.demo.scenes import CLASSES, write_scenes
 from fasterrcnn.presets import get
 from fasterrcnn.weights import native
 
@@ -101,12 +101,12 @@ def is_accepted(command: str, *, named_only: bool) -> bool:
 def test_commands__mistakes_are_seen():
     assert is_accepted("fasterrcnn train DATA --set epochs=3 model.regions.box_loss=giou", named_only=False)
     assert is_accepted("fasterrcnn explain", named_only=True)
-    for wrong in ("fasterrcnn explain", "fasterrcnn data mend x", "fasterrcnn predict w p -o o --nothing"):
+    for wrong in ("fasterrcnn explain", "fasterrcnn data fix x", "fasterrcnn predict w p -o o --nothing"):
         assert not is_accepted(wrong, named_only=False), wrong
 
 
 def write_cells(folder: Path) -> None:
-    """A data set of drawn scenes whose signs are called cells, with photo.jpg among its test pictures."""
+    """A data set of drawn scenes whose signs are called cells, with photo.jpg among its test images."""
     write_scenes(folder, train=4, val=2, test=2, seed=0, size_hw=(96, 128))
     for file in (folder / "Annotations").iterdir():
         text = file.read_text(encoding="utf-8")

@@ -73,7 +73,7 @@ def test_notebooks__follow_the_outline(notebooks, language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_notebooks__every_stage_has_a_picture_a_shape_a_number_and_a_question(notebooks, language):
+def test_notebooks__every_stage_has_a_image_a_shape_a_number_and_a_question(notebooks, language):
     stages: dict[str, dict[str, bool]] = {}
     for cell in notebooks[language].cells:
         if cell.cell_type == "markdown":
@@ -83,7 +83,7 @@ def test_notebooks__every_stage_has_a_picture_a_shape_a_number_and_a_question(no
             stage["question"] = stage.get("question", False) or "<details>" in cell.source
             continue
         stage = stages.setdefault(next(reversed(stages), ""), {})
-        for what, sign in (("picture", "show("), ("shape", ".shape"), ("number", "assert ")):
+        for what, sign in (("image", "show("), ("shape", ".shape"), ("number", "assert ")):
             stage[what] = stage.get(what, False) or sign in cell.source
     for number in ("1", "2", "3", "4", "5.1", "5.2", "5.3"):
         name = "5" if number == "5.1" and "5.1" not in stages else number

@@ -33,7 +33,7 @@ FEATURES_INT8 = 0.2
 EXTRAS = {"openvino": ["openvino"], "openvino-int8": ["openvino", "nncf"], "onnxruntime": ["onnxruntime", "onnxscript"]}
 
 
-def picture(image_hw: tuple[int, int], seed: int = 0) -> np.ndarray:
+def image(image_hw: tuple[int, int], seed: int = 0) -> np.ndarray:
     """Blobs of several sizes."""
     generator = torch.Generator().manual_seed(seed)
     layers = [torch.rand(1, 3, cells, cells, generator=generator) for cells in (2, 5, 13)]
@@ -70,7 +70,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
                 parameter.normal_(0, 0.01)  # as in a trained network
-        pixels = [torch.from_numpy(picture((96, 128), seed)).permute(2, 0, 1) / 255 for seed in range(3)]
+        pixels = [torch.from_numpy(image((96, 128), seed)).permute(2, 0, 1) / 255 for seed in range(3)]
         batch = make_batch(pixels, fill=config.input.mean, size_divisor=32)
         features = model.features(batch.pixels)
         logits, deltas = model.rpn(features)
@@ -105,7 +105,7 @@ def detector(request: pytest.FixtureRequest, checkpoint: Path) -> fasterrcnn.Det
     if name != "openvino-int8":
         return fasterrcnn.load(checkpoint, device="cpu", runtime=name)
     output = checkpoint.with_name("small-int8.safetensors")
-    quantize(checkpoint, [picture((96, 128), seed) for seed in range(12)], output)
+    quantize(checkpoint, [image((96, 128), seed) for seed in range(12)], output)
     return fasterrcnn.load(output, device="cpu")
 
 
@@ -129,24 +129,24 @@ def test_runtime__says_its_name(detector):
     assert detector.runtime in repr(detector)
 
 
-def test_runtime__no_pictures(detector):
+def test_runtime__no_images(detector):
     assert detector.predict([]) == []
 
 
 @pytest.mark.parametrize("image_hw", [(1, 1), (1, 4000), (4000, 1), (4000, 3000), (32, 32), (96, 96), (97, 131)])
 def test_runtime__every_size(detector, reference, image_hw):
-    array = picture(image_hw)
+    array = image(image_hw)
     assert_same(detector.predict(array), reference.predict(array), detector)
 
 
 def test_runtime__something_is_found(detector, reference):
     """Or all the comparisons would be of nothing with nothing."""
-    assert len(reference.predict(picture((96, 128)))) > 5
-    assert len(detector.predict(picture((96, 128)))) > 0
+    assert len(reference.predict(image((96, 128)))) > 5
+    assert len(detector.predict(image((96, 128)))) > 0
 
 
 def test_runtime__kinds_of_pixels(detector, reference):
-    array = picture((80, 100))
+    array = image((80, 100))
     expected = reference.predict(array)
     alpha = np.concatenate([array, np.full((80, 100, 1), 7, np.uint8)], axis=2)
     for same in (array.astype(np.float32) / 255, torch.from_numpy(array).permute(2, 0, 1), alpha):
@@ -157,7 +157,7 @@ def test_runtime__kinds_of_pixels(detector, reference):
 
 
 def test_runtime__batch_mates_do_not_matter(detector, reference):
-    arrays = [picture(size, seed) for seed, size in enumerate([(96, 128), (60, 300), (96, 128), (500, 90), (96, 120)])]
+    arrays = [image(size, seed) for seed, size in enumerate([(96, 128), (60, 300), (96, 128), (500, 90), (96, 120)])]
     together = detector.predict(arrays, batch_size=5)
     for found, array in zip(together, arrays, strict=True):
         assert_same(found, reference.predict(array), detector)
@@ -168,7 +168,7 @@ def test_runtime__batch_mates_do_not_matter(detector, reference):
 
 
 def test_runtime__numbers_of_the_dense_part(detector, reference):
-    pixels = torch.from_numpy(picture((96, 160))[None].astype(np.float32) / 255)
+    pixels = torch.from_numpy(image((96, 160))[None].astype(np.float32) / 255)
     with torch.inference_mode():
         found, expected = detector._runtime.dense(pixels), reference._runtime.dense(pixels)
     for ours, theirs in zip(chain(*found), chain(*expected), strict=True):
@@ -178,7 +178,7 @@ def test_runtime__numbers_of_the_dense_part(detector, reference):
 
 
 def test_runtime__several_threads(detector):
-    arrays = [picture((96, 128), seed) for seed in range(4)]
+    arrays = [image((96, 128), seed) for seed in range(4)]
     expected = [detector.predict(array) for array in arrays]
     with ThreadPoolExecutor(2) as pool:
         for found, alone in zip(pool.map(detector.predict, arrays), expected, strict=True):
@@ -186,14 +186,14 @@ def test_runtime__several_threads(detector):
 
 
 def test_runtime__nothing_is_proposed(detector, monkeypatch):
-    """A picture without a region of interest has no head to pass."""
+    """An image without a region of interest has no head to pass."""
     strict = dataclasses.replace(detector._model.proposals, min_score=1.0)
     monkeypatch.setattr(detector._model, "proposals", strict)
-    assert len(detector.predict(picture((96, 128)))) == 0
+    assert len(detector.predict(image((96, 128)))) == 0
 
 
 def test_runtime__in_another_process(detector):
-    array = picture((20, 20))  # too small to be compiled again
+    array = image((20, 20))  # too small to be compiled again
     again = pickle.loads(pickle.dumps(detector))
     assert again.runtime == detector.runtime
     np.testing.assert_allclose(again.predict(array).boxes, detector.predict(array).boxes, atol=1e-3)
@@ -204,7 +204,7 @@ def test_check_name__unknown():
         check_name("tensorflow")
 
 
-def test_load__int8_without_pictures(checkpoint):
+def test_load__int8_without_images(checkpoint):
     pytest.importorskip("openvino")
-    with pytest.raises(UsageError, match="needs a file written by `fasterrcnn quantize`, or calibration pictures"):
+    with pytest.raises(UsageError, match="needs a file written by `fasterrcnn quantize`, or calibration images"):
         fasterrcnn.load(checkpoint, device="cpu", runtime="openvino-int8")

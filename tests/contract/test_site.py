@@ -40,9 +40,9 @@ def test_pages__can_be_reached():
     assert sorted(set(PAGES) - reached) == []
 
 
-def test_pictures__are_small():
-    for picture in (ROOT / "docs" / "images" / "stages").iterdir():
-        assert picture.stat().st_size < 150_000, picture
+def test_images__are_small():
+    for image in (ROOT / "docs" / "images" / "stages").iterdir():
+        assert image.stat().st_size < 150_000, image
 
 
 @pytest.fixture(scope="module")

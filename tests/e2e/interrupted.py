@@ -18,7 +18,7 @@ from fasterrcnn.training.fit import fit
 from fasterrcnn.training.settings import FILE
 
 STEPS = 48
-"""Of the whole run: 12 epochs of 7 pictures, two a step."""
+"""Of the whole run: 12 epochs of 7 images, two a step."""
 
 
 def train(data: str, run: str, config: str) -> None:

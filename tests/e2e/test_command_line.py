@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from fasterrcnn.data.samples import write_scenes
+from fasterrcnn.demo.scenes import write_scenes
 
 
 def fasterrcnn(*arguments: object, cwd) -> subprocess.CompletedProcess[str]:
@@ -32,12 +32,12 @@ def test_evaluate__json_alone_on_stdout(folder):
     assert json.loads(done.stdout)["images"] == 2
 
 
-def test_predict__pictures_and_a_broken_one(folder):
-    (folder / "broken.jpg").write_text("no picture")
+def test_predict__images_and_a_broken_one(folder):
+    (folder / "broken.jpg").write_text("no image")
     source = "my scenes/JPEGImages"
     done = fasterrcnn("predict", "run/last.safetensors", source, "broken.jpg", "-o", "seen", cwd=folder)
     assert done.returncode == 1
-    assert done.stderr == "error: broken.jpg: not a picture that can be decoded\n"
+    assert done.stderr == "error: broken.jpg: not an image that can be decoded\n"
     assert len(list((folder / "seen").glob("*.jpg"))) == 6
     json.loads((folder / "seen" / "results.json").read_text())
 

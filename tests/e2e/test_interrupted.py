@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fasterrcnn.data.samples import write_scenes
+from fasterrcnn.demo.scenes import write_scenes
 from fasterrcnn.errors import FasterRCNNError, UsageError
-from fasterrcnn.training import state
+from fasterrcnn.training import checkpointing
 from fasterrcnn.training.fit import fit
 from fasterrcnn.weights import native
 
@@ -123,7 +123,7 @@ def test_resume__torn_files(scenes, settings, unbroken, tmp_path):
             tear(path, chance)
         good = [path for path in states if path.read_bytes() == whole[path]]
         said: list[str] = []
-        assert state.newest(run, said.append) == (good[-1] if good else None)
+        assert checkpointing.newest(run, said.append) == (good[-1] if good else None)
         assert len(said) == len([path for path in states if path not in good and path > max(good, default=run)])
         for name in WEIGHTS:
             if (run / name) in whole and (run / name).read_bytes() != whole[run / name]:
@@ -146,7 +146,7 @@ def tear(path, chance) -> None:
 def test_resume__finished_run(unbroken):
     said = []
     before = {path: path.stat().st_mtime_ns for path in unbroken.iterdir()}
-    run = fit(resume=unbroken, say=said.append)
+    run = fit(resume=unbroken, log=said.append)
     assert said == [f"{unbroken} is finished; there is nothing to go on with"]
     assert run.metrics["epoch"] >= 1
     assert before == {path: path.stat().st_mtime_ns for path in unbroken.iterdir()}
@@ -165,5 +165,5 @@ def test_resume__data_that_changed(scenes, settings, tmp_path):
     process.communicate()
     other = tmp_path / "other"
     write_scenes(other, train=7, val=1, test=1, seed=1, size_hw=(96, 96))
-    with pytest.raises(UsageError, match="pictures or objects have changed since"):
+    with pytest.raises(UsageError, match="images or objects have changed since"):
         fit(other, resume=run)

@@ -17,25 +17,25 @@ from fasterrcnn import presets
 from fasterrcnn.build import assemble
 from fasterrcnn.weights import native
 
-PICTURES = 30
+IMAGES = 30
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A small detector with random weights, and pictures."""
+    """A small detector with random weights, and images."""
     folder = tmp_path_factory.mktemp("killed")
     config = presets.get("timm:test_efficientnet", ["cat", "dog"])
     config = config.model_copy(update={"input": config.input.model_copy(update={"short_side": 64, "long_side": 96})})
     torch.manual_seed(0)
     native.save(folder / "w.safetensors", assemble(config), config)
     (folder / "photos").mkdir()
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         Image.effect_noise((200, 150), 10 + number).convert("RGB").save(folder / "photos" / f"{number:02d}.png")
     return folder
 
 
 def start(folder, output, *more, photos="photos") -> subprocess.Popen[str]:
-    options = ["--score", "0", "--max-detections", "5", "--save", "pictures", "coco", "csv", "yolo", *more]
+    options = ["--score", "0", "--max-detections", "5", "--save", "images", "coco", "csv", "yolo", *more]
     command = [sys.executable, "-m", "fasterrcnn", "predict", "w.safetensors", photos, "-o", output, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
@@ -43,13 +43,13 @@ def start(folder, output, *more, photos="photos") -> subprocess.Popen[str]:
 
 
 def check_whole(output) -> int:
-    """Every file with a name of its own is whole; returns how many pictures there are."""
+    """Every file with a name of its own is whole; returns how many images there are."""
     for file in output.rglob("*"):
         if file.is_dir() or file.name.startswith("."):
             continue
         if file.suffix == ".jpg":
-            with Image.open(file) as picture:
-                picture.load()
+            with Image.open(file) as image:
+                image.load()
         elif file.suffix == ".json":
             json.loads(file.read_text())
         elif file.suffix == ".jsonl":
@@ -89,8 +89,8 @@ def test_predict__killed_and_gone_on_with(folder, more):
 
 def test_predict__stopped_by_hand(folder):
     (folder / "many").mkdir()  # so many that a quick machine is not done before the signal comes
-    for number in range(4 * PICTURES):
-        shutil.copy(folder / "photos" / f"{number % PICTURES:02d}.png", folder / "many" / f"{number:03d}.png")
+    for number in range(4 * IMAGES):
+        shutil.copy(folder / "photos" / f"{number % IMAGES:02d}.png", folder / "many" / f"{number:03d}.png")
     process = start(folder, "stopped", photos="many")
     assert process.stdout is not None
     for _ in range(3):
@@ -99,7 +99,7 @@ def test_predict__stopped_by_hand(folder):
     _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (130, "interrupted\n")
     done = check_whole(folder / "stopped")
-    assert 3 <= done < 4 * PICTURES
+    assert 3 <= done < 4 * IMAGES
     rows = json.loads((folder / "stopped" / "results.json").read_text())
     assert 3 <= len({row["file_name"] for row in rows}) <= done
     finish(folder, "stopped", photos="many")
@@ -113,8 +113,8 @@ def test_predict__killed_within_a_video(folder):
         stream = film.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 200, 150, "yuv420p"
         for number in range(frames):
-            picture = Image.effect_noise((200, 150), 10 + number).convert("RGB")
-            film.mux(stream.encode(av.VideoFrame.from_image(picture)))
+            image = Image.effect_noise((200, 150), 10 + number).convert("RGB")
+            film.mux(stream.encode(av.VideoFrame.from_image(image)))
         film.mux(stream.encode())
     for seen in (1, 20, 50):
         process = start(folder, "film", "--skip-existing", "--json", photos="films/street.mp4")

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from fasterrcnn.data.samples import write_scenes
+from fasterrcnn.demo.scenes import write_scenes
 from fasterrcnn.training.fit import fit
 from fasterrcnn.weights import native
 
@@ -21,7 +21,7 @@ OPTIONS += ["--logger", "none", "--set", "ema=0.9", "--set", SMALL[0], "--set", 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """13 scenes, so that the last batch has one picture and one process none; some are without objects."""
+    """13 scenes, so that the last batch has one image and one process none; some are without objects."""
     folder = tmp_path_factory.mktemp("processes")
     write_scenes(folder / "scenes", train=13, val=3, test=1, seed=0, size_hw=(96, 128))
     fit(folder / "scenes", model="timm:test_efficientnet", weights=None, short_side=64, epochs=1, logger="none",
@@ -53,7 +53,7 @@ def test_devices__two_processes_learn_what_one_does(folder):
 
 
 def test_devices__one_process_sees_no_object_at_all(folder):
-    """Only one picture has objects: in every epoch, one of two processes learns from empty pictures alone."""
+    """Only one image has objects: in every epoch, one of two processes learns from empty images alone."""
     shutil.copytree(folder / "scenes", folder / "empty")
     first, *others = sorted((folder / "empty" / "Annotations").iterdir())
     assert "<object>" in first.read_text()

@@ -23,7 +23,7 @@ BACKGROUND = {"resnet50-fpn": 5.5, "mobilenetv3-large-fpn": 5.3}
 """Mean of the background logit where many regions are looked at: more than one detection, fewer than 100."""
 
 
-def _picture(image_hw: tuple[int, int], seed: int) -> Tensor:
+def _random_image(image_hw: tuple[int, int], seed: int) -> Tensor:
     """RGB in 0..1 with blobs of several sizes, as different from place to place as a photograph."""
     generator = torch.Generator().manual_seed(seed)
     layers = [torch.rand(1, 3, cells, cells, generator=generator) for cells in (3, 7, 19)]
@@ -33,7 +33,7 @@ def _picture(image_hw: tuple[int, int], seed: int) -> Tensor:
 
 
 def _build(preset: str, *, norm_eps: float = 1e-5, **changes: Any) -> nn.Module:
-    """The detector in eval mode, calibrated on pictures; the same weights in every run.
+    """The detector in eval mode, calibrated on images; the same weights in every run.
 
     It runs in channels_last memory, as ours does: with the same convolution kernels both round alike.
     """
@@ -64,7 +64,7 @@ def _randomise(model: nn.Module, norm_eps: float) -> None:
 
 @torch.no_grad()
 def _calibrate(model: nn.Module, background: float) -> None:
-    """Set the statistics of every layer while pictures pass through it once, as if it had been trained."""
+    """Set the statistics of every layer while images pass through it once, as if it had been trained."""
     predictor, head = model.roi_heads.box_predictor, model.rpn.head
     deviations = {head.cls_logits: 2.0, head.bbox_pred: 0.1, predictor.cls_score: 0.8, predictor.bbox_pred: 1.0}
     hooks = []
@@ -73,7 +73,7 @@ def _calibrate(model: nn.Module, background: float) -> None:
             layer.momentum = 1.0
         elif isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None and "body" not in name:
             hooks.append(layer.register_forward_hook(_standardise(deviations.get(layer, 1.0))))
-    images = [_picture((160, 160), seed) for seed in range(3)]
+    images = [_random_image((160, 160), seed) for seed in range(3)]
     objects = {"boxes": torch.tensor([[20.0, 30.0, 110.0, 90.0]]), "labels": torch.tensor([1])}
     model.train()
     model(images, [objects] * len(images))
@@ -107,6 +107,6 @@ def calibrated() -> Callable[..., nn.Module]:
 
 
 @pytest.fixture(scope="session")
-def picture() -> Callable[[tuple[int, int], int], Tensor]:
-    """Draws a picture of some height and width from a seed."""
-    return _picture
+def random_image() -> Callable[[tuple[int, int], int], Tensor]:
+    """Draws an image of some height and width from a seed."""
+    return _random_image

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import torch
 from PIL import Image
-from reference_trunks import BLOCKS, Dice, State, frozen_norm, run_stage
+from reference_bodies import BLOCKS, Dice, State, frozen_norm, run_stage
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import batched_nms, roi_align
@@ -39,7 +39,7 @@ class Config:
     score: float = 0.05
 
     @property
-    def trunk(self) -> str:
+    def body(self) -> str:
         return "backbone.bottom_up" if self.kind == "FPN" else "backbone"
 
     @property
@@ -53,7 +53,7 @@ class Config:
 
     def block(self, stage: int, number: int, layer: str) -> str:
         """Its name of a layer, called as torchvision calls it, of a block of stage 1..4."""
-        place = "roi_heads.res5" if self.kind == "C4" and stage == 4 else f"{self.trunk}.res{stage + 1}"
+        place = "roi_heads.res5" if self.kind == "C4" and stage == 4 else f"{self.body}.res{stage + 1}"
         layers = {"downsample.0": "shortcut", "downsample.1": "shortcut.norm"}
         layers |= {f"bn{i}": f"conv{i}.norm" for i in (1, 2, 3)}
         return f"{place}.{number}.{layers.get(layer, layer)}"
@@ -62,9 +62,9 @@ class Config:
 def random_tensors(config: Config, seed: int = 0) -> State:
     """A checkpoint's "model" with random numbers, calibrated so that it detects."""
     dice = Dice(seed)
-    dice.conv(f"{config.trunk}.stem.conv1", 64, 3, 7)
-    dice.state[f"{config.trunk}.stem.conv1.weight"] /= 60 / config.pixel_std[0]
-    dice.norm(f"{config.trunk}.stem.conv1.norm", 64)
+    dice.conv(f"{config.body}.stem.conv1", 64, 3, 7)
+    dice.state[f"{config.body}.stem.conv1.weight"] /= 60 / config.pixel_std[0]
+    dice.norm(f"{config.body}.stem.conv1.norm", 64)
     for stage, blocks in enumerate(BLOCKS[config.depth], start=1):
         dice.stage(stage, blocks, partial(config.block, stage), config.groups, config.width)
     channels = {"FPN": 256, "C4": 1024, "DC5": 2048}[config.kind]
@@ -86,7 +86,7 @@ def random_tensors(config: Config, seed: int = 0) -> State:
 
 @torch.no_grad()
 def calibrate(tensors: State, config: Config, rgb: Tensor, background: float = 2.5) -> None:
-    """Scale the last layers so that, on this picture, scores differ and boxes move as those of a trained network."""
+    """Scale the last layers so that, on this image, scores differ and boxes move as those of a trained network."""
     features, image_hw = features_of(tensors, config, preprocess(rgb, config))
     logits, deltas = rpn_outputs(tensors, features)
     rescale(tensors, f"{RPN}.objectness_logits", torch.cat(logits), 2.0)
@@ -99,7 +99,7 @@ def calibrate(tensors: State, config: Config, rgb: Tensor, background: float = 2
 
 
 def rescale(tensors: State, name: str, output: Tensor, deviation: float) -> None:
-    """Mean 0 and this deviation for each output channel, as far as this picture goes."""
+    """Mean 0 and this deviation for each output channel, as far as this image goes."""
     flat = output.reshape(-1, output.shape[-1]) if output.shape[-1] != 4 else output.reshape(-1, 4)
     channels = len(tensors[f"{name}.bias"])
     if flat.shape[1] == channels:
@@ -111,12 +111,12 @@ def rescale(tensors: State, name: str, output: Tensor, deviation: float) -> None
     tensors[f"{name}.bias"] = (tensors[f"{name}.bias"] - mean) * deviation / spread
 
 
-# ---- from a picture to detections
+# ---- from an image to detections
 
 
 @torch.no_grad()
 def detect(tensors: State, config: Config, rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes in the picture's pixels, scores and classes 0..K-1, as its predictor reports them."""
+    """Boxes in the image's pixels, scores and classes 0..K-1, as its predictor reports them."""
     features, image_hw = features_of(tensors, config, preprocess(rgb, config))
     boxes = propose(tensors, config, features, image_hw)
     logits, deltas = box_outputs(tensors, config, features, boxes)
@@ -151,7 +151,7 @@ def features_of(tensors: State, config: Config, image: Tensor) -> tuple[list[Ten
     if config.kind == "FPN":  # only the pyramid asks for sizes that can be halved five times
         image = F.pad(image, (0, -w % 32, 0, -h % 32))
     x = image[None].contiguous(memory_format=torch.channels_last)  # rounds as other convolutions of that layout do
-    stem = f"{config.trunk}.stem.conv1"
+    stem = f"{config.body}.stem.conv1"
     x = frozen_norm(F.conv2d(x, tensors[f"{stem}.weight"], stride=2, padding=3), tensors, f"{stem}.norm").relu()
     x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
     maps = []

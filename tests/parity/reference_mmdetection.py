@@ -1,7 +1,7 @@
 """MMDetection's Faster R-CNN when it detects, as plain functions on tensors under its names.
 
 Written from its code's meaning, for tests: it uses torch and torchvision's operations and nothing of the library.
-Pictures come at the size of the network input; how OpenCV resizes has a test of its own.
+Images come at the size of the network input; how OpenCV resizes has a test of its own.
 """
 
 import math
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from reference_trunks import BLOCKS, Dice, State, frozen_norm, run_stage
+from reference_bodies import BLOCKS, Dice, State, frozen_norm, run_stage
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import batched_nms, roi_align
@@ -97,7 +97,7 @@ def rescale(tensors: State, name: str, output: Tensor, deviation: float) -> None
 
 @torch.no_grad()
 def detect(tensors: State, config: Config, rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes, scores and labels 0..K-1 of a picture that has the size of the network input."""
+    """Boxes, scores and labels 0..K-1 of an image that has the size of the network input."""
     image_hw = (rgb.shape[1], rgb.shape[2])
     features = features_of(tensors, config, preprocess(rgb, config))
     rois = propose(tensors, config, features, image_hw)

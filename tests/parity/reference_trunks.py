@@ -10,7 +10,7 @@ State = dict[str, Tensor]
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
-def picture(height: int, width: int, seed: int) -> Tensor:
+def random_image(height: int, width: int, seed: int) -> Tensor:
     """RGB, 0..255, whole levels, as different from place to place as a photograph."""
     generator = torch.Generator().manual_seed(seed)
     layers = [torch.rand(1, 3, cells, cells, generator=generator) for cells in (3, 7, 19)]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import reference_detectron2 as reference
 import torch
+from reference_bodies import State, random_image
 from reference_detectron2 import Config
-from reference_trunks import State, picture
 from torch import Tensor
 
 from fasterrcnn import build
@@ -16,7 +16,7 @@ from fasterrcnn.detections import Detections
 from fasterrcnn.inference.detector import Detector
 
 SMALL = {"short": 144, "long": 230, "proposals": 80}
-PICTURES = ((300, 133, 3), (180, 261, 2))
+IMAGES = ((300, 133, 3), (180, 261, 2))
 CONFIGS = {
     "R50-FPN": Config("FPN", **SMALL),
     "R50-C4": Config("C4", **{**SMALL, "proposals": 40}),
@@ -51,17 +51,17 @@ def write_pth(tensors: State, path: Path) -> Path:
 
 def random_checkpoint(config: Config) -> State:
     tensors = {key: value.double() for key, value in reference.random_tensors(config).items()}
-    reference.calibrate(tensors, config, picture(180, 260, seed=1))
+    reference.calibrate(tensors, config, random_image(180, 260, seed=1))
     return {key: value.float() for key, value in tensors.items()}
 
 
-def at_size(path: Path, config: Config, told: list[str] | None = None) -> Detector:
+def at_size(path: Path, config: Config, logged: list[str] | None = None) -> Detector:
     """Our detector of that file, for the reference's input size and number of proposals.
 
     In float64, as the reference: random networks enlarge float32's rounding to 0.0006 pixels, and a small mistake could
     not be told from it.
     """
-    model, loaded = build.load_model(path, say=(told if told is not None else []).append)
+    model, loaded = build.load_model(path, log=(logged if logged is not None else []).append)
     size = loaded.input.model_copy(update={"short_side": config.short, "long_side": config.long})
     model.proposals = replace(model.proposals, proposals=config.proposals)
     return Detector(model.double(), loaded.model_copy(update={"input": size}), device="cpu")
@@ -90,8 +90,8 @@ def test_detections(name: str, tmp_path: Path) -> None:
     config = CONFIGS[name]
     tensors = random_checkpoint(config)
     if config.input_format == "RGB":  # such a file has to tell
-        told = {"pixel_mean": config.pixel_mean, "pixel_std": config.pixel_std}
-        written = {**tensors, **{key: torch.tensor(value).view(3, 1, 1) for key, value in told.items()}}
+        logged = {"pixel_mean": config.pixel_mean, "pixel_std": config.pixel_std}
+        written = {**tensors, **{key: torch.tensor(value).view(3, 1, 1) for key, value in logged.items()}}
     else:
         written = tensors
     write = write_pkl if config.kind == "FPN" else write_pth
@@ -99,6 +99,6 @@ def test_detections(name: str, tmp_path: Path) -> None:
     detector = at_size(path, config)
     path.unlink()
     exact = {key: value.double() for key, value in tensors.items()}
-    for height, width, seed in PICTURES if name == "R50-FPN" else PICTURES[:1]:
-        rgb = picture(height, width, seed)
+    for height, width, seed in IMAGES if name == "R50-FPN" else IMAGES[:1]:
+        rgb = random_image(height, width, seed)
         check(detector.predict(rgb, score=config.score), reference.detect(exact, config, rgb))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import reference_mmdetection as reference
 import torch
+from reference_bodies import random_image
 from reference_mmdetection import CAFFE, Config
-from reference_trunks import picture
 
 from fasterrcnn import build
 from fasterrcnn.inference.detector import Detector
@@ -33,22 +33,22 @@ SLOW = {"c4, caffe", "dc5, caffe"}
 def test_detections(case: str, tmp_path: Path) -> None:
     config, meta = CASES[case]
     tensors = {key: value.double() for key, value in reference.random_tensors(config).items()}
-    reference.calibrate(tensors, config, picture(*INPUT_HW, seed=1))
+    reference.calibrate(tensors, config, random_image(*INPUT_HW, seed=1))
     written = {key: value.float() for key, value in tensors.items()}
     path = tmp_path / "epoch_12.pth"
     counters = {"backbone.bn1.num_batches_tracked": torch.tensor(7)}
     torch.save({"meta": {"epoch": 12, **meta}, "state_dict": {**written, **counters}}, path)
-    told: list[str] = []
-    model, loaded = build.load_model(path, say=told.append)
+    logged: list[str] = []
+    model, loaded = build.load_model(path, log=logged.append)
     path.unlink()
-    assert told == [
+    assert logged == [
         f"{path}: resnet50-{config.kind} of MMDetection, 6 classes (cat, dog, owl...), "
         + ("BGR pixels, 0..255 less the mean" if config.style == "caffe" else "RGB pixels, normalised")
     ]
     model.proposals = replace(model.proposals, proposals=config.proposals)
     size = loaded.input.model_copy(update={"short_side": INPUT_HW[0], "long_side": INPUT_HW[1]})
     detector = Detector(model.double(), loaded.model_copy(update={"input": size}), device="cpu")
-    rgb = picture(*INPUT_HW, seed=2)
+    rgb = random_image(*INPUT_HW, seed=2)
     found = detector.predict(rgb, score=config.score)
     boxes, scores, labels = reference.detect({key: value.double() for key, value in written.items()}, config, rgb)
 

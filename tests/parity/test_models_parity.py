@@ -66,8 +66,8 @@ def load(state: dict[str, Tensor], path: Path, preset: str | None = None) -> tup
 
 
 @pytest.mark.parametrize("size_hw", SIZES_HW)
-def test_detections(pair: Pair, size_hw: tuple[int, int], picture: Callable[..., Tensor]) -> None:
-    check_detections(pair, picture(size_hw, 77))
+def test_detections(pair: Pair, size_hw: tuple[int, int], random_image: Callable[..., Tensor]) -> None:
+    check_detections(pair, random_image(size_hw, 77))
 
 
 @torch.no_grad()
@@ -107,7 +107,7 @@ def as_batch(images: list[Tensor], pair: Pair) -> ImageBatch:
 
 
 def make_objects(images: list[Tensor]) -> list[dict[str, Tensor]]:
-    """Objects of every label, from 8 pixels to most of the picture; none in the last picture."""
+    """Objects of every label, from 8 pixels to most of the image; none in the last image."""
     generator = torch.Generator().manual_seed(5)
     objects = []
     for image in images:
@@ -119,8 +119,8 @@ def make_objects(images: list[Tensor]) -> list[dict[str, Tensor]]:
     return objects
 
 
-def test_losses_and_gradients(pair: Pair, picture: Callable[..., Tensor]) -> None:
-    images = [picture(size_hw, 20 + i) for i, size_hw in enumerate(SIZES_HW[:3])]
+def test_losses_and_gradients(pair: Pair, random_image: Callable[..., Tensor]) -> None:
+    images = [random_image(size_hw, 20 + i) for i, size_hw in enumerate(SIZES_HW[:3])]
     objects = make_objects(images)
     take_all(pair)
     expected = torchvision_losses(pair.theirs, images, objects)
@@ -191,7 +191,7 @@ def test_class_rows__background_first_becomes_last(pair: Pair) -> None:
 
 
 def test_old_layout__norms_without_eps(
-    calibrated: Callable[..., nn.Module], picture: Callable[..., Tensor], tmp_path: Path
+    calibrated: Callable[..., nn.Module], random_image: Callable[..., Tensor], tmp_path: Path
 ) -> None:
     theirs = calibrated("resnet50-fpn", norm_eps=1e-12, **PRESETS["resnet50-fpn"])
     for layer in theirs.modules():
@@ -203,7 +203,7 @@ def test_old_layout__norms_without_eps(
     theirs.load_state_dict(old)  # the names are those that torchvision renames itself
     ours, config = load(old, tmp_path / "old.pth")
     assert config.backbone.norm_eps == 0
-    image = picture(SIZES_HW[0], 78)
+    image = random_image(SIZES_HW[0], 78)
     check_detections(Pair(theirs, ours, config, (160, 256)), image)
 
     other, other_config = load(state, tmp_path / "new.pth")

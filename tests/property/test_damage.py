@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fasterrcnn.data.doctor import admit, check_data
+from fasterrcnn.data.checks import admit, check_data
 from fasterrcnn.data.findings import KINDS, Finding
 from fasterrcnn.data.formats import read_data
 
@@ -30,7 +30,7 @@ properties = settings(derandomize=True, deadline=None, max_examples=4, database=
 
 
 @dataclass
-class Picture:
+class ImageFile:
     name: str
     split: str
     content: bytes | None
@@ -42,19 +42,19 @@ class Picture:
 class Set:
     """What is written to files; tests damage it before or after that."""
 
-    pictures: list[Picture]
+    images: list[ImageFile]
     classes: list[str] = field(default_factory=lambda: list(CLASSES))
     layout: Callable[[Box], Box] | None = None  # instead of the format's own
 
-    def numbered(self) -> Iterator[tuple[Picture, int, str, Box]]:
-        """Every object, with its position in its picture."""
-        for picture in self.pictures:
-            for position, (name, *box) in enumerate(picture.objects):
-                yield picture, position, name, tuple(box)
+    def numbered(self) -> Iterator[tuple[ImageFile, int, str, Box]]:
+        """Every object, with its position in its image."""
+        for image in self.images:
+            for position, (name, *box) in enumerate(image.objects):
+                yield image, position, name, tuple(box)
 
 
 def paint(seed: int) -> bytes:
-    """A picture of coarse blobs and fine noise."""
+    """An image of coarse blobs and fine noise."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 200, (6, 8, 3), dtype=np.uint8))
     pixels = np.asarray(coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)).astype(int)
@@ -67,17 +67,17 @@ PAINTED = [paint(seed) for seed in range(13)]
 
 
 def sound_set() -> Set:
-    """Twelve pictures in two splits, each with three squares, a circle and a triangle in cells of their own."""
+    """Twelve images in two splits, each with three squares, a circle and a triangle in cells of their own."""
     rng = np.random.default_rng(0)
-    pictures = []
+    images = []
     for number in range(12):
         objects = []
         for cell, name in enumerate(["square", "circle", "square", "triangle", "square"]):
             width, height = rng.integers(12, 28, 2).tolist()
             x, y = cell % 3 * 32 + rng.integers(1, 4), cell // 3 * 36 + rng.integers(1, 8)
             objects.append([name, float(x), float(y), float(x + width), float(y + height)])
-        pictures.append(Picture(f"p{number:02}.png", "train" if number < 8 else "val", PAINTED[number], objects))
-    return Set(pictures)
+        images.append(ImageFile(f"p{number:02}.png", "train" if number < 8 else "val", PAINTED[number], objects))
+    return Set(images)
 
 
 def to_xywh(box: Box) -> Box:
@@ -100,10 +100,10 @@ def swapped(layout: Callable[[Box], Box]) -> Callable[[Box], Box]:
     return swap
 
 
-def save(picture: Picture, folder: Path) -> None:
+def save(image: ImageFile, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    if picture.content is not None:
-        (folder / picture.name).write_bytes(picture.content)
+    if image.content is not None:
+        (folder / image.name).write_bytes(image.content)
 
 
 def write_coco(data: Set, root: Path) -> None:
@@ -111,16 +111,16 @@ def write_coco(data: Set, root: Path) -> None:
     rows = list(data.numbered())
     for split in ("train", "val"):
         images, annotations = [], []
-        for number, picture in enumerate(data.pictures, start=1):
-            if picture.split == split:
-                save(picture, root / split)
-                width, height = picture.size
-                images.append({"id": number, "file_name": picture.name, "width": width, "height": height})
-        for number, (picture, _, name, box) in enumerate(rows, start=101):
-            if picture.split == split:
+        for number, image in enumerate(data.images, start=1):
+            if image.split == split:
+                save(image, root / split)
+                width, height = image.size
+                images.append({"id": number, "file_name": image.name, "width": width, "height": height})
+        for number, (image, _, name, box) in enumerate(rows, start=101):
+            if image.split == split:
                 category = data.classes.index(name) + 1 if name in data.classes else 77
-                image = data.pictures.index(picture) + 1
-                row = {"id": number, "image_id": image, "category_id": category, "bbox": list(layout(box))}
+                image_id = data.images.index(image) + 1
+                row = {"id": number, "image_id": image_id, "category_id": category, "bbox": list(layout(box))}
                 annotations.append(row)
         categories = [{"id": number, "name": name} for number, name in enumerate(data.classes, start=1)]
         content = {"images": images, "annotations": annotations, "categories": categories}
@@ -131,31 +131,31 @@ def write_voc(data: Set, root: Path) -> None:
     layout = data.layout or to_xyxy
     for folder in ("Annotations", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)
-    for picture in data.pictures:
-        save(picture, root / "JPEGImages")
+    for image in data.images:
+        save(image, root / "JPEGImages")
         objects = ""
-        for name, *box in picture.objects:
+        for name, *box in image.objects:
             sides = zip(("xmin", "ymin", "xmax", "ymax"), layout(tuple(box)), strict=True)
             inner = "".join(f"<{side}>{value!r}</{side}>" for side, value in sides)
             objects += f"<object><name>{name}</name><bndbox>{inner}</bndbox></object>"
-        size = "<size><width>{}</width><height>{}</height></size>".format(*picture.size)
-        file = root / "Annotations" / f"{Path(picture.name).stem}.xml"
+        size = "<size><width>{}</width><height>{}</height></size>".format(*image.size)
+        file = root / "Annotations" / f"{Path(image.name).stem}.xml"
         file.write_text(f"<annotation>{size}{objects}</annotation>")
     for split in ("train", "val"):
-        stems = [Path(picture.name).stem for picture in data.pictures if picture.split == split]
+        stems = [Path(image.name).stem for image in data.images if image.split == split]
         (root / "ImageSets/Main" / f"{split}.txt").write_text("\n".join(stems))
 
 
 def write_yolo(data: Set, root: Path) -> None:
     layout = data.layout or to_cxcywh
-    for picture in data.pictures:
-        save(picture, root / "images" / picture.split)
+    for image in data.images:
+        save(image, root / "images" / image.split)
         lines = []
-        for name, *box in picture.objects:
+        for name, *box in image.objects:
             shares = layout((box[0] / WIDTH, box[1] / HEIGHT, box[2] / WIDTH, box[3] / HEIGHT))
             label = data.classes.index(name) if name in data.classes else 77
             lines.append(" ".join([str(label), *(f"{value!r}" for value in shares)]))
-        file = root / "labels" / picture.split / f"{Path(picture.name).stem}.txt"
+        file = root / "labels" / image.split / f"{Path(image.name).stem}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("\n".join(lines))
     (root / "data.yaml").write_text(f"train: images/train\nval: images/val\nnames: {json.dumps(data.classes)}\n")
@@ -163,28 +163,28 @@ def write_yolo(data: Set, root: Path) -> None:
 
 def write_csv(data: Set, root: Path) -> None:
     layout = data.layout or to_xyxy
-    for picture in data.pictures:
-        save(picture, root)
+    for image in data.images:
+        save(image, root)
     with (root / "boxes.csv").open("w", newline="") as stream:
         rows = csv.writer(stream)
         rows.writerow(["image", "xmin", "ymin", "xmax", "ymax", "label", "split"])
-        for picture, _, name, box in data.numbered():
-            rows.writerow([picture.name, *map(repr, layout(box)), name, picture.split])
+        for image, _, name, box in data.numbered():
+            rows.writerow([image.name, *map(repr, layout(box)), name, image.split])
 
 
 WRITERS = {"coco": write_coco, "voc": write_voc, "yolo": write_yolo, "csv": write_csv}
 
 
-def place_of(data: Set, kind: str, picture: Picture, position: int | None) -> tuple[str, int | None]:
+def place_of(data: Set, kind: str, image: ImageFile, position: int | None) -> tuple[str, int | None]:
     """Name of the annotation file, and the number of an object in it, as the format counts."""
     if kind == "voc":
-        return f"{Path(picture.name).stem}.xml", None if position is None else position + 1
+        return f"{Path(image.name).stem}.xml", None if position is None else position + 1
     if kind == "yolo":
-        return f"{Path(picture.name).stem}.txt", None if position is None else position + 1
-    rows = [(row[0] is picture, row[1]) for row in data.numbered()]
+        return f"{Path(image.name).stem}.txt", None if position is None else position + 1
+    rows = [(row[0] is image, row[1]) for row in data.numbered()]
     index = None if position is None else rows.index((True, position))
     if kind == "coco":
-        return f"{picture.split}.json", None if index is None else 101 + index
+        return f"{image.split}.json", None if index is None else 101 + index
     return "boxes.csv", None if index is None else index + 2  # below the header
 
 
@@ -200,12 +200,12 @@ def examine(data: Set, kind: str, damage: Callable[[Path], object] = lambda root
         shutil.rmtree(root)
 
 
-def check(findings: list[Finding], kind: str, file: str, number: int | None, picture: str | None) -> None:
+def check(findings: list[Finding], kind: str, file: str, number: int | None, image: str | None) -> None:
     """One finding says it, and there is no error but this."""
-    said = [(f.kind, f.file.name, f.annotation, f.picture and f.picture.name) for f in findings]
-    assert (kind, file, number, picture) in said
+    said = [(f.kind, f.file.name, f.annotation, f.image and f.image.name) for f in findings]
+    assert (kind, file, number, image) in said
     errors = [row for row in said if KINDS[row[0]][0] == "error"]
-    assert errors == ([(kind, file, number, picture)] if KINDS[kind][0] == "error" else [])
+    assert errors == ([(kind, file, number, image)] if KINDS[kind][0] == "error" else [])
     assert len([row for row in said if row[0] == kind]) == 1
 
 
@@ -236,7 +236,7 @@ BOXES: dict[str, Callable[[Box, int], Box]] = {
         if seed % 2
         else (box[0], -between(seed, 1.5, 30), *box[2:])
     ),
-    "whole-picture": lambda box, seed: (0.0, 0.0, float(WIDTH), float(HEIGHT)),
+    "whole-image": lambda box, seed: (0.0, 0.0, float(WIDTH), float(HEIGHT)),
     "tiny-box": lambda box, seed: (*box[:2], box[0] + between(seed, 0.5, 2), box[1] + between(seed, 0.5, 2)),
     "normalised-box": lambda box, seed: (box[0] / WIDTH, box[1] / HEIGHT, box[2] / WIDTH, box[3] / HEIGHT),
 }
@@ -250,9 +250,9 @@ def test_check_data__one_damaged_box(damage, kind, number, position, seed):
     if (damage, kind) == ("normalised-box", "yolo"):
         return  # there it is right
     data = sound_set()
-    picture = data.pictures[number]
-    picture.objects[position][1:] = BOXES[damage](tuple(picture.objects[position][1:]), seed)
-    check(examine(data, kind), damage, *place_of(data, kind, picture, position), picture.name)
+    image = data.images[number]
+    image.objects[position][1:] = BOXES[damage](tuple(image.objects[position][1:]), seed)
+    check(examine(data, kind), damage, *place_of(data, kind, image, position), image.name)
 
 
 @pytest.mark.parametrize("name", ["square", "circle"])
@@ -261,12 +261,12 @@ def test_check_data__one_damaged_box(damage, kind, number, position, seed):
 @given(st.integers(0, 11), st.integers(0, 4), st.integers(0, 2**20))
 def test_check_data__one_box_twice(name, kind, number, position, seed):
     data = sound_set()
-    picture = data.pictures[number]
-    own, *box = picture.objects[position]
+    image = data.images[number]
+    own, *box = image.objects[position]
     shift = between(seed, -0.3, 0.3)
-    picture.objects.append([name, *(side + shift for side in box)])
+    image.objects.append([name, *(side + shift for side in box)])
     damage = "duplicate-box" if name == own else "contradiction"
-    check(examine(data, kind), damage, *place_of(data, kind, picture, 5), picture.name)
+    check(examine(data, kind), damage, *place_of(data, kind, image, 5), image.name)
 
 
 # ---- all boxes
@@ -292,12 +292,12 @@ def test_check_data__all_boxes_in_another_layout(kind, layout, seed):
     data = sound_set()
     data.layout = layout
     shift = np.random.default_rng(seed).uniform(0, 3, (12, 5, 2))
-    for number, picture in enumerate(data.pictures):
-        for position, row in enumerate(picture.objects):
+    for number, image in enumerate(data.images):
+        for position, row in enumerate(image.objects):
             row[1:] = (np.array(row[1:]) + np.tile(shift[number, position], 2)).tolist()
     (finding,) = examine(data, kind)
     assert finding.kind == "wrong-format"
-    named = next(p for p in data.pictures if p.name == finding.picture.name)
+    named = next(p for p in data.images if p.name == finding.image.name)
     places = [place_of(data, kind, named, position) for position in range(5)]
     assert (finding.file.name, finding.annotation) in places
 
@@ -305,69 +305,69 @@ def test_check_data__all_boxes_in_another_layout(kind, layout, seed):
 @pytest.mark.parametrize("kind", ["coco", "voc", "csv"])
 def test_check_data__all_boxes_as_shares(kind):
     data = sound_set()
-    for picture in data.pictures:
-        for row in picture.objects:
+    for image in data.images:
+        for row in image.objects:
             row[1:] = BOXES["normalised-box"](row[1:], 0)
-    found = {(f.kind, f.file.name, f.annotation, f.picture.name) for f in examine(data, kind)}
+    found = {(f.kind, f.file.name, f.annotation, f.image.name) for f in examine(data, kind)}
     expected = {("normalised-box", *place_of(data, kind, p, n), p.name) for p, n, *_ in data.numbered()}
     assert found == expected
 
 
-# ---- pictures and files
+# ---- images and files
 
 
-def find_picture(root: Path, picture: Picture) -> Path:
-    return next(root.rglob(picture.name))
+def find_image(root: Path, image: ImageFile) -> Path:
+    return next(root.rglob(image.name))
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 @properties
 @given(st.integers(0, 11), st.integers(0, 2**20))
-def test_check_data__damaged_picture(kind, number, seed):
+def test_check_data__damaged_image(kind, number, seed):
     data = sound_set()
-    picture = data.pictures[number]
-    length = len(picture.content)
+    image = data.images[number]
+    length = len(image.content)
     # The last bytes of a PNG file are of no consequence.
-    picture.content = picture.content[: seed % (length - 200)] if seed % 3 else b"<html>404</html>"
-    check(examine(data, kind), "unreadable-picture", picture.name, None, picture.name)
+    image.content = image.content[: seed % (length - 200)] if seed % 3 else b"<html>404</html>"
+    check(examine(data, kind), "unreadable-image", image.name, None, image.name)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 @properties
 @given(st.integers(0, 11))
-def test_check_data__missing_picture(kind, number):
+def test_check_data__missing_image(kind, number):
     data = sound_set()
-    picture = data.pictures[number]
-    file, line = place_of(data, kind, picture, 0)
-    picture.content = None
+    image = data.images[number]
+    file, line = place_of(data, kind, image, 0)
+    image.content = None
     found = {
-        "coco": (file, None, picture.name),
+        "coco": (file, None, image.name),
         "voc": (file, None, None),
         "yolo": (file, None, None),
         "csv": (file, line, None),
     }
-    check(examine(data, kind), "missing-picture", *found[kind])
+    check(examine(data, kind), "missing-image", *found[kind])
 
 
-@pytest.mark.parametrize(("kind", "damage"), [("voc", "missing-annotations"), ("yolo", "unlabelled-picture")])
+@pytest.mark.parametrize(("kind", "damage"), [("voc", "missing-annotations"), ("yolo", "unlabelled-image")])
 @properties
 @given(st.integers(0, 11))
 def test_check_data__missing_annotation_file(kind, damage, number):
     data = sound_set()
-    picture = data.pictures[number]
-    file, _ = place_of(data, kind, picture, None)
-    check(examine(data, kind, lambda root: next(root.rglob(file)).unlink()), damage, file, None, picture.name)
+    image = data.images[number]
+    file, _ = place_of(data, kind, image, None)
+    check(examine(data, kind, lambda root: next(root.rglob(file)).unlink()), damage, file, None, image.name)
 
 
 @pytest.mark.parametrize("kind", ["coco", "voc"])
 @properties
 @given(st.integers(0, 11), st.sampled_from([(HEIGHT, WIDTH), (50, 60), (2 * WIDTH, 2 * HEIGHT), (WIDTH, HEIGHT + 8)]))
-def test_check_data__size_that_is_not_the_picture_s(kind, number, size):
+def test_check_data__size_that_is_not_the_image_s(kind, number, size):
     data = sound_set()
-    picture = data.pictures[number]
-    picture.size = size
-    file, _ = place_of(data, kind, picture, None)
-    check(examine(data, kind), "size-mismatch", file, None, picture.name)
+    image = data.images[number]
+    image.size = size
+    file, _ = place_of(data, kind, image, None)
+    check(examine(data, kind), "size-mismatch", file, None, image.name)
 
 
 @pytest.mark.parametrize(
@@ -378,10 +378,10 @@ def test_check_data__size_that_is_not_the_picture_s(kind, number, size):
 @given(st.integers(0, 11))
 def test_check_data__annotation_file_that_cannot_be_read(kind, broken, number):
     data = sound_set()
-    picture = data.pictures[number]
-    file, _ = place_of(data, kind, picture, None)
+    image = data.images[number]
+    file, _ = place_of(data, kind, image, None)
     found = examine(data, kind, lambda root: next(root.rglob(file)).write_text(broken))
-    check(found, "unreadable-annotations", file, 1 if kind == "yolo" else None, picture.name)
+    check(found, "unreadable-annotations", file, 1 if kind == "yolo" else None, image.name)
 
 
 # ---- copies
@@ -391,27 +391,27 @@ def test_check_data__annotation_file_that_cannot_be_read(kind, broken, number):
 @pytest.mark.parametrize("kind", FORMATS)
 @properties
 @given(st.integers(0, 7))
-def test_check_data__picture_of_training_in_validation(kind, exact, number):
+def test_check_data__image_of_training_in_validation(kind, exact, number):
     data = sound_set()
-    first = data.pictures[number]
+    first = data.images[number]
     content = first.content
     if not exact:
         buffer = io.BytesIO()
         Image.open(io.BytesIO(content)).save(buffer, "JPEG", quality=85)
         content = buffer.getvalue()
-    copy = Picture("z.png" if exact else "z.jpg", "val", content, [list(row) for row in first.objects])
-    data.pictures.append(copy)
+    copy = ImageFile("z.png" if exact else "z.jpg", "val", content, [list(row) for row in first.objects])
+    data.images.append(copy)
     check(examine(data, kind), "leak", copy.name, None, copy.name)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 @properties
 @given(st.integers(0, 7))
-def test_check_data__picture_twice_in_a_split(kind, number):
+def test_check_data__image_twice_in_a_split(kind, number):
     data = sound_set()
-    first = data.pictures[number]
-    data.pictures.insert(8, Picture("z.png", "train", first.content, [list(row) for row in first.objects]))
-    check(examine(data, kind), "same-picture", "z.png", None, "z.png")
+    first = data.images[number]
+    data.images.insert(8, ImageFile("z.png", "train", first.content, [list(row) for row in first.objects]))
+    check(examine(data, kind), "same-image", "z.png", None, "z.png")
 
 
 # ---- identities and classes
@@ -421,8 +421,8 @@ def test_check_data__picture_twice_in_a_split(kind, number):
 @given(st.integers(0, 7), st.integers(0, 4), st.integers(0, 4))
 def test_check_data__annotations_with_the_same_id(number, first, second):
     data = sound_set()
-    _, old = place_of(data, "coco", data.pictures[number], first)
-    _, new = place_of(data, "coco", data.pictures[(number + 1) % 8], second)
+    _, old = place_of(data, "coco", data.images[number], first)
+    _, new = place_of(data, "coco", data.images[(number + 1) % 8], second)
 
     def damage(root: Path) -> None:
         file = root / "train.json"
@@ -446,38 +446,38 @@ def test_check_data__images_with_the_same_id(number):
 
     errors = [f for f in examine(data, "coco", damage) if f.severity == "error"]
     assert [f.kind for f in errors] == ["colliding-id"] * 2
-    assert {f.picture.name for f in errors} == {data.pictures[number].name, data.pictures[other].name}
+    assert {f.image.name for f in errors} == {data.images[number].name, data.images[other].name}
 
 
 @pytest.mark.parametrize("kind", ["voc", "yolo"])
 @properties
 @given(st.integers(0, 11))
-def test_check_data__two_pictures_with_one_name(kind, number):
+def test_check_data__two_images_with_one_name(kind, number):
     data = sound_set()
-    picture = data.pictures[number]
-    file, _ = place_of(data, kind, picture, None)
+    image = data.images[number]
+    file, _ = place_of(data, kind, image, None)
 
     def damage(root: Path) -> None:
-        path = find_picture(root, picture)
+        path = find_image(root, image)
         Image.open(io.BytesIO(PAINTED[12])).save(path.with_suffix(".jpg"))
 
     (finding,) = [f for f in examine(data, kind, damage) if f.severity == "error"]
-    assert (finding.kind, finding.file.name, Path(finding.picture).stem) == ("colliding-id", file, picture.name[:-4])
+    assert (finding.kind, finding.file.name, Path(finding.image).stem) == ("colliding-id", file, image.name[:-4])
 
 
 @properties
 @given(st.integers(0, 11), st.integers(0, 4))
 def test_check_data__annotation_of_no_image(number, position):
     data = sound_set()
-    picture = data.pictures[number]
-    file, identity = place_of(data, "coco", picture, position)
+    image = data.images[number]
+    file, identity = place_of(data, "coco", image, position)
 
     def damage(root: Path) -> None:
         text = (root / file).read_text()
         old = f'"id": {identity}, "image_id": {number + 1},'
         (root / file).write_text(text.replace(old, f'"id": {identity}, "image_id": 555,'))
 
-    check(examine(data, "coco", damage), "unknown-picture", file, identity, None)
+    check(examine(data, "coco", damage), "unknown-image", file, identity, None)
 
 
 @pytest.mark.parametrize("kind", ["coco", "yolo", "csv"])
@@ -485,9 +485,9 @@ def test_check_data__annotation_of_no_image(number, position):
 @given(st.integers(0, 11), st.integers(0, 4))
 def test_check_data__unknown_class(kind, number, position):
     data = sound_set()
-    picture = data.pictures[number]
-    picture.objects[position][0] = "hexagon"
-    place = place_of(data, kind, picture, position)
+    image = data.images[number]
+    image.objects[position][0] = "hexagon"
+    place = place_of(data, kind, image, position)
     found = examine(data, kind)
     errors = [(f.kind, f.file.name, f.annotation) for f in found if f.severity == "error"]
     assert errors == [("unknown-class", *place)]
@@ -500,9 +500,9 @@ def test_check_data__unknown_class(kind, number, position):
 def test_check_data__misspelt_class(kind, wrong, number, position):
     data = sound_set()
     data.classes.append(wrong)
-    picture = data.pictures[number]
-    picture.objects[position][0] = wrong
-    check(examine(data, kind), "similar-names", *place_of(data, kind, picture, position), picture.name)
+    image = data.images[number]
+    image.objects[position][0] = wrong
+    check(examine(data, kind), "similar-names", *place_of(data, kind, image, position), image.name)
 
 
 @pytest.mark.parametrize("kind", ["coco", "yolo"])
@@ -516,8 +516,8 @@ def test_check_data__unused_class(kind):
 @pytest.mark.parametrize("kind", FORMATS)
 def test_check_data__class_that_a_split_lacks(kind):
     data = sound_set()
-    for picture in data.pictures[8:]:
-        picture.objects = [row for row in picture.objects if row[0] != "circle"]
+    for image in data.images[8:]:
+        image.objects = [row for row in image.objects if row[0] != "circle"]
     (finding,) = examine(data, kind)
     assert finding.what == "class 'circle' has no box in the split 'val'"
 
@@ -525,10 +525,10 @@ def test_check_data__class_that_a_split_lacks(kind):
 @pytest.mark.parametrize("kind", FORMATS)
 def test_check_data__imbalance(kind):
     data = sound_set()
-    for picture in data.pictures:
-        if picture.name not in ("p00.png", "p11.png"):
-            picture.objects = [row for row in picture.objects if row[0] != "circle"]
-        row = next(row for row in picture.objects if row[0] == "triangle")
+    for image in data.images:
+        if image.name not in ("p00.png", "p11.png"):
+            image.objects = [row for row in image.objects if row[0] != "circle"]
+        row = next(row for row in image.objects if row[0] == "triangle")
         row[0] = "square"
     data.classes.remove("triangle")
     (finding,) = examine(data, kind)
@@ -539,12 +539,12 @@ def test_check_data__imbalance(kind):
 @pytest.mark.parametrize("kind", FORMATS)
 @properties
 @given(st.integers(0, 11))
-def test_check_data__picture_whose_common_class_nobody_labelled(kind, number):
+def test_check_data__image_whose_common_class_nobody_labelled(kind, number):
     data = sound_set()
-    picture = data.pictures[number]
-    picture.objects = [row for row in picture.objects if row[0] != "square"]
-    file, _ = place_of(data, kind, picture, None)
-    check(examine(data, kind), "missing-objects", file, None, picture.name)
+    image = data.images[number]
+    image.objects = [row for row in image.objects if row[0] != "square"]
+    file, _ = place_of(data, kind, image, None)
+    check(examine(data, kind), "missing-objects", file, None, image.name)
 
 
 # ---- repair
@@ -557,14 +557,14 @@ def test_check_data__picture_whose_common_class_nobody_labelled(kind, number):
 def test_repair__no_error_is_left(policy, kind, damages):
     data = sound_set()
     for damage, number, position in damages:
-        row = data.pictures[number].objects[position]
+        row = data.images[number].objects[position]
         row[1:] = BOXES[damage](tuple(row[1:]), number)
     root = Path(tempfile.mkdtemp())
     try:
         WRITERS[kind](data, root)
         files = {file: file.read_bytes() for file in root.rglob("*") if file.is_file()}
-        mended = admit(read_data(root, format=kind), policy).data
-        assert check_data(mended).counts["error"] == 0
+        fixed = admit(read_data(root, format=kind), policy).data
+        assert check_data(fixed).counts["error"] == 0
         assert files == {file: file.read_bytes() for file in root.rglob("*") if file.is_file()}
     finally:
         shutil.rmtree(root)

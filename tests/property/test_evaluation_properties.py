@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fasterrcnn.evaluation.analysis import Origin
-from fasterrcnn.evaluation.coco import score_detections
+from fasterrcnn.evaluation.ground_truth import read_ground_truth, read_results
 from fasterrcnn.evaluation.matching import find_pairs, same_class
 from fasterrcnn.evaluation.measure import Examination, measure
-from fasterrcnn.evaluation.ranking import mean_over_classes, rank_matches
-from fasterrcnn.evaluation.reading import read_results, read_truth
-from fasterrcnn.evaluation.verdicts import ERRORS, IGNORED, MISSED, RIGHT
+from fasterrcnn.evaluation.metrics.coco import score_detections
+from fasterrcnn.evaluation.metrics.ranking import mean_over_classes, rank_matches
+from fasterrcnn.evaluation.metrics.tide import ERRORS, IGNORED, MISSED, RIGHT
 
 IDS = [3, 7, 8, 40, 41]
 CATEGORIES = [{"id": i, "name": f"c{i}"} for i in (2, 5, 6)]
@@ -26,7 +26,7 @@ QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCh
 
 @st.composite
 def splits(draw, ties: bool = True):
-    """A data set and results: crowds, empty pictures, pictures without results, sparse ids, equal scores."""
+    """A data set and results: crowds, empty images, images without results, sparse ids, equal scores."""
     chance = random.Random(draw(st.integers(0, 2**32)))
     side = draw(st.sampled_from([40, 120, 300]))
 
@@ -55,10 +55,12 @@ def official(dataset, found) -> list[float]:
     coco = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = coco.COCO()
-        truth.dataset = copy.deepcopy(dataset)
-        truth.createIndex()
-        evaluation = cocoeval.COCOeval(truth, truth.loadRes(copy.deepcopy(found)) if found else coco.COCO(), "bbox")
+        ground_truth = coco.COCO()
+        ground_truth.dataset = copy.deepcopy(dataset)
+        ground_truth.createIndex()
+        evaluation = cocoeval.COCOeval(
+            ground_truth, ground_truth.loadRes(copy.deepcopy(found)) if found else coco.COCO(), "bbox"
+        )
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -66,9 +68,9 @@ def official(dataset, found) -> list[float]:
 
 
 def whole(dataset, found, samples: int = 0):
-    truth = read_truth(dataset)
-    examination = Examination(read_results(truth, found))
-    return measure(truth, examination, Origin("", "", "", "", 100), samples=samples)
+    ground_truth = read_ground_truth(dataset)
+    examination = Examination(read_results(ground_truth, found))
+    return measure(ground_truth, examination, Origin("", "", "", "", 100), samples=samples)
 
 
 @QUICK
@@ -85,10 +87,10 @@ def test_ranking__as_coco(split):
     # The arithmetic behind intervals, slices and curves gives COCO's numbers too.
     dataset, found = split
     report = score_detections(dataset, found)
-    truth = read_truth(dataset)
-    predictions = read_results(truth, found)
-    pairs = same_class(find_pairs(truth, predictions), truth, predictions)
-    ranking = rank_matches(truth, predictions, pairs)
+    ground_truth = read_ground_truth(dataset)
+    predictions = read_results(ground_truth, found)
+    pairs = same_class(find_pairs(ground_truth, predictions), ground_truth, predictions)
+    ranking = rank_matches(ground_truth, predictions, pairs)
     ap = ranking.average_precision()
     for ours, expected in (
         (mean_over_classes(ap), report.ap),
@@ -97,22 +99,22 @@ def test_ranking__as_coco(split):
     ):
         assert ours == (None if expected is None else pytest.approx(expected, abs=1e-12))
     areas = predictions.xywh[:, 2] * predictions.xywh[:, 3]
-    medium = [(values >= 32**2) & (values <= 96**2) for values in (truth.areas, areas)]
-    part = rank_matches(truth, predictions, pairs, counted=medium[0] & ~truth.crowd, in_range=medium[1])
+    medium = [(values >= 32**2) & (values <= 96**2) for values in (ground_truth.areas, areas)]
+    part = rank_matches(ground_truth, predictions, pairs, counted=medium[0] & ~ground_truth.crowd, in_range=medium[1])
     expected = report.ap_medium
     assert mean_over_classes(part.average_precision()) == (None if expected is None else pytest.approx(expected))
 
 
 @QUICK
 @given(splits(), st.integers(0, 2**32))
-def test_ranking__weights_are_copies_of_pictures(split, seed):
-    # A picture that counts twice is the picture and a copy of it.
+def test_ranking__weights_are_copies_of_images(split, seed):
+    # An image that counts twice is the image and a copy of it.
     dataset, found = split
     times = np.random.default_rng(seed).integers(0, 3, len(IDS))
-    truth = read_truth(dataset)
-    predictions = read_results(truth, found)
-    pairs = same_class(find_pairs(truth, predictions), truth, predictions)
-    weighted = rank_matches(truth, predictions, pairs).average_precision(times.astype(float))
+    ground_truth = read_ground_truth(dataset)
+    predictions = read_results(ground_truth, found)
+    pairs = same_class(find_pairs(ground_truth, predictions), ground_truth, predictions)
+    weighted = rank_matches(ground_truth, predictions, pairs).average_precision(times.astype(float))
     copies = [(100 * image + copy, image) for image, count in zip(IDS, times, strict=True) for copy in range(count)]
     many = {
         "images": [{"id": i} for i, _ in copies],
@@ -180,20 +182,20 @@ def test_report__everything_adds_up(split):
 def test_confusion_and_calibration__as_hotcoco(split):
     import hotcoco
 
-    from fasterrcnn.evaluation.confusion import count_confusions
+    from fasterrcnn.evaluation.metrics.confusion import count_confusions
 
     dataset, found = split
     dataset = {**dataset, "annotations": [{**a, "iscrowd": 0} for a in dataset["annotations"]]}
     if not found or not dataset["annotations"]:
         return
-    truth = read_truth(dataset)
-    predictions = read_results(truth, found)
+    ground_truth = read_ground_truth(dataset)
+    predictions = read_results(ground_truth, found)
     with contextlib.redirect_stdout(io.StringIO()):
         theirs = hotcoco.COCO(copy.deepcopy(dataset))
         evaluation = hotcoco.COCOeval(theirs, theirs.load_res(copy.deepcopy(found)), "bbox")
         evaluation.run()
-    pairs = find_pairs(truth, predictions)
-    ours = count_confusions(truth, predictions, pairs).matrix
+    pairs = find_pairs(ground_truth, predictions)
+    ours = count_confusions(ground_truth, predictions, pairs).matrix
     assert ours.sum() == np.array(evaluation.confusion_matrix()["matrix"]).sum()
     report = whole(dataset, found)
     assert report.analysis.calibration.ece == pytest.approx(evaluation.calibration()["ece"])

@@ -1,4 +1,4 @@
-"""Tiny detectors with random weights that nevertheless detect, and pictures for them."""
+"""Tiny detectors with random weights that nevertheless detect, and images for them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.ops.image import make_batch
 from fasterrcnn.structures import ImageBatch
 from fasterrcnn.weights import native
-from fasterrcnn.weights.checkpoint import State
+from fasterrcnn.weights.state_dict import State
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -99,7 +99,7 @@ def lively() -> Callable[[ModelConfig], FasterRCNN]:
 
 @pytest.fixture(scope="session")
 def tiny_config() -> ModelConfig:
-    """80,000 parameters of a trunk under a pyramid of 32 channels; three classes."""
+    """80,000 parameters of a backbone under a pyramid of 32 channels; three classes."""
     config = _shrink(presets.get("timm:test_efficientnet", CLASSES))
     return config.model_copy(update={"backbone": config.backbone.model_copy(update={"neck_channels": 32})})
 
@@ -119,7 +119,7 @@ def checkpoint(tiny_config: ModelConfig, tiny_model: FasterRCNN, tmp_path_factor
 
 @pytest.fixture(scope="session")
 def photo() -> Callable[[tuple[int, int], int], Image.Image]:
-    """Pillow pictures, different from seed to seed."""
+    """Pillow images, different from seed to seed."""
 
     def draw(image_hw: tuple[int, int], seed: int = 0) -> Image.Image:
         values = (_pixels(image_hw, seed) * 255).round().byte().permute(1, 2, 0)

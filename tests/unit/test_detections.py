@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from fasterrcnn.detections import Detections, labels_of
-from fasterrcnn.drawing import colour_of
 from fasterrcnn.errors import MissingExtraError, UsageError
+from fasterrcnn.reporting.drawing import colour_of
 
 CLASSES = ("cat", "dog", "owl")
 BOXES = [[10, 20, 40, 60], [50, 20, 90, 70], [5, 5, 95, 75]]
@@ -39,11 +39,11 @@ def test_filter__classes(classes, names):
     assert detections().filter(classes=classes).names == names
 
 
-def test_filter__keeps_source_and_picture():
-    picture = Image.new("RGB", (100, 80))
-    found = detections(source=Path("a.jpg"), image=picture).filter(score=0.5)
+def test_filter__keeps_source_and_image():
+    image = Image.new("RGB", (100, 80))
+    found = detections(source=Path("a.jpg"), image=image).filter(score=0.5)
     assert found.source == Path("a.jpg")
-    assert found.image is picture
+    assert found.image is image
 
 
 def test_filter__unknown_class():
@@ -59,8 +59,8 @@ def test_labels_of():
 @pytest.mark.parametrize(
     ("found", "text"),
     [
-        (detections(), "picture: 2 dog 1 cat"),
-        (detections([]), "picture: nothing"),
+        (detections(), "image: 2 dog 1 cat"),
+        (detections([]), "image: nothing"),
         (detections(BOXES[:1], source=Path("photos/a.jpg")), "photos/a.jpg: 1 dog"),
     ],
 )
@@ -96,31 +96,31 @@ def test_save__json(tmp_path):
     assert json.loads((tmp_path / "new" / "found.JSON").read_text()) == detections().to_records()
 
 
-def test_save__picture(tmp_path):
+def test_save__image(tmp_path):
     detections(image=Image.new("RGB", (100, 80))).save(str(tmp_path / "found.jpg"))
-    with Image.open(tmp_path / "found.jpg") as picture:
-        assert (picture.format, picture.size) == ("JPEG", (100, 80))
+    with Image.open(tmp_path / "found.jpg") as image:
+        assert (image.format, image.size) == ("JPEG", (100, 80))
 
 
-def test_plot__picture_of_the_call_of_predict_or_of_the_file(tmp_path):
+def test_plot__image_of_the_call_of_predict_or_of_the_file(tmp_path):
     path = tmp_path / "a.png"
     Image.new("RGB", (100, 80), (1, 2, 3)).save(path)
     file = detections(source=path).plot()
     given = detections(image=Image.new("RGB", (100, 80), (9, 9, 9))).plot()
     other = detections(source=path).plot(Image.new("RGB", (100, 80), (7, 7, 7)))
-    corners = [picture.getpixel((0, 79)) for picture in (file, given, other)]
+    corners = [image.getpixel((0, 79)) for image in (file, given, other)]
     assert corners == [(1, 2, 3), (9, 9, 9), (7, 7, 7)]
 
 
-def test_plot__no_picture_at_hand():
-    with pytest.raises(UsageError, match=r"these detections have no picture of their own: plot\(picture\)"):
+def test_plot__no_image_at_hand():
+    with pytest.raises(UsageError, match=r"these detections have no image of their own: plot\(image\)"):
         detections().plot()
 
 
-def test_plot__leaves_the_picture_alone():
-    picture = Image.new("RGB", (100, 80))
-    detections(image=picture).plot()
-    assert picture.getbbox() is None
+def test_plot__leaves_the_image_alone():
+    image = Image.new("RGB", (100, 80))
+    detections(image=image).plot()
+    assert image.getbbox() is None
 
 
 def test_plot__best_on_top():
@@ -138,7 +138,7 @@ def test_str__frame_of_a_video():
     assert str(detections(BOXES[:1], source=Path("a.mp4"), frame=3, seconds=0.1)) == "a.mp4 frame 3: 1 dog"
 
 
-def test_to_yolo__shares_of_the_picture():
+def test_to_yolo__shares_of_the_image():
     assert detections(BOXES[:1], scores=(0.5,)).to_yolo() == ["1 0.250000 0.500000 0.300000 0.500000 0.500000"]
     assert detections([]).to_yolo() == []
 
@@ -160,13 +160,13 @@ def test_to_supervision__not_installed(monkeypatch):
 
 
 def test_crops__inside_the_boxes():
-    picture = Image.new("RGB", (100, 80))
-    picture.paste((200, 0, 0), (10, 20, 40, 60))
-    found = detections([BOXES[0], [99.5, 79.5, 100, 80], [30, 30, 30, 30]], image=picture)
+    image = Image.new("RGB", (100, 80))
+    image.paste((200, 0, 0), (10, 20, 40, 60))
+    found = detections([BOXES[0], [99.5, 79.5, 100, 80], [30, 30, 30, 30]], image=image)
     crops = found.crops()
     assert [crop.size for crop in crops] == [(30, 40), (1, 1), (1, 1)]
     assert crops[0].getcolors() == [(1200, (200, 0, 0))]
-    assert detections([], image=picture).crops() == []
+    assert detections([], image=image).crops() == []
 
 
 def test_repr_png():

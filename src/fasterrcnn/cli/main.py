@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from cyclopts import App, CycloptsError
 
-from fasterrcnn.cli import process
+from fasterrcnn.cli import options
 from fasterrcnn.errors import FasterRCNNError
 
 app = App(
@@ -22,15 +22,15 @@ app = App(
 _OFFLINE = "--offline"
 _COMMANDS = {
     "demo": "Draw road scenes, fine-tune a detector on them, measure it, show what it sees.",
-    "train": "Fine-tune a detector on annotated pictures.",
+    "train": "Fine-tune a detector on annotated images.",
     "evaluate": "Measure a detector, or the detections of any model: COCO's numbers, errors, diagnoses.",
-    "predict": "Find objects in pictures.",
-    "explain": "Show each step of a detector on one picture, and why it missed objects.",
+    "predict": "Find objects in images.",
+    "explain": "Show each step of a detector on one image, and why it missed objects.",
     "benchmark": "Measure all runtimes here, and say which to use.",
     "quantize": "Write a checkpoint that also runs with 8-bit integers.",
 }
 _DATA_COMMANDS = {
-    "check": "Find what is wrong with a data set, and mend a copy of it.",
+    "check": "Find what is wrong with a data set, and fix a copy of it.",
     "stats": "Count and measure the objects, at the size the network sees them.",
     "anchors": "Fit anchors to the objects.",
     "show": "Draw what the network will see.",
@@ -41,20 +41,20 @@ _WEIGHTS_COMMANDS = {
     "convert": "Write a detector as a file of another kind.",
 }
 for _name, _help in _COMMANDS.items():
-    app.command(f"fasterrcnn.cli.{_name}:{_name}", help=_help)
+    app.command(f"fasterrcnn.cli.{'weights' if _name == 'quantize' else _name}:{_name}", help=_help)
 _data = App(name="data", help="Look at, check, divide and convert data sets.")
 for _name, _help in _DATA_COMMANDS.items():
-    _data.command(f"fasterrcnn.cli.data.{_name}:{_name}", help=_help)
+    _data.command(f"fasterrcnn.cli.data:{_name}", help=_help)
 app.command(_data)
 _weights = App(name="weights", help="Files of weights: this library's, torchvision's, Detectron2's, MMDetection's.")
 for _name, _help in _WEIGHTS_COMMANDS.items():
-    _weights.command(f"fasterrcnn.cli.weights.{_name}:{_name}", help=_help)
+    _weights.command(f"fasterrcnn.cli.weights:{_name}", help=_help)
 app.command(_weights)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 done but for some pictures, 2 an error, 130 interrupted."""
-    process.settle()
+    """Run the command line and exit: 0 done, 1 done but for some images, 2 an error, 130 interrupted."""
+    options.settle()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if _OFFLINE in given:
         given = [argument for argument in given if argument != _OFFLINE]

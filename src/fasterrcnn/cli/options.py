@@ -1,5 +1,7 @@
 """Types of options that several commands share."""
 
+import ctypes
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from fasterrcnn.errors import UsageError
 from fasterrcnn.inference.runtime_names import RuntimeName
 
 if TYPE_CHECKING:
-    from fasterrcnn.data.records import AnnotatedData
+    from fasterrcnn.data.annotations import AnnotatedData
 
 Weights = Annotated[
     str,
@@ -27,7 +29,7 @@ Runtime = Annotated[
 ]
 Nms = Annotated[Literal["class", "agnostic", "soft-linear", "soft-gaussian"] | None, Parameter(help="Kind of NMS.")]
 NmsThreshold = Annotated[float | None, Parameter(help="IoU above which the weaker box goes.")]
-MaxDetections = Annotated[int | None, Parameter(help="Most detections of a picture.")]
+MaxDetections = Annotated[int | None, Parameter(help="Most detections of an image.")]
 Names = Annotated[
     list[str] | None,
     Parameter(help="Class names, for a checkpoint that has none.", consume_multiple=True, negative=""),
@@ -38,12 +40,12 @@ Style = Annotated[
     Parameter(help="Colours and strides of a Detectron2 or MMDetection file that does not tell."),
 ]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of text.")]
-BatchSize = Annotated[int, Parameter(help="Pictures that pass the network together.")]
+BatchSize = Annotated[int, Parameter(help="Images that pass the network together.")]
 
 
 OnBadBox = Annotated[
     Literal["error", "fix", "drop"],
-    Parameter(help="Errors in the data: refuse them, mend them, or leave them out."),
+    Parameter(help="Errors in the data: refuse them, fix them, or leave them out."),
 ]
 DataSource = Annotated[Path, Parameter(help="Folder or file in COCO, Pascal VOC, YOLO or CSV layout.")]
 
@@ -56,7 +58,7 @@ class Reading:
     format: Annotated[
         Literal["coco", "voc", "yolo", "csv"] | None, Parameter(help="Format, where several are possible.")
     ] = None
-    images: Annotated[Path | None, Parameter(help="Folder of the pictures (COCO, CSV).")] = None
+    images: Annotated[Path | None, Parameter(help="Folder of the images (COCO, CSV).")] = None
     class_names: Annotated[
         list[str] | None,
         Parameter(help="Classes in the order of their labels (YOLO, CSV).", consume_multiple=True, negative=""),
@@ -99,7 +101,7 @@ class Reading:
         return read_data(data, **self.to_dict())
 
 
-def tell(line: str) -> None:
+def log(line: str) -> None:
     """Say something beside the results."""
     print(line, file=sys.stderr)
 
@@ -107,3 +109,24 @@ def tell(line: str) -> None:
 def on_terminal() -> bool:
     """Whether a person watches, so that a progress bar makes sense."""
     return sys.stderr.isatty() and sys.stdout.isatty()
+
+
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # numbers of glibc's mallopt
+
+
+def settle() -> None:
+    """Wait quietly and keep memory. To be called before torch is imported.
+
+    Threads that wait by spinning make every program on a busy machine many times slower, this one most of all. And
+    glibc gives large tensors back to the system when they are freed, so that the next one pays for every page anew.
+    Both are left alone where the environment says something already, and memory where the C library is another.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # macOS, Windows, musl
+        return
+    mallopt(_M_MMAP_THRESHOLD, 2**30)
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,4 +1,4 @@
-"""``fasterrcnn predict``: annotated pictures and videos, and what was found as files of several formats."""
+"""``fasterrcnn predict``: annotated images and videos, and what was found as files of several formats."""
 
 import json
 import sys
@@ -22,16 +22,16 @@ from fasterrcnn.cli.options import (
     Runtime,
     Style,
     Weights,
+    log,
     on_terminal,
-    tell,
+    settle,
 )
-from fasterrcnn.cli.process import settle
 from fasterrcnn.errors import UsageError
 
 if TYPE_CHECKING:
-    from fasterrcnn.inference.output.job import Event
+    from fasterrcnn.inference.predict_job.job import Event
 
-Kind = Literal["pictures", "coco", "csv", "yolo", "crops"]
+Kind = Literal["images", "coco", "csv", "yolo", "crops"]
 
 
 @Parameter(name="*")
@@ -47,7 +47,7 @@ class Finding:
     nms_threshold: NmsThreshold = None
     max_detections: MaxDetections = None
     tile: Annotated[
-        int | None, Parameter(help="Look at larger pictures in square tiles of so many pixels, and as a whole.")
+        int | None, Parameter(help="Look at larger images in square tiles of so many pixels, and as a whole.")
     ] = None
     overlap: Annotated[float, Parameter(help="Share of a tile that its neighbour has too, 0 to 0.9.")] = 0.2
     merge: Annotated[
@@ -73,23 +73,23 @@ class Saving:
     save: Annotated[
         list[Kind],
         Parameter(
-            help="What to write: annotated pictures and videos, results.json of COCO, detections.csv, labels/ of YOLO, "
+            help="What to write: annotated images and videos, results.json of COCO, detections.csv, labels/ of YOLO, "
             "crops/ of the objects. detections.jsonl is always there.",
             consume_multiple=True,
             negative="",
         ),
-    ] = ("pictures", "coco")  # type: ignore[assignment]  # a default that nobody can change
+    ] = ("images", "coco")  # type: ignore[assignment]  # a default that nobody can change
     skip_existing: Annotated[
         bool, Parameter(help="Go on where an earlier run into the same folder stopped.", negative="")
     ] = False
-    workers: Annotated[int, Parameter(help="Processes that look at pictures; each has its share of the threads.")] = 1
+    workers: Annotated[int, Parameter(help="Processes that look at images; each has its share of the threads.")] = 1
     threads: Annotated[int | None, Parameter(help="CPU threads of torch, in each process.")] = None
 
 
 def predict(
     weights: Weights,
     sources: Annotated[
-        list[str], Parameter(help="Pictures, folders, globs, videos, or the number of a camera.", negative="")
+        list[str], Parameter(help="Images, folders, globs, videos, or the number of a camera.", negative="")
     ],
     /,
     *,
@@ -103,21 +103,21 @@ def predict(
     runtime: Runtime = None,
     as_json: Json = False,
 ) -> int:
-    """Find objects in pictures and videos: draws them, and writes detections.jsonl and other files.
+    """Find objects in images and videos: draws them, and writes detections.jsonl and other files.
 
-    A picture that cannot be read is named and left out; the exit code is then 1. Ctrl-C keeps what is done.
+    An image that cannot be read is named and left out; the exit code is then 1. Ctrl-C keeps what is done.
     """
     from fasterrcnn.inference.loading import load
-    from fasterrcnn.inference.output.job import Job
-    from fasterrcnn.inference.output.journal import Journal
-    from fasterrcnn.inference.output.save import Saver
-    from fasterrcnn.inference.output.tasks import list_sources, name_tasks
+    from fasterrcnn.inference.predict_job.job import Job
+    from fasterrcnn.inference.predict_job.journal import Journal
+    from fasterrcnn.inference.predict_job.tasks import list_sources, name_tasks
+    from fasterrcnn.inference.predict_job.writers import Saver
 
     if saving.workers < 1:
         raise UsageError(f"workers must be at least 1, not {saving.workers}")
     detector = load(
         weights, classes=names, preset=preset, style=style,
-        device=device, threads=saving.threads, runtime=runtime, say=tell,
+        device=device, threads=saving.threads, runtime=runtime, log=log,
     )  # fmt: skip
     options: Any = asdict(finding)
     detector.stream([], **options)  # refuses bad options before anything is written
@@ -178,6 +178,6 @@ def _progress(total: int, *, shown: bool) -> "Iterator[Any]":
 
 def _summary(done: int, kinds: tuple[Kind, ...], output: Path) -> str:
     files = {"coco": "results.json", "csv": "detections.csv", "yolo": "labels", "crops": "crops"}
-    parts = [f"{done} picture{'' if done == 1 else 's'}"] if "pictures" in kinds else []
+    parts = [f"{done} image{'' if done == 1 else 's'}"] if "images" in kinds else []
     parts += [files[kind] for kind in kinds if kind in files] or ["detections.jsonl"]
     return f"wrote {' and '.join(', '.join(parts).rsplit(', ', 1))} to {output}"

@@ -1,4 +1,4 @@
-"""``fasterrcnn train``: fine-tune a detector on annotated pictures."""
+"""``fasterrcnn train``: fine-tune a detector on annotated images."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -31,31 +31,32 @@ class Settings:
     recipe: Annotated[
         Literal["quick", "standard", "best"] | None, Parameter(help="How much time there is: minutes, more, most.")
     ] = None
-    epochs: Annotated[int | None, Parameter(help="Passes over the training pictures.")] = None
-    batch_size: Annotated[int | None, Parameter(help="Pictures per step and process.")] = None
+    epochs: Annotated[int | None, Parameter(help="Passes over the training images.")] = None
+    batch_size: Annotated[int | None, Parameter(help="Images per step and process.")] = None
     optimizer: Annotated[Literal["adamw", "sgd"] | None, Parameter(help="Optimiser.")] = None
     learning_rate: Annotated[float | None, Parameter(help="Highest learning rate.")] = None
     short_side: Annotated[int | None, Parameter(help="Pixels of the network input's short side.")] = None
     augmentation: Annotated[
-        Literal["none", "light", "default", "strong"] | None, Parameter(help="How much training pictures are varied.")
+        Literal["none", "light", "default", "strong"] | None, Parameter(help="How much training images are varied.")
     ] = None
     anchors: Annotated[
         str | None,
         Parameter(help='"auto" fits them to the objects, "preset" keeps the model\'s, or a YAML file has them.'),
     ] = None
-    freeze: Annotated[str | None, Parameter(help='Parts of the trunk that do not learn: a number, or "backbone".')] = (
-        None
-    )
+    freeze: Annotated[
+        str | None, Parameter(help='Parts of the backbone that do not learn: a number, or "backbone".')
+    ] = None
     unfreeze_at: Annotated[int | None, Parameter(help="Epoch from which everything learns.")] = None
     cache_features: Annotated[
-        bool | None, Parameter(help="With --freeze backbone: run the trunk once, keep its maps on disk.", negative="")
+        bool | None,
+        Parameter(help="With --freeze backbone: run the backbone once, keep its maps on disk.", negative=""),
     ] = None
     class_balance: Annotated[
         Literal["none", "repeat", "weights", "focal"] | None, Parameter(help="What to do for rare classes.")
     ] = None
     patience: Annotated[int | None, Parameter(help="Epochs without a better AP before the run ends.")] = None
     on_bad_box: OnBadBox | None = None
-    workers: Annotated[int | None, Parameter(help="Processes that load pictures.")] = None
+    workers: Annotated[int | None, Parameter(help="Processes that load images.")] = None
     split: Annotated[str | None, Parameter(help='Training split; default is "train".')] = None
     val_split: Annotated[str | None, Parameter(help='Validation split; default is "val".')] = None
     precision: Annotated[Literal["float32", "bf16", "fp16"] | None, Parameter(help="Numbers of the network.")] = None
@@ -95,7 +96,7 @@ def train(
     reading: Reading = Reading(),
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a detector on annotated pictures.
+    """Fine-tune a detector on annotated images.
 
     The run's folder gets best.safetensors, last.safetensors and a README.md that says what else is in it. Options that
     are left out have the values of the recipe; the run's config.yaml shows them all. With --json, one line an epoch.
@@ -103,7 +104,7 @@ def train(
     annotated = None if data is None else reading.read(data)  # before torch is imported: mistakes are told at once
     from fasterrcnn.training.engine import speaks
     from fasterrcnn.training.fit import fit
-    from fasterrcnn.training.record import plain_numbers
+    from fasterrcnn.training.progress import plain_numbers
 
     given = settings.given()
     if reading != Reading():
@@ -116,7 +117,7 @@ def train(
         config=config,
         assignments=assignments or (),
         progress=on_terminal() and not as_json,
-        say=None if as_json else lambda line: print(line, flush=True),
+        log=None if as_json else lambda line: print(line, flush=True),
         on_epoch=(lambda row: _print_event("epoch", **plain_numbers(row))) if as_json else None,
         **given,
     )
@@ -127,7 +128,7 @@ def train(
         _print_event("end", **files, metrics=plain_numbers(run.metrics))
     else:
         print(f"wrote {run.best}")
-        print(f"next: fasterrcnn predict {run.best} PICTURE.jpg -o seen")
+        print(f"next: fasterrcnn predict {run.best} IMAGE.jpg -o seen")
 
 
 def _print_event(event: str, **values: Any) -> None:

@@ -1,1 +1,1 @@
-"""Data sets: reading pictures and annotations, and turning them into batches."""
+"""Data sets: reading images and annotations, and turning them into batches."""

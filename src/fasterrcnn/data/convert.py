@@ -14,33 +14,33 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from fasterrcnn.data.folders import check_output
+from fasterrcnn.data.annotations import SPLITS, WHOLE, AnnotatedData, AnnotatedImage, to_coco
 from fasterrcnn.data.formats import coco, voc, yolo
 from fasterrcnn.data.images import EXTENSIONS
-from fasterrcnn.data.records import SPLITS, WHOLE, AnnotatedData, Record, to_coco
 from fasterrcnn.data.split import content_of
 from fasterrcnn.errors import DataError, UsageError
+from fasterrcnn.files import check_output
 
 Target = Literal["coco", "voc", "yolo"]
 
 _TITLES: dict[Target, str] = {"coco": coco.NAME, "voc": voc.NAME, "yolo": yolo.NAME}
-_SHARE_DIGITS = 9  # 0.0005 pixels in a picture of a million
+_SHARE_DIGITS = 9  # 0.0005 pixels in an image of a million
 # What some system, a list with one name a line, UTF-8 or XML cannot hold.
 _NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\u2028\u2029\ud800-\udfff\ufffe\uffff]')
 
 
 def write_data(data: AnnotatedData, folder: Path, to: Target) -> list[str]:
-    """Write a data set, pictures included, into a new folder.
+    """Write a data set, images included, into a new folder.
 
     Boxes are written as they are, those without area or over the border too. What is written appears all at once:
-    after an error, or Ctrl-C, there is nothing. A picture keeps its file name, unless another one has it already or it
-    is one that no file should have. Splits without pictures are left out; so is, but in VOC, a "trainval" that holds
-    the pictures of train and val.
+    after an error, or Ctrl-C, there is nothing. An image keeps its file name, unless another one has it already or it
+    is one that no file should have. Splits without images are left out; so is, but in VOC, a "trainval" that holds
+    the images of train and val.
 
-    - COCO: annotations/instances_<split>.json and <split>/ with the pictures; instances_all.json and images/ where
+    - COCO: annotations/instances_<split>.json and <split>/ with the images; instances_all.json and images/ where
       there are no splits. Ids are those of the original.
-    - VOC: JPEGImages/, Annotations/, ImageSets/Main/<split>.txt. A picture in two splits is there once.
-    - YOLO: data.yaml, images/<split>/, labels/<split>/; images/ and labels/ where there are no splits. A picture
+    - VOC: JPEGImages/, Annotations/, ImageSets/Main/<split>.txt. An image in two splits is there once.
+    - YOLO: data.yaml, images/<split>/, labels/<split>/; images/ and labels/ where there are no splits. An image
       without boxes has an empty file.
 
     Args:
@@ -53,7 +53,7 @@ def write_data(data: AnnotatedData, folder: Path, to: Target) -> list[str]:
 
     Raises:
         UsageError: the folder is not empty, or there is no such format.
-        DataError: a box has NaN or infinite coordinates, a split has a name that tools do not know, or a picture is
+        DataError: a box has NaN or infinite coordinates, a split has a name that tools do not know, or an image is
             not there.
     """
     if to not in _TITLES:
@@ -123,7 +123,7 @@ def _losses(data: AnnotatedData, to: Target) -> list[str]:
     return said
 
 
-def _of_masks(record: Record) -> int:
+def _of_masks(record: AnnotatedImage) -> int:
     """How many objects have another area than their boxes."""
     if record.areas is None:
         return 0
@@ -131,7 +131,7 @@ def _of_masks(record: Record) -> int:
     return int((~np.isclose(sides.prod(axis=1), record.areas, rtol=0.01, atol=0.01)).sum())
 
 
-def _write_coco(data: AnnotatedData, splits: dict[str, list[Record]], folder: Path) -> list[str]:
+def _write_coco(data: AnnotatedData, splits: dict[str, list[AnnotatedImage]], folder: Path) -> list[str]:
     (folder / "annotations").mkdir()
     said = []
     for split, records in splits.items():
@@ -153,7 +153,7 @@ def _write_coco(data: AnnotatedData, splits: dict[str, list[Record]], folder: Pa
     return said + _copied_twice(splits)
 
 
-def _numbers(data: AnnotatedData, records: Sequence[Record]) -> list[int]:
+def _numbers(data: AnnotatedData, records: Sequence[AnnotatedImage]) -> list[int]:
     """Ids of the annotations: those of a COCO file where they are sound, otherwise from 1."""
     count = sum(len(record.boxes) for record in records)
     numbers = [int(number) for record in records if record.numbers is not None for number in record.numbers]
@@ -161,7 +161,7 @@ def _numbers(data: AnnotatedData, records: Sequence[Record]) -> list[int]:
     return numbers if sound else list(range(1, count + 1))
 
 
-def _write_voc(data: AnnotatedData, splits: dict[str, list[Record]], folder: Path) -> list[str]:
+def _write_voc(data: AnnotatedData, splits: dict[str, list[AnnotatedImage]], folder: Path) -> list[str]:
     distinct = {content_of(record): record for record in data.records}
     names = _file_names(list(distinct.values()))
     said = _copy(list(distinct.values()), names, folder / "JPEGImages")
@@ -178,8 +178,8 @@ def _write_voc(data: AnnotatedData, splits: dict[str, list[Record]], folder: Pat
     return said
 
 
-def _xml(data: AnnotatedData, record: Record, name: str) -> ElementTree.Element:
-    """The annotation of one picture."""
+def _xml(data: AnnotatedData, record: AnnotatedImage, name: str) -> ElementTree.Element:
+    """The annotation of one image."""
 
     def add(parent: ElementTree.Element, tag: str, text: object = None) -> ElementTree.Element:
         element = ElementTree.SubElement(parent, tag)
@@ -206,7 +206,7 @@ def _xml(data: AnnotatedData, record: Record, name: str) -> ElementTree.Element:
     return root
 
 
-def _write_yolo(data: AnnotatedData, splits: dict[str, list[Record]], folder: Path) -> list[str]:
+def _write_yolo(data: AnnotatedData, splits: dict[str, list[AnnotatedImage]], folder: Path) -> list[str]:
     said = []
     content: dict[str, object] = {}
     for split, records in splits.items():
@@ -224,8 +224,8 @@ def _write_yolo(data: AnnotatedData, splits: dict[str, list[Record]], folder: Pa
     return said + _copied_twice(splits)
 
 
-def _lines(record: Record) -> str:
-    """A line for each box: class, centre and size in shares of the picture."""
+def _lines(record: AnnotatedImage) -> str:
+    """A line for each box: class, centre and size in shares of the image."""
     height, width = record.size_hw
     x1, y1, x2, y2 = (np.array(_decimals(record.boxes)).reshape(-1, 4) / (width, height, width, height)).T
     shares = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], axis=1)
@@ -241,16 +241,16 @@ def _decimals(boxes: NDArray[np.float32]) -> list[list[float]]:
     return [[float(str(value)) for value in box] for box in boxes]
 
 
-def _file_names(records: Sequence[Record]) -> list[str]:
-    """A plain file name for each picture; no two have the same stem, for YOLO and VOC name annotations after it."""
+def _file_names(records: Sequence[AnnotatedImage]) -> list[str]:
+    """A plain file name for each image; no two have the same stem, for YOLO and VOC name annotations after it."""
     names: list[str] = []
     taken: set[str] = set()
     for record in records:
         path = Path(_NOT_IN_NAMES.sub("_", record.path.name))
         stem, suffix = path.stem.strip(" ."), path.suffix
         if suffix.lower() not in EXTENSIONS:
-            stem, suffix = path.name.strip(" ."), ".jpg"  # tools tell pictures by it, and decoders do not care
-        stem = stem or "picture"
+            stem, suffix = path.name.strip(" ."), ".jpg"  # tools tell images by it, and decoders do not care
+        stem = stem or "image"
         free, number = stem, 1
         while free.casefold() in taken:
             number += 1
@@ -260,8 +260,8 @@ def _file_names(records: Sequence[Record]) -> list[str]:
     return names
 
 
-def _copy(records: Sequence[Record], names: Sequence[str], folder: Path) -> list[str]:
-    """Copy the pictures; returns a sentence if some got another name."""
+def _copy(records: Sequence[AnnotatedImage], names: Sequence[str], folder: Path) -> list[str]:
+    """Copy the images; returns a sentence if some got another name."""
     folder.mkdir(parents=True, exist_ok=True)
     for record, name in zip(records, names, strict=True):
         try:
@@ -272,14 +272,14 @@ def _copy(records: Sequence[Record], names: Sequence[str], folder: Path) -> list
     if not renamed:
         return []
     old, new = renamed[0]
-    count = f"{len(renamed)} {_plural(len(renamed), 'picture')}"
+    count = f"{len(renamed)} {_plural(len(renamed), 'image')}"
     return [f"{count} in {folder.name}/ got another name, as {old!r}, which is now {new!r}"]
 
 
-def _copied_twice(splits: dict[str, list[Record]]) -> list[str]:
+def _copied_twice(splits: dict[str, list[AnnotatedImage]]) -> list[str]:
     counts = Counter(id(record) for records in splits.values() for record in records)
     several = sum(count > 1 for count in counts.values())
-    return [f"{several} {_plural(several, 'picture')} in several splits: a copy is in each"] if several else []
+    return [f"{several} {_plural(several, 'image')} in several splits: a copy is in each"] if several else []
 
 
 def _plural(count: int, word: str) -> str:
@@ -290,7 +290,7 @@ def _write(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8", newline="\n")
 
 
-_WRITERS: dict[Target, Callable[[AnnotatedData, dict[str, list[Record]], Path], list[str]]] = {
+_WRITERS: dict[Target, Callable[[AnnotatedData, dict[str, list[AnnotatedImage]], Path], list[str]]] = {
     "coco": _write_coco,
     "voc": _write_voc,
     "yolo": _write_yolo,

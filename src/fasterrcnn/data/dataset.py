@@ -1,4 +1,4 @@
-"""Records as a torch data set: pictures at the network's size, targets in its frame; and their batches."""
+"""Records as a torch data set: images at the network's size, targets in its frame; and their batches."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from fasterrcnn.config import Augmentation, InputConfig
 from fasterrcnn.data import transforms
-from fasterrcnn.data.pixels import read_image, read_reduced_image
-from fasterrcnn.data.records import Record
+from fasterrcnn.data.annotations import AnnotatedImage
+from fasterrcnn.data.pixels import read_image_tensor, read_reduced_image
 from fasterrcnn.data.transforms import Scene
 from fasterrcnn.errors import DataError, ImageError
 from fasterrcnn.ops import image
@@ -30,18 +30,23 @@ BUCKET = 64
 class DetectionDataset(Dataset[Example]):
     """Examples of a detection data set.
 
-    ``examples[index]`` is a picture as detection sees it, ``examples[index, number]`` a view that is varied by chance.
-    That follows from the seed, the number and the picture's id alone, never from the order or the process of reading.
+    ``examples[index]`` is a image as detection sees it, ``examples[index, number]`` a view that is varied by chance.
+    That follows from the seed, the number and the image's id alone, never from the order or the process of reading.
 
     Args:
-        records: pictures and boxes.
+        records: images and boxes.
         config: size of the network input.
-        augmentation: how much the pictures are varied; "none" shows them as detection sees them.
+        augmentation: how much the images are varied; "none" shows them as detection sees them.
         seed: of the variation.
     """
 
     def __init__(
-        self, records: Sequence[Record], config: InputConfig, *, augmentation: Augmentation = "none", seed: int = 0
+        self,
+        records: Sequence[AnnotatedImage],
+        config: InputConfig,
+        *,
+        augmentation: Augmentation = "none",
+        seed: int = 0,
     ) -> None:
         self.records = list(records)
         self.config = config
@@ -55,7 +60,7 @@ class DetectionDataset(Dataset[Example]):
         """Pixels in 0..1 and the target.
 
         Raises:
-            ImageError: the picture cannot be decoded; the message names it.
+            ImageError: the image cannot be decoded; the message names it.
         """
         with _one_thread():
             return self._view(*(key if isinstance(key, tuple) else (key, 0)))
@@ -65,9 +70,9 @@ class DetectionDataset(Dataset[Example]):
         record = self.records[index]
         if recipe is None:
             # Exactly what detection sees: a decoder that averages would hide what it does not.
-            view = transforms.plain_view(_scene(record, read_image(record.path), 1), self.config)
+            view = transforms.plain_view(_scene(record, read_image_tensor(record.path), 1), self.config)
         else:
-            draws = Random(f"seed {self.seed}, epoch {number}, picture {record.image_id}")
+            draws = Random(f"seed {self.seed}, epoch {number}, image {record.image_id}")
             view = transforms.random_view(
                 self._read(record, recipe.magnification),
                 recipe,
@@ -83,7 +88,7 @@ class DetectionDataset(Dataset[Example]):
         """Examples of different sizes as one padded batch.
 
         Args:
-            examples: pictures and targets.
+            examples: images and targets.
             padded_hw: least size of the batch; without it, the sides are multiples of `BUCKET`.
         """
         pixels = [pixels for pixels, _ in examples]
@@ -92,18 +97,18 @@ class DetectionDataset(Dataset[Example]):
         return batch, [target for _, target in examples]
 
     def padded_hw(self, index: int, divisor: int = BUCKET) -> tuple[int, int]:
-        """Size of a batch of this picture alone: multiples of the divisor and of the input's own."""
+        """Size of a batch of this image alone: multiples of the divisor and of the input's own."""
         height, width = self._canvas_hw(self.records[index])
         divisor = math.lcm(self.config.size_divisor, divisor)
         return image.pad_to(height, divisor), image.pad_to(width, divisor)
 
-    def _canvas_hw(self, record: Record) -> tuple[int, int]:
+    def _canvas_hw(self, record: AnnotatedImage) -> tuple[int, int]:
         return self.config.resized_hw(record.size_hw)
 
-    def _read(self, record: Record, magnification: float) -> Scene:
-        """A picture that is going to be varied; where resizing averages anyway, its decoder may do so before."""
+    def _read(self, record: AnnotatedImage, magnification: float) -> Scene:
+        """An image that is going to be varied; where resizing averages anyway, its decoder may do so before."""
         if not self.config.antialias:
-            return _scene(record, read_image(record.path), 1)
+            return _scene(record, read_image_tensor(record.path), 1)
         height, width = (math.ceil(side * magnification) for side in self._canvas_hw(record))
         return _scene(record, *read_reduced_image(record.path, (height, width)))
 
@@ -119,20 +124,20 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _scene(record: Record, pixels: Tensor, divisor: int) -> Scene:
+def _scene(record: AnnotatedImage, pixels: Tensor, divisor: int) -> Scene:
     xyxy = torch.from_numpy(record.boxes) / divisor
     return transforms.make_scene(pixels, xyxy, torch.from_numpy(record.labels), torch.from_numpy(record.difficult))
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Which pictures make a batch.
+    """Which images make a batch.
 
     Attributes:
         indices: of the examples.
-        view: of each picture: 0 is the picture as it is, others are varied.
+        view: of each image: 0 is the image as it is, others are varied.
         padded_hw: least size of the batch, in pixels of the network input.
-        counts: whether the batch is to be learnt from; a process without pictures of its own takes part all the same.
+        counts: whether the batch is to be learned from; a process without images of its own takes part all the same.
     """
 
     indices: tuple[int, ...]
@@ -177,7 +182,7 @@ class BatchLoader:
         """The planned batches, in order.
 
         Raises:
-            ImageError: a picture cannot be decoded; the message names it.
+            ImageError: an image cannot be decoded; the message names it.
             DataError: a reading process died.
         """
         self._plans[:] = plans
@@ -186,7 +191,7 @@ class BatchLoader:
             try:
                 batch = next(coming, None)
             except ImageError as error:
-                advice = 'on_bad_box="drop" leaves such pictures out; "fasterrcnn data check" finds all of them'
+                advice = 'on_bad_box="drop" leaves such images out; "fasterrcnn data check" finds all of them'
                 raise ImageError(f"{_last_line(error)}; {advice}") from None
             except (RuntimeError, EOFError, OSError) as error:
                 # A dead process is noticed by its signal, or by whatever part of a batch it did not hand over.
@@ -194,7 +199,7 @@ class BatchLoader:
                 if not torn and "DataLoader worker" not in str(error):
                     raise
                 reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
-                raise DataError(f"a process that reads pictures died ({reason}); try fewer workers") from None
+                raise DataError(f"a process that reads images died ({reason}); try fewer workers") from None
             if batch is None:
                 return
             yield batch

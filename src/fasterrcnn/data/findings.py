@@ -14,16 +14,16 @@ Severity = Literal["error", "warning", "note"]
 
 KINDS: dict[str, tuple[Severity, str]] = {
     # Files
-    "unreadable-picture": ("error", "replace the file, or take it out of the data set"),
-    "missing-picture": ("error", "put the picture there, or delete its annotations"),
-    "missing-annotations": ("error", "put the file there, or take the picture out of the split"),
+    "unreadable-image": ("error", "replace the file, or take it out of the data set"),
+    "missing-image": ("error", "put the image there, or delete its annotations"),
+    "missing-annotations": ("error", "put the file there, or take the image out of the split"),
     "unreadable-annotations": ("error", "correct the file"),
-    "unlabelled-picture": ("warning", "it counts as a picture without objects; delete it if it was never labelled"),
-    "unlisted-picture": ("note", "it takes no part; delete it, or annotate it"),
+    "unlabelled-image": ("warning", "it counts as an image without objects; delete it if it was never labelled"),
+    "unlisted-image": ("note", "it takes no part; delete it, or annotate it"),
     "empty-split": ("warning", "the split is left out"),
-    "size-mismatch": ("error", "the boxes may belong to another size of the picture: correct the size, or the boxes"),
+    "size-mismatch": ("error", "the boxes may belong to another size of the image: correct the size, or the boxes"),
     # Identities
-    "unknown-picture": ("error", "add the picture to the list, or delete the annotation"),
+    "unknown-image": ("error", "add the image to the list, or delete the annotation"),
     "unknown-class": ("error", "add the class to the list, or correct the annotation"),
     "colliding-id": ("error", "number anew"),
     # Boxes
@@ -37,16 +37,16 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "wrong-format": ("error", "convert the boxes; of a table or a list, say what they are (box_format)"),
     "duplicate-box": ("warning", "delete one of them"),
     "contradiction": ("warning", "one box cannot be of two classes: delete the wrong one"),
-    "whole-picture": ("note", "right only if the object fills the picture"),
-    "tiny-box": ("warning", "train with a larger input (short_side), cut the pictures into tiles, or delete it"),
+    "whole-image": ("note", "right only if the object fills the image"),
+    "tiny-box": ("warning", "train with a larger input (short_side), cut the images into tiles, or delete it"),
     # The data set as a whole
     "unused-class": ("warning", "the detector would have an output that never learns: take it out of the list"),
     "similar-names": ("warning", "if they mean the same, rename one"),
-    "class-not-in-split": ("warning", "its quality cannot be learnt or measured there: split anew"),
+    "class-not-in-split": ("warning", "its quality cannot be learned or measured there: split anew"),
     "imbalance": ("warning", "collect more of the rare class, or weigh it more"),
     "missing-objects": ("warning", "label them: what is visible and unlabelled teaches the detector to overlook it"),
-    "same-picture": ("warning", "keep one"),
-    "leak": ("warning", "keep it in one split: what was learnt by heart is not a measure"),
+    "same-image": ("warning", "keep one"),
+    "leak": ("warning", "keep it in one split: what was learned by heart is not a measure"),
 }
 """Kinds of findings: how grave, and what to do.
 
@@ -60,17 +60,17 @@ class Finding:
 
     Attributes:
         kind: one of `KINDS`.
-        file: the annotation file, or the picture, to look into.
+        file: the annotation file, or the image, to look into.
         what: what is there, with the value: "annotation 17 (cat): box 5,5,5,20 has no area".
         annotation: id, object number or line number of the annotation in the file, where there is one.
-        picture: the picture it concerns, where there is one.
+        image: the image it concerns, where there is one.
     """
 
     kind: str
     file: Path
     what: str
     annotation: int | None = None
-    picture: Path | None = None
+    image: Path | None = None
 
     @property
     def severity(self) -> Severity:
@@ -92,15 +92,15 @@ class Finding:
             "kind": self.kind,
             "file": str(self.file),
             "annotation": self.annotation,
-            "picture": None if self.picture is None else str(self.picture),
+            "image": None if self.image is None else str(self.image),
             "what": self.what,
             "advice": self.advice,
         }
 
 
-def unreadable_picture(path: Path, error: ImageError) -> Finding:
-    """A finding about a picture that cannot be opened."""
-    return Finding("unreadable-picture", path, str(error).removeprefix(f"{path}: "), picture=path)
+def unreadable_image(path: Path, error: ImageError) -> Finding:
+    """A finding about an image that cannot be opened."""
+    return Finding("unreadable-image", path, str(error).removeprefix(f"{path}: "), image=path)
 
 
 def printable(text: str) -> str:
@@ -126,5 +126,5 @@ def refuse(findings: Sequence[Finding], root: Path) -> None:
     more = f"; and {len(errors) - 20} more" if len(errors) > 20 else ""
     raise DataError(
         f"{len(errors)} {'error' if len(errors) == 1 else 'errors'} in {root}: {shown}{more}. Correct them, or let "
-        'them be mended or left out with on_bad_box "fix" or "drop" (--on-bad-box); "fasterrcnn data check" shows all'
+        'them be fixed or left out with on_bad_box "fix" or "drop" (--on-bad-box); "fasterrcnn data check" shows all'
     )

@@ -1,4 +1,4 @@
-"""Picture files: whatever Pillow can read becomes RGB, upright. Needs no torch; ``pixels.py`` makes tensors of it.
+"""Image files: whatever Pillow can read becomes RGB, upright. Needs no torch; ``pixels.py`` makes tensors of it.
 
 The format is told by the content; a wrong extension does not matter.
 """
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from fasterrcnn.drawing import upright_rgb
 from fasterrcnn.errors import ImageError
+from fasterrcnn.reporting.drawing import upright_rgb
 
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".avif", ".mpo", ".ppm")
@@ -22,79 +22,79 @@ EXTENSIONS = frozenset(
 MAX_PIXELS = 178_956_970
 """A header that claims more is refused before memory is taken: Pillow's own limit."""
 
-_BYTES = Path("picture in memory")
-"""What messages call a picture that has no file."""
+_BYTES = Path("image in memory")
+"""What messages call an image that has no file."""
 
 _EXIF_ORIENTATION = 274
 _SIDEWAYS = frozenset((5, 6, 7, 8))
 
 
-def read_picture(path: Path) -> Image.Image:
-    """A picture file as RGB with its EXIF orientation applied.
+def read_image(path: Path) -> Image.Image:
+    """An image file as RGB with its EXIF orientation applied.
 
     Palettes and grey values become colours, transparency is dropped, 16 bits become 8 by scaling.
 
     Raises:
-        ImageError: the file is missing, no picture, truncated or absurdly large; the message names it.
+        ImageError: the file is missing, no image, truncated or absurdly large; the message names it.
     """
-    with _opened(path) as picture:
-        return _decoded(picture, path)
+    with _opened(path) as image:
+        return _decoded(image, path)
 
 
-def decode_picture(content: bytes) -> Image.Image:
-    """The content of a picture file as RGB with its EXIF orientation applied; see `read_picture`.
+def decode_image(content: bytes) -> Image.Image:
+    """The content of an image file as RGB with its EXIF orientation applied; see `read_image`.
 
     Raises:
-        ImageError: no picture, truncated or absurdly large.
+        ImageError: no image, truncated or absurdly large.
     """
-    with _header(io.BytesIO(content), _BYTES) as picture:
-        return _decoded(picture, _BYTES)
+    with _header(io.BytesIO(content), _BYTES) as image:
+        return _decoded(image, _BYTES)
 
 
 def read_reduced(path: Path, at_least_hw: tuple[int, int]) -> tuple[Image.Image, int]:
-    """As `read_picture`, but a JPEG far larger than needed is decoded at 1/2, 1/4 or 1/8 of its size, and much faster.
+    """As `read_image`, but a JPEG far larger than needed is decoded at 1/2, 1/4 or 1/8 of its size, and much faster.
 
     Args:
-        path: the picture file.
-        at_least_hw: height and width that suffice, of the upright picture.
+        path: the image file.
+        at_least_hw: height and width that suffice, of the upright image.
 
     Returns:
-        The picture, and how many original pixels wide and high each of its pixels is. The last row and column may
+        The image, and how many original pixels wide and high each of its pixels is. The last row and column may
         reach beyond the original.
 
     Raises:
-        ImageError: as `read_picture`.
+        ImageError: as `read_image`.
     """
     short, long = sorted(at_least_hw)
-    with _opened(path) as picture:
-        width, height = picture.size
-        drafted = picture.draft(None, (long, short) if width > height else (short, long))
+    with _opened(path) as image:
+        width, height = image.size
+        drafted = image.draft(None, (long, short) if width > height else (short, long))
         divisor = 1 if drafted is None else round(width / drafted[1][2])
-        return _decoded(picture, path), divisor
+        return _decoded(image, path), divisor
 
 
 def read_size_hw(path: Path) -> tuple[int, int]:
-    """Height and width of a picture file, upright, from its header alone.
+    """Height and width of an image file, upright, from its header alone.
 
     Raises:
-        ImageError: the file is missing, no picture or absurdly large.
+        ImageError: the file is missing, no image or absurdly large.
     """
-    with _opened(path) as picture:
-        width, height = picture.size
+    with _opened(path) as image:
+        width, height = image.size
         try:
-            if picture.format != "PNG" or _has_exif_chunk(path):
-                orientation = picture.getexif().get(_EXIF_ORIENTATION)
+            if image.format != "PNG" or _has_exif_chunk(path):
+                orientation = image.getexif().get(_EXIF_ORIENTATION)
             else:  # Pillow would decode all pixels to look behind them
-                orientation = Image.Image.getexif(picture).get(_EXIF_ORIENTATION)
+                orientation = Image.Image.getexif(image).get(_EXIF_ORIENTATION)
         except Exception as error:  # as above
             raise ImageError(f"{path}: damaged EXIF data ({error})") from None
         # Pillow gives the upright size of a TIFF already.
-        sideways = picture.format != "TIFF" and orientation in _SIDEWAYS
+        sideways = image.format != "TIFF" and orientation in _SIDEWAYS
     return (width, height) if sideways else (height, width)
 
 
-def picture_files(folder: Path, *, deep: bool = False) -> list[Path]:
-    """Files of a folder that are pictures by their names, sorted; hidden ones are left out."""
+def image_files(folder: Path, *, deep: bool = False) -> list[Path]:
+    """Files of a folder that are images by their names, sorted; hidden ones are left out."""
     found = []
     for place, folders, files in os.walk(folder) if os.path.isdir(folder) else ():
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if deep else []
@@ -115,12 +115,12 @@ def _has_exif_chunk(path: Path) -> bool:
     return False
 
 
-def _decoded(picture: Image.Image, path: Path) -> Image.Image:
+def _decoded(image: Image.Image, path: Path) -> Image.Image:
     try:
-        return upright_rgb(picture)
+        return upright_rgb(image)
     except Exception as error:  # every decoder has its own ways to fail on a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ImageError(f"{path}: damaged picture ({reason})") from None
+        raise ImageError(f"{path}: damaged image ({reason})") from None
 
 
 def _opened(path: Path) -> Image.Image:
@@ -131,20 +131,20 @@ def _opened(path: Path) -> Image.Image:
 
 
 def _header(source: Path | io.BytesIO, path: Path) -> Image.Image:
-    """The picture with its header read and its size checked; messages call it by the path."""
+    """The image with its header read and its size checked; messages call it by the path."""
     try:
         with warnings.catch_warnings():
             # Pillow warns from half of its limit on; phones take such photographs.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(source)
+            image = Image.open(source)
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{path}: more than {MAX_PIXELS:,} pixels; cut it into tiles") from None
     except Exception:  # as above
-        raise ImageError(f"{path}: not a picture that can be decoded") from None
-    width, height = picture.size
+        raise ImageError(f"{path}: not an image that can be decoded") from None
+    width, height = image.size
     if width * height > MAX_PIXELS:
-        picture.close()
+        image.close()
         raise ImageError(f"{path}: {width} x {height} is more than {MAX_PIXELS:,} pixels; cut it into tiles")
-    return picture
+    return image

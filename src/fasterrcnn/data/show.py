@@ -1,4 +1,4 @@
-"""A picture of what the network is shown: views of training pictures with their objects drawn on."""
+"""An image of what the network is shown: views of training images with their objects drawn on."""
 
 from collections.abc import Sequence
 from random import Random
@@ -9,10 +9,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from fasterrcnn.config import Augmentation, InputConfig
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.dataset import DetectionDataset
-from fasterrcnn.data.records import AnnotatedData, Record
-from fasterrcnn.drawing import contact_sheet, draw_boxes
 from fasterrcnn.errors import UsageError
+from fasterrcnn.reporting.drawing import contact_sheet, draw_boxes
 from fasterrcnn.structures import Target
 
 _EPOCHS = 3
@@ -20,31 +20,31 @@ _EPOCHS = 3
 
 def draw_views(
     data: AnnotatedData,
-    records: Sequence[Record],
+    records: Sequence[AnnotatedImage],
     config: InputConfig,
     augmentation: Augmentation,
     count: int,
     seed: int,
 ) -> Image.Image:
-    """One sheet with a row for each of some pictures: as detection sees it, then as three epochs of training see it.
+    """One sheet with a row for each of some images: as detection sees it, then as three epochs of training see it.
 
     Everything is at the network's input size, padding included, in a white frame. Difficult objects and crowds are
     captioned "difficult".
 
     Args:
         data: where the names of the classes come from.
-        records: pictures to choose from; mosaics are made of them too.
+        records: images to choose from; mosaics are made of them too.
         config: of the input.
         augmentation: name of the preset.
-        count: pictures to show; all, where there are fewer.
-        seed: chooses the pictures; a training run with this seed sees the same views in its first epochs.
+        count: images to show; all, where there are fewer.
+        seed: chooses the images; a training run with this seed sees the same views in its first epochs.
 
     Raises:
-        UsageError: there is no picture to show.
-        ImageError: a picture cannot be decoded.
+        UsageError: there is no image to show.
+        ImageError: an image cannot be decoded.
     """
     if not records or count < 1:
-        raise UsageError(f"{data.root}: no pictures to show")
+        raise UsageError(f"{data.root}: no images to show")
     plain = DetectionDataset(records, config)
     varied = DetectionDataset(records, config, augmentation=augmentation, seed=seed)
     examples = []
@@ -56,16 +56,16 @@ def draw_views(
 
 
 def draw_target(pixels: Float[Tensor, "3 h w"], target: Target, classes: Sequence[str]) -> Image.Image:
-    """A picture of the network's input with its objects; ignored regions are captioned "difficult".
+    """An image of the network's input with its objects; ignored regions are captioned "difficult".
 
     Args:
         pixels: RGB, 0..1, not normalised.
         target: in the frame of the pixels.
         classes: names; label i means ``classes[i]``.
     """
-    picture = Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
+    image = Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
     # Difficult objects have lost their class on the way: a colour of their own stands for them.
     labels = torch.cat([target.labels, target.labels.new_full((len(target.ignored),), len(classes))])
     captions = [classes[label] for label in target.labels.tolist()] + ["difficult"] * len(target.ignored)
     xyxy = torch.cat([target.boxes, target.ignored])
-    return draw_boxes(picture, xyxy.numpy(), labels.numpy(), captions)
+    return draw_boxes(image, xyxy.numpy(), labels.numpy(), captions)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from fasterrcnn.data.images import read_picture
-from fasterrcnn.data.lookalikes import Fingerprint, find_identical, find_similar, groups_of, take_fingerprint
-from fasterrcnn.data.records import AnnotatedData, Record
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
+from fasterrcnn.data.duplicates import Fingerprint, find_identical, find_similar, groups_of, take_fingerprint
+from fasterrcnn.data.images import read_image
 from fasterrcnn.errors import ImageError, UsageError
 
 _TOLERANCE = 1e-6
@@ -27,7 +27,7 @@ class NewSplits:
 
     Attributes:
         data: the data set.
-        kept_together: how many pictures were bound to others, because they show the same or by their names.
+        kept_together: how many images were bound to others, because they show the same or by their names.
     """
 
     data: AnnotatedData
@@ -42,23 +42,23 @@ def split_data(
     pattern: str | None = None,
     progress: bool = False,
 ) -> NewSplits:
-    """Distribute all pictures of a data set anew.
+    """Distribute all images of a data set anew.
 
-    Identical and nearly identical pictures land in one split. Each class, and the pictures without boxes, are spread as
+    Identical and nearly identical images land in one split. Each class, and the images without boxes, are spread as
     the fractions say, the rarest first (Sechidis, Tsoumakas, Vlahavas: On the Stratification of Multi-Label Data, 2011,
-    section 3.2, here over groups of pictures). The result depends on the seed and the pictures, not on the order in
+    section 3.2, here over groups of images). The result depends on the seed and the images, not on the order in
     which they were listed. Image ids that are not unique are numbered anew.
 
     Args:
         data: its own splits are forgotten.
-        fractions: share of the pictures of each split; they sum to 1. Every split gets a picture at least.
+        fractions: share of the images of each split; they sum to 1. Every split gets an image at least.
         seed: another one gives other splits.
-        pattern: regular expression; pictures stay together if their file names are equal in what its first group
+        pattern: regular expression; images stay together if their file names are equal in what its first group
             matches, or all of it: ``(patient\\d+)_``.
         progress: show a bar on the terminal.
 
     Raises:
-        UsageError: fractions that cannot work, more splits than groups of pictures, or a pattern that is invalid or
+        UsageError: fractions that cannot work, more splits than groups of images, or a pattern that is invalid or
             matches no file name.
     """
     _check(fractions)
@@ -72,7 +72,7 @@ def split_data(
     groups = groups_of(len(records), links)
     if len(fractions) > len(groups):
         raise UsageError(
-            f"{data.root}: {len(fractions)} splits need as many pictures that are not bound to each other; "
+            f"{data.root}: {len(fractions)} splits need as many images that are not bound to each other; "
             f"there are {len(groups)}"
         )
     present = np.array([_present(record, len(data.classes)) for record in records])
@@ -90,8 +90,8 @@ def split_data(
     return NewSplits(replace(data, splits=splits), sum(len(group) for group in groups if len(group) > 1))
 
 
-def content_of(record: Record) -> tuple[object, ...]:
-    """Picture and objects of a record: equal for records of several splits that say the same."""
+def content_of(record: AnnotatedImage) -> tuple[object, ...]:
+    """Image and objects of a record: equal for records of several splits that say the same."""
     columns = (record.boxes, record.labels, record.difficult)
     return (record.path, record.size_hw, *(column.tobytes() for column in columns))
 
@@ -124,12 +124,12 @@ def _same(keys: Sequence[object]) -> list[list[int]]:
     return list(found.values())
 
 
-def _lookalikes(records: Sequence[Record], progress: bool) -> list[list[int]]:
-    """Indices of pictures that show the same; pictures that cannot be read are like none."""
+def _lookalikes(records: Sequence[AnnotatedImage], progress: bool) -> list[list[int]]:
+    """Indices of images that show the same; images that cannot be read are like none."""
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
         taken = pool.map(_fingerprint, [record.path for record in records])
         try:
-            prints = list(track(taken, "comparing pictures", len(records), disable=not progress))
+            prints = list(track(taken, "comparing images", len(records), disable=not progress))
         except BaseException:  # Ctrl-C does not wait for all the others
             pool.shutdown(cancel_futures=True)
             raise
@@ -140,13 +140,13 @@ def _lookalikes(records: Sequence[Record], progress: bool) -> list[list[int]]:
 
 def _fingerprint(path: Path) -> Fingerprint | None:
     try:
-        return take_fingerprint(read_picture(path))
+        return take_fingerprint(read_image(path))
     except ImageError:
         return None
 
 
-def _present(record: Record, class_count: int) -> NDArray[np.bool_]:
-    """(classes + 1,) which classes a picture shows; the last is for none."""
+def _present(record: AnnotatedImage, class_count: int) -> NDArray[np.bool_]:
+    """(classes + 1,) which classes an image shows; the last is for none."""
     counts = np.bincount(record.labels, minlength=class_count)
     return np.append(counts > 0, not len(record.labels))
 
@@ -154,11 +154,11 @@ def _present(record: Record, class_count: int) -> NDArray[np.bool_]:
 def _distribute(
     counts: NDArray[np.int64], sizes: NDArray[np.int64], fractions: NDArray[np.float64], random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """The split of each group of pictures.
+    """The split of each group of images.
 
     Args:
-        counts: (groups, classes) pictures of the group that show the class.
-        sizes: (groups,) pictures of the group.
+        counts: (groups, classes) images of the group that show the class.
+        sizes: (groups,) images of the group.
         fractions: (splits,) that sum to 1.
         random: decides between equals.
     """
@@ -186,6 +186,6 @@ def _fill(chosen: NDArray[np.int64], sizes: NDArray[np.int64], order: NDArray[np
     """Give every empty split the smallest group of the largest split that can spare one; in place."""
     for empty in sorted(set(range(splits)) - set(chosen.tolist())):
         spare = np.bincount(chosen, minlength=splits) > 1
-        pictures = np.bincount(chosen, weights=sizes, minlength=splits)
-        donor = np.argmax(np.where(spare, pictures, -1))
+        images = np.bincount(chosen, weights=sizes, minlength=splits)
+        donor = np.argmax(np.where(spare, images, -1))
         chosen[order[chosen[order] == donor][-1]] = empty

@@ -1,4 +1,4 @@
-"""What is in a data set: pictures, classes, and the sizes of objects as the network sees them. Needs no torch.
+"""What is in a data set: images, classes, and the sizes of objects as the network sees them. Needs no torch.
 
 Axes: n boxes.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fasterrcnn.config import InputConfig
 from fasterrcnn.data import charts
-from fasterrcnn.data.anchor_recall import (
+from fasterrcnn.data.anchor_search import (
     SIZE_BINS,
     Array,
     has_area,
@@ -24,7 +24,7 @@ from fasterrcnn.data.anchor_recall import (
     sides_and_centres,
     size_bins,
 )
-from fasterrcnn.data.records import AnnotatedData, Record
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.errors import UsageError
 
 _QUANTILES = {"least": 0.0, "tenth": 0.1, "median": 0.5, "nine_tenths": 0.9, "most": 1.0}
@@ -37,15 +37,15 @@ class Counts:
     """Numbers of a split, or of the whole data set.
 
     Attributes:
-        pictures: all of them.
-        negatives: pictures without any annotation.
-        boxes: those that are learnt from, which are counted by class too.
+        images: all of them.
+        negatives: images without any annotation.
+        boxes: those that are learned from, which are counted by class too.
         difficult: crowds, difficult and ignored objects.
         left_out: boxes that are not finite or have no area.
         by_class: boxes of each class, in the order of the classes.
     """
 
-    pictures: int
+    images: int
     negatives: int
     boxes: int
     difficult: int
@@ -53,12 +53,12 @@ class Counts:
     by_class: tuple[int, ...]
 
     @classmethod
-    def of(cls, records: Sequence[Record], classes: int) -> "Counts":
+    def of(cls, records: Sequence[AnnotatedImage], classes: int) -> "Counts":
         """Count records."""
         labels = input_labels(records)
         sound = [has_area(record.boxes) for record in records]
         return cls(
-            pictures=len(records),
+            images=len(records),
             negatives=sum(not len(record.boxes) for record in records),
             boxes=len(labels),
             difficult=sum(int((good & r.difficult).sum()) for good, r in zip(sound, records, strict=True)),
@@ -77,9 +77,9 @@ class Statistics:
         classes: names.
         input: the size of the network input that sizes are measured at.
         splits: numbers of each split.
-        whole: numbers of the whole data set; a picture in several splits counts once.
-        per_picture: how many boxes each picture has.
-        picture_sizes: how many pictures have which (height, width), the most frequent first.
+        whole: numbers of the whole data set; an image in several splits counts once.
+        per_image: how many boxes each image has.
+        image_sizes: how many images have which (height, width), the most frequent first.
         sides: (n, 2) width and height of the boxes, in pixels of the network input.
         labels: (n,) their classes.
     """
@@ -90,8 +90,8 @@ class Statistics:
     input: InputConfig
     splits: dict[str, Counts]
     whole: Counts
-    per_picture: NDArray[np.int64]
-    picture_sizes: dict[tuple[int, int], int]
+    per_image: NDArray[np.int64]
+    image_sizes: dict[tuple[int, int], int]
     sides: Array
     labels: NDArray[np.int64]
 
@@ -124,8 +124,8 @@ class Statistics:
             "input": {"short_side": self.input.short_side, "long_side": self.input.long_side},
             "all": self._counted(self.whole),
             "splits": {name: self._counted(counts) for name, counts in self.splits.items()},
-            "boxes_per_picture": _quantiles(self.per_picture),
-            "picture_sizes": [{"height": h, "width": w, "pictures": n} for (h, w), n in self.picture_sizes.items()],
+            "boxes_per_image": _quantiles(self.per_image),
+            "image_sizes": [{"height": h, "width": w, "images": n} for (h, w), n in self.image_sizes.items()],
             "box_size": _quantiles(self.sizes),
             "box_ratio": _quantiles(self.ratios),
             "size_shares": self.shares,
@@ -137,7 +137,7 @@ class Statistics:
     def _counted(self, counts: Counts) -> dict[str, Any]:
         by_class = dict(zip(self.classes, counts.by_class, strict=True))
         return {
-            "pictures": counts.pictures,
+            "images": counts.images,
             "negatives": counts.negatives,
             "boxes": counts.boxes,
             "difficult": counts.difficult,
@@ -152,7 +152,7 @@ class Statistics:
         if len(self.classes) > len(names):
             rest = sorted(self.whole.by_class)[: len(self.classes) - len(names)]
             lines.append(f"  and {len(rest)} more classes of {rest[0]:,} to {rest[-1]:,} boxes")
-        lines += ["", "Pictures", f"  boxes in one: {_spread(self.per_picture)}"]
+        lines += ["", "Images", f"  boxes in one: {_spread(self.per_image)}"]
         lines.append(f"  width x height: {self._frequent_sizes()}")
         lines += ["", f"Boxes at the network's input ({self._input()})"]
         lines.append(f"  size, root of the area: {_spread(self.sizes)}")
@@ -181,24 +181,24 @@ class Statistics:
         some = np.linspace(0, len(self.sides) - 1, min(len(self.sides), 1500)).astype(int)
         seen_at = f"pixels of the network input, {self._input()}"
         parts: list[charts.Part] = [
-            charts.Table("Pictures and boxes", *self._split_table()),
+            charts.Table("Images and boxes", *self._split_table()),
             charts.bars(
                 "Boxes of each class", [self.classes[i] for i in order], [self.whole.by_class[i] for i in order]
             ),
-            charts.histogram("Boxes in a picture", self.per_picture, x="boxes"),
+            charts.histogram("Boxes in an image", self.per_image, x="boxes"),
             charts.histogram("Sizes of boxes", self.sizes, x=f"root of the area ({seen_at})", log=True),
             charts.histogram("Shapes of boxes", self.ratios, x="height / width", log=True),
             charts.scatter("Width and height of boxes", self.sides[some], {}, x="width", y="height"),
             charts.bars(
                 "Sizes in COCO's sense (%)", *_columns({_bin_name(k): 100 * v for k, v in self.shares.items()})
             ),
-            charts.histogram("Longer side of pictures", _longer_sides(self.picture_sizes), x="pixels"),
+            charts.histogram("Longer side of images", _longer_sides(self.image_sizes), x="pixels"),
             charts.Table("Boxes of each class in each split", *self._class_table(order)),
         ]
         return charts.page(self.name, self._lead(), parts)
 
     def _lead(self) -> str:
-        text = f"{self.name}: {self.format}, {self.whole.pictures:,} pictures, {self.whole.boxes:,} boxes"
+        text = f"{self.name}: {self.format}, {self.whole.images:,} images, {self.whole.boxes:,} boxes"
         left_out = self.whole.left_out
         return text + (f"; {left_out:,} without an area or not finite are left out" if left_out else "")
 
@@ -206,10 +206,10 @@ class Statistics:
         return f"short side {self.input.short_side}, long side at most {self.input.long_side}"
 
     def _split_table(self) -> tuple[list[str], list[list[str]]]:
-        head = ["split", "pictures", "without boxes", "boxes", "difficult", "left out"]
+        head = ["split", "images", "without boxes", "boxes", "difficult", "left out"]
         rows = {**self.splits, "all": self.whole}
         return head, [
-            [name, *(f"{n:,}" for n in (c.pictures, c.negatives, c.boxes, c.difficult, c.left_out))]
+            [name, *(f"{n:,}" for n in (c.images, c.negatives, c.boxes, c.difficult, c.left_out))]
             for name, c in rows.items()
         ]
 
@@ -223,8 +223,8 @@ class Statistics:
         return [self.classes[i] for i in order], [self.whole.by_class[i] for i in order]
 
     def _frequent_sizes(self) -> str:
-        shown = ", ".join(f"{w} x {h} ({n:,})" for (h, w), n in list(self.picture_sizes.items())[:4])
-        more = len(self.picture_sizes) - 4
+        shown = ", ".join(f"{w} x {h} ({n:,})" for (h, w), n in list(self.image_sizes.items())[:4])
+        more = len(self.image_sizes) - 4
         return (shown or "none") + (f" and {more:,} other sizes" if more > 0 else "")
 
 
@@ -244,8 +244,8 @@ def describe(data: AnnotatedData, config: InputConfig) -> Statistics:
         input=config,
         splits={name: Counts.of(part, len(data.classes)) for name, part in data.splits.items()},
         whole=Counts.of(records, len(data.classes)),
-        per_picture=np.array([len(record.boxes) for record in records], np.int64),
-        picture_sizes=dict(Counter(record.size_hw for record in records).most_common()),
+        per_image=np.array([len(record.boxes) for record in records], np.int64),
+        image_sizes=dict(Counter(record.size_hw for record in records).most_common()),
         sides=sides,
         labels=input_labels(records),
     )

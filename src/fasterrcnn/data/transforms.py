@@ -1,8 +1,8 @@
-"""Augmentation: other views of the same picture, so that a detector learns objects and not pixels by heart.
+"""Augmentation: other views of the same image, so that a detector learns objects and not pixels by heart.
 
-A view is framed (a part of the picture on the whole canvas, or the whole picture on a part of it), recoloured,
+A view is framed (a part of the image on the whole canvas, or the whole image on a part of it), recoloured,
 turned and mirrored. Pixels and boxes go through the same calls of torchvision's transforms, so they cannot part.
-The canvas keeps the size that the picture has without augmentation: the network sees few shapes.
+The canvas keeps the size that the image has without augmentation: the network sees few shapes.
 
 Axes: n objects, h w pixels.
 """
@@ -35,14 +35,14 @@ _CROP_TRIES = 10
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and its objects, on the way to the network.
+    """An image and its objects, on the way to the network.
 
     Attributes:
         pixels: RGB; 0..255 as it was read, 0..1 at the network's size.
-        boxes: xyxy in pixels of this picture, as torchvision's `BoundingBoxes`.
+        boxes: xyxy in pixels of this image, as torchvision's `BoundingBoxes`.
         labels: 0..K-1.
         difficult: crowds and difficult objects.
-        visible: share of each object that is still in the picture, 0..1.
+        visible: share of each object that is still in the image, 0..1.
     """
 
     pixels: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"]
@@ -64,10 +64,10 @@ class Recipe:
     Attributes:
         flip: chance to be mirrored left to right.
         colour: contrast and saturation change by up to this share, brightness by up to half of it.
-        scale: the picture grows or shrinks by up to this factor.
+        scale: the image grows or shrinks by up to this factor.
         reframe: chance of a closer crop or of a zoom-out, instead of the change of scale.
         zoom: the largest factor of a crop, and of a zoom-out.
-        mosaic: chance of four pictures in one.
+        mosaic: chance of four images in one.
         rotation: chance to be turned.
         degrees: by up to so much, either way.
     """
@@ -97,7 +97,7 @@ RECIPES: dict[Augmentation, Recipe | None] = {
 
 
 class Rectangle(NamedTuple):
-    """A part of a picture in whole pixels, in torchvision's order."""
+    """A part of an image in whole pixels, in torchvision's order."""
 
     top: int
     left: int
@@ -111,14 +111,14 @@ def make_scene(
     labels: Int64[Tensor, " n"],
     difficult: Bool[Tensor, " n"],
 ) -> Scene:
-    """A picture as it was read, with its boxes in its own pixels."""
+    """An image as it was read, with its boxes in its own pixels."""
     return Scene(
         pixels, _as_boxes(xyxy, (pixels.shape[-2], pixels.shape[-1])), labels, difficult, torch.ones(len(xyxy))
     )
 
 
 def plain_view(scene: Scene, config: InputConfig) -> Scene:
-    """What detection and evaluation see of the picture, to the last bit."""
+    """What detection and evaluation see of the image, to the last bit."""
     to_hw = config.resized_hw(scene.size_hw)
     xyxy = _as_boxes(boxes.scale(scene.boxes, scene.size_hw, to_hw), to_hw)
     return _without_invisible(_cut(replace(scene, pixels=to_input(scene.pixels, config), boxes=xyxy)))
@@ -132,15 +132,15 @@ def random_view(
     draws: Random,
     another: Callable[[], Scene],
 ) -> Scene:
-    """Another view of the picture, on a canvas of the network's size; pixels 0..1.
+    """Another view of the image, on a canvas of the network's size; pixels 0..1.
 
     Args:
-        scene: the picture as it was read.
+        scene: the image as it was read.
         recipe: what may be done to it.
-        config: of the input; room around a picture is filled with its mean pixel.
+        config: of the input; room around an image is filled with its mean pixel.
         canvas_hw: size of the view.
         draws: decide everything; no other generator is touched.
-        another: reads some other picture, for mosaics.
+        another: reads some other image, for mosaics.
 
     Returns:
         The view. Its boxes lie within the canvas. Objects of which less than `MIN_VISIBLE` is left are dropped; parts
@@ -163,7 +163,7 @@ def random_view(
 def recolour(
     pixels: UInt8[Tensor, "3 h w"], brightness: float, contrast: float, saturation: float
 ) -> Float[Tensor, "3 h w"]:
-    """A picture as floats 0..1 with its colours changed: torchvision's three adjustments, clipped once, at the end.
+    """An image as floats 0..1 with its colours changed: torchvision's three adjustments, clipped once, at the end.
 
     The same bits come out whatever the number of threads, unlike torchvision's: each step is one multiplication or
     addition, and the mean is a sum of whole numbers.
@@ -184,7 +184,7 @@ def recolour(
 
 
 def _frame(scene: Scene, recipe: Recipe, canvas_hw: tuple[int, int], draws: Random) -> tuple[Rectangle, Rectangle]:
-    """Which part of the picture comes on which part of the canvas."""
+    """Which part of the image comes on which part of the canvas."""
     whole = Rectangle(0, 0, *canvas_hw)
     if draws.random() < recipe.reframe:
         if draws.random() < 0.5:
@@ -196,15 +196,15 @@ def _frame(scene: Scene, recipe: Recipe, canvas_hw: tuple[int, int], draws: Rand
 
 
 def _draw_part(size_hw: tuple[int, int], share: float, draws: Random) -> Rectangle:
-    """A rectangle somewhere in a picture, with that share of both sides; everything for shares of 1 and more."""
+    """A rectangle somewhere in an image, with that share of both sides; everything for shares of 1 and more."""
     height, width = (max(1, round(side * min(1.0, share))) for side in size_hw)
     return Rectangle(draws.randint(0, size_hw[0] - height), draws.randint(0, size_hw[1] - width), height, width)
 
 
 def _draw_crop(scene: Scene, zoom: float, draws: Random) -> Rectangle:
-    """A part of the picture that holds enough of some object; the whole picture where none was found in time.
+    """A part of the image that holds enough of some object; the whole image where none was found in time.
 
-    After SSD (Liu et al. 2016, section 2.2), but it keeps the picture's proportions, and the measure is the share of
+    After SSD (Liu et al. 2016, section 2.2), but it keeps the image's proportions, and the measure is the share of
     the object that is inside: small objects never reach SSD's IoU with the crop.
     """
     enough = draws.choice(_SHARES_IN_CROP)
@@ -225,7 +225,7 @@ def _draw_colour(recipe: Recipe, draws: Random) -> tuple[float, float, float]:
 def _mosaic(
     scenes: list[Scene], recipe: Recipe, config: InputConfig, canvas_hw: tuple[int, int], draws: Random
 ) -> Scene:
-    """Four pictures around a point near the middle, each filling its corner (Bochkovskiy et al. 2020, section 3.3)."""
+    """Four images around a point near the middle, each filling its corner (Bochkovskiy et al. 2020, section 3.3)."""
     height, width = canvas_hw
     y, x = (min(max(1, round(side * draws.uniform(0.35, 0.65))), side - 1) for side in canvas_hw)
     corners = [
@@ -263,7 +263,7 @@ def _lay(
     config: InputConfig,
     colour: tuple[float, float, float],
 ) -> Scene:
-    """A part of a picture, resized and recoloured, on a place of a canvas of the mean pixel."""
+    """A part of an image, resized and recoloured, on a place of a canvas of the mean pixel."""
     to_hw = [place.height, place.width]
     resized = F.resized_crop(scene.pixels, *source, to_hw, InterpolationMode.BILINEAR, antialias=config.antialias)
     part = _cut(replace(scene, pixels=recolour(resized, *colour), boxes=F.resized_crop(scene.boxes, *source, to_hw)))

@@ -1,1 +1,1 @@
-"""Measuring detections against the truth: numbers, what is behind them, and why. Needs no torch."""
+"""Measuring detections against the ground truth: numbers, what is behind them, and why. Needs no torch."""

@@ -6,17 +6,16 @@ Numbers lie in 0..1 unless said otherwise. Where there is nothing to measure, ar
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fasterrcnn.evaluation.bootstrap import Bootstrap, Comparison
-from fasterrcnn.evaluation.calibration import Calibration
-from fasterrcnn.evaluation.confusion import Confusion
-from fasterrcnn.evaluation.costs import ErrorCosts
-from fasterrcnn.evaluation.curves import Curves
 from fasterrcnn.evaluation.diagnoses import Diagnosis
-from fasterrcnn.evaluation.pascal import PascalNumbers
-from fasterrcnn.evaluation.proposal_recall import ProposalRecall
-from fasterrcnn.evaluation.slices import Slice
-from fasterrcnn.evaluation.truth import Predictions, Truth
-from fasterrcnn.evaluation.verdicts import Verdicts
+from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
+from fasterrcnn.evaluation.metrics.bootstrap import Bootstrap, Comparison
+from fasterrcnn.evaluation.metrics.calibration import Calibration
+from fasterrcnn.evaluation.metrics.confusion import Confusion
+from fasterrcnn.evaluation.metrics.curves import Curves
+from fasterrcnn.evaluation.metrics.pascal import PascalNumbers
+from fasterrcnn.evaluation.metrics.proposal_recall import ProposalRecall
+from fasterrcnn.evaluation.metrics.slices import Slice
+from fasterrcnn.evaluation.metrics.tide import ErrorCosts, Verdicts
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,9 @@ class Origin:
     Attributes:
         command: on the command line.
         data: where the data set was read.
-        split: which pictures.
+        split: which images.
         detections: the checkpoint, or the file of results.
-        max_dets: most detections of a picture and class that count.
+        max_dets: most detections of an image and class that count.
         versions: of the packages that matter.
         settings: everything else that was said, name and value.
     """
@@ -47,7 +46,7 @@ class Analysis:
     """Everything behind the numbers of one report.
 
     Attributes:
-        truth: the objects and their pictures.
+        ground_truth: the objects and their images.
         predictions: the detections that count.
         verdicts: right, or which error, of each.
         curves: precision, recall and F1.
@@ -55,17 +54,17 @@ class Analysis:
         calibration: are the scores probabilities?
         costs: AP50 lost to each kind of error.
         by_size: AP by size of the objects.
-        by_count: AP of pictures with so many objects.
+        by_count: AP of images with so many objects.
         by_aspect: AP by width / height of the objects.
         pascal: Pascal VOC's numbers.
         bootstrap: intervals; None when not asked for.
         proposals: recall of the first stage; None without the network.
-        comparisons: with other detections of the same pictures.
+        comparisons: with other detections of the same images.
         diagnoses: mistakes and notes, gravest first.
         origin: how to repeat it.
     """
 
-    truth: Truth
+    ground_truth: GroundTruth
     predictions: Predictions
     verdicts: Verdicts
     curves: Curves

@@ -1,12 +1,210 @@
-"""Why numbers are as they are, where that has a name."""
+"""What if boxes, classes or ids meant something else? A guess counts where far more objects are reached.
+
+Axes: i images, g objects, n detections, m pairs of the two in one image.
+"""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import hotcoco
 import numpy as np
+from jaxtyping import Float64, Int64
 
-from fasterrcnn.evaluation.hypotheses import Guess, guess_boxes, guess_classes, guess_pictures, prepare
-from fasterrcnn.evaluation.truth import Predictions, Truth
+from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
+from fasterrcnn.evaluation.matching import find_pairs, match, overlap, same_image
+
+_MOST_IMAGES = 100
+_Boxes = Float64[np.ndarray, "n 4"]
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A reading of the detections under which they fit the objects far better.
+
+    Attributes:
+        name: of the mistake, as in `fasterrcnn.evaluation.diagnoses`.
+        text: what was taken for what, and what to do.
+        reached: share of the objects that are then reached at IoU .50.
+    """
+
+    name: str
+    text: str
+    reached: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Some images with their strongest detections, to try guesses on.
+
+    Attributes:
+        ground_truth: without crowds.
+        found: at most twice as many as there are objects.
+        detections: of each pair.
+        objects: of each pair.
+    """
+
+    ground_truth: GroundTruth
+    found: Predictions
+    detections: Int64[np.ndarray, " m"]
+    objects: Int64[np.ndarray, " m"]
+
+    def reached(self, xywh: _Boxes) -> float:
+        """Share of the objects that any of these boxes overlaps by half."""
+        return float((self._best(xywh) >= 0.5).mean())
+
+    def closeness(self, xywh: _Boxes) -> float:
+        """Mean overlap of the objects with the nearest of these boxes."""
+        return float(self._best(xywh).mean())
+
+    def _best(self, xywh: _Boxes) -> Float64[np.ndarray, " g"]:
+        nearest = np.zeros(len(self.ground_truth))
+        nobody = np.zeros(len(self.objects), np.bool_)
+        overlaps = overlap(xywh[self.detections], self.ground_truth.xywh[self.objects], nobody)
+        np.maximum.at(nearest, self.objects, overlaps)
+        return nearest
+
+
+def is_far_better(reached: float, usual: float) -> bool:
+    """Whether a guess explains what is seen: half as many objects again, and a fifth of all."""
+    return reached >= usual + 0.2 and reached >= 1.5 * usual
+
+
+def prepare(ground_truth: GroundTruth, found: Predictions) -> Trial | None:
+    """Some images to try guesses on; None where there is nothing to try."""
+    holders = np.unique(ground_truth.owners[~ground_truth.crowd])
+    if not len(holders) or not len(found):
+        return None
+    step = -(-len(holders) // _MOST_IMAGES)
+    chosen = np.isin(np.arange(len(ground_truth.images)), holders[::step])
+    kept = chosen[ground_truth.owners] & ~ground_truth.crowd
+    some = replace(
+        ground_truth,
+        **{
+            name: getattr(ground_truth, name)[kept]
+            for name in ("owners", "labels", "xywh", "areas", "crowd", "numbers")
+        },
+    )
+    wanted = np.bincount(some.owners, minlength=len(ground_truth.images)) * 2
+    strongest = found.take(_place_in_image(found) < wanted[found.owners])
+    pairs = list(same_image(strongest.owners, some.owners, len(ground_truth.images)))
+    if not len(strongest) or not pairs:
+        return None
+    return Trial(some, strongest, *(np.concatenate(part) for part in zip(*pairs, strict=True)))
+
+
+def guess_boxes(trial: Trial) -> Guess | None:
+    """The best reading of the boxes that is far better than the usual one."""
+    usual = trial.reached(trial.found.xywh)
+    guesses = [Guess(name, text, trial.reached(boxes)) for name, text, boxes in (*_layouts(trial), *_scales(trial))]
+    best = max(guesses, key=lambda guess: guess.reached)
+    return best if is_far_better(best.reached, usual) else None
+
+
+def guess_classes(trial: Trial) -> Guess | None:
+    """Classes exchanged for each other, or all ids off by one."""
+    ground_truth, found = trial.ground_truth, trial.found
+    matched = match(find_pairs(ground_truth, found, 0.5), ground_truth, len(found), 0.5)
+    hit = matched >= 0
+    table = np.zeros((len(ground_truth.classes), len(ground_truth.classes)))
+    np.add.at(table, (found.labels[hit], ground_truth.labels[matched[hit]]), 1)
+    said, meant = (side.astype(np.int64) for side in hotcoco.primitives.lsap(table, maximize=True))
+    reached = float(table[said, meant].sum()) / len(ground_truth)
+    moved = (said != meant) & (table[said, meant] > 0)
+    if not moved.any() or not is_far_better(reached, float(table.trace()) / len(ground_truth)):
+        return None
+    ids = np.array(ground_truth.category_ids)
+    shifts = np.unique(ids[meant[moved]] - ids[said[moved]])
+    if len(shifts) == 1 and abs(shifts[0]) == 1 and moved.sum() > 1:
+        change = "1 has to be added to" if shifts[0] == 1 else "1 has to be subtracted from"
+        return Guess("ids-off-by-one", f"The category ids are off by one: {change} each.", reached)
+    renamed = [
+        f"{ground_truth.classes[a]} means {ground_truth.classes[b]}"
+        for a, b in zip(said[moved], meant[moved], strict=True)
+    ]
+    listed = ", ".join(renamed[:6]) + (" ..." if len(renamed) > 6 else "")
+    text = (
+        f"The classes are permuted: {listed}. Compare the order of the class names that the detector was trained with."
+    )
+    return Guess("classes-permuted", text, reached)
+
+
+def guess_images(ground_truth: GroundTruth, found: Predictions) -> Guess | None:
+    """Image ids off by one."""
+    ids = ground_truth.images.ids
+    best: Guess | None = None
+    usual = prepare(ground_truth, found)
+    for shift, change in ((1, "added to"), (-1, "subtracted from")):
+        places = np.searchsorted(ids, ids[found.owners] + shift).clip(max=len(ids) - 1)
+        exists = ids[places] == ids[found.owners] + shift
+        moved = replace(found, owners=places).take(exists)
+        trial = prepare(ground_truth, moved)
+        if usual is None or trial is None:
+            continue
+        reached = trial.reached(trial.found.xywh)
+        if is_far_better(reached, usual.reached(usual.found.xywh)) and (best is None or reached > best.reached):
+            best = Guess("ids-off-by-one", f"The image ids are off by one: 1 has to be {change} each.", reached)
+    return best
+
+
+def _layouts(trial: Trial) -> Iterator[tuple[str, str, _Boxes]]:
+    """Other meanings of the four numbers."""
+    a, b, c, d = trial.found.xywh.T
+    readings = {
+        "The boxes are xyxy (left, top, right, bottom) where xywh (left, top, width, height) is expected": (
+            "boxes-xyxy-for-xywh",
+            (a, b, c - a, d - b),
+        ),
+        "The boxes were xywh (left, top, width, height) and have been converted as if they were xyxy": (
+            "boxes-xywh-for-xyxy",
+            (a, b, a + c, b + d),
+        ),
+        "The boxes are given by their centres (x, y of the centre, width, height)": (
+            "boxes-by-centre",
+            (a - c / 2, b - d / 2, c, d),
+        ),
+        "x and y are exchanged": ("boxes-axes-swapped", (b, a, d, c)),
+    }
+    for text, (name, columns) in readings.items():
+        yield name, f"{text}.", np.stack(columns, axis=1)
+
+
+def _scales(trial: Trial) -> Iterator[tuple[str, str, _Boxes]]:
+    """The boxes in pixels of resized images: one factor for all, or one short or long side, or one square."""
+    sizes = trial.ground_truth.images.sizes_hw[trial.found.owners].astype(np.float64)
+    height, width = sizes[:, 0], sizes[:, 1]
+    if not (sizes > 0).all():
+        height = width = np.ones(len(sizes))
+    boxes = trial.found.xywh
+    yield (
+        "boxes-normalised",
+        "The boxes are shares of the image's width and height, 0 to 1, where pixels are expected.",
+        boxes * np.stack([width, height, width, height], axis=1),
+    )
+    short, long = np.minimum(height, width), np.maximum(height, width)
+    families = {
+        "divided by {:.3g}": np.ones((len(boxes), 2)),
+        "brought back from a short side of {:.0f} pixels": np.stack([short, short], axis=1),
+        "brought back from a long side of {:.0f} pixels": np.stack([long, long], axis=1),
+        "brought back from a square of {:.0f} pixels": np.stack([width, height], axis=1),
+    }
+    for words, unit in families.items():
+        around = float(np.median(unit))
+        factors = np.tile(unit, 2) / around
+        best = max(np.geomspace(1 / 8, 8, 141), key=lambda s: trial.closeness(boxes * factors / s))
+        best = max(best * np.linspace(0.97, 1.03, 25), key=lambda s: trial.closeness(boxes * factors / s))
+        if abs(best - 1) > 0.02 or np.ptp(factors) > 0:
+            text = f"The boxes are at network scale, in pixels of a resized image: they fit when {words}."
+            yield "boxes-at-network-scale", text.format(best * around), boxes * factors / best
+
+
+def _place_in_image(found: Predictions) -> Int64[np.ndarray, " n"]:
+    """0 for the best-scored detection of its image, 1 for the next."""
+    order = np.argsort(found.owners, kind="stable")
+    owners = found.owners[order]
+    place = np.empty(len(found), np.int64)
+    place[order] = np.arange(len(found)) - np.searchsorted(owners, owners)
+    return place
+
 
 NAMES = (
     "ids-off-by-one",
@@ -23,7 +221,7 @@ NAMES = (
     "scores-all-equal",
     "class-without-objects",
     "class-never-detected",
-    "no-truth-of-size",
+    "no-ground_truth-of-size",
     "more-objects-than-detections",
 )
 
@@ -38,7 +236,7 @@ class Diagnosis:
     Attributes:
         name: one of `NAMES`.
         text: what was seen and what to do, in a few sentences.
-        is_mistake: something to mend; otherwise a note that explains a number.
+        is_mistake: something to fix; otherwise a note that explains a number.
     """
 
     name: str
@@ -47,7 +245,7 @@ class Diagnosis:
 
 
 def diagnose(
-    truth: Truth,
+    ground_truth: GroundTruth,
     found: Predictions,
     numbers: Mapping[str, float | None],
     *,
@@ -57,41 +255,41 @@ def diagnose(
     """Everything that is known about why the numbers are as they are, mistakes first.
 
     Args:
-        truth: the objects.
+        ground_truth: the objects.
         found: the detections that count.
         numbers: COCO's 12 by name.
-        max_dets: most detections of a picture and class that count.
+        max_dets: most detections of an image and class that count.
         score_threshold: the detector did not report anything below it, where that is known.
     """
-    mistakes = [Diagnosis(guess.name, text, True) for guess, text in _guesses(truth, found)]
+    mistakes = [Diagnosis(guess.name, text, True) for guess, text in _guesses(ground_truth, found)]
     notes = [
-        *_about_nothing(truth, found, score_threshold),
+        *_about_nothing(ground_truth, found, score_threshold),
         *_about_scores(found),
-        *_about_classes(truth, found),
-        *_about_sizes(truth, numbers),
-        *_about_limit(truth, max_dets),
+        *_about_classes(ground_truth, found),
+        *_about_sizes(ground_truth, numbers),
+        *_about_limit(ground_truth, max_dets),
     ]
     return (*mistakes, *sorted(notes, key=lambda note: not note.is_mistake))
 
 
-def _guesses(truth: Truth, found: Predictions) -> Iterator[tuple[Guess, str]]:
-    """The one reading of boxes, classes and pictures each that explains far more than the usual one."""
-    trial = prepare(truth, found)
+def _guesses(ground_truth: GroundTruth, found: Predictions) -> Iterator[tuple[Guess, str]]:
+    """The one reading of boxes, classes and images each that explains far more than the usual one."""
+    trial = prepare(ground_truth, found)
     if trial is None:
         return
     usual = trial.reached(trial.found.xywh)
     guesses = [guess_classes(trial)]
     if usual < 0.6:
-        of_place = [guess for guess in (guess_pictures(truth, found), guess_boxes(trial)) if guess is not None]
+        of_place = [guess for guess in (guess_images(ground_truth, found), guess_boxes(trial)) if guess is not None]
         guesses.append(max(of_place, key=lambda guess: guess.reached, default=None))
     for guess in guesses:
         if guess is not None:
             yield guess, f"{guess.text} {guess.reached:.0%} of the objects would then be found at IoU .50."
 
 
-def _about_nothing(truth: Truth, found: Predictions, threshold: float | None) -> Iterator[Diagnosis]:
-    if truth.crowd.all():
-        yield Diagnosis("no-objects", "These pictures hold no object, so nothing can be measured.", True)
+def _about_nothing(ground_truth: GroundTruth, found: Predictions, threshold: float | None) -> Iterator[Diagnosis]:
+    if ground_truth.crowd.all():
+        yield Diagnosis("no-objects", "These images hold no object, so nothing can be measured.", True)
     elif not len(found):
         under = "" if threshold is None else f": all scores are under the detector's threshold of {threshold:g}"
         yield Diagnosis(
@@ -117,33 +315,33 @@ def _about_scores(found: Predictions) -> Iterator[Diagnosis]:
         yield Diagnosis("scores-all-equal", text, False)
 
 
-def _about_classes(truth: Truth, found: Predictions) -> Iterator[Diagnosis]:
-    objects = np.bincount(truth.labels[~truth.crowd], minlength=len(truth.classes))
-    detections = np.bincount(found.labels, minlength=len(truth.classes))
-    absent = [name for name, count in zip(truth.classes, objects, strict=True) if not count]
+def _about_classes(ground_truth: GroundTruth, found: Predictions) -> Iterator[Diagnosis]:
+    objects = np.bincount(ground_truth.labels[~ground_truth.crowd], minlength=len(ground_truth.classes))
+    detections = np.bincount(found.labels, minlength=len(ground_truth.classes))
+    absent = [name for name, count in zip(ground_truth.classes, objects, strict=True) if not count]
     if absent and objects.any():
-        text = f"No object of {_listed(absent)} in these pictures: AP is n/a, and the mean is taken without."
+        text = f"No object of {_listed(absent)} in these images: AP is n/a, and the mean is taken without."
         yield Diagnosis("class-without-objects", text, False)
-    silent = [truth.classes[k] for k in ((objects > 0) & (detections == 0)).nonzero()[0]]
+    silent = [ground_truth.classes[k] for k in ((objects > 0) & (detections == 0)).nonzero()[0]]
     if silent and len(found):
         text = f"No detection of {_listed(silent)}: AP is 0 there, and lowers the mean."
         yield Diagnosis("class-never-detected", text, False)
 
 
-def _about_sizes(truth: Truth, numbers: Mapping[str, float | None]) -> Iterator[Diagnosis]:
+def _about_sizes(ground_truth: GroundTruth, numbers: Mapping[str, float | None]) -> Iterator[Diagnosis]:
     for size, bounds in _SIZES.items():
-        if numbers[f"ap_{size}"] is None and not truth.crowd.all():
+        if numbers[f"ap_{size}"] is None and not ground_truth.crowd.all():
             text = f"No object is {size} ({bounds} pixels), so AP and AR of {size} objects are n/a."
-            yield Diagnosis("no-truth-of-size", text, False)
+            yield Diagnosis("no-ground_truth-of-size", text, False)
 
 
-def _about_limit(truth: Truth, max_dets: int) -> Iterator[Diagnosis]:
-    counts = np.bincount(truth.owners[~truth.crowd], minlength=len(truth.pictures))
+def _about_limit(ground_truth: GroundTruth, max_dets: int) -> Iterator[Diagnosis]:
+    counts = np.bincount(ground_truth.owners[~ground_truth.crowd], minlength=len(ground_truth.images))
     beyond, most = int((counts > max_dets).sum()), int(counts.max(initial=0))
     if beyond:
         yield Diagnosis(
             "more-objects-than-detections",
-            f"{beyond} {'picture holds' if beyond == 1 else 'pictures hold'} more objects than the {max_dets}"
+            f"{beyond} {'image holds' if beyond == 1 else 'images hold'} more objects than the {max_dets}"
             f" detections that count (up to {most}), which may cap recall and AP: measure with --max-dets"
             f" {_round(most)}.",
             False,

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from fasterrcnn.evaluation.truth import Predictions, Truth
+from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 LEAST_OVERLAP = 0.1
@@ -21,7 +21,7 @@ _CHUNK = 2_000_000
 
 @dataclass(frozen=True)
 class Pairs:
-    """Detections and objects of the same picture that overlap.
+    """Detections and objects of the same image that overlap.
 
     Attributes:
         detections: index of the detection of each pair, rising.
@@ -44,14 +44,14 @@ class Pairs:
         return self.take(new)
 
 
-def find_pairs(truth: Truth, found: Predictions, least: float = LEAST_OVERLAP) -> Pairs:
+def find_pairs(ground_truth: GroundTruth, found: Predictions, least: float = LEAST_OVERLAP) -> Pairs:
     """All pairs that overlap by ``least`` or more, those of a detection by falling overlap.
 
     Of equal overlaps the later object comes first: it is the one that COCO's tools take.
     """
     parts = []
-    for detections, objects in same_picture(found.owners, truth.owners, len(truth.pictures)):
-        overlaps = overlap(found.xywh[detections], truth.xywh[objects], truth.crowd[objects])
+    for detections, objects in same_image(found.owners, ground_truth.owners, len(ground_truth.images)):
+        overlaps = overlap(found.xywh[detections], ground_truth.xywh[objects], ground_truth.crowd[objects])
         near = overlaps >= least
         parts.append(Pairs(detections[near], objects[near], overlaps[near]))
     nothing = np.zeros(0, np.int64)
@@ -77,7 +77,7 @@ def overlap(
 
 
 def match(
-    pairs: Pairs, truth: Truth, count: int, threshold: float, ignored: Bool[np.ndarray, " g"] | None = None
+    pairs: Pairs, ground_truth: GroundTruth, count: int, threshold: float, ignored: Bool[np.ndarray, " g"] | None = None
 ) -> Int64[np.ndarray, " n"]:
     """The object of each detection, or -1.
 
@@ -86,20 +86,20 @@ def match(
 
     Args:
         pairs: that may be matched: usually those of one class.
-        truth: the objects.
+        ground_truth: the objects.
         count: number of detections.
         threshold: IoU that a match needs.
         ignored: objects that are not asked for; default is the crowds.
     """
-    ignored = truth.crowd if ignored is None else ignored
+    ignored = ground_truth.crowd if ignored is None else ignored
     near = pairs.take(pairs.overlaps >= min(threshold, 1 - 1e-10))
     if ignored.any():
         order = np.lexsort((ignored[near.objects], near.detections))  # stable: overlaps keep falling
         near = Pairs(near.detections[order], near.objects[order], near.overlaps[order])
     matched = [-1] * count
-    taken = bytearray(len(truth))
+    taken = bytearray(len(ground_truth))
     for detection, item, is_crowd in zip(
-        near.detections.tolist(), near.objects.tolist(), truth.crowd[near.objects].tolist(), strict=True
+        near.detections.tolist(), near.objects.tolist(), ground_truth.crowd[near.objects].tolist(), strict=True
     ):
         if matched[detection] < 0 and not taken[item]:
             matched[detection] = item
@@ -107,24 +107,24 @@ def match(
     return np.array(matched, np.int64)
 
 
-def same_class(pairs: Pairs, truth: Truth, found: Predictions) -> Pairs:
+def same_class(pairs: Pairs, ground_truth: GroundTruth, found: Predictions) -> Pairs:
     """The pairs whose detection has the class of its object."""
-    return pairs.take(found.labels[pairs.detections] == truth.labels[pairs.objects])
+    return pairs.take(found.labels[pairs.detections] == ground_truth.labels[pairs.objects])
 
 
-def same_picture(
-    detection_owners: Int64[np.ndarray, " n"], object_owners: Int64[np.ndarray, " g"], pictures: int
+def same_image(
+    detection_owners: Int64[np.ndarray, " n"], object_owners: Int64[np.ndarray, " g"], images: int
 ) -> Iterator[tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]]:
-    """Every detection with every object of its picture, some millions at a time."""
-    by_picture = np.argsort(detection_owners, kind="stable")
+    """Every detection with every object of its image, some millions at a time."""
+    by_image = np.argsort(detection_owners, kind="stable")
     objects = np.argsort(object_owners, kind="stable")
-    starts = np.searchsorted(object_owners[objects], np.arange(pictures + 1))
-    counts = np.diff(starts)[detection_owners[by_picture]]
+    starts = np.searchsorted(object_owners[objects], np.arange(images + 1))
+    counts = np.diff(starts)[detection_owners[by_image]]
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
     cuts = np.searchsorted(ends, np.arange(_CHUNK, total, _CHUNK), side="right")
-    for low, high in pairwise([0, *np.unique(cuts).tolist(), len(by_picture)]):
-        chosen, repeats = by_picture[low:high], counts[low:high]
+    for low, high in pairwise([0, *np.unique(cuts).tolist(), len(by_image)]):
+        chosen, repeats = by_image[low:high], counts[low:high]
         before = np.repeat(np.cumsum(repeats) - repeats, repeats)
         within = np.arange(len(before)) - before
         yield np.repeat(chosen, repeats), objects[np.repeat(starts[detection_owners[chosen]], repeats) + within]

@@ -7,8 +7,7 @@ from typing import Any
 
 from fasterrcnn.errors import UsageError
 from fasterrcnn.evaluation.analysis import Analysis
-from fasterrcnn.evaluation.files import summary_of, write_json, write_tables
-from fasterrcnn.evaluation.text import describe
+from fasterrcnn.evaluation.report_files import describe, summary_of, write_json, write_tables
 
 LABELS = {
     "ap": "AP  (IoU .50 to .95)",
@@ -17,7 +16,7 @@ LABELS = {
     "ap_small": "AP  small (under 32 x 32)",
     "ap_medium": "AP  medium (up to 96 x 96)",
     "ap_large": "AP  large",
-    "ar1": "AR  1 detection a picture",
+    "ar1": "AR  1 detection an image",
     "ar10": "AR  10 detections",
     "ar100": "AR  100 detections, or --max-dets",
     "ar_small": "AR  small",
@@ -29,7 +28,7 @@ LABELS = {
 
 @dataclass(frozen=True)
 class Report:
-    """COCO's 12 numbers, each 0..1, or None where there is no truth to measure against.
+    """COCO's 12 numbers, each 0..1, or None where there is no ground truth to measure against.
 
     Attributes:
         ap: average precision, mean over IoU .50 to .95 and over classes.
@@ -38,14 +37,14 @@ class Report:
         ap_small: of objects under 32 x 32 pixels.
         ap_medium: of objects up to 96 x 96 pixels.
         ap_large: of larger objects.
-        ar1: recall with one detection a picture and class.
+        ar1: recall with one detection an image and class.
         ar10: with ten.
         ar100: with a hundred, or with as many as were asked for.
         ar_small: recall of small objects.
         ar_medium: of medium objects.
         ar_large: of large objects.
         per_class: average precision of each class, and at IoU .50.
-        images: pictures that were looked at.
+        images: images that were looked at.
         objects: objects in them.
         analysis: everything behind the numbers; None where only the numbers were asked for.
     """
@@ -109,7 +108,7 @@ class Report:
         write_page(path / "report.html", self)
 
     def __str__(self) -> str:
-        rows = [f"{self.images} pictures, {self.objects} objects"]
+        rows = [f"{self.images} images, {self.objects} objects"]
         rows += [f"{label:34}{shown(getattr(self, name))}" for name, label in LABELS.items()]
         width = max([34, *(len(name) + 2 for name in self.per_class)])
         rows.append(f"{'class':{width}}AP      AP50")

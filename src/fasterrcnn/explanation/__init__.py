@@ -1,1 +1,1 @@
-"""What a detector did with one picture, step by step, and where it lost the objects that it missed."""
+"""What a detector did with one image, step by step, and where it lost the objects that it missed."""

@@ -1,4 +1,4 @@
-"""What pictures are made of: panels with captions, views of the input, heat maps, bars.
+"""What images are made of: panels with captions, views of the input, heat maps, bars.
 
 A figure shows itself in a notebook. Boxes are xyxy in pixels of the network input.
 """
@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
-from fasterrcnn.drawing import Colour, Mark, Pen, add_title, contact_sheet, draw_marks
 from fasterrcnn.explanation.trace import Trace
+from fasterrcnn.reporting.drawing import Colour, Mark, Pen, add_title, contact_sheet, draw_marks
 
 VIEW = 560
 """Width of a view of the input, in pixels."""
@@ -25,22 +25,22 @@ WIDE = 840
 """That of a view that stands alone."""
 WHITE, BLACK, GREY = (255, 255, 255), (20, 20, 20), (150, 150, 150)
 OUTSIDE = (225, 225, 225)
-"""Beyond the border of the picture."""
+"""Beyond the border of the image."""
 LEVELS: tuple[Colour, ...] = ((230, 75, 53), (0, 160, 135), (60, 84, 200), (240, 170, 0), (145, 80, 170))
 """Colours of the levels, finest first."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture and the line that says what it shows."""
+    """An image and the line that says what it shows."""
 
     caption: str
-    picture: Image.Image
+    image: Image.Image
 
 
 @dataclass(frozen=True)
 class Figure:
-    """The pictures of one stage.
+    """The images of one stage.
 
     Attributes:
         name: for its file, without suffix.
@@ -53,8 +53,8 @@ class Figure:
     columns: int = 2
 
     def sheet(self) -> Image.Image:
-        """All panels with their captions as one picture."""
-        titled = [add_title(panel.picture, panel.caption) for panel in self.panels]
+        """All panels with their captions as one image."""
+        titled = [add_title(panel.image, panel.caption) for panel in self.panels]
         return contact_sheet(titled, min(self.columns, len(titled)), background="white")
 
     def _repr_png_(self) -> bytes:
@@ -90,16 +90,16 @@ def view(trace: Trace, width: int = VIEW, *, dimmed: bool = False) -> Image.Imag
     """The network input without padding, at another size; dimmed, it steps back behind what is drawn on it."""
     height, across = trace.input_hw
     scale = view_scale(trace, width)
-    picture = to_pil(trace.batch.pixels[0, :, :height, :across])
-    picture = picture.resize((width, max(1, round(height * scale))), Image.Resampling.BICUBIC)
+    image = to_pil(trace.batch.pixels[0, :, :height, :across])
+    image = image.resize((width, max(1, round(height * scale))), Image.Resampling.BICUBIC)
     if not dimmed:
-        return picture
-    grey = picture.convert("L").convert("RGB")
+        return image
+    grey = image.convert("L").convert("RGB")
     return Image.blend(grey, Image.new("RGB", grey.size, WHITE), 0.45)
 
 
 def to_pil(pixels: Float[Tensor, "3 h w"]) -> Image.Image:
-    """RGB in 0..1 as a Pillow picture."""
+    """RGB in 0..1 as a Pillow image."""
     return Image.fromarray((pixels * 255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy())
 
 
@@ -154,8 +154,8 @@ def norms(maps: Float[Tensor, "c h w"]) -> Float[Tensor, "h w"]:
 def draw_bars(bars: Sequence[Bar], *, width: int = VIEW, left: int = 190, size: int = 17) -> Image.Image:
     """A bar chart on white: labels on the left, numbers at the ends."""
     step = round(1.9 * size)
-    picture = Image.new("RGB", (width, step * max(1, len(bars)) + size // 2), WHITE)
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (width, step * max(1, len(bars)) + size // 2), WHITE)
+    draw = ImageDraw.Draw(image)
     right = 5 * size
     for number, bar in enumerate(bars):
         middle = step * number + step / 2 + size / 4
@@ -165,14 +165,14 @@ def draw_bars(bars: Sequence[Bar], *, width: int = VIEW, left: int = 190, size: 
         draw.text((left + length + 6, middle), bar.shown, BLACK, font(size), anchor="lm")
     if not bars:
         draw.text((8, step / 2), "nothing here", GREY, font(size), anchor="lm")
-    return picture
+    return image
 
 
-def headed(picture: Image.Image, text: str, *, size: int = 15) -> Image.Image:
-    """The picture below a dark band with a line of text."""
+def headed(image: Image.Image, text: str, *, size: int = 15) -> Image.Image:
+    """The image below a dark band with a line of text."""
     band = round(1.5 * size)
-    sheet = Image.new("RGB", (picture.width, picture.height + band), BLACK)
-    sheet.paste(picture, (0, band))
+    sheet = Image.new("RGB", (image.width, image.height + band), BLACK)
+    sheet.paste(image, (0, band))
     ImageDraw.Draw(sheet).text((5, band / 2), fitted(text, sheet.width - 8, size), WHITE, font(size), anchor="lm")
     return sheet
 

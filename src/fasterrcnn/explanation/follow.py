@@ -1,4 +1,4 @@
-"""Run a detector on one picture and remember what each step makes.
+"""Run a detector on one image and remember what each step makes.
 
 Axes: p proposals, s shown regions.
 """
@@ -17,9 +17,8 @@ from torch import Tensor
 from fasterrcnn.detections import Detections
 from fasterrcnn.explanation.figures import to_pil
 from fasterrcnn.explanation.trace import STEPS, Trace
-from fasterrcnn.inference.describing import in_original_frame
-from fasterrcnn.inference.detector import Detector
-from fasterrcnn.inference.sources import Picture, load_picture
+from fasterrcnn.inference.detector import Detector, in_original_frame
+from fasterrcnn.inference.sources import ImageInput, load_image
 from fasterrcnn.model.postprocess import NmsKind, PostProcess
 from fasterrcnn.ops import boxes
 from fasterrcnn.structures import ImageBatch, RawDetections
@@ -34,7 +33,7 @@ class Rules(TypedDict, total=False):
     Attributes:
         nms: "class", "agnostic", "soft-linear" or "soft-gaussian".
         nms_threshold: IoU above which the lower-scored box goes, 0..1.
-        max_detections: most detections of the picture.
+        max_detections: most detections of the image.
     """
 
     nms: NmsKind | None
@@ -43,35 +42,35 @@ class Rules(TypedDict, total=False):
 
 
 @torch.no_grad()
-def follow(detector: Detector, picture: Picture, *, score: float = 0.5, **rules: Unpack[Rules]) -> Trace:
-    """Run a detector on a picture and remember what it does.
+def follow(detector: Detector, image: ImageInput, *, score: float = 0.5, **rules: Unpack[Rules]) -> Trace:
+    """Run a detector on an image and remember what it does.
 
-    The picture passes the network twice: the first run is not timed, because first runs are slower.
+    The image passes the network twice: the first run is not timed, because first runs are slower.
 
     Args:
         detector: that detects.
-        picture: a file, a Pillow picture, an RGB array or tensor, as `Detector.predict` takes it.
+        image: a file, a Pillow image, an RGB array or tensor, as `Detector.predict` takes it.
         score: a detection needs a higher score, 0..1.
         **rules: see `Rules`.
 
     Raises:
-        ImageError: the picture cannot be decoded.
-        UsageError: a rule or the picture is of no use; the message says why.
+        ImageError: the image cannot be decoded.
+        UsageError: a rule or the image is of no use; the message says why.
     """
     changes: dict[str, Any] = {name: value for name, value in rules.items() if value is not None}
     model = detector.model
     selection = dataclasses.replace(model.postprocess, score_threshold=score, **changes)
-    pixels = load_picture(picture).pixels
+    pixels = load_image(image).pixels
     batch = detector.to_batch([pixels])
     model(batch, selection)
     recorder = _Recorder(detector.device)
-    hook = model.backbone.trunk.register_forward_hook(lambda _module, _inputs, maps: recorder("trunk", maps=maps))
+    hook = model.backbone.body.register_forward_hook(lambda _module, _inputs, maps: recorder("body", maps=maps))
     try:
         (found,) = model(batch, selection, observe=recorder)
     finally:
         hook.remove()
     original_hw = (pixels.shape[-2], pixels.shape[-1])
-    source = Path(picture) if isinstance(picture, str | Path) else None
+    source = Path(image) if isinstance(image, str | Path) else None
     seen = in_original_frame(found, batch.sizes_hw[0], original_hw, detector.classes, source=source)
     return _to_trace(recorder, to_pil(_as_fractions(pixels)), detector, selection, batch.to("cpu"), seen)
 
@@ -107,7 +106,7 @@ def _to_cpu(value: Any) -> Any:
 
 def _to_trace(
     recorder: _Recorder,
-    picture: Image.Image,
+    image: Image.Image,
     detector: Detector,
     rules: PostProcess,
     batch: ImageBatch,
@@ -119,13 +118,13 @@ def _to_trace(
     proposals = seen["pooled"]["rois"][:, 1:]
     shown = _worth_showing(scored["rows"][kept], proposals)
     return Trace(
-        picture=picture,
+        image=image,
         source=detections.source,
         preset=detector.config.preset,
         model=detector.model,
         rules=rules,
         batch=batch,
-        trunk_maps=[level[0] for level in seen["trunk"]["maps"]],
+        body_maps=[level[0] for level in seen["body"]["maps"]],
         maps=[level[0] for level in seen["features"]["maps"]],
         logits=[level[0].float() for level in seen["rpn"]["logits"]],
         anchors=seen["anchors"]["anchors"],
@@ -167,7 +166,7 @@ def _shapes(batch: ImageBatch, seen: dict[str, dict[str, Any]]) -> dict[str, tup
 
     return {
         "network input": tuple(batch.pixels.shape),
-        **levels("trunk map", seen["trunk"]["maps"]),
+        **levels("backbone map", seen["body"]["maps"]),
         **levels("feature map", seen["features"]["maps"]),
         **levels("objectness logits", seen["rpn"]["logits"]),
         **levels("box deltas", seen["rpn"]["deltas"]),

@@ -1,4 +1,4 @@
-"""Pictures of what became of the true objects: all of them on one view, and a close look at each that was lost.
+"""Images of what became of the true objects: all of them on one view, and a close look at each that was lost.
 
 Boxes are xyxy in pixels of the network input.
 """
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from fasterrcnn.drawing import Colour, Edges, Mark, Pen, add_legend, draw_marks
+from fasterrcnn.explanation.diagnosis import Verdict
+from fasterrcnn.explanation.evidence import Kind
 from fasterrcnn.explanation.figures import OUTSIDE, VIEW, Figure, Panel, counted, view, view_scale
-from fasterrcnn.explanation.reasons import Kind
 from fasterrcnn.explanation.trace import Trace
-from fasterrcnn.explanation.verdicts import Verdict
+from fasterrcnn.reporting.drawing import Colour, Edges, Mark, Pen, add_legend, draw_marks
 
 COLOURS: dict[Kind, Colour] = {
     "found": (40, 170, 70),

@@ -1,4 +1,4 @@
-"""The walk through a detector as a folder: a page that needs nothing beside it, its pictures, its numbers."""
+"""The walk through a detector as a folder: a page that needs nothing beside it, its images, its numbers."""
 
 import base64
 import io
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment
 from PIL import Image
 
-from fasterrcnn.data.folders import check_output
+from fasterrcnn.explanation.diagnosis import ADVICE, MEANINGS
 from fasterrcnn.explanation.lost import COLOURS
 from fasterrcnn.explanation.trace import STEPS
-from fasterrcnn.explanation.verdicts import ADVICE, MEANINGS
+from fasterrcnn.files import check_output
 
 if TYPE_CHECKING:
     from fasterrcnn.explanation.explain import Explanation
@@ -25,7 +25,7 @@ _EFFORT = 4  # of PNG's 9: the last five take most of the time and save little
 
 
 def write(explanation: "Explanation", folder: Path) -> Path:
-    """Write index.html, explain.json and the pictures; the folder appears when all of it is there.
+    """Write index.html, explain.json and the images; the folder appears when all of it is there.
 
     Raises:
         UsageError: the folder exists and is not empty.
@@ -47,7 +47,7 @@ def write(explanation: "Explanation", folder: Path) -> Path:
 
 
 def render(explanation: "Explanation") -> str:
-    """The page, pictures inline."""
+    """The page, images inline."""
     trace = explanation.trace
     template = files("fasterrcnn.explanation").joinpath("templates/explain.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -58,7 +58,7 @@ def render(explanation: "Explanation") -> str:
         figures=explanation.figures,
         verdicts=explanation.verdicts,
         counts=explanation.counts,
-        truth=explanation.truth,
+        ground_truth=explanation.ground_truth,
         colours={kind: "rgb({}, {}, {})".format(*colour) for kind, colour in COLOURS.items()},
         meanings=MEANINGS,
         advice=ADVICE,
@@ -66,11 +66,11 @@ def render(explanation: "Explanation") -> str:
     )
 
 
-def inline(picture: Image.Image) -> str:
-    """A picture as a data URL: PNG for drawings of few colours, JPEG for the rest."""
+def inline(image: Image.Image) -> str:
+    """An image as a data URL: PNG for drawings of few colours, JPEG for the rest."""
     buffer = io.BytesIO()
-    kind = "png" if picture.getcolors(_FEW_COLOURS) else "jpeg"
-    picture.save(buffer, kind, **({"compress_level": _EFFORT} if kind == "png" else {"quality": 82}))
+    kind = "png" if image.getcolors(_FEW_COLOURS) else "jpeg"
+    image.save(buffer, kind, **({"compress_level": _EFFORT} if kind == "png" else {"quality": 82}))
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
@@ -80,7 +80,7 @@ def _facts(explanation: "Explanation") -> dict[str, Any]:
     model = trace.model
     pooling = model.roi_pooling
     return {
-        "name": trace.source.name if trace.source is not None else "picture",
+        "name": trace.source.name if trace.source is not None else "image",
         "neck": type(model.backbone.neck).__name__,
         "candidates": model.proposals.candidates,
         "proposals": model.proposals.proposals,

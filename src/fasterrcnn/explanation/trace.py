@@ -1,4 +1,4 @@
-"""Everything that a picture went through in one run of a detector: the very tensors, counts and times.
+"""Everything that an image went through in one run of a detector: the very tensors, counts and times.
 
 Axes: k candidates, p proposals, n scored boxes, s shown regions, c channels.
 Boxes are xyxy in pixels of the network input unless a name says otherwise.
@@ -19,7 +19,7 @@ from fasterrcnn.model.postprocess import PostProcess
 from fasterrcnn.structures import ImageBatch, RawDetections
 
 STEPS = {
-    "trunk": "backbone: trunk",
+    "body": "backbone: backbone",
     "features": "backbone: neck",
     "rpn": "region proposal network",
     "anchors": "anchors",
@@ -35,16 +35,16 @@ STEPS = {
 
 @dataclass(frozen=True)
 class Trace:
-    """One run on one picture. Tensors are on the CPU.
+    """One run on one image. Tensors are on the CPU.
 
     Attributes:
-        picture: the original, upright, RGB.
+        image: the original, upright, RGB.
         source: its file, where there is one.
         preset: name of the architecture.
         model: the network that ran.
         rules: how detections were selected.
         batch: the network input, padding included.
-        trunk_maps: of the backbone's trunk, finest first, each (c, h, w).
+        body_maps: of the backbone's backbone, finest first, each (c, h, w).
         maps: of the backbone, finest first, each (c, h, w).
         logits: objectness of the anchors of each level.
         anchors: of each level.
@@ -67,13 +67,13 @@ class Trace:
         shapes: of the tensors, by name.
     """
 
-    picture: Image.Image
+    image: Image.Image
     source: Path | None
     preset: str
     model: FasterRCNN
     rules: PostProcess
     batch: ImageBatch
-    trunk_maps: list[Float[Tensor, "_ _ _"]]
+    body_maps: list[Float[Tensor, "_ _ _"]]
     maps: list[Float[Tensor, "_ _ _"]]
     logits: list[Float[Tensor, " _"]]
     anchors: list[Float[Tensor, "_ 4"]]
@@ -106,7 +106,7 @@ class Trace:
 
     @property
     def original_hw(self) -> tuple[int, int]:
-        """Height and width of the picture."""
+        """Height and width of the image."""
         return self.detections.image_hw
 
     @property

@@ -1,1 +1,1 @@
-"""Using a trained detector: on pictures, folders and annotated data sets."""
+"""Using a trained detector: on images, folders and annotated data sets."""

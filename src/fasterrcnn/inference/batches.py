@@ -1,30 +1,31 @@
-"""Pictures in batches of one shape: those that need the same padded input pass the network together."""
+"""Images in batches of one shape: those that need the same padded input pass the network together."""
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby, islice
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from fasterrcnn.config import InputConfig
 from fasterrcnn.errors import ImageError
-from fasterrcnn.inference.sources import Loaded, load_picture, size_hw
-from fasterrcnn.inference.views import View
+from fasterrcnn.inference.sources import Loaded, load_image, size_hw
+from fasterrcnn.inference.tiling import View
 from fasterrcnn.ops.sizes import pad_to
 
 Numbered = tuple[int, Any]
 
 
 def batches_by_size(
-    pictures: Iterable[Any], batch_size: int, window: int, size: InputConfig
+    images: Iterable[Any], batch_size: int, window: int, size: InputConfig
 ) -> Iterator[tuple[Numbered, ...]]:
-    """Numbered pictures in batches, sorted by the size of their padded input within each window.
+    """Numbered images in batches, sorted by the size of their padded input within each window.
 
     Args:
-        pictures: of any kind that `size_hw` knows; sizes of files are read from their headers.
-        batch_size: most pictures of a batch.
-        window: pictures among which the order may change; only so many are looked at ahead.
-        size: how a picture becomes the network input.
+        images: of any kind that `size_hw` knows; sizes of files are read from their headers.
+        batch_size: most images of a batch.
+        window: images among which the order may change; only so many are looked at ahead.
+        size: how an image becomes the network input.
     """
-    numbered = enumerate(pictures)
+    numbered = enumerate(images)
     if batch_size == 1:
         yield from ((one,) for one in numbered)
         return
@@ -45,16 +46,16 @@ def batches_by_size(
 def load_batches(
     batches: Iterable[tuple[Numbered, ...]],
 ) -> Generator[tuple[list[int], list[Loaded | ImageError]], None, None]:
-    """The numbers and the pictures of each batch, in memory; where one cannot be read, its error takes its place."""
+    """The numbers and the images of each batch, in memory; where one cannot be read, its error takes its place."""
     for batch in batches:
-        yield [number for number, _ in batch], [_load(picture) for _, picture in batch]
+        yield [number for number, _ in batch], [_load(image) for _, image in batch]
 
 
-def _load(picture: Any) -> Loaded | ImageError:
-    if isinstance(picture, Loaded | ImageError):
-        return picture
+def _load(image: Any) -> Loaded | ImageError:
+    if isinstance(image, Loaded | ImageError):
+        return image
     try:
-        return load_picture(picture)
+        return load_image(image)
     except ImageError as error:
         return error
 
@@ -64,3 +65,19 @@ def batches_of_views(queue: Sequence[tuple[Loaded, View]], size: int) -> Iterato
     for _, views in groupby(queue, key=lambda look: look[1].crowd):
         while part := list(islice(views, size)):
             yield part
+
+
+T = TypeVar("T")
+_END: Final = object()
+
+
+def prefetch(items: Iterator[T]) -> Generator[T, None, None]:
+    """The same items in the same order; the next one is made in a thread while this one is used.
+
+    What making an item raises is raised here, in its place. Never more than one item is made ahead.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="fasterrcnn-prefetch") as pool:
+        coming = pool.submit(next, items, _END)
+        while (item := coming.result()) is not _END:
+            coming = pool.submit(next, items, _END)
+            yield item  # type: ignore[misc]  # the end alone is no T

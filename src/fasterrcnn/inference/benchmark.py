@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fasterrcnn.detections import Detections
-from fasterrcnn.inference.contest import Contestant, run_contest
+from fasterrcnn.inference.contest import Competitor, run_contest
 from fasterrcnn.inference.runtimes import RuntimeName
 
 PIXELS, SCORE = 0.5, 1e-3
@@ -26,12 +26,12 @@ class Row:
     Attributes:
         runtime: its name, or a way to run torchvision's model.
         threads: of torch and of the runtime.
-        median: seconds of a picture in memory, from pixels to boxes.
-        p95: seconds that 95 of 100 pictures do not exceed.
+        median: seconds of an image in memory, from pixels to boxes.
+        p95: seconds that 95 of 100 images do not exceed.
         processor: seconds that all threads together worked, median.
         ready: seconds from the start of a process to its first boxes.
         peak_mib: largest memory of its process.
-        detections: found in the picture.
+        detections: found in the image.
         box_deviation: largest distance of a box from `torch`'s, in pixels, among those that both found.
         score_deviation: largest difference of their scores.
         unmatched: detections of one that the other does not have.
@@ -55,7 +55,7 @@ class Row:
 
     @property
     def images_per_second(self) -> float | None:
-        """One picture after the other."""
+        """One image after the other."""
         return None if not self.median else 1 / self.median
 
 
@@ -68,7 +68,7 @@ class Program:
         options: of `load_model`.
         runtime: name of a runtime or of a rival.
         threads: of everything.
-        picture: to look at.
+        image: to look at.
         data: an annotated data set and its split, to measure AP on once; None does not.
     """
 
@@ -76,14 +76,14 @@ class Program:
     options: dict[str, Any]
     runtime: str
     threads: int
-    picture: UInt8[np.ndarray, "h w 3"]
+    image: UInt8[np.ndarray, "h w 3"]
     data: tuple[Path, str] | None = None
 
     def __call__(self) -> Callable[[], tuple[Detections, float | None]]:
-        """The work: one picture. Its first answer has AP with it."""
+        """The work: one image. Its first answer has AP with it."""
         import torch  # noqa: PLC0415 - in the process, after its preparation
 
-        from fasterrcnn.inference.evaluate import evaluate  # noqa: PLC0415
+        from fasterrcnn.evaluation.evaluate import evaluate  # noqa: PLC0415
         from fasterrcnn.inference.loading import load  # noqa: PLC0415
 
         torch.set_num_threads(self.threads)
@@ -98,7 +98,7 @@ class Program:
             if left:
                 data, split = left.pop()
                 ap = evaluate(detector, data, split=split).ap
-            return detector.predict(self.picture), ap
+            return detector.predict(self.image), ap
 
         return work
 
@@ -109,12 +109,12 @@ class Program:
         name: Any = self.runtime
         model, config = load_model(self.weights, **self.options)
         detect = make_rival(name, torchvision_model(model, config), config.classes, self.threads)
-        return lambda: (detect(self.picture), None)
+        return lambda: (detect(self.image), None)
 
 
 def benchmark(
     weights: str | Path,
-    picture: UInt8[np.ndarray, "h w 3"],
+    image: UInt8[np.ndarray, "h w 3"],
     runtimes: Sequence[RuntimeName | str],
     *,
     threads: Sequence[int],
@@ -122,26 +122,26 @@ def benchmark(
     options: dict[str, Any] | None = None,
     data: tuple[Path, str] | None = None,
     prepare: Callable[[], object] | None = None,
-    tell: Callable[[str], object] | None = None,
+    log: Callable[[str], object] | None = None,
 ) -> list[Row]:
     """Measure runtimes alternately, each in a process of its own.
 
     Args:
         weights: the checkpoint.
-        picture: RGB.
+        image: RGB.
         runtimes: names of runtimes and rivals.
         threads: numbers of threads; all runtimes of one number run in one contest.
-        rounds: pictures that each looks at.
+        rounds: images that each looks at.
         options: of `load_model`.
         data: an annotated data set and a split, for AP.
         prepare: called first in each process.
-        tell: is told what happens.
+        log: is told what happens.
     """
     rows = []
     for count in threads:
-        programs = {name: Program(weights, options or {}, name, count, picture, data) for name in ("torch", *runtimes)}
-        contestants = run_contest({**programs}, rounds, prepare=prepare, tell=tell)
-        rows += [_row(one, contestants[0], count) for one in contestants if one.name in runtimes]
+        programs = {name: Program(weights, options or {}, name, count, image, data) for name in ("torch", *runtimes)}
+        competitors = run_contest({**programs}, rounds, prepare=prepare, log=log)
+        rows += [_row(one, competitors[0], count) for one in competitors if one.name in runtimes]
     return rows
 
 
@@ -171,7 +171,7 @@ def compare(found: Detections, expected: Detections) -> tuple[float, float, int]
     return boxes, scores, alone + len(free)
 
 
-def _row(one: Contestant, reference: Contestant, threads: int) -> Row:
+def _row(one: Competitor, reference: Competitor, threads: int) -> Row:
     if one.failure is not None:
         return Row(one.name, threads, failure=one.failure)
     found, ap = one.answer

@@ -1,10 +1,10 @@
-"""The detections of one picture from those of all looks at it."""
+"""The detections of one image from those of all looks at it."""
 
 from collections.abc import Sequence
 
-from fasterrcnn.inference.merging import join, pieces_of, vote
+from fasterrcnn.inference.fusion import join, pieces_of, vote
 from fasterrcnn.inference.options import Call
-from fasterrcnn.inference.views import View, cut_sides
+from fasterrcnn.inference.tiling import View, cut_sides
 from fasterrcnn.structures import RawDetections
 
 
@@ -13,13 +13,13 @@ def combine(
 ) -> RawDetections:
     """Looks at one region vote; then regions are joined.
 
-    The look at the whole picture beside its tiles counts for what is too large to fit into the overlap of two tiles:
+    The look at the whole image beside its tiles counts for what is too large to fit into the overlap of two tiles:
     everything smaller, some tile sees whole, and better.
 
     Args:
-        found: detections of each look, in pixels of the picture.
-        views: the looks; those at one region follow each other, that at the whole picture comes first.
-        image_hw: height and width of the picture.
+        found: detections of each look, in pixels of the image.
+        views: the looks; those at one region follow each other, that at the whole image comes first.
+        image_hw: height and width of the image.
         call: how to combine them.
     """
     looks = call.looks.views_of_a_region

@@ -21,7 +21,7 @@ _UNIT = 1024 if sys.platform == "linux" else 1
 
 
 @dataclass
-class Contestant:
+class Competitor:
     """One program and what was measured of it.
 
     Attributes:
@@ -64,48 +64,48 @@ def run_contest(
     rounds: int,
     *,
     prepare: Callable[[], object] | None = None,
-    tell: Callable[[str], object] | None = None,
-) -> list[Contestant]:
+    log: Callable[[str], object] | None = None,
+) -> list[Competitor]:
     """Every program in turn, round after round; each gets ready alone before the first round.
 
     Args:
         makers: programs by name. Each can be pickled and is called once, in its process, to give the work itself.
         rounds: how often each works.
         prepare: called first in each process, before anything is imported.
-        tell: is told what happens.
+        log: is told what happens.
     """
-    tell = tell or (lambda _: None)
+    log = log or (lambda _: None)
     context = multiprocessing.get_context("spawn")
     all_of_them, running = [], []
     for name, maker in makers.items():
-        tell(f"{name}: getting ready")
-        contestant = Contestant(name)
-        all_of_them.append(contestant)
+        log(f"{name}: getting ready")
+        competitor = Competitor(name)
+        all_of_them.append(competitor)
         here, there = context.Pipe()
         process = context.Process(target=_serve, args=(there, pickle.dumps(maker), prepare), daemon=True)
         started = time.perf_counter()
         process.start()
         there.close()
         outcome = _receive(here)
-        contestant.ready_seconds = time.perf_counter() - started
+        competitor.ready_seconds = time.perf_counter() - started
         if isinstance(outcome, _Failed):
-            contestant.failure = outcome.reason
+            competitor.failure = outcome.reason
             process.join()
             continue
-        contestant.answer = outcome
-        running.append((contestant, process, here))
+        competitor.answer = outcome
+        running.append((competitor, process, here))
     try:
         for number in range(rounds):
-            tell(f"round {number + 1} of {rounds}")
-            for contestant, _, here in running:
+            log(f"round {number + 1} of {rounds}")
+            for competitor, _, here in running:
                 here.send("work")
                 seconds, processor = here.recv()
-                contestant.seconds.append(seconds)
-                contestant.processor_seconds.append(processor)
+                competitor.seconds.append(seconds)
+                competitor.processor_seconds.append(processor)
     finally:
-        for contestant, process, here in running:
+        for competitor, process, here in running:
             here.send("end")
-            contestant.peak_bytes = here.recv()
+            competitor.peak_bytes = here.recv()
             process.join()
     return all_of_them
 

@@ -1,4 +1,4 @@
-"""`Detector`: give it pictures, get boxes in their pixels."""
+"""`Detector`: give it images, get boxes in their pixels."""
 
 import dataclasses
 import warnings
@@ -16,28 +16,26 @@ from fasterrcnn.config import ModelConfig
 from fasterrcnn.data.pixels import to_input
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError
-from fasterrcnn.inference.batches import batches_by_size, batches_of_views, load_batches
+from fasterrcnn.inference.batches import batches_by_size, batches_of_views, load_batches, prefetch
 from fasterrcnn.inference.combining import combine
-from fasterrcnn.inference.describing import describe
-from fasterrcnn.inference.machine import choose_device, use_threads
 from fasterrcnn.inference.options import Call, Options, complete
-from fasterrcnn.inference.prefetch import prefetch
 from fasterrcnn.inference.publish import Origin, publish
 from fasterrcnn.inference.runtimes import Runtime, RuntimeName, make_runtime
 from fasterrcnn.inference.runtimes.passing import detect
-from fasterrcnn.inference.sources import Loaded, Picture, is_many, is_video, load_picture
+from fasterrcnn.inference.sources import ImageInput, Loaded, is_many, is_video, load_image
 from fasterrcnn.inference.streams import files_and_frames
-from fasterrcnn.inference.views import take, to_picture
+from fasterrcnn.inference.tiling import View, take, to_image
+from fasterrcnn.inference.workers import choose_device, use_threads
 from fasterrcnn.model.backbones.norms import fold_batch_norm
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.postprocess import PostProcess
 from fasterrcnn.model.proposals import ProposalGenerator
-from fasterrcnn.ops import image
+from fasterrcnn.ops.image import make_batch
 from fasterrcnn.structures import ImageBatch, RawDetections
-from fasterrcnn.weights import hub
+from fasterrcnn.weights import download
 
 _WINDOW = 16
-"""Batches among which pictures of a stream are exchanged so that those of one size go together."""
+"""Batches among which images of a stream are exchanged so that those of one size go together."""
 
 
 class Detector:
@@ -113,7 +111,7 @@ class Detector:
         """
         from fasterrcnn.inference.loading import load  # noqa: PLC0415 - it makes detectors
 
-        return load(hub.pull(repository.removeprefix("hf://"), token=token), device=device)
+        return load(download.pull(repository.removeprefix("hf://"), token=token), device=device)
 
     def push_to_hub(
         self, repository: str, *, token: str | None = None, private: bool = False, message: str | None = None
@@ -140,26 +138,26 @@ class Detector:
         return f"Detector({self.config.preset}, {len(self.classes)} classes, {self.device}, {self.runtime})"
 
     @overload
-    def predict(self, source: Sequence[Picture], **options: Unpack[Options]) -> list[Detections]: ...
+    def predict(self, source: Sequence[ImageInput], **options: Unpack[Options]) -> list[Detections]: ...
     @overload
-    def predict(self, source: Picture | int, **options: Unpack[Options]) -> Any: ...
+    def predict(self, source: ImageInput | int, **options: Unpack[Options]) -> Any: ...
     def predict(self, source: Any, **options: Unpack[Options]) -> Any:
         """Find objects.
 
         Args:
-            source: a picture: a file, the bytes of a file, a Pillow picture, an RGB array (height, width, 3) or an RGB
+            source: an image: a file, the bytes of a file, a Pillow image, an RGB array (height, width, 3) or an RGB
                 tensor (3, height, width), both uint8 or float in 0..1; or a list of these; or a folder, a glob, a
                 video file or the number of a camera.
             **options: see `Options`; what is left out has the checkpoint's own value.
 
         Returns:
-            `Detections` for one picture; a list for a list, in its order; an iterator for a folder, glob, video or
-            camera, which keeps no more than a few pictures in memory. Boxes are in the pixels of the original picture.
+            `Detections` for one image; a list for a list, in its order; an iterator for a folder, glob, video or
+            camera, which keeps no more than a few images in memory. Boxes are in the pixels of the original image.
 
         Raises:
-            ImageError: a picture cannot be decoded.
+            ImageError: an image cannot be decoded.
             DataError: there is nothing to look at.
-            UsageError: an option or a picture is of no use; the message says why.
+            UsageError: an option or an image is of no use; the message says why.
             MissingExtraError: videos need PyAV, cameras OpenCV.
         """
         if is_many(source) or is_video(source):
@@ -168,36 +166,38 @@ class Detector:
         if isinstance(source, list | tuple):
             found = self._outcomes(source, call, window=len(source))
             return list(self._readable(found, call.on_error or _raise))
-        return self._detect([load_picture(source)], call)[0]
+        return self._detect([load_image(source)], call)[0]
 
-    def stream(self, source: Picture | int | Iterable[Picture], **options: Unpack[Options]) -> Iterator[Detections]:
-        """As `predict` of many pictures, but one after the other, so that memory stays the same.
+    def stream(
+        self, source: ImageInput | int | Iterable[ImageInput], **options: Unpack[Options]
+    ) -> Iterator[Detections]:
+        """As `predict` of many images, but one after the other, so that memory stays the same.
 
         Args:
-            source: a folder, glob, video or camera, or any pictures one after the other.
+            source: a folder, glob, video or camera, or any images one after the other.
             **options: see `Options`.
         """
         call = complete(options, self._model.postprocess, self.classes)
-        tell = call.on_error or (_warn if isinstance(source, str | Path | int) else _raise)
-        return self._readable(self.outcomes(source, **options), tell)
+        log = call.on_error or (_warn if isinstance(source, str | Path | int) else _raise)
+        return self._readable(self.outcomes(source, **options), log)
 
     def outcomes(
-        self, source: Picture | int | Iterable[Picture], **options: Unpack[Options]
+        self, source: ImageInput | int | Iterable[ImageInput], **options: Unpack[Options]
     ) -> Generator[Detections | ImageError, None, None]:
-        """As `stream`, but a picture that cannot be read has its error in its place."""
+        """As `stream`, but an image that cannot be read has its error in its place."""
         call = complete(options, self._model.postprocess, self.classes)
-        pictures: Iterable[Any]
+        images: Iterable[Any]
         if isinstance(source, str | Path | int):
-            pictures = files_and_frames(source, call.every)
+            images = files_and_frames(source, call.every)
         else:
-            pictures = [source] if isinstance(source, bytes | np.ndarray | Tensor | Image.Image) else source
-        return self._outcomes(pictures, call, window=_WINDOW * call.batch_size)
+            images = [source] if isinstance(source, bytes | np.ndarray | Tensor | Image.Image) else source
+        return self._outcomes(images, call, window=_WINDOW * call.batch_size)
 
     def warmup(self, image_hw: tuple[int, int] | None = None, **options: Unpack[Options]) -> None:
-        """Predict once on a grey picture, so that the first real one of that size does not wait for preparations.
+        """Predict once on a grey image, so that the first real one of that size does not wait for preparations.
 
         Args:
-            image_hw: height and width of the pictures to come; default is the network's own input size.
+            image_hw: height and width of the images to come; default is the network's own input size.
             **options: those of the calls to come.
         """
         height, width = image_hw or (self.config.input.short_side, self.config.input.short_side)
@@ -205,10 +205,10 @@ class Detector:
         self.predict([np.full((height, width, 3), 128, np.uint8)] * size, **options)
 
     def _outcomes(
-        self, pictures: Iterable[Any], call: Call, window: int
+        self, images: Iterable[Any], call: Call, window: int
     ) -> Generator[Detections | ImageError, None, None]:
-        """In the order of the pictures, which are batched by size and read ahead."""
-        batches = batches_by_size(pictures, call.batch_size, window, self.config.input)
+        """In the order of the images, which are batched by size and read ahead."""
+        batches = batches_by_size(images, call.batch_size, window, self.config.input)
         done: dict[int, Detections | ImageError] = {}
         turn = 0
         with closing(load_batches(batches)) as loading, closing(prefetch(loading)) as loaded:
@@ -222,37 +222,37 @@ class Detector:
 
     @staticmethod
     def _readable(
-        outcomes: Iterator[Detections | ImageError], tell: Callable[[ImageError], object]
+        outcomes: Iterator[Detections | ImageError], log: Callable[[ImageError], object]
     ) -> Iterator[Detections]:
         """The detections alone; errors are told."""
         for outcome in outcomes:
             if isinstance(outcome, ImageError):
-                tell(outcome)
+                log(outcome)
             else:
                 yield outcome
 
-    def to_batch(self, pictures: Sequence[Tensor]) -> ImageBatch:
-        """What the network is given for whole pictures as `load_picture` reads them: resized, padded, on its device."""
+    def to_batch(self, images: Sequence[Tensor]) -> ImageBatch:
+        """What the network is given for whole images as `load_image` reads them: resized, padded, on its device."""
         size = self.config.input
-        inputs = [to_input(pixels.to(self.device), size) for pixels in pictures]
-        return image.make_batch(inputs, fill=size.mean, size_divisor=size.size_divisor)
+        inputs = [to_input(pixels.to(self.device), size) for pixels in images]
+        return make_batch(inputs, fill=size.mean, size_divisor=size.size_divisor)
 
     @torch.inference_mode()
-    def _detect(self, pictures: Sequence[Loaded], call: Call) -> list[Detections]:
-        """Detections of pictures that are in memory: all looks at all of them, batch by batch, then put together."""
+    def _detect(self, images: Sequence[Loaded], call: Call) -> list[Detections]:
+        """Detections of images that are in memory: all looks at all of them, batch by batch, then put together."""
         size = self.config.input
-        looks = [call.looks(picture.hw, size) for picture in pictures]
-        queue = [(picture, view) for picture, views in zip(pictures, looks, strict=True) for view in views]
+        looks = [call.looks(image.hw, size) for image in images]
+        queue = [(image, view) for image, views in zip(images, looks, strict=True) for view in views]
         found: list[RawDetections] = []
         for part in batches_of_views(queue, call.batch_size):
-            inputs = [take(picture.pixels, view, size).to(self.device) for picture, view in part]
-            batch = image.make_batch(inputs, fill=size.mean, size_divisor=size.size_divisor)
+            inputs = [take(image.pixels, view, size).to(self.device) for image, view in part]
+            batch = make_batch(inputs, fill=size.mean, size_divisor=size.size_divisor)
             raw = self._pass(batch, *self._selection(call, part[0][1].crowd))
-            found += [to_picture(one, view) for one, (_, view) in zip(raw, part, strict=True)]
+            found += [to_image(one, view) for one, (_, view) in zip(raw, part, strict=True)]
         results = iter(found)
         return [
-            describe(combine([next(results) for _ in views], views, picture.hw, call), picture, self.classes)
-            for picture, views in zip(pictures, looks, strict=True)
+            describe(combine([next(results) for _ in views], views, image.hw, call), image, self.classes)
+            for image, views in zip(images, looks, strict=True)
         ]
 
     def _pass(self, batch: ImageBatch, rules: PostProcess, proposals: ProposalGenerator) -> list[RawDetections]:
@@ -275,3 +275,47 @@ def _warn(error: ImageError) -> None:
 
 def _raise(error: ImageError) -> None:
     raise error
+
+
+def describe(found: RawDetections, image: Loaded, classes: tuple[str, ...]) -> Detections:
+    """Detections that are in the frame of the upright image, with what is known of it."""
+    return Detections(
+        boxes=found.boxes.cpu().numpy(),
+        scores=found.scores.cpu().numpy(),
+        labels=found.labels.cpu().numpy(),
+        classes=classes,
+        image_hw=image.hw,
+        source=image.source,
+        image=image.image,
+        frame=image.frame,
+        seconds=image.seconds,
+    )
+
+
+def in_original_frame(
+    found: RawDetections,
+    input_hw: tuple[int, int],
+    original_hw: tuple[int, int],
+    classes: Sequence[str],
+    *,
+    source: Path | None = None,
+) -> Detections:
+    """What was found in a network input, in the pixels of the image that it was made of.
+
+    Args:
+        found: in the frame of the input.
+        input_hw: size of the input without padding.
+        original_hw: size of the upright image.
+        classes: names; label i means ``classes[i]``.
+        source: file of the image, if it has one.
+    """
+    height, width = original_hw
+    seen = to_image(found, View((0, 0, width, height), input_hw))
+    return Detections(
+        boxes=seen.boxes.cpu().numpy(),
+        scores=seen.scores.cpu().numpy(),
+        labels=seen.labels.cpu().numpy(),
+        classes=tuple(classes),
+        image_hw=original_hw,
+        source=source,
+    )

@@ -1,4 +1,4 @@
-"""What can be said at each call of `Detector.predict`, checked before any picture is read."""
+"""What can be said at each call of `Detector.predict`, checked before any image is read."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -7,8 +7,8 @@ from typing import Any, TypedDict, get_args
 
 from fasterrcnn.detections import labels_of
 from fasterrcnn.errors import ImageError, UsageError
-from fasterrcnn.inference.merging import MergeKind
-from fasterrcnn.inference.views import Looks
+from fasterrcnn.inference.fusion import MergeKind
+from fasterrcnn.inference.tiling import Looks
 from fasterrcnn.model.postprocess import NmsKind, PostProcess
 
 _VOTE_FLOOR = 0.05
@@ -23,15 +23,15 @@ class Options(TypedDict, total=False):
         classes: names of the classes to report.
         nms: "class", "agnostic", "soft-linear" or "soft-gaussian".
         nms_threshold: IoU above which the lower-scored box goes, 0..1.
-        max_detections: most detections of a picture. With tiles and nothing said: of each tile.
-        batch_size: pictures, or tiles, that pass the network together.
-        tile: side of square tiles, in pixels of the picture; pictures that are larger are looked at tile by tile, and
+        max_detections: most detections of an image. With tiles and nothing said: of each tile.
+        batch_size: images, or tiles, that pass the network together.
+        tile: side of square tiles, in pixels of the image; images that are larger are looked at tile by tile, and
             whole for what is larger than a tile's overlap.
         overlap: share of a tile's side that it has in common with its neighbour, 0..0.9.
         merge: what becomes of an object that two tiles have found: "nms", "soft" or "ios".
-        augment: further looks at each picture: "flip" for its mirror image, numbers for other sizes; True for both.
+        augment: further looks at each image: "flip" for its mirror image, numbers for other sizes; True for both.
         every: of a video or camera, look at each n-th frame.
-        on_error: is told of each picture that cannot be read, which is then left out. Default: the error is raised; for
+        on_error: is told of each image that cannot be read, which is then left out. Default: the error is raised; for
             folders, globs, videos and cameras it becomes a warning.
     """
 
@@ -54,13 +54,13 @@ class Call:
     """The options of one call, complete.
 
     Attributes:
-        rules: post-processing of a picture.
+        rules: post-processing of an image.
         looks: how it is looked at.
         merge: how tiles are put together.
-        limit: most detections of a picture in tiles; None is no limit.
-        batch_size: pictures, or tiles, that pass the network together.
+        limit: most detections of an image in tiles; None is no limit.
+        batch_size: images, or tiles, that pass the network together.
         every: which frames of a video.
-        on_error: is told of each picture that cannot be read.
+        on_error: is told of each image that cannot be read.
     """
 
     rules: PostProcess

@@ -12,7 +12,7 @@ import yaml
 from fasterrcnn.build import load_model
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import UsageError, WeightsError
-from fasterrcnn.weights import hub, native
+from fasterrcnn.weights import download, native
 from fasterrcnn.weights.detectron2 import Style
 from fasterrcnn.weights.pickles import reason
 
@@ -50,11 +50,11 @@ def publish(
         raise UsageError(f"{repository!r} names no repository: write user/repository")
     if source is None:
         raise UsageError("this detector was made in memory: save its network, fasterrcnn.load the file, publish that")
-    hf = hub.client()
+    hf = download.client()
     with tempfile.TemporaryDirectory() as folder:
         write_repository(Path(folder), source, config, repository)
         try:
-            api = hf.HfApi(endpoint=hub.endpoint(), token=token, library_name="fasterrcnn")
+            api = hf.HfApi(endpoint=download.endpoint(), token=token, library_name="fasterrcnn")
             address = api.create_repo(repository, private=private, exist_ok=True)
             api.upload_folder(
                 repo_id=repository, folder_path=folder, commit_message=message or "Detector made with fasterrcnn"
@@ -80,7 +80,7 @@ def write_repository(folder: Path, source: Origin, config: ModelConfig, reposito
     if native.is_ours(file):
         notes = native.load(file)[2]
     model, _ = load_model(file, style=source.style)
-    native.save(folder / hub.FILE, model, config, notes)
+    native.save(folder / download.FILE, model, config, notes)
     parameters = sum(parameter.numel() for parameter in model.state_dict().values())
     beside = file.parent / _CARD
     of_run = beside.read_text(encoding="utf-8", errors="replace") if beside.is_file() else ""
@@ -101,12 +101,12 @@ def model_card(config: ModelConfig, repository: str, parameters: int, notes: Map
     size = config.input
     about = (
         f"A Faster R-CNN ({_plain(config.preset)}, {parameters:,} numbers) that finds objects of "
-        f"{len(config.classes):,} classes. Pictures are resized so that the short side has {size.short_side:,} pixels "
-        f"and the long one at most {size.long_side:,}. Boxes come back in the pixels of the picture."
+        f"{len(config.classes):,} classes. Images are resized so that the short side has {size.short_side:,} pixels "
+        f"and the long one at most {size.long_side:,}. Boxes come back in the pixels of the image."
     )
     limits = (
-        "- It knows pictures like those that it learnt from: measure it on your own before you rely on it.\n"
-        "- Scores are no probabilities: they order the detections. Choose a threshold on labelled pictures.\n"
+        "- It knows images like those that it learned from: measure it on your own before you rely on it.\n"
+        "- Scores are no probabilities: they order the detections. Choose a threshold on labelled images.\n"
         "- No person's safety, health or rights should depend on its detections alone."
     )
     classes = _table(("label", "class"), [(str(label), _plain(name)) for label, name in enumerate(config.classes)])
@@ -116,7 +116,7 @@ def model_card(config: ModelConfig, repository: str, parameters: int, notes: Map
         f"# {_plain(repository.partition('/')[2])}",
         about,
         _use(repository),
-        f"## Where it comes from\n\n{_table(('', ''), known) if known else 'Its file does not say.'}",
+        f"## Where it comes from\n\n{_table(('', ''), known) if known else 'Its file does not log.'}",
         f"## Classes\n\n{classes}",
         f"## Limits\n\n{limits}",
         "The licence is for the owner of the model to choose, and to add to the head of this file.",

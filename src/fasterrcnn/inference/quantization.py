@@ -1,4 +1,4 @@
-"""8-bit integers for the runtime ``openvino-int8``: calibrated on pictures, kept in a checkpoint.
+"""8-bit integers for the runtime ``openvino-int8``: calibrated on images, kept in a checkpoint.
 
 Axes: b images, h w pixels, r regions, s side of a pooled map, c channels.
 """
@@ -19,21 +19,20 @@ from torch import Tensor
 
 from fasterrcnn.build import load_model
 from fasterrcnn.config import ModelConfig
-from fasterrcnn.errors import UsageError
-from fasterrcnn.extras import require
+from fasterrcnn.errors import UsageError, require
 from fasterrcnn.inference.detector import Detector
-from fasterrcnn.inference.machine import use_threads
 from fasterrcnn.inference.runtimes import openvino
 from fasterrcnn.inference.runtimes.eager import EagerRuntime
 from fasterrcnn.inference.runtimes.parts import DenseMaps
+from fasterrcnn.inference.workers import use_threads
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.weights import native
 
-PICTURES = 100
-"""Pictures to calibrate with: more changed AP by less than its noise."""
+IMAGES = 100
+"""Images to calibrate with: more changed AP by less than its noise."""
 
 _REGIONS = 32
-"""Regions of each picture that the head is calibrated with."""
+"""Regions of each image that the head is calibrated with."""
 
 _NONSENSE = 0.5
 """Share of an output's size from which an error is no rounding any more: trained networks show 0.02 to 0.2."""
@@ -42,7 +41,7 @@ _PREFIX = "openvino-int8/"
 
 
 def quantize(
-    weights: str | Path, pictures: Any, output: str | Path, *, most: int = PICTURES, threads: int | None = None
+    weights: str | Path, images: Any, output: str | Path, *, most: int = IMAGES, threads: int | None = None
 ) -> None:
     """Write a checkpoint whose network can also run with 8-bit integers, in OpenVINO.
 
@@ -50,14 +49,14 @@ def quantize(
 
     Args:
         weights: a checkpoint.
-        pictures: what to calibrate with, as `Detector.predict` takes it: a folder, a glob, a list. They should look
+        images: what to calibrate with, as `Detector.predict` takes it: a folder, a glob, a list. They should look
             like those to come; annotations are not needed.
         output: the .safetensors file to write.
-        most: pictures that are used, the first ones.
+        most: images that are used, the first ones.
         threads: CPU threads of torch, for the whole process; default leaves them as they are.
 
     Raises:
-        UsageError: the output is no .safetensors file, there is no picture, or OpenVINO gives nonsense.
+        UsageError: the output is no .safetensors file, there is no image, or OpenVINO gives nonsense.
         MissingExtraError: OpenVINO or nncf is not installed.
     """
     path = Path(output)
@@ -65,21 +64,21 @@ def quantize(
         raise UsageError(f"{path}: a quantized checkpoint is a .safetensors file")
     use_threads(threads)
     model, config = load_model(weights)
-    parts = quantize_parts(model, config, pictures, most=most)
+    parts = quantize_parts(model, config, images, most=most)
     notes = {"quantized": {"weights": Path(weights).name, "openvino": openvino.import_openvino().__version__}}
     native.save(path, model, config, notes, {_PREFIX + name: value for name, value in parts.items()})
 
 
-def quantize_parts(model: FasterRCNN, config: ModelConfig, pictures: Any, *, most: int = PICTURES) -> dict[str, Tensor]:
+def quantize_parts(model: FasterRCNN, config: ModelConfig, images: Any, *, most: int = IMAGES) -> dict[str, Tensor]:
     """Both parts of a network as 8-bit OpenVINO models, in bytes; see `quantize`."""
     nncf = _import_nncf()
     openvino.import_openvino()
     detector = Detector(model, config, device="cpu")
     model = detector._model
     recorder = detector._runtime = _Recorder(model)
-    deque(islice(detector.stream(pictures), most), maxlen=0)
+    deque(islice(detector.stream(images), most), maxlen=0)
     if not recorder.pixels or not recorder.pooled:
-        raise UsageError("there is nothing to calibrate with: no picture, or none with a region of interest")
+        raise UsageError("there is nothing to calibrate with: no image, or none with a region of interest")
     parts: dict[str, Tensor] = {}
     with tempfile.TemporaryDirectory() as folder:
         for part, examples in (("dense", recorder.pixels), ("head", recorder.pooled)):

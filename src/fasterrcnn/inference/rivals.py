@@ -69,7 +69,7 @@ def torchvision_model(model: FasterRCNN, config: ModelConfig) -> nn.Module:
 
 
 def make_rival(name: Rival, theirs: nn.Module, classes: Sequence[str], threads: int) -> Callable[[Any], Detections]:
-    """A function from a picture (height, width, 3) of bytes to detections, the way torchvision's users would do it.
+    """A function from an image (height, width, 3) of bytes to detections, the way torchvision's users would do it.
 
     Args:
         name: "torchvision" is the model as it comes; the others change its memory layout, compile it whole, or run its
@@ -90,8 +90,8 @@ def make_rival(name: Rival, theirs: nn.Module, classes: Sequence[str], threads: 
         outputs = _Split(Program(compile_graph(graph, threads)))
         net.backbone, net.rpn.head = outputs, outputs.head
 
-    def detect(picture: UInt8[np.ndarray, "h w 3"]) -> Detections:
-        pixels = torch.from_numpy(picture).permute(2, 0, 1).contiguous().float() / 255
+    def detect(image: UInt8[np.ndarray, "h w 3"]) -> Detections:
+        pixels = torch.from_numpy(image).permute(2, 0, 1).contiguous().float() / 255
         settings = torch._inductor.config.patch(freezing=True) if name == "torchvision-compiled" else None
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -101,7 +101,7 @@ def make_rival(name: Rival, theirs: nn.Module, classes: Sequence[str], threads: 
                 with settings:
                     found = net([pixels])[0]
         boxes, scores, labels = (found[key].numpy() for key in ("boxes", "scores", "labels"))
-        hw = (picture.shape[0], picture.shape[1])
+        hw = (image.shape[0], image.shape[1])
         return Detections(boxes=boxes, scores=scores, labels=labels - 1, classes=tuple(classes), image_hw=hw)
 
     return detect

@@ -1,4 +1,4 @@
-"""What `predict` takes: files, folders, globs, videos, cameras, and pictures in memory of any kind.
+"""What `predict` takes: files, folders, globs, videos, cameras, and images in memory of any kind.
 
 Axes: h w pixels.
 """
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fasterrcnn.data.images import EXTENSIONS, decode_picture, picture_files, read_size_hw
-from fasterrcnn.data.pixels import from_pil, read_image
+from fasterrcnn.data.images import EXTENSIONS, decode_image, image_files, read_size_hw
+from fasterrcnn.data.pixels import from_pil, read_image_tensor
 from fasterrcnn.errors import DataError, ImageError, UsageError
 
-Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor
-"""One picture: a file, the content of a file, a Pillow picture, an array or a tensor."""
+ImageInput = str | Path | bytes | Image.Image | np.ndarray | Tensor
+"""One image: a file, the content of a file, a Pillow image, an array or a tensor."""
 
 VIDEO_EXTENSIONS = frozenset(
     (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".3gp", ".ogv")
@@ -32,12 +32,12 @@ _CHANNELS = (1, 3, 4)
 
 @dataclass(frozen=True)
 class Loaded:
-    """A picture in memory, and where it came from.
+    """An image in memory, and where it came from.
 
     Attributes:
         pixels: RGB, uint8 0..255 or float 0..1.
         source: its file.
-        image: the picture to draw on, where there is no picture file.
+        image: the image to draw on, where there is no image file.
         frame: its number in a video, from 0.
         seconds: when it is shown.
     """
@@ -69,7 +69,7 @@ def is_many(source: object) -> bool:
 
 
 def find_files(source: str | Path) -> list[Path]:
-    """Picture files of a folder (not below it), of a glob, or the one file itself, sorted by name.
+    """Image files of a folder (not below it), of a glob, or the one file itself, sorted by name.
 
     Hidden files are left out.
 
@@ -78,9 +78,9 @@ def find_files(source: str | Path) -> list[Path]:
     """
     path = Path(source)
     if path.is_dir():
-        found = picture_files(path)
+        found = image_files(path)
         if not found:
-            raise DataError(f"{path}: no pictures in this folder ({', '.join(sorted(EXTENSIONS))})")
+            raise DataError(f"{path}: no images in this folder ({', '.join(sorted(EXTENSIONS))})")
         return found
     if not is_many(source):
         if not path.exists():
@@ -94,48 +94,48 @@ def find_files(source: str | Path) -> list[Path]:
     return found
 
 
-def load_picture(picture: Picture) -> Loaded:
-    """One picture as RGB pixels, with what is needed to draw on it later.
+def load_image(image: ImageInput) -> Loaded:
+    """One image as RGB pixels, with what is needed to draw on it later.
 
     Raises:
         ImageError: a file that cannot be decoded.
-        UsageError: an array or tensor that is not a picture; the message says what it is.
+        UsageError: an array or tensor that is not an image; the message says what it is.
     """
-    if isinstance(picture, str | Path):
-        return Loaded(read_image(Path(picture)), source=Path(picture))
-    if isinstance(picture, bytes):
-        picture = decode_picture(picture)
-    if isinstance(picture, Image.Image):
-        return Loaded(_from_pil(picture), image=picture)
-    if isinstance(picture, np.ndarray):
-        pixels = _check_tensor(_from_array(picture))
-    elif isinstance(picture, Tensor):
-        pixels = _check_tensor(picture)
+    if isinstance(image, str | Path):
+        return Loaded(read_image_tensor(Path(image)), source=Path(image))
+    if isinstance(image, bytes):
+        image = decode_image(image)
+    if isinstance(image, Image.Image):
+        return Loaded(_from_pil(image), image=image)
+    if isinstance(image, np.ndarray):
+        pixels = _check_tensor(_from_array(image))
+    elif isinstance(image, Tensor):
+        pixels = _check_tensor(image)
     else:
-        raise UsageError(f"cannot read a picture from a {type(picture).__name__}")
+        raise UsageError(f"cannot read an image from a {type(image).__name__}")
     return Loaded(pixels, image=_to_pil(pixels))
 
 
-def size_hw(picture: Any) -> tuple[int, int]:
-    """Height and width of a picture, from its header if it is a file; (0, 0) of one that cannot be read."""
-    if isinstance(picture, Loaded):
-        return picture.hw
-    if isinstance(picture, str | Path):
+def size_hw(image: Any) -> tuple[int, int]:
+    """Height and width of an image, from its header if it is a file; (0, 0) of one that cannot be read."""
+    if isinstance(image, Loaded):
+        return image.hw
+    if isinstance(image, str | Path):
         try:
-            return read_size_hw(Path(picture))
+            return read_size_hw(Path(image))
         except ImageError:
             return 0, 0
-    if isinstance(picture, Image.Image):
-        return picture.height, picture.width
-    shape = tuple(getattr(picture, "shape", ()))
-    return (0, 0) if len(shape) < 2 else (shape[:2] if isinstance(picture, np.ndarray) else shape[-2:])
+    if isinstance(image, Image.Image):
+        return image.height, image.width
+    shape = tuple(getattr(image, "shape", ()))
+    return (0, 0) if len(shape) < 2 else (shape[:2] if isinstance(image, np.ndarray) else shape[-2:])
 
 
-def _from_pil(picture: Image.Image) -> Tensor:
+def _from_pil(image: Image.Image) -> Tensor:
     try:
-        return from_pil(picture)
+        return from_pil(image)
     except (OSError, ValueError) as error:
-        raise ImageError(f"the Pillow picture cannot be decoded ({error})") from None
+        raise ImageError(f"the Pillow image cannot be decoded ({error})") from None
 
 
 def _to_pil(pixels: Tensor) -> Image.Image:
@@ -143,26 +143,26 @@ def _to_pil(pixels: Tensor) -> Image.Image:
     return Image.fromarray(as_bytes.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
-def _from_array(picture: NDArray[Any]) -> Tensor:
+def _from_array(image: NDArray[Any]) -> Tensor:
     """An array of height x width, or of height x width x channels, channels first."""
-    kind_is_known = picture.dtype == np.uint8 or picture.dtype.kind == "f"
-    grey = picture.ndim == 2
-    if not kind_is_known or not (grey or (picture.ndim == 3 and picture.shape[2] in _CHANNELS)):
+    kind_is_known = image.dtype == np.uint8 or image.dtype.kind == "f"
+    grey = image.ndim == 2
+    if not kind_is_known or not (grey or (image.ndim == 3 and image.shape[2] in _CHANNELS)):
         raise UsageError(
             "an array must be height x width x 3 (RGB), uint8 0..255 or float 0..1, or grey, or with alpha, "
-            f"not {picture.dtype} {picture.shape}"
+            f"not {image.dtype} {image.shape}"
         )
     # A copy, because torch knows neither memory that is read-only nor rows that run backwards.
-    return torch.from_numpy(np.array(picture[..., None] if grey else picture)).permute(2, 0, 1)
+    return torch.from_numpy(np.array(image[..., None] if grey else image)).permute(2, 0, 1)
 
 
-def _check_tensor(picture: Tensor) -> Tensor:
+def _check_tensor(image: Tensor) -> Tensor:
     """RGB of a tensor of 1, 3 or 4 channels."""
-    if picture.ndim != 3 or picture.shape[0] not in _CHANNELS:
-        raise UsageError(f"a tensor must be 3 x height x width (RGB), not {tuple(picture.shape)}")
-    if picture.numel() == 0:
-        raise UsageError(f"the picture has no pixels: channels x height x width is {tuple(picture.shape)}")
-    rgb = picture.expand(3, -1, -1) if picture.shape[0] == 1 else picture[:3]
+    if image.ndim != 3 or image.shape[0] not in _CHANNELS:
+        raise UsageError(f"a tensor must be 3 x height x width (RGB), not {tuple(image.shape)}")
+    if image.numel() == 0:
+        raise UsageError(f"the image has no pixels: channels x height x width is {tuple(image.shape)}")
+    rgb = image.expand(3, -1, -1) if image.shape[0] == 1 else image[:3]
     if rgb.dtype == torch.uint8:
         return rgb
     if not rgb.is_floating_point():

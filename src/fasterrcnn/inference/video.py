@@ -13,8 +13,7 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
-from fasterrcnn.errors import ImageError, UsageError
-from fasterrcnn.extras import require
+from fasterrcnn.errors import ImageError, UsageError, require
 from fasterrcnn.inference.sources import Loaded
 
 _CLOCK = 90_000
@@ -63,7 +62,7 @@ def video_frames(path: Path, every: int = 1) -> Iterator[Loaded | ImageError]:
         return
     with container:
         if not container.streams.video:
-            yield ImageError(f"{path}: no pictures in this file, sound only")
+            yield ImageError(f"{path}: no images in this file, sound only")
             return
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
@@ -127,9 +126,9 @@ def upright(pixels: UInt8[np.ndarray, "h w 3"], rotation: int) -> UInt8[np.ndarr
 
 
 class VideoWriter:
-    """Writes an MP4 file with h264 pictures in yuv420p, which every browser plays.
+    """Writes an MP4 file with h264 images in yuv420p, which every browser plays.
 
-    The encoder needs even sides; a picture with an odd one gets its last row or column twice.
+    The encoder needs even sides; an image with an odd one gets its last row or column twice.
 
     Args:
         path: the file to write.
@@ -144,14 +143,14 @@ class VideoWriter:
         self._size = (0, 0)
         self._last = -1
 
-    def write(self, picture: Image.Image, seconds: float) -> None:
+    def write(self, image: Image.Image, seconds: float) -> None:
         """Add a frame that is shown from that second on; one that is late is shown a moment after the one before."""
         if self._container is None:
-            self._stream = self._open(picture.size)
+            self._stream = self._open(image.size)
         width, height = self._stream.width, self._stream.height
-        pixels = np.asarray(picture)
-        if picture.size != self._size:
-            pixels = np.asarray(picture.resize(self._size))
+        pixels = np.asarray(image)
+        if image.size != self._size:
+            pixels = np.asarray(image.resize(self._size))
         padding = ((0, height - pixels.shape[0]), (0, width - pixels.shape[1]), (0, 0))
         frame = self._av.VideoFrame.from_ndarray(np.pad(pixels, padding, mode="edge"), format="rgb24")
         self._last = max(round(seconds * _CLOCK), self._last + 1)
@@ -171,7 +170,7 @@ class VideoWriter:
             self._container.mux(packet)
 
     def _open(self, size: tuple[int, int]) -> Any:
-        """The stream of a new file for pictures of that width and height."""
+        """The stream of a new file for images of that width and height."""
         self._size = size
         self._container = self._av.open(str(self._path), "w", format="mp4", options={"movflags": "+faststart"})
         stream = self._container.add_stream("libx264", rate=self._rate)

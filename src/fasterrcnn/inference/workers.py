@@ -13,7 +13,9 @@ from itertools import islice
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
-from fasterrcnn.errors import FasterRCNNError
+import torch
+
+from fasterrcnn.errors import FasterRCNNError, UsageError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -97,3 +99,31 @@ def _end_with_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os._exit(1)
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device of that name, or the fastest kind of this machine: cuda, mps or cpu.
+
+    Raises:
+        UsageError: no device is called so, or this machine has none of that kind.
+    """
+    if name is None:
+        mps = "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else mps)
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]})") from None
+
+
+def use_threads(threads: int | None) -> None:
+    """Let torch use that many CPU threads, in the whole process; None changes nothing.
+
+    Raises:
+        UsageError: less than one.
+    """
+    if threads is None:
+        return
+    if threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}")
+    torch.set_num_threads(threads)

@@ -41,14 +41,14 @@ class BoxHead(nn.Module):
     """Features of a region, then its class logits and one box correction per class.
 
     Args:
-        trunk: (r, c, s, s) -> (r, f).
+        body: (r, c, s, s) -> (r, f).
         in_features: f.
         num_classes: K, without background.
     """
 
-    def __init__(self, trunk: nn.Module, in_features: int, num_classes: int) -> None:
+    def __init__(self, body: nn.Module, in_features: int, num_classes: int) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.body = body
         self.class_logits = nn.Linear(in_features, num_classes + 1)
         self.box_deltas = nn.Linear(in_features, 4 * num_classes)
         for layer, std in ((self.class_logits, 0.01), (self.box_deltas, 0.001)):
@@ -59,11 +59,11 @@ class BoxHead(nn.Module):
         self, pooled: Float[Tensor, "r c s s"]
     ) -> tuple[Float[Tensor, "r k_and_background"], Float[Tensor, "r k 4"]]:
         """Class logits, background last, and deltas (dx, dy, dw, dh) for each class; background has none."""
-        features = self.trunk(pooled)
+        features = self.body(pooled)
         return self.class_logits(features), self.box_deltas(features).unflatten(1, (-1, 4))
 
 
-def fully_connected_trunk(
+def fully_connected_body(
     in_channels: int, output_size: int, widths: Sequence[int], *, convs: int = 0, norm: Norm | None = None
 ) -> nn.Sequential:
     """3x3 convolutions with norm (none by default), then fully connected layers, each with ReLU."""
@@ -82,7 +82,7 @@ def fully_connected_trunk(
     return nn.Sequential(*layers)
 
 
-class StageTrunk(nn.Module):
+class StageBody(nn.Module):
     """A stage of the backbone used as head, then the mean over the map (He et al. 2016, appendix A)."""
 
     def __init__(self, stage: nn.Module) -> None:

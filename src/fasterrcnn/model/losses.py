@@ -40,19 +40,23 @@ class RPNLoss:
 
         The anchors of each image are drawn with its own generator.
         """
-        drawn_logits, drawn_truth, positive_deltas, wanted_deltas = [], [], [], []
+        drawn_logits, drawn_ground_truth, positive_deltas, wanted_deltas = [], [], [], []
         generators = generators or [None] * len(targets)
         for image_logits, image_deltas, target, generator in zip(logits, deltas, targets, generators, strict=True):
             matched = self.assigner.assign(anchors, target)
             chosen = self.assigner.sample(matched, generator)
             positive = chosen[matched[chosen] >= 0]
             drawn_logits.append(image_logits[chosen])
-            drawn_truth.append((matched[chosen] >= 0).float())
+            drawn_ground_truth.append((matched[chosen] >= 0).float())
             positive_deltas.append(image_deltas[positive])
             wanted_deltas.append(boxes.encode(target.boxes[matched[positive]], anchors[positive]))
-        truth = torch.cat(drawn_truth)
+        ground_truth = torch.cat(drawn_ground_truth)
         box_loss = losses.smooth_l1(torch.cat(positive_deltas), torch.cat(wanted_deltas), beta=self.beta)
-        return losses.objectness(torch.cat(drawn_logits), truth), box_loss / max(1, len(truth)), len(truth)
+        return (
+            losses.objectness(torch.cat(drawn_logits), ground_truth),
+            box_loss / max(1, len(ground_truth)),
+            len(ground_truth),
+        )
 
 
 @dataclass(frozen=True)

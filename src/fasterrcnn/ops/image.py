@@ -1,4 +1,4 @@
-"""From a picture to the network input: one function for the data set, the detector and every runtime.
+"""From an image to the network input: one function for the data set, the detector and every runtime.
 
 Axes: h w pixels. Images are RGB, channels first.
 """
@@ -19,10 +19,10 @@ __all__ = ["make_batch", "pad_to", "resized_hw", "to_input"]
 def to_input(
     image: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"], to_hw: tuple[int, int], *, antialias: bool
 ) -> Float[Tensor, "3 th tw"]:
-    """A picture (uint8 0..255, or float 0..1) as float RGB in 0..1 at the wanted size, resized bilinearly.
+    """An image (uint8 0..255, or float 0..1) as float RGB in 0..1 at the wanted size, resized bilinearly.
 
     Args:
-        image: the picture.
+        image: the image.
         to_hw: height and width to reach; the same size copies no pixel.
         antialias: average over the source pixels when shrinking (Pillow, Detectron2); torchvision's detectors
             do not.

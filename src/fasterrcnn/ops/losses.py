@@ -48,7 +48,7 @@ def classification(
         logits: background is the last class.
         labels: 0..c-1.
         class_weights: factor of each class, background included; the mean is the weighted one.
-        label_smoothing: share of the truth that is spread over all classes (Szegedy et al. 2016), 0..1.
+        label_smoothing: share of the ground truth that is spread over all classes (Szegedy et al. 2016), 0..1.
         focal_gamma: damp the loss of easy rows by (1 - p)^gamma (Lin et al. 2017); 0 leaves it alone.
     """
     losses = F.cross_entropy(

@@ -12,9 +12,9 @@ _ONE = 2048
 
 
 def resize_bilinear(pixels: UInt8[Tensor, "c h w"], to_hw: tuple[int, int]) -> UInt8[Tensor, "c th tw"]:
-    """The picture at the wanted size, as ``cv2.resize(..., interpolation=cv2.INTER_LINEAR)`` gives it.
+    """The image at the wanted size, as ``cv2.resize(..., interpolation=cv2.INTER_LINEAR)`` gives it.
 
-    Each target pixel reads four pixels of the source, however much the picture shrinks.
+    Each target pixel reads four pixels of the source, however much the image shrinks.
     """
     top, bottom, from_top, from_bottom = _taps(pixels.shape[1], to_hw[0], pixels.device, whole_at_ends=False)
     left, right, from_left, from_right = _taps(pixels.shape[2], to_hw[1], pixels.device, whole_at_ends=True)

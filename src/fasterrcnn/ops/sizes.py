@@ -1,4 +1,4 @@
-"""Sizes of pictures on their way to the network input. Needs no torch."""
+"""Sizes of images on their way to the network input. Needs no torch."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ def resized_hw(
     """Size at which the short side is ``short_side``, or the long side ``long_side`` where that is smaller.
 
     Args:
-        image_hw: height and width of the picture.
+        image_hw: height and width of the image.
         short_side: pixels to reach.
         long_side: pixels not to exceed.
         rule: "torch" rounds down, as torchvision does; "pillow" and "opencv" round to the nearest pixel with the very

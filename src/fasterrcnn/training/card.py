@@ -49,8 +49,8 @@ class Card:
         parameters: how many numbers it has.
         data_name: of the data set; without the path, for cards are published.
         data_format: of its files, for people.
-        splits: numbers of each split that was used; the first is what was learnt from.
-        fingerprint: of the pictures and objects that were learnt from.
+        splits: numbers of each split that was used; the first is what was learned from.
+        fingerprint: of the images and objects that were learned from.
         train: the settings of the run.
         seconds: that it took.
         environment: software and machine, as `fasterrcnn.training.environment.describe` gives them.
@@ -108,7 +108,7 @@ def start_licence(weights: str | None, preset: str) -> str:
     if weights == "coco":
         return (
             "Weights of torchvision (code: BSD-3-Clause), trained on COCO, whose annotations are under CC BY 4.0 and "
-            "whose photographs are under the terms of their owners. Their trunk began with weights from ImageNet, "
+            "whose photographs are under the terms of their owners. Their backbone began with weights from ImageNet, "
             "whose terms of access allow non-commercial research and education. See to it that your use is permitted."
         )
     if weights != "imagenet":
@@ -121,7 +121,7 @@ def start_licence(weights: str | None, preset: str) -> str:
     if preset.startswith("timm:"):
         name = _plain(preset.removeprefix("timm:"))
         return f"Weights of timm's {name}; its page at <https://huggingface.co/timm> names their licence and data."
-    return f"Weights of torchvision's trunk for {_plain(preset)} (code: BSD-3-Clause). {_IMAGENET_TERMS}"
+    return f"Weights of torchvision's backbone for {_plain(preset)} (code: BSD-3-Clause). {_IMAGENET_TERMS}"
 
 
 def _front_matter(card: Card) -> str:
@@ -141,7 +141,7 @@ def _model(card: Card) -> str:
     count = _count(len(card.model.classes), "class", "classes")
     return (
         f"A Faster R-CNN ({_plain(card.model.preset)}, {card.parameters:,} parameters) that finds objects of {count}: "
-        f"{classes}. Pictures are resized so that the short side has {size.short_side} pixels and the long one at most "
+        f"{classes}. Images are resized so that the short side has {size.short_side} pixels and the long one at most "
         f"{size.long_side}."
     )
 
@@ -163,7 +163,7 @@ def _results(card: Card) -> str:
     if measured:
         precision = _table(("", "validation"), [(label, _number(row, name)) for name, label in _PRECISIONS.items()])
         precision += (
-            "\n\nThe epoch was chosen by these same pictures, which flatters it a little; others tell more: "
+            "\n\nThe epoch was chosen by these same images, which flatters it a little; others tell more: "
             f"`fasterrcnn evaluate {card.checkpoint} DATA --split test`."
         )
     else:
@@ -180,8 +180,8 @@ def _results(card: Card) -> str:
 def _data(card: Card) -> str:
     splits = list(card.splits.values())
     rows = [
-        ("pictures", *(f"{split.pictures:,}" for split in splits)),
-        ("pictures without objects", *(f"{split.negatives:,}" for split in splits)),
+        ("images", *(f"{split.images:,}" for split in splits)),
+        ("images without objects", *(f"{split.negatives:,}" for split in splits)),
         ("difficult objects and crowds, not asked for", *(f"{split.difficult:,}" for split in splits)),
         ("boxes", *(f"{split.boxes:,}" for split in splits)),
     ]
@@ -189,7 +189,7 @@ def _data(card: Card) -> str:
         rows.append((f"boxes: {_plain(name)}", *(f"{split.by_class[label]:,}" for split in splits)))
     table = _table(("", *map(_plain, card.splits)), rows)
     source = f"Data set: {_plain(card.data_name)} ({_plain(card.data_format)})"
-    fingerprint = f"fingerprint of what was learnt from: `{card.fingerprint}`"
+    fingerprint = f"fingerprint of what was learned from: `{card.fingerprint}`"
     return f"## Data\n\n{source}; {fingerprint}.\n\n{table}"
 
 
@@ -212,14 +212,14 @@ def _training(card: Card) -> str:
 
 
 def _limits(card: Card) -> str:
-    learnt = next(iter(card.splits.values()))
+    learned = next(iter(card.splits.values()))
     return (
         "## Intended use and limits\n\n"
-        f"- It knows pictures like the {learnt.pictures:,} of {_plain(card.data_name)} that it learnt from. Other "
-        "cameras, places, light or sizes of objects may cost much of its precision: measure it on your own pictures.\n"
+        f"- It knows images like the {learned.images:,} of {_plain(card.data_name)} that it learned from. Other "
+        "cameras, places, light or sizes of objects may cost much of its precision: measure it on your own images.\n"
         "- It finds its classes only, and calls whatever looks like one of them by that name.\n"
-        "- Scores are no probabilities: they order the detections. Choose a threshold on labelled pictures.\n"
-        "- Classes with few boxes (see the table above) are learnt badly and measured inexactly.\n"
+        "- Scores are no probabilities: they order the detections. Choose a threshold on labelled images.\n"
+        "- Classes with few boxes (see the table above) are learned badly and measured inexactly.\n"
         "- No person's safety, health or rights should depend on its detections alone."
     )
 

@@ -1,4 +1,4 @@
-"""The curves of a run as one picture: losses, average precision, learning rate."""
+"""The curves of a run as one image: losses, average precision, learning rate."""
 
 import io
 import math

@@ -18,8 +18,8 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from fasterrcnn.config import TrainConfig
 from fasterrcnn.errors import UsageError
-from fasterrcnn.training.batches import Process
-from fasterrcnn.training.state import StateFiles
+from fasterrcnn.training.checkpointing import StateFiles
+from fasterrcnn.training.data import Process
 
 _PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "float32": "32-true",
@@ -85,7 +85,7 @@ def check(config: TrainConfig, device: torch.device) -> None:
         raise UsageError(f"no logger is called {config.logger!r}; there are none, {', '.join(sorted(known))}")
 
 
-def make_logger(name: str, run: Path, tell: Callable[[str], None]) -> Any:
+def make_logger(name: str, run: Path, log: Callable[[str], None]) -> Any:
     """A logger of Lightning by name, in upper or lower case, with or without "Logger" at its end.
 
     Raises:
@@ -95,7 +95,7 @@ def make_logger(name: str, run: Path, tell: Callable[[str], None]) -> Any:
         return False
     wanted = _short(name)
     if wanted == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
-        tell('note: no TensorBoard files; for these, pip install "fasterrcnn[log]"')
+        log('note: no TensorBoard files; for these, pip install "fasterrcnn[log]"')
         return False
     make: Any = getattr(lightning_loggers, _loggers()[wanted])
     try:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fasterrcnn.data.records import Record
+from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.errors import ImageError
 
 _PACKAGES = ("fasterrcnn", "torch", "torchvision", "pytorch-lightning", "numpy", "timm")
@@ -38,32 +38,32 @@ def describe() -> dict[str, Any]:
     }
 
 
-def fingerprint(records: Sequence[Record]) -> str:
-    """16 hexadecimal digits that stand for exactly these pictures and objects.
+def fingerprint(records: Sequence[AnnotatedImage]) -> str:
+    """16 hexadecimal digits that stand for exactly these images and objects.
 
-    They follow from each picture's file name, bytes and size, and from its boxes, labels and difficult marks in their
+    They follow from each image's file name, bytes and size, and from its boxes, labels and difficult marks in their
     order; not from where the data lies, nor from the order of the records.
 
     Raises:
-        ImageError: a picture file cannot be read; the message names it.
+        ImageError: an image file cannot be read; the message names it.
     """
     with ThreadPoolExecutor() as pool:  # hashing and reading let other threads run
         digests = list(pool.map(digest, records))
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()[:16]
 
 
-def digest(record: Record) -> bytes:
-    """Stands for a picture and its objects.
+def digest(record: AnnotatedImage) -> bytes:
+    """Stands for an image and its objects.
 
     Raises:
         ImageError: the file cannot be read; the message names it.
     """
     try:
         with record.path.open("rb") as stream:
-            picture = hashlib.file_digest(stream, "sha256").hexdigest()
+            image = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise ImageError(f"{record.path}: cannot be read ({error.strerror}); put the file back") from None
-    head = ascii((record.path.name, picture, tuple(record.size_hw), len(record.boxes)))
+    head = ascii((record.path.name, image, tuple(record.size_hw), len(record.boxes)))
     columns = (record.boxes.astype("<f4"), record.labels.astype("<i8"), record.difficult.astype("?"))
     return hashlib.sha256(head.encode() + b"".join(column.tobytes() for column in columns)).digest()
 

@@ -1,7 +1,7 @@
-"""Maps of a frozen trunk on disk: what never changes is computed once for each view of a picture.
+"""Maps of a frozen backbone on disk: what never changes is computed once for each view of an image.
 
-An entry is a safetensors file: the trunk's maps in float16, and the view's size and objects, so that no picture has to
-be read again. Its name is a hash of all that it follows from: weights, preprocessing, picture, objects and view.
+An entry is a safetensors file: the backbone's maps in float16, and the view's size and objects, so that no image has to
+be read again. Its name is a hash of all that it follows from: weights, preprocessing, image, objects and view.
 
 Axes: b images, c channels, h w pixels or cells.
 """
@@ -22,11 +22,11 @@ from torch import Tensor
 from fasterrcnn.data.dataset import BUCKET, BatchPlan, DetectionDataset
 from fasterrcnn.errors import TrainingError
 from fasterrcnn.files import cache_folder, write_whole
-from fasterrcnn.model.backbones import Trunk
+from fasterrcnn.model.backbones import Body
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.ops.image import pad_to
 from fasterrcnn.structures import ImageBatch, Target
-from fasterrcnn.training.batches import Step
+from fasterrcnn.training.data import Step
 from fasterrcnn.training.environment import digest
 
 
@@ -37,12 +37,12 @@ def default_folder() -> Path:
 
 @torch.no_grad()
 def frozen_maps(model: FasterRCNN, batch: ImageBatch) -> list[Float[Tensor, "b _ _ _"]]:
-    """The trunk's maps of a batch in which it sees each picture alone; zero where a picture has ended.
+    """The backbone's maps of a batch in which it sees each image alone; zero where an image has ended.
 
     They are rounded as in a cache, so that keeping them changes nothing but the time.
 
     Args:
-        model: its trunk is frozen.
+        model: its backbone is frozen.
         batch: images.
     """
     pieces = []
@@ -54,13 +54,13 @@ def frozen_maps(model: FasterRCNN, batch: ImageBatch) -> list[Float[Tensor, "b _
 
 
 class CachedViews:
-    """The views of a data set's pictures, as the frozen trunk of a model sees them.
+    """The views of a data set's images, as the frozen backbone of a model sees them.
 
     Args:
-        model: its trunk is frozen while entries are used.
+        model: its backbone is frozen while entries are used.
         examples: the data set.
         numbers: of the views, as the data set counts them.
-        bucket: heights and widths that the trunk sees are multiples of it.
+        bucket: heights and widths that the backbone sees are multiples of it.
         folder: where entries lie.
     """
 
@@ -81,36 +81,36 @@ class CachedViews:
 
     def size(self) -> int:
         """Bytes that all maps take."""
-        trunk = cast(Trunk, self.model.backbone.trunk)
+        body = cast(Body, self.model.backbone.body)
         cells = 0
         for index, _ in self.keys:
             sizes = _map_sizes(self.model, self.examples.padded_hw(index, self.bucket))
-            cells += sum(c * h * w for c, (h, w) in zip(trunk.channels, sizes, strict=True))
+            cells += sum(c * h * w for c, (h, w) in zip(body.channels, sizes, strict=True))
         return cells * torch.finfo(torch.float16).bits // 8
 
     def path(self, index: int, number: int) -> Path:
         """The file of a view."""
         examples = self.examples
-        parts: list[object] = [self._trunk, examples.config.model_dump_json(), self._digests[index]]
+        parts: list[object] = [self._body, examples.config.model_dump_json(), self._digests[index]]
         parts.append(examples.padded_hw(index, self.bucket))
-        if number:  # chance varies the picture, and may put others into it
+        if number:  # chance varies the image, and may put others into it
             parts += [examples.augmentation, examples.seed, number, examples.records[index].image_id, self._together]
         name = hashlib.sha256(repr(parts).encode()).hexdigest()
         return self.folder / name[:2] / f"{name[2:34]}.safetensors"
 
     def write(self, index: int, number: int) -> None:
-        """Run the trunk on a view and keep its maps.
+        """Run the backbone on a view and keep its maps.
 
         Raises:
             TrainingError: float16 cannot hold them.
-            ImageError: the picture cannot be decoded; the message names it.
+            ImageError: the image cannot be decoded; the message names it.
         """
         size = self.examples.padded_hw(index, self.bucket)
         batch, (target,) = self.examples.collate([self.examples[index, number]], size)
         maps = [one.cpu() for one in _maps_alone(self.model, batch.pixels.to(self.model.mean.device))]
         if not all(bool(one.isfinite().all()) for one in maps):
-            picture = self.examples.records[index].path
-            raise TrainingError(f"{picture}: the trunk's maps are too large for float16; train without cache_features")
+            image = self.examples.records[index].path
+            raise TrainingError(f"{image}: the backbone's maps are too large for float16; train without cache_features")
         entry = {f"map{level}": one for level, one in enumerate(maps)}
         entry |= {"boxes": target.boxes, "labels": target.labels, "ignored": target.ignored}
         entry["size_hw"] = torch.tensor(batch.sizes_hw[0])
@@ -136,12 +136,12 @@ class CachedViews:
             yield Step(plan, batch, targets, _joined(maps, sizes))
 
     @cached_property
-    def _trunk(self) -> str:
+    def _body(self) -> str:
         """Stands for the network that the maps come from."""
-        trunk = self.model.backbone.trunk
+        body = self.model.backbone.body
         found = hashlib.sha256(f"{torch.__version__} {self.model.mean.tolist()} {self.model.std.tolist()}".encode())
-        found.update(repr(trunk).encode())
-        for name, value in sorted(trunk.state_dict().items()):
+        found.update(repr(body).encode())
+        for name, value in sorted(body.state_dict().items()):
             found.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
         return found.hexdigest()
 
@@ -166,22 +166,22 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _maps_alone(model: FasterRCNN, pixels: Float[Tensor, "1 3 h w"]) -> list[Tensor]:
-    """The trunk's maps of one picture in float16, as when it detects: nothing in a frozen trunk is left to chance."""
-    trunk = model.backbone.trunk
-    learning = trunk.training
-    trunk.eval()
-    maps = trunk(model.normalised(pixels))
-    trunk.train(learning)
+    """The backbone's maps of one image in float16, in eval mode."""
+    body = model.backbone.body
+    learning = body.training
+    body.eval()
+    maps = body(model.normalised(pixels))
+    body.train(learning)
     return [one.half() for one in maps]
 
 
 def _map_sizes(model: FasterRCNN, padded_hw: tuple[int, int]) -> list[tuple[int, int]]:
-    """Cells of the trunk's maps of pictures of that size."""
+    """Cells of the backbone's maps of images of that size."""
     return [(padded_hw[0] // stride, padded_hw[1] // stride) for stride in model.backbone.strides]
 
 
 def _joined(pieces: Sequence[Sequence[Tensor]], sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """Maps of single pictures in float16 as those of a batch in float32; zero where a picture has ended."""
+    """Maps of single images in float16 as those of a batch in float32; zero where an image has ended."""
     joined = []
     for level, (height, width) in enumerate(sizes):
         first = pieces[0][level]

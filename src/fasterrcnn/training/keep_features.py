@@ -10,19 +10,19 @@ from rich.progress import track
 from fasterrcnn.config import TrainConfig
 from fasterrcnn.errors import UsageError
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-from fasterrcnn.training.batches import Process, ValidationBatches, frozen_views
+from fasterrcnn.training.data import Process, ValidationBatches, frozen_views
 from fasterrcnn.training.feature_cache import CachedViews
-from fasterrcnn.training.folder import Setup
-from fasterrcnn.training.optimizer import trunk_is_frozen
+from fasterrcnn.training.optimizer import body_is_frozen
+from fasterrcnn.training.run_folder import Setup
 
 _GIB = 2**30
 
 
 class KeepFeatures(Callback):
-    """Fills the caches of a run before its first epoch, and ends their use when the trunk begins to learn.
+    """Fills the caches of a run before its first epoch, and ends their use when the backbone begins to learn.
 
     Args:
-        caches: of the training pictures, and of the validation pictures if there are any.
+        caches: of the training images, and of the validation images if there are any.
         config: of the run.
         process: the part of the entries that is computed here.
         val_batches: the steps of a validation.
@@ -47,18 +47,18 @@ class KeepFeatures(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Compute what is not there yet."""
         self.on_train_epoch_start(trainer, module)  # a run that goes on within an epoch does not start it
-        if self.caches and trunk_is_frozen(self.config, trainer.current_epoch + 1):
+        if self.caches and body_is_frozen(self.config, trainer.current_epoch + 1):
             fill(self.caches, self.config.cache_limit, self.process, bar=self.bar)
             trainer.strategy.barrier()
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """The validation sees the trunk as it is."""
+        """The validation sees the backbone as it is."""
         if self.val_batches is not None:
-            self.val_batches.frozen = trunk_is_frozen(self.config, trainer.current_epoch + 1)
+            self.val_batches.frozen = body_is_frozen(self.config, trainer.current_epoch + 1)
 
 
 def caches_of(setup: Setup, model: FasterRCNN) -> list[CachedViews]:
-    """The caches of a run, training pictures first; none unless it asks for them."""
+    """The caches of a run, training images first; none unless it asks for them."""
     if not setup.config.cache_features:
         return []
     training = CachedViews(model, setup.examples, range(frozen_views(setup.config)))
@@ -77,7 +77,7 @@ def announce(caches: Sequence[CachedViews], limit: float) -> str:
     """
     folder, size = caches[0].folder, sum(cache.size() for cache in caches)
     views = sum(len(cache.keys) for cache in caches)
-    text = f"feature cache: {views} views of pictures, {size / _GIB:.2f} GiB in {folder}"
+    text = f"feature cache: {views} views of images, {size / _GIB:.2f} GiB in {folder}"
     if size > limit * _GIB:
         raise UsageError(
             f"{text}: more than cache_limit, {limit:g} GiB; raise it (--set cache_limit=...), "
@@ -110,7 +110,7 @@ def fill(caches: Sequence[CachedViews], limit: float, process: Process, *, bar: 
             path.touch()
         else:
             missing.append((cache, key))
-    for cache, key in track(missing, "running the frozen trunk", disable=not bar):
+    for cache, key in track(missing, "running the frozen backbone", disable=not bar):
         cache.write(*key)
 
 

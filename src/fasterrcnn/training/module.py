@@ -9,12 +9,12 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from fasterrcnn.config import TrainConfig
-from fasterrcnn.data.records import Record
+from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.errors import TrainingError
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.structures import Losses
 from fasterrcnn.training import optimizer
-from fasterrcnn.training.batches import Step, draws
+from fasterrcnn.training.data import Step, draws
 from fasterrcnn.training.feature_cache import frozen_maps
 from fasterrcnn.training.validation import Validation
 
@@ -25,12 +25,12 @@ class TrainingModule(LightningModule):
     """What a run learns from its steps.
 
     Several processes that share a batch learn exactly what one process would from the whole: their losses are weighed
-    by what each has drawn, and every draw follows from the picture.
+    by what each has drawn, and every draw follows from the image.
 
     Args:
         model: the network.
         config: of the run.
-        records: training pictures, to name those of a step that goes wrong.
+        records: training images, to name those of a step that goes wrong.
         steps: optimiser steps of the whole run.
         validation: gathers what is measured after each epoch; none: nothing is.
 
@@ -44,7 +44,7 @@ class TrainingModule(LightningModule):
         self,
         model: FasterRCNN,
         config: TrainConfig,
-        records: Sequence[Record],
+        records: Sequence[AnnotatedImage],
         steps: int,
         validation: Validation | None = None,
     ) -> None:
@@ -65,17 +65,17 @@ class TrainingModule(LightningModule):
         """The loss of this process's part of a batch.
 
         Raises:
-            TrainingError: a loss is not finite; the message has the losses, the step and the pictures.
+            TrainingError: a loss is not finite; the message has the losses, the step and the images.
         """
-        pictures = [self.records[index] for index in step.plan.indices]
-        generators = [self._generator("training", self.current_epoch, picture.image_id) for picture in pictures]
+        images = [self.records[index] for index in step.plan.indices]
+        generators = [self._generator("training", self.current_epoch, image.image_id) for image in images]
         # Layers that draw by themselves (dropout) follow from the step as well, so that nothing has to be remembered.
         torch.manual_seed(draws(self.config.seed, self.current_epoch, batch_index, self.global_rank).getrandbits(63))
         features = self._features(step)
         losses = self.model.losses(step.batch, step.targets, generator=generators, features=features)
         total = self._together(torch.stack([value for _, value in losses]), losses.weights * step.plan.counts)
         if not bool(self.losses.isfinite().all()):
-            raise _not_finite(losses, self.global_step + 1, pictures)
+            raise _not_finite(losses, self.global_step + 1, images)
         return total
 
     def validation_step(self, step: Step, batch_index: int) -> None:
@@ -142,10 +142,10 @@ class TrainingModule(LightningModule):
         self.freeze_for(self.config.epochs)
 
     def _features(self, step: Step) -> list[Float[Tensor, "b _ _ _"]] | None:
-        """Feature maps of a step in which the trunk is frozen: it sees each picture alone, so its maps can be kept."""
+        """Feature maps of a step in which the backbone is frozen: it sees each image alone, so its maps can be kept."""
         if step.maps is not None:
             maps = step.maps
-        elif optimizer.trunk_is_frozen(self.config, self.current_epoch + 1):
+        elif optimizer.body_is_frozen(self.config, self.current_epoch + 1):
             maps = frozen_maps(self.model, step.batch)
         else:
             return None
@@ -181,9 +181,9 @@ def check_weights(model: nn.Module, epoch: int) -> None:
             raise TrainingError(f"{name} is not finite after epoch {epoch}; lower the learning rate")
 
 
-def _not_finite(losses: Losses, step: int, pictures: Sequence[Record]) -> TrainingError:
+def _not_finite(losses: Losses, step: int, images: Sequence[AnnotatedImage]) -> TrainingError:
     shown = ", ".join(f"{name} {value:g}" for name, value in losses.as_floats().items())
     return TrainingError(
-        f"a loss is not finite at step {step}: {shown}; pictures: {', '.join(str(p.path) for p in pictures)}; "
-        "lower the learning rate, or look at the boxes of these pictures"
+        f"a loss is not finite at step {step}: {shown}; images: {', '.join(str(p.path) for p in images)}; "
+        "lower the learning rate, or look at the boxes of these images"
     )

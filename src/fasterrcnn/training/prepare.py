@@ -8,20 +8,20 @@ import numpy as np
 
 from fasterrcnn import build
 from fasterrcnn.config import ModelConfig, TrainConfig
-from fasterrcnn.data import anchor_fit
-from fasterrcnn.data.doctor import Repaired, admit
+from fasterrcnn.data import anchors
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
+from fasterrcnn.data.checks import Repaired, admit
 from fasterrcnn.data.formats import Source, read_data
-from fasterrcnn.data.records import AnnotatedData, Record
 from fasterrcnn.errors import UsageError
-from fasterrcnn.training.folder import Setup
-from fasterrcnn.weights import pretrained
+from fasterrcnn.training.run_folder import Setup
+from fasterrcnn.weights import transfer
 
 Say = Callable[[str], None]
 
 _LINES = 20  # told about the data; the run's folder has all
 
 
-def prepare(source: Source, config: TrainConfig, tell: Say) -> Setup:
+def prepare(source: Source, config: TrainConfig, log: Say) -> Setup:
     """Decide all that can be decided before the first step.
 
     Raises:
@@ -29,29 +29,29 @@ def prepare(source: Source, config: TrainConfig, tell: Say) -> Setup:
         DataError: the data set cannot be read, or has errors that the configuration does not allow.
         WeightsError: the start weights are not there.
     """
-    opened = open_data(source, config, tell)
+    opened = open_data(source, config, log)
     records, val_records = choose_records(opened.data, config)
     if "val" in opened.data.splits and not val_records:
-        tell("note: no validation, for the split 'val' has pictures that are learnt from, or none")
+        log("note: no validation, for the split 'val' has images that are learned from, or none")
     if config.patience is not None and not val_records:
         raise UsageError("patience waits for a better AP, which needs a validation split (--val-split)")
-    model = with_anchors(start_config(opened.data, config), records, config, tell)
+    model = with_anchors(start_config(opened.data, config), records, config, log)
     model = with_class_balance(with_scale(model, records), records, config)
-    tell(_plan(config, model, records))
+    log(_plan(config, model, records))
     return Setup(config.model_copy(update={"model": model}), opened.data, opened.changes, records, val_records)
 
 
-def reopen(source: Source, config: TrainConfig, tell: Say) -> Setup:
+def reopen(source: Source, config: TrainConfig, log: Say) -> Setup:
     """As `prepare` for a run whose settings are decided already."""
-    opened = open_data(source, config, tell)
+    opened = open_data(source, config, log)
     return Setup(config, opened.data, opened.changes, *choose_records(opened.data, config))
 
 
-def _plan(config: TrainConfig, model: ModelConfig, records: Sequence[Record]) -> str:
+def _plan(config: TrainConfig, model: ModelConfig, records: Sequence[AnnotatedImage]) -> str:
     """One line: what the recipe came to."""
-    frozen = "the trunk" if config.freeze == "backbone" else f"{config.freeze} parts of the trunk"
+    frozen = "the backbone" if config.freeze == "backbone" else f"{config.freeze} parts of the backbone"
     parts = [
-        f"{config.epochs} epochs of {len(records)} pictures, short side {model.input.short_side}",
+        f"{config.epochs} epochs of {len(records)} images, short side {model.input.short_side}",
         f"augmentation {config.augmentation}",
         f"{config.optimizer} at {config.learning_rate:g}",
         f"averaged weights ({config.ema:g})" if config.ema else "no averaged weights",
@@ -60,27 +60,27 @@ def _plan(config: TrainConfig, model: ModelConfig, records: Sequence[Record]) ->
     return f"recipe {config.recipe}: {', '.join(parts)}"
 
 
-def open_data(source: Source, config: TrainConfig, tell: Say) -> Repaired:
-    """Read and check a data set, and tell what it is and what was mended or left out.
+def open_data(source: Source, config: TrainConfig, log: Say) -> Repaired:
+    """Read and check a data set, and tell what it is and what was fixed or left out.
 
     Raises:
         DataError: it cannot be read, or has errors that the configuration does not allow.
     """
     data = source if isinstance(source, AnnotatedData) else read_data(source, **config.reading.model_dump())
-    tell(data.summary())
+    log(data.summary())
     repaired = admit(data, config.on_bad_box)
     for line in repaired.changes[:_LINES]:
-        tell(f"note: {line}")
+        log(f"note: {line}")
     if len(repaired.changes) > _LINES:
-        tell(f"note: and {len(repaired.changes) - _LINES} more, all in data.txt of the run")
+        log(f"note: and {len(repaired.changes) - _LINES} more, all in data.txt of the run")
     return repaired
 
 
-def choose_records(data: AnnotatedData, config: TrainConfig) -> tuple[list[Record], list[Record]]:
-    """Training and validation pictures; none of the latter without pictures that are not trained on.
+def choose_records(data: AnnotatedData, config: TrainConfig) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
+    """Training and validation images; none of the latter without images that are not trained on.
 
     Raises:
-        UsageError: a split does not exist, shares pictures with the other, or has nothing to learn from.
+        UsageError: a split does not exist, shares images with the other, or has nothing to learn from.
     """
     split = config.split or data.training_split
     if config.split is None and split in ("val", "test"):
@@ -91,7 +91,7 @@ def choose_records(data: AnnotatedData, config: TrainConfig) -> tuple[list[Recor
     val_records = data.split(val_split) if val_split else []
     seen = {record.path for record in records} & {record.path for record in val_records}
     if seen and config.val_split:
-        raise UsageError(f"{len(seen)} pictures are in {split!r} and in {val_split!r}, for example {min(seen)}")
+        raise UsageError(f"{len(seen)} images are in {split!r} and in {val_split!r}, for example {min(seen)}")
     if not any(len(record.boxes) for record in records):
         raise UsageError(f"{data.root}: the split {split!r} has no boxes to learn from")
     return records, [] if seen else val_records
@@ -100,17 +100,17 @@ def choose_records(data: AnnotatedData, config: TrainConfig) -> tuple[list[Recor
 def start_config(data: AnnotatedData, config: TrainConfig) -> ModelConfig:
     """The run's model for the classes of the data, with the run's input size and the norms that suit the start weights.
 
-    Random networks need norms that learn, and those of a small batch say little about a single picture: group norm
+    Random networks need norms that learn, and those of a small batch say little about a single image: group norm
     (Wu and He 2018), but for timm's networks, which keep their batch norms.
     """
     model = _with_input_size(config.model, config).with_classes(data.classes, data.category_ids)
     if config.weights is not None:
-        return pretrained.numerics_of(model, config.weights)
-    norm = "batch" if model.backbone.trunk.startswith("timm:") else "group"
+        return transfer.numerics_of(model, config.weights)
+    norm = "batch" if model.backbone.body.startswith("timm:") else "group"
     return model.model_copy(update={"backbone": model.backbone.model_copy(update={"norm": norm})})
 
 
-def with_anchors(model: ModelConfig, records: Sequence[Record], config: TrainConfig, tell: Say) -> ModelConfig:
+def with_anchors(model: ModelConfig, records: Sequence[AnnotatedImage], config: TrainConfig, log: Say) -> ModelConfig:
     """The model with the anchors that the run asks for: fitted to its objects, the preset's, or those of a file.
 
     Raises:
@@ -120,26 +120,26 @@ def with_anchors(model: ModelConfig, records: Sequence[Record], config: TrainCon
     if wanted == "preset":
         return model
     if wanted != "auto":
-        return model.model_copy(update={"anchors": anchor_fit.read_anchors(Path(wanted))})
-    fit = anchor_fit.fit_anchors(
-        anchor_fit.input_boxes(records, model.input),
+        return model.model_copy(update={"anchors": anchors.read_anchors(Path(wanted))})
+    fit = anchors.fit_anchors(
+        anchors.input_boxes(records, model.input),
         model.anchors,
         build.anchor_strides(model),
-        labels=anchor_fit.input_labels(records),
+        labels=anchors.input_labels(records),
         seed=config.seed,
     )
-    tell(fit.line())
+    log(fit.line())
     return model.model_copy(update={"anchors": fit.anchors})
 
 
-def with_scale(model: ModelConfig, records: Sequence[Record]) -> ModelConfig:
-    """The model that knows by how much its training pictures were resized: later, tiles of large ones are, too."""
+def with_scale(model: ModelConfig, records: Sequence[AnnotatedImage]) -> ModelConfig:
+    """The model that knows by how much its training images were resized: later, tiles of large ones are, too."""
     size = model.input
     factors = [min(size.short_side / min(r.size_hw), size.long_side / max(r.size_hw)) for r in records]
     return model.model_copy(update={"input": size.model_copy(update={"scale": float(np.median(factors))})})
 
 
-def with_class_balance(model: ModelConfig, records: Sequence[Record], config: TrainConfig) -> ModelConfig:
+def with_class_balance(model: ModelConfig, records: Sequence[AnnotatedImage], config: TrainConfig) -> ModelConfig:
     """The model with the class loss that the run asks for.
 
     Class weights are the inverse root of how often a class occurs, their mean over the objects 1; background has 1.

@@ -13,9 +13,9 @@ from fasterrcnn import presets
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import UsageError
 from fasterrcnn.files import write_whole
-from fasterrcnn.weights import detectron2, native, numerics, torchvision
-from fasterrcnn.weights.checkpoint import State
-from fasterrcnn.weights.families import Source, sha256_of
+from fasterrcnn.weights import detectron2, native, torchvision
+from fasterrcnn.weights.load import Source, sha256_of
+from fasterrcnn.weights.state_dict import State
 
 Target = Literal["fasterrcnn", "torchvision", "detectron2"]
 
@@ -83,5 +83,5 @@ def _classes_note(config: ModelConfig) -> list[str]:
 
 
 def _numbers_note(config: ModelConfig, usual: ModelConfig) -> list[str]:
-    found = [f"{name} is {own}, not {other}" for name, (own, other) in numerics.differences(config, usual).items()]
+    found = [f"{name} is {own}, not {other}" for name, (own, other) in native.differences(config, usual).items()]
     return [f"the file does not say, and the family's own code has it otherwise: {'; '.join(found)}"] if found else []

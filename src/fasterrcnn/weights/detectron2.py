@@ -1,4 +1,4 @@
-"""Detectron2's layout: Faster R-CNN with C4, DC5 or a pyramid, and its ImageNet trunks.
+"""Detectron2's layout: Faster R-CNN with C4, DC5 or a pyramid, and its ImageNet backbones.
 
 Three orders differ from ours: its pixels are BGR (mostly), its anchors of a cell come size by size, and a file holds no
 names of classes. Pixels become RGB by turning the stem's input channels round, which changes no number.
@@ -17,12 +17,12 @@ from fasterrcnn.config import AnchorConfig, ModelConfig
 from fasterrcnn.errors import UsageError, WeightsError
 from fasterrcnn.model.backbones.resnet import BLOCKS, Shape
 from fasterrcnn.ops.anchors import cell_anchors
-from fasterrcnn.weights.checkpoint import State
 from fasterrcnn.weights.layout import Layout, bottlenecks, changed, head_widths, resnet_shape, with_numerics_in_common
+from fasterrcnn.weights.state_dict import State
 
 Style = Literal["caffe", "pytorch"]
 
-STEM = "backbone.trunk.conv1.weight"
+STEM = "backbone.body.conv1.weight"
 _RPN, _BOX = "proposal_generator.rpn_head", "roi_heads.box_predictor"
 _ANCHORS = "proposal_generator.anchor_generator.cell_anchors."
 _PIXELS = ("pixel_mean", "pixel_std")
@@ -30,7 +30,7 @@ _PIXELS = ("pixel_mean", "pixel_std")
 
 @dataclass(frozen=True)
 class Pixels:
-    """What a trunk takes for a pixel.
+    """What a backbone takes for a pixel.
 
     Attributes:
         mean: of red, green and blue, 0..255.
@@ -79,8 +79,8 @@ def recognise(state: State, style: Style | None = None) -> tuple[ModelConfig, Pi
         WeightsError: a tensor that tells is missing, or the architecture is none of ours; the message says which.
     """
     pyramid = any(key.startswith("backbone.bottom_up.") for key in state)
-    trunk = "backbone.bottom_up" if pyramid else "backbone"
-    shape = resnet_shape(state, [f"{trunk}.res{stage}." for stage in (2, 3, 4)])
+    body = "backbone.bottom_up" if pyramid else "backbone"
+    shape = resnet_shape(state, [f"{body}.res{stage}." for stage in (2, 3, 4)])
     single = "c4" if any(key.startswith("roi_heads.res5.") for key in state) else "dc5"
     kind = "fpn" if pyramid else single
     config = presets.get(f"{shape}-{kind}")
@@ -141,25 +141,27 @@ def layout(config: ModelConfig) -> Layout:
     Raises:
         UsageError: Detectron2 has no such network.
     """
-    shape = Shape.of(config.backbone.trunk)
-    kind = config.backbone.neck, config.regions.trunk
+    shape = Shape.of(config.backbone.body)
+    kind = config.backbone.neck, config.regions.body
     plain = config.rpn.convs == 1 and config.regions.convs == 0 and config.backbone.norm != "group"
     if shape is None or not plain or kind[0] == "reduction" or config.backbone.neck_norm:
         raise UsageError(f"Detectron2 has no network like {config.preset}: only ResNets with C4, DC5 or a pyramid")
     pyramid = config.backbone.neck == "fpn"
-    trunk = "backbone.bottom_up" if pyramid else "backbone"
-    names = {"backbone.trunk.conv1": f"{trunk}.stem.conv1", "backbone.trunk.bn1": f"{trunk}.stem.conv1.norm"}
+    body = "backbone.bottom_up" if pyramid else "backbone"
+    names = {"backbone.body.conv1": f"{body}.stem.conv1", "backbone.body.bn1": f"{body}.stem.conv1.norm"}
     for stage in range(1, len(BLOCKS[shape.depth]) + 1):
-        in_head = stage == 4 and config.regions.trunk == "layer4"
-        ours = "box_head.trunk.stage" if in_head else f"backbone.trunk.layer{stage}"
-        theirs = "roi_heads.res5" if in_head else f"{trunk}.res{stage + 1}"
+        in_head = stage == 4 and config.regions.body == "layer4"
+        ours = "box_head.body.stage" if in_head else f"backbone.body.layer{stage}"
+        theirs = "roi_heads.res5" if in_head else f"{body}.res{stage + 1}"
         names |= {f"{ours}.{own}": f"{theirs}.{other}" for own, other in bottlenecks(shape, stage)}
     if pyramid:
         names |= {f"backbone.neck.lateral.{i}.0": f"backbone.fpn_lateral{i + 2}" for i in range(4)}
         names |= {f"backbone.neck.output.{i}.0": f"backbone.fpn_output{i + 2}" for i in range(4)}
     names |= {"rpn.convs.0": f"{_RPN}.conv", "rpn.objectness": f"{_RPN}.objectness_logits"}
     names |= {"rpn.deltas": f"{_RPN}.anchor_deltas"}
-    names |= {f"box_head.trunk.{2 * i + 1}": f"roi_heads.box_head.fc{i + 1}" for i in range(len(config.regions.widths))}
+    names |= {
+        f"box_head.backbone.{2 * i + 1}": f"roi_heads.box_head.fc{i + 1}" for i in range(len(config.regions.widths))
+    }
     names |= {"box_head.class_logits": f"{_BOX}.cls_score", "box_head.box_deltas": f"{_BOX}.bbox_pred"}
     return Layout(names)
 
@@ -209,7 +211,7 @@ def _turned(rows: Tensor, outer_inner: tuple[int, int]) -> Tensor:
 
 def options(config: ModelConfig) -> list[str]:
     """Lines of Detectron2's configuration that belong to a file of this network."""
-    shape = Shape.of(config.backbone.trunk)
+    shape = Shape.of(config.backbone.body)
     assert shape is not None
     mean, std = ([round(255 * value, 3) for value in values[::-1]] for values in (config.input.mean, config.input.std))
     said = {
@@ -236,7 +238,7 @@ def options(config: ModelConfig) -> list[str]:
     return [f"{name} {str(value).replace(' ', '')}" for name, value in said.items()]
 
 
-# ---- ImageNet trunks
+# ---- ImageNet backbones
 
 _CAFFE2_TENSORS = {
     "_bn_s": ".norm.weight",
@@ -247,8 +249,8 @@ _CAFFE2_TENSORS = {
 }
 
 
-def is_trunk(state: Mapping[str, Tensor]) -> bool:
-    """Whether the keys are those of one of its ImageNet trunks: Caffe2's names, or its own without a detector."""
+def is_body(state: Mapping[str, Tensor]) -> bool:
+    """Whether the keys are those of one of its ImageNet backbones: Caffe2's names, or its own without a detector."""
     return "res2_0_branch2a_w" in state or "res2.0.conv1.weight" in state
 
 
@@ -257,16 +259,16 @@ def is_caffe2_detector(state: Mapping[str, Tensor]) -> bool:
     return "res2_0_branch2a_w" in state and "cls_score_w" in state
 
 
-def trunk_to_native(state: State, *, layer4_in_head: bool) -> tuple[State, Pixels]:
+def body_to_native(state: State, *, layer4_in_head: bool) -> tuple[State, Pixels]:
     """The tensors of an ImageNet ResNet under our names, without the classifier; and its pixels."""
     caffe2 = "conv1_w" in state
     named = {_caffe2_name(key) if caffe2 else key: value for key, value in state.items()}
     named = {key: value for key, value in named.items() if key.startswith(("stem.", "res"))}
     shape = resnet_shape(named, [f"res{stage}." for stage in (2, 3, 4)])
     pixels = (CAFFE if shape.groups == 1 else RESNEXT) if caffe2 else PYTORCH
-    names = {"stem.conv1": "backbone.trunk.conv1", "stem.conv1.norm": "backbone.trunk.bn1"}
+    names = {"stem.conv1": "backbone.body.conv1", "stem.conv1.norm": "backbone.body.bn1"}
     for stage in (1, 2, 3, 4):
-        ours = "box_head.trunk.stage" if stage == 4 and layer4_in_head else f"backbone.trunk.layer{stage}"
+        ours = "box_head.body.stage" if stage == 4 and layer4_in_head else f"backbone.body.layer{stage}"
         names |= {f"res{stage + 1}.{other}": f"{ours}.{own}" for own, other in bottlenecks(shape, stage)}
     renamed = Layout(names)
     native = {renamed.theirs(key): value for key, value in named.items()}

@@ -24,7 +24,7 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from fasterrcnn.errors import WeightsError
+from fasterrcnn.errors import UsageError, WeightsError, require
 from fasterrcnn.files import cache_folder
 from fasterrcnn.weights.pickles import reason
 
@@ -130,13 +130,13 @@ def _download(address: str, part: Path, published: Published) -> None:
             leftover = False
 
 
-def _insist(address: str, part: Path, tell: Callable[[int, int | None], None]) -> None:
+def _insist(address: str, part: Path, log: Callable[[int, int | None], None]) -> None:
     """Receive the rest of a file, again and again where the connection breaks."""
     left = TRIES
     while True:
         before = _size(part)
         try:
-            return _receive(address, part, tell)
+            return _receive(address, part, log)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code < 500 and error.code not in (408, 416, 429):
@@ -150,7 +150,7 @@ def _insist(address: str, part: Path, tell: Callable[[int, int | None], None]) -
         time.sleep(_PAUSE * 2 ** (TRIES - 1 - left))
 
 
-def _receive(address: str, part: Path, tell: Callable[[int, int | None], None]) -> None:
+def _receive(address: str, part: Path, log: Callable[[int, int | None], None]) -> None:
     """Ask once for what is missing and add it to the part file."""
     have = _size(part)
     headers = {"User-Agent": f"fasterrcnn/{version('fasterrcnn')}", "Accept-Encoding": "identity"}
@@ -174,10 +174,10 @@ def _receive(address: str, part: Path, tell: Callable[[int, int | None], None]) 
         if (total or 0) > _MAX_BYTES:
             raise urllib.error.HTTPError(address, 413, f"{total:,} bytes are too many", answer.headers, None)
         with part.open("ab" if have else "wb") as file:
-            _copy(answer, file, have, total, tell)
+            _copy(answer, file, have, total, log)
 
 
-def _copy(answer: Any, file: Any, have: int, total: int | None, tell: Callable[[int, int | None], None]) -> None:
+def _copy(answer: Any, file: Any, have: int, total: int | None, log: Callable[[int, int | None], None]) -> None:
     """Write what comes; a server that stops early, never stops, or drips is an error."""
     window, seen = time.monotonic(), have
     while block := answer.read1(2**18):
@@ -185,7 +185,7 @@ def _copy(answer: Any, file: Any, have: int, total: int | None, tell: Callable[[
         if have > (_MAX_BYTES if total is None else total):
             raise urllib.error.URLError("it sends more than it said")
         file.write(block)
-        tell(have, total)
+        log(have, total)
         if time.monotonic() - window > TIMEOUT:
             if have - seen < 1000 * TIMEOUT:
                 raise TimeoutError(f"{have - seen:,} bytes in {TIMEOUT:g} s")
@@ -220,3 +220,71 @@ def _size(file: Path) -> int:
     with suppress(FileNotFoundError):
         return file.stat().st_size
     return 0
+
+
+FILE = "model.safetensors"
+"""What a repository calls its weights, unless told otherwise."""
+
+_ADDRESS = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w.-]+))?(/(?P<file>[\w./ -]+))?")
+
+
+def endpoint() -> str | None:
+    """The server, if it is not the public one; asked for at each call."""
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+def client() -> Any:
+    """The module ``huggingface_hub``.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    return require("huggingface_hub", "hub", package="huggingface-hub")
+
+
+def pull(address: str, *, token: str | None = None) -> Path:
+    """The weight file of a repository, from the cache or downloaded into it.
+
+    Args:
+        address: ``user/repository``, ``user/repository@revision`` or with ``/file`` behind it.
+        token: of a user who may read it; default is that of ``hf auth login``.
+
+    Raises:
+        UsageError: no such address can be.
+        MissingExtraError: huggingface_hub is not installed.
+        WeightsError: it cannot be had.
+    """
+    parts = _ADDRESS.fullmatch(address)
+    if parts is None or ".." in address:
+        raise UsageError(f"hf://{address}: write hf://user/repository, with @revision or /file if need be")
+    name = parts["file"] or FILE
+    hf = client()
+    try:
+        return Path(
+            hf.hf_hub_download(
+                parts["repo"],
+                name,
+                revision=parts["revision"],
+                cache_dir=cache_folder() / "hub",
+                endpoint=endpoint(),
+                token=token,
+                local_files_only=is_offline(),
+            )
+        )
+    except Exception as error:  # its client raises kinds of several libraries
+        raise WeightsError(_explain(hf, error, address, name)) from None
+
+
+def _explain(hf: Any, error: Exception, address: str, name: str) -> str:
+    url = f"{endpoint() or 'https://huggingface.co'}/{address.partition('@')[0]}"
+    if isinstance(error, hf.errors.LocalEntryNotFoundError) and is_offline():
+        return f"hf://{address}: not in {cache_folder() / 'hub'}, and {OFFLINE} forbids downloads; download {url}"
+    if isinstance(error, hf.errors.GatedRepoError):
+        return f"hf://{address}: its owner grants access at {url}; then hf auth login"
+    if isinstance(error, hf.errors.RepositoryNotFoundError):
+        return f"hf://{address}: no such repository at {url}, or it is private: hf auth login"
+    if isinstance(error, hf.errors.RevisionNotFoundError):
+        return f"hf://{address}: no such revision"
+    if isinstance(error, hf.errors.EntryNotFoundError) and not isinstance(error, hf.errors.LocalEntryNotFoundError):
+        return f"hf://{address}: has no {name}; name a file that {url} has: hf://user/repository/FILE"
+    return f"hf://{address}: cannot be downloaded ({reason(error)}); download {name} from {url} and give the file"

@@ -6,9 +6,9 @@ from typing import Any, Literal
 from torch import Tensor
 
 from fasterrcnn.errors import WeightsError
-from fasterrcnn.weights.checkpoint import State
 from fasterrcnn.weights.numpy_pickles import Array, is_pickle, read_numpy
 from fasterrcnn.weights.safetensors_files import looks_like, read_header, read_safetensors
+from fasterrcnn.weights.state_dict import State
 from fasterrcnn.weights.torch_files import is_legacy, read_torch
 
 Kind = Literal["safetensors", "torch", "numpy"]

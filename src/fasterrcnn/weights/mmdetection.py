@@ -14,9 +14,9 @@ from fasterrcnn import presets
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.model.backbones.resnet import Shape
-from fasterrcnn.weights.checkpoint import State
 from fasterrcnn.weights.detectron2 import CAFFE, PYTORCH, RESNEXT, STEM, Pixels, Style
 from fasterrcnn.weights.layout import Layout, bottlenecks, changed, head_widths, resnet_shape, with_numerics_in_common
+from fasterrcnn.weights.state_dict import State
 
 _HEAD = "roi_head.bbox_head"
 _NUMBERS = r"\s*=\s*[\[(]\s*([\d.]+),\s*([\d.]+),\s*([\d.]+),?\s*[\])]"
@@ -75,7 +75,7 @@ def _config_text(metadata: Mapping[str, Any]) -> Any:
 def _told(state: State, text: str, shape: Shape, style: Style | None) -> tuple[Pixels, bool]:
     """Pixels, and whether strides lie in the first 1x1: as said, else as the configuration has it, else as usual.
 
-    Trunks that Caffe trained came with folded norms: a stem whose running means are all zero is one of these.
+    Backbones that Caffe trained came with folded norms: a stem whose running means are all zero is one of these.
     """
     if style is not None:
         return (CAFFE, True) if style == "caffe" else (PYTORCH, False)
@@ -103,12 +103,12 @@ def _with_numerics(config: ModelConfig) -> ModelConfig:
 
 def layout(config: ModelConfig) -> Layout:
     """MMDetection's names of the tensors of a network that `recognise` described."""
-    shape = Shape.of(config.backbone.trunk)
+    shape = Shape.of(config.backbone.body)
     assert shape is not None
-    names = {"backbone.trunk.conv1": "backbone.conv1", "backbone.trunk.bn1": "backbone.bn1"}
+    names = {"backbone.body.conv1": "backbone.conv1", "backbone.body.bn1": "backbone.bn1"}
     for stage in (1, 2, 3, 4):
-        in_head = stage == 4 and config.regions.trunk == "layer4"
-        ours = "box_head.trunk.stage" if in_head else f"backbone.trunk.layer{stage}"
+        in_head = stage == 4 and config.regions.body == "layer4"
+        ours = "box_head.body.stage" if in_head else f"backbone.body.layer{stage}"
         theirs = "roi_head.shared_head.layer4" if in_head else f"backbone.layer{stage}"
         names |= {f"{ours}.{own}": f"{theirs}.{own}" for own, _ in bottlenecks(shape, stage)}
     if config.backbone.neck == "fpn":
@@ -119,7 +119,7 @@ def layout(config: ModelConfig) -> Layout:
         "rpn.objectness": "rpn_head.rpn_cls",
         "rpn.deltas": "rpn_head.rpn_reg",
     }
-    names |= {f"box_head.trunk.{2 * i + 1}": f"{_HEAD}.shared_fcs.{i}" for i in range(len(config.regions.widths))}
+    names |= {f"box_head.backbone.{2 * i + 1}": f"{_HEAD}.shared_fcs.{i}" for i in range(len(config.regions.widths))}
     return Layout(names | {"box_head.class_logits": f"{_HEAD}.fc_cls", "box_head.box_deltas": f"{_HEAD}.fc_reg"})
 
 

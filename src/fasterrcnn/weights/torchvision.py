@@ -1,4 +1,4 @@
-"""torchvision's layouts: its four Faster R-CNN detectors (old and new keys) and its ImageNet trunks.
+"""torchvision's layouts: its four Faster R-CNN detectors (old and new keys) and its ImageNet backbones.
 
 Pure maps of keys and rows. torchvision puts background first and gives it box deltas that nothing uses; here
 background is the last logit and has no deltas.
@@ -14,12 +14,12 @@ from fasterrcnn import presets
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import UsageError, WeightsError
 from fasterrcnn.model.backbones.resnet import Shape
-from fasterrcnn.weights.checkpoint import State
 from fasterrcnn.weights.layout import changed, head_widths, resnet_shape
+from fasterrcnn.weights.state_dict import State
 
 _RENAMES = [
-    (r"backbone\.body\.(\d+)\.", r"backbone.trunk.layers.\1."),  # MobileNetV3
-    (r"backbone\.body\.", "backbone.trunk."),
+    (r"backbone\.body\.(\d+)\.", r"backbone.body.layers.\1."),  # MobileNetV3
+    (r"backbone\.body\.", "backbone.body."),
     (r"backbone\.fpn\.inner_blocks\.(\d+)\.(weight|bias)$", r"backbone.neck.lateral.\1.0.\2"),  # old layout
     (r"backbone\.fpn\.layer_blocks\.(\d+)\.(weight|bias)$", r"backbone.neck.output.\1.0.\2"),  # old layout
     (r"backbone\.fpn\.inner_blocks\.", "backbone.neck.lateral."),
@@ -28,14 +28,14 @@ _RENAMES = [
     (r"rpn\.head\.conv\.(\d+)\.0\.", r"rpn.convs.\1."),
     (r"rpn\.head\.cls_logits\.", "rpn.objectness."),
     (r"rpn\.head\.bbox_pred\.", "rpn.deltas."),
-    (r"roi_heads\.box_head\.fc6\.", "box_head.trunk.1."),
-    (r"roi_heads\.box_head\.fc7\.", "box_head.trunk.3."),
-    (r"roi_heads\.box_head\.5\.", "box_head.trunk.13."),
+    (r"roi_heads\.box_head\.fc6\.", "box_head.body.1."),
+    (r"roi_heads\.box_head\.fc7\.", "box_head.body.3."),
+    (r"roi_heads\.box_head\.5\.", "box_head.body.13."),
     (r"roi_heads\.box_predictor\.cls_score\.", "box_head.class_logits."),
     (r"roi_heads\.box_predictor\.bbox_pred\.", "box_head.box_deltas."),
 ]
 _EXPORT = [
-    (r"backbone\.trunk\.(layers\.)?", "backbone.body."),
+    (r"backbone\.body\.(layers\.)?", "backbone.body."),
     (r"backbone\.neck\.lateral\.", "backbone.fpn.inner_blocks."),
     (r"backbone\.neck\.output\.", "backbone.fpn.layer_blocks."),
     (r"rpn\.convs\.(\d+)\.", r"rpn.head.conv.\1.0."),
@@ -115,8 +115,8 @@ def name_of(key: str, *, convs: int) -> str:
         renamed, hits = re.subn(rf"^{pattern}", replacement, key)
         if hits:
             return renamed
-    number, _, tensor = key.removeprefix("box_head.trunk.").partition(".")
-    if not key.startswith("box_head.trunk.") or not number.isdigit():
+    number, _, tensor = key.removeprefix("box_head.body.").partition(".")
+    if not key.startswith("box_head.body.") or not number.isdigit():
         return key
     if not convs:
         return f"roi_heads.box_head.fc{6 + int(number) // 2}.{tensor}"
@@ -131,7 +131,7 @@ def from_native(state: Mapping[str, Tensor], config: ModelConfig) -> State:
         UsageError: torchvision has no such network.
     """
     backbone, regions = config.backbone, config.regions
-    known = backbone.trunk.startswith("mobilenet") or (Shape.of(backbone.trunk) and backbone.stages == (1, 2, 3, 4))
+    known = backbone.body.startswith("mobilenet") or (Shape.of(backbone.body) and backbone.stages == (1, 2, 3, 4))
     heads = {(1, 0, 2), (2, 4, 1)}
     if not known or backbone.neck != "fpn" or (config.rpn.convs, regions.convs, len(regions.widths)) not in heads:
         raise UsageError(f"torchvision has no network like {config.preset}: only its four presets and their likes")
@@ -147,7 +147,7 @@ def from_native(state: Mapping[str, Tensor], config: ModelConfig) -> State:
     return {name_of(key, convs=regions.convs): value for key, value in theirs.items()}
 
 
-def trunk_to_native(state: Mapping[str, Tensor], *, layer4_in_head: bool = False) -> State:
+def body_to_native(state: Mapping[str, Tensor], *, layer4_in_head: bool = False) -> State:
     """The tensors of an ImageNet ResNet-50 or MobileNetV3-Large under our names, without the classifier.
 
     Args:
@@ -159,9 +159,9 @@ def trunk_to_native(state: Mapping[str, Tensor], *, layer4_in_head: bool = False
         if key.startswith(("fc.", "classifier.")):
             continue
         if layer4_in_head and key.startswith("layer4."):
-            native[f"box_head.trunk.stage.{key.removeprefix('layer4.')}"] = value
+            native[f"box_head.body.stage.{key.removeprefix('layer4.')}"] = value
         else:
-            native[f"backbone.trunk.{re.sub(r'^features.', 'layers.', key)}"] = value
+            native[f"backbone.backbone.{re.sub(r'^features.', 'layers.', key)}"] = value
     return native
 
 
@@ -172,4 +172,4 @@ def native_name(key: str) -> str:
         if hits:
             return renamed
     # The second version's head: blocks of convolution, norm and ReLU, counted one by one here.
-    return _V2_HEAD.sub(lambda m: f"box_head.trunk.{3 * int(m[1]) + int(m[2])}.", key)
+    return _V2_HEAD.sub(lambda m: f"box_head.backbone.{3 * int(m[1]) + int(m[2])}.", key)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fasterrcnn.cli.main import main
-from fasterrcnn.data.samples import write_scenes
+from fasterrcnn.demo.scenes import write_scenes
 
 
 @dataclass(frozen=True)

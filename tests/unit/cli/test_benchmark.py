@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from fasterrcnn.data.samples import write_scenes
+from fasterrcnn.demo.scenes import write_scenes
 from fasterrcnn.inference.loading import load
 from fasterrcnn.weights import native
 
@@ -83,5 +83,5 @@ def test_quantize__mistakes(run, checkpoint, data, tmp_path):
     (tmp_path / "none").mkdir()
     outcome = run("quantize", checkpoint, tmp_path / "none", "-o", tmp_path / "small.safetensors")
     assert outcome.code == 2
-    assert "no pictures in this folder" in outcome.err
+    assert "no images in this folder" in outcome.err
     assert not (tmp_path / "small.safetensors").exists()

@@ -27,7 +27,7 @@ def noise(seed: int) -> Image.Image:
 
 
 def write_coco(root: Path, boxes=((10, 10, 30, 30),) * 4, *, names=("p0.png", "p1.png", "p2.png", "p3.png")) -> Path:
-    """A data set of four pictures with a box each, in COCO style: left, top, width, height."""
+    """A data set of four images with a box each, in COCO style: left, top, width, height."""
     root.mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
     for number, (name, box) in enumerate(zip(names, boxes, strict=True), start=1):
@@ -73,7 +73,7 @@ def test_check__quick_does_not_decode(run, tmp_path):
     assert run("data", "check", root, "--quick").code == 0
     outcome = run("data", "check", root)
     assert outcome.code == 2
-    assert f"{root / 'p2.png'}: damaged picture" in outcome.out
+    assert f"{root / 'p2.png'}: damaged image" in outcome.out
 
 
 def test_check__all_shows_every_finding(run, tmp_path):
@@ -136,10 +136,10 @@ def test_check__fix_into_a_folder_with_files(run, tmp_path):
 def test_check__fix_with_nothing_left(run, tmp_path):
     root = write_coco(tmp_path / "set")
     for file in root.glob("*.png"):
-        file.write_bytes(b"no picture")
+        file.write_bytes(b"no image")
     outcome = run("data", "check", root, "--fix", tmp_path / "fixed")
     assert outcome.code == 2
-    assert outcome.err == f"error: {root}: no picture can be kept, so there is no copy to write\n"
+    assert outcome.err == f"error: {root}: no image can be kept, so there is no copy to write\n"
     assert not (tmp_path / "fixed").exists()
 
 
@@ -187,10 +187,10 @@ def png(width: int, height: int, *chunks: bytes) -> bytes:
 
 def test_check__no_data_set(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
-    assert "no annotated pictures found" in one_line(check(tmp_path))
+    assert "no annotated images found" in one_line(check(tmp_path))
     assert "no such file or folder" in one_line(check(tmp_path / "missing"))
     (tmp_path / "empty").mkdir()
-    assert "no annotated pictures found" in one_line(check(tmp_path / "empty"))
+    assert "no annotated images found" in one_line(check(tmp_path / "empty"))
 
 
 def test_check__half_a_coco_file(tmp_path):
@@ -267,7 +267,7 @@ HOSTILE = [huge, text_bomb, fifo, unix_socket, folder, loop, device]
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("plant", HOSTILE)
-def test_check__hostile_picture(tmp_path, plant):
+def test_check__hostile_image(tmp_path, plant):
     root = write_coco(tmp_path / "set")
     (root / "p2.png").unlink()
     plant(root / "p2.png")
@@ -292,8 +292,8 @@ def test_check__without_permission_to_read(tmp_path):
 
 def test_check__names_that_are_not_utf8(tmp_path):
     root = write_coco(tmp_path / "set")
-    (root / os.fsdecode(b"caf\xe9\x1b[31m\n.png")).write_bytes(b"no picture")
-    (root / "p2.png").write_bytes(b"no picture")
+    (root / os.fsdecode(b"caf\xe9\x1b[31m\n.png")).write_bytes(b"no image")
+    (root / "p2.png").write_bytes(b"no image")
     done = check(root, "--report", str(tmp_path / "page.html"))
     assert "caf\\udce9\\x1b[31m\\n.png: no annotation file lists it" in done.stdout
     assert "caf\\udce9" in (tmp_path / "page.html").read_text()

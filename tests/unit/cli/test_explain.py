@@ -6,15 +6,17 @@ from fasterrcnn.inference.loading import load
 
 
 @pytest.fixture
-def picture(tmp_path, photo):
+def image(tmp_path, photo):
     photo((64, 96)).save(tmp_path / "p.png")
     return tmp_path / "p.png"
 
 
-def test_explain__page_and_verdicts(run, checkpoint, picture, tmp_path):
-    best = load(checkpoint).predict(picture, score=0.2).to_records()[0]
+def test_explain__page_and_verdicts(run, checkpoint, image, tmp_path):
+    best = load(checkpoint).predict(image, score=0.2).to_records()[0]
     (tmp_path / "boxes.json").write_text(json.dumps([best, {"box": [1, 1, 3, 3], "name": "owl"}]))
-    outcome = run("explain", checkpoint, picture, "-o", "seen", "--score", "0.2", "--truth", tmp_path / "boxes.json")
+    outcome = run(
+        "explain", checkpoint, image, "-o", "seen", "--score", "0.2", "--ground_truth", tmp_path / "boxes.json"
+    )
     assert (outcome.code, outcome.err) == (0, "")
     assert f"1 {best['name']}: found. Detection 1 is a {best['name']}" in outcome.out
     assert "2 owl: no anchor. The anchor that fits best" in outcome.out
@@ -23,8 +25,8 @@ def test_explain__page_and_verdicts(run, checkpoint, picture, tmp_path):
     assert [verdict["kind"] for verdict in numbers["verdicts"]] == ["found", "no anchor"]
 
 
-def test_explain__json_and_the_next_free_folder(run, checkpoint, picture, tmp_path):
-    outcome = run("explain", checkpoint, picture, "--json", "--score", "0.2", "--nms", "agnostic")
+def test_explain__json_and_the_next_free_folder(run, checkpoint, image, tmp_path):
+    outcome = run("explain", checkpoint, image, "--json", "--score", "0.2", "--nms", "agnostic")
     said = json.loads(outcome.out)
     assert said["folder"] == "runs/explain-1"
     assert said["rules"]["nms"] == "agnostic"
@@ -36,13 +38,13 @@ def test_explain__json_and_the_next_free_folder(run, checkpoint, picture, tmp_pa
     ("arguments", "said"),
     [
         (["none.png", "-o", "seen"], "none.png"),
-        (["PICTURE", "-o", "seen", "--truth", "none"], "none: no such file or folder"),
-        (["PICTURE", "-o", "seen", "--score", "3"], "score_threshold must lie in"),
-        (["PICTURE", "-o", "..", "--score", "0.2"], "exists and is not empty"),
+        (["IMAGE", "-o", "seen", "--ground_truth", "none"], "none: no such file or folder"),
+        (["IMAGE", "-o", "seen", "--score", "3"], "score_threshold must lie in"),
+        (["IMAGE", "-o", "..", "--score", "0.2"], "exists and is not empty"),
     ],
 )
-def test_explain__one_line_errors_and_nothing_written(arguments, said, run, checkpoint, picture, tmp_path):
-    outcome = run("explain", checkpoint, *[picture if a == "PICTURE" else a for a in arguments])
+def test_explain__one_line_errors_and_nothing_written(arguments, said, run, checkpoint, image, tmp_path):
+    outcome = run("explain", checkpoint, *[image if a == "IMAGE" else a for a in arguments])
     assert outcome.code == 2
     assert outcome.is_one_line
     assert said in outcome.err

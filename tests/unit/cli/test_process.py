@@ -4,13 +4,13 @@ import sys
 
 import pytest
 
-from fasterrcnn.cli import process
+from fasterrcnn.cli import options
 
 
 def test_settle__leaves_the_users_choice(monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
-    process.settle()
+    options.settle()
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
 
 

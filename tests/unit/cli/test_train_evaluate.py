@@ -4,7 +4,7 @@ import json
 import pytest
 import yaml
 
-from fasterrcnn.data.samples import CLASSES
+from fasterrcnn.demo.scenes import CLASSES
 from fasterrcnn.inference.loading import load
 
 TINY = ["--model", "timm:test_efficientnet", "--weights", "none", "--short-side", "64", "--logger", "none"]
@@ -96,7 +96,7 @@ def test_train__no_data_set(run, tmp_path):
 def test_evaluate__text_and_json(run, scenes, trained, tmp_path):
     text = run("evaluate", trained / "last.safetensors", scenes, "--batch-size", "2")
     assert text.code == 0
-    assert text.out.startswith("2 pictures, ")
+    assert text.out.startswith("2 images, ")
     assert "AP50" in text.out
     report = tmp_path / "report.json"
     machine = run("evaluate", trained / "last.safetensors", scenes, "--json", "--split", "val", "-o", report)

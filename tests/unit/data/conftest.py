@@ -4,7 +4,7 @@ from PIL import Image
 
 @pytest.fixture
 def write_files(tmp_path):
-    """Writes files below a folder and gives it: pictures of 40 x 30 where the content is None."""
+    """Writes files below a folder and gives it: images of 40 x 30 where the content is None."""
 
     def write(files, root=tmp_path / "set"):
         for name, content in files.items():

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from fasterrcnn import presets
 from fasterrcnn.config import AnchorConfig, InputConfig
-from fasterrcnn.data.anchor_fit import fit_anchors, input_boxes, input_labels, measure_recall, read_anchors
+from fasterrcnn.data.anchors import fit_anchors, input_boxes, input_labels, measure_recall, read_anchors
+from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.data.formats import voc
-from fasterrcnn.data.records import Record
 from fasterrcnn.errors import UsageError
 from fasterrcnn.model.anchors import AnchorGenerator
 from fasterrcnn.ops.anchors import cell_anchors, grid_anchors
@@ -21,9 +21,9 @@ SQUARES = AnchorConfig(sizes=((32.0,), (64.0,)), ratios=((1.0,), (1.0,)), rounde
 STRIDES = {"efficientnet-lite0-fpn": (8, 16, 32, 64), "resnet50-fpn": (4, 8, 16, 32, 64)}
 
 
-def record(boxes, difficult=None, size_hw=(100, 200), labels=None) -> Record:
+def record(boxes, difficult=None, size_hw=(100, 200), labels=None) -> AnnotatedImage:
     array = np.array(boxes, np.float32).reshape(-1, 4)
-    return Record(
+    return AnnotatedImage(
         Path("a.png"),
         1,
         size_hw,
@@ -34,7 +34,7 @@ def record(boxes, difficult=None, size_hw=(100, 200), labels=None) -> Record:
 
 
 def squares(sides, seed=0) -> np.ndarray:
-    """Squares at random places of a picture of 600 pixels."""
+    """Squares at random places of an image of 600 pixels."""
     sides = np.asarray(sides, np.float32)
     corner = np.random.default_rng(seed).uniform(0, 600 - sides[:, None], (len(sides), 2)).astype(np.float32)
     return np.concatenate([corner, corner + sides[:, None]], axis=1)
@@ -47,7 +47,7 @@ def test_input_boxes__in_the_frame_of_the_network():
     np.testing.assert_allclose(boxes, [(0, 0, 10, 20), (25, 2.5, 75, 22.5)])
 
 
-def test_input_boxes__leaves_out_what_is_not_learnt():
+def test_input_boxes__leaves_out_what_is_not_learned():
     config = InputConfig(short_side=100, long_side=200)
     nan, inf = float("nan"), float("inf")
     bad = [(5, 5, 5, 20), (9, 9, 3, 20), (0, 0, nan, 5), (0, 0, inf, 5), (-inf, 0, inf, 5)]
@@ -88,7 +88,7 @@ def test_measure_recall__shift_to_the_grid_counts():
 
 
 def brute_force(boxes, anchors: AnchorConfig, strides, side: int) -> np.ndarray:
-    """Best IoU of every box with every anchor there is on maps that cover the picture."""
+    """Best IoU of every box with every anchor there is on maps that cover the image."""
     every = [
         grid_anchors(cell_anchors(s, r, rounded=anchors.rounded), (side // d + 2,) * 2, (d, d))
         for s, r, d in zip(anchors.sizes, anchors.ratios, strides, strict=True)
@@ -265,9 +265,9 @@ def test_save__other_kinds_of_file(fitted, tmp_path):
 def test_fit__as_words_and_as_json(fitted):
     import json
 
-    told = json.loads(json.dumps(fitted.to_dict()))
-    assert AnchorConfig.model_validate(told["anchors"]) == fitted.anchors
-    assert told["after"]["by_size"]["small"]["boxes"] == fitted.after.by_size["small"].boxes
+    logged = json.loads(json.dumps(fitted.to_dict()))
+    assert AnchorConfig.model_validate(logged["anchors"]) == fitted.anchors
+    assert logged["after"]["by_size"]["small"]["boxes"] == fitted.after.by_size["small"].boxes
     assert str(fitted).splitlines()[0] == fitted.line()
     assert "reach IoU 0.7" in fitted.line()
 

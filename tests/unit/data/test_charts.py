@@ -26,7 +26,7 @@ def test_bars__lengths_are_in_proportion():
     assert texts(chart) == ["Classes", "cat", "10", "dog", "5", "owl", "0"]
 
 
-def test_bars__every_bar_lies_inside_the_picture():
+def test_bars__every_bar_lies_inside_the_image():
     chart = charts.bars("Classes", [f"a rather long name of class {n}" for n in range(80)], range(80))
     height = float(ElementTree.fromstring(chart).get("viewBox").split()[3])
     assert max(float(bar.get("y")) + 16 for bar in parts(chart, "rect")) < height

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fasterrcnn.data import convert
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.convert import write_data
 from fasterrcnn.data.formats import coco, read_data, voc, yolo
 from fasterrcnn.data.images import read_size_hw
-from fasterrcnn.data.records import AnnotatedData, Record
 from fasterrcnn.errors import DataError, UsageError
 
 CLASSES = ("cat", "owl <&> \"é'")
@@ -25,13 +25,13 @@ FORMATS = ("coco", "voc", "yolo")
 BOX = (5.25, 6, 15, 26.1)
 
 
-def record(path, boxes=(BOX,), labels=None, *, size_hw=(30, 40), image_id=1, difficult=(), picture=True, **columns):
-    """A record, and its picture unless the file is there."""
-    if picture and not path.exists():
+def record(path, boxes=(BOX,), labels=None, *, size_hw=(30, 40), image_id=1, difficult=(), image=True, **columns):
+    """A record, and its image unless the file is there."""
+    if image and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", size_hw[::-1], (image_id % 256, 0, 0)).save(path, format="PNG")
     count = len(boxes)
-    return Record(
+    return AnnotatedImage(
         path,
         image_id,
         size_hw,
@@ -48,7 +48,7 @@ def data_of(splits, format="test", classes=CLASSES, **options) -> AnnotatedData:
 
 
 def assert_same(first, second, atol=0.0, difficult=True):
-    """Same splits, pictures, classes of the boxes and boxes, in the same order within a picture."""
+    """Same splits, images, classes of the boxes and boxes, in the same order within an image."""
     assert list(first.splits) == list(second.splits)
     for split, records in first.splits.items():
         others = {r.path.stem: r for r in second.splits[split]}
@@ -148,8 +148,8 @@ def test_write_data__yolo(tmp_path, splits):
     notes = write_data(data, tmp_path / "out", "yolo")
     assert notes == ["YOLO has no flag for difficult objects: 1 box becomes an ordinary one"]
     out = tmp_path / "out"
-    pictures = ["train/a.png", "train/b.png", "val/c.png"]
-    expected = [f"images/{p}" for p in pictures] + [f"labels/{p[:-3]}txt" for p in pictures] + ["data.yaml"]
+    images = ["train/a.png", "train/b.png", "val/c.png"]
+    expected = [f"images/{p}" for p in images] + [f"labels/{p[:-3]}txt" for p in images] + ["data.yaml"]
     assert files(out) == sorted(expected)
     assert yaml.safe_load((out / "data.yaml").read_text(encoding="utf-8")) == {
         "train": "images/train",
@@ -183,7 +183,7 @@ def test_write_data__may_be_moved(tmp_path, splits, to):
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_write_data__a_picture_in_several_splits(tmp_path, splits, to):
+def test_write_data__a_image_in_several_splits(tmp_path, splits, to):
     first, second = splits["train"]
     data = data_of({"train": [first], "trainval": [first, second], "val": []})
     notes = write_data(data, tmp_path / "out", to)
@@ -194,18 +194,18 @@ def test_write_data__a_picture_in_several_splits(tmp_path, splits, to):
     }
     copies = [name for name in files(tmp_path / "out") if name.endswith("a.png")]
     assert len(copies) == (1 if to == "voc" else 2)
-    assert ("1 picture in several splits: a copy is in each" in notes) == (to != "voc")
+    assert ("1 image in several splits: a copy is in each" in notes) == (to != "voc")
 
 
 def test_write_data__voc_takes_equal_records_for_one(tmp_path):
-    # COCO files of train and trainval list a picture twice.
+    # COCO files of train and trainval list an image twice.
     first, second = record(tmp_path / "a.png"), record(tmp_path / "a.png", image_id=9)
     write_data(data_of({"train": [first], "trainval": [second]}), tmp_path / "out", "voc")
     assert len(read_data(tmp_path / "out").records) == 1
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_write_data__pictures_of_one_name(tmp_path, to):
+def test_write_data__images_of_one_name(tmp_path, to):
     places = ["1/a.png", "2/a.png", "3/A.PNG", "4/a.webp", "4/a-2.png"]
     records = [record(tmp_path / place, [(n, 1, 20, 20)], image_id=n) for n, place in enumerate(places, start=1)]
     notes = write_data(data_of({"train": records}), tmp_path / "out", to)
@@ -214,7 +214,7 @@ def test_write_data__pictures_of_one_name(tmp_path, to):
     assert sorted(path.name for path in (tmp_path / "out" / folder).iterdir()) == sorted(names)
     for number, r in enumerate(records, start=1):
         assert (tmp_path / "out" / folder / names[number - 1]).read_bytes() == r.path.read_bytes()
-    assert f"4 pictures in {Path(folder).name}/ got another name, as 'a.png', which is now 'a-2.png'" in notes
+    assert f"4 images in {Path(folder).name}/ got another name, as 'a.png', which is now 'a-2.png'" in notes
     again = {r.path.name: r.boxes[0, 0] for r in read_data(tmp_path / "out").records}
     assert again == pytest.approx({name: n for n, name in enumerate(names, start=1)}, abs=1e-3)
 
@@ -236,7 +236,7 @@ def test_write_data__same_names_in_two_splits(tmp_path, to):
         ("..\\..\\up.png", "_.._up.png"),
         ("C:\\x.png", "C__x.png"),
         ("two\nlines.png", "two_lines.png"),
-        ("..png", "picture.png"),
+        ("..png", "image.png"),
         (".hidden.png", "hidden.png"),
         (" a b .png", "a b.png"),
         ("no extension", "no extension.jpg"),
@@ -307,7 +307,7 @@ def test_write_data__splits_that_tools_do_not_know(tmp_path, splits):
 
 @pytest.mark.parametrize("to", FORMATS)
 def test_write_data__nothing_half_written(tmp_path, splits, to, monkeypatch):
-    missing = record(tmp_path / "in/absent.png", picture=False)
+    missing = record(tmp_path / "in/absent.png", image=False)
     data = data_of({**splits, "test": [missing]})
     with pytest.raises(DataError, match=r"absent\.png: no such file; nothing was written"):
         write_data(data, tmp_path / "out", to)

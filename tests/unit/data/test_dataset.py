@@ -10,9 +10,9 @@ from PIL import Image
 from torch.testing import assert_close
 
 from fasterrcnn.config import InputConfig
+from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.data.dataset import BUCKET, BatchLoader, BatchPlan, DetectionDataset
-from fasterrcnn.data.pixels import from_pil, read_image, read_reduced_image
-from fasterrcnn.data.records import Record
+from fasterrcnn.data.pixels import from_pil, read_image_tensor, read_reduced_image
 from fasterrcnn.data.transforms import RECIPES
 from fasterrcnn.errors import DataError, ImageError
 from fasterrcnn.ops import image
@@ -24,14 +24,14 @@ PRESETS = list(RECIPES)
 
 @pytest.fixture
 def records(tmp_path, photo):
-    """Pictures of 20 x 30, 20 x 20 and 80 x 20 pixels; the second has no objects."""
+    """Images of 20 x 30, 20 x 20 and 80 x 20 pixels; the second has no objects."""
     made = []
     for number, size_hw in enumerate([(20, 30), (20, 20), (80, 20)]):
         path = tmp_path / f"{number}.png"
         photo(size_hw, number).save(path)
         boxes, labels = (BOXES[:0], []) if number == 1 else (BOXES, [1, 0])
         difficult = np.array([False, number == 2], np.bool_)[: len(boxes)]
-        made.append(Record(path, number + 1, size_hw, boxes, np.array(labels, np.int64), difficult))
+        made.append(AnnotatedImage(path, number + 1, size_hw, boxes, np.array(labels, np.int64), difficult))
     return made
 
 
@@ -47,7 +47,7 @@ def same(first, second) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_dataset__boxes_are_scaled_with_the_picture(records):
+def test_dataset__boxes_are_scaled_with_the_image(records):
     examples = DetectionDataset(records, INPUT)
     assert len(examples) == 3
     pixels, target = examples[0]
@@ -65,7 +65,7 @@ def test_dataset__without_augmentation_the_pixels_are_those_of_detection(records
     config = INPUT.model_copy(update={"antialias": antialias})
     for index, record in enumerate(records):
         to_hw = image.resized_hw(record.size_hw, 40, 60)
-        expected = image.to_input(read_image(record.path), to_hw, antialias=antialias)
+        expected = image.to_input(read_image_tensor(record.path), to_hw, antialias=antialias)
         assert torch.equal(DetectionDataset(records, config)[index, 5][0], expected)
 
 
@@ -83,7 +83,7 @@ def test_dataset__difficult_objects_are_ignored_regions(records):
 
 
 @pytest.mark.parametrize("augmentation", ["none", "light", "default"])
-def test_dataset__picture_without_objects(records, augmentation):
+def test_dataset__image_without_objects(records, augmentation):
     _, target = DetectionDataset(records, INPUT, augmentation=augmentation)[1]
     assert target.boxes.shape == target.ignored.shape == (0, 4)
     assert target.labels.shape == (0,)
@@ -97,7 +97,7 @@ def test_dataset__the_canvas_keeps_its_size(records, augmentation):
 
 
 @pytest.mark.parametrize("augmentation", ["light", "default", "strong"])
-def test_dataset__views_follow_from_seed_number_and_picture(records, augmentation):
+def test_dataset__views_follow_from_seed_number_and_image(records, augmentation):
     def views(seed=0, number=1, order=(0, 1, 2)):
         examples = DetectionDataset(records, INPUT, augmentation=augmentation, seed=seed)
         read = {index: examples[index, number] for index in order}
@@ -109,7 +109,7 @@ def test_dataset__views_follow_from_seed_number_and_picture(records, augmentatio
     assert not any(same(a, b) for a, b in zip(first, views(number=2), strict=True))
 
 
-def test_dataset__view_0_is_the_picture_as_detection_sees_it(records):
+def test_dataset__view_0_is_the_image_as_detection_sees_it(records):
     varied, plain = (DetectionDataset(records, INPUT, augmentation=name) for name in ("strong", "none"))
     assert all(same(varied[index], plain[index]) and same(varied[index, 0], plain[index]) for index in range(3))
 
@@ -130,7 +130,7 @@ def test_dataset__large_photographs_come_reduced_and_boxes_stay(tmp_path):
     path = tmp_path / "large.jpg"
     Image.fromarray(pixels).save(path, quality=95, subsampling=0)
     box = np.array([[400, 200, 800, 600]], np.float32)
-    record = Record(path, 1, (803, 1001), box, np.zeros(1, np.int64), np.zeros(1, np.bool_))
+    record = AnnotatedImage(path, 1, (803, 1001), box, np.zeros(1, np.int64), np.zeros(1, np.bool_))
     config = InputConfig(short_side=80, long_side=200, antialias=True)
     flips = set()
     for epoch in range(1, 9):
@@ -165,7 +165,7 @@ def test_read_reduced_image__as_small_as_suffices(tmp_path, suffix, orientation,
 def test_read_reduced_image__damaged(tmp_path):
     path = tmp_path / "photo.jpg"
     path.write_bytes(b"nothing")
-    with pytest.raises(ImageError, match=r"photo\.jpg: not a picture"):
+    with pytest.raises(ImageError, match=r"photo\.jpg: not an image"):
         read_reduced_image(path, (10, 10))
 
 
@@ -197,7 +197,7 @@ def test_collate__least_size_where_others_share_the_batch(records):
     assert small.padded_hw == (64, 32)  # 60 x 15 pixels; no bucket is asked for
 
 
-def test_padded_hw__size_of_a_picture_alone(records):
+def test_padded_hw__size_of_a_image_alone(records):
     examples = DetectionDataset(records, INPUT)
     assert [examples.padded_hw(index) for index in range(3)] == [(64, 64)] * 3
     assert [examples.padded_hw(index, 1) for index in range(3)] == [(64, 64), (64, 64), (64, 32)]
@@ -208,8 +208,8 @@ def test_padded_hw__size_of_a_picture_alone(records):
 
 @pytest.fixture
 def many(records):
-    """Twelve records of the three pictures, with ids of their own."""
-    return [Record(**{**vars(records[i % 3]), "image_id": i}) for i in range(12)]
+    """Twelve records of the three images, with ids of their own."""
+    return [AnnotatedImage(**{**vars(records[i % 3]), "image_id": i}) for i in range(12)]
 
 
 def read_epochs(examples, workers) -> list:
@@ -223,14 +223,14 @@ def test_dataset__same_bits_with_any_number_of_threads(many):
     config = INPUT.model_copy(update={"antialias": False, "short_side": 200, "long_side": 300})
     examples = DetectionDataset(many, config)
     threads = torch.get_num_threads()
-    pictures = []
+    images = []
     try:
         for number in (1, 3):
             torch.set_num_threads(number)
-            pictures.append(examples[0][0])
+            images.append(examples[0][0])
     finally:
         torch.set_num_threads(threads)
-    assert torch.equal(*pictures)
+    assert torch.equal(*images)
 
 
 @pytest.mark.parametrize("antialias", [True, False])
@@ -270,12 +270,10 @@ def test_batch_loader__planned_size(records, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_batch_loader__picture_that_cannot_be_decoded(records, workers):
+def test_batch_loader__image_that_cannot_be_decoded(records, workers):
     records[1].path.write_bytes(records[1].path.read_bytes()[:100])
     loader = BatchLoader(DetectionDataset(records, INPUT), workers)
-    with pytest.raises(
-        ImageError, match=r"^\S+1\.png: damaged picture \([^\n]+\); on_bad_box=[^\n]+ finds all of them$"
-    ):
+    with pytest.raises(ImageError, match=r"^\S+1\.png: damaged image \([^\n]+\); on_bad_box=[^\n]+ finds all of them$"):
         list(loader.load(plans_of([0], [1], [2])))
 
 
@@ -290,5 +288,5 @@ def test_batch_loader__reading_process_that_dies(records):
     next(batches)
     (worker,) = set(multiprocessing.active_children()) - others
     os.kill(worker.pid, signal.SIGKILL)
-    with pytest.raises(DataError, match=r"a process that reads pictures died \(.*\); try fewer workers"):
+    with pytest.raises(DataError, match=r"a process that reads images died \(.*\); try fewer workers"):
         list(batches)

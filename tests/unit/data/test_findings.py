@@ -22,11 +22,11 @@ def test_finding__words_and_json():
         "kind": "flat-box",
         "file": "a.xml",
         "annotation": 1,
-        "picture": "a.jpg",
+        "image": "a.jpg",
         "what": "object 1 (cat): box 5,5,5,20 has no area",
         "advice": KINDS["flat-box"][1],
     }
-    assert WARNING.to_dict()["annotation"] is WARNING.to_dict()["picture"] is None
+    assert WARNING.to_dict()["annotation"] is WARNING.to_dict()["image"] is None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from fasterrcnn.data import images
 from fasterrcnn.data.images import read_size_hw
-from fasterrcnn.data.pixels import from_array, from_pil, read_image
+from fasterrcnn.data.pixels import from_array, from_pil, read_image_tensor
 from fasterrcnn.errors import ImageError
 
 SIZE_HW = (40, 24)
@@ -20,8 +20,8 @@ ORIENTATION = 274
 
 def oracle(path) -> torch.Tensor:
     """Pillow's upright RGB."""
-    with Image.open(path) as picture:
-        pixels = np.asarray(ImageOps.exif_transpose(picture).convert("RGB")).copy()
+    with Image.open(path) as image:
+        pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB")).copy()
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
@@ -33,7 +33,7 @@ def exif(orientation: int) -> Image.Exif:
 
 def check(path, tolerance: int = 0) -> torch.Tensor:
     """Pixels and size agree with Pillow's; lossy formats may round differently."""
-    pixels, expected = read_image(path), oracle(path)
+    pixels, expected = read_image_tensor(path), oracle(path)
     assert pixels.dtype == torch.uint8
     assert_close(pixels.int(), expected.int(), rtol=0, atol=tolerance)
     assert read_size_hw(path) == tuple(expected.shape[1:])
@@ -91,12 +91,12 @@ def test_read_image__exif_orientation_of_webp(tmp_path, photo, orientation):
 
 
 def test_read_image__orientation_6_by_hand(tmp_path):
-    # The camera was turned: the stored left column is the top row of the upright picture.
+    # The camera was turned: the stored left column is the top row of the upright image.
     stored = np.zeros((2, 3, 3), np.uint8)
     stored[:, 0] = (255, 0, 0)
     path = tmp_path / "photo.png"
     Image.fromarray(stored).save(path, exif=exif(6))
-    pixels = read_image(path)
+    pixels = read_image_tensor(path)
     assert pixels.shape == (3, 3, 2)
     assert pixels[:, 0].tolist() == [[255, 255], [0, 0], [0, 0]]
     assert pixels[:, 1:].max() == 0
@@ -105,18 +105,18 @@ def test_read_image__orientation_6_by_hand(tmp_path):
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
 def test_read_image__transparency_is_dropped(tmp_path, photo, suffix):
     path = tmp_path / f"photo{suffix}"
-    picture = photo(SIZE_HW)
-    with_alpha = picture.copy()
-    with_alpha.putalpha(Image.linear_gradient("L").resize(picture.size))
+    image = photo(SIZE_HW)
+    with_alpha = image.copy()
+    with_alpha.putalpha(Image.linear_gradient("L").resize(image.size))
     with_alpha.save(path, **({"lossless": True, "exact": True} if suffix == ".webp" else {}))
-    assert_close(read_image(path), from_pil(picture))
+    assert_close(read_image_tensor(path), from_pil(image))
 
 
 def test_read_image__palette_with_transparent_colour(tmp_path, photo):
     path = tmp_path / "photo.png"
-    picture = photo(SIZE_HW).quantize(16)
-    picture.save(path, transparency=3)
-    assert_close(read_image(path), from_pil(picture))
+    image = photo(SIZE_HW).quantize(16)
+    image.save(path, transparency=3)
+    assert_close(read_image_tensor(path), from_pil(image))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -125,14 +125,14 @@ def test_read_image__sixteen_bit_grey_is_scaled(tmp_path, suffix):
     path = tmp_path / f"grey{suffix}"
     Image.fromarray(values).save(path)
     expected = torch.from_numpy((values // 257).astype(np.uint8)).expand(3, 16, 16)
-    assert_close(read_image(path).int(), expected.int(), rtol=0, atol=1)
+    assert_close(read_image_tensor(path).int(), expected.int(), rtol=0, atol=1)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_read_image__sixteen_bit_grey_of_a_dark_picture(tmp_path, suffix):
+def test_read_image__sixteen_bit_grey_of_a_dark_image(tmp_path, suffix):
     path = tmp_path / f"grey{suffix}"
     Image.fromarray(np.full((4, 4), 200, np.uint16)).save(path)
-    assert read_image(path).max() <= 1  # 200 of 65,535 is black
+    assert read_image_tensor(path).max() <= 1  # 200 of 65,535 is black
 
 
 def test_read_image__warns_of_nothing(tmp_path, photo):
@@ -146,10 +146,10 @@ def test_read_image__warns_of_nothing(tmp_path, photo):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1)])
-def test_read_image__tiny_pictures(tmp_path, shape):
+def test_read_image__tiny_images(tmp_path, shape):
     path = tmp_path / "tiny.png"
     Image.new("RGB", shape[::-1], (1, 2, 3)).save(path)
-    assert_close(read_image(path), torch.tensor([1, 2, 3], dtype=torch.uint8).view(3, 1, 1).expand(3, *shape))
+    assert_close(read_image_tensor(path), torch.tensor([1, 2, 3], dtype=torch.uint8).view(3, 1, 1).expand(3, *shape))
 
 
 @pytest.mark.parametrize("wrong", [".jpg", ".bmp", ".txt", ""])
@@ -165,17 +165,17 @@ def test_read_image__truncated(tmp_path, photo, suffix, options, share):
     path = tmp_path / f"photo{suffix}"
     photo(SIZE_HW).save(path, **options)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    with pytest.raises(ImageError, match=rf"photo\{suffix}: (damaged picture|not a picture)"):
-        read_image(path)
+    with pytest.raises(ImageError, match=rf"photo\{suffix}: (damaged image|not an image)"):
+        read_image_tensor(path)
 
 
-@pytest.mark.parametrize("read", [read_image, read_size_hw])
-def test_read__not_pictures(tmp_path, read):
+@pytest.mark.parametrize("read", [read_image_tensor, read_size_hw])
+def test_read__not_images(tmp_path, read):
     text, empty = tmp_path / "notes.jpg", tmp_path / "empty.jpg"
-    text.write_text("no picture")
+    text.write_text("no image")
     empty.touch()
     for path in (text, empty):
-        with pytest.raises(ImageError, match=rf"{path.name}: not a picture that can be decoded"):
+        with pytest.raises(ImageError, match=rf"{path.name}: not an image that can be decoded"):
             read(path)
     with pytest.raises(ImageError, match=r"absent\.jpg: no such file"):
         read(tmp_path / "absent.jpg")
@@ -187,14 +187,14 @@ def test_read_image__header_that_claims_too_much(tmp_path, photo, monkeypatch):
     path = tmp_path / "photo.png"
     photo(SIZE_HW).save(path)
     monkeypatch.setattr(images, "MAX_PIXELS", 40 * 24)
-    read_image(path)
+    read_image_tensor(path)
     monkeypatch.setattr(images, "MAX_PIXELS", 40 * 24 - 1)
     with pytest.raises(ImageError, match=r"photo\.png: 24 x 40 is more than 959 pixels; cut it into tiles"):
-        read_image(path)
+        read_image_tensor(path)
 
 
 @pytest.mark.parametrize("side", [10_000, 13_000])
-def test_read_image__large_pictures_below_the_limit(tmp_path, side):
+def test_read_image__large_images_below_the_limit(tmp_path, side):
     path = tmp_path / "large.png"
     Image.new("1", (side, side)).save(path)
     assert side * side < images.MAX_PIXELS
@@ -204,15 +204,15 @@ def test_read_image__large_pictures_below_the_limit(tmp_path, side):
 def test_read_image__float_pixels(tmp_path):
     path = tmp_path / "float.tif"
     Image.fromarray(np.zeros((4, 4), np.float32)).save(path)
-    with pytest.raises(ImageError, match=r"float\.tif: damaged picture \(32-bit float pixels; save it with 8 or 16"):
-        read_image(path)
+    with pytest.raises(ImageError, match=r"float\.tif: damaged image \(32-bit float pixels; save it with 8 or 16"):
+        read_image_tensor(path)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr", "HSV"])
 def test_from_pil__any_mode(photo, mode):
-    picture = photo(SIZE_HW).convert(mode)
-    expected = torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).permute(2, 0, 1)
-    assert_close(from_pil(picture), expected)
+    image = photo(SIZE_HW).convert(mode)
+    expected = torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)
+    assert_close(from_pil(image), expected)
 
 
 def test_from_array__copies(photo):
@@ -227,6 +227,6 @@ def test_from_array__copies(photo):
 def test_read_image__real_photographs(shared_data):
     for path in sorted((shared_data / "photos").iterdir()):
         if path.suffix in (".png", ".jpg"):
-            pixels, expected = read_image(path), oracle(path)
+            pixels, expected = read_image_tensor(path), oracle(path)
             assert pixels.shape == expected.shape
             assert (pixels.float() - expected.float()).abs().mean() < 1

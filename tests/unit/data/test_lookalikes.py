@@ -1,4 +1,4 @@
-"""Copies that are recognised, and pictures that only resemble each other."""
+"""Copies that are recognised, and images that only resemble each other."""
 
 import io
 import time
@@ -9,34 +9,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance
 
-from fasterrcnn.data.images import read_picture
-from fasterrcnn.data.lookalikes import Fingerprint, find_identical, find_similar, groups_of, take_fingerprint
+from fasterrcnn.data.duplicates import Fingerprint, find_identical, find_similar, groups_of, take_fingerprint
+from fasterrcnn.data.images import read_image
 
 SIZE_HW = (300, 400)
 
 
-def similar(*pictures) -> list[tuple[int, int]]:
-    return find_similar([take_fingerprint(picture) for picture in pictures])
+def similar(*images) -> list[tuple[int, int]]:
+    return find_similar([take_fingerprint(image) for image in images])
 
 
-def compress(picture, quality):
+def compress(image, quality):
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=quality)
+    image.save(stream, "JPEG", quality=quality)
     return Image.open(stream).convert("RGB")
 
 
-def resize(picture, factor):
-    return picture.resize((round(picture.width * factor), round(picture.height * factor)))
+def resize(image, factor):
+    return image.resize((round(image.width * factor), round(image.height * factor)))
 
 
-def cut(picture, share):
+def cut(image, share):
     """Without a margin of half that share on each side."""
-    x, y = picture.width * share / 2, picture.height * share / 2
-    return picture.crop((round(x), round(y), round(picture.width - x), round(picture.height - y)))
+    x, y = image.width * share / 2, image.height * share / 2
+    return image.crop((round(x), round(y), round(image.width - x), round(image.height - y)))
 
 
-def with_rectangle(picture, left, top, colour=(240, 200, 20), side=0.15):
-    copy = picture.copy()
+def with_rectangle(image, left, top, colour=(240, 200, 20), side=0.15):
+    copy = image.copy()
     x, y = left * copy.width, top * copy.height
     ImageDraw.Draw(copy).rectangle((x, y, x + side * copy.width, y + side * copy.height), fill=colour)
     return copy
@@ -62,11 +62,11 @@ def test_take_fingerprint__one_pixel():
 
 
 def test_find_identical__pixels_and_size(photo):
-    picture = photo(SIZE_HW)
-    other = picture.copy()
+    image = photo(SIZE_HW)
+    other = image.copy()
     other.putpixel((5, 5), (0, 0, 0))
     wide, high = Image.new("RGB", (6, 2)), Image.new("RGB", (2, 6))  # the same bytes
-    prints = [take_fingerprint(p) for p in (picture, wide, other, picture.copy(), high, wide.copy(), picture)]
+    prints = [take_fingerprint(p) for p in (image, wide, other, image.copy(), high, wide.copy(), image)]
     assert find_identical(prints) == [[0, 3, 6], [1, 5]]
     assert find_identical([]) == find_identical(prints[:1]) == []
 
@@ -90,15 +90,15 @@ def test_find_identical__pixels_and_size(photo):
     ],
 )
 def test_find_similar__copies(photo, change, seed):
-    picture = photo(SIZE_HW, seed)
-    assert similar(picture, change(picture)) == [(0, 1)]
+    image = photo(SIZE_HW, seed)
+    assert similar(image, change(image)) == [(0, 1)]
 
 
 def test_find_similar__pairs_of_the_first_of_identical_ones(photo):
-    picture, other = photo(SIZE_HW), photo(SIZE_HW, 1)
-    pictures = [other, picture, compress(picture, 60), picture.copy(), resize(picture, 0.5)]
-    assert similar(*pictures) == [(1, 2), (1, 4), (2, 4)]
-    assert similar(picture, picture) == []
+    image, other = photo(SIZE_HW), photo(SIZE_HW, 1)
+    images = [other, image, compress(image, 60), image.copy(), resize(image, 0.5)]
+    assert similar(*images) == [(1, 2), (1, 4), (2, 4)]
+    assert similar(image, image) == []
 
 
 def test_find_similar__nothing_and_one(photo):
@@ -130,27 +130,27 @@ def test_find_similar__one_rectangle_elsewhere(photo, ground):
         "ramp": Image.linear_gradient("L").resize((400, 300)).convert("RGB"),
         "stripes": stripes(32),
     }
-    picture = grounds[ground]
+    image = grounds[ground]
     places = [(0.1, 0.1), (0.7, 0.1), (0.1, 0.7), (0.5, 0.5)]
-    assert similar(picture, *(with_rectangle(picture, x, y) for x, y in places)) == []
+    assert similar(image, *(with_rectangle(image, x, y) for x, y in places)) == []
 
 
 def test_find_similar__faint_object_on_a_faint_ground():
     ground = np.tile(np.linspace(100, 130, 400).astype(np.uint8)[None, :, None], (300, 1, 3))
-    pictures = []
+    images = []
     for left in (20, 200):
         pixels = ground.copy()
         pixels[100:200, left : left + 80] += 5
-        pictures.append(Image.fromarray(pixels))
-    assert similar(*pictures) == []
-    assert similar(pictures[0], resize(pictures[0], 0.5)) == [(0, 1)]
+        images.append(Image.fromarray(pixels))
+    assert similar(*images) == []
+    assert similar(images[0], resize(images[0], 0.5)) == [(0, 1)]
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("side", [0.08, 0.15, 0.3])
 def test_find_similar__object_moved_by_a_tenth(photo, seed, side):
-    picture = photo(SIZE_HW, seed)
-    frames = [with_rectangle(picture, 0.3 + 0.1 * step, 0.4, side=side) for step in range(3)]
+    image = photo(SIZE_HW, seed)
+    frames = [with_rectangle(image, 0.3 + 0.1 * step, 0.4, side=side) for step in range(3)]
     assert similar(*frames) == []
 
 
@@ -160,14 +160,14 @@ def test_find_similar__the_same_hash_is_not_enough():
 
 
 def test_find_similar__order_does_not_matter(photo):
-    pictures = [photo(SIZE_HW, seed) for seed in range(6)]
-    pictures += [cut(compress(picture, 50), 0.01) for picture in pictures]
+    images = [photo(SIZE_HW, seed) for seed in range(6)]
+    images += [cut(compress(image, 50), 0.01) for image in images]
     expected = [(index, index + 6) for index in range(6)]
-    assert similar(*pictures) == expected
-    assert similar(*pictures[::-1]) == sorted((11 - j, 11 - i) for i, j in expected)
+    assert similar(*images) == expected
+    assert similar(*images[::-1]) == sorted((11 - j, 11 - i) for i, j in expected)
 
 
-def test_find_similar__many_pictures():
+def test_find_similar__many_images():
     count = 6000
     random = np.random.default_rng(0)
     hashes = random.integers(0, 2**63, count, dtype=np.uint64)
@@ -183,7 +183,7 @@ def test_find_similar__road_signs(shared_data):
     paths = sorted((shared_data / "road_signs" / "JPEGImages").glob("road[1-4]?.jpg"))
     paths += [shared_data / "road_signs" / "JPEGImages" / f"road{number}.jpg" for number in (145, 146, 147)]
     names = [path.stem for path in paths]
-    prints = [take_fingerprint(read_picture(path)) for path in paths]
+    prints = [take_fingerprint(read_image(path)) for path in paths]
     assert [[names[i] for i in group] for group in find_identical(prints)] == [
         ["road42", "road48"],
         ["road145", "road147"],
@@ -194,7 +194,7 @@ def test_find_similar__road_signs(shared_data):
 
 def test_find_similar__blood_cells(shared_data):
     paths = sorted((shared_data / "bccd" / "BCCD" / "JPEGImages").glob("BloodImage_000[0-9][0-9].jpg"))
-    prints = [take_fingerprint(read_picture(path)) for path in paths]
+    prints = [take_fingerprint(read_image(path)) for path in paths]
     # The same cells, refocused.
     assert [(paths[i].stem, paths[j].stem) for i, j in find_similar(prints)] == [
         ("BloodImage_00037", "BloodImage_00038")

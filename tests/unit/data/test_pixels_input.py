@@ -16,8 +16,8 @@ def config(resize: str, short: int = 24) -> InputConfig:
 
 
 def test_to_input__pillows_bytes():
-    picture = Image.fromarray(PIXELS.permute(1, 2, 0).numpy())
-    expected = np.asarray(picture.resize((36, 24), Image.Resampling.BILINEAR))
+    image = Image.fromarray(PIXELS.permute(1, 2, 0).numpy())
+    expected = np.asarray(image.resize((36, 24), Image.Resampling.BILINEAR))
     found = to_input(PIXELS, config("pillow"))
     assert torch.equal((found * 255).round().byte(), torch.from_numpy(expected.copy()).permute(2, 0, 1))
     assert float(found.max()) <= 1

@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, arrange, to_coco
 from fasterrcnn.data.findings import Finding
-from fasterrcnn.data.records import AnnotatedData, Record, arrange, to_coco
 from fasterrcnn.errors import UsageError
 
 
-def record(number, boxes=(), labels=(), difficult=None, **more) -> Record:
+def record(number, boxes=(), labels=(), difficult=None, **more) -> AnnotatedImage:
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     difficult = [False] * len(boxes) if difficult is None else difficult
-    return Record(
-        Path(f"pictures/{number}.jpg"),
+    return AnnotatedImage(
+        Path(f"images/{number}.jpg"),
         number,
         (30, 40),
         boxes,
@@ -75,7 +75,7 @@ def test_training_split():
 
 def test_records__each_once():
     first, second = record(1), record(2)
-    # Equal is not the same: a picture in two places is two records.
+    # Equal is not the same: an image in two places is two records.
     data = data_of({"train": [first, record(1)], "val": [first, second]})
     assert len(data.records) == 3
     assert [r.image_id for r in data.records] == [1, 1, 2]
@@ -95,10 +95,10 @@ def test_finding__names_the_annotation_and_its_box():
     finding = data.finding("flat-box", given_numbers, 0, "has no area")
     assert finding == Finding(
         "flat-box",
-        Path("pictures/1.jpg"),
+        Path("images/1.jpg"),
         "annotation 17 (cat): box 5,5.5,5,20 has no area",
         17,
-        Path("pictures/1.jpg"),
+        Path("images/1.jpg"),
     )
     counted = replace(given_numbers, numbers=None, source=Path("1.xml"))
     finding = data_of({"all": [counted]}, counted="object").finding("flat-box", counted, 1, "is odd")

@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from fasterrcnn.data import signs
-from fasterrcnn.data.samples import CLASSES, Scene, draw_scene, write_scenes
+from fasterrcnn.demo import signs
+from fasterrcnn.demo.scenes import CLASSES, Scene, draw_scene, write_scenes
 
 SMALL_HW = (120, 160)
 
@@ -48,7 +48,7 @@ def test_draw_scene__same_numbers_same_scene() -> None:
 
 @pytest.mark.parametrize(("seed", "index"), [(8, 2), (7, 3), (2, 7)])
 def test_draw_scene__other_numbers_other_scene(seed: int, index: int) -> None:
-    # Unrelated pictures differ nearly everywhere, noise on the same picture would not reach this.
+    # Unrelated images differ nearly everywhere, noise on the same image would not reach this.
     difference = np.abs(pixels_of(draw_scene(7, 2)) - pixels_of(draw_scene(seed, index)))
     assert difference.mean() > 10
 
@@ -119,7 +119,7 @@ def test_render__box_is_the_extent_of_the_alpha_mask(name: str, side: int) -> No
     for seed in range(5):
         sprite = signs.render(signs.SIGN_PAINTERS[name], side, np.random.default_rng(seed))
         opaque = np.asarray(sprite.image.getchannel("A")) > 0
-        # The picture ends in the pixel where the box ends, and every outermost row and column is painted on.
+        # The image ends in the pixel where the box ends, and every outermost row and column is painted on.
         assert ((sprite.box[:2] >= 0) & (sprite.box[:2] < 1)).all()
         slack = np.array(sprite.image.size) - sprite.box[2:]
         assert ((slack >= 0) & (slack < 1)).all()
@@ -159,7 +159,7 @@ def test_write_scenes__voc_files_equal_the_scenes(tmp_path: Path) -> None:
         assert (np.abs(boxes - scene.boxes) < 1).all()
         with Image.open(tmp_path / f"signs/JPEGImages/{stem}.jpg") as image:
             assert image.size == SMALL_HW[::-1]
-            # JPEG changes single pixels; smoothed pictures agree.
+            # JPEG changes single pixels; smoothed images agree.
             smooth = ImageFilter.BoxBlur(3)
             written, drawn = (np.asarray(one.filter(smooth), np.int16) for one in (image, scene.image))
         assert np.abs(written - drawn).mean() < 3

@@ -4,12 +4,12 @@ import torch
 from torch.testing import assert_close
 
 from fasterrcnn.config import InputConfig
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.dataset import DetectionDataset
 from fasterrcnn.data.pixels import from_pil
-from fasterrcnn.data.records import AnnotatedData, Record
 from fasterrcnn.data.show import draw_views
-from fasterrcnn.drawing import colour_of
 from fasterrcnn.errors import UsageError
+from fasterrcnn.reporting.drawing import colour_of
 
 INPUT = InputConfig(short_side=64, long_side=100, antialias=True)
 TILE = 128 + 4  # a canvas of 128, and a frame of 2 around it
@@ -17,19 +17,19 @@ TILE = 128 + 4  # a canvas of 128, and a frame of 2 around it
 
 @pytest.fixture
 def data(tmp_path, photo):
-    """A wide picture with an object and a difficult one, a tall one with none."""
+    """A wide image with an object and a difficult one, a tall one with none."""
     records = []
     for number, size_hw in enumerate([(32, 50), (50, 32)]):
         path = tmp_path / f"{number}.png"
         photo(size_hw, number).save(path)
         boxes = np.array([[5, 5, 20, 20], [25, 8, 45, 30]], np.float32)[: 2 - 2 * number]
         difficult = np.array([False, True], np.bool_)[: len(boxes)]
-        records.append(Record(path, number, size_hw, boxes, np.zeros(len(boxes), np.int64), difficult))
+        records.append(AnnotatedImage(path, number, size_hw, boxes, np.zeros(len(boxes), np.int64), difficult))
     return AnnotatedData(tmp_path, "test", ("cat",), {"all": records})
 
 
 @pytest.mark.parametrize(("count", "rows"), [(1, 1), (2, 2), (5, 2)])
-def test_draw_views__a_row_for_each_picture(data, count, rows):
+def test_draw_views__a_row_for_each_image(data, count, rows):
     sheet = draw_views(data, data.records, INPUT, "strong", count, seed=0)
     assert sheet.width == 4 * (sheet.height // rows) or count == 1
     assert draw_views(data, data.records, INPUT, "strong", count, seed=0) == sheet
@@ -41,7 +41,7 @@ def test_draw_views__shows_what_training_sees(data):
     assert sheet.shape == (3, 2 * TILE, 4 * TILE)
     plain = DetectionDataset(data.records, INPUT)
     varied = DetectionDataset(data.records, INPUT, augmentation="light", seed=3)
-    # The second picture has no objects that would be drawn over it.
+    # The second image has no objects that would be drawn over it.
     views = [plain[1], varied[1, 1], varied[1, 2], varied[1, 3]]
     for column, (pixels, _) in enumerate(views):
         tile = sheet[:, TILE:, column * TILE : (column + 1) * TILE]
@@ -58,5 +58,5 @@ def test_draw_views__objects_and_difficult_ones_have_colours_of_their_own(data):
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_draw_views__nothing_to_show(data, count):
-    with pytest.raises(UsageError, match="no pictures to show"):
+    with pytest.raises(UsageError, match="no images to show"):
         draw_views(data, data.records if count == 0 else [], INPUT, "none", count, seed=0)

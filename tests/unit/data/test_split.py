@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.formats import read_data
-from fasterrcnn.data.records import AnnotatedData, Record
 from fasterrcnn.data.split import split_data
 from fasterrcnn.errors import UsageError
 
@@ -18,14 +18,14 @@ CLASSES = ("cat", "dog", "owl")
 THREE = {"train": 0.7, "val": 0.2, "test": 0.1}
 
 
-def record(path, labels=(0,), image_id=1) -> Record:
+def record(path, labels=(0,), image_id=1) -> AnnotatedImage:
     count = len(labels)
     boxes = np.tile(np.array([1, 1, 9, 9], np.float32), (count, 1))
-    return Record(path, image_id, (24, 32), boxes, np.array(labels, np.int64), np.zeros(count, bool))
+    return AnnotatedImage(path, image_id, (24, 32), boxes, np.array(labels, np.int64), np.zeros(count, bool))
 
 
 def data_of(root, labels_of, splits=None) -> AnnotatedData:
-    """A data set of pictures that are not there, which are like none."""
+    """A data set of images that are not there, which are like none."""
     records = [record(root / name, labels, number) for number, (name, labels) in enumerate(labels_of.items(), start=1)]
     return AnnotatedData(root, "test", CLASSES, splits or {"all": records})
 
@@ -51,7 +51,7 @@ def test_split_data__shares_of_every_class(tmp_path):
 
 
 def test_split_data__rare_class_first(tmp_path):
-    # Two owls, two splits: one in each, though most pictures could go anywhere.
+    # Two owls, two splits: one in each, though most images could go anywhere.
     data = data_of(tmp_path, {f"{n:02}.jpg": ((2, 0) if n in (3, 4) else (0,)) for n in range(20)})
     for seed in range(10):
         splits = split_data(data, {"train": 0.5, "val": 0.5}, seed=seed).data.splits
@@ -75,7 +75,7 @@ def test_split_data__seed_and_order(tmp_path):
     st.lists(st.integers(1, 9), min_size=1, max_size=3),
     st.integers(0, 5),
 )
-def test_split_data__every_picture_in_one_split(tmp_path_factory, labels, weights, seed):
+def test_split_data__every_image_in_one_split(tmp_path_factory, labels, weights, seed):
     root = tmp_path_factory.getbasetemp()
     fractions = {f"split{n}": weight / sum(weights) for n, weight in enumerate(weights)}
     data = data_of(root, {f"absent{n:03}.jpg": tuple(label) for n, label in enumerate(labels)})
@@ -85,7 +85,7 @@ def test_split_data__every_picture_in_one_split(tmp_path_factory, labels, weight
     assert all(splits.values())
 
 
-def test_split_data__every_split_gets_a_picture(tmp_path):
+def test_split_data__every_split_gets_a_image(tmp_path):
     data = data_of(tmp_path, dict.fromkeys(("a.jpg", "b.jpg", "c.jpg"), (0,)))
     splits = split_data(data, {"train": 0.98, "val": 0.01, "test": 0.01}).data.splits
     assert [len(records) for records in splits.values()] == [1, 1, 1]
@@ -94,13 +94,13 @@ def test_split_data__every_split_gets_a_picture(tmp_path):
 def test_split_data__lookalikes_stay_together(tmp_path, photo):
     labels_of = {}
     for seed in range(12):
-        picture = photo((60, 80), seed)
-        copies = [picture, picture.copy(), picture.resize((120, 90))]
+        image = photo((60, 80), seed)
+        copies = [image, image.copy(), image.resize((120, 90))]
         for number, copy in enumerate(copies if seed < 6 else copies[:1]):
             name = f"{number}-{seed}.png"
             copy.save(tmp_path / name)
             labels_of[name] = (0,)
-    (tmp_path / "damaged.png").write_text("no picture")
+    (tmp_path / "damaged.png").write_text("no image")
     data = data_of(tmp_path, labels_of | {"damaged.png": (0,), "absent.png": (0,)})
     for seed in range(3):
         result = split_data(data, {"train": 0.5, "test": 0.5}, seed=seed)
@@ -137,12 +137,12 @@ def test_split_data__numbers_that_collide(tmp_path):
     assert sorted(r.image_id for r in split_data(data, halves).data.records) == [1, 2]
 
 
-def test_split_data__a_picture_listed_twice(tmp_path):
+def test_split_data__a_image_listed_twice(tmp_path):
     twice = [record(tmp_path / "a.jpg"), record(tmp_path / "a.jpg", image_id=2)]
     other = [record(tmp_path / "a.jpg", (1,)), record(tmp_path / "b.jpg")]
     data = AnnotatedData(tmp_path, "test", CLASSES, {"train": twice[:1], "trainval": [*twice[1:], *other]})
     result = split_data(data, {"train": 0.5, "test": 0.5})
-    # What says the same counts once; other objects of the same picture stay with it.
+    # What says the same counts once; other objects of the same image stay with it.
     assert sorted(sorted(members) for members in names(result.data).values()) == [["a.jpg", "a.jpg"], ["b.jpg"]]
     assert result.kept_together == 2
 
@@ -155,7 +155,7 @@ def test_split_data__a_picture_listed_twice(tmp_path):
         ({"train": 1.0, "val": 0.0}, "above 0, not train=1, val=0"),
         ({"train": 1.5, "val": -0.5}, "above 0"),
         ({"train": float("nan")}, "above 0, not train=nan"),
-        ({"train": 0.4, "val": 0.3, "test": 0.3}, "3 splits need as many pictures .* not bound .*; there are 2"),
+        ({"train": 0.4, "val": 0.3, "test": 0.3}, "3 splits need as many images .* not bound .*; there are 2"),
     ],
 )
 def test_split_data__fractions_that_cannot_work(tmp_path, fractions, message):

@@ -5,21 +5,21 @@ import numpy as np
 import pytest
 
 from fasterrcnn.config import InputConfig
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.formats import voc
-from fasterrcnn.data.records import AnnotatedData, Record
 from fasterrcnn.data.statistics import describe
 from fasterrcnn.errors import UsageError
 
 INPUT = InputConfig(short_side=200, long_side=400)
 
 
-def record(boxes=(), labels=(), difficult=None, size_hw=(100, 200)) -> Record:
+def record(boxes=(), labels=(), difficult=None, size_hw=(100, 200)) -> AnnotatedImage:
     array = np.array(boxes, np.float32).reshape(-1, 4)
     flags = np.array(difficult if difficult is not None else [False] * len(array), np.bool_)
-    return Record(Path("a.png"), 1, size_hw, array, np.array(labels, np.int64), flags)
+    return AnnotatedImage(Path("a.png"), 1, size_hw, array, np.array(labels, np.int64), flags)
 
 
-def data_of(splits: dict[str, list[Record]], classes=("cat", "dog")) -> AnnotatedData:
+def data_of(splits: dict[str, list[AnnotatedImage]], classes=("cat", "dog")) -> AnnotatedData:
     return AnnotatedData(Path("some/pets"), "COCO", tuple(classes), splits)
 
 
@@ -33,13 +33,13 @@ def pets() -> AnnotatedData:
 
 def test_describe__counts_by_hand():
     found = describe(pets(), INPUT)
-    assert (found.whole.pictures, found.whole.negatives, found.whole.boxes) == (3, 1, 3)
+    assert (found.whole.images, found.whole.negatives, found.whole.boxes) == (3, 1, 3)
     assert (found.whole.difficult, found.whole.left_out, found.whole.by_class) == (1, 2, (1, 2))
     train, val = found.splits["train"], found.splits["val"]
-    assert (train.pictures, train.negatives, train.boxes, train.by_class) == (2, 1, 3, (1, 2))
-    assert (val.pictures, val.negatives, val.boxes, val.difficult, val.left_out) == (1, 0, 0, 1, 2)
-    assert found.per_picture.tolist() == [3, 0, 3]
-    assert found.picture_sizes == {(100, 200): 2, (200, 200): 1}
+    assert (train.images, train.negatives, train.boxes, train.by_class) == (2, 1, 3, (1, 2))
+    assert (val.images, val.negatives, val.boxes, val.difficult, val.left_out) == (1, 0, 0, 1, 2)
+    assert found.per_image.tolist() == [3, 0, 3]
+    assert found.image_sizes == {(100, 200): 2, (200, 200): 1}
 
 
 def test_describe__sizes_at_the_input_of_the_network():
@@ -52,17 +52,17 @@ def test_describe__sizes_at_the_input_of_the_network():
 
 
 def test_to_dict__survives_json():
-    told = json.loads(json.dumps(describe(pets(), INPUT).to_dict(), allow_nan=False))
-    assert told["all"]["by_class"] == {"cat": 1, "dog": 2}
-    assert told["splits"]["train"]["negatives"] == 1
-    assert told["box_ratio"]["median"] == 1
-    assert told["box_size_by_class"]["dog"]["most"] == pytest.approx(100)
-    assert told["picture_sizes"][0] == {"height": 100, "width": 200, "pictures": 2}
+    logged = json.loads(json.dumps(describe(pets(), INPUT).to_dict(), allow_nan=False))
+    assert logged["all"]["by_class"] == {"cat": 1, "dog": 2}
+    assert logged["splits"]["train"]["negatives"] == 1
+    assert logged["box_ratio"]["median"] == 1
+    assert logged["box_size_by_class"]["dog"]["most"] == pytest.approx(100)
+    assert logged["image_sizes"][0] == {"height": 100, "width": 200, "images": 2}
 
 
 def test_text__says_what_counts():
     text = str(describe(pets(), INPUT))
-    assert text.startswith("pets: COCO, 3 pictures, 3 boxes; 2 without an area or not finite are left out")
+    assert text.startswith("pets: COCO, 3 images, 3 boxes; 2 without an area or not finite are left out")
     assert "dog  2  ████████████████████████\n  cat  1  ████████████\n" in text
     assert "200 x 100 (2), 200 x 200 (1)" in text
     assert "median 1, most from 0.4 to 1.8, all from 0.25 to 2" in text
@@ -105,7 +105,7 @@ def test_statistics__hardly_any_data(splits, classes, tmp_path):
     assert "<i>" not in (tmp_path / "new" / "statistics.html").read_text(encoding="utf-8")
 
 
-def test_statistics__no_classes_no_pictures(tmp_path):
+def test_statistics__no_classes_no_images(tmp_path):
     found = describe(data_of({}, ()), INPUT)
     found.save(tmp_path / "statistics.html")
     assert "none" in str(found)
@@ -132,5 +132,5 @@ def test_save__other_kinds_of_file(tmp_path):
 def test_describe__real_data(shared_data):
     found = describe(voc.read(shared_data / "bccd/BCCD"), INPUT)
     assert dict(zip(found.classes, found.whole.by_class, strict=True)) == {"Platelets": 361, "RBC": 4153, "WBC": 372}
-    assert (found.whole.pictures, found.whole.left_out) == (364, 2)
-    assert found.picture_sizes == {(480, 640): 364}
+    assert (found.whole.images, found.whole.left_out) == (364, 2)
+    assert found.image_sizes == {(480, 640): 364}

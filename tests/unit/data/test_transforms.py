@@ -63,7 +63,7 @@ def painted(size_hw, boxes, background=None):
 
 
 def nothing_else():
-    raise AssertionError("no other picture is needed")
+    raise AssertionError("no other image is needed")
 
 
 def view_of(made, recipe, draws, side=20, canvas_hw=None, another=nothing_else):
@@ -99,7 +99,7 @@ def test_random_view__further_away_by_hand():
     assert_close(view.pixels[0, 13:15, 13:14], torch.ones(2, 1), rtol=0, atol=0.15)
 
 
-def test_random_view__whole_picture_is_the_plain_view():
+def test_random_view__whole_image_is_the_plain_view():
     made = painted((30, 20), [[4, 4, 8, 12], [0, 20, 20, 30]])
     settings_ = config(40, 60)
     view = random_view(made, STILL, settings_, (60, 40), Random(0), nothing_else)
@@ -140,7 +140,7 @@ def test_random_view__box_of_a_turned_object_goes_around_its_corners():
     assert_close(extent(view.pixels[0] > 0.6), expected[0], rtol=0, atol=1.0)
 
 
-def test_random_view__room_in_the_corners_of_a_turned_picture_is_the_mean_pixel():
+def test_random_view__room_in_the_corners_of_a_turned_image_is_the_mean_pixel():
     white = scene((40, 40), [], pixels=torch.full((3, 40, 40), 255, dtype=torch.uint8))
     view = view_of(white, Recipe(flip=0.0, rotation=1.0, degrees=20.0), Chosen(amount=1.0), side=40)
     for y, x in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
@@ -162,14 +162,14 @@ def test_random_view__crops_hold_something_of_an_object():
     assert 7 < max(sizes) < 5 * 3 + 0.5  # cropped
 
 
-def test_random_view__mosaic_has_four_pictures():
+def test_random_view__mosaic_has_four_images():
     def plain(channel):
         pixels = torch.zeros(3, 40, 60, dtype=torch.uint8)
         pixels[channel % 3] = 255 if channel < 3 else 128
         return scene((40, 60), [[0, 0, 60, 40]], labels=[channel], pixels=pixels)
 
     others = iter([plain(1), plain(2), plain(3)])
-    # Chosen in the middle: four places of 20 x 30, and of each picture the whole.
+    # Chosen in the middle: four places of 20 x 30, and of each image the whole.
     view = view_of(plain(0), Recipe(flip=0.0, mosaic=1.0), Chosen(), 40, (40, 60), lambda: next(others))
     assert next(others, None) is None
     assert view.labels.tolist() == [0, 1, 2, 3]
@@ -239,7 +239,7 @@ def scenes(draw):
 
 @settings(max_examples=60, deadline=None)
 @given(scenes(), scenes(), st.sampled_from(list(RECIPES)), st.integers(0, 1000), st.sampled_from([(24, 40), (32, 300)]))
-def test_views__never_a_box_that_cannot_be_learnt(made, other, name, seed, sides):
+def test_views__never_a_box_that_cannot_be_learned(made, other, name, seed, sides):
     size, canvas_hw = config(*sides), resized_hw(made.size_hw, *sides)
     recipe = RECIPES[name]
     if recipe is None:

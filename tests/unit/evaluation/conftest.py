@@ -5,39 +5,38 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from fasterrcnn.evaluation.analysis import Origin
+from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions, read_ground_truth, read_results
 from fasterrcnn.evaluation.measure import Examination, measure
-from fasterrcnn.evaluation.reading import read_results, read_truth
 from fasterrcnn.evaluation.report import Report
-from fasterrcnn.evaluation.truth import Predictions, Truth
 
 Row = Sequence[float]
 
 
 @pytest.fixture(scope="session")
-def make_truth() -> Callable[..., Truth]:
-    """Truth from (picture, class, left, top, width, height) and perhaps 1 for a crowd; pictures and classes from 1."""
+def make_ground_truth() -> Callable[..., GroundTruth]:
+    """Ground truth from (image, class, left, top, width, height) and 1 for a crowd; images and classes from 1."""
 
-    def make(*objects: Row, pictures: int = 2, classes: Sequence[str] = ("cat", "dog"), size=(100, 100)) -> Truth:
+    def make(*objects: Row, images: int = 2, classes: Sequence[str] = ("cat", "dog"), size=(100, 100)) -> GroundTruth:
         rows = [
             {"id": i, "image_id": o[0], "category_id": o[1], "bbox": list(o[2:6]), "iscrowd": int(len(o) > 6)}
             for i, o in enumerate(objects, start=1)
         ]
-        images = [
-            {"id": i, "file_name": f"{i}.jpg", "height": size[0], "width": size[1]} for i in range(1, pictures + 1)
+        image_rows = [
+            {"id": i, "file_name": f"{i}.jpg", "height": size[0], "width": size[1]} for i in range(1, images + 1)
         ]
         categories = [{"id": i, "name": name} for i, name in enumerate(classes, start=1)]
-        return read_truth({"images": images, "annotations": rows, "categories": categories})
+        return read_ground_truth({"images": image_rows, "annotations": rows, "categories": categories})
 
     return make
 
 
 @pytest.fixture(scope="session")
 def make_found() -> Callable[..., Predictions]:
-    """Detections from (picture, class, score, left, top, width, height)."""
+    """Detections from (image, class, score, left, top, width, height)."""
 
-    def make(truth: Truth, *detections: Row, max_dets: int = 100) -> Predictions:
+    def make(ground_truth: GroundTruth, *detections: Row, max_dets: int = 100) -> Predictions:
         rows = [{"image_id": d[0], "category_id": d[1], "score": d[2], "bbox": list(d[3:])} for d in detections]
-        return read_results(truth, rows, max_dets)
+        return read_results(ground_truth, rows, max_dets)
 
     return make
 
@@ -46,9 +45,9 @@ def make_found() -> Callable[..., Predictions]:
 def report_of() -> Callable[..., Report]:
     """The whole report of detections; without drawings unless said."""
 
-    def make(truth: Truth, found: Predictions, *, max_dets: int = 100, samples: int = 0, **rest) -> Report:
+    def make(ground_truth: GroundTruth, found: Predictions, *, max_dets: int = 100, samples: int = 0, **rest) -> Report:
         origin = Origin("fasterrcnn evaluate", "data", "test", "results.json", max_dets)
         inclusive = rest.pop("inclusive", False)
-        return measure(truth, Examination(found, **rest), origin, samples=samples, inclusive=inclusive)
+        return measure(ground_truth, Examination(found, **rest), origin, samples=samples, inclusive=inclusive)
 
     return make

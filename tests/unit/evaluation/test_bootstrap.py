@@ -2,28 +2,28 @@ import numpy as np
 import pytest
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.evaluation.bootstrap import compare, draw, estimate
 from fasterrcnn.evaluation.matching import find_pairs, same_class
-from fasterrcnn.evaluation.ranking import rank_matches
+from fasterrcnn.evaluation.metrics.bootstrap import compare, draw, estimate
+from fasterrcnn.evaluation.metrics.ranking import rank_matches
 
 BOX, FAR = (10.0, 10.0, 20.0, 20.0), (60.0, 60.0, 20.0, 20.0)
 
 
-def ranking(truth, found):
-    return rank_matches(truth, found, same_class(find_pairs(truth, found), truth, found))
+def ranking(ground_truth, found):
+    return rank_matches(ground_truth, found, same_class(find_pairs(ground_truth, found), ground_truth, found))
 
 
 @pytest.fixture(scope="module")
-def half(make_truth, make_found):
-    """Forty pictures with a cat each, of which every second is found."""
-    truth = make_truth(*[(i, 1, *BOX) for i in range(1, 41)], pictures=40)
-    return truth, make_found(truth, *[(i, 1, 0.9, *BOX) for i in range(1, 41, 2)])
+def half(make_ground_truth, make_found):
+    """Forty images with a cat each, of which every second is found."""
+    ground_truth = make_ground_truth(*[(i, 1, *BOX) for i in range(1, 41)], images=40)
+    return ground_truth, make_found(ground_truth, *[(i, 1, 0.9, *BOX) for i in range(1, 41, 2)])
 
 
 def test_bootstrap__holds_the_number_and_knows_the_spread(half):
-    truth, found = half
-    drawn = draw(ranking(truth, found), 40, 400, seed=0)
-    measured = estimate(drawn, truth.classes)
+    ground_truth, found = half
+    drawn = draw(ranking(ground_truth, found), 40, 400, seed=0)
+    measured = estimate(drawn, ground_truth.classes)
     ap = measured.numbers["ap"]
     assert ap.value == pytest.approx(51 / 101)
     assert ap.low < ap.value < ap.high
@@ -34,22 +34,22 @@ def test_bootstrap__holds_the_number_and_knows_the_spread(half):
     assert measured.samples == 400
 
 
-def test_bootstrap__equal_seeds_draw_equal_pictures(half):
+def test_bootstrap__equal_seeds_draw_equal_images(half):
     one, two, other = (draw(ranking(*half), 40, 5, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, two)
     assert (one != other).any()
 
 
 def test_bootstrap__paired_difference_is_sharper_than_two_intervals(half, make_found):
-    truth, found = half
-    # The other one misses a single picture that this one finds.
+    ground_truth, found = half
+    # The other one misses a single image that this one finds.
     other = found.take(np.arange(len(found)) != 3)
-    ours, theirs = (draw(ranking(truth, f), 40, 300, 0) for f in (found, other))
+    ours, theirs = (draw(ranking(ground_truth, f), 40, 300, 0) for f in (found, other))
     comparison = compare("other", ours, theirs, ({"ap": None}, {"cat": {}, "dog": {}}))
     difference = comparison.better["ap"]
     assert difference.value == pytest.approx(51 / 101 - 48 / 101)  # 19 of 40: 48 recalls up to .475
     assert 0 <= difference.low <= difference.value <= difference.high < 0.12
-    single = estimate(ours, truth.classes).numbers["ap"]
+    single = estimate(ours, ground_truth.classes).numbers["ap"]
     assert difference.high - difference.low < (single.high - single.low) / 2
     assert compare("x", ours, theirs, ({}, {"cat": {}, "dog": {}}), is_variant=True).better["ap"].value < 0
 
@@ -60,10 +60,10 @@ def test_bootstrap__the_same_detections_differ_by_nothing(half):
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("pictures", [0, 2])
-def test_bootstrap__nothing(make_truth, make_found, pictures):
-    truth = make_truth(pictures=pictures)
-    measured = estimate(draw(ranking(truth, make_found(truth)), pictures, 3, 0), truth.classes)
+@pytest.mark.parametrize("images", [0, 2])
+def test_bootstrap__nothing(make_ground_truth, make_found, images):
+    ground_truth = make_ground_truth(images=images)
+    measured = estimate(draw(ranking(ground_truth, make_found(ground_truth)), images, 3, 0), ground_truth.classes)
     assert (measured.numbers, measured.per_class) == ({}, {})
 
 

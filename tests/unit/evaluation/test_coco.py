@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fasterrcnn.errors import DataError
-from fasterrcnn.evaluation.coco import score_detections
+from fasterrcnn.evaluation.metrics.coco import score_detections
 from fasterrcnn.evaluation.report import Report
 
 CATEGORIES = [{"id": 1, "name": "cat"}, {"id": 5, "name": "dog"}]
@@ -15,8 +15,8 @@ NUMBERS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 RECALLS = ("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")
 
 
-def truth(*boxes, images=(1, 2), crowds=()) -> dict:
-    """COCO truth from (image, category, left, top, width, height)."""
+def ground_truth(*boxes, images=(1, 2), crowds=()) -> dict:
+    """COCO ground truth from (image, category, left, top, width, height)."""
     annotations = [
         {
             "id": number,
@@ -89,7 +89,7 @@ def test_score__per_class_as_pycocotools(official, report):
 
 
 def test_score__perfect_detector():
-    wanted = truth((1, 1, *SMALL), (2, 5, *LARGE))
+    wanted = ground_truth((1, 1, *SMALL), (2, 5, *LARGE))
     report = score_detections(wanted, results((1, 1, *SMALL, 0.9), (2, 5, *LARGE, 0.5)))
     assert (report.ap, report.ap50, report.ap75, report.ap_small, report.ap_large) == pytest.approx((1.0,) * 5)
     assert report.ap_medium is None
@@ -99,7 +99,7 @@ def test_score__perfect_detector():
 
 def test_score__half_by_hand():
     # One of two cats is found, with no mistake: precision 1 up to recall 0.5, which is 51 of 101 points.
-    report = score_detections(truth((1, 1, *LARGE), (2, 1, *LARGE)), results((1, 1, *LARGE, 0.9)))
+    report = score_detections(ground_truth((1, 1, *LARGE), (2, 1, *LARGE)), results((1, 1, *LARGE, 0.9)))
     assert report.ap == pytest.approx(51 / 101)
     assert report.ar100 == pytest.approx(0.5)
     assert report.per_class["dog"] == {"ap": None, "ap50": None}
@@ -108,36 +108,36 @@ def test_score__half_by_hand():
 def test_score__iou_thresholds_by_hand():
     # Shifted by a tenth of the width: IoU 180 / 220 = 0.818 is good for 7 of 10 thresholds.
     shifted = (120.0, 100.0, 200.0, 200.0)
-    report = score_detections(truth((1, 1, *LARGE)), results((1, 1, *shifted, 0.9)))
+    report = score_detections(ground_truth((1, 1, *LARGE)), results((1, 1, *shifted, 0.9)))
     assert report.ap == pytest.approx(0.7)
     assert (report.ap50, report.ap75) == pytest.approx((1.0, 1.0))
 
 
 def test_score__crowds_count_neither_way():
-    wanted = truth((1, 1, *LARGE), (2, 1, *LARGE), crowds=(2,))
+    wanted = ground_truth((1, 1, *LARGE), (2, 1, *LARGE), crowds=(2,))
     report = score_detections(wanted, results((1, 1, *LARGE, 0.9), (2, 1, *LARGE, 0.95)))
     assert report.ap == pytest.approx(1.0)
     assert report.objects == 1
 
 
 def test_score__no_results():
-    report = score_detections(truth((1, 1, *SMALL)), [])
+    report = score_detections(ground_truth((1, 1, *SMALL)), [])
     assert (report.ap, report.ap50, report.ap_small, report.ar100) == (0.0, 0.0, 0.0, 0.0)
     assert report.ap_large is None
     assert report.objects == 1
 
 
 def test_score__images_without_annotations():
-    wanted = truth((1, 1, *LARGE), images=(1, 2, 3))
+    wanted = ground_truth((1, 1, *LARGE), images=(1, 2, 3))
     right = results((1, 1, *LARGE, 0.5))
     assert score_detections(wanted, right).ap == pytest.approx(1.0)
-    # A mistake with a higher score on an empty picture: precision 1/2 everywhere.
+    # A mistake with a higher score on an empty image: precision 1/2 everywhere.
     assert score_detections(wanted, [*right, *results((3, 1, *LARGE, 0.9))]).ap == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("found", [[], results((1, 1, *LARGE, 0.5))])
 def test_score__nothing_to_find(found):
-    report = score_detections(truth(), found)
+    report = score_detections(ground_truth(), found)
     assert all(getattr(report, name) is None for name in (*NUMBERS, *RECALLS))
     assert report.objects == 0
     assert "n/a" in str(report)
@@ -150,7 +150,7 @@ def test_score__nothing_to_find(found):
         ((1, 2, *LARGE, 0.5), "result 0: category_id 2 is not in the data set"),
         (
             (1, 1, math.nan, 1.0, 2.0, 3.0, 0.5),
-            r"result 0 of image 1 is not finite, or beyond any picture: \[nan, 1.0, 2.0, 3.0\], 0.5",
+            r"result 0 of image 1 is not finite, or beyond any image: \[nan, 1.0, 2.0, 3.0\], 0.5",
         ),
         ((1, 1, 1.0, 1.0, math.inf, 3.0, 0.5), "result 0 of image 1 is not finite"),
         ((1, 1, *LARGE, math.nan), "result 0 of image 1 is not finite"),
@@ -158,11 +158,11 @@ def test_score__nothing_to_find(found):
 )
 def test_score__results_that_cannot_be(row, message):
     with pytest.raises(DataError, match=message):
-        score_detections(truth((1, 1, *LARGE)), results(row))
+        score_detections(ground_truth((1, 1, *LARGE)), results(row))
 
 
 def test_score__leaves_its_input_alone_and_is_silent(capfd):
-    wanted, found = truth((1, 1, *LARGE)), results((1, 1, *LARGE, 0.9))
+    wanted, found = ground_truth((1, 1, *LARGE)), results((1, 1, *LARGE, 0.9))
     before = json.dumps([wanted, found])
     score_detections(wanted, found)
     assert json.dumps([wanted, found]) == before
@@ -170,9 +170,9 @@ def test_score__leaves_its_input_alone_and_is_silent(capfd):
 
 
 def test_report__text():
-    text = str(score_detections(truth((1, 1, *SMALL)), results((1, 1, *SMALL, 0.9))))
+    text = str(score_detections(ground_truth((1, 1, *SMALL)), results((1, 1, *SMALL, 0.9))))
     lines = text.splitlines()
-    assert lines[0] == "2 pictures, 1 objects"
+    assert lines[0] == "2 images, 1 objects"
     assert lines[1].split()[-1] == "1.000"
     assert any(line.startswith("AP  large") and line.rstrip().endswith("n/a") for line in lines)
     assert [line.split() for line in lines[-2:]] == [["cat", "1.000", "1.000"], ["dog", "n/a", "n/a"]]
@@ -180,7 +180,7 @@ def test_report__text():
 
 
 def test_report__save(tmp_path):
-    report = score_detections(truth((1, 1, *SMALL)), [])
+    report = score_detections(ground_truth((1, 1, *SMALL)), [])
     report.save(tmp_path / "report.json")
     saved = json.loads((tmp_path / "report.json").read_text())
     assert saved == report.to_dict()

@@ -2,22 +2,21 @@
 
 import pytest
 
-from fasterrcnn.evaluation.costs import price_errors
 from fasterrcnn.evaluation.matching import find_pairs
-from fasterrcnn.evaluation.verdicts import ERRORS, KINDS, judge
+from fasterrcnn.evaluation.metrics.tide import ERRORS, KINDS, judge, price_errors
 
 BOX, FAR = (10.0, 10.0, 20.0, 20.0), (60.0, 60.0, 20.0, 20.0)
 THIRD = (10.0, 10.0, 20.0, 7.0)  # IoU .35 with BOX
 CAT, DOG = 1, 2
-# Picture 1 has a cat at BOX in each case, and picture 2 one that is found with a low score: 101 for the cats.
+# Image 1 has a cat at BOX in each case, and image 2 one that is found with a low score: 101 for the cats.
 RIGHT = (2, CAT, 0.1, *BOX)
 
 
-def price(make_truth, make_found, detections, objects=((1, CAT, *BOX),)):
-    truth = make_truth(*objects, (2, CAT, *BOX), (2, DOG, *FAR))
-    found = make_found(truth, *detections, RIGHT, (2, DOG, 0.1, *FAR))
-    verdicts = judge(truth, found, find_pairs(truth, found))
-    costs = price_errors(truth, found, verdicts)
+def price(make_ground_truth, make_found, detections, objects=((1, CAT, *BOX),)):
+    ground_truth = make_ground_truth(*objects, (2, CAT, *BOX), (2, DOG, *FAR))
+    found = make_found(ground_truth, *detections, RIGHT, (2, DOG, 0.1, *FAR))
+    verdicts = judge(ground_truth, found, find_pairs(ground_truth, found))
+    costs = price_errors(ground_truth, found, verdicts)
     return costs, [KINDS[kind] for kind in verdicts.kinds]
 
 
@@ -41,19 +40,19 @@ def price(make_truth, make_found, detections, objects=((1, CAT, *BOX),)):
         ("missed", [], [(1, CAT, *BOX)], (51, 101), (101, 101)),
     ],
 )
-def test_costs__one_kind(make_truth, make_found, kind, detections, objects, before, after):
-    costs, kinds = price(make_truth, make_found, detections, objects)
+def test_costs__one_kind(make_ground_truth, make_found, kind, detections, objects, before, after):
+    costs, kinds = price(make_ground_truth, make_found, detections, objects)
     assert costs.ap50 == pytest.approx(sum(before) / 202)
     assert costs.lost[kind] == pytest.approx((sum(after) - sum(before)) / 202)
-    also_missed = kind in ("both", "background")  # nothing else would find the cat of picture 1
+    also_missed = kind in ("both", "background")  # nothing else would find the cat of image 1
     assert costs.counts == {k: int(k == kind) + int(k == "missed" and also_missed) for k in ERRORS}
     if kind != "missed":
         assert kinds.count(kind) == 1
 
 
-def test_costs__classification_and_localisation_of_one_object(make_truth, make_found):
+def test_costs__classification_and_localisation_of_one_object(make_ground_truth, make_found):
     # The better claim (.9, localisation) is the one that can find the cat; the other only vanishes.
-    costs, kinds = price(make_truth, make_found, [(1, CAT, 0.9, *THIRD), (1, DOG, 0.8, *BOX)])
+    costs, kinds = price(make_ground_truth, make_found, [(1, CAT, 0.9, *THIRD), (1, DOG, 0.8, *BOX)])
     assert kinds[:2] == ["localisation", "classification"]
     base = (51 / 2 + 101 / 2) / 202
     assert costs.ap50 == pytest.approx(base)
@@ -63,8 +62,10 @@ def test_costs__classification_and_localisation_of_one_object(make_truth, make_f
     assert costs.lost["missed"] == pytest.approx(0)
 
 
-def test_costs__claims_of_found_objects_only_vanish(make_truth, make_found):
-    costs, kinds = price(make_truth, make_found, [(1, CAT, 0.9, *BOX), (1, CAT, 0.8, *THIRD), (1, DOG, 0.7, *BOX)])
+def test_costs__claims_of_found_objects_only_vanish(make_ground_truth, make_found):
+    costs, kinds = price(
+        make_ground_truth, make_found, [(1, CAT, 0.9, *BOX), (1, CAT, 0.8, *THIRD), (1, DOG, 0.7, *BOX)]
+    )
     assert kinds[:3] == ["right", "localisation", "classification"]
     base = (51 + 50 * 2 / 3 + 101 / 2) / 202
     assert costs.lost["localisation"] == pytest.approx((101 + 101 / 2) / 202 - base)
@@ -75,31 +76,35 @@ def test_costs__claims_of_found_objects_only_vanish(make_truth, make_found):
     ("overlap", "kind"),
     [(0.5, "right"), (0.49, "localisation"), (0.1, "localisation"), (0.09, "background"), (0.0, "background")],
 )
-def test_costs__edges_of_the_kinds(make_truth, make_found, overlap, kind):
-    _, kinds = price(make_truth, make_found, [(1, CAT, 0.9, 0.0, 0.0, 50.0, 100 * overlap)], [(1, CAT, 0, 0, 50, 100)])
+def test_costs__edges_of_the_kinds(make_ground_truth, make_found, overlap, kind):
+    _, kinds = price(
+        make_ground_truth, make_found, [(1, CAT, 0.9, 0.0, 0.0, 50.0, 100 * overlap)], [(1, CAT, 0, 0, 50, 100)]
+    )
     assert kinds[0] == kind
 
 
-def test_costs__crowds_are_no_errors(make_truth, make_found):
-    costs, kinds = price(make_truth, make_found, [(1, CAT, 0.9, *FAR)], [(1, CAT, 50, 50, 50, 50, 1)])
+def test_costs__crowds_are_no_errors(make_ground_truth, make_found):
+    costs, kinds = price(make_ground_truth, make_found, [(1, CAT, 0.9, *FAR)], [(1, CAT, 50, 50, 50, 50, 1)])
     assert kinds[0] == "ignored"
     assert set(costs.counts.values()) == {0}
     assert costs.ap50 == pytest.approx(1)
 
 
-def test_costs__a_class_that_loses_all_its_objects(make_truth, make_found):
+def test_costs__a_class_that_loses_all_its_objects(make_ground_truth, make_found):
     # Dogs are all missed. Without detections they leave the mean: 51 of one class instead of (51 + 0) / 2.
-    truth = make_truth((1, CAT, *BOX), (2, CAT, *BOX), (1, DOG, *FAR))
-    found = make_found(truth, (1, CAT, 0.9, *BOX), (2, CAT, 0.8, *BOX))
-    costs = price_errors(truth, found, judge(truth, found, find_pairs(truth, found)))
+    ground_truth = make_ground_truth((1, CAT, *BOX), (2, CAT, *BOX), (1, DOG, *FAR))
+    found = make_found(ground_truth, (1, CAT, 0.9, *BOX), (2, CAT, 0.8, *BOX))
+    costs = price_errors(ground_truth, found, judge(ground_truth, found, find_pairs(ground_truth, found)))
     assert (costs.ap50, costs.lost["missed"]) == pytest.approx((0.5, 0.5))
 
 
-@pytest.mark.parametrize("pictures", [0, 1])
-def test_costs__nothing(make_truth, make_found, pictures):
-    truth = make_truth(pictures=pictures)
+@pytest.mark.parametrize("images", [0, 1])
+def test_costs__nothing(make_ground_truth, make_found, images):
+    ground_truth = make_ground_truth(images=images)
     costs = price_errors(
-        truth, make_found(truth), judge(truth, make_found(truth), find_pairs(truth, make_found(truth)))
+        ground_truth,
+        make_found(ground_truth),
+        judge(ground_truth, make_found(ground_truth), find_pairs(ground_truth, make_found(ground_truth))),
     )
     assert costs.ap50 is None
     assert set(costs.lost.values()) == {None}

@@ -9,24 +9,24 @@ import pytest
 
 from fasterrcnn.errors import DataError
 from fasterrcnn.evaluation.diagnoses import NAMES
-from fasterrcnn.evaluation.reading import read_results
+from fasterrcnn.evaluation.ground_truth import read_results
 
 CLASSES = ("cat", "dog", "owl", "bee")
 
 
 @pytest.fixture(scope="module")
-def planted(make_truth, make_found):
-    """Twelve pictures of 640 x 480 with five objects each, and a detector that is a few pixels off."""
+def planted(make_ground_truth, make_found):
+    """Twelve images of 640 x 480 with five objects each, and a detector that is a few pixels off."""
     rng = np.random.default_rng(0)
     objects = [
-        (picture, 1 + (picture + i) % 4, *rng.uniform(0, [560, 400]), *rng.uniform(40, 80, 2))
-        for picture in range(1, 13)
+        (image, 1 + (image + i) % 4, *rng.uniform(0, [560, 400]), *rng.uniform(40, 80, 2))
+        for image in range(1, 13)
         for i in range(5)
     ]
-    truth = make_truth(*objects, pictures=13, classes=CLASSES, size=(480, 640))
+    ground_truth = make_ground_truth(*objects, images=13, classes=CLASSES, size=(480, 640))
     found = [(p, c, rng.uniform(0.5, 1), *(np.array(box) + rng.normal(0, 2, 4))) for p, c, *box in objects]
     found += [(p, c, 0.3, *rng.uniform(0, 400, 2), 50, 50) for p, c, *_ in objects[:20]]
-    return truth, make_found(truth, *found)
+    return ground_truth, make_found(ground_truth, *found)
 
 
 def named(report, *, mistakes: bool = True) -> dict[str, str]:
@@ -55,44 +55,44 @@ def corners(x):
     ],
 )
 def test_diagnoses__boxes(planted, report_of, name, said, change):
-    truth, found = planted
-    report = report_of(truth, replace(found, xywh=change(found.xywh)))
+    ground_truth, found = planted
+    report = report_of(ground_truth, replace(found, xywh=change(found.xywh)))
     assert report.ap50 < 0.3
-    ((told, text),) = named(report).items()
-    assert told == name
+    ((logged, text),) = named(report).items()
+    assert logged == name
     assert re.search(said, text)
     assert "of the objects would then be found" in text
 
 
-def test_diagnoses__network_scale_of_pictures_of_different_sizes(planted, report_of):
-    truth, found = planted
-    sizes = truth.pictures.sizes_hw.copy()
+def test_diagnoses__network_scale_of_images_of_different_sizes(planted, report_of):
+    ground_truth, found = planted
+    sizes = ground_truth.images.sizes_hw.copy()
     sizes[::2] = (960, 720)
-    truth = replace(truth, pictures=replace(truth.pictures, sizes_hw=sizes))
+    ground_truth = replace(ground_truth, images=replace(ground_truth.images, sizes_hw=sizes))
     factor = 320 / sizes.min(axis=1)[found.owners]
-    text = named(report_of(truth, replace(found, xywh=found.xywh * factor[:, None])))["boxes-at-network-scale"]
+    text = named(report_of(ground_truth, replace(found, xywh=found.xywh * factor[:, None])))["boxes-at-network-scale"]
     assert re.search(r"short side of 3(19|20|21) pixels", text)
 
 
 def test_diagnoses__permuted_classes(planted, report_of):
-    truth, found = planted
-    report = report_of(truth, replace(found, labels=np.array([2, 0, 1, 3])[found.labels]))
-    ((told, text),) = named(report).items()
-    assert told == "classes-permuted"
+    ground_truth, found = planted
+    report = report_of(ground_truth, replace(found, labels=np.array([2, 0, 1, 3])[found.labels]))
+    ((logged, text),) = named(report).items()
+    assert logged == "classes-permuted"
     assert "cat means dog, dog means owl, owl means cat" in text
 
 
 def test_diagnoses__category_ids_off_by_one_that_all_exist(planted, report_of):
-    truth, found = planted
+    ground_truth, found = planted
     shifted = replace(found, labels=found.labels + 1).take(found.labels < 3)
-    text = named(report_of(truth, shifted))["ids-off-by-one"]
+    text = named(report_of(ground_truth, shifted))["ids-off-by-one"]
     assert "category ids" in text
     assert "1 has to be subtracted" in text
 
 
 def test_diagnoses__image_ids_off_by_one_that_all_exist(planted, report_of):
-    truth, found = planted
-    text = named(report_of(truth, replace(found, owners=found.owners + 1)))["ids-off-by-one"]
+    ground_truth, found = planted
+    text = named(report_of(ground_truth, replace(found, owners=found.owners + 1)))["ids-off-by-one"]
     assert "image ids" in text
     assert "1 has to be subtracted" in text
 
@@ -111,31 +111,33 @@ def test_reading__ids_that_do_not_exist(planted, image, category, said):
         read_results(planted[0], [{"image_id": image, "category_id": category, "bbox": [0, 0, 1, 1], "score": 1}])
 
 
-def test_diagnoses__notes(make_truth, make_found, report_of):
-    truth = make_truth((1, 1, 10, 10, 20, 20), (1, 2, 60, 60, 20, 20), classes=("cat", "dog", "owl"))
-    notes = named(report_of(truth, make_found(truth, (1, 1, 0.2, 10, 10, 20, 20)), max_dets=1), mistakes=False)
+def test_diagnoses__notes(make_ground_truth, make_found, report_of):
+    ground_truth = make_ground_truth((1, 1, 10, 10, 20, 20), (1, 2, 60, 60, 20, 20), classes=("cat", "dog", "owl"))
+    notes = named(
+        report_of(ground_truth, make_found(ground_truth, (1, 1, 0.2, 10, 10, 20, 20)), max_dets=1), mistakes=False
+    )
     assert "the highest is 0.2" in notes["scores-under-threshold"]
     assert "No detection of dog" in notes["class-never-detected"]
     assert "No object of owl" in notes["class-without-objects"]
-    assert "1 picture holds more objects than the 1 detections" in notes["more-objects-than-detections"]
-    assert "No object is large" in notes["no-truth-of-size"]
+    assert "1 image holds more objects than the 1 detections" in notes["more-objects-than-detections"]
+    assert "No object is large" in notes["no-ground_truth-of-size"]
 
 
-def test_diagnoses__equal_scores(make_truth, make_found, report_of):
-    truth = make_truth((1, 1, 10, 10, 20, 20))
-    found = make_found(truth, (1, 1, 0.7, 10, 10, 20, 20), (2, 1, 0.7, 10, 10, 20, 20))
-    assert "scores-all-equal" in named(report_of(truth, found), mistakes=False)
+def test_diagnoses__equal_scores(make_ground_truth, make_found, report_of):
+    ground_truth = make_ground_truth((1, 1, 10, 10, 20, 20))
+    found = make_found(ground_truth, (1, 1, 0.7, 10, 10, 20, 20), (2, 1, 0.7, 10, 10, 20, 20))
+    assert "scores-all-equal" in named(report_of(ground_truth, found), mistakes=False)
 
 
 @pytest.mark.parametrize(("threshold", "name"), [(None, "no-detections"), (0.05, "scores-under-threshold")])
-def test_diagnoses__no_detections(make_truth, make_found, report_of, threshold, name):
-    truth = make_truth((1, 1, 10, 10, 20, 20))
-    assert name in named(report_of(truth, make_found(truth), score_threshold=threshold))
+def test_diagnoses__no_detections(make_ground_truth, make_found, report_of, threshold, name):
+    ground_truth = make_ground_truth((1, 1, 10, 10, 20, 20))
+    assert name in named(report_of(ground_truth, make_found(ground_truth), score_threshold=threshold))
 
 
-def test_diagnoses__no_objects(make_truth, make_found, report_of):
-    truth = make_truth((1, 1, 10, 10, 20, 20, 1))
-    assert set(named(report_of(truth, make_found(truth, (1, 1, 0.5, 60, 60, 20, 20))))) == {"no-objects"}
+def test_diagnoses__no_objects(make_ground_truth, make_found, report_of):
+    ground_truth = make_ground_truth((1, 1, 10, 10, 20, 20, 1))
+    assert set(named(report_of(ground_truth, make_found(ground_truth, (1, 1, 0.5, 60, 60, 20, 20))))) == {"no-objects"}
 
 
 def test_diagnoses__are_all_explained_in_the_docs():

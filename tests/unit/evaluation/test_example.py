@@ -24,11 +24,11 @@ VERDICTS = table("detection")
 
 
 @pytest.fixture(scope="module")
-def report(make_truth, make_found, report_of):
+def report(make_ground_truth, make_found, report_of):
     objects = [(int(p), CLASSES[c], *map(float, box.split())) for _, p, c, box in table("object")]
-    truth = make_truth(*objects, pictures=5)
+    ground_truth = make_ground_truth(*objects, images=5)
     rows = [(int(p), CLASSES[c], float(score), *map(float, box.split())) for _, p, c, score, box, _ in VERDICTS]
-    return report_of(truth, make_found(truth, *rows))
+    return report_of(ground_truth, make_found(ground_truth, *rows))
 
 
 def by_hand(text: str) -> Fraction:
@@ -57,7 +57,7 @@ def test_example__has_all_twelve_numbers_and_all_errors(report):
 
 
 def test_example__verdicts(report):
-    from fasterrcnn.evaluation.verdicts import KINDS
+    from fasterrcnn.evaluation.metrics.tide import KINDS
 
     said = [row[-1].split(":")[0] for row in VERDICTS]
     verdicts = report.analysis.verdicts

@@ -4,17 +4,17 @@ import json
 import pytest
 
 from fasterrcnn.errors import DataError, UsageError
-from fasterrcnn.evaluation.coco import score_detections
-from fasterrcnn.evaluation.results_file import load_results
+from fasterrcnn.evaluation.ground_truth import load_results
+from fasterrcnn.evaluation.metrics.coco import score_detections
 
 BOX, FAR = (10.0, 10.0, 20.0, 20.0), (60.0, 60.0, 20.0, 20.0)
 
 
 @pytest.fixture(scope="module")
-def report(make_truth, make_found, report_of):
-    truth = make_truth((1, 1, *BOX), (2, 2, *FAR), (2, 1, 0, 0, 9, 9, 1))
-    found = make_found(truth, (1, 1, 0.9, *BOX), (2, 1, 0.8, *FAR), (1, 2, 0.7, *FAR), (2, 1, 0.6, 0, 0, 5, 5))
-    return report_of(truth, found, samples=5)
+def report(make_ground_truth, make_found, report_of):
+    ground_truth = make_ground_truth((1, 1, *BOX), (2, 2, *FAR), (2, 1, 0, 0, 9, 9, 1))
+    found = make_found(ground_truth, (1, 1, 0.9, *BOX), (2, 1, 0.8, *FAR), (1, 2, 0.7, *FAR), (2, 1, 0.6, 0, 0, 5, 5))
+    return report_of(ground_truth, found, samples=5)
 
 
 def rows(path):
@@ -41,14 +41,14 @@ def test_save__folder(report, tmp_path):
     assert len(rows(folder / "curves.csv")) == 3 * 101
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
     # What was written is measured again.
-    again = load_results(folder, report.analysis.truth)
+    again = load_results(folder, report.analysis.ground_truth)
     assert again.scores.tolist() == report.analysis.predictions.scores.tolist()
-    assert load_results(folder / "metrics.json", report.analysis.truth).xywh.tolist() == again.xywh.tolist()
+    assert load_results(folder / "metrics.json", report.analysis.ground_truth).xywh.tolist() == again.xywh.tolist()
 
 
 def test_save__numbers_alone(tmp_path):
-    truth = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "cat"}], "annotations": []}
-    report = score_detections(truth, [])
+    ground_truth = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "cat"}], "annotations": []}
+    report = score_detections(ground_truth, [])
     with pytest.raises(UsageError, match=r"only numbers; write it as \.json"):
         report.save(tmp_path / "folder")
     with pytest.raises(UsageError, match=r"written as .html, as .json, or into a folder"):
@@ -61,7 +61,7 @@ def test_text__says_it_all(report):
     assert "95% intervals" in text
     assert "best threshold 0.90: precision 1.000, recall 0.500" in text
     assert "AP50 lost to" in text
-    assert "note (no-truth-of-size)" in text
+    assert "note (no-ground truth-of-size)" in text
 
 
 def write(path, content):
@@ -73,9 +73,9 @@ def row(**change):
     return {"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5, **change}
 
 
-def test_results__pictures_by_file_name(make_truth, tmp_path):
+def test_results__images_by_file_name(make_ground_truth, tmp_path):
     path = write(tmp_path / "r.json", [row(image_id=77, file_name="photos/2.jpg"), row(image_id=78, file_name="1.jpg")])
-    assert load_results(path, make_truth()).owners.tolist() == [0, 1]
+    assert load_results(path, make_ground_truth()).owners.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -92,23 +92,23 @@ def test_results__pictures_by_file_name(make_truth, tmp_path):
         ([row(score="high")], "a result has no score, or one that is not a number"),
         ([{"image_id": 1, "category_id": 1, "score": 1}], "result 0: bbox must be four numbers .* not missing"),
         ([row(score=float("nan"))], "result 0 of image 1 is not finite"),
-        ([row(bbox=[0, 0, 1e300, 1e300])], "result 0 of image 1 is not finite, or beyond any picture"),
-        ([row(file_name="absent.jpg")], "result 0: no picture is called absent.jpg"),
+        ([row(bbox=[0, 0, 1e300, 1e300])], "result 0 of image 1 is not finite, or beyond any image"),
+        ([row(file_name="absent.jpg")], "result 0: no image is called absent.jpg"),
     ],
 )
-def test_results__files_that_cannot_be(make_truth, tmp_path, content, said):
+def test_results__files_that_cannot_be(make_ground_truth, tmp_path, content, said):
     with pytest.raises(DataError, match=said):
-        load_results(write(tmp_path / "r.json", content), make_truth())
+        load_results(write(tmp_path / "r.json", content), make_ground_truth())
 
 
-def test_results__no_such_file(make_truth, tmp_path):
+def test_results__no_such_file(make_ground_truth, tmp_path):
     with pytest.raises(DataError, match=r"absent.json: no such file; COCO results are wanted"):
-        load_results(tmp_path / "absent.json", make_truth())
+        load_results(tmp_path / "absent.json", make_ground_truth())
 
 
-def test_results__strongest_of_a_picture_and_class(make_truth, make_found):
-    truth = make_truth()
-    found = make_found(truth, *[(1, 1 + i % 2, i / 10, *BOX) for i in range(8)], max_dets=2)
+def test_results__strongest_of_a_image_and_class(make_ground_truth, make_found):
+    ground_truth = make_ground_truth()
+    found = make_found(ground_truth, *[(1, 1 + i % 2, i / 10, *BOX) for i in range(8)], max_dets=2)
     assert found.scores.tolist() == [0.7, 0.6, 0.5, 0.4]
 
 
@@ -122,21 +122,21 @@ def test_results__strongest_of_a_picture_and_class(make_truth, make_found):
         ({"annotations": [row(id=3, bbox=[0, 0, float("inf"), 1])]}, "annotation 3: its box is not finite"),
     ],
 )
-def test_truth__that_cannot_be(change, said):
-    truth = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "cat"}], "annotations": []}
+def test_ground_truth__that_cannot_be(change, said):
+    ground_truth = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "cat"}], "annotations": []}
     with pytest.raises(DataError, match=said):
-        score_detections({**truth, **change}, [])
+        score_detections({**ground_truth, **change}, [])
 
 
 def test_max_dets__beyond_a_hundred():
-    truth = {
+    ground_truth = {
         "images": [{"id": 1}],
         "categories": [{"id": 1, "name": "cat"}],
         "annotations": [row(id=i, bbox=[10 * i, 0, 5, 5]) for i in range(150)],
     }
     found = [row(bbox=[10 * i, 0, 5, 5], score=1 - i / 200) for i in range(150)]
-    assert score_detections(truth, found).ar100 == pytest.approx(100 / 150)
-    assert score_detections(truth, found, max_dets=200).ar100 == pytest.approx(1.0)
-    assert score_detections(truth, found, max_dets=200).ar10 == pytest.approx(10 / 150)
+    assert score_detections(ground_truth, found).ar100 == pytest.approx(100 / 150)
+    assert score_detections(ground_truth, found, max_dets=200).ar100 == pytest.approx(1.0)
+    assert score_detections(ground_truth, found, max_dets=200).ar10 == pytest.approx(10 / 150)
     with pytest.raises(UsageError, match="max_dets must be at least 1, not 0"):
-        score_detections(truth, found, max_dets=0)
+        score_detections(ground_truth, found, max_dets=0)

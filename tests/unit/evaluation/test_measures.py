@@ -5,59 +5,59 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fasterrcnn.evaluation.calibration import measure_calibration
-from fasterrcnn.evaluation.confusion import count_confusions
-from fasterrcnn.evaluation.curves import best_point
 from fasterrcnn.evaluation.matching import find_pairs, match, overlap, same_class
-from fasterrcnn.evaluation.pascal import pascal_numbers
-from fasterrcnn.evaluation.proposal_recall import measure_proposals
-from fasterrcnn.evaluation.verdicts import judge
+from fasterrcnn.evaluation.metrics.calibration import measure_calibration
+from fasterrcnn.evaluation.metrics.confusion import count_confusions
+from fasterrcnn.evaluation.metrics.curves import best_point
+from fasterrcnn.evaluation.metrics.pascal import pascal_numbers
+from fasterrcnn.evaluation.metrics.proposal_recall import measure_proposals
+from fasterrcnn.evaluation.metrics.tide import judge
 
 BOX, FAR = (10.0, 10.0, 20.0, 20.0), (60.0, 60.0, 20.0, 20.0)
 
 
-def confusion(truth, found, **options):
-    return count_confusions(truth, found, find_pairs(truth, found), **options).matrix.tolist()
+def confusion(ground_truth, found, **options):
+    return count_confusions(ground_truth, found, find_pairs(ground_truth, found), **options).matrix.tolist()
 
 
-def test_confusion__by_hand(make_truth, make_found):
-    truth = make_truth((1, 1, *BOX), (1, 2, *FAR), (2, 1, *BOX))
-    found = make_found(truth, (1, 2, 0.9, *BOX), (1, 2, 0.8, *FAR), (1, 1, 0.7, *FAR), (2, 2, 0.6, *FAR))
+def test_confusion__by_hand(make_ground_truth, make_found):
+    ground_truth = make_ground_truth((1, 1, *BOX), (1, 2, *FAR), (2, 1, *BOX))
+    found = make_found(ground_truth, (1, 2, 0.9, *BOX), (1, 2, 0.8, *FAR), (1, 1, 0.7, *FAR), (2, 2, 0.6, *FAR))
     # Cat 1 is taken for a dog, the dog is right, cat 2 is missed; two detections find nothing that is free.
-    assert confusion(truth, found) == [[0, 1, 1], [0, 1, 0], [1, 1, 0]]
-    assert confusion(truth, found, score=0.85) == [[0, 1, 1], [0, 0, 1], [0, 0, 0]]
+    assert confusion(ground_truth, found) == [[0, 1, 1], [0, 1, 0], [1, 1, 0]]
+    assert confusion(ground_truth, found, score=0.85) == [[0, 1, 1], [0, 0, 1], [0, 0, 0]]
 
 
-def test_confusion__of_equal_overlaps_the_own_class(make_truth, make_found):
-    truth = make_truth((1, 1, *BOX), (1, 2, *BOX))
-    assert confusion(truth, make_found(truth, (1, 1, 0.9, *BOX))) == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
-    assert confusion(truth, make_found(truth, (1, 2, 0.9, *BOX))) == [[0, 0, 1], [0, 1, 0], [0, 0, 0]]
+def test_confusion__of_equal_overlaps_the_own_class(make_ground_truth, make_found):
+    ground_truth = make_ground_truth((1, 1, *BOX), (1, 2, *BOX))
+    assert confusion(ground_truth, make_found(ground_truth, (1, 1, 0.9, *BOX))) == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
+    assert confusion(ground_truth, make_found(ground_truth, (1, 2, 0.9, *BOX))) == [[0, 0, 1], [0, 1, 0], [0, 0, 0]]
 
 
-def test_confusion__crowds(make_truth, make_found):
-    truth = make_truth((1, 1, 0, 0, 50, 50, 1))
+def test_confusion__crowds(make_ground_truth, make_found):
+    ground_truth = make_ground_truth((1, 1, 0, 0, 50, 50, 1))
     # A cat in a crowd of cats is not counted; a dog there is a mistake.
-    assert confusion(truth, make_found(truth, (1, 1, 0.9, *BOX), (1, 2, 0.8, *BOX))) == [
+    assert confusion(ground_truth, make_found(ground_truth, (1, 1, 0.9, *BOX), (1, 2, 0.8, *BOX))) == [
         [0, 0, 0],
         [0, 0, 0],
         [0, 1, 0],
     ]
 
 
-@pytest.mark.parametrize("pictures", [0, 2])
-def test_confusion__nothing(make_truth, make_found, pictures):
-    truth = make_truth(pictures=pictures)
-    assert confusion(truth, make_found(truth)) == [[0] * 3] * 3
+@pytest.mark.parametrize("images", [0, 2])
+def test_confusion__nothing(make_ground_truth, make_found, images):
+    ground_truth = make_ground_truth(images=images)
+    assert confusion(ground_truth, make_found(ground_truth)) == [[0] * 3] * 3
 
 
-def calibration(truth, found):
-    return measure_calibration(truth, found, judge(truth, found, find_pairs(truth, found)))
+def calibration(ground_truth, found):
+    return measure_calibration(ground_truth, found, judge(ground_truth, found, find_pairs(ground_truth, found)))
 
 
-def test_calibration__by_hand(make_truth, make_found):
-    truth = make_truth((1, 1, *BOX), (2, 1, *BOX))
-    found = make_found(truth, (1, 1, 1.0, *BOX), (2, 1, 0.95, *FAR), (2, 2, 0.25, *FAR))
-    measured = calibration(truth, found)
+def test_calibration__by_hand(make_ground_truth, make_found):
+    ground_truth = make_ground_truth((1, 1, *BOX), (2, 1, *BOX))
+    found = make_found(ground_truth, (1, 1, 1.0, *BOX), (2, 1, 0.95, *FAR), (2, 2, 0.25, *FAR))
+    measured = calibration(ground_truth, found)
     # Last bin: mean score .975, half of them right; third: .25 and none.
     assert measured.ece == pytest.approx((2 * 0.475 + 0.25) / 3)
     assert measured.mce == pytest.approx(0.475)
@@ -65,9 +65,9 @@ def test_calibration__by_hand(make_truth, make_found):
     assert measured.counts.tolist() == [0, 0, 1, 0, 0, 0, 0, 0, 0, 2]
 
 
-def test_calibration__scores_beyond_one_count_in_the_outer_bins(make_truth, make_found):
-    truth = make_truth((1, 1, *BOX))
-    assert calibration(truth, make_found(truth, (1, 1, 7.5, *BOX), (1, 1, -3, *FAR))).counts.tolist() == [
+def test_calibration__scores_beyond_one_count_in_the_outer_bins(make_ground_truth, make_found):
+    ground_truth = make_ground_truth((1, 1, *BOX))
+    assert calibration(ground_truth, make_found(ground_truth, (1, 1, 7.5, *BOX), (1, 1, -3, *FAR))).counts.tolist() == [
         1,
         *[0] * 8,
         1,
@@ -86,19 +86,19 @@ def test_best_point__nothing(scores, objects):
     assert best_point(np.array(scores, np.float64), np.ones(len(scores), np.bool_), objects) is None
 
 
-def test_match__an_ignored_object_only_where_no_other_is_free(make_truth, make_found):
-    truth = make_truth((1, 1, *BOX), (1, 1, 10, 10, 20, 18))
-    found = make_found(truth, (1, 1, 0.9, *BOX), (1, 1, 0.8, *BOX), (1, 1, 0.7, *BOX))
-    pairs = same_class(find_pairs(truth, found), truth, found)
-    assert match(pairs, truth, 3, 0.5).tolist() == [0, 1, -1]
+def test_match__an_ignored_object_only_where_no_other_is_free(make_ground_truth, make_found):
+    ground_truth = make_ground_truth((1, 1, *BOX), (1, 1, 10, 10, 20, 18))
+    found = make_found(ground_truth, (1, 1, 0.9, *BOX), (1, 1, 0.8, *BOX), (1, 1, 0.7, *BOX))
+    pairs = same_class(find_pairs(ground_truth, found), ground_truth, found)
+    assert match(pairs, ground_truth, 3, 0.5).tolist() == [0, 1, -1]
     # The first one overlaps best, but is not asked for.
-    assert match(pairs, truth, 3, 0.5, np.array([True, False])).tolist() == [1, 0, -1]
+    assert match(pairs, ground_truth, 3, 0.5, np.array([True, False])).tolist() == [1, 0, -1]
 
 
-def test_match__crowds_are_never_taken_up(make_truth, make_found):
-    truth = make_truth((1, 1, 0, 0, 50, 50, 1))
-    found = make_found(truth, (1, 1, 0.9, *BOX), (1, 1, 0.8, *BOX))
-    assert match(find_pairs(truth, found), truth, 2, 0.95).tolist() == [0, 0]
+def test_match__crowds_are_never_taken_up(make_ground_truth, make_found):
+    ground_truth = make_ground_truth((1, 1, 0, 0, 50, 50, 1))
+    found = make_found(ground_truth, (1, 1, 0.9, *BOX), (1, 1, 0.8, *BOX))
+    assert match(find_pairs(ground_truth, found), ground_truth, 2, 0.95).tolist() == [0, 0]
 
 
 def test_overlap__boxes_without_area():
@@ -106,88 +106,88 @@ def test_overlap__boxes_without_area():
     assert overlap(flat, flat, np.array([False])).tolist() == [0.0]
 
 
-def test_pairs__many_pictures_in_chunks(make_truth, make_found, monkeypatch):
+def test_pairs__many_images_in_chunks(make_ground_truth, make_found, monkeypatch):
     rng = np.random.default_rng(0)
     rows = [(rng.integers(1, 9), 1, *rng.uniform(0, 50, 2), *rng.uniform(10, 50, 2)) for _ in range(60)]
-    truth = make_truth(*[(int(p), c, *b) for p, c, *b in rows[:25]], pictures=8)
-    found = make_found(truth, *[(int(p), c, 0.5, *b) for p, c, *b in rows[25:]])
-    whole = find_pairs(truth, found)
+    ground_truth = make_ground_truth(*[(int(p), c, *b) for p, c, *b in rows[:25]], images=8)
+    found = make_found(ground_truth, *[(int(p), c, 0.5, *b) for p, c, *b in rows[25:]])
+    whole = find_pairs(ground_truth, found)
     monkeypatch.setattr("fasterrcnn.evaluation.matching._CHUNK", 7)
-    parts = find_pairs(truth, found)
+    parts = find_pairs(ground_truth, found)
     assert len(whole.objects) > 20
     for name in ("detections", "objects", "overlaps"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
 
 
-def test_slices__a_mistake_counts_where_it_belongs(make_truth, make_found, report_of):
-    truth = make_truth((1, 1, 0, 0, 20, 20), (2, 1, 0, 0, 50, 50), pictures=3)
-    found = make_found(truth, (3, 1, 0.95, 0, 0, 50, 50), (1, 1, 0.9, 0, 0, 20, 20), (2, 1, 0.8, 0, 0, 50, 50))
-    analysis = report_of(truth, found).analysis
+def test_slices__a_mistake_counts_where_it_belongs(make_ground_truth, make_found, report_of):
+    ground_truth = make_ground_truth((1, 1, 0, 0, 20, 20), (2, 1, 0, 0, 50, 50), images=3)
+    found = make_found(ground_truth, (3, 1, 0.95, 0, 0, 50, 50), (1, 1, 0.9, 0, 0, 20, 20), (2, 1, 0.8, 0, 0, 50, 50))
+    analysis = report_of(ground_truth, found).analysis
     by_size = {one.name: (one.objects, one.ap) for one in analysis.by_size}
     assert by_size == {"16 to 32 px": (1, pytest.approx(1.0)), "32 to 64 px": (1, pytest.approx(0.5))}
-    # Picture 3 has no object, so that its mistake belongs to no number of objects.
+    # Image 3 has no object, so that its mistake belongs to no number of objects.
     assert [(one.name, one.images, one.ap) for one in analysis.by_count] == [("1 object", 2, pytest.approx(1.0))]
     assert [(one.name, one.objects) for one in analysis.by_aspect] == [("2:3 to 3:2", 2)]
 
 
-def test_slices__coco_sizes_add_up(make_truth, make_found, report_of):
+def test_slices__coco_sizes_add_up(make_ground_truth, make_found, report_of):
     rng = np.random.default_rng(1)
     boxes = [(1 + i % 4, 1 + i % 2, *rng.uniform(0, 200, 2), *rng.uniform(10, 150, 2)) for i in range(60)]
-    truth = make_truth(*boxes, pictures=4, size=(400, 400))
-    found = make_found(truth, *[(p, c, rng.uniform(), *np.add(b, rng.normal(0, 3, 4))) for p, c, *b in boxes])
-    report = report_of(truth, found)
+    ground_truth = make_ground_truth(*boxes, images=4, size=(400, 400))
+    found = make_found(ground_truth, *[(p, c, rng.uniform(), *np.add(b, rng.normal(0, 3, 4))) for p, c, *b in boxes])
+    report = report_of(ground_truth, found)
     counts = sum(one.objects for one in report.analysis.by_size)
     assert counts == sum(one.objects for one in report.analysis.by_aspect) == report.objects == 60
 
 
-def test_pascal__inclusive_pixels(make_truth, make_found):
+def test_pascal__inclusive_pixels(make_ground_truth, make_found):
     # 10 x 10 and 10 x 5 pixels, corners 0..9 and 0..4: IoU 50/100 = .5 with pixels, 36/81 = .44 without.
-    truth = make_truth((1, 1, 0, 0, 9, 9))
-    found = make_found(truth, (1, 1, 0.9, 0, 0, 9, 4))
-    assert pascal_numbers(truth, found).ap == 0
-    measured = pascal_numbers(truth, found, inclusive=True)
+    ground_truth = make_ground_truth((1, 1, 0, 0, 9, 9))
+    found = make_found(ground_truth, (1, 1, 0.9, 0, 0, 9, 4))
+    assert pascal_numbers(ground_truth, found).ap == 0
+    measured = pascal_numbers(ground_truth, found, inclusive=True)
     assert (measured.ap, measured.ap11) == (pytest.approx(1.0), pytest.approx(1.0))
     assert measured.per_class["dog"] == {"ap11": None, "ap": None}
 
 
-def test_pascal__difficult_objects_and_duplicates(make_truth, make_found):
-    truth = make_truth((1, 1, *BOX), (1, 1, *FAR, 1))
-    found = make_found(truth, (1, 1, 0.9, *FAR), (1, 1, 0.8, *BOX), (1, 1, 0.7, *BOX))
+def test_pascal__difficult_objects_and_duplicates(make_ground_truth, make_found):
+    ground_truth = make_ground_truth((1, 1, *BOX), (1, 1, *FAR, 1))
+    found = make_found(ground_truth, (1, 1, 0.9, *FAR), (1, 1, 0.8, *BOX), (1, 1, 0.7, *BOX))
     # The difficult one counts neither way; the duplicate is behind.
-    assert pascal_numbers(truth, found).ap == pytest.approx(1.0)
-    found = make_found(truth, (1, 1, 0.9, 10, 10, 20, 5), (1, 1, 0.8, *BOX))
-    assert pascal_numbers(truth, found).ap == pytest.approx(0.5)
+    assert pascal_numbers(ground_truth, found).ap == pytest.approx(1.0)
+    found = make_found(ground_truth, (1, 1, 0.9, 10, 10, 20, 5), (1, 1, 0.8, *BOX))
+    assert pascal_numbers(ground_truth, found).ap == pytest.approx(0.5)
 
 
-def test_proposals__by_hand(make_truth):
-    truth = make_truth((1, 1, *BOX), (1, 2, *FAR), (2, 1, 0, 0, 50, 50, 1), (2, 2, *BOX))
+def test_proposals__by_hand(make_ground_truth):
+    ground_truth = make_ground_truth((1, 1, *BOX), (1, 2, *FAR), (2, 1, 0, 0, 50, 50, 1), (2, 2, *BOX))
     xyxy = np.array([[10.0, 10, 30, 30]])
     other = np.array([[60.0, 60, 80, 80]])
     noise = np.tile([[0.0, 80, 5, 85]], (150, 1))
-    measured = measure_proposals(truth, [0, 1], [np.concatenate([xyxy, noise, other]), xyxy[:0]])
-    # The dog of picture 1 needs proposal 152; that of picture 2 is out of reach; the crowd is not asked for.
+    measured = measure_proposals(ground_truth, [0, 1], [np.concatenate([xyxy, noise, other]), xyxy[:0]])
+    # The dog of image 1 needs proposal 152; that of image 2 is out of reach; the crowd is not asked for.
     assert measured.ar == pytest.approx((1 / 3, 2 / 3, 2 / 3))
     assert measured.recall50 == pytest.approx((1 / 3, 2 / 3, 2 / 3))
     assert measured.per_class == pytest.approx({"cat": 1.0, "dog": 0.5})
     assert measured.per_size == {"small": pytest.approx(2 / 3), "medium": None, "large": None}
     assert measured.unreached.tolist() == [3]
-    assert measure_proposals(truth, [0], [xyxy]).ar == pytest.approx((0.5, 0.5, 0.5))
+    assert measure_proposals(ground_truth, [0], [xyxy]).ar == pytest.approx((0.5, 0.5, 0.5))
 
 
-def test_proposals__one_reaches_one_object(make_truth):
-    truth = make_truth((1, 1, *BOX), (1, 1, *BOX))
-    measured = measure_proposals(truth, [0], [np.array([[10.0, 10, 30, 30]])])
+def test_proposals__one_reaches_one_object(make_ground_truth):
+    ground_truth = make_ground_truth((1, 1, *BOX), (1, 1, *BOX))
+    measured = measure_proposals(ground_truth, [0], [np.array([[10.0, 10, 30, 30]])])
     assert measured.ar[0] == pytest.approx(0.5)
     assert measured.unreached.size == 0
 
 
-def test_proposals__nothing(make_truth):
-    assert measure_proposals(make_truth(), [], []).ar == (None, None, None)
+def test_proposals__nothing(make_ground_truth):
+    assert measure_proposals(make_ground_truth(), [], []).ar == (None, None, None)
 
 
-def test_report__with_other_scores_only_the_order_counts(make_truth, make_found, report_of):
-    truth = make_truth((1, 1, *BOX), (2, 2, *FAR))
-    found = make_found(truth, (1, 1, 5.0, *BOX), (2, 2, 3.0, *BOX))
-    report = report_of(truth, found)
-    same = report_of(truth, replace(found, scores=found.scores / 10))
+def test_report__with_other_scores_only_the_order_counts(make_ground_truth, make_found, report_of):
+    ground_truth = make_ground_truth((1, 1, *BOX), (2, 2, *FAR))
+    found = make_found(ground_truth, (1, 1, 5.0, *BOX), (2, 2, 3.0, *BOX))
+    report = report_of(ground_truth, found)
+    same = report_of(ground_truth, replace(found, scores=found.scores / 10))
     assert report.numbers == same.numbers

@@ -49,7 +49,7 @@ class Region:
     boxes: dict[int, Box] = field(default_factory=dict)
 
 
-class _Trunk(nn.Module):
+class _Body(nn.Module):
     channels, strides = (3,), (STRIDE,)
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ def _plant(said: Sequence[tuple], regions_said: Sequence[tuple], **changes) -> D
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
         size_divisor=STRIDE,
-        backbone=Backbone(_Trunk(), nn.Identity(), 3),
+        backbone=Backbone(_Body(), nn.Identity(), 3),
         anchors=AnchorGenerator(((float(ANCHOR),),), ((1.0,),), (STRIDE,), rounded=False),
         rpn=_RPN(candidates),
         proposals=ProposalGenerator(**limits),
@@ -125,7 +125,7 @@ def plant() -> Callable[..., Detector]:
 
 
 @pytest.fixture(scope="session")
-def picture() -> torch.Tensor:
+def image() -> torch.Tensor:
     """As large as the planted detector's input."""
     return torch.rand(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
 

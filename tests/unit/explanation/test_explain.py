@@ -43,27 +43,27 @@ def planted(plant):
 
 
 @pytest.fixture(scope="module")
-def truth():
+def ground_truth():
     return [{"box": [80, 80, 112, 112], "name": "cat"}, {"box": list(T), "name": "cat"}]
 
 
 @pytest.fixture
-def written(planted, truth, photo, tmp_path):
+def written(planted, ground_truth, photo, tmp_path):
     file = tmp_path / "<script>alert(1)</script>".replace("/", "") / "<b>&.png"
     file.parent.mkdir()
     photo((128, 128)).save(file)
-    explanation = explain(planted, file, tmp_path / "out", truth=truth)
+    explanation = explain(planted, file, tmp_path / "out", ground_truth=ground_truth)
     return explanation, tmp_path / "out"
 
 
 def test_explain__the_folder_holds_all(written):
     explanation, folder = written
-    pictures = {f"{name}.png" for name in explanation.figures}
-    assert {path.name for path in folder.iterdir()} == pictures | {"index.html", "explain.json"}
-    assert {"01-input.png", "06-matched.png", "08-proposals.png", "14-funnel.png", "17-lost.png"} <= pictures
-    for name in pictures:
-        with Image.open(folder / name) as picture:
-            picture.load()
+    images = {f"{name}.png" for name in explanation.figures}
+    assert {path.name for path in folder.iterdir()} == images | {"index.html", "explain.json"}
+    assert {"01-input.png", "06-matched.png", "08-proposals.png", "14-funnel.png", "17-lost.png"} <= images
+    for name in images:
+        with Image.open(folder / name) as image:
+            image.load()
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
 
 
@@ -72,7 +72,7 @@ def test_explain__the_page_needs_nothing_beside_it(written):
     text = (folder / "index.html").read_text(encoding="utf-8")
     page = Page(text)
     shown = [panel for figure in explanation.figures.values() for panel in figure.panels]
-    skipped = len(explanation.figures["03-features"].panels)  # there is no neck: they are the trunk's own
+    skipped = len(explanation.figures["03-features"].panels)  # there is no neck: they are the backbone's own
     assert len(page.sources) == len(shown) - skipped
     assert all(source.startswith("data:image/") for source in page.sources)
     assert "http" not in re.sub(r"data:image/\S+", "", text)
@@ -101,17 +101,17 @@ def test_explain__numbers(written):
     }
     assert [verdict["kind"] for verdict in numbers["verdicts"]] == ["found", "low score"]
     assert numbers["verdicts"][1]["evidence"]["class_score"] == pytest.approx(0.3)
-    assert numbers["truth"] == {"objects": 2, "left_out": 0, "min_iou": 0.5}
+    assert numbers["ground_truth"] == {"objects": 2, "left_out": 0, "min_iou": 0.5}
     assert numbers["shapes"]["pooled maps"] == [2, 3, 7, 7]
     assert numbers["detections"] == explanation.trace.detections.to_records()
     assert str(explanation).splitlines()[-1] == "1 found, 1 low score"
 
 
-def test_explain__without_truth_writes_nothing_unless_asked(planted, picture, tmp_path):
-    explanation = explain(planted, picture)
-    assert (explanation.verdicts, explanation.truth) == ((), None)
+def test_explain__without_ground_truth_writes_nothing_unless_asked(planted, image, tmp_path):
+    explanation = explain(planted, image)
+    assert (explanation.verdicts, explanation.ground_truth) == ((), None)
     assert not [name for name in explanation.figures if name.startswith(("06", "16", "17"))]
-    assert explanation.to_dict()["truth"] is None
+    assert explanation.to_dict()["ground_truth"] is None
     text = (explanation.save(tmp_path / "later") / "index.html").read_text(encoding="utf-8")
     assert "Why was it missed?" not in text
     Page(text)
@@ -123,23 +123,23 @@ def test_explain__a_checkpoint(checkpoint, photo, tmp_path):
     assert (tmp_path / "out" / "index.html").stat().st_size > 10_000
 
 
-def test_explain__into_an_empty_folder_that_is_there(planted, picture, tmp_path):
+def test_explain__into_an_empty_folder_that_is_there(planted, image, tmp_path):
     (tmp_path / "out").mkdir()
-    explain(planted, picture, tmp_path / "out")
+    explain(planted, image, tmp_path / "out")
     assert (tmp_path / "out" / "index.html").is_file()
 
 
-def test_explain__refuses_before_any_work(planted, picture, truth, tmp_path):
+def test_explain__refuses_before_any_work(planted, image, ground_truth, tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(UsageError, match="exists and is not empty"):
-        explain(planted, picture, tmp_path)
+        explain(planted, image, tmp_path)
     with pytest.raises(UsageError, match="min_iou must lie above 0"):
-        explain(planted, picture, truth=truth, min_iou=0.0)
+        explain(planted, image, ground_truth=ground_truth, min_iou=0.0)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_explain__a_failure_leaves_nothing(planted, truth, picture, tmp_path, monkeypatch):
-    explanation = explain(planted, picture, truth=truth)
+def test_explain__a_failure_leaves_nothing(planted, ground_truth, image, tmp_path, monkeypatch):
+    explanation = explain(planted, image, ground_truth=ground_truth)
     monkeypatch.setattr("fasterrcnn.explanation.page.render", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         explanation.save(tmp_path / "out")

@@ -4,18 +4,18 @@ import torch
 from PIL import Image
 
 from fasterrcnn import presets
-from fasterrcnn.explanation import first_stage, lost, second_stage
+from fasterrcnn.explanation import lost, stages
+from fasterrcnn.explanation.diagnosis import judge
 from fasterrcnn.explanation.figures import Bar, Figure, Panel, draw_bars, fitted, font, headed, heat_map, to_unit, view
 from fasterrcnn.explanation.follow import follow
-from fasterrcnn.explanation.verdicts import judge
 from fasterrcnn.inference.detector import Detector
 from fasterrcnn.structures import Target
 
 STAGES = [
-    *(first_stage.draw_input, first_stage.draw_trunk, first_stage.draw_features, first_stage.draw_channels),
-    *(first_stage.draw_anchors, first_stage.draw_objectness, first_stage.draw_proposals, second_stage.draw_regions),
-    *(second_stage.draw_pooling, second_stage.draw_classes, second_stage.draw_suppression),
-    *(second_stage.draw_detections, second_stage.draw_funnel, second_stage.draw_times),
+    *(stages.draw_input, stages.draw_body, stages.draw_features, stages.draw_channels),
+    *(stages.draw_anchors, stages.draw_objectness, stages.draw_proposals, stages.draw_regions),
+    *(stages.draw_pooling, stages.draw_classes, stages.draw_suppression),
+    *(stages.draw_detections, stages.draw_funnel, stages.draw_times),
 ]
 T = (32.0, 32.0, 64.0, 64.0)
 
@@ -39,19 +39,19 @@ def test_stages__of_other_architectures(name, shrink, lively, photo):
     trace = follow(Detector(lively(config), config, device="cpu"), photo((90, 64)), score=0.2)
     assert len({draw(trace).name for draw in STAGES}) == len(STAGES)
     own = "pool" if name == "resnet50-c5" else "align"
-    assert second_stage.pool(trace, own) is trace.pooled
+    assert stages.pool(trace, own) is trace.pooled
 
 
 @pytest.mark.parametrize("draw", STAGES, ids=lambda draw: draw.__name__)
-def test_stages__nothing_found_and_nothing_proposed(draw, plant, picture):
-    trace = follow(plant([(3, 3, 0.2, T)], [], min_score=0.5), picture)
+def test_stages__nothing_found_and_nothing_proposed(draw, plant, image):
+    trace = follow(plant([(3, 3, 0.2, T)], [], min_score=0.5), image)
     assert trace.funnel["proposals"] == trace.funnel["detections"] == 0
     assert draw(trace).sheet().width > 100
 
 
 def test_pooling__the_runs_own_maps_and_the_other_method(trace):
-    assert second_stage.pool(trace, "align") is trace.pooled
-    other = second_stage.pool(trace, "pool")
+    assert stages.pool(trace, "align") is trace.pooled
+    other = stages.pool(trace, "pool")
     assert other.shape == trace.pooled.shape
     assert not torch.equal(other, trace.pooled)
     again = trace.model.roi_pooling([level[None] for level in trace.maps], torch.cat(
@@ -59,28 +59,28 @@ def test_pooling__the_runs_own_maps_and_the_other_method(trace):
     torch.testing.assert_close(again, trace.pooled)
 
 
-def test_proposals__ten_of_them_are_ten(plant, picture):
+def test_proposals__ten_of_them_are_ten(plant, image):
     said = [(row, column, 0.5 + 0.01 * row, (16.0 * column - 8, 16.0 * row - 8, 16.0 * column + 8, 16.0 * row + 8))
             for row in range(1, 5) for column in range(1, 4)]  # fmt: skip
     detector = plant(said, [(box, 0.1, 0.1) for *_, box in sorted(said, key=lambda row: -row[2])])
-    captions = [panel.caption for panel in first_stage.draw_proposals(follow(detector, picture)).panels]
+    captions = [panel.caption for panel in stages.draw_proposals(follow(detector, image)).panels]
     assert captions == [
         *("before NMS: the best 10", "before NMS: all 12", "before NMS: all 12"),
         *("after NMS: the best 10", "after NMS: all 12", "after NMS: all 12"),
     ]
 
 
-def test_matched__counts_the_anchors_of_training(plant, picture):
-    trace = follow(plant([(3, 3, 0.9, T)], [(T, 0.8, 0.1, {0: T})]), picture)
-    panel = first_stage.draw_matched(trace, Target(torch.tensor([T]), torch.tensor([0]))).panels[0]
+def test_matched__counts_the_anchors_of_training(plant, image):
+    trace = follow(plant([(3, 3, 0.9, T)], [(T, 0.8, 0.1, {0: T})]), image)
+    panel = stages.draw_matched(trace, Target(torch.tensor([T]), torch.tensor([0]))).panels[0]
     assert panel.caption == "1 of 64 anchors are matched with 1 object (white)"
 
 
-def test_lost__only_where_something_was_lost(plant, picture):
+def test_lost__only_where_something_was_lost(plant, image):
     target = Target(torch.tensor([T]), torch.tensor([0]))
-    found = follow(plant([(3, 3, 0.9, T)], [(T, 0.8, 0.1, {0: T})]), picture)
+    found = follow(plant([(3, 3, 0.9, T)], [(T, 0.8, 0.1, {0: T})]), image)
     assert lost.draw_lost(found, judge(found, target)) is None
-    missed = follow(plant([(3, 3, 0.9, T)], [(T, 0.2, 0.1)]), picture)
+    missed = follow(plant([(3, 3, 0.9, T)], [(T, 0.2, 0.1)]), image)
     figure = lost.draw_lost(missed, judge(missed, target))
     assert [panel.caption for panel in figure.panels] == ["1: cat, low score"]
 

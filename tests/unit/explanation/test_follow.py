@@ -43,11 +43,11 @@ class Counts:
         return counted
 
 
-def detect(detector, picture, score):
+def detect(detector, image, score):
     """What the model finds without anybody looking on; a runtime may round otherwise."""
     rules = dataclasses.replace(detector.model.postprocess, score_threshold=score)
     with torch.no_grad():
-        (found,) = detector.model(detector.to_batch([torch.from_numpy(np.array(picture)).permute(2, 0, 1)]), rules)
+        (found,) = detector.model(detector.to_batch([torch.from_numpy(np.array(image)).permute(2, 0, 1)]), rules)
     return found
 
 
@@ -77,8 +77,8 @@ def test_follow__funnel_of_every_architecture_is_what_the_model_did(name, shrink
 
 
 def test_follow__detections_are_those_of_predict(tiny_detector, photo):
-    picture = photo((80, 60), 3)
-    found, expected = follow(tiny_detector, picture, score=0.2).detections, tiny_detector.predict(picture, score=0.2)
+    image = photo((80, 60), 3)
+    found, expected = follow(tiny_detector, image, score=0.2).detections, tiny_detector.predict(image, score=0.2)
     assert len(found) > 3
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
@@ -86,7 +86,7 @@ def test_follow__detections_are_those_of_predict(tiny_detector, photo):
 
 def test_follow__hooks_are_gone_afterwards(tiny_detector, photo):
     follow(tiny_detector, photo((64, 64)))
-    assert not tiny_detector.model.backbone.trunk._forward_hooks
+    assert not tiny_detector.model.backbone.body._forward_hooks
 
 
 def test_follow__candidates_belong_to_their_levels(tiny_detector, photo):
@@ -107,23 +107,23 @@ def test_follow__shows_what_became_detections_first(tiny_detector, photo):
     assert len(set(trace.shown.tolist())) == len(trace.shown)
 
 
-def test_follow__shows_regions_of_different_things(plant, picture):
+def test_follow__shows_regions_of_different_things(plant, image):
     near, far = (36.0, 32.0, 68.0, 64.0), (80.0, 80.0, 112.0, 112.0)  # IoU of near with the first: 28 / 36
     said = [(3, 3, 0.9, (32.0, 32.0, 64.0, 64.0)), (3, 4, 0.8, near), (6, 6, 0.7, far)]
     detector = plant(said, [(box, 0.1, 0.1) for *_, box in said], nms_threshold=0.9)
-    trace = follow(detector, picture)
+    trace = follow(detector, image)
     assert len(trace.proposals) == 3
     assert trace.shown.tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("source", ["file", "array", "tensor", "floats"])
-def test_follow__kinds_of_pictures(source, tiny_detector, photo, tmp_path):
-    picture = photo((64, 96))
-    picture.save(tmp_path / "p.png")
-    tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-    kinds = {"file": tmp_path / "p.png", "array": np.array(picture), "tensor": tensor, "floats": tensor / 255}
+def test_follow__kinds_of_images(source, tiny_detector, photo, tmp_path):
+    image = photo((64, 96))
+    image.save(tmp_path / "p.png")
+    tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    kinds = {"file": tmp_path / "p.png", "array": np.array(image), "tensor": tensor, "floats": tensor / 255}
     trace = follow(tiny_detector, kinds[source], score=0.2)
-    assert np.array_equal(trace.picture, picture)
+    assert np.array_equal(trace.image, image)
     assert trace.source == (tmp_path / "p.png" if source == "file" else None)
 
 

@@ -4,9 +4,9 @@ import pytest
 from torch.testing import assert_close
 
 from fasterrcnn.data.formats import read_data
-from fasterrcnn.data.samples import CLASSES, write_scenes
+from fasterrcnn.demo.scenes import CLASSES, write_scenes
 from fasterrcnn.errors import DataError, UsageError
-from fasterrcnn.explanation.truth import read_truth
+from fasterrcnn.explanation.ground_truth import read_ground_truth
 
 NAMES = ("cat", "dog")
 HW = (100, 200)
@@ -17,34 +17,34 @@ def write(path, content):
     return path
 
 
-def test_truth__a_list_and_a_file_of_boxes(tmp_path):
+def test_ground_truth__a_list_and_a_file_of_boxes(tmp_path):
     rows = [{"box": [1, 2, 30, 40], "name": "dog"}, {"box": [-5, 0, 300, 50], "name": "cat", "score": 0.9, "label": 0}]
     for source in (rows, write(tmp_path / "boxes.json", rows)):
-        truth = read_truth(source, None, NAMES, HW)
-        assert truth.boxes.tolist() == [[1, 2, 30, 40], [0, 0, 200, 50]]
-        assert truth.labels.tolist() == [1, 0]
+        ground_truth = read_ground_truth(source, None, NAMES, HW)
+        assert ground_truth.boxes.tolist() == [[1, 2, 30, 40], [0, 0, 200, 50]]
+        assert ground_truth.labels.tolist() == [1, 0]
 
 
-def test_truth__two_lists(tmp_path):
+def test_ground_truth__two_lists(tmp_path):
     columns = {"boxes": [[1, 2, 30, 40], [5, 5, 9, 9]], "labels": ["dog", "cat"]}
     for source in (columns, write(tmp_path / "boxes.json", columns)):
-        truth = read_truth(source, None, NAMES, HW)
-        assert truth.boxes.tolist() == columns["boxes"]
-        assert truth.labels.tolist() == [1, 0]
+        ground_truth = read_ground_truth(source, None, NAMES, HW)
+        assert ground_truth.boxes.tolist() == columns["boxes"]
+        assert ground_truth.labels.tolist() == [1, 0]
     for broken in ({**columns, "labels": ["dog"]}, {"boxes": 3, "labels": []}, {"boxes": []}):
         with pytest.raises(DataError, match='"boxes" and "labels" must be two lists of the same length'):
-            read_truth(broken, None, NAMES, HW)
+            read_ground_truth(broken, None, NAMES, HW)
 
 
-def test_truth__of_nothing(tmp_path):
-    truth = read_truth(write(tmp_path / "boxes.json", []), None, NAMES, HW)
-    assert truth.boxes.shape == (0, 4)
-    assert truth.to_input(HW, (50, 100)).boxes.shape == (0, 4)
+def test_ground_truth__of_nothing(tmp_path):
+    ground_truth = read_ground_truth(write(tmp_path / "boxes.json", []), None, NAMES, HW)
+    assert ground_truth.boxes.shape == (0, 4)
+    assert ground_truth.to_input(HW, (50, 100)).boxes.shape == (0, 4)
 
 
-def test_truth__in_the_frame_of_the_input():
-    truth = read_truth([{"box": [10, 20, 30, 40], "name": "cat"}], None, NAMES, HW)
-    assert_close(truth.to_input(HW, (50, 400)).boxes[0].tolist(), [20.0, 10.0, 60.0, 20.0])
+def test_ground_truth__in_the_frame_of_the_input():
+    ground_truth = read_ground_truth([{"box": [10, 20, 30, 40], "name": "cat"}], None, NAMES, HW)
+    assert_close(ground_truth.to_input(HW, (50, 400)).boxes[0].tolist(), [20.0, 10.0, 60.0, 20.0])
 
 
 @pytest.mark.parametrize(
@@ -53,33 +53,33 @@ def test_truth__in_the_frame_of_the_input():
         ([{"box": [1, 2, 3], "name": "cat"}], r"object 1: Field required.*\[\{\"box\""),
         ([{"box": [0, 0, 9, 9], "name": "cat"}, {"box": [1, 2, 3, 4]}], "object 2: Field required"),
         ([{"box": "what", "name": "cat"}], "object 1"),
-        ([{"box": [30, 2, 10, 40], "name": "cat"}], r"object 1 \(cat\).*no area in a picture of 200 x 100"),
+        ([{"box": [30, 2, 10, 40], "name": "cat"}], r"object 1 \(cat\).*no area in an image of 200 x 100"),
         ([{"box": [300, 2, 310, 40], "name": "cat"}], r"object 1 \(cat\)"),
         ([{"box": [float("nan"), 2, 310, 40], "name": "cat"}], r"object 1 \(cat\)"),
     ],
 )
-def test_truth__bad_rows_are_named(rows, said, tmp_path):
+def test_ground_truth__bad_rows_are_named(rows, said, tmp_path):
     for source in (rows, write(tmp_path / "boxes.json", rows)):
         with pytest.raises(DataError, match=said):
-            read_truth(source, None, NAMES, HW)
+            read_ground_truth(source, None, NAMES, HW)
 
 
-def test_truth__a_file_of_something_else(tmp_path):
+def test_ground_truth__a_file_of_something_else(tmp_path):
     with pytest.raises(DataError, match=r"boxes\.json: object 1: .*write \[\{"):
-        read_truth(write(tmp_path / "boxes.json", [7]), None, NAMES, HW)
+        read_ground_truth(write(tmp_path / "boxes.json", [7]), None, NAMES, HW)
 
 
-def test_truth__unknown_class():
+def test_ground_truth__unknown_class():
     with pytest.raises(UsageError, match="no class is called 'owl'"):
-        read_truth([{"box": [0, 0, 9, 9], "name": "owl"}], None, NAMES, HW)
+        read_ground_truth([{"box": [0, 0, 9, 9], "name": "owl"}], None, NAMES, HW)
 
 
 @pytest.mark.parametrize("content", ["{", "[" * 100_000, "\udcff"])
-def test_truth__hostile_json(content, tmp_path):
+def test_ground_truth__hostile_json(content, tmp_path):
     path = tmp_path / "boxes.json"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(DataError, match=r"boxes\.json"):
-        read_truth(path, None, NAMES, HW)
+        read_ground_truth(path, None, NAMES, HW)
 
 
 @pytest.fixture(scope="module")
@@ -89,67 +89,67 @@ def scenes(tmp_path_factory):
     return folder
 
 
-def test_truth__of_a_data_set(scenes):
+def test_ground_truth__of_a_data_set(scenes):
     record = next(record for record in read_data(scenes).records if len(record.boxes) > 1)
     known = CLASSES[::-1]  # the detector may have them in another order
-    truth = read_truth(scenes, record.path, known, record.size_hw)
-    assert_close(truth.boxes.numpy(), record.boxes)
+    ground_truth = read_ground_truth(scenes, record.path, known, record.size_hw)
+    assert_close(ground_truth.boxes.numpy(), record.boxes)
     names = [read_data(scenes).classes[label] for label in record.labels]
-    assert [known[label] for label in truth.labels.tolist()] == names
-    assert truth.left_out == 0
+    assert [known[label] for label in ground_truth.labels.tolist()] == names
+    assert ground_truth.left_out == 0
 
 
-def test_truth__classes_that_the_detector_does_not_know_are_left_out(scenes):
+def test_ground_truth__classes_that_the_detector_does_not_know_are_left_out(scenes):
     data = read_data(scenes)
     record = next(record for record in data.records if len(set(record.labels.tolist())) > 1)
     only = data.classes[record.labels[0]]
-    truth = read_truth(data, record.path, (only,), record.size_hw)
-    assert len(truth.boxes) == int((record.labels == record.labels[0]).sum())
-    assert truth.left_out == len(record.boxes) - len(truth.boxes) > 0
+    ground_truth = read_ground_truth(data, record.path, (only,), record.size_hw)
+    assert len(ground_truth.boxes) == int((record.labels == record.labels[0]).sum())
+    assert ground_truth.left_out == len(record.boxes) - len(ground_truth.boxes) > 0
     with pytest.raises(UsageError, match="no class in common: zebra against"):
-        read_truth(data, record.path, ("zebra",), record.size_hw)
+        read_ground_truth(data, record.path, ("zebra",), record.size_hw)
 
 
-def test_truth__a_copy_elsewhere_is_found_by_its_name(scenes, tmp_path):
+def test_ground_truth__a_copy_elsewhere_is_found_by_its_name(scenes, tmp_path):
     record = read_data(scenes).records[0]
     copy = tmp_path / record.path.name
     copy.write_bytes(record.path.read_bytes())
-    truth = read_truth(scenes, copy, CLASSES, record.size_hw)
-    assert len(truth.boxes) == len(record.boxes)
+    ground_truth = read_ground_truth(scenes, copy, CLASSES, record.size_hw)
+    assert len(ground_truth.boxes) == len(record.boxes)
 
 
-def test_truth__no_such_picture(scenes, tmp_path):
-    with pytest.raises(DataError, match=r"no annotations of other\.jpg among 5 pictures"):
-        read_truth(scenes, tmp_path / "other.jpg", CLASSES, HW)
-    with pytest.raises(UsageError, match="give the picture as a path"):
-        read_truth(scenes, None, CLASSES, HW)
+def test_ground_truth__no_such_image(scenes, tmp_path):
+    with pytest.raises(DataError, match=r"no annotations of other\.jpg among 5 images"):
+        read_ground_truth(scenes, tmp_path / "other.jpg", CLASSES, HW)
+    with pytest.raises(UsageError, match="give the image as a path"):
+        read_ground_truth(scenes, None, CLASSES, HW)
     with pytest.raises(DataError, match="no such file or folder"):
-        read_truth(tmp_path / "none.json", None, CLASSES, HW)
+        read_ground_truth(tmp_path / "none.json", None, CLASSES, HW)
 
 
-def test_truth__several_pictures_of_that_name(photo, tmp_path):
+def test_ground_truth__several_images_of_that_name(photo, tmp_path):
     rows = []
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         photo((64, 64)).save(tmp_path / folder / "p.png")
         rows.append({"image": tmp_path / folder / "p.png", "boxes": [[1, 1, 9, 9]], "labels": ["cat"]})
     data = read_data(rows)
-    assert len(read_truth(data, tmp_path / "a" / "p.png", NAMES, (64, 64)).boxes) == 1
-    with pytest.raises(DataError, match=r"2 pictures are called p\.png"):
-        read_truth(data, tmp_path / "p.png", NAMES, (64, 64))
+    assert len(read_ground_truth(data, tmp_path / "a" / "p.png", NAMES, (64, 64)).boxes) == 1
+    with pytest.raises(DataError, match=r"2 images are called p\.png"):
+        read_ground_truth(data, tmp_path / "p.png", NAMES, (64, 64))
 
 
-def test_truth__errors_in_the_boxes_of_the_picture(photo, tmp_path):
+def test_ground_truth__errors_in_the_boxes_of_the_image(photo, tmp_path):
     photo((64, 64)).save(tmp_path / "p.png")
     boxes = [[1, 1, 9, 9], [20, 5, 10, 9]]
     data = read_data([{"image": tmp_path / "p.png", "boxes": boxes, "labels": ["cat", "dog"]}])
     with pytest.raises(DataError, match="20,5,10,9"):
-        read_truth(data, tmp_path / "p.png", NAMES, (64, 64))
-    assert len(read_truth(data, tmp_path / "p.png", NAMES, (64, 64), on_bad_box="drop").boxes) == 1
+        read_ground_truth(data, tmp_path / "p.png", NAMES, (64, 64))
+    assert len(read_ground_truth(data, tmp_path / "p.png", NAMES, (64, 64), on_bad_box="drop").boxes) == 1
 
 
-def test_truth__difficult_objects_are_not_asked_for(photo, tmp_path):
+def test_ground_truth__difficult_objects_are_not_asked_for(photo, tmp_path):
     photo((64, 64)).save(tmp_path / "p.png")
     row = {"image": tmp_path / "p.png", "boxes": [[1, 1, 9, 9]] * 2, "labels": ["cat"] * 2, "difficult": [True, False]}
-    truth = read_truth(read_data([row]), tmp_path / "p.png", NAMES, (64, 64))
-    assert (len(truth.boxes), truth.left_out) == (1, 1)
+    ground_truth = read_ground_truth(read_data([row]), tmp_path / "p.png", NAMES, (64, 64))
+    assert (len(ground_truth.boxes), ground_truth.left_out) == (1, 1)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from fasterrcnn.explanation.diagnosis import ADVICE, MEANINGS, judge
+from fasterrcnn.explanation.evidence import KINDS
 from fasterrcnn.explanation.follow import follow
 from fasterrcnn.explanation.lost import COLOURS
-from fasterrcnn.explanation.reasons import KINDS
-from fasterrcnn.explanation.verdicts import ADVICE, MEANINGS, judge
 from fasterrcnn.structures import Target
 
 CAT, DOG = 0, 1
@@ -21,16 +21,18 @@ OFF_T = (46.0, 32.0, 78.0, 64.0)  # IoU with T: 18 / 46; with NEAR_T: 28 / 36
 ASIDE = (64.0, 32.0, 96.0, 64.0)  # touches T
 
 
-def verdicts_of(detector, picture, *objects, score=0.5, **rules):
+def verdicts_of(detector, image, *objects, score=0.5, **rules):
     rows = [box for box, _ in objects]
-    truths = Target(torch.tensor(rows).reshape(-1, 4), torch.tensor([label for _, label in objects], dtype=torch.int64))
-    return judge(follow(detector, picture, score=score, **rules), truths)
+    ground_truths = Target(
+        torch.tensor(rows).reshape(-1, 4), torch.tensor([label for _, label in objects], dtype=torch.int64)
+    )
+    return judge(follow(detector, image, score=score, **rules), ground_truths)
 
 
 @pytest.fixture
-def verdict_of(picture):
+def verdict_of(image):
     def judge_first(detector, *objects, **rules):
-        return verdicts_of(detector, picture, *(objects or ((T, CAT),)), **rules)[0]
+        return verdicts_of(detector, image, *(objects or ((T, CAT),)), **rules)[0]
 
     return judge_first
 
@@ -46,11 +48,11 @@ def test_found(plant, verdict_of):
     assert_close([seen.other_score, seen.box_iou, seen.detection_score], [0.1, 1.0, 0.8], atol=1e-5, rtol=0)
 
 
-def test_found__an_object_is_taken_once(plant, picture):
+def test_found__an_object_is_taken_once(plant, image):
     between = (38.0, 32.0, 70.0, 64.0)  # IoU with T: 26 / 38, with OFF_T: 24 / 40
     said = [(3, 3, 0.9, T), (3, 5, 0.8, ASIDE)]
     detector = plant(said, [(T, 0.9, 0.05, {CAT: T}), (ASIDE, 0.8, 0.1, {CAT: between})])
-    first, second = verdicts_of(detector, picture, (T, CAT), (OFF_T, CAT), nms_threshold=0.8)
+    first, second = verdicts_of(detector, image, (T, CAT), (OFF_T, CAT), nms_threshold=0.8)
     assert (first.kind, first.evidence.detection) == ("found", 0)
     assert (second.kind, second.evidence.detection) == ("found", 1)
     assert_close(second.evidence.detection_iou, 24 / 40, atol=1e-5, rtol=0)
@@ -94,11 +96,11 @@ def test_low_objectness__beyond_the_number_of_proposals(plant, verdict_of):
     assert "stands in place 2, and only the best 1 become proposals" in verdict.why
 
 
-def test_low_objectness__though_its_anchors_are_nearer_to_another_object(plant, picture):
+def test_low_objectness__though_its_anchors_are_nearer_to_another_object(plant, image):
     inside = (38.0, 38.0, 58.0, 58.0)  # IoU with the anchor of T: 400 / 1024; with all others less than 0.3
     said = [(6, 6, 0.9, FAR), (3, 3, 0.2, T)]
     detector = plant(said, [(FAR, 0.1, 0.1)], candidates=1)
-    kinds = [verdict.kind for verdict in verdicts_of(detector, picture, (T, CAT), (inside, CAT))]
+    kinds = [verdict.kind for verdict in verdicts_of(detector, image, (T, CAT), (inside, CAT))]
     assert kinds == ["low objectness", "low objectness"]
 
 
@@ -184,24 +186,24 @@ def test_detection_nms__soft(plant, verdict_of):
     assert "soft-gaussian NMS lowered its score" in verdict.why
 
 
-def test_merged(plant, picture):
+def test_merged(plant, image):
     neighbour = (38.0, 32.0, 70.0, 64.0)  # IoU with T: 26 / 38
     detector = plant([(3, 3, 0.9, T)], [(T, 0.8, 0.1, {CAT: T})])
-    first, second = verdicts_of(detector, picture, (neighbour, CAT), (T, CAT))
+    first, second = verdicts_of(detector, image, (neighbour, CAT), (T, CAT))
     assert (first.kind, second.kind) == ("merged", "found")
     assert first.why == "Detection 1 covers it with IoU 0.68, but counts for object 2, and no other cat was found here."
 
 
-def test_min_iou__decides_what_is_found(plant, picture):
+def test_min_iou__decides_what_is_found(plant, image):
     detector = plant([(3, 3, 0.9, T)], [(T, 0.8, 0.1, {CAT: NEAR_T})])
     target = Target(torch.tensor([T]), torch.tensor([CAT]))
-    trace = follow(detector, picture)
+    trace = follow(detector, image)
     assert judge(trace, target)[0].kind == "found"
     assert judge(trace, target, min_iou=0.6)[0].kind == "badly localised"
 
 
-def test_verdicts__of_no_objects_and_without_any_proposal(plant, picture, verdict_of):
-    assert verdicts_of(plant([(3, 3, 0.9, T)], [(T, 0.8, 0.1)]), picture) == []
+def test_verdicts__of_no_objects_and_without_any_proposal(plant, image, verdict_of):
+    assert verdicts_of(plant([(3, 3, 0.9, T)], [(T, 0.8, 0.1)]), image) == []
     nothing = plant([(3, 3, 0.2, T)], [], min_score=0.5)
     assert verdict_of(nothing).kind == "low objectness"
 

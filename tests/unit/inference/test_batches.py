@@ -5,38 +5,37 @@ import pytest
 
 from fasterrcnn.config import InputConfig
 from fasterrcnn.errors import ImageError
-from fasterrcnn.inference.batches import batches_by_size, load_batches
-from fasterrcnn.inference.prefetch import prefetch
+from fasterrcnn.inference.batches import batches_by_size, load_batches, prefetch
 
 SIZE = InputConfig(short_side=64, long_side=128)
 WIDE, TALL = np.zeros((64, 128, 3), np.uint8), np.zeros((128, 64, 3), np.uint8)
 
 
-def numbers(pictures, batch_size, window):
-    return [[number for number, _ in batch] for batch in batches_by_size(pictures, batch_size, window, SIZE)]
+def numbers(images, batch_size, window):
+    return [[number for number, _ in batch] for batch in batches_by_size(images, batch_size, window, SIZE)]
 
 
 def test_batches__shapes_go_together():
-    pictures = [WIDE, TALL, WIDE, TALL, WIDE]
-    assert numbers(pictures, 2, 5) == [[0, 2], [4, 1], [3]]
-    assert numbers(pictures, 1, 5) == [[0], [1], [2], [3], [4]]
+    images = [WIDE, TALL, WIDE, TALL, WIDE]
+    assert numbers(images, 2, 5) == [[0, 2], [4, 1], [3]]
+    assert numbers(images, 1, 5) == [[0], [1], [2], [3], [4]]
     assert numbers([], 2, 5) == []
 
 
 def test_batches__order_changes_within_the_window_only():
-    pictures = [WIDE, TALL, WIDE, TALL, WIDE, TALL]
-    assert numbers(pictures, 2, 4) == [[0, 2], [1, 3], [4, 5]]
+    images = [WIDE, TALL, WIDE, TALL, WIDE, TALL]
+    assert numbers(images, 2, 4) == [[0, 2], [1, 3], [4, 5]]
 
 
 def test_batches__no_more_than_a_window_is_taken_ahead():
     taken = []
 
-    def pictures():
+    def images():
         for number in range(100):
             taken.append(number)
             yield WIDE
 
-    next(batches_by_size(pictures(), 2, 6, SIZE))
+    next(batches_by_size(images(), 2, 6, SIZE))
     assert len(taken) == 6
 
 

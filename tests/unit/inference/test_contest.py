@@ -68,6 +68,6 @@ def test_fastest__only_what_finds_the_same():
     assert fastest([]) is None
 
 
-def test_row__pictures_per_second():
+def test_row__images_per_second():
     assert Row("torch", 1, median=0.25).images_per_second == 4
     assert Row("torch", 1, failure="none").images_per_second is None

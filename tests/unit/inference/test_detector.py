@@ -16,8 +16,8 @@ from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError, MissingExtraError, UsageError, WeightsError
 from fasterrcnn.inference.detector import Detector
 from fasterrcnn.inference.loading import load
-from fasterrcnn.inference.machine import choose_device
 from fasterrcnn.inference.video import video_written_whole
+from fasterrcnn.inference.workers import choose_device
 from fasterrcnn.ops.image import make_batch, resized_hw, to_input
 
 CLASSES = ("cat", "dog", "owl")
@@ -55,12 +55,12 @@ def test_predict__a_value_of_plain_numpy(detector, photo):
 
 
 def test_predict__kinds_of_sources_agree(detector, files, photo):
-    picture = photo(SIZES[0], 0)
-    expected = detector.predict(picture)
-    for source in (files[0], str(files[0]), np.asarray(picture), from_pil(picture), from_pil(picture).float() / 255):
+    image = photo(SIZES[0], 0)
+    expected = detector.predict(image)
+    for source in (files[0], str(files[0]), np.asarray(image), from_pil(image), from_pil(image).float() / 255):
         same(detector.predict(source), expected)
     assert detector.predict(files[0]).source == files[0]
-    assert detector.predict(picture).source is None
+    assert detector.predict(image).source is None
 
 
 def test_predict__many_sources(detector, files, tmp_path):
@@ -85,13 +85,13 @@ def test_predict__batches_change_nothing(detector, files, batch_size):
 
 
 def test_predict__boxes_are_in_pixels_of_the_original(detector, tiny_model, tiny_config, photo):
-    picture = photo((240, 320))
-    pixels = from_pil(picture)
+    image = photo((240, 320))
+    pixels = from_pil(image)
     size = tiny_config.input
     inner = to_input(pixels, resized_hw((240, 320), size.short_side, size.long_side), antialias=size.antialias)
     with torch.no_grad():
         (raw,) = tiny_model(make_batch([inner], fill=size.mean, size_divisor=size.size_divisor))
-    found = detector.predict(picture)
+    found = detector.predict(image)
     factor = torch.tensor([320 / inner.shape[2], 240 / inner.shape[1]] * 2)
     assert_close(torch.from_numpy(found.boxes), raw.boxes * factor, rtol=1e-4, atol=1e-2)
     assert found.image_hw == (240, 320)
@@ -106,20 +106,20 @@ def test_predict__odd_sizes(detector, photo, size_hw):
 
 
 def test_predict__options(detector, photo):
-    picture = photo((120, 160))
-    usual = detector.predict(picture)
+    image = photo((120, 160))
+    usual = detector.predict(image)
     middle = float(np.median(usual.scores))
-    assert len(detector.predict(picture, score=middle)) == int((usual.scores > middle).sum())
-    assert len(detector.predict(picture, max_detections=2)) == 2
+    assert len(detector.predict(image, score=middle)) == int((usual.scores > middle).sum())
+    assert len(detector.predict(image, max_detections=2)) == 2
     name = usual.names[0]
-    assert set(detector.predict(picture, classes=[name]).names) == {name}
-    assert len(detector.predict(picture, classes=[])) == 0
-    assert len(detector.predict(picture, nms_threshold=0.0)) <= len(usual)
-    assert len(detector.predict(picture, nms="agnostic")) <= len(usual)
-    soft = detector.predict(picture, nms="soft-gaussian")
+    assert set(detector.predict(image, classes=[name]).names) == {name}
+    assert len(detector.predict(image, classes=[])) == 0
+    assert len(detector.predict(image, nms_threshold=0.0)) <= len(usual)
+    assert len(detector.predict(image, nms="agnostic")) <= len(usual)
+    soft = detector.predict(image, nms="soft-gaussian")
     assert soft.scores[0] == pytest.approx(usual.scores[0])
-    same(detector.predict(picture, score=None, nms=None), usual)
-    same(detector.predict(picture), usual)
+    same(detector.predict(image, score=None, nms=None), usual)
+    same(detector.predict(image), usual)
 
 
 @pytest.mark.parametrize(
@@ -137,23 +137,23 @@ def test_predict__options_that_cannot_work(detector, photo, options, message):
         detector.predict(photo((20, 20)), **options)
 
 
-def test_predict__broken_picture_is_named(detector, tmp_path):
+def test_predict__broken_image_is_named(detector, tmp_path):
     path = tmp_path / "broken.jpg"
-    path.write_text("no picture")
-    with pytest.raises(ImageError, match=r"broken\.jpg: not a picture"):
+    path.write_text("no image")
+    with pytest.raises(ImageError, match=r"broken\.jpg: not an image"):
         detector.predict(path)
     with pytest.raises(ImageError, match=r"absent\.jpg: no such file"):
         detector.predict(tmp_path / "absent.jpg")
 
 
-def test_predict__picture_is_at_hand_for_plot(detector, files, photo):
-    picture = photo(SIZES[0], 0)
-    for source in (files[0], picture, np.asarray(picture), from_pil(picture), from_pil(picture).float() / 255):
+def test_predict__image_is_at_hand_for_plot(detector, files, photo):
+    image = photo(SIZES[0], 0)
+    for source in (files[0], image, np.asarray(image), from_pil(image), from_pil(image).float() / 255):
         assert detector.predict(source).plot().size == (160, 120)
 
 
 def test_stream__reads_one_after_the_other(detector, files):
-    files[2].write_text("no picture")
+    files[2].write_text("no image")
     stream = detector.stream(files)
     assert len([next(stream), next(stream)]) == 2
     with pytest.raises(ImageError, match=files[2].name):
@@ -191,10 +191,10 @@ def test_detector__folded_norms_change_nothing(tiny_config, lively, photo):
 
 
 def test_detector__threads_get_the_same(detector, photo):
-    pictures = [photo(size, number) for number, size in enumerate(SIZES)]
-    expected = detector.predict(pictures)
+    images = [photo(size, number) for number, size in enumerate(SIZES)]
+    expected = detector.predict(images)
     with ThreadPoolExecutor(2) as pool:
-        for found in pool.map(detector.predict, [pictures] * 4):
+        for found in pool.map(detector.predict, [images] * 4):
             for ours, theirs in zip(found, expected, strict=True):
                 same(ours, theirs)
 
@@ -219,9 +219,9 @@ def test_predict__the_content_of_a_file(detector, files):
     found = detector.predict(files[0].read_bytes())
     same(found, detector.predict(files[0]))
     assert found.plot().size == (160, 120)
-    with pytest.raises(ImageError, match="picture in memory: not a picture that can be decoded"):
-        detector.predict(b"no picture")
-    with pytest.raises(ImageError, match="picture in memory: damaged picture"):
+    with pytest.raises(ImageError, match="image in memory: not an image that can be decoded"):
+        detector.predict(b"no image")
+    with pytest.raises(ImageError, match="image in memory: damaged image"):
         detector.predict(files[0].read_bytes()[:500])
 
 
@@ -233,27 +233,27 @@ def test_predict__grey_and_alpha(detector, photo):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_predict__broken_pictures_of_a_folder_are_left_out(detector, files, tmp_path, batch_size):
-    files[1].write_text("no picture")
-    with pytest.warns(UserWarning, match=rf"{files[1].name}: not a picture"):
+def test_predict__broken_images_of_a_folder_are_left_out(detector, files, tmp_path, batch_size):
+    files[1].write_text("no image")
+    with pytest.warns(UserWarning, match=rf"{files[1].name}: not an image"):
         found = list(detector.predict(tmp_path, batch_size=batch_size))
     assert [one.source for one in found] == [files[0], *files[2:]]
-    told = []
-    assert len(detector.predict(files, on_error=told.append, batch_size=batch_size)) == 3
-    assert [str(error).split(":")[0] for error in told] == [str(files[1])]
+    logged = []
+    assert len(detector.predict(files, on_error=logged.append, batch_size=batch_size)) == 3
+    assert [str(error).split(":")[0] for error in logged] == [str(files[1])]
     with pytest.raises(ImageError, match=files[1].name):
         detector.predict(files, batch_size=batch_size)
 
 
 def test_outcomes__errors_have_their_place(detector, files):
-    files[1].write_text("no picture")
+    files[1].write_text("no image")
     kinds = [type(one) for one in detector.outcomes(files, batch_size=3)]
     assert kinds == [Detections, ImageError, Detections, Detections]
 
 
-def test_predict__tiles_of_a_picture_that_is_a_tile(detector, photo):
-    picture = photo((120, 160))
-    same(detector.predict(picture, tile=160), detector.predict(picture))
+def test_predict__tiles_of_a_image_that_is_a_tile(detector, photo):
+    image = photo((120, 160))
+    same(detector.predict(image, tile=160), detector.predict(image))
 
 
 @pytest.mark.parametrize("merge", ["nms", "soft", "ios"])
@@ -269,26 +269,26 @@ def test_predict__tiles(detector, photo, merge, size_hw):
 
 
 def test_predict__tiles_do_not_depend_on_batches(detector, photo):
-    picture = photo((300, 400))
+    image = photo((300, 400))
     for size in (2, 7):
-        batched = detector.predict(picture, tile=100, batch_size=size, score=0.3)
-        same(batched, detector.predict(picture, tile=100, score=0.3))
+        batched = detector.predict(image, tile=100, batch_size=size, score=0.3)
+        same(batched, detector.predict(image, tile=100, score=0.3))
         assert len(batched) > 20
 
 
 def test_predict__tiles_and_max_detections(detector, photo):
-    picture = photo((300, 400))
-    every = detector.predict(picture, tile=100, score=0.0)
+    image = photo((300, 400))
+    every = detector.predict(image, tile=100, score=0.0)
     assert len(every) > detector.config.postprocess.max_detections  # that of each tile
-    assert len(detector.predict(picture, tile=100, score=0.0, max_detections=5)) == 5
+    assert len(detector.predict(image, tile=100, score=0.0, max_detections=5)) == 5
 
 
 def test_predict__augmented(detector, photo):
-    picture = photo((120, 160))
-    same(detector.predict(picture, augment=[1.0]), detector.predict(picture))
-    same(detector.predict(picture, augment=True), detector.predict(picture, augment=["flip", "0.75", 1.25]))
-    mirrored = picture.transpose(0)
-    ours = detector.predict(picture, augment="flip", score=0.2)
+    image = photo((120, 160))
+    same(detector.predict(image, augment=[1.0]), detector.predict(image))
+    same(detector.predict(image, augment=True), detector.predict(image, augment=["flip", "0.75", 1.25]))
+    mirrored = image.transpose(0)
+    ours = detector.predict(image, augment="flip", score=0.2)
     theirs = detector.predict(mirrored, augment="flip", score=0.2)
     assert len(ours) == len(theirs) > 0
     np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-4)
@@ -329,14 +329,14 @@ def test_threads(checkpoint):
         torch.set_num_threads(before)
 
 
-def _sizes(detector, pictures):
-    return [len(found) for found in detector.predict(pictures)]
+def _sizes(detector, images):
+    return [len(found) for found in detector.predict(images)]
 
 
 def test_detector__in_another_process(detector, photo):
-    pictures = [photo(size, number) for number, size in enumerate(SIZES[:2])]
+    images = [photo(size, number) for number, size in enumerate(SIZES[:2])]
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        assert pool.submit(_sizes, detector, pictures).result() == _sizes(detector, pictures)
+        assert pool.submit(_sizes, detector, images).result() == _sizes(detector, images)
 
 
 def test_predict__video(detector, tmp_path, photo):
@@ -369,4 +369,4 @@ def test_stream__memory_stays(detector, tmp_path, photo):
         if number in (50, 149):
             kinds = [type(one) for one in gc.get_objects()]
             alive.append(sum(issubclass(kind, torch.Tensor | Detections | Image.Image) for kind in kinds))
-    assert alive[1] <= alive[0] + 40  # a window of results, not a result for each picture
+    assert alive[1] <= alive[0] + 40  # a window of results, not a result for each image

@@ -4,10 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fasterrcnn.data.records import AnnotatedData, Record
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.errors import DataError, UsageError
-from fasterrcnn.evaluation.files import results_of
-from fasterrcnn.inference.evaluate import evaluate
+from fasterrcnn.evaluation.evaluate import evaluate
+from fasterrcnn.evaluation.report_files import results_of
 from fasterrcnn.inference.loading import load
 
 
@@ -17,7 +17,7 @@ def detector(checkpoint):
 
 
 def annotated(detector, tmp_path, photo, classes, size_hw=(64, 96)) -> AnnotatedData:
-    """Two pictures whose truth is what the detector finds, under these labels; a third one without any."""
+    """Two images whose ground truth is what the detector finds, under these labels; a third one without any."""
     records = []
     for number in range(3):
         path = tmp_path / f"{number}.png"
@@ -25,7 +25,9 @@ def annotated(detector, tmp_path, photo, classes, size_hw=(64, 96)) -> Annotated
         found = detector.predict(path, max_detections=5)
         keep = [i for i, name in enumerate(found.names) if name in classes and number < 2]
         labels = np.array([classes.index(found.names[i]) for i in keep], np.int64)
-        records.append(Record(path, number + 1, size_hw, found.boxes[keep], labels, np.zeros(len(keep), np.bool_)))
+        records.append(
+            AnnotatedImage(path, number + 1, size_hw, found.boxes[keep], labels, np.zeros(len(keep), np.bool_))
+        )
     return AnnotatedData(tmp_path, "test", classes, {"test": records})
 
 
@@ -123,7 +125,7 @@ def test_evaluate__results_of_a_report_give_the_same_numbers(detector, tmp_path,
     (difference,) = again.analysis.comparisons
     assert difference.better["ap"].value == 0
     assert "is ahead of" in str(again)
-    assert report.analysis.truth.pictures.files[0] == tmp_path / "0.png"
+    assert report.analysis.ground_truth.images.files[0] == tmp_path / "0.png"
 
 
 @pytest.mark.parametrize(

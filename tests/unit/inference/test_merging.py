@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fasterrcnn.inference.merging import join, pieces_of, vote
+from fasterrcnn.inference.fusion import join, pieces_of, vote
 from fasterrcnn.model.postprocess import PostProcess
 from fasterrcnn.structures import RawDetections
 

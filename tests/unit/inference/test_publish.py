@@ -277,7 +277,7 @@ def test_write_repository__colours_that_were_said_of_the_file(tmp_path, weightle
     network, config = load_model(folder / "model.safetensors")
     assert config == detector.config
     stem = state["backbone.conv1.weight"].float().flip(1)
-    assert torch.equal(network.state_dict()["backbone.trunk.conv1.weight"], stem)
+    assert torch.equal(network.state_dict()["backbone.body.conv1.weight"], stem)
 
 
 def test_model_card__of_a_converted_file(tiny_config):

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from fasterrcnn.data.pixels import from_pil
 from fasterrcnn.errors import DataError, ImageError, UsageError
-from fasterrcnn.inference.sources import find_files, is_many, load_picture
+from fasterrcnn.inference.sources import find_files, is_many, load_image
 
 
 @pytest.fixture
@@ -53,31 +53,31 @@ def test_find_files__nothing_there(tmp_path):
         find_files(tmp_path / "absent.png")
     with pytest.raises(DataError, match=r"\*\.png: no file matches"):
         find_files(tmp_path / "*.png")
-    with pytest.raises(DataError, match=r"no pictures in this folder \(.*\.jpg"):
+    with pytest.raises(DataError, match=r"no images in this folder \(.*\.jpg"):
         find_files(tmp_path)
 
 
 @pytest.mark.parametrize("source", [np.zeros((2, 2, 3), np.uint8), torch.zeros(3, 2, 2), Image.new("L", (2, 2)), 7])
-def test_is_many__pictures_are_one(source):
+def test_is_many__images_are_one(source):
     assert not is_many(source)
 
 
-def test_load_picture__kinds_agree(tmp_path, photo):
-    picture = photo((20, 30))
+def test_load_image__kinds_agree(tmp_path, photo):
+    image = photo((20, 30))
     path = tmp_path / "a.png"
-    picture.save(path)
-    expected = from_pil(picture)
-    array = np.asarray(picture)
-    alpha = np.asarray(picture.convert("RGBA"))
-    sources = (path, str(path), path.read_bytes(), picture, array, expected, picture.convert("RGBA"), alpha)
+    image.save(path)
+    expected = from_pil(image)
+    array = np.asarray(image)
+    alpha = np.asarray(image.convert("RGBA"))
+    sources = (path, str(path), path.read_bytes(), image, array, expected, image.convert("RGBA"), alpha)
     for source in (*sources, array[::-1][::-1], torch.from_numpy(alpha.copy()).permute(2, 0, 1)):
-        assert_close(load_picture(source).pixels, expected)
+        assert_close(load_image(source).pixels, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_load_picture__float_tensors(dtype):
-    picture = torch.linspace(0, 1, 12, dtype=dtype).view(3, 2, 2)
-    assert_close(load_picture(picture).pixels, picture.float())
+def test_load_image__float_tensors(dtype):
+    image = torch.linspace(0, 1, 12, dtype=dtype).view(3, 2, 2)
+    assert_close(load_image(image).pixels, image.float())
 
 
 @pytest.mark.parametrize(
@@ -94,24 +94,24 @@ def test_load_picture__float_tensors(dtype):
         (torch.full((3, 4, 4), 255.0), r"must lie in 0\.\.1, not 255\.\.255: divide it by 255\?"),
         (torch.full((3, 4, 4), -1.0), r"must lie in 0\.\.1, not -1\.\.-1"),
         (torch.full((3, 4, 4), torch.nan), r"must lie in 0\.\.1, not nan"),
-        (7, "cannot read a picture from a int"),
-        (None, "cannot read a picture from a NoneType"),
+        (7, "cannot read an image from a int"),
+        (None, "cannot read an image from a NoneType"),
     ],
 )
-def test_load_picture__wrong_things(source, message):
-    # The shapes of `load_picture` are not checked: it is the one that says what is wrong.
+def test_load_image__wrong_things(source, message):
+    # The shapes of `load_image` are not checked: it is the one that says what is wrong.
     with pytest.raises(UsageError, match=message):
-        getattr(load_picture, "__wrapped__", load_picture)(source)
+        getattr(load_image, "__wrapped__", load_image)(source)
 
 
 @pytest.mark.parametrize("source", [np.zeros((0, 4, 3), np.uint8), torch.zeros(3, 0, 4)])
-def test_load_picture__no_pixels(source):
+def test_load_image__no_pixels(source):
     with pytest.raises(UsageError):
-        load_picture(source)
+        load_image(source)
 
 
-def test_load_picture__broken_files(tmp_path):
+def test_load_image__broken_files(tmp_path):
     with pytest.raises(ImageError, match=r"absent\.png: no such file"):
-        load_picture(tmp_path / "absent.png")
-    with pytest.raises(ImageError, match="the Pillow picture cannot be decoded"):
-        load_picture(Image.new("F", (2, 2)))
+        load_image(tmp_path / "absent.png")
+    with pytest.raises(ImageError, match="the Pillow image cannot be decoded"):
+        load_image(Image.new("F", (2, 2)))

@@ -75,9 +75,9 @@ def matroska(path, count=40):
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = 64, 48, "yuv420p", 5
         chance = np.random.default_rng(0)
         for number in range(count):
-            picture = av.VideoFrame.from_ndarray(chance.integers(0, 255, (48, 64, 3), np.uint8), format="rgb24")
-            picture.pts, picture.time_base = number, Fraction(1, 10)
-            container.mux(stream.encode(picture))
+            image = av.VideoFrame.from_ndarray(chance.integers(0, 255, (48, 64, 3), np.uint8), format="rgb24")
+            image.pts, image.time_base = number, Fraction(1, 10)
+            container.mux(stream.encode(image))
         container.mux(stream.encode(None))
     return path
 
@@ -180,7 +180,7 @@ def test_is_video():
     assert not any(is_video(source) for source in ("a.jpg", "*.mp4", True, None, b"a.mp4"))
 
 
-def test_files_and_frames__videos_among_pictures(tmp_path):
+def test_files_and_frames__videos_among_images(tmp_path):
     write(tmp_path / "b.mp4", count=2)
     frame(0).save(tmp_path / "a.png")
     (tmp_path / "c.mp4").write_bytes(b"")

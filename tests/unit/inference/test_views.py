@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from fasterrcnn.config import InputConfig
 from fasterrcnn.errors import UsageError
-from fasterrcnn.inference.views import Looks, View, cut_sides, take, to_picture
+from fasterrcnn.inference.tiling import Looks, View, cut_sides, take, to_image
 from fasterrcnn.structures import RawDetections
 
 SIZE = InputConfig(short_side=60, long_side=100)
@@ -18,14 +18,14 @@ def found(boxes) -> RawDetections:
     return RawDetections(xyxy, torch.linspace(0.9, 0.1, len(xyxy)), torch.zeros(len(xyxy), dtype=torch.int64))
 
 
-def test_looks__whole_picture_alone():
+def test_looks__whole_image_alone():
     assert Looks()((120, 90), SIZE) == [View((0, 0, 90, 120), (80, 60))]
     assert Looks(tile=120)((120, 90), SIZE) == Looks()((120, 90), SIZE)
 
 
 @pytest.mark.parametrize("image_hw", [(300, 400), (1, 4000), (4000, 1), (101, 100), (100, 350), (777, 333)])
 @pytest.mark.parametrize("overlap", [0.0, 0.2, 0.5, 0.9])
-def test_looks__tiles_cover_the_picture_and_overlap(image_hw, overlap):
+def test_looks__tiles_cover_the_image_and_overlap(image_hw, overlap):
     whole, *tiles = Looks(tile=100, overlap=overlap)(image_hw, SIZE)
     assert whole.whole
     assert not any(view.whole for view in tiles)
@@ -39,7 +39,7 @@ def test_looks__tiles_cover_the_picture_and_overlap(image_hw, overlap):
         assert all(step <= math.floor(100 * (1 - overlap) + 1e-9) for step in steps)
 
 
-def test_looks__tiles_have_the_scale_of_the_training_pictures():
+def test_looks__tiles_have_the_scale_of_the_training_images():
     known = SIZE.model_copy(update={"scale": 0.7})
     assert {view.input_hw for view in Looks(tile=100)((300, 400), known)[1:]} == {(70, 70)}
     # 0.2 would leave 20 pixels of a tile: less than half of 60.
@@ -90,12 +90,12 @@ def test_take__region_mirrored_and_resized():
     assert take(pixels, View((0, 0, 8, 6), (3, 4)), InputConfig(antialias=True)).shape == (3, 3, 4)
 
 
-def test_to_picture__mirrored_tile_at_half_size():
+def test_to_image__mirrored_tile_at_half_size():
     view = View((100, 50, 180, 110), (30, 40), mirrored=True, whole=False)
-    seen = to_picture(found([[0, 0, 10, 30]]), view)
+    seen = to_image(found([[0, 0, 10, 30]]), view)
     # mirrored in 40 pixels: 30..40; twice as large: 60..80; moved by (100, 50)
     assert_close(seen.boxes, torch.tensor([[160.0, 50, 180, 110]]))
-    assert to_picture(found([]), view).boxes.shape == (0, 4)
+    assert to_image(found([]), view).boxes.shape == (0, 4)
 
 
 def test_cut_sides__inner_edges_only():

@@ -4,13 +4,13 @@ from torch import nn
 from torch.testing import assert_close
 
 from fasterrcnn.model.backbones.norms import FrozenBatchNorm2d, Norm
-from fasterrcnn.model.box_head import BoxHead, Linear, PooledLinear, StageTrunk, fully_connected_trunk
+from fasterrcnn.model.box_head import BoxHead, Linear, PooledLinear, StageBody, fully_connected_body
 
 
 @pytest.mark.parametrize("regions", [0, 1, 5])
 @pytest.mark.parametrize("classes", [1, 7])
 def test_box_head__shapes(regions, classes):
-    head = BoxHead(fully_connected_trunk(4, 7, (16, 8)), 8, classes)
+    head = BoxHead(fully_connected_body(4, 7, (16, 8)), 8, classes)
     logits, deltas = head(torch.rand(regions, 4, 7, 7))
     assert logits.shape == (regions, classes + 1)
     assert deltas.shape == (regions, classes, 4)
@@ -24,19 +24,19 @@ def test_box_head__rows_of_the_deltas_belong_to_classes():
     assert_close(deltas, torch.arange(8.0).view(1, 2, 4))
 
 
-def test_fully_connected_trunk__layers():
-    trunk = fully_connected_trunk(4, 7, (16, 8))
-    assert [type(layer) for layer in trunk] == [nn.Identity, PooledLinear, nn.ReLU, Linear, nn.ReLU]
-    assert trunk[1].in_features == 4 * 49
+def test_fully_connected_body__layers():
+    body = fully_connected_body(4, 7, (16, 8))
+    assert [type(layer) for layer in body] == [nn.Identity, PooledLinear, nn.ReLU, Linear, nn.ReLU]
+    assert body[1].in_features == 4 * 49
 
 
-def test_fully_connected_trunk__convolutions_and_norms():
-    trunk = fully_connected_trunk(4, 7, (8,), convs=2, norm=Norm())
+def test_fully_connected_body__convolutions_and_norms():
+    body = fully_connected_body(4, 7, (8,), convs=2, norm=Norm())
     kinds = [nn.Conv2d, FrozenBatchNorm2d, nn.ReLU] * 2 + [nn.Identity, PooledLinear, nn.ReLU]
-    assert [type(layer) for layer in trunk] == kinds
-    assert trunk[0].bias is None
-    assert fully_connected_trunk(4, 7, (8,), convs=1)[0].bias is not None
-    assert trunk(torch.rand(3, 4, 7, 7)).shape == (3, 8)
+    assert [type(layer) for layer in body] == kinds
+    assert body[0].bias is None
+    assert fully_connected_body(4, 7, (8,), convs=1)[0].bias is not None
+    assert body(torch.rand(3, 4, 7, 7)).shape == (3, 8)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -52,7 +52,7 @@ def test_pooled_linear__numbers_in_the_order_of_the_weights(layout):
         assert torch.equal(layer(pooled), plain)
 
 
-def test_stage_trunk__is_the_mean_over_the_map():
+def test_stage_body__is_the_mean_over_the_map():
     pooled = torch.arange(2 * 3 * 4.0).view(2, 3, 2, 2)
-    assert_close(StageTrunk(nn.Identity())(pooled), pooled.mean(dim=(2, 3)))
-    assert StageTrunk(nn.Identity())(torch.zeros(0, 3, 2, 2)).shape == (0, 3)
+    assert_close(StageBody(nn.Identity())(pooled), pooled.mean(dim=(2, 3)))
+    assert StageBody(nn.Identity())(torch.zeros(0, 3, 2, 2)).shape == (0, 3)

@@ -58,9 +58,9 @@ def test_losses__finite_with_gradients_everywhere(network, batch_of):
     ):
         assert layer.weight.grad.isfinite().all()
         assert layer.weight.grad.abs().sum() > 0
-    trunk = [p.grad for p in network.backbone.trunk.parameters() if p.grad is not None]
-    assert trunk
-    assert all(gradient.isfinite().all() for gradient in trunk)
+    body = [p.grad for p in network.backbone.body.parameters() if p.grad is not None]
+    assert body
+    assert all(gradient.isfinite().all() for gradient in body)
 
 
 def test_losses__images_without_boxes(network, batch_of):
@@ -232,9 +232,9 @@ def test_features__normalise_the_mean_pixel_to_zero(tiny_model):
     assert_close(seen[0], torch.zeros(1, 3, 64, 64), check_stride=False)
 
 
-def test_freeze__trunk_gets_no_gradient(shrink, lively, batch_of):
+def test_freeze__body_gets_no_gradient(shrink, lively, batch_of):
     model = lively(shrink(presets.get("timm:test_resnet", CLASSES)))
     model.backbone.freeze(100)
     model.losses(batch_of((64, 64)), [NOTHING], generator=seeded()).total.backward()
-    assert all(p.grad is None for p in model.backbone.trunk.parameters())
+    assert all(p.grad is None for p in model.backbone.body.parameters())
     assert all(p.grad is not None for p in model.backbone.neck.parameters())

@@ -7,22 +7,22 @@ STEPS = ["features", "rpn", "anchors", "candidates", "proposals", "pooled", "hea
 
 
 def watch(model, batch):
-    told = []
+    logged = []
     with torch.no_grad():
         found = model(
-            batch, PostProcess(score_threshold=0.2), observe=lambda step, **values: told.append((step, values))
+            batch, PostProcess(score_threshold=0.2), observe=lambda step, **values: logged.append((step, values))
         )
-    return found, told
+    return found, logged
 
 
 def test_observe__steps_in_order(tiny_model, batch_of):
-    _, told = watch(tiny_model, batch_of((64, 96)))
-    assert [step for step, _ in told] == STEPS
+    _, logged = watch(tiny_model, batch_of((64, 96)))
+    assert [step for step, _ in logged] == STEPS
 
 
 def test_observe__images_one_after_the_other(tiny_model, batch_of):
-    _, told = watch(tiny_model, batch_of((64, 96), (64, 96)))
-    names = [step for step, _ in told]
+    _, logged = watch(tiny_model, batch_of((64, 96), (64, 96)))
+    names = [step for step, _ in logged]
     assert names == [*STEPS[:5], "proposals", "pooled", "head", *(STEPS[-2:] * 2)]
 
 
@@ -36,8 +36,8 @@ def test_observe__nothing_changes(tiny_model, batch_of):
 
 
 def test_observe__values_fit_together(tiny_model, batch_of):
-    (found,), told = watch(tiny_model, batch_of((64, 96)))
-    values = dict(told)
+    (found,), logged = watch(tiny_model, batch_of((64, 96)))
+    values = dict(logged)
     anchors, logits = torch.cat(values["anchors"]["anchors"]), torch.cat(values["rpn"]["logits"], dim=1)[0]
     index, first = values["candidates"]["index"][0], values["proposals"]
     assert len(anchors) == len(logits)

@@ -42,7 +42,7 @@ def test_to_input__uint8_and_float_agree():
 
 @pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize("to_hw", [(3, 7), (9, 5), (40, 30), (1, 1)])
-def test_to_input__constant_picture_stays_constant(antialias, to_hw):
+def test_to_input__constant_image_stays_constant(antialias, to_hw):
     resized = to_input(torch.full((3, 13, 17), 51, dtype=torch.uint8), to_hw, antialias=antialias)
     assert_close(resized, torch.full((3, *to_hw), 0.2))
 
@@ -75,7 +75,7 @@ def test_make_batch__pads_with_the_fill():
     assert_close(batch.pixels, expected)
 
 
-def test_make_batch__one_picture_that_needs_no_padding():
+def test_make_batch__one_image_that_needs_no_padding():
     batch = make_batch([torch.ones(3, 8, 4)], fill=(0.5, 0.5, 0.5), size_divisor=4)
     assert_close(batch.pixels, torch.ones(1, 3, 8, 4))
     assert batch.pixels.is_contiguous(memory_format=torch.channels_last)
@@ -95,10 +95,10 @@ def test_make_batch__least_size_where_others_share_the_batch(least_hw, expected)
 
 
 def test_make_batch__copies_its_images():
-    picture = torch.ones(3, 4, 4)
-    batch = make_batch([picture], fill=(0.0, 0.0, 0.0), size_divisor=4)
+    image = torch.ones(3, 4, 4)
+    batch = make_batch([image], fill=(0.0, 0.0, 0.0), size_divisor=4)
     batch.pixels.zero_()
-    assert_close(picture, torch.ones(3, 4, 4))
+    assert_close(image, torch.ones(3, 4, 4))
 
 
 @pytest.mark.parametrize(("side", "divisor", "expected"), [(1, 32, 32), (32, 32, 32), (33, 32, 64), (7, 1, 7)])

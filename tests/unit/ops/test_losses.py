@@ -19,12 +19,12 @@ def test_smooth_l1__by_hand():
 
 
 def test_giou__by_hand():
-    truth = torch.tensor([[0.0, 0.0, 4.0, 4.0]])
-    same = losses.giou(truth, truth)
+    ground_truth = torch.tensor([[0.0, 0.0, 4.0, 4.0]])
+    same = losses.giou(ground_truth, ground_truth)
     # Neighbours share nothing; their hull has no gap: GIoU 0. At a distance of one width: hull 48, union 32.
-    touching = losses.giou(torch.tensor([[4.0, 0.0, 8.0, 4.0]]), truth)
-    apart = losses.giou(torch.tensor([[8.0, 0.0, 12.0, 4.0]]), truth)
-    half = losses.giou(torch.tensor([[0.0, 0.0, 4.0, 2.0]]), truth)
+    touching = losses.giou(torch.tensor([[4.0, 0.0, 8.0, 4.0]]), ground_truth)
+    apart = losses.giou(torch.tensor([[8.0, 0.0, 12.0, 4.0]]), ground_truth)
+    half = losses.giou(torch.tensor([[0.0, 0.0, 4.0, 2.0]]), ground_truth)
     expected = torch.tensor([0.0, 1.0, 1 + 16 / 48, 0.5])
     assert_close(torch.stack([same, touching, apart, half]), expected)
 
@@ -61,8 +61,8 @@ def test_classification__as_torch(class_weights, label_smoothing):
 
 def test_classification__label_smoothing_by_formula():
     smooth = 0.3
-    truth = F.one_hot(LABELS, 3) * (1 - smooth) + smooth / 3
-    expected = -(truth * LOGITS.log_softmax(1)).sum(1).mean()
+    ground_truth = F.one_hot(LABELS, 3) * (1 - smooth) + smooth / 3
+    expected = -(ground_truth * LOGITS.log_softmax(1)).sum(1).mean()
     assert_close(losses.classification(LOGITS, LABELS, label_smoothing=smooth), expected)
 
 
@@ -101,8 +101,8 @@ def boxes_loss(function, options):
 
 def rows_loss(function, options):
     logits = torch.zeros((0, 3) if function is losses.classification else (0,), requires_grad=True)
-    truth = torch.zeros(0, dtype=torch.int64 if function is losses.classification else torch.float32)
-    return function(logits, truth, **options), logits
+    ground_truth = torch.zeros(0, dtype=torch.int64 if function is losses.classification else torch.float32)
+    return function(logits, ground_truth, **options), logits
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fasterrcnn.training.average import WeightAverage
+from fasterrcnn.training.optimizer import WeightAverage
 
 
 class Learner(nn.Module):

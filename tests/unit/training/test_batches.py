@@ -9,9 +9,9 @@ import torch
 
 from fasterrcnn import presets
 from fasterrcnn.config import InputConfig, TrainConfig
+from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.data.dataset import BatchLoader, DetectionDataset
-from fasterrcnn.data.records import Record
-from fasterrcnn.training.batches import (
+from fasterrcnn.training.data import (
     Process,
     TrainingBatches,
     ValidationBatches,
@@ -28,14 +28,14 @@ MODEL = presets.get("timm:test_efficientnet", ["cat", "dog", "owl"])
 WIDE, TALL = (10, 20), (20, 10)
 
 
-def record(number, size_hw, labels=(), difficult=()) -> Record:
+def record(number, size_hw, labels=(), difficult=()) -> AnnotatedImage:
     boxes = np.tile(np.array([[1, 1, 9, 9]], np.float32), (len(labels), 1))
     marks = np.isin(np.arange(len(labels)), difficult)
-    return Record(Path(f"{number}.jpg"), number, size_hw, boxes, np.array(labels, np.int64), marks)
+    return AnnotatedImage(Path(f"{number}.jpg"), number, size_hw, boxes, np.array(labels, np.int64), marks)
 
 
 def examples_of(*sizes_hw) -> DetectionDataset:
-    """Pictures that need not be read."""
+    """Images that need not be read."""
     return DetectionDataset([record(i, size) for i, size in enumerate(sizes_hw)], INPUT)
 
 
@@ -45,9 +45,9 @@ def settings(**changes) -> TrainConfig:
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 100])
 @pytest.mark.parametrize("count", [1, 7, 12])
-def test_epoch_batches__cover_every_picture_once(count, batch_size):
-    pictures = examples_of(*[WIDE, TALL, (10, 10)] * count)
-    batches = epoch_batches(pictures, batch_size, Random(0))
+def test_epoch_batches__cover_every_image_once(count, batch_size):
+    images = examples_of(*[WIDE, TALL, (10, 10)] * count)
+    batches = epoch_batches(images, batch_size, Random(0))
     assert sorted(i for batch in batches for i in batch) == list(range(3 * count))
     assert len(batches) == -(-3 * count // batch_size)
     assert sum(len(batch) < batch_size for batch in batches) <= 1
@@ -64,13 +64,13 @@ def test_epoch_batches__at_most_one_is_mixed():
 
 
 def test_epoch_batches__seed_decides():
-    pictures, random = examples_of(*[WIDE] * 20), Random(0)
-    first, second = (epoch_batches(pictures, 4, random) for _ in range(2))
+    images, random = examples_of(*[WIDE] * 20), Random(0)
+    first, second = (epoch_batches(images, 4, random) for _ in range(2))
     assert first != second
-    assert first == epoch_batches(pictures, 4, Random(0))
+    assert first == epoch_batches(images, 4, Random(0))
 
 
-def test_epoch_batches__no_pictures():
+def test_epoch_batches__no_images():
     assert epoch_batches(examples_of(), 4, Random(0)) == []
 
 
@@ -117,7 +117,7 @@ def test_order_of_epoch__shuffled_and_empty():
 
 def test_repeat_factors__by_hand():
     records = [record(i, WIDE, [0]) for i in range(6)] + [record(6, WIDE, [0, 1, 1]), record(7, WIDE, [2], [0])]
-    # Cats are in 7 of 8 pictures, dogs in 1, owls, which are difficult, in none: sqrt(0.5 / 0.125) = 2 for dogs.
+    # Cats are in 7 of 8 images, dogs in 1, owls, which are difficult, in none: sqrt(0.5 / 0.125) = 2 for dogs.
     assert repeat_factors(records, 3, 0.5) == pytest.approx([1.0] * 6 + [2.0, 1.0])
     assert repeat_factors(records, 3, 0.125) == [1.0] * 8
     assert repeat_factors(records, 3, 0.0) == [1.0] * 8
@@ -145,7 +145,7 @@ def test_share__processes_together_have_the_whole_batch(world):
 
 
 def test_share__padded_as_the_whole_batch_would_be(tmp_path, photo):
-    """A wide and a tall picture need 64 x 128 and 128 x 64; in one batch, both are 128 x 128."""
+    """A wide and a tall image need 64 x 128 and 128 x 64; in one batch, both are 128 x 128."""
     records = []
     for number, size_hw in enumerate([(40, 100), (100, 40)]):
         photo(size_hw, number).save(tmp_path / f"{number}.png")
@@ -159,7 +159,7 @@ def test_share__padded_as_the_whole_batch_would_be(tmp_path, photo):
         assert torch.equal(batch.pixels[0], whole.pixels[rank])
 
 
-def test_share__process_without_pictures_takes_part():
+def test_share__process_without_images_takes_part():
     examples = examples_of(*SIZES)
     ((first,), (second,)) = (share(examples, [[5]], 1, Process(rank, 2)) for rank in (0, 1))
     assert (first.indices, first.counts) == ((5,), True)
@@ -169,14 +169,14 @@ def test_share__process_without_pictures_takes_part():
 
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_val_plans__every_picture_once_and_only_equal_sizes_together(world, batch_size):
+def test_val_plans__every_image_once_and_only_equal_sizes_together(world, batch_size):
     examples = examples_of(*SIZES, *SIZES)
     plans = [plan for rank in range(world) for plan in val_plans(examples, batch_size, Process(rank, world))]
     assert sorted(i for plan in plans for i in plan.indices) == list(range(len(examples)))
     for plan in plans:
         assert plan.counts
         assert len(plan.indices) <= batch_size
-        # The padding of each picture alone: multiples of what the network needs, no more.
+        # The padding of each image alone: multiples of what the network needs, no more.
         assert {examples.padded_hw(index, 1) for index in plan.indices} == {plan.padded_hw}
 
 
@@ -187,8 +187,8 @@ def test_val_plans__more_processes_than_batches():
 
 
 @pytest.fixture
-def pictures(tmp_path, photo):
-    """Five small pictures on the disk."""
+def images(tmp_path, photo):
+    """Five small images on the disk."""
     records = []
     for number in range(5):
         path = tmp_path / f"{number}.png"
@@ -197,8 +197,8 @@ def pictures(tmp_path, photo):
     return DetectionDataset(records, INPUT, augmentation="light")
 
 
-def test_training_batches__an_epoch_at_each_iteration(pictures):
-    batches = TrainingBatches(pictures, settings(), Process(), 0)
+def test_training_batches__an_epoch_at_each_iteration(images):
+    batches = TrainingBatches(images, settings(), Process(), 0)
     assert len(batches) == 3
     for epoch in (1, 2):
         steps = list(batches)
@@ -207,12 +207,12 @@ def test_training_batches__an_epoch_at_each_iteration(pictures):
         for step in steps:
             assert len(step.batch) == len(step.targets) == len(step.plan.indices)
             for pixels, index in zip(step.batch.pixels, step.plan.indices, strict=True):
-                assert torch.equal(pixels[:, :40, :60], pictures[index, epoch][0])
+                assert torch.equal(pixels[:, :40, :60], images[index, epoch][0])
     assert batches.plans(1) != batches.plans(2)
 
 
 @pytest.mark.parametrize("done", range(7))
-def test_training_batches__go_on_exactly_where_they_were(pictures, done):
+def test_training_batches__go_on_exactly_where_they_were(images, done):
     def endless(batches):
         while True:
             yield from batches
@@ -220,18 +220,18 @@ def test_training_batches__go_on_exactly_where_they_were(pictures, done):
     def kept(batches, count):
         return [(step.plan, step.batch.pixels) for _, step in zip(range(count), endless(batches), strict=False)]
 
-    whole = kept(TrainingBatches(pictures, settings(), Process(), 0), 9)
-    first = TrainingBatches(pictures, settings(), Process(), 0)
+    whole = kept(TrainingBatches(images, settings(), Process(), 0), 9)
+    first = TrainingBatches(images, settings(), Process(), 0)
     before = kept(first, done)
-    second = TrainingBatches(pictures, settings(), Process(), 0)
+    second = TrainingBatches(images, settings(), Process(), 0)
     second.load_state_dict(first.state_dict() if done else {"epoch": 1, "done": 0})
     both = before + kept(second, 9 - done)
     assert [plan for plan, _ in both] == [plan for plan, _ in whole]
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip(both, whole, strict=True))
 
 
-def test_training_batches__state_after_each_batch(pictures):
-    batches = TrainingBatches(pictures, settings(), Process(), 0)
+def test_training_batches__state_after_each_batch(images):
+    batches = TrainingBatches(images, settings(), Process(), 0)
     assert [batches.state_dict() for _ in batches] == [
         {"epoch": 1, "done": 1},
         {"epoch": 1, "done": 2},
@@ -240,10 +240,10 @@ def test_training_batches__state_after_each_batch(pictures):
 
 
 def test_training_batches__views_come_again():
-    pictures = examples_of(*[WIDE] * 4)
+    images = examples_of(*[WIDE] * 4)
     once, twice, ever_new = (
         [
-            {plan.view for plan in TrainingBatches(pictures, settings(views=views), Process(), 0).plans(epoch)}
+            {plan.view for plan in TrainingBatches(images, settings(views=views), Process(), 0).plans(epoch)}
             for epoch in range(1, 6)
         ]
         for views in (1, 2, None)
@@ -266,13 +266,13 @@ def test_training_batches__as_many_steps_in_every_epoch(world):
 
 
 def test_training_batches__seed_decides():
-    pictures = examples_of(*[WIDE] * 20)
-    plans = [TrainingBatches(pictures, settings(seed=seed), Process(), 0).plans(1) for seed in (0, 0, 1)]
+    images = examples_of(*[WIDE] * 20)
+    plans = [TrainingBatches(images, settings(seed=seed), Process(), 0).plans(1) for seed in (0, 0, 1)]
     assert plans[0] == plans[1] != plans[2]
 
 
-def test_validation_batches__pictures_as_detection_sees_them(pictures):
-    plain = DetectionDataset(pictures.records, INPUT)
+def test_validation_batches__images_as_detection_sees_them(images):
+    plain = DetectionDataset(images.records, INPUT)
     batches = ValidationBatches(plain, 2, Process(), 0)
     assert len(batches) == 3
     for _ in range(2):  # the same at each pass

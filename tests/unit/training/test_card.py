@@ -122,7 +122,7 @@ def test_model_card__what_the_model_is(card):
     assert "efficientnet-lite0-fpn, 4,321,000 parameters" in text
     assert "2 classes: cat, dog." in text
     assert "short side has 320 pixels and the long one at most 544" in text
-    assert "learnt from: `0123456789abcdef`" in text
+    assert "learned from: `0123456789abcdef`" in text
 
 
 def test_model_card__results(card):
@@ -154,8 +154,8 @@ def test_model_card__validation_without_objects(card, missing):
 
 def test_model_card__data(card):
     assert tables_of(model_card(card))["/train/val"] == [
-        ["pictures", "1,205", "87"],
-        ["pictures without objects", "7", "0"],
+        ["images", "1,205", "87"],
+        ["images without objects", "7", "0"],
         ["difficult objects and crowds, not asked for", "3", "0"],
         ["boxes", "4,000", "300"],
         ["boxes: cat", "3,900", "290"],
@@ -251,5 +251,5 @@ def test_start_licence(weights, preset, said):
 
 @pytest.mark.parametrize("preset", [*presets.names(), "timm:resnet18"])
 def test_start_licence__timm_and_torchvision_are_told_apart(preset):
-    is_timm = presets.get(preset).backbone.trunk.startswith("timm:")
+    is_timm = presets.get(preset).backbone.body.startswith("timm:")
     assert ("timm" in start_licence("imagenet", preset)) == is_timm

@@ -24,13 +24,13 @@ def curves_of(figure) -> list[dict[str, list[tuple[float, float]]]]:
     ]
 
 
-def test_draw_curves__a_picture_that_can_be_read(tmp_path):
+def test_draw_curves__a_image_that_can_be_read(tmp_path):
     file = tmp_path / "new" / "curves.png"
     draw_curves([row(1, ap=0.1, ap50=0.3, ap75=0.05), row(2, ap=0.2, ap50=0.4, ap75=0.1)], file)
-    with Image.open(file) as picture:
-        assert picture.format == "PNG"
-        assert min(picture.size) >= 600
-        assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 100
+    with Image.open(file) as image:
+        assert image.format == "PNG"
+        assert min(image.size) >= 600
+        assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 100
     assert [path.name for path in file.parent.iterdir()] == ["curves.png"]  # nothing unfinished is left
 
 

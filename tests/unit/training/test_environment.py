@@ -11,14 +11,14 @@ import pytest
 import torch
 import yaml
 
-from fasterrcnn.data.records import Record
+from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.errors import ImageError
 from fasterrcnn.training.environment import describe, fingerprint
 
 
 @pytest.fixture
-def records(tmp_path, photo) -> list[Record]:
-    """Pictures in two folders, two of them of the same name; the last has no objects."""
+def records(tmp_path, photo) -> list[AnnotatedImage]:
+    """Images in two folders, two of them of the same name; the last has no objects."""
     made = []
     for number, name in enumerate(["a/one.png", "b/one.png", "b/two.png"]):
         path = tmp_path / "data" / name
@@ -26,11 +26,11 @@ def records(tmp_path, photo) -> list[Record]:
         photo((20, 30), number).save(path)
         boxes = np.array([[1, 2, 9, 8], [3, 3, 20, 15]], np.float32)[: 2 if number < 2 else 0]
         labels = np.arange(len(boxes))
-        made.append(Record(path, number + 1, (20, 30), boxes, labels, np.zeros(len(boxes), np.bool_)))
+        made.append(AnnotatedImage(path, number + 1, (20, 30), boxes, labels, np.zeros(len(boxes), np.bool_)))
     return made
 
 
-def moved(record: Record, folder: Path) -> Record:
+def moved(record: AnnotatedImage, folder: Path) -> AnnotatedImage:
     folder.mkdir(parents=True)
     return replace(record, path=Path(shutil.copy(record.path, folder)), image_id=99, source=folder / "x.json")
 
@@ -48,7 +48,7 @@ def test_fingerprint__not_of_order_nor_place(records, tmp_path):
     assert fingerprint(elsewhere) == expected
 
 
-def test_fingerprint__of_the_pictures_bytes(records, photo):
+def test_fingerprint__of_the_images_bytes(records, photo):
     expected = fingerprint(records)
     content = bytearray(records[0].path.read_bytes())
     content[-1] ^= 1
@@ -70,23 +70,23 @@ def test_fingerprint__of_the_pictures_bytes(records, photo):
     ],
     ids=["boxes", "sides", "labels", "difficult", "size", "name", "one object", "no object"],
 )
-def test_fingerprint__of_everything_that_is_learnt_from(records, change):
+def test_fingerprint__of_everything_that_is_learned_from(records, change):
     expected = fingerprint(records)
     assert fingerprint([change(records[0]), *records[1:]]) != expected
 
 
-def test_fingerprint__of_which_picture_has_which_objects(records):
+def test_fingerprint__of_which_image_has_which_objects(records):
     first, second, third = records
     swapped = [replace(first, boxes=third.boxes, labels=third.labels, difficult=third.difficult), second]
     given = [replace(third, boxes=first.boxes, labels=first.labels, difficult=first.difficult)]
     assert fingerprint(swapped + given) != fingerprint(records)
 
 
-def test_fingerprint__of_how_often_a_picture_is_there(records):
+def test_fingerprint__of_how_often_a_image_is_there(records):
     assert len({fingerprint(records), fingerprint([*records, records[0]]), fingerprint(records[:2])}) == 3
 
 
-def test_fingerprint__missing_picture(records):
+def test_fingerprint__missing_image(records):
     records[1].path.unlink()
     with pytest.raises(
         ImageError, match=r"b/one\.png: cannot be read \(No such file or directory\); put the file back"

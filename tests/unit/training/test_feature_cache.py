@@ -7,11 +7,11 @@ import torch
 from torch.testing import assert_close
 
 from fasterrcnn.config import InputConfig
+from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.data.dataset import BatchPlan, DetectionDataset
-from fasterrcnn.data.records import Record
 from fasterrcnn.errors import TrainingError, UsageError
 from fasterrcnn.ops.image import make_batch
-from fasterrcnn.training.batches import Process
+from fasterrcnn.training.data import Process
 from fasterrcnn.training.feature_cache import CachedViews, default_folder, frozen_maps
 from fasterrcnn.training.fit import fit
 from fasterrcnn.training.keep_features import announce, fill
@@ -27,8 +27,8 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def pictures(tmp_path, photo):
-    """Three wide pictures, a tall one without objects, and one to validate."""
+def images(tmp_path, photo):
+    """Three wide images, a tall one without objects, and one to validate."""
     rows = []
     for number, size_hw in enumerate([(64, 96), (64, 96), (64, 80), (96, 64), (64, 96)]):
         path = tmp_path / f"{number}.png"
@@ -41,7 +41,7 @@ def pictures(tmp_path, photo):
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory, tiny_config, lively):
-    """Weights of the tiny network for the classes of the pictures."""
+    """Weights of the tiny network for the classes of the images."""
     path = tmp_path_factory.mktemp("start") / "start.safetensors"
     config = tiny_config.with_classes(["cat", "dog"])
     native.save(path, lively(config), config)
@@ -49,13 +49,13 @@ def start(tmp_path_factory, tiny_config, lively):
 
 
 @pytest.fixture
-def run(pictures, start, tmp_path, tiny_config):
-    """A run with a frozen trunk; its name, and whatever is to be otherwise."""
+def run(images, start, tmp_path, tiny_config):
+    """A run with a frozen backbone; its name, and whatever is to be otherwise."""
 
     def train(name, **changes):
         options = {"weights": str(start), "freeze": "backbone", "epochs": 3, "batch_size": 2, "logger": "none"}
         options |= {"short_side": 64, "model": tiny_config.model_dump(), **changes}
-        return fit(pictures, output=tmp_path / name, **options)
+        return fit(images, output=tmp_path / name, **options)
 
     return train
 
@@ -73,12 +73,14 @@ def files(folder):
 
 
 @pytest.fixture
-def examples(pictures) -> DetectionDataset:
+def examples(images) -> DetectionDataset:
     records = []
-    for number, row in enumerate(pictures):
+    for number, row in enumerate(images):
         size = (96, 64) if number == 3 else (64, 80) if number == 2 else (64, 96)
         boxes = np.array(row["boxes"], np.float32).reshape(-1, 4)
-        records.append(Record(row["image"], number, size, boxes, np.zeros(len(boxes), int), np.zeros(len(boxes), bool)))
+        records.append(
+            AnnotatedImage(row["image"], number, size, boxes, np.zeros(len(boxes), int), np.zeros(len(boxes), bool))
+        )
     return DetectionDataset(records, INPUT, augmentation="light")
 
 
@@ -98,30 +100,30 @@ def test_cache__is_there_for_the_next_run(run, folder):
     assert files(folder) == before
 
 
-def test_cache__ends_when_the_trunk_begins_to_learn(run, start):
+def test_cache__ends_when_the_body_begins_to_learn(run, start):
     cached = run("cached", cache_features=True, views=1, unfreeze_at=3)
     plain = run("plain", views=1, unfreeze_at=3)
     assert same(weights_of(cached), weights_of(plain))
-    trunk = {key: value for key, value in native.load(start)[0].items() if key.startswith("backbone.trunk.")}
-    assert not same(trunk, weights_of(cached))
-    assert same(trunk, weights_of(run("frozen", cache_features=True, epochs=1)))
+    body = {key: value for key, value in native.load(start)[0].items() if key.startswith("backbone.body.")}
+    assert not same(body, weights_of(cached))
+    assert same(body, weights_of(run("frozen", cache_features=True, epochs=1)))
 
 
-def test_cache__new_pictures_after_the_trunk_began_to_learn(run, examples):
+def test_cache__new_images_after_the_body_began_to_learn(run, examples):
     """Without a word about views, the whole network sees ever new ones."""
     cached = run("cached", cache_features=True, unfreeze_at=2)
     assert not same(weights_of(cached), weights_of(run("plain", views=1, unfreeze_at=2)))
 
 
 def test_cache__more_than_the_limit(run, tmp_path):
-    with pytest.raises(UsageError, match=r"5 views of pictures, 0.00 GiB in \S+: more than cache_limit, 1e-06 GiB"):
+    with pytest.raises(UsageError, match=r"5 views of images, 0.00 GiB in \S+: more than cache_limit, 1e-06 GiB"):
         run("run", cache_features=True, cache_limit=1e-6)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("changes", [{"freeze": 2}, {"train_norms": True}])
-def test_cache__needs_a_frozen_trunk(run, changes):
-    with pytest.raises(UsageError, match="cache_features needs a trunk that stays as it is"):
+def test_cache__needs_a_frozen_body(run, changes):
+    with pytest.raises(UsageError, match="cache_features needs a backbone that stays as it is"):
         run("run", cache_features=True, **changes)
 
 
@@ -138,14 +140,14 @@ def test_load__what_was_written(tiny_model, examples, folder):
     assert all(map(torch.equal, step.maps, frozen_maps(tiny_model, batch)))
 
 
-def test_frozen_maps__each_picture_as_if_alone(tiny_model, make_pixels):
+def test_frozen_maps__each_image_as_if_alone(tiny_model, make_pixels):
     images = [make_pixels(size, number) for number, size in enumerate([(64, 96), (128, 64)])]
     batch = make_batch(images, fill=INPUT.mean, size_divisor=64)
     maps = frozen_maps(tiny_model, batch)
     for number, size in enumerate([(64, 128), (128, 64)]):
         alone = make_batch([images[number]], fill=INPUT.mean, size_divisor=64)
         assert alone.padded_hw == size
-        expected = tiny_model.backbone.trunk(tiny_model.normalised(alone.pixels))
+        expected = tiny_model.backbone.body(tiny_model.normalised(alone.pixels))
         for ours, theirs in zip(maps, expected, strict=True):
             height, width = theirs.shape[-2:]
             assert_close(ours[number, :, :height, :width], theirs[0], rtol=1e-3, atol=1e-4)
@@ -158,7 +160,7 @@ def test_frozen_maps__layers_that_draw_stand_still(tiny_model, batch_of):
     try:
         first, second = (frozen_maps(model, batch_of((64, 64))) for _ in range(2))
         assert all(map(torch.equal, first, second))
-        assert model.backbone.trunk.training
+        assert model.backbone.body.training
     finally:
         model.eval()
 
@@ -187,13 +189,13 @@ def test_path__follows_from_all_that_decides(tiny_model, examples, lively, tiny_
         paths(others(seed=1)),
         paths(others(augmentation="strong")),
         paths(others(records=[moved, *examples.records[1:]])),
-        paths(others(records=examples.records[:3])),  # views may hold parts of other pictures
+        paths(others(records=examples.records[:3])),  # views may hold parts of other images
         paths(others(config=INPUT.model_copy(update={"antialias": True}))),
         paths(bucket=128),
     ]
     with torch.no_grad():
         model = lively(tiny_config)
-        next(model.backbone.trunk.parameters()).mul_(1.01)
+        next(model.backbone.body.parameters()).mul_(1.01)
     different.append(paths(model=model))
     assert len({paths(), *different}) == 10
     assert paths(number=0) == paths(others(seed=1, augmentation="strong", records=examples.records[:3]), number=0)
@@ -208,7 +210,7 @@ def test_size__is_what_is_written(tiny_model, examples, folder):
     fill([cache], 1.0, Process(), bar=False)
     written = sum(path.stat().st_size for path in files(folder))
     assert cache.size() < written < cache.size() + 1500 * len(cache.keys)
-    assert announce([cache], 1.0).startswith("feature cache: 10 views of pictures, 0.00 GiB in ")
+    assert announce([cache], 1.0).startswith("feature cache: 10 views of images, 0.00 GiB in ")
 
 
 def test_fill__processes_share_the_work(tiny_model, examples, folder):

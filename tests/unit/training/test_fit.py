@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from fasterrcnn.data.annotations import AnnotatedData
 from fasterrcnn.data.formats import read_data
-from fasterrcnn.data.records import AnnotatedData
-from fasterrcnn.data.samples import write_scenes
+from fasterrcnn.demo.scenes import write_scenes
 from fasterrcnn.errors import DataError, TrainingError, UsageError, WeightsError
-from fasterrcnn.inference.evaluate import evaluate
+from fasterrcnn.evaluation.evaluate import evaluate
 from fasterrcnn.inference.loading import load
 from fasterrcnn.training.fit import fit
 from fasterrcnn.weights import native
@@ -29,7 +29,7 @@ def scenes(tmp_path_factory):
 
 def test_fit__run_and_metrics(scenes, tmp_path):
     said = []
-    run = fit(scenes, output=tmp_path / "run", epochs=2, batch_size=2, say=said.append, **TINY)
+    run = fit(scenes, output=tmp_path / "run", epochs=2, batch_size=2, log=said.append, **TINY)
     assert run.path == tmp_path / "run"
     assert run.last == tmp_path / "run" / "last.safetensors"
     with (run.path / "metrics.csv").open() as file:
@@ -61,7 +61,7 @@ def test_fit__follows_from_its_seed(scenes, tmp_path):
 
 def test_fit__loss_that_is_not_finite(scenes, tmp_path):
     options = {"optimizer": "sgd", "learning_rate": 1e30, "batch_size": 3, "epochs": 3}
-    with pytest.raises(TrainingError, match=r"a loss is not finite at step 2: .*nan.*; pictures: ") as caught:
+    with pytest.raises(TrainingError, match=r"a loss is not finite at step 2: .*nan.*; images: ") as caught:
         fit(scenes, output=tmp_path / "run", **options, **TINY)
     for name in ("0000000.jpg", "0000001.jpg", "0000002.jpg"):
         assert str(scenes / "JPEGImages" / name) in str(caught.value)
@@ -154,9 +154,9 @@ def test_fit__everything_learns_from_an_epoch_on(scenes, tmp_path):
     for name, more in (("frozen", {}), ("whole", {"unfreeze_at": 2})):
         states[name] = native.load(fit(scenes, output=tmp_path / name, **options, **more).last)[0]
     before = native.load(start.last)[0]
-    trunk = [key for key in before if key.startswith("backbone.trunk.") and key.endswith("weight")]
-    assert all(torch.equal(states["frozen"][key], before[key]) for key in trunk)
-    assert not all(torch.equal(states["whole"][key], before[key]) for key in trunk)
+    body = [key for key in before if key.startswith("backbone.body.") and key.endswith("weight")]
+    assert all(torch.equal(states["frozen"][key], before[key]) for key in body)
+    assert not all(torch.equal(states["whole"][key], before[key]) for key in body)
 
 
 @pytest.mark.parametrize("options", [{"accumulate": 2}, {"precision": "bf16"}, {"schedule": "steps"}, {"ema": 0.0}])
@@ -165,7 +165,7 @@ def test_fit__options_of_the_engine(scenes, tmp_path, options):
     assert math.isfinite(run.metrics["total"])
 
 
-def test_fit__pictures_without_objects_in_every_batch(scenes, tmp_path):
+def test_fit__images_without_objects_in_every_batch(scenes, tmp_path):
     data = read_data(scenes)
     nothing = [record.take(np.zeros(len(record.boxes), np.bool_)) for record in data.split("train")]
     one, (val,) = data.split("train")[:1], data.split("val")

@@ -6,11 +6,11 @@ import torch
 from torch.testing import assert_close
 
 from fasterrcnn.config import TrainConfig
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.dataset import BatchLoader, BatchPlan, DetectionDataset
-from fasterrcnn.data.records import AnnotatedData, Record
 from fasterrcnn.errors import ImageError, TrainingError
 from fasterrcnn.training import engine
-from fasterrcnn.training.batches import Process, Step, TrainingBatches, ValidationBatches
+from fasterrcnn.training.data import Process, Step, TrainingBatches, ValidationBatches
 from fasterrcnn.training.fit import default_workers
 from fasterrcnn.training.module import TrainingModule, check_weights
 from fasterrcnn.training.validation import Validation
@@ -20,14 +20,14 @@ CLASSES = ("cat", "dog", "owl")
 
 
 @pytest.fixture
-def records(tmp_path, photo) -> list[Record]:
-    """Three pictures of 64 x 64 with two objects each."""
+def records(tmp_path, photo) -> list[AnnotatedImage]:
+    """Three images of 64 x 64 with two objects each."""
     made = []
     for number in range(3):
         path = tmp_path / f"{number}.png"
         photo((64, 64), number).save(path)
         boxes = np.array([[4, 4, 30, 30], [20, 25, 60, 50]], np.float32) + number
-        made.append(Record(path, number, (64, 64), boxes, np.array([number, 1]), np.zeros(2, np.bool_)))
+        made.append(AnnotatedImage(path, number, (64, 64), boxes, np.array([number, 1]), np.zeros(2, np.bool_)))
     return made
 
 
@@ -64,7 +64,7 @@ def trained(model, records, config, run, *, workers=0, validated=False) -> Train
 
 
 def ready(model, records, config, run) -> TrainingModule:
-    """A module whose steps can be called; its norms are fixed, so that only draws could tie pictures together."""
+    """A module whose steps can be called; its norms are fixed, so that only draws could tie images together."""
     module = TrainingModule(model, config, records, 10).eval()
     with engine.quiet():
         module.trainer = engine.make_trainer(config, CPU, Process(), run, [], False)
@@ -99,9 +99,9 @@ def test_training__seed_decides(network, records, settings, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_training__names_a_picture_that_cannot_be_decoded(network, records, settings, tmp_path, workers):
+def test_training__names_a_image_that_cannot_be_decoded(network, records, settings, tmp_path, workers):
     records[1].path.write_bytes(records[1].path.read_bytes()[:100])
-    with pytest.raises(ImageError, match=r"^\S+1\.png: damaged picture \([^\n]+\); on_bad_box=[^\n]+$"):
+    with pytest.raises(ImageError, match=r"^\S+1\.png: damaged image \([^\n]+\); on_bad_box=[^\n]+$"):
         trained(network(), records, settings(), tmp_path, workers=workers)
 
 
@@ -127,7 +127,7 @@ def test_training__same_validation_of_the_same_weights(network, records, setting
 
 
 def test_training_step__does_not_depend_on_batch_mates(network, records, settings, tmp_path):
-    """Of each picture as many anchors and regions are drawn: the loss of several is the mean of theirs alone."""
+    """Of each image as many anchors and regions are drawn: the loss of several is the mean of theirs alone."""
     config = settings()
     module = ready(network(), records, config, tmp_path)
 
@@ -161,7 +161,7 @@ def test_training_step__loss_that_is_not_finite(network, records, settings, tmp_
     torch.nn.init.constant_(module.model.box_head.class_logits.bias, bad)
     with pytest.raises(TrainingError, match=r"^a loss is not finite at step 1: objectness \d.*classes nan") as caught:
         module.training_step(step_of(records, settings(), 2, 0), 0)
-    assert f"pictures: {records[2].path}, {records[0].path}; lower the learning rate" in str(caught.value)
+    assert f"images: {records[2].path}, {records[0].path}; lower the learning rate" in str(caught.value)
     assert str(records[1].path) not in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -206,7 +206,7 @@ def test_train__norms_that_know_something_stay(normed, records, settings, option
 
 
 def test_train__norms_stay_in_a_run_that_goes_on(normed, records, settings):
-    """Fresh norms that have learnt look as if they had come with the weights: the state tells them apart."""
+    """Fresh norms that have learned look as if they had come with the weights: the state tells them apart."""
     config = settings(weights="x.pth", freeze=0)
     first, second = norms_of(normed)[:2]
     first.running_mean.fill_(0.5)
@@ -222,20 +222,20 @@ def test_train__norms_stay_in_a_run_that_goes_on(normed, records, settings):
 
 def test_freeze_for__parts_begin_to_learn_with_an_epoch(network, records, settings):
     module = TrainingModule(network(), settings(weights="x.pth", freeze="backbone", unfreeze_at=2), records, 10)
-    trunk = list(module.model.backbone.trunk.parameters())
-    assert all(p.requires_grad for p in trunk)  # all that will ever learn is known from the beginning
+    body = list(module.model.backbone.body.parameters())
+    assert all(p.requires_grad for p in body)  # all that will ever learn is known from the beginning
     module.freeze_for(1)
-    assert not any(p.requires_grad for p in trunk)
+    assert not any(p.requires_grad for p in body)
     module.freeze_for(2)
-    assert all(p.requires_grad for p in trunk)
+    assert all(p.requires_grad for p in body)
 
 
-def test_training__frozen_trunk_stays(network, records, settings, tmp_path):
+def test_training__frozen_body_stays(network, records, settings, tmp_path):
     model = network()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     after = weights_of(trained(model, records, settings(weights="x.pth", freeze="backbone"), tmp_path))
-    trunk = [name for name, _ in model.backbone.trunk.named_parameters(prefix="backbone.trunk")]
-    assert all(torch.equal(before[name], after[name]) for name in trunk)
+    body = [name for name, _ in model.backbone.body.named_parameters(prefix="backbone.body")]
+    assert all(torch.equal(before[name], after[name]) for name in body)
     assert not torch.equal(before["rpn.objectness.weight"], after["rpn.objectness.weight"])
 
 

@@ -64,7 +64,7 @@ def test_make_optimizer__groups(tiny_model, kind):
     group_of = members(optimizer)
     for name, parameter in tiny_model.named_parameters():
         group = group_of[id(parameter)]
-        assert group["lr"] == pytest.approx(0.05 if name.startswith("backbone.trunk.") else 0.1)
+        assert group["lr"] == pytest.approx(0.05 if name.startswith("backbone.body.") else 0.1)
         assert group["weight_decay"] == (0.01 if parameter.ndim > 1 else 0.0)
     assert isinstance(optimizer, torch.optim.AdamW if kind == "adamw" else torch.optim.SGD)
     assert (optimizer.param_groups[0].get("momentum") or optimizer.param_groups[0]["betas"][0]) == 0.8
@@ -75,19 +75,19 @@ def test_make_optimizer__what_is_frozen_stays_out(tiny_config, lively):
     model.backbone.freeze(100)
     group_of = members(make_optimizer(model, config()))
     assert all((id(p) in group_of) == p.requires_grad for p in model.parameters())
-    assert not any(id(p) in group_of for p in model.backbone.trunk.parameters())
+    assert not any(id(p) in group_of for p in model.backbone.body.parameters())
 
 
 @pytest.mark.parametrize("weights", [None, "imagenet"])
-def test_make_optimizer__only_a_pretrained_trunk_is_slower(tiny_model, weights):
+def test_make_optimizer__only_a_pretrained_body_is_slower(tiny_model, weights):
     optimizer = make_optimizer(tiny_model, config(weights=weights, learning_rate=0.1, backbone_rate=0.5))
     rates = {group["lr"] for group in optimizer.param_groups}
     assert rates == ({0.1} if weights is None else {0.1, 0.05})
 
 
 def learning_stages(model) -> list[bool]:
-    """Of each part of the trunk that has parameters: whether it learns."""
-    stages = [list(stage.parameters()) for stage in model.backbone.trunk.stages()]
+    """Of each part of the backbone that has parameters: whether it learns."""
+    stages = [list(stage.parameters()) for stage in model.backbone.body.stages()]
     assert all(len({p.requires_grad for p in stage}) == 1 for stage in stages if stage)
     return [stage[0].requires_grad for stage in stages if stage]
 
@@ -112,7 +112,7 @@ def test_freeze__the_first_parts(tiny_config, lively, options, epoch, frozen):
     learns = learning_stages(model)
     first = len(learns) if frozen is None else frozen
     assert learns == [False] * first + [True] * (len(learns) - first)
-    assert all(p.requires_grad for name, p in model.named_parameters() if not name.startswith("backbone.trunk."))
+    assert all(p.requires_grad for name, p in model.named_parameters() if not name.startswith("backbone.body."))
 
 
 def test_freeze__goes_both_ways(tiny_config, lively):

@@ -8,18 +8,18 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
+from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.data.pixels import from_pil
-from fasterrcnn.data.records import Record
 from fasterrcnn.detections import Detections
-from fasterrcnn.drawing import colour_of
 from fasterrcnn.errors import ImageError, UsageError
+from fasterrcnn.reporting.drawing import colour_of
 from fasterrcnn.structures import Target, no_boxes
-from fasterrcnn.training import pictures
-from fasterrcnn.training.pictures import draw_batch, draw_comparison, match_predictions
+from fasterrcnn.training import validation
+from fasterrcnn.training.validation import draw_batch, draw_comparison, match_predictions
 
 CLASSES = ("cat", "dog")
 HIT, INVENTED, MISSED, NOT_COUNTED = (
-    pen.colour for pen in (pictures._HIT, pictures._INVENTED, pictures._MISSED, pictures._NOT_COUNTED)
+    pen.colour for pen in (validation._HIT, validation._INVENTED, validation._MISSED, validation._NOT_COUNTED)
 )
 OBJECT = [10, 10, 30, 30]
 HALF = [10, 10, 30, 20]  # IoU 0.5 with the object
@@ -27,20 +27,20 @@ LESS = [10, 10, 30, 19]
 FAR = [60, 60, 80, 80]
 
 
-def match(predicted, truth) -> list[int]:
+def match(predicted, ground_truth) -> list[int]:
     """Rows of (box, label) and of (box, label, difficult)."""
     found = match_predictions(
         np.array([box for box, _ in predicted], np.float32).reshape(-1, 4),
         np.array([label for _, label in predicted], np.int64),
-        np.array([box for box, _, _ in truth], np.float32).reshape(-1, 4),
-        np.array([label for _, label, _ in truth], np.int64),
-        np.array([difficult for _, _, difficult in truth], np.bool_),
+        np.array([box for box, _, _ in ground_truth], np.float32).reshape(-1, 4),
+        np.array([label for _, label, _ in ground_truth], np.int64),
+        np.array([difficult for _, _, difficult in ground_truth], np.bool_),
     )
     return found.tolist()
 
 
 @pytest.mark.parametrize(
-    ("predicted", "truth", "expected"),
+    ("predicted", "ground_truth", "expected"),
     [
         ([], [], []),
         ([], [(OBJECT, 0, False)], []),
@@ -56,12 +56,12 @@ def match(predicted, truth) -> list[int]:
         ([(OBJECT, 0), (OBJECT, 0)], [(HALF, 0, False), (OBJECT, 0, False)], [1, 0]),  # then what is left
     ],
 )
-def test_match_predictions__greedy(predicted, truth, expected):
-    assert match(predicted, truth) == expected
+def test_match_predictions__greedy(predicted, ground_truth, expected):
+    assert match(predicted, ground_truth) == expected
 
 
 @pytest.mark.parametrize(
-    ("predicted", "truth", "expected"),
+    ("predicted", "ground_truth", "expected"),
     [
         ([(OBJECT, 0), (OBJECT, 0)], [(OBJECT, 0, True)], [0, 0]),  # any number
         ([(OBJECT, 1)], [(OBJECT, 0, True)], [-1]),
@@ -72,8 +72,8 @@ def test_match_predictions__greedy(predicted, truth, expected):
         ([(OBJECT, 0)], [(LESS, 0, True)], [-1]),
     ],
 )
-def test_match_predictions__difficult(predicted, truth, expected):
-    assert match(predicted, truth) == expected
+def test_match_predictions__difficult(predicted, ground_truth, expected):
+    assert match(predicted, ground_truth) == expected
 
 
 def test_match_predictions__box_without_area():
@@ -85,13 +85,13 @@ def test_match_predictions__as_pycocotools(seed):
     coco = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
     rng = np.random.default_rng(seed)
-    truth, predicted = (np.sort(rng.uniform(0, 40, (count, 2, 2)), axis=1).reshape(-1, 4) for count in (15, 40))
+    ground_truth, predicted = (np.sort(rng.uniform(0, 40, (count, 2, 2)), axis=1).reshape(-1, 4) for count in (15, 40))
     labels, predicted_labels = rng.integers(0, 2, 15), rng.integers(0, 2, 40)
     difficult = rng.random(15) < 0.3
     rows = [
         {"id": i + 1, "image_id": 1, "category_id": label, "bbox": xywh(box), "iscrowd": crowd, "area": 1.0}
         for i, (box, label, crowd) in enumerate(
-            zip(truth, labels.tolist(), difficult.astype(int).tolist(), strict=True)
+            zip(ground_truth, labels.tolist(), difficult.astype(int).tolist(), strict=True)
         )
     ]
     results = [
@@ -109,7 +109,7 @@ def test_match_predictions__as_pycocotools(seed):
     expected = np.full(40, -1)
     for image in evaluation.evalImgs:
         expected[np.array(image["dtIds"]) - 1] = image["dtMatches"][0] - 1
-    boxes = (predicted.astype(np.float32), predicted_labels, truth.astype(np.float32), labels, difficult)
+    boxes = (predicted.astype(np.float32), predicted_labels, ground_truth.astype(np.float32), labels, difficult)
     assert match_predictions(*boxes).tolist() == expected.tolist()
     assert (expected >= 0).any()
 
@@ -119,12 +119,12 @@ def xywh(box) -> list[float]:
 
 
 @pytest.fixture
-def record(tmp_path) -> Record:
-    """A black picture of 100 x 100 with a cat, a dog, and a difficult cat."""
+def record(tmp_path) -> AnnotatedImage:
+    """A black image of 100 x 100 with a cat, a dog, and a difficult cat."""
     path = tmp_path / "scene.png"
     Image.new("RGB", (100, 100)).save(path)
     boxes = np.array([OBJECT, FAR, [10, 60, 30, 80]], np.float32)
-    return Record(path, 1, (100, 100), boxes, np.array([0, 1, 0]), np.array([False, False, True]))
+    return AnnotatedImage(path, 1, (100, 100), boxes, np.array([0, 1, 0]), np.array([False, False, True]))
 
 
 def detections(rows, image_hw=(100, 100)) -> Detections:
@@ -139,7 +139,7 @@ def detections(rows, image_hw=(100, 100)) -> Detections:
 
 
 def colours_of(record, found, **options) -> dict[tuple[int, int, int], bool]:
-    """Which colours are in the picture itself, without legend and title."""
+    """Which colours are in the image itself, without legend and title."""
     sheet = np.asarray(draw_comparison([record], [found], CLASSES, **options))[-102:-2, 2:102]
     return {colour: bool((sheet == colour).all(axis=2).any()) for colour in (HIT, INVENTED, MISSED, NOT_COUNTED)}
 
@@ -180,10 +180,10 @@ def test_draw_comparison__no_objects_and_no_predictions(record):
     assert colours_of(empty, detections([(OBJECT, 0, 0.9)]))[INVENTED]
 
 
-def test_draw_comparison__large_pictures_are_shrunk_before_boxes_are_drawn(tmp_path):
+def test_draw_comparison__large_images_are_shrunk_before_boxes_are_drawn(tmp_path):
     path = tmp_path / "large.png"
     Image.new("RGB", (1200, 2400)).save(path)
-    record = Record(
+    record = AnnotatedImage(
         path, 1, (2400, 1200), np.array([[400, 400, 800, 1600]], np.float32), np.array([0]), np.array([False])
     )
     found = detections([([400, 400, 800, 1600], 0, 0.9)], (2400, 1200))
@@ -193,8 +193,8 @@ def test_draw_comparison__large_pictures_are_shrunk_before_boxes_are_drawn(tmp_p
     assert np.flatnonzero(hit.any(axis=1)).max() == 320
 
 
-def test_draw_comparison__frames_of_truth_and_predictions_may_differ(record):
-    """Annotations of a picture that was resized later lie in another frame than what is found in it."""
+def test_draw_comparison__frames_of_ground_truth_and_predictions_may_differ(record):
+    """Annotations of an image that was resized later lie in another frame than what is found in it."""
     halved = replace(record, boxes=record.boxes / 2, size_hw=(50, 50))
     rows = [(OBJECT, 0, 0.9), (FAR, 1, 0.9)]
     assert draw_comparison([halved], [detections(rows)], CLASSES) == draw_comparison(
@@ -207,12 +207,14 @@ def test_draw_comparison__upright(tmp_path):
     exif[274] = 6
     path = tmp_path / "turned.jpg"
     Image.new("RGB", (80, 40)).save(path, exif=exif)
-    record = Record(path, 1, (80, 40), np.array([[0, 60, 40, 80]], np.float32), np.array([0]), np.array([False]))
+    record = AnnotatedImage(
+        path, 1, (80, 40), np.array([[0, 60, 40, 80]], np.float32), np.array([0]), np.array([False])
+    )
     sheet = np.asarray(draw_comparison([record], [detections([], (80, 40))], CLASSES))
-    assert tuple(sheet[-3, 2]) == MISSED  # the lower left corner of an upright picture 80 pixels high
+    assert tuple(sheet[-3, 2]) == MISSED  # the lower left corner of an upright image 80 pixels high
 
 
-def test_draw_comparison__a_cell_for_each_picture(record, tmp_path, photo):
+def test_draw_comparison__a_cell_for_each_image(record, tmp_path, photo):
     photo((40, 150)).save(tmp_path / "wide.png")
     wide = replace(record, path=tmp_path / "wide.png", size_hw=(40, 150), boxes=record.boxes / 3)
     records = [record, wide, record]
@@ -223,18 +225,18 @@ def test_draw_comparison__a_cell_for_each_picture(record, tmp_path, photo):
 
 
 def test_draw_comparison__nothing_to_show():
-    with pytest.raises(UsageError, match="no pictures to compare; give at least one"):
+    with pytest.raises(UsageError, match="no images to compare; give at least one"):
         draw_comparison([], [], CLASSES)
 
 
-def test_draw_comparison__picture_that_is_gone(record):
+def test_draw_comparison__image_that_is_gone(record):
     record.path.unlink()
     with pytest.raises(ImageError, match=r"scene\.png: no such file"):
         draw_comparison([record], [detections([])], CLASSES)
 
 
 @pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (3, 2, 2), (5, 3, 2)])
-def test_draw_batch__pictures_as_they_are_with_padding(batch_of, count, columns, rows):
+def test_draw_batch__images_as_they_are_with_padding(batch_of, count, columns, rows):
     batch = batch_of(*[(40, 50), (64, 30)][:count], *[(20, 20)] * (count - 2))
     height, width = batch.padded_hw
     sheet = draw_batch(batch, [Target(no_boxes(), torch.zeros(0, dtype=torch.int64))] * count, CLASSES)

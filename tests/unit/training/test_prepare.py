@@ -9,8 +9,8 @@ from PIL import Image
 
 from fasterrcnn import presets
 from fasterrcnn.config import TrainConfig
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.formats import read_data
-from fasterrcnn.data.records import AnnotatedData, Record
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.training import prepare
 
@@ -21,9 +21,9 @@ def settings(**changes) -> TrainConfig:
     return TrainConfig(**{"data": "x", "model": PRESET, "weights": None, **changes})
 
 
-def record(number, boxes, size_hw=(300, 400)) -> Record:
+def record(number, boxes, size_hw=(300, 400)) -> AnnotatedImage:
     xyxy = np.array(boxes, np.float32).reshape(-1, 4)
-    return Record(
+    return AnnotatedImage(
         path=Path(f"{number}.jpg"),
         image_id=number,
         size_hw=size_hw,
@@ -33,7 +33,7 @@ def record(number, boxes, size_hw=(300, 400)) -> Record:
     )
 
 
-def tall_boxes(count: int) -> list[Record]:
+def tall_boxes(count: int) -> list[AnnotatedImage]:
     """Objects five times as tall as wide, which no preset has anchors for."""
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 100, (count, 2))
@@ -63,7 +63,7 @@ def test_open_data__refuses_errors(folder):
 
 
 @pytest.mark.parametrize(("policy", "boxes"), [("fix", [[5, 6, 15, 18], [10, 15, 20, 20]]), ("drop", [[5, 6, 15, 18]])])
-def test_open_data__mends_and_tells(folder, policy, boxes):
+def test_open_data__fixes_and_tells(folder, policy, boxes):
     said = []
     data = prepare.open_data(folder, settings(on_bad_box=policy), said.append).data
     np.testing.assert_array_equal(data.split("train")[0].boxes, np.array(boxes, np.float32))
@@ -157,11 +157,11 @@ def test_with_anchors__from_a_file(tmp_path):
         prepare.with_anchors(PRESET, [], settings(anchors="absent.yaml"), lambda line: None)
 
 
-def test_choose_records__shared_pictures():
+def test_choose_records__shared_images():
     train, val = record(1, [[1, 1, 9, 9]]), record(2, [[1, 1, 9, 9]])
     both = AnnotatedData(Path("root"), "test", ("cat",), {"train": [train, val], "val": [val]})
     assert prepare.choose_records(both, settings()) == ([train, val], [])
-    with pytest.raises(UsageError, match=r"1 pictures are in 'train' and in 'val', for example 2\.jpg"):
+    with pytest.raises(UsageError, match=r"1 images are in 'train' and in 'val', for example 2\.jpg"):
         prepare.choose_records(both, settings(val_split="val"))
 
 
@@ -174,7 +174,7 @@ def test_choose_records__trainval():
 BALANCED = PRESET.with_classes(["cat", "dog", "owl"])
 
 
-def labelled(*labels, difficult=()) -> Record:
+def labelled(*labels, difficult=()) -> AnnotatedImage:
     boxes = [[1, 1, 9, 9]] * len(labels)
     marks = np.array([i in difficult for i in range(len(labels))], np.bool_)
     return replace(record(1, boxes), labels=np.array(labels, np.int64), difficult=marks)
@@ -219,5 +219,5 @@ def test_prepare__all_is_decided_and_told(folder):
     assert (setup.config.model.classes, setup.config.model.input.short_side) == (("cat",), 240)
     assert [len(r.boxes) for r in setup.records] == [1]
     assert setup.val_records == []
-    assert said[-1].startswith("recipe standard: 3 epochs of 1 pictures, short side 240, ")
+    assert said[-1].startswith("recipe standard: 3 epochs of 1 images, short side 240, ")
     assert prepare.reopen(folder, setup.config, lambda line: None).config == setup.config

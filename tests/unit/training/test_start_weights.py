@@ -7,7 +7,7 @@ from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 from fasterrcnn import presets
 from fasterrcnn.build import start_model
 from fasterrcnn.cli.main import main
-from fasterrcnn.data.samples import write_scenes
+from fasterrcnn.demo.scenes import write_scenes
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.training import settings
 from fasterrcnn.training.fit import fit
@@ -36,7 +36,7 @@ def torchvision_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    """Three pictures; two of their classes have names of COCO's."""
+    """Three images; two of their classes have names of COCO's."""
     folder = tmp_path_factory.mktemp("scenes")
     write_scenes(folder, train=3, val=0, test=0, seed=0, size_hw=(96, 96))
     data = []
@@ -56,7 +56,7 @@ def test_fit__keeps_the_rows_of_classes_with_the_same_name(scenes, torchvision_f
         weights=str(torchvision_file),
         epochs=1,
         short_side=96,
-        say=said.append,
+        log=said.append,
         logger="none",
         **still,
     )
@@ -70,13 +70,13 @@ def test_fit__keeps_the_rows_of_classes_with_the_same_name(scenes, torchvision_f
     assert deltas[rows["bus"]].tolist() == pytest.approx([COCO_BUS / 100] * 4, abs=1e-6)
     assert deltas[rows["tram"]].tolist() == pytest.approx([0] * 4, abs=1e-6)
 
-    told = "\n".join(said)
-    assert f"start: {torchvision_file}: {PRESET} of torchvision, 90 classes (person, bicycle, car...)" in told
-    assert "remapped box_head.class_logits.weight (4, 1024), box_head.class_logits.bias (4,): kept " in told
-    assert "Car (was 2)" in told
-    assert "bus (was 5)" in told
-    assert "fresh tram; background kept" in told
-    assert "fresh: nothing" in told
+    logged = "\n".join(said)
+    assert f"start: {torchvision_file}: {PRESET} of torchvision, 90 classes (person, bicycle, car...)" in logged
+    assert "remapped box_head.class_logits.weight (4, 1024), box_head.class_logits.bias (4,): kept " in logged
+    assert "Car (was 2)" in logged
+    assert "bus (was 5)" in logged
+    assert "fresh tram; background kept" in logged
+    assert "fresh: nothing" in logged
     table = (run.path / "start.txt").read_text()
     assert "remapped box_head.box_deltas.weight (12, 1024)" in table
     assert "loaded   rpn.objectness.weight (15, 256, 1, 1)" in table
@@ -108,7 +108,7 @@ def test_start__numerics_of_detectron2_are_taken_over_but_not_what_was_said(tmp_
     said = settings.resolve({"data": "x", "model": {"preset": "resnet50-c4", "regions": {"box_loss": "giou"}}}).model
     config = changed(said, input={"short_side": 96}).with_classes(("dog", "owl"))
     network, report = start_model(config, str(path))
-    assert network.backbone.trunk.layer2[0].conv1.stride == (2, 2)
+    assert network.backbone.body.layer2[0].conv1.stride == (2, 2)
     assert network.std.flatten().tolist() == pytest.approx([1 / 255] * 3)
     assert (network.roi_pooling.aligned, network.roi_pooling.sampling_ratio) == (True, 0)
     assert network.region_loss.box_loss == "giou"

@@ -8,9 +8,9 @@ import shutil
 import pytest
 import torch
 
-from fasterrcnn.data.samples import write_scenes
+from fasterrcnn.demo.scenes import write_scenes
 from fasterrcnn.errors import WeightsError
-from fasterrcnn.training import state
+from fasterrcnn.training import checkpointing
 from fasterrcnn.training.fit import fit
 
 MODEL = {"preset": "timm:test_efficientnet", "backbone": {"neck_channels": 32}, "regions": {"widths": [32]}}
@@ -19,10 +19,10 @@ STATE = {"epoch": 3, "weights": {str(number): torch.rand(1000) for number in ran
 
 @pytest.mark.parametrize(("minutes", "frozen"), [(0.0, False), (60.0, False), (0.0, True)])
 def test_resume__from_every_state(tmp_path, monkeypatch, minutes, frozen):
-    """After every step and every epoch; after epochs alone, as where they are short; with a trunk that learns later."""
+    """After every step and every epoch; after epochs alone; with a backbone that is trained later."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(state, "_KEPT", 1000)
-    monkeypatch.setattr(state, "remove_all", lambda run: None)
+    monkeypatch.setattr(checkpointing, "_KEPT", 1000)
+    monkeypatch.setattr(checkpointing, "remove_all", lambda run: None)
     write_scenes(tmp_path / "scenes", train=3, val=1, test=1, seed=0, size_hw=(96, 96))
     options = {"model": MODEL, "weights": None, "short_side": 64, "logger": "none", "epochs": 3, "batch_size": 1}
     if frozen:
@@ -65,7 +65,7 @@ class _Malicious:
 
 def test_load_checkpoint__plain_values_and_tensors(tmp_path):
     content = {"epoch": 3, "loops": {"a": [1, (2, None)]}, "state_dict": {"w": torch.arange(3.0)}, "name": "x"}
-    again = state.StateFiles().load_checkpoint(rewritten(tmp_path / "1.state", content))
+    again = checkpointing.StateFiles().load_checkpoint(rewritten(tmp_path / "1.state", content))
     torch.testing.assert_close(again.pop("state_dict"), content.pop("state_dict"))
     assert again == content
 
@@ -79,14 +79,14 @@ def test_load_checkpoint__refuses_everything_else(tmp_path, kind):
     }[kind]
     said = {"code": "an object of io.open", "framework": "an object of argparse.Namespace", "list": "it holds a list"}
     with pytest.raises(WeightsError, match=rf"1\.state: no state of a run .*{re.escape(said[kind])}"):
-        state.StateFiles().load_checkpoint(rewritten(tmp_path / "1.state", content))
+        checkpointing.StateFiles().load_checkpoint(rewritten(tmp_path / "1.state", content))
     assert not (tmp_path / "trap").exists()
 
 
 @pytest.fixture
 def kept(tmp_path):
     """A folder with one whole state."""
-    state.StateFiles().save_checkpoint(STATE, tmp_path / "000000001.state")
+    checkpointing.StateFiles().save_checkpoint(STATE, tmp_path / "000000001.state")
     return tmp_path
 
 
@@ -96,7 +96,7 @@ def test_save__the_file_cannot_grow(kept, room):
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
     try:
         with pytest.raises(OSError, match=re.escape(str(kept / "000000002.state"))):
-            state.StateFiles().save_checkpoint(STATE, kept / "000000002.state")
+            checkpointing.StateFiles().save_checkpoint(STATE, kept / "000000002.state")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in kept.iterdir()] == ["000000001.state"]
@@ -112,26 +112,26 @@ def test_save__interrupted(kept, monkeypatch):
         def hexdigest(self):
             return "0" * 64
 
-    monkeypatch.setattr(state.hashlib, "sha256", Impatient)
+    monkeypatch.setattr(checkpointing.hashlib, "sha256", Impatient)
     with pytest.raises(KeyboardInterrupt):
-        state.StateFiles().save_checkpoint(STATE, kept / "000000002.state")
+        checkpointing.StateFiles().save_checkpoint(STATE, kept / "000000002.state")
     assert [path.name for path in kept.iterdir()] == ["000000001.state"]
 
 
 def test_save__sweeps_what_killed_processes_left(kept):
     (kept / ".123.000000001.state").write_bytes(b"half")
-    state.StateFiles().save_checkpoint(STATE, kept / "000000002.state")
+    checkpointing.StateFiles().save_checkpoint(STATE, kept / "000000002.state")
     assert sorted(path.name for path in kept.iterdir()) == ["000000001.state", "000000002.state"]
 
 
 def test_newest__half_written_files_are_none(kept):
     (kept / ".123.000000002.state").write_bytes(b"half")
-    (kept / state.FOLDER).mkdir()
+    (kept / checkpointing.FOLDER).mkdir()
     for path in list(kept.glob("*.state")):
-        path.rename(kept / state.FOLDER / path.name)
+        path.rename(kept / checkpointing.FOLDER / path.name)
     said: list[str] = []
-    assert state.newest(kept, said.append) == state.path_of(kept, 1)
-    for path in kept.glob(f"{state.FOLDER}/[!.]*"):
+    assert checkpointing.newest(kept, said.append) == checkpointing.path_of(kept, 1)
+    for path in kept.glob(f"{checkpointing.FOLDER}/[!.]*"):
         path.unlink()
-    assert state.newest(kept, said.append) is None
+    assert checkpointing.newest(kept, said.append) is None
     assert not said

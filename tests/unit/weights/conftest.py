@@ -8,7 +8,7 @@ import pytest
 from fasterrcnn import presets
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.weights import detectron2, mmdetection, torchvision
-from fasterrcnn.weights.checkpoint import State
+from fasterrcnn.weights.state_dict import State
 
 
 def _files(weightless: Callable[[ModelConfig], State], family: str, preset: str, classes: int = 80) -> State:

@@ -1,7 +1,7 @@
 import torch
 from torch.testing import assert_close
 
-from fasterrcnn.weights.class_rows import rearrange, same_names
+from fasterrcnn.weights.transfer import rearrange_class_rows, same_names
 
 
 def rows(classes: int) -> dict[str, torch.Tensor]:
@@ -28,7 +28,7 @@ def test_same_names__by_name_whatever_the_order_and_the_spelling():
 
 
 def test_rearrange__rows_follow_their_names_and_background_stays_last():
-    state = rearrange(rows(3), {0: 2, 2: 1}, fresh(4))
+    state = rearrange_class_rows(rows(3), {0: 2, 2: 1}, fresh(4))
     assert state["box_head.class_logits.bias"].tolist() == [2, -1, 1, -1, 3]
     assert state["box_head.box_deltas.bias"].tolist() == [20, 21, 22, 23, *[-1] * 4, 10, 11, 12, 13, *[-1] * 4]
     assert_close(state["box_head.class_logits.weight"][:, 4], state["box_head.class_logits.bias"])
@@ -37,12 +37,12 @@ def test_rearrange__rows_follow_their_names_and_background_stays_last():
 
 
 def test_rearrange__no_class_in_common():
-    assert rearrange(rows(3), {}, fresh(2)).keys() == {"rpn.deltas.bias"}
+    assert rearrange_class_rows(rows(3), {}, fresh(2)).keys() == {"rpn.deltas.bias"}
 
 
 def test_rearrange__leaves_both_sides_as_they_were():
     old, new = rows(2), fresh(2)
-    rearrange(old, {0: 0}, new)
+    rearrange_class_rows(old, {0: 0}, new)
     assert_close(old, rows(2))
     assert_close(new, fresh(2))
 
@@ -51,6 +51,6 @@ def test_rearrange__another_width_or_too_few_rows_is_left_to_be_refused():
     old = rows(3)
     old["box_head.class_logits.weight"] = torch.ones(4, 7)
     old["box_head.box_deltas.bias"] = torch.ones(3)
-    state = rearrange(old, {0: 2}, fresh(3))
+    state = rearrange_class_rows(old, {0: 2}, fresh(3))
     assert state["box_head.class_logits.weight"].shape == (4, 7)
     assert state["box_head.box_deltas.bias"].shape == (3,)

@@ -8,7 +8,7 @@ from fasterrcnn import build, presets
 from fasterrcnn.build import assemble, convert_weights, load_model
 from fasterrcnn.cli.main import main
 from fasterrcnn.errors import UsageError
-from fasterrcnn.weights import families, native
+from fasterrcnn.weights import load, native
 from fasterrcnn.weights.layout import changed
 
 CLASSES = ("cat", "dog", "owl")
@@ -69,7 +69,7 @@ def test_detectron2__file_is_what_its_checkpointer_reads(tmp_path):
     content = pickle.loads((tmp_path / "d2.pkl").read_bytes())
     assert set(content) == {"model", "__author__"}
     stem = content["model"]["backbone.stem.conv1.weight"]
-    assert torch.equal(torch.from_numpy(stem).flip(1), network.backbone.trunk.conv1.weight)
+    assert torch.equal(torch.from_numpy(stem).flip(1), network.backbone.body.conv1.weight)
     assert content["model"]["pixel_mean"].flatten().tolist() == pytest.approx([103.53, 116.28, 123.675])
     assert "in order they are cat, dog, owl" in notes[0]
     assert "MODEL.PIXEL_STD [57.375,57.12,58.395]" in notes
@@ -113,7 +113,7 @@ def test_refused__before_anything_is_written(tmp_path, preset, target, message):
 
 def test_refused__strides_that_torchvision_has_not(tmp_path, weightless):
     config = changed(presets.get("resnet50-fpn", CLASSES), backbone={"stride_in_1x1": True})
-    source = families.Source(tmp_path / "x", "fasterrcnn", {}, config)
+    source = load.Source(tmp_path / "x", "fasterrcnn", {}, config)
     with pytest.raises(UsageError, match="strides in the 3x3 convolutions; this one has not"):
         build.convert.write(source, weightless(config), config, tmp_path / "a.pth", "torchvision")
 
@@ -134,9 +134,9 @@ def test_command(tmp_path, capsys, checkpoint):
         with pytest.raises(SystemExit) as ended:
             main(["weights", "convert", *files])
         assert ended.value.code == 0
-    told = capsys.readouterr().out.splitlines()
-    assert "mobilenetv3-large-320-fpn of fasterrcnn, 3 classes (cat, dog, owl)" in told[0]
-    assert told[-1] == f"wrote {tmp_path / 'c.safetensors'}"
+    logged = capsys.readouterr().out.splitlines()
+    assert "mobilenetv3-large-320-fpn of fasterrcnn, 3 classes (cat, dog, owl)" in logged[0]
+    assert logged[-1] == f"wrote {tmp_path / 'c.safetensors'}"
     assert load_model(tmp_path / "c.safetensors")[1].classes == CLASSES
     with pytest.raises(SystemExit) as ended:
         main(["weights", "convert", str(checkpoint), str(tmp_path / "d.pth")])

@@ -9,8 +9,8 @@ from torch.testing import assert_close
 from fasterrcnn import build, presets
 from fasterrcnn.build import assemble, load_model
 from fasterrcnn.errors import WeightsError
-from fasterrcnn.weights import families
-from fasterrcnn.weights.checkpoint import fill
+from fasterrcnn.weights import load
+from fasterrcnn.weights.state_dict import fill
 
 HERE = Path("somewhere.bin")
 FAMILIES = {"torchvision": "torchvision", "detectron2": "Detectron2", "mmdetection": "MMDetection"}
@@ -32,11 +32,9 @@ FILES = [
 
 @pytest.mark.parametrize(("family", "preset"), FILES)
 def test_recognise__family_architecture_and_every_name(files, family, preset):
-    source = families.recognise(HERE, files(family, preset), {})
+    source = load.recognise(HERE, files(family, preset), {})
     assert (source.family, source.config.preset) == (FAMILIES[family], preset)
-    assert (
-        source.config.backbone.trunk == preset.split("-fpn")[0].split("-c4")[0].split("-dc5")[0] or "mobile" in preset
-    )
+    assert source.config.backbone.body == preset.split("-fpn")[0].split("-c4")[0].split("-dc5")[0] or "mobile" in preset
     with torch.device("meta"):
         own = assemble(source.config).state_dict()
     assert {key for key in own if not key.endswith("num_batches_tracked")} == set(source.state)
@@ -46,30 +44,28 @@ def test_recognise__family_architecture_and_every_name(files, family, preset):
 @pytest.mark.parametrize(("family", "preset"), FILES)
 def test_recognise__names_in_the_file_are_those_of_the_file(files, family, preset):
     state = files(family, preset)
-    source = families.recognise(HERE, state, {})
+    source = load.recognise(HERE, state, {})
     assert {source.name_in_file(key) for key in source.state} == set(state)
 
 
 def test_line__says_what_the_file_is(files):
-    assert families.recognise(HERE, files("detectron2", "resnet101-c4"), {}).line == (
+    assert load.recognise(HERE, files("detectron2", "resnet101-c4"), {}).line == (
         "somewhere.bin: resnet101-c4 of Detectron2, 80 classes (person, bicycle, car...), "
         "BGR pixels, 0..255 less the mean"
     )
-    assert families.recognise(HERE, files("torchvision", "resnet50-fpn", 2), {}).line == (
+    assert load.recognise(HERE, files("torchvision", "resnet50-fpn", 2), {}).line == (
         "somewhere.bin: resnet50-fpn of torchvision, 2 classes (class_0, class_1)"
     )
-    assert (
-        "2 tensors that are no detector" in families.recognise(HERE, {"a": torch.ones(1), "b": torch.ones(1)}, {}).line
-    )
+    assert "2 tensors that are no detector" in load.recognise(HERE, {"a": torch.ones(1), "b": torch.ones(1)}, {}).line
 
 
 def test_class_names__of_coco(files):
-    with_gaps = families.recognise(HERE, files("torchvision", "resnet50-fpn", 90), {}).config
+    with_gaps = load.recognise(HERE, files("torchvision", "resnet50-fpn", 90), {}).config
     assert with_gaps.classes[0] == "person"
     assert with_gaps.classes[11] == "N/A 12"
     assert with_gaps.classes[89] == "toothbrush"
     assert with_gaps.category_ids == tuple(range(1, 91))
-    without = families.recognise(HERE, files("detectron2", "resnet50-c4", 80), {}).config
+    without = load.recognise(HERE, files("detectron2", "resnet50-c4", 80), {}).config
     assert len(without.classes) == 80
     assert without.category_ids[11] == 13
     assert without.classes[11] == with_gaps.classes[12] == "stop sign"
@@ -80,16 +76,16 @@ def test_class_names__beside_the_tensors_of_mmdetection(files, where):
     names = {"CLASSES": ["cat", "dog"]}
     metadata = {"meta": {"dataset_meta": names} if where == "dataset_meta" else names}
     state = files("mmdetection", "resnet50-fpn", 2)
-    assert families.recognise(HERE, state, metadata).config.classes == ("cat", "dog")
+    assert load.recognise(HERE, state, metadata).config.classes == ("cat", "dog")
     other = {"meta": {"CLASSES": ["cat", "dog", "owl"]}}
-    assert families.recognise(HERE, state, other).config.classes == ("class_0", "class_1")
+    assert load.recognise(HERE, state, other).config.classes == ("class_0", "class_1")
 
 
 # ---- numerics
 
 
 def test_numerics__of_detectron2(files):
-    config = families.recognise(HERE, files("detectron2", "resnet50-fpn"), {}).config
+    config = load.recognise(HERE, files("detectron2", "resnet50-fpn"), {}).config
     assert config.input.resize == "pillow"
     assert config.input.mean == pytest.approx((0.485, 0.456, 0.406))
     assert config.input.std == (1 / 255,) * 3
@@ -103,15 +99,15 @@ def test_numerics__of_detectron2(files):
 
 @pytest.mark.parametrize("preset", ["resnet50-c4", "resnet50-dc5"])
 def test_numerics__of_detectron2_on_one_map(files, preset):
-    config = families.recognise(HERE, files("detectron2", preset), {}).config
+    config = load.recognise(HERE, files("detectron2", preset), {}).config
     assert (config.proposals.candidates, config.proposals.proposals) == (6000, 1000)
     assert config.input.size_divisor == 1
     assert config.anchors.strides == (16,)
-    assert families.recognise(HERE, files("mmdetection", preset), {}).config.input.size_divisor == 32
+    assert load.recognise(HERE, files("mmdetection", preset), {}).config.input.size_divisor == 32
 
 
-def test_numerics__grouped_trunks_divide_their_pixels(files):
-    config = families.recognise(HERE, files("detectron2", "resnext101-32x8d-fpn"), {}).config
+def test_numerics__grouped_bodies_divide_their_pixels(files):
+    config = load.recognise(HERE, files("detectron2", "resnext101-32x8d-fpn"), {}).config
     assert config.input.std == pytest.approx((58.395 / 255, 57.12 / 255, 57.375 / 255))
     assert not config.backbone.stride_in_1x1
 
@@ -119,7 +115,7 @@ def test_numerics__grouped_trunks_divide_their_pixels(files):
 def test_numerics__pixels_in_the_file_are_believed(files):
     state = files("detectron2", "resnet50-fpn")
     colours = {"pixel_mean": torch.tensor([100.0, 110, 120]).view(3, 1, 1), "pixel_std": torch.tensor([50.0, 60, 70])}
-    source = families.recognise(HERE, {**state, **colours}, {})
+    source = load.recognise(HERE, {**state, **colours}, {})
     assert source.config.input.mean == pytest.approx((120 / 255, 110 / 255, 100 / 255))
     assert source.config.input.std == pytest.approx((70 / 255, 60 / 255, 50 / 255))
     assert source.about == "BGR pixels, normalised"
@@ -129,25 +125,25 @@ def test_numerics__pixels_in_the_file_are_believed(files):
 @pytest.mark.parametrize("family", ["detectron2", "mmdetection"])
 def test_numerics__style_decides(files, family):
     state = files(family, "resnet50-fpn")
-    caffe = families.recognise(HERE, state, {}, style="caffe")
+    caffe = load.recognise(HERE, state, {}, style="caffe")
     assert caffe.config.backbone.stride_in_1x1
     assert caffe.config.input.std == (1 / 255,) * 3
-    other = families.recognise(HERE, state, {}, style="pytorch")
+    other = load.recognise(HERE, state, {}, style="pytorch")
     assert not other.config.backbone.stride_in_1x1
     assert other.config.input.std == pytest.approx((58.395 / 255, 57.12 / 255, 57.375 / 255))
-    stem = "backbone.trunk.conv1.weight"
+    stem = "backbone.body.conv1.weight"
     state = {key: value.clone() for key, value in state.items() if "conv1.weight" in key and value.shape[1] == 3}
     (name,) = state
     state[name][:, 0] = 7.0
-    turned = families.recognise(HERE, {**files(family, "resnet50-fpn"), **state}, {}, style="caffe").state[stem]
-    kept = families.recognise(HERE, {**files(family, "resnet50-fpn"), **state}, {}, style="pytorch").state[stem]
+    turned = load.recognise(HERE, {**files(family, "resnet50-fpn"), **state}, {}, style="caffe").state[stem]
+    kept = load.recognise(HERE, {**files(family, "resnet50-fpn"), **state}, {}, style="pytorch").state[stem]
     assert float(turned[0, 2, 0, 0]) == float(kept[0, 0, 0, 0]) == 7.0
 
 
 def test_numerics__of_mmdetections_own_text(files):
     state = files("mmdetection", "resnet50-fpn")
     text = "dict(bgr_to_rgb=False, mean=[\n 103.53,\n 116.28,\n 123.675,\n ], std=[57.375, 57.12, 58.395])"
-    source = families.recognise(HERE, state, {"meta": {"cfg": text}})
+    source = load.recognise(HERE, state, {"meta": {"cfg": text}})
     assert source.about == "BGR pixels, normalised"
     assert source.config.input.std == pytest.approx((58.395 / 255, 57.12 / 255, 57.375 / 255))
     assert not source.config.backbone.stride_in_1x1
@@ -156,9 +152,9 @@ def test_numerics__of_mmdetections_own_text(files):
 
 def test_numerics__mmdetections_folded_norms_mean_caffe(files):
     state = files("mmdetection", "resnet50-fpn")
-    assert not families.recognise(HERE, state, {}).config.backbone.stride_in_1x1
+    assert not load.recognise(HERE, state, {}).config.backbone.stride_in_1x1
     state["backbone.bn1.running_mean"] = torch.zeros(64)
-    assert families.recognise(HERE, state, {}).config.backbone.stride_in_1x1
+    assert load.recognise(HERE, state, {}).config.backbone.stride_in_1x1
 
 
 def test_anchors__in_the_file_are_believed(files):
@@ -167,10 +163,10 @@ def test_anchors__in_the_file_are_believed(files):
     rows = [(s / r**0.5, s * r**0.5) for s in sizes for r in ratios]  # size by size
     cell = torch.tensor([[-w / 2, -h / 2, w / 2, h / 2] for w, h in rows])
     name = "proposal_generator.anchor_generator.cell_anchors.0"
-    anchors = families.recognise(HERE, {**state, name: cell}, {}).config.anchors
+    anchors = load.recognise(HERE, {**state, name: cell}, {}).config.anchors
     assert (anchors.sizes, anchors.ratios) == ((sizes,), (ratios,))
     with pytest.raises(WeightsError, match=r"cell_anchors\.0: its anchors are not every size in every ratio"):
-        families.recognise(HERE, {**state, name: cell[:14]}, {})
+        load.recognise(HERE, {**state, name: cell[:14]}, {})
 
 
 @pytest.mark.parametrize(
@@ -186,7 +182,7 @@ def test_anchors__in_the_file_are_believed(files):
 )
 def test_pixels_and_anchors__of_no_use(files, extra, message):
     with pytest.raises(WeightsError, match=message):
-        families.recognise(HERE, {**files("detectron2", "resnet50-c4"), **extra}, {})
+        load.recognise(HERE, {**files("detectron2", "resnet50-c4"), **extra}, {})
 
 
 def test_anchors__come_ratio_by_ratio(files):
@@ -194,7 +190,7 @@ def test_anchors__come_ratio_by_ratio(files):
     state = files("detectron2", "resnet50-c4")
     state["proposal_generator.rpn_head.objectness_logits.bias"] = torch.arange(15.0)
     state["proposal_generator.rpn_head.anchor_deltas.bias"] = torch.arange(60.0)
-    own = families.recognise(HERE, state, {}).state
+    own = load.recognise(HERE, state, {}).state
     order = [0, 3, 6, 9, 12, 1, 4, 7, 10, 13, 2, 5, 8, 11, 14]
     assert own["rpn.objectness.bias"].tolist() == order
     assert own["rpn.deltas.bias"].tolist() == [4 * row + delta for row in order for delta in range(4)]
@@ -204,7 +200,7 @@ def test_anchors__come_ratio_by_ratio(files):
 
 
 def filled_from(state, metadata):
-    source = families.recognise(HERE, state, metadata)
+    source = load.recognise(HERE, state, metadata)
     with torch.device("meta"):
         network = assemble(source.config)
     fill(network, source.state, str(HERE), source.name_in_file)
@@ -303,19 +299,19 @@ def test_open_weights__content_decides_and_not_the_name(tmp_path, checkpoint):
         pickle.dumps({"model": {"a": np.arange(3, dtype=np.float32)}, "__author__": "x"})
     )
     for name in ("one.pkl", "two", "three.pth"):
-        source = families.open_weights(tmp_path / name)
+        source = load.open_weights(tmp_path / name)
         assert source.family == "tensors"
         assert_close(source.state, tensors)
     ours = tmp_path / "four.pth"
     ours.write_bytes(checkpoint.read_bytes())
-    assert families.open_weights(ours).family == "fasterrcnn"
+    assert load.open_weights(ours).family == "fasterrcnn"
     assert load_model(ours)[1].classes == ("cat", "dog", "owl")
 
 
 def test_open_weights__names_from_several_processes(tmp_path, files):
     state = {f"module.{key}": value.byte() for key, value in files("mmdetection", "resnet50-c4").items()}
     torch.save({"state_dict": state}, tmp_path / "m.pth")
-    assert families.open_weights(tmp_path / "m.pth").config.preset == "resnet50-c4"
+    assert load.open_weights(tmp_path / "m.pth").config.preset == "resnet50-c4"
 
 
 class _Trap:
@@ -330,7 +326,7 @@ def test_pickle_of_arrays__runs_no_code(tmp_path):
     path, trap = tmp_path / "bad.pkl", tmp_path / "trap"
     path.write_bytes(pickle.dumps({"model": {"a": np.zeros(2)}, "b": _Trap(trap)}))
     with pytest.raises(WeightsError, match=r"bad\.pkl: refused, it holds an object of .*open, and loading that could"):
-        families.open_weights(path)
+        load.open_weights(path)
     assert not trap.exists()
 
 
@@ -338,20 +334,20 @@ def test_pickle_of_arrays__runs_no_code(tmp_path):
 def test_pickle_of_arrays__other_content(tmp_path, content):
     (tmp_path / "odd.pkl").write_bytes(content)
     with pytest.raises(WeightsError, match=r"odd\.pkl: "):
-        families.open_weights(tmp_path / "odd.pkl")
+        load.open_weights(tmp_path / "odd.pkl")
 
 
 def test_pickle_of_arrays__written_by_python_2(tmp_path):
     """Protocol 2 with bytes as text, as the zoo's oldest files."""
     path = tmp_path / "old.pkl"
     path.write_bytes(pickle.dumps({"blobs": {"a_w": np.arange(4, dtype=">f4")}}, protocol=2))
-    assert_close(families.open_weights(path).state, {"a_w": torch.arange(4.0)})
+    assert_close(load.open_weights(path).state, {"a_w": torch.arange(4.0)})
 
 
-# ---- trunks
+# ---- backbones
 
 
-def caffe2_trunk() -> dict[str, torch.Tensor]:
+def caffe2_body() -> dict[str, torch.Tensor]:
     """The names of the zoo's R-50.pkl; every tensor is its own number."""
     state = {"conv1_w": torch.rand(64, 3, 7, 7), "pred_w": torch.ones(2), "conv1_w_momentum": torch.ones(2)}
     state |= {f"res_conv1_bn_{t}": torch.rand(64) for t in "sb"}
@@ -369,19 +365,19 @@ def caffe2_trunk() -> dict[str, torch.Tensor]:
     return state
 
 
-def test_trunk__of_detectron2_in_caffe2s_names(tmp_path, shrink):
-    trunk = caffe2_trunk()
+def test_body__of_detectron2_in_caffe2s_names(tmp_path, shrink):
+    body = caffe2_body()
     path = tmp_path / "R-50.pkl"
-    torch.save(trunk, path)
+    torch.save(body, path)
     config = shrink(presets.get("resnet50-c4", ("cat", "dog")))
     network, report = build.start_model(config, str(path))
     state = network.state_dict()
-    assert torch.equal(state["backbone.trunk.conv1.weight"], trunk["conv1_w"].flip(1))
-    assert torch.equal(state["backbone.trunk.bn1.weight"], trunk["res_conv1_bn_s"])
-    assert torch.equal(state["box_head.trunk.stage.2.bn3.bias"], trunk["res5_2_branch2c_bn_b"])
-    assert torch.equal(state["backbone.trunk.layer2.0.downsample.1.weight"], trunk["res3_0_branch1_bn_s"])
-    assert bool((state["backbone.trunk.layer3.5.bn2.running_var"] == 1).all())
-    assert "a trunk of Detectron2, BGR pixels" in report.source
+    assert torch.equal(state["backbone.body.conv1.weight"], body["conv1_w"].flip(1))
+    assert torch.equal(state["backbone.body.bn1.weight"], body["res_conv1_bn_s"])
+    assert torch.equal(state["box_head.body.stage.2.bn3.bias"], body["res5_2_branch2c_bn_b"])
+    assert torch.equal(state["backbone.body.layer2.0.downsample.1.weight"], body["res3_0_branch1_bn_s"])
+    assert bool((state["backbone.body.layer3.5.bn2.running_var"] == 1).all())
+    assert "a backbone of Detectron2, BGR pixels" in report.source
     assert {key.split(".")[0] for key in report.fresh} == {"rpn", "box_head"}
     assert network.std.flatten().tolist() == pytest.approx([1 / 255] * 3)
-    assert network.backbone.trunk.layer2[0].conv1.stride == (2, 2)
+    assert network.backbone.body.layer2[0].conv1.stride == (2, 2)

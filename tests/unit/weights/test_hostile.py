@@ -26,7 +26,7 @@ GIBIBYTE = 2**20  # in the unit of the system's own count
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
-    """A folder with a picture and every file; the canary is a path elsewhere."""
+    """A folder with an image and every file; the canary is a path elsewhere."""
     folder = tmp_path_factory.mktemp("hostile")
     Image.new("RGB", (32, 32)).save(folder / "photo.png")
     for number, raw in enumerate(FILES.values()):

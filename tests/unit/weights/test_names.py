@@ -14,7 +14,7 @@ from fasterrcnn import load, presets
 from fasterrcnn.build import assemble, build_model, load_model
 from fasterrcnn.cli.main import main
 from fasterrcnn.errors import WeightsError
-from fasterrcnn.weights import detectron2, names, native
+from fasterrcnn.weights import catalog, detectron2, native
 from fasterrcnn.weights.download import Published
 from fasterrcnn.weights.layout import changed
 
@@ -53,7 +53,7 @@ def small(theirs, tmp_path, monkeypatch):
 
 
 def test_known__urls_and_hashes():
-    known = names.known()
+    known = catalog.known()
     assert len(known) == 14
     assert known["resnet50-fpn"] == Published(
         "https://download.pytorch.org/models/fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", "sha256", "258fb6c6"
@@ -74,10 +74,10 @@ def test_load__by_name(small, theirs, cache, photo):
     assert detector.config.preset == SMALL
     assert (detector.classes[0], detector.classes[11], detector.classes[89]) == ("person", "N/A 12", "toothbrush")
     assert detector.config.category_ids == tuple(range(1, 91))
-    picture = photo((200, 300))
-    pixels = torchvision.transforms.functional.to_tensor(picture)
+    image = photo((200, 300))
+    pixels = torchvision.transforms.functional.to_tensor(image)
     expected = theirs([pixels])[0]
-    found = detector.predict(picture, score=0.0)
+    found = detector.predict(image, score=0.0)
     kept = expected["scores"] > 0.05
     assert_close(torch.from_numpy(found.scores)[: int(kept.sum())], expected["scores"][kept], atol=1e-4, rtol=1e-4)
 
@@ -96,19 +96,19 @@ def test_build_model__starts_from_a_name(small, theirs):
 
 
 def test_locate__eps_of_the_first_version(tmp_path, monkeypatch):
-    known = names.known()["resnet50-fpn"]
-    monkeypatch.setattr(names, "fetch", lambda published, elsewhere: elsewhere)
-    found = names.locate("resnet50-fpn")
+    known = catalog.known()["resnet50-fpn"]
+    monkeypatch.setattr(catalog, "fetch", lambda published, elsewhere: elsewhere)
+    found = catalog.locate("resnet50-fpn")
     assert found.norm_eps == 0.0
     assert found.path == tmp_path / "torch" / "hub" / "checkpoints" / known.place.name
-    assert names.locate("resnet50-fpn-v2").norm_eps is None
+    assert catalog.locate("resnet50-fpn-v2").norm_eps is None
 
 
 def test_locate__detectron2(tmp_path, monkeypatch):
-    monkeypatch.setattr(names, "fetch", lambda published: published.place)
-    found = names.locate("detectron2/faster_rcnn_R_50_C4_1x")
+    monkeypatch.setattr(catalog, "fetch", lambda published: published.place)
+    found = catalog.locate("detectron2/faster_rcnn_R_50_C4_1x")
     assert found.path.name == "model_final_721ade.pkl"
-    assert names.locate("detectron2/COCO-Detection/faster_rcnn_R_50_C4_1x") == found
+    assert catalog.locate("detectron2/COCO-Detection/faster_rcnn_R_50_C4_1x") == found
 
 
 ZOO = "detectron2/faster_rcnn_R_50_FPN_3x"
@@ -126,7 +126,7 @@ def zoo(tmp_path, monkeypatch):
     arrays = {key: value.numpy() for key, value in state.items() if not key.startswith(beside)}
     raw = pickle.dumps({"model": arrays, "__author__": "Detectron2 Model Zoo"})
     end = f"1/model_final_{hashlib.md5(raw).hexdigest()[:6]}.pkl"
-    monkeypatch.setitem(names._DETECTRON2, "faster_rcnn_R_50_FPN_3x", end)
+    monkeypatch.setitem(catalog._DETECTRON2, "faster_rcnn_R_50_FPN_3x", end)
     place = tmp_path / "mirror/dl.fbaipublicfiles.com/detectron2/COCO-Detection/faster_rcnn_R_50_FPN_3x" / end
     place.parent.mkdir(parents=True)
     place.write_bytes(raw)
@@ -135,7 +135,7 @@ def zoo(tmp_path, monkeypatch):
 
 def test_detectron2__from_the_name_to_detections_a_start_and_our_file(zoo, cache, photo, tmp_path):
     said = []
-    detector = load(ZOO, say=said.append)
+    detector = load(ZOO, log=said.append)
     in_cache = cache / zoo.name
     assert said == [
         f"{in_cache}: resnet50-fpn of Detectron2, 80 classes (person, bicycle, car...), "
@@ -152,7 +152,7 @@ def test_detectron2__from_the_name_to_detections_a_start_and_our_file(zoo, cache
     assert config == detector.config
     whole = pickle.loads(in_cache.read_bytes())["model"]
     stem = torch.from_numpy(whole["backbone.bottom_up.stem.conv1.weight"])
-    assert torch.equal(own["backbone.trunk.conv1.weight"], stem.flip(1))
+    assert torch.equal(own["backbone.body.conv1.weight"], stem.flip(1))
     again = load(tmp_path / "own.safetensors")
     for one in (detector, again):
         one.config = changed(config, input={"short_side": 64, "long_side": 96})  # only to be quick
@@ -168,14 +168,14 @@ def test_detectron2__from_the_name_to_detections_a_start_and_our_file(zoo, cache
 def test_detectron2__damaged_in_the_cache_is_fetched_again(zoo, cache):
     cache.mkdir(parents=True)
     (cache / zoo.name).write_bytes(zoo.read_bytes()[:-1])
-    assert load_model(names.locate(ZOO).path)[1].preset == "resnet50-fpn"
+    assert load_model(catalog.locate(ZOO).path)[1].preset == "resnet50-fpn"
     assert (cache / zoo.name).read_bytes() == zoo.read_bytes()
 
 
 def test_locate__what_exists_goes_before_a_name(tmp_path, monkeypatch, checkpoint):
     monkeypatch.chdir(tmp_path)
     shutil.copy(checkpoint, tmp_path / "resnet50-fpn")
-    assert names.locate("resnet50-fpn").path.samefile(tmp_path / "resnet50-fpn")
+    assert catalog.locate("resnet50-fpn").path.samefile(tmp_path / "resnet50-fpn")
     assert load("resnet50-fpn").classes == ("cat", "dog", "owl")
 
 
@@ -183,10 +183,10 @@ def test_locate__folder_of_a_run(tmp_path, checkpoint):
     run = tmp_path / "run"
     run.mkdir()
     with pytest.raises(WeightsError, match=r"run: no weights in this folder \(best\.safetensors, last\.safetensors"):
-        names.locate(run)
+        catalog.locate(run)
     for name in ("last.safetensors", "best.safetensors"):
         shutil.copy(checkpoint, run / name)
-        assert names.locate(run).path == run / name
+        assert catalog.locate(run).path == run / name
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_locate__folder_of_a_run(tmp_path, checkpoint):
 def test_locate__unknown(name, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(WeightsError, match=said):
-        names.locate(name)
+        catalog.locate(name)
 
 
 def test_load__not_in_the_mirror(cache, monkeypatch):

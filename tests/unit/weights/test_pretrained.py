@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from fasterrcnn import presets
 from fasterrcnn.build import assemble, build_model
 from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError
-from fasterrcnn.weights import download, native, pretrained
+from fasterrcnn.weights import download, native, transfer
 
 CLASSES = ("cat", "dog", "owl")
 PARTS = ("weight", "bias")
@@ -24,7 +24,7 @@ DETECTOR = torchvision.models.detection.FasterRCNN_MobileNet_V3_Large_320_FPN_We
 
 
 @pytest.fixture(scope="module")
-def trunk_file(tmp_path_factory) -> Path:
+def body_file(tmp_path_factory) -> Path:
     """A random ResNet-50 of torchvision, named by its hash as on the download site."""
     network = torchvision.models.resnet50(weights=None)
     unnamed = tmp_path_factory.mktemp("site") / "file"
@@ -49,9 +49,9 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def site(trunk_file):
-    """Address of a server that offers the folder of the trunk file."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(trunk_file.parent))) as server:
+def site(body_file):
+    """Address of a server that offers the folder of the backbone file."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(body_file.parent))) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/"
@@ -65,29 +65,29 @@ def address(monkeypatch):
     return lambda weights, url: monkeypatch.setattr(weights.value, "url", url)
 
 
-def trunk_config(shrink, preset="resnet50-c5"):
+def body_config(shrink, preset="resnet50-c5"):
     return shrink(presets.get(preset, CLASSES))
 
 
-def test_imagenet__downloaded_and_checked(hub, site, address, trunk_file, shrink):
-    address(RESNET, site + trunk_file.name)
-    model = build_model(trunk_config(shrink), weights="imagenet")
-    expected = torch.load(trunk_file)
-    assert torch.equal(model.state_dict()["backbone.trunk.layer4.2.conv3.weight"], expected["layer4.2.conv3.weight"])
-    assert (hub / trunk_file.name).is_file()
+def test_imagenet__downloaded_and_checked(hub, site, address, body_file, shrink):
+    address(RESNET, site + body_file.name)
+    model = build_model(body_config(shrink), weights="imagenet")
+    expected = torch.load(body_file)
+    assert torch.equal(model.state_dict()["backbone.body.layer4.2.conv3.weight"], expected["layer4.2.conv3.weight"])
+    assert (hub / body_file.name).is_file()
 
 
-def test_imagenet__download_keeps_stdout_clean(hub, site, address, trunk_file, shrink, capfd):
-    address(RESNET, site + trunk_file.name)
-    build_model(trunk_config(shrink), weights="imagenet")
+def test_imagenet__download_keeps_stdout_clean(hub, site, address, body_file, shrink, capfd):
+    address(RESNET, site + body_file.name)
+    build_model(body_config(shrink), weights="imagenet")
     assert capfd.readouterr().out == ""
 
 
-def test_imagenet__wrong_hash_is_refused(hub, site, address, trunk_file, shrink):
-    (trunk_file.parent / "resnet50-00000000.pth").hardlink_to(trunk_file)
+def test_imagenet__wrong_hash_is_refused(hub, site, address, body_file, shrink):
+    (body_file.parent / "resnet50-00000000.pth").hardlink_to(body_file)
     address(RESNET, site + "resnet50-00000000.pth")
     with pytest.raises(WeightsError, match=r"cannot download .*its SHA-256 begins with [0-9a-f]{8}, not 00000000"):
-        build_model(trunk_config(shrink), weights="imagenet")
+        build_model(body_config(shrink), weights="imagenet")
     assert not (hub / "resnet50-00000000.pth").exists()
 
 
@@ -96,18 +96,18 @@ def test_imagenet__no_network(hub, site, address, shrink, place):
     url = (NOWHERE if place == "nowhere" else site) + "resnet50-0676ba61.pth"
     address(RESNET, url)
     with pytest.raises(WeightsError, match="cannot download") as caught:
-        build_model(trunk_config(shrink), weights="imagenet")
+        build_model(body_config(shrink), weights="imagenet")
     assert url in str(caught.value)
     assert f"put it at {hub / 'resnet50-0676ba61.pth'}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_imagenet__file_put_in_place_by_hand(hub, address, trunk_file, shrink):
-    address(RESNET, NOWHERE + trunk_file.name)
+def test_imagenet__file_put_in_place_by_hand(hub, address, body_file, shrink):
+    address(RESNET, NOWHERE + body_file.name)
     hub.mkdir(parents=True)
-    (hub / trunk_file.name).hardlink_to(trunk_file)
-    model = build_model(trunk_config(shrink), weights="imagenet")
-    assert torch.equal(model.state_dict()["backbone.trunk.conv1.weight"], torch.load(trunk_file)["conv1.weight"])
+    (hub / body_file.name).hardlink_to(body_file)
+    model = build_model(body_config(shrink), weights="imagenet")
+    assert torch.equal(model.state_dict()["backbone.body.conv1.weight"], torch.load(body_file)["conv1.weight"])
 
 
 @pytest.mark.parametrize(
@@ -123,37 +123,37 @@ def test_imagenet__damaged_file_in_place(hub, address, shrink, content):
     hub.mkdir(parents=True)
     (hub / "resnet50-0676ba61.pth").write_bytes(content)
     with pytest.raises(WeightsError, match=r"resnet50-0676ba61\.pth"):
-        build_model(trunk_config(shrink), weights="imagenet")
+        build_model(body_config(shrink), weights="imagenet")
 
 
-def test_imagenet__stage_4_in_the_head(hub, address, trunk_file, shrink):
-    model = build_model(trunk_config(shrink, "resnet50-c4"), weights=str(trunk_file))
-    expected = torch.load(trunk_file)
+def test_imagenet__stage_4_in_the_head(hub, address, body_file, shrink):
+    model = build_model(body_config(shrink, "resnet50-c4"), weights=str(body_file))
+    expected = torch.load(body_file)
     state = model.state_dict()
-    assert torch.equal(state["box_head.trunk.stage.2.conv3.weight"], expected["layer4.2.conv3.weight"])
-    assert torch.equal(state["backbone.trunk.layer3.0.conv1.weight"], expected["layer3.0.conv1.weight"])
+    assert torch.equal(state["box_head.body.stage.2.conv3.weight"], expected["layer4.2.conv3.weight"])
+    assert torch.equal(state["backbone.body.layer3.0.conv1.weight"], expected["layer3.0.conv1.weight"])
 
 
-def test_local_trunk__of_another_network(trunk_file, shrink):
+def test_local_body__of_another_network(body_file, shrink):
     with pytest.raises(WeightsError, match=r"resnet50-.*made for another network than mobilenetv3-large-320-fpn"):
-        build_model(trunk_config(shrink, "mobilenetv3-large-320-fpn"), weights=str(trunk_file))
+        build_model(body_config(shrink, "mobilenetv3-large-320-fpn"), weights=str(body_file))
 
 
 def test_weights__none_touches_no_network(hub, address, shrink):
     address(RESNET, NOWHERE)
-    build_model(trunk_config(shrink), weights=None)
+    build_model(body_config(shrink), weights=None)
     assert not hub.exists()
 
 
 def test_weights__no_such_file(shrink):
     with pytest.raises(WeightsError, match=r"absent\.pth: no such file$"):
-        build_model(trunk_config(shrink, "mobilenetv3-large-320-fpn"), weights="absent.pth")
+        build_model(body_config(shrink, "mobilenetv3-large-320-fpn"), weights="absent.pth")
 
 
 @pytest.mark.parametrize("preset", ["resnet50-c5", "efficientnet-lite0-fpn"])
 def test_coco__refused_where_there_is_none(shrink, preset):
     with pytest.raises(UsageError, match=f'{preset} has no "coco" weights .*resnet50-fpn-v2.*use "imagenet"'):
-        build_model(trunk_config(shrink, preset), weights="coco")
+        build_model(body_config(shrink, preset), weights="coco")
 
 
 def test_coco__everything_but_the_class_rows(hub, address):
@@ -168,7 +168,7 @@ def test_coco__everything_but_the_class_rows(hub, address):
     address(DETECTOR, NOWHERE + file.name)
     state, theirs = build_model(config, weights="coco").state_dict(), torchvision_model.state_dict()
     assert torch.equal(state["rpn.deltas.weight"], theirs["rpn.head.bbox_pred.weight"])
-    assert torch.equal(state["box_head.trunk.3.weight"], theirs["roi_heads.box_head.fc7.weight"])
+    assert torch.equal(state["box_head.body.3.weight"], theirs["roi_heads.box_head.fc7.weight"])
     assert state["box_head.class_logits.weight"].shape == (4, 1024)
     trained = theirs["roi_heads.box_predictor.cls_score.bias"]
     assert_close(
@@ -178,11 +178,11 @@ def test_coco__everything_but_the_class_rows(hub, address):
 
 def test_numerics__eps_of_torchvisions_first_coco_weights():
     config = presets.get("resnet50-fpn", CLASSES)
-    assert pretrained.numerics_of(config, "coco").backbone.norm_eps == 0.0
+    assert transfer.numerics_of(config, "coco").backbone.norm_eps == 0.0
     for weights in (None, "imagenet"):
-        assert pretrained.numerics_of(config, weights) == config
+        assert transfer.numerics_of(config, weights) == config
     other = presets.get("resnet50-fpn-v2", CLASSES)
-    assert pretrained.numerics_of(other, "coco") == other
+    assert transfer.numerics_of(other, "coco") == other
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-5, 1e-3])
@@ -191,7 +191,7 @@ def test_numerics__eps_of_a_checkpoint_file(tmp_path, tiny_model, eps):
     file = tmp_path / "one.safetensors"
     trained = config.model_copy(update={"backbone": config.backbone.model_copy(update={"norm_eps": eps})})
     native.save(file, tiny_model, trained)
-    assert pretrained.numerics_of(config, str(file)) == trained
+    assert transfer.numerics_of(config, str(file)) == trained
 
 
 def test_own_checkpoint__class_rows_stay_fresh(checkpoint, tiny_config, tiny_model):
@@ -217,7 +217,7 @@ def test_torchvision_detector__of_no_known_architecture(tmp_path, shrink):
     rows = {f"roi_heads.box_predictor.{n}.{p}": torch.zeros(8) for n in ("cls_score", "bbox_pred") for p in PARTS}
     torch.save({**rows, "rpn.head.cls_logits.weight": torch.zeros(8)}, tmp_path / "odd.pth")
     with pytest.raises(WeightsError, match=r"odd\.pth: a torchvision Faster R-CNN, but none of its four"):
-        build_model(trunk_config(shrink, "mobilenetv3-large-320-fpn"), weights=str(tmp_path / "odd.pth"))
+        build_model(body_config(shrink, "mobilenetv3-large-320-fpn"), weights=str(tmp_path / "odd.pth"))
 
 
 def test_own_checkpoint__other_anchors_take_the_rows_of_their_likes(checkpoint, tiny_config, tiny_model):
@@ -266,13 +266,13 @@ def test_lite0__is_timms_network_with_the_packages_tensors(shrink):
     tensors = lite0_tensors()
     model = build_model(shrink(presets.get("efficientnet-lite0-fpn", CLASSES)), weights="imagenet").eval()
     state = model.state_dict()
-    assert torch.equal(state["backbone.trunk.network.conv_stem.weight"], next(iter(tensors.values())))
+    assert torch.equal(state["backbone.body.network.conv_stem.weight"], next(iter(tensors.values())))
     whole = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
     whole.load_state_dict(dict(zip(whole.state_dict(), tensors.values(), strict=True)))
     pixels = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
         expected = whole.forward_intermediates(pixels, indices=[2, 3, 4], intermediates_only=True)
-        for ours, theirs in zip(model.backbone.trunk(pixels), expected, strict=True):
+        for ours, theirs in zip(model.backbone.body(pixels), expected, strict=True):
             assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()), check_stride=False)
 
 

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from fasterrcnn.config import AnchorConfig
-from fasterrcnn.weights.rpn_rows import nearest_anchors, rearrange
+from fasterrcnn.weights.transfer import nearest_anchors, rearrange_rpn_rows
 
 
 def anchors(sizes, ratios, levels: int = 1) -> AnchorConfig:
@@ -66,7 +66,7 @@ def test_nearest_anchors__any_order_is_undone(size_order, ratio_order):
 
 def test_rearrange__rows_of_objectness_and_deltas_go_together():
     new = anchors([64], [2, 1])
-    chosen = rearrange(state_of(6), OLD, new)
+    chosen = rearrange_rpn_rows(state_of(6), OLD, new)
     assert_close(chosen["rpn.objectness.bias"], torch.tensor([500.0, 300.0]))
     assert_close(chosen["rpn.deltas.bias"], torch.tensor([500.0, 501, 502, 503, 300, 301, 302, 303]))
     assert chosen["rpn.objectness.weight"].shape == (2, 8, 1, 1)
@@ -76,15 +76,15 @@ def test_rearrange__rows_of_objectness_and_deltas_go_together():
 
 def test_rearrange__same_anchors_same_tensors():
     state = state_of(6)
-    assert rearrange(state, OLD, OLD.model_copy(update={"rounded": False})) is state
+    assert rearrange_rpn_rows(state, OLD, OLD.model_copy(update={"rounded": False})) is state
 
 
 def test_rearrange__rows_of_other_anchors_stay():
     state = state_of(5)
-    chosen = rearrange(state, OLD, anchors([64], [2, 1]))
+    chosen = rearrange_rpn_rows(state, OLD, anchors([64], [2, 1]))
     assert all(chosen[key] is state[key] for key in state)
 
 
 def test_rearrange__other_number_of_levels():
     state = state_of(6)
-    assert rearrange(state, OLD, anchors([64], [2, 1], levels=2)) is state
+    assert rearrange_rpn_rows(state, OLD, anchors([64], [2, 1], levels=2)) is state

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from fasterrcnn.data.annotations import AnnotatedData
 from fasterrcnn.data.formats import coco, dicts, table, voc, yolo
 from fasterrcnn.data.formats.collection import BoxFormat
-from fasterrcnn.data.records import AnnotatedData
 from fasterrcnn.errors import DataError, UsageError
 
 Format = Literal["coco", "voc", "yolo", "csv"]
@@ -30,13 +30,13 @@ def read_data(
     columns: Mapping[str, str] | None = None,
     box_format: BoxFormat = "xyxy",
 ) -> AnnotatedData:
-    """Read annotated pictures, as they are: problems are collected in ``findings``, bad boxes stay.
+    """Read annotated images, as they are: problems are collected in ``findings``, bad boxes stay.
 
     Args:
         data: a folder or file in COCO, Pascal VOC, YOLO or CSV layout, or a list of dicts with the keys ``image`` (a
             path), ``boxes``, ``labels`` (names) and perhaps ``split``.
         format: which reader, where several could read it.
-        images: folder of the pictures, where they are not beside the annotations (COCO, CSV).
+        images: folder of the images, where they are not beside the annotations (COCO, CSV).
         classes: names of the classes, in the order of their labels (YOLO without a list, CSV).
         columns: names of the columns of a table, by meaning: image, x1, y1, x2, y2, label, split...
         box_format: of a table or a list: "xyxy", "xywh" (left, top, width, height) or "cxcywh" (centre first).
@@ -51,14 +51,14 @@ def read_data(
     if not isinstance(data, str | Path):
         return dicts.read(data, classes=names, box_format=box_format)
     name, place = _recognise(Path(data), format, columns)
-    pictures = None if images is None else Path(images)
+    image_folder = None if images is None else Path(images)
     if name == "coco":
-        return coco.read(place, pictures=pictures)
+        return coco.read(place, images=image_folder)
     if name == "voc":
         return voc.read(place)
     if name == "yolo":
         return yolo.read(place, classes=names)
-    return table.read(place, pictures=pictures, classes=names, columns=columns, box_format=box_format)
+    return table.read(place, images=image_folder, classes=names, columns=columns, box_format=box_format)
 
 
 def _recognise(root: Path, wanted: Format | None, columns: Mapping[str, str] | None) -> tuple[Format, Path]:
@@ -84,11 +84,11 @@ def _recognise(root: Path, wanted: Format | None, columns: Mapping[str, str] | N
 def _nothing(root: Path, wanted: Format | None) -> str:
     looked_for: dict[Format, str] = {
         "coco": 'COCO (.json files with "images" and "annotations")',
-        "voc": "Pascal VOC (.xml files, in Annotations/ or beside the pictures)",
+        "voc": "Pascal VOC (.xml files, in Annotations/ or beside the images)",
         "yolo": "YOLO (data.yaml, or images/ beside labels/ with .txt files)",
-        "csv": "CSV (.csv or .tsv with columns for picture, box and class)",
+        "csv": "CSV (.csv or .tsv with columns for image, box and class)",
     }
     names = [looked_for[wanted]] if wanted else list(looked_for.values())
     content = sorted(path.name for path in root.iterdir())[:5] if root.is_dir() else []
     shown = f"; it holds {', '.join(content)}..." if content else ""
-    return f"{root}: no annotated pictures found. Looked for {', '.join(names)}{shown}"
+    return f"{root}: no annotated images found. Looked for {', '.join(names)}{shown}"

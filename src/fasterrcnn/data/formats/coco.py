@@ -1,4 +1,4 @@
-"""COCO JSON: one file for each split, anywhere beside the pictures; Roboflow's layout included.
+"""COCO JSON: one file for each split, anywhere beside the images; Roboflow's layout included.
 
 Segmentations and key points are passed over: this library is about boxes.
 """
@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from fasterrcnn.data.findings import Finding, unreadable_picture
-from fasterrcnn.data.images import picture_files, read_size_hw
-from fasterrcnn.data.records import SPLITS, WHOLE, AnnotatedData, Record, arrange, split_of
+from fasterrcnn.data.annotations import SPLITS, WHOLE, AnnotatedData, AnnotatedImage, arrange, split_of
+from fasterrcnn.data.findings import Finding, unreadable_image
+from fasterrcnn.data.images import image_files, read_size_hw
 from fasterrcnn.errors import DataError, ImageError
 
 NAME = "COCO"
@@ -34,16 +34,16 @@ def find(root: Path) -> list[Path]:
     return [root] if _annotation_files(root) else []
 
 
-def read(place: Path, *, pictures: Path | None = None) -> AnnotatedData:
+def read(place: Path, *, images: Path | None = None) -> AnnotatedData:
     """Read COCO files, collecting all problems.
 
     Args:
         place: one annotation file, or a folder with one for each split.
-        pictures: folder of the pictures, where they are not beside the annotations.
+        images: folder of the images, where they are not beside the annotations.
 
     Raises:
         DataError: a file is no COCO data set, two files are of the same split, their categories contradict each
-            other, or not one picture is where it could be.
+            other, or not one image is where it could be.
     """
     files = {WHOLE: place} if place.is_file() else _by_split(_annotation_files(place), place)
     if not files:
@@ -51,24 +51,24 @@ def read(place: Path, *, pictures: Path | None = None) -> AnnotatedData:
     contents = {split: _load(file) for split, file in files.items()}
     findings: list[Finding] = []
     classes, ids, label_of = _categories({files[split]: content for split, content in contents.items()}, findings)
-    splits: dict[str, list[Record]] = {}
+    splits: dict[str, list[AnnotatedImage]] = {}
     listed: set[Path] = set()
     present: set[Path] = set()
     for split, content in contents.items():
         names = [_file_name(image) for image in content["images"]]
-        folder = _picture_folder(files[split], names, split, pictures)
+        folder = _image_folder(files[split], names, split, images)
         paths = [folder / name for name in names]
         listed.update(paths)
         # One listing of a folder is much faster than a question about every file.
-        present.update(found for parent in {path.parent for path in paths} for found in picture_files(parent))
+        present.update(found for parent in {path.parent for path in paths} for found in image_files(parent))
         splits[split] = _records(content, files[split], paths, present, label_of, findings)
         if not paths:
-            findings.append(Finding("empty-split", files[split], "lists no picture"))
+            findings.append(Finding("empty-split", files[split], "lists no image"))
     left = sorted(present - listed)
-    findings += [Finding("unlisted-picture", path, "no annotation file lists it", picture=path) for path in left]
+    findings += [Finding("unlisted-image", path, "no annotation file lists it", image=path) for path in left]
     splits = {split: records for split, records in splits.items() if records}
     if not splits:
-        raise DataError(f"{place}: no picture that could be used{f'; first: {findings[0]}' if findings else ''}")
+        raise DataError(f"{place}: no image that could be used{f'; first: {findings[0]}' if findings else ''}")
     return AnnotatedData(place if place.is_dir() else place.parent, NAME, classes, splits, findings, ids)
 
 
@@ -164,13 +164,13 @@ def _categories(
     return tuple(ids_of), tuple(ids[0] for ids in ids_of.values()), label_of
 
 
-def _picture_folder(file: Path, names: list[str], split: str, pictures: Path | None) -> Path:
-    """The folder, of those that are usual, in which most of the listed pictures lie."""
+def _image_folder(file: Path, names: list[str], split: str, images: Path | None) -> Path:
+    """The folder, of those that are usual, in which most of the listed images lie."""
     words = re.split("[^A-Za-z0-9]+", file.stem)[::-1]  # instances_train2017
     words += [word for word, meant in SPLITS.items() if meant == split]
     subfolders = ["", "images", "JPEGImages", "data", *words]
     subfolders += [f"{folder}/{word}" for folder in ("images", "data") for word in words]
-    bases = [file.parent, file.parent.parent] if pictures is None else [pictures]
+    bases = [file.parent, file.parent.parent] if images is None else [images]
     places = [place for place in dict.fromkeys(base / sub for base in bases for sub in subfolders) if place.is_dir()]
     sample = [name for name in names[:: len(names) // 1000 + 1] if name]
     found = [sum(os.path.isfile(place / name) for name in sample) for place in places]
@@ -179,12 +179,12 @@ def _picture_folder(file: Path, names: list[str], split: str, pictures: Path | N
     if not sample:
         return bases[0]
     shown = ", ".join(map(str, places or bases))
-    hint = "name their folder (--images), or the annotation file whose pictures are there"
-    raise DataError(f"{file}: its pictures ({sample[0]}...) are in none of {shown}; {hint}")
+    hint = "name their folder (--images), or the annotation file whose images are there"
+    raise DataError(f"{file}: its images ({sample[0]}...) are in none of {shown}; {hint}")
 
 
 def _file_name(image: Mapping[str, Any]) -> str:
-    """Where a picture lies below the folder; of an address or a path that leads out of it, the last part."""
+    """Where an image lies below the folder; of an address or a path that leads out of it, the last part."""
     name = str(image.get("file_name") or "").replace("\\", "/")
     parts = name.split("/")
     return parts[-1] if name.startswith("/") or ":/" in name or ".." in parts else name
@@ -197,8 +197,8 @@ def _records(
     present: set[Path],
     label_of: Mapping[Any, int],
     findings: list[Finding],
-) -> list[Record]:
-    pictures, index_of = _pictures(content["images"], file, paths, present, findings)
+) -> list[AnnotatedImage]:
+    images, index_of = _images(content["images"], file, paths, present, findings)
     owners: list[int] = []
     numbers: list[int] = []
     rows: list[tuple[float | int, ...]] = []
@@ -208,7 +208,7 @@ def _records(
             image_id = _whole(annotation["image_id"])
             if image_id not in index_of:
                 what = f"annotation {number}: no image has the id {annotation['image_id']!r}"
-                findings.append(Finding("unknown-picture", file, what, number))
+                findings.append(Finding("unknown-image", file, what, number))
             elif (owner := index_of[image_id]) is not None:
                 rows.append(_row(annotation, label_of))
                 owners.append(owner)
@@ -226,18 +226,18 @@ def _records(
         boxes, areas = table[:, :4].astype(np.float32), table[:, 4].astype(np.float32)
     labels, flags = table[:, 5].astype(np.int64), table[:, 6].astype(np.bool_)
     columns = (boxes, labels, flags, np.array(numbers, dtype=np.int64), areas)
-    parts = arrange(np.array(owners, dtype=np.int64), len(pictures), *columns)
+    parts = arrange(np.array(owners, dtype=np.int64), len(images), *columns)
     return [
-        Record(path, number, size_hw, boxes, labels, flags, file, numbers, areas)
-        for (number, path, size_hw), (boxes, labels, flags, numbers, areas) in zip(pictures, parts, strict=True)
+        AnnotatedImage(path, number, size_hw, boxes, labels, flags, file, numbers, areas)
+        for (number, path, size_hw), (boxes, labels, flags, numbers, areas) in zip(images, parts, strict=True)
     ]
 
 
-def _pictures(
+def _images(
     images: list[dict[str, Any]], file: Path, paths: list[Path], present: set[Path], findings: list[Finding]
 ) -> tuple[list[tuple[int, Path, tuple[int, int]]], dict[int | None, int | None]]:
-    """Id, path and size of every picture that can be used, and the position of every id among them, or None."""
-    pictures: list[tuple[int, Path, tuple[int, int]]] = []
+    """Id, path and size of every image that can be used, and the position of every id among them, or None."""
+    usable: list[tuple[int, Path, tuple[int, int]]] = []
     position_of: dict[Path, int] = {}
     counts = Counter(_whole(image.get("id")) for image in images)
     index_of: dict[int | None, int | None] = dict.fromkeys(counts)
@@ -248,17 +248,17 @@ def _pictures(
             findings.append(Finding("unreadable-annotations", file, what))
         elif counts[number] > 1:
             what = f"{counts[number]} images have the id {number}, one is {path.name}"
-            findings.append(Finding("colliding-id", file, what, picture=path))
+            findings.append(Finding("colliding-id", file, what, image=path))
         elif path in position_of:
             index_of[number] = position_of[path]
-            what = f"images {pictures[position_of[path]][0]} and {number} are one file; their boxes are put together"
-            findings.append(Finding("same-picture", file, what, picture=path))
+            what = f"images {usable[position_of[path]][0]} and {number} are one file; their boxes are put together"
+            findings.append(Finding("same-image", file, what, image=path))
         elif path not in present and not os.path.isfile(path):
-            findings.append(Finding("missing-picture", file, f"image {number}: there is no {path}", picture=path))
+            findings.append(Finding("missing-image", file, f"image {number}: there is no {path}", image=path))
         elif (size_hw := _size_hw(image, path, findings)) is not None:
-            position_of[path] = index_of[number] = len(pictures)
-            pictures.append((number, path, size_hw))
-    return pictures, index_of
+            position_of[path] = index_of[number] = len(usable)
+            usable.append((number, path, size_hw))
+    return usable, index_of
 
 
 def _row(annotation: Mapping[str, Any], label_of: Mapping[Any, int]) -> tuple[float | int, ...]:
@@ -285,12 +285,12 @@ def _unusable(
 
 
 def _size_hw(image: Mapping[str, Any], path: Path, findings: list[Finding]) -> tuple[int, int] | None:
-    """What the file says, or the picture itself where it says nothing."""
+    """What the file says, or the image itself where it says nothing."""
     height, width = image.get("height"), image.get("width")
     if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
         return height, width
     try:
         return read_size_hw(path)
     except ImageError as error:
-        findings.append(unreadable_picture(path, error))
+        findings.append(unreadable_image(path, error))
         return None

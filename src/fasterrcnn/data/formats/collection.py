@@ -1,4 +1,4 @@
-"""Pictures and boxes gathered one by one, for the readers whose files do not come picture by picture."""
+"""Images and boxes gathered one by one, for the readers whose files do not come image by image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,9 +7,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from fasterrcnn.data.findings import Finding, unreadable_picture
+from fasterrcnn.data.annotations import SPLITS, WHOLE, AnnotatedData, AnnotatedImage
+from fasterrcnn.data.findings import Finding, unreadable_image
 from fasterrcnn.data.images import read_size_hw
-from fasterrcnn.data.records import SPLITS, WHOLE, AnnotatedData, Record
 from fasterrcnn.errors import DataError, ImageError, UsageError
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
@@ -18,7 +18,7 @@ Box = Sequence[float]
 
 @dataclass(frozen=True)
 class Draft:
-    """What was read so far about a picture of one split."""
+    """What was read so far about an image of one split."""
 
     path: Path
     split: str
@@ -31,7 +31,7 @@ class Draft:
 
 
 class Collection:
-    """The pictures of a data set while its rows are read."""
+    """The images of a data set while its rows are read."""
 
     def __init__(self, classes: tuple[str, ...] | None) -> None:
         self.findings: list[Finding] = []
@@ -40,11 +40,11 @@ class Collection:
         self._complete = classes is not None
 
     def draft(self, path: Path, split: str, source: Path | None, said_hw: tuple[int, int] | None = None) -> Draft:
-        """The picture, which is a new one if it was not named before."""
+        """The image, which is a new one if it was not named before."""
         return self._drafts.setdefault((path, split, source), Draft(path, split, source, said_hw))
 
     def add(self, draft: Draft, box: Box, name: str, difficult: bool, number: int, where: str) -> None:
-        """One more box of a picture, unless its class is unknown."""
+        """One more box of an image, unless its class is unknown."""
         if name not in self._labels:
             if self._complete:
                 what = f"{where}: {name!r} is none of the classes {', '.join(self._labels)}"
@@ -60,10 +60,10 @@ class Collection:
         """The data set.
 
         Raises:
-            DataError: there is no picture.
+            DataError: there is no image.
         """
         sizes_hw: dict[Path, tuple[int, int] | None] = {}
-        splits: dict[str, list[Record]] = {}
+        splits: dict[str, list[AnnotatedImage]] = {}
         for number, draft in enumerate(self._drafts.values(), start=1):
             if draft.path not in sizes_hw:
                 sizes_hw[draft.path] = self._size_hw(draft.path)
@@ -75,7 +75,7 @@ class Collection:
                 splits.setdefault(draft.split, []).append(_record(draft, number, size_hw))
         if not splits:
             first = f"; first: {self.findings[0]}" if self.findings else ""
-            raise DataError(f"{name} ({root}): no picture that could be used{first}")
+            raise DataError(f"{name} ({root}): no image that could be used{first}")
         order = [*dict.fromkeys(SPLITS.values()), *splits]
         splits = {split: splits[split] for split in dict.fromkeys(order) if split in splits}
         return AnnotatedData(root, name, tuple(self._labels), splits, self.findings, counted=counted)
@@ -84,14 +84,14 @@ class Collection:
         try:
             return read_size_hw(path)
         except ImageError as error:
-            self.findings.append(unreadable_picture(path, error))
+            self.findings.append(unreadable_image(path, error))
             return None
 
 
-def _record(draft: Draft, image_id: int, size_hw: tuple[int, int]) -> Record:
+def _record(draft: Draft, image_id: int, size_hw: tuple[int, int]) -> AnnotatedImage:
     with np.errstate(over="ignore"):
         boxes = np.array(draft.boxes, dtype=np.float64).reshape(-1, 4).astype(np.float32)
-    return Record(
+    return AnnotatedImage(
         draft.path,
         image_id,
         size_hw,
@@ -104,13 +104,13 @@ def _record(draft: Draft, image_id: int, size_hw: tuple[int, int]) -> Record:
 
 
 def size_mismatch(path: Path, file: Path, said_hw: tuple[int, int], size_hw: tuple[int, int]) -> Finding:
-    """A finding about a file that says another size than the picture has."""
+    """A finding about a file that says another size than the image has."""
     turned = "; it may have been annotated before it was turned upright" if size_hw == said_hw[::-1] else ""
     what = (
-        f"says {said_hw[1]} x {said_hw[0]} for {path.name}, the picture has {size_hw[1]} x {size_hw[0]} "
+        f"says {said_hw[1]} x {said_hw[0]} for {path.name}, the image has {size_hw[1]} x {size_hw[0]} "
         f"(width x height){turned}"
     )
-    return Finding("size-mismatch", file, what, picture=path)
+    return Finding("size-mismatch", file, what, image=path)
 
 
 def to_xyxy(box: Box, box_format: BoxFormat) -> Box:

@@ -1,4 +1,4 @@
-"""Annotations in memory: a list of dicts, one for each picture."""
+"""Annotations in memory: a list of dicts, one for each image."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from fasterrcnn.data.annotations import AnnotatedData
 from fasterrcnn.data.findings import Finding
 from fasterrcnn.data.formats.collection import BoxFormat, Collection, split_name, to_xyxy
-from fasterrcnn.data.records import AnnotatedData
 from fasterrcnn.errors import DataError
 
 NAME = "list"
@@ -22,13 +22,13 @@ def read(
     """Annotations in memory, collecting all problems. Rows are counted from 1.
 
     Args:
-        rows: one for each picture: ``image`` (a path), ``boxes`` (n x 4, may be empty), ``labels`` (n names, or
+        rows: one for each image: ``image`` (a path), ``boxes`` (n x 4, may be empty), ``labels`` (n names, or
             indices into ``classes``), and perhaps ``split`` (a name) and ``difficult`` (n flags).
         classes: names of the classes, in the order of their labels; without, in the order of the rows.
         box_format: what the four numbers of a box are.
 
     Raises:
-        DataError: a row does not have that form, or there is no picture.
+        DataError: a row does not have that form, or there is no image.
     """
     collection = Collection(classes)
     for number, row in enumerate(rows, start=1):
@@ -37,8 +37,8 @@ def read(
         except DataError as error:
             raise DataError(f"row {number}: {error}") from None
         if not path.is_file():
-            what = f"row {number}: there is no such picture"
-            collection.findings.append(Finding("missing-picture", path, what, number, path))
+            what = f"row {number}: there is no such image"
+            collection.findings.append(Finding("missing-image", path, what, number, path))
             continue
         draft = collection.draft(path, split_name(str(row.get("split") or "")), None)
         for position, (box, label, flag) in enumerate(zip(boxes, labels, difficult, strict=True), start=1):
@@ -50,7 +50,7 @@ def read(
 def _checked(
     row: Mapping[str, Any], classes: tuple[str, ...] | None
 ) -> tuple[Path, list[list[float]], list[str], list[bool]]:
-    """Picture, boxes, names and flags of a dict."""
+    """Image, boxes, names and flags of a dict."""
     if not isinstance(row, Mapping) or "image" not in row or "boxes" not in row:
         raise DataError(f"a dict with image, boxes and labels is expected, not {_shown(row)}")
     unknown = [key for key in row if key not in _KEYS]

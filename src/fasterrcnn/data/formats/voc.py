@@ -1,6 +1,6 @@
-"""Pascal VOC: one XML file per picture, splits in ImageSets/Main, or none.
+"""Pascal VOC: one XML file per image, splits in ImageSets/Main, or none.
 
-The XML lies in Annotations, or with the pictures in one folder, or in a folder for each split, as Roboflow exports it.
+The XML lies in Annotations, or with the images in one folder, or in a folder for each split, as Roboflow exports it.
 
 Coordinates are taken as they stand, width = xmax - xmin: the way today's annotation tools write them, in which a
 box with xmin = xmax is empty. (The challenge itself counted pixels from 1, both ends included.)
@@ -14,10 +14,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from fasterrcnn.data.findings import Finding, unreadable_picture
+from fasterrcnn.data.annotations import SPLITS, WHOLE, AnnotatedData, AnnotatedImage
+from fasterrcnn.data.findings import Finding, unreadable_image
 from fasterrcnn.data.formats.collection import size_mismatch
-from fasterrcnn.data.images import EXTENSIONS, picture_files, read_size_hw
-from fasterrcnn.data.records import SPLITS, WHOLE, AnnotatedData, Record
+from fasterrcnn.data.images import EXTENSIONS, image_files, read_size_hw
 from fasterrcnn.errors import DataError, ImageError
 
 NAME = "Pascal VOC"
@@ -50,31 +50,29 @@ def find(root: Path) -> list[Path]:
 def read(folder: Path) -> AnnotatedData:
     """Read every annotation of a Pascal VOC folder, collecting all problems.
 
-    Pictures lie in JPEGImages or images, beside the annotations' folder, or in it. Classes are sorted by name, for the
+    Images lie in JPEGImages or images, beside the annotations' folder, or in it. Classes are sorted by name, for the
     format has no list of them.
 
     Raises:
-        DataError: there is no annotated picture at all, or a split file is no text.
+        DataError: there is no annotated image at all, or a split file is no text.
     """
     findings: list[Finding] = []
     drafts: dict[Path, _Draft] = {}
     files_of_split: dict[str, list[Path]] = {}
     for part, home in _homes(folder).items():
         annotated = {file.stem for file in _xml_files(home)}
-        pictures = _pictures(home)
+        images = _images(home)
         splits = _read_splits(folder, annotated, findings) if part == WHOLE else {part: sorted(annotated)}
         for split, stems in splits.items():
             files_of_split[split] = [home / f"{stem}.xml" for stem in stems]
         for file in sorted({file for split in splits for file in files_of_split[split]}):
-            draft = _draft(file, pictures.get(file.stem, []), findings)
+            draft = _draft(file, images.get(file.stem, []), findings)
             if draft is not None:
                 drafts[file] = draft
-        unlisted = [path for stem, paths in pictures.items() if stem not in annotated for path in paths]
-        findings += [
-            Finding("unlisted-picture", path, "picture without annotations", picture=path) for path in unlisted
-        ]
+        unlisted = [path for stem, paths in images.items() if stem not in annotated for path in paths]
+        findings += [Finding("unlisted-image", path, "image without annotations", image=path) for path in unlisted]
     if not any(files_of_split.values()):
-        raise DataError(f"{folder}: no annotated picture")
+        raise DataError(f"{folder}: no annotated image")
     classes = tuple(sorted({o.name for draft in drafts.values() for o in draft.objects}))
     records = {file: _record(number, draft, classes) for number, (file, draft) in enumerate(drafts.items(), start=1)}
     return AnnotatedData(
@@ -126,18 +124,18 @@ def _xml_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*.xml") if not file.name.startswith("."))
 
 
-def _pictures(home: Path) -> dict[str, list[Path]]:
-    """Pictures by the name that their XML file must have."""
+def _images(home: Path) -> dict[str, list[Path]]:
+    """Images by the name that their XML file must have."""
     base = home.parent if home.name.lower() == "annotations" else home
     found: dict[str, list[Path]] = {}
     places = (base / "JPEGImages", base / "images", base, home)
-    for path in next(filter(None, map(picture_files, places)), []):
+    for path in next(filter(None, map(image_files, places)), []):
         found.setdefault(path.stem, []).append(path)
     return found
 
 
 def _read_splits(folder: Path, annotated: set[str], findings: list[Finding]) -> dict[str, list[str]]:
-    """Names of the pictures of each split, in the order of the files."""
+    """Names of the images of each split, in the order of the files."""
     splits: dict[str, list[str]] = {}
     for name, split in SPLITS.items():
         file = folder / "ImageSets" / "Main" / f"{name}.txt"
@@ -150,12 +148,12 @@ def _read_splits(folder: Path, annotated: set[str], findings: list[Finding]) -> 
             if stems:
                 splits.setdefault(split, stems)
             else:
-                findings.append(Finding("empty-split", file, "names no picture"))
+                findings.append(Finding("empty-split", file, "names no image"))
     return splits or {WHOLE: sorted(annotated)}
 
 
 def _stem(line: str, annotated: set[str]) -> str:
-    """The picture's name, which may have spaces, without extension and VOC's mark (-1, 0, 1): does it show a class?"""
+    """The image's name, which may have spaces, without extension and VOC's mark (-1, 0, 1): does it show a class?"""
     if line in annotated:
         return line
     name = re.sub(r"\s+-?[01]$", "", line)
@@ -164,27 +162,27 @@ def _stem(line: str, annotated: set[str]) -> str:
 
 
 def _draft(file: Path, paths: list[Path], findings: list[Finding]) -> _Draft | None:
-    """What one XML file says, or None if picture or file cannot be read."""
+    """What one XML file says, or None if image or file cannot be read."""
     if not os.path.isfile(file):
-        findings.append(Finding("missing-annotations", file, "no such file", picture=paths[0] if paths else None))
+        findings.append(Finding("missing-annotations", file, "no such file", image=paths[0] if paths else None))
         return None
     if not paths:
-        findings.append(Finding("missing-picture", file, f"there is no picture called {file.stem}.*"))
+        findings.append(Finding("missing-image", file, f"there is no image called {file.stem}.*"))
         return None
     if len(paths) > 1:
         names = ", ".join(path.name for path in paths)
-        findings.append(Finding("colliding-id", file, f"several pictures have its name: {names}", picture=paths[0]))
+        findings.append(Finding("colliding-id", file, f"several images have its name: {names}", image=paths[0]))
         return None
     try:
         tree = _parse(file)
         objects = [_read_object(e, number) for number, e in enumerate(tree.iter("object"), start=1)]
     except DataError as error:
-        findings.append(Finding("unreadable-annotations", file, str(error), picture=paths[0]))
+        findings.append(Finding("unreadable-annotations", file, str(error), image=paths[0]))
         return None
     try:
         size_hw = read_size_hw(paths[0])
     except ImageError as error:
-        findings.append(unreadable_picture(paths[0], error))
+        findings.append(unreadable_image(paths[0], error))
         return None
     said_hw = (_pixels(tree.findtext("size/height")), _pixels(tree.findtext("size/width")))
     if all(said_hw) and said_hw != size_hw:
@@ -221,15 +219,15 @@ def _read_object(element: ElementTree.Element, number: int) -> _Object:
 
 
 def _pixels(text: str | None) -> int:
-    """A side of a picture; 0, as some tools write, where nothing sensible is said."""
+    """A side of an image; 0, as some tools write, where nothing sensible is said."""
     try:
         return max(0, int(float(text or 0)))
     except (ValueError, OverflowError):
         return 0
 
 
-def _record(image_id: int, draft: _Draft, classes: tuple[str, ...]) -> Record:
-    return Record(
+def _record(image_id: int, draft: _Draft, classes: tuple[str, ...]) -> AnnotatedImage:
+    return AnnotatedImage(
         draft.path,
         image_id,
         draft.size_hw,

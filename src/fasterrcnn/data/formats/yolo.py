@@ -1,6 +1,6 @@
-"""YOLO: one text file per picture and one line per object, as Ultralytics, Roboflow, CVAT, labelImg and Darknet write.
+"""YOLO: one text file per image and one line per object, as Ultralytics, Roboflow, CVAT, labelImg and Darknet write.
 
-A line is ``class cx cy width height``, or class and the corners of a polygon, in shares of the upright picture.
+A line is ``class cx cy width height``, or class and the corners of a polygon, in shares of the upright image.
 """
 
 import math
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fasterrcnn.data.findings import Finding, unreadable_picture
-from fasterrcnn.data.images import picture_files, read_size_hw
-from fasterrcnn.data.records import SPLITS, WHOLE, AnnotatedData, Record
+from fasterrcnn.data.annotations import SPLITS, WHOLE, AnnotatedData, AnnotatedImage
+from fasterrcnn.data.findings import Finding, unreadable_image
+from fasterrcnn.data.images import image_files, read_size_hw
 from fasterrcnn.errors import DataError, ImageError
 
 NAME = "YOLO"
@@ -42,14 +42,14 @@ def find(root: Path) -> list[Path]:
 def read(place: Path, *, classes: tuple[str, ...] | None = None) -> AnnotatedData:
     """Read every label file of a data set, collecting all problems.
 
-    Boxes become xyxy in pixels. A picture without a label file, or with an empty one, has no objects.
+    Boxes become xyxy in pixels. An image without a label file, or with an empty one, has no objects.
 
     Args:
         place: a folder, or the yaml file that describes a data set.
         classes: names of the classes in the order of their numbers; otherwise the data set's own list counts.
 
     Raises:
-        DataError: the yaml file or a list is not readable, the classes have no names, or there is no picture.
+        DataError: the yaml file or a list is not readable, the classes have no names, or there is no image.
     """
     folder, file = (place, _yaml_of(place)) if place.is_dir() else (place.parent, place)
     content = {} if file is None else _load(file)
@@ -57,27 +57,27 @@ def read(place: Path, *, classes: tuple[str, ...] | None = None) -> AnnotatedDat
     names = classes or _class_names(folder, file, content, findings)
     places = _places_by_yaml(file, content, findings) if file is not None else {}
     places = places or _places_by_layout(folder)
-    paths = {split: _pictures(within, folder, findings) for split, within in places.items()}
+    paths = {split: _images(within, folder, findings) for split, within in places.items()}
     owners: dict[Path, list[Path]] = {}
     for path in sorted({path for listed in paths.values() for path in listed}):
         owners.setdefault(_label_folder(path.parent) / f"{path.stem}.txt", []).append(path)
-    records: dict[Path, Record] = {}
+    records: dict[Path, AnnotatedImage] = {}
     for label_file, (path, *others) in owners.items():
         if others:
             shown = ", ".join(other.name for other in (path, *others))
-            what = f"several pictures have its name: {shown}"
-            findings.append(Finding("colliding-id", label_file, what, picture=path))
+            what = f"several images have its name: {shown}"
+            findings.append(Finding("colliding-id", label_file, what, image=path))
         elif (record := _record(path, label_file, len(records) + 1, len(names), findings)) is not None:
             records[path] = record
     folders = {within for listed in places.values() for within in listed if within.is_dir()}
     texts = {text for within in folders for text in _label_folder(within).rglob("*.txt")} - owners.keys()
     findings += [
-        Finding("missing-picture", text, f"there is no picture called {text.stem}.*")
+        Finding("missing-image", text, f"there is no image called {text.stem}.*")
         for text in sorted(texts)
         if not _OTHER_TEXTS.fullmatch(text.name)
     ]
     if not records:
-        raise DataError(f"{place}: no picture that could be used{f'; first: {findings[0]}' if findings else ''}")
+        raise DataError(f"{place}: no image that could be used{f'; first: {findings[0]}' if findings else ''}")
     splits = {split: [records[path] for path in listed if path in records] for split, listed in paths.items()}
     return AnnotatedData(folder, NAME, names, splits, findings, counted="line")
 
@@ -95,8 +95,8 @@ def _is_data_set(folder: Path) -> bool:
     halves = [folder, *(child for child in folder.glob("*/") if child.name.lower() in SPLITS)]
     if any((half / "images").is_dir() and any((half / "labels").rglob("*.txt")) for half in halves):
         return True
-    pictures = picture_files(folder, deep=True) if _class_list(folder) is not None else []
-    return any(path.with_suffix(".txt").is_file() for path in pictures)
+    images = image_files(folder, deep=True) if _class_list(folder) is not None else []
+    return any(path.with_suffix(".txt").is_file() for path in images)
 
 
 def _yaml_files(folder: Path) -> list[Path]:
@@ -171,7 +171,7 @@ def _checked(names: object, file: Path) -> tuple[str, ...]:
 
 
 def _places_by_yaml(file: Path, content: dict[str, Any], findings: list[Finding]) -> dict[str, list[Path]]:
-    """Folders and lists of pictures of each split."""
+    """Folders and lists of images of each split."""
     bases = [file.parent / str(content.get("path") or ""), file.parent]
     places: dict[str, list[Path]] = {}
     missing: list[str] = []
@@ -193,7 +193,7 @@ def _places_by_yaml(file: Path, content: dict[str, Any], findings: list[Finding]
 def _places_by_layout(folder: Path) -> dict[str, list[Path]]:
     """The same, from the names of folders (train/images, images/train, train) or of lists (train.txt)."""
     children = sorted([*folder.iterdir(), *(folder / "images").glob("*/")])
-    folders = [child for child in children if child.is_dir() and any(picture_files(child, deep=True))]
+    folders = [child for child in children if child.is_dir() and any(image_files(child, deep=True))]
     lists = [child for child in children if child.suffix == ".txt"]
     for candidates in (folders, lists):
         places: dict[str, list[Path]] = {}
@@ -215,24 +215,24 @@ def _locate(text: str, bases: Sequence[Path]) -> Path | None:
     return next((Path(os.path.normpath(place)) for place in candidates if os.path.exists(place)), None)
 
 
-def _pictures(places: Sequence[Path], folder: Path, findings: list[Finding]) -> list[Path]:
-    """The pictures below folders and in lists, each once."""
+def _images(places: Sequence[Path], folder: Path, findings: list[Finding]) -> list[Path]:
+    """The images below folders and in lists, each once."""
     found: list[Path] = []
     for place in places:
         if place.is_dir():
-            found += picture_files(place, deep=True)
+            found += image_files(place, deep=True)
             continue
         for number, line in enumerate(_read_lines(place), start=1):
             path = _locate(line, [place.parent, folder]) if line else None
             if path is not None:
                 found.append(path)
             elif line:
-                findings.append(Finding("missing-picture", place, f"line {number}: there is no {line}", number))
+                findings.append(Finding("missing-image", place, f"line {number}: there is no {line}", number))
     return list(dict.fromkeys(found))
 
 
 def _label_folder(folder: Path) -> Path:
-    """Where the label files of a folder of pictures lie: labels/ in place of the last images/, or beside them."""
+    """Where the label files of a folder of images lie: labels/ in place of the last images/, or beside them."""
     parts = folder.parts
     if "images" not in parts:
         return folder
@@ -241,20 +241,20 @@ def _label_folder(folder: Path) -> Path:
     return labels.joinpath(*parts[last + 1 :]) if labels.is_dir() else folder
 
 
-def _record(path: Path, file: Path, image_id: int, class_count: int, findings: list[Finding]) -> Record | None:
-    """One picture, or None if it or its label file cannot be read."""
+def _record(path: Path, file: Path, image_id: int, class_count: int, findings: list[Finding]) -> AnnotatedImage | None:
+    """One image, or None if it or its label file cannot be read."""
     lines: list[str] = []
     try:
         height, width = read_size_hw(path)
         lines = _read_lines(file)
     except ImageError as error:
-        findings.append(unreadable_picture(path, error))
+        findings.append(unreadable_image(path, error))
         return None
     except FileNotFoundError:
-        findings.append(Finding("unlabelled-picture", file, f"no such file for {path.name}", picture=path))
+        findings.append(Finding("unlabelled-image", file, f"no such file for {path.name}", image=path))
     except (DataError, OSError) as error:
         said = str(error).removeprefix(f"{file}: ")
-        findings.append(Finding("unreadable-annotations", file, said, picture=path))
+        findings.append(Finding("unreadable-annotations", file, said, image=path))
         return None
     rows: list[tuple[float, ...]] = []
     for number, line in enumerate(lines, start=1):
@@ -269,11 +269,13 @@ def _record(path: Path, file: Path, image_id: int, class_count: int, findings: l
     with np.errstate(over="ignore"):
         boxes = (table[:, 2:] * (width, height, width, height)).astype(np.float32)
     numbers, labels = table[:, :2].T.astype(np.int64)
-    return Record(path, image_id, (height, width), boxes, labels, np.zeros(len(rows), dtype=np.bool_), file, numbers)
+    return AnnotatedImage(
+        path, image_id, (height, width), boxes, labels, np.zeros(len(rows), dtype=np.bool_), file, numbers
+    )
 
 
 def _read_line(line: str, class_count: int) -> tuple[float, float, float, float, float]:
-    """Label and box, in shares of the picture."""
+    """Label and box, in shares of the image."""
     try:
         label, *values = map(float, line.split())
     except ValueError:
@@ -288,7 +290,7 @@ def _read_line(line: str, class_count: int) -> tuple[float, float, float, float,
     if not 0 <= label < class_count:
         raise _LineError("unknown-class", f"the classes are 0 to {class_count - 1}, not {label:g}")
     if any(math.isfinite(value) and value > _LARGEST_SHARE for value in values):
-        raise _LineError("wrong-format", "pixels where shares of the picture are expected (0 to 1)")
+        raise _LineError("wrong-format", "pixels where shares of the image are expected (0 to 1)")
     if len(values) == 4:
         x, y, width, height = values
         return label, x - width / 2, y - height / 2, x + width / 2, y + height / 2

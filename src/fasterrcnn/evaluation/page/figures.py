@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Float64
 
 from fasterrcnn.evaluation.analysis import Analysis
-from fasterrcnn.evaluation.curves import OperatingPoint
+from fasterrcnn.evaluation.metrics.curves import OperatingPoint
+from fasterrcnn.evaluation.metrics.ranking import RECALL_LEVELS
+from fasterrcnn.evaluation.metrics.tide import ERRORS
 from fasterrcnn.evaluation.page.charts import COLOURS, Chart, Line, curves, matrix
 from fasterrcnn.evaluation.page.tables import three
-from fasterrcnn.evaluation.ranking import RECALL_LEVELS
-from fasterrcnn.evaluation.verdicts import ERRORS
 
 MAX_LINES, MAX_MATRIX, MAX_CLASSES = 100, 20, 300
 """Classes that are drawn in one chart, in the matrix, and that have a section of their own: those with most objects."""
@@ -45,7 +45,7 @@ class ClassPage:
 
 def draw_curves(analysis: Analysis, objects: Sequence[int]) -> list[Chart]:
     """Precision and recall of all classes together and of each, and both against the score."""
-    given, names, recalls = analysis.curves, analysis.truth.classes, RECALL_LEVELS.tolist()
+    given, names, recalls = analysis.curves, analysis.ground_truth.classes, RECALL_LEVELS.tolist()
     means = [_mean(given.precision[row]) for row, _ in _IOUS]
     overall = [
         Line(f"IoU {text}", recalls, mean.tolist(), f"s{n}")
@@ -107,7 +107,7 @@ def draw_calibration(analysis: Analysis) -> Chart:
 
 def draw_matrix(analysis: Analysis) -> Chart:
     """The confusion matrix; of many classes, those that take most part in confusions."""
-    counts, names = analysis.confusion.matrix, (*analysis.truth.classes, "background")
+    counts, names = analysis.confusion.matrix, (*analysis.ground_truth.classes, "background")
     limits = f"score {analysis.confusion.score:.2f} or more, IoU {analysis.confusion.iou:.2f}"
     note = f"Rows: objects. Columns: detections ({limits}). Shade: share of the row."
     background, totals = len(names) - 1, counts.sum(axis=1)
@@ -127,13 +127,13 @@ def class_pages(
 ) -> list[ClassPage]:
     """A section for each class, in the order of the classes; of very many, for those with most objects."""
     return [
-        _class_page(analysis, per_class[analysis.truth.classes[k]], k, objects[k])
+        _class_page(analysis, per_class[analysis.ground_truth.classes[k]], k, objects[k])
         for k in sorted(_largest(objects, MAX_CLASSES))
     ]
 
 
 def _class_page(analysis: Analysis, row: Mapping[str, float | None], k: int, objects: int) -> ClassPage:
-    given, name, costs = analysis.curves, analysis.truth.classes[k], analysis.costs
+    given, name, costs = analysis.curves, analysis.ground_truth.classes[k], analysis.costs
     best, bootstrap, proposals = given.best[name], analysis.bootstrap, analysis.proposals
     interval = None if bootstrap is None else bootstrap.per_class.get(name)
     between = "" if interval is None else f" ({interval.low:.3f} to {interval.high:.3f})"
@@ -164,7 +164,7 @@ def _class_page(analysis: Analysis, row: Mapping[str, float | None], k: int, obj
 
 def _taken_for(analysis: Analysis, k: int, limit: int = 3) -> list[str]:
     """What objects of a class are detected as, and what its detections are, where that is something else."""
-    counts, names = analysis.confusion.matrix, (*analysis.truth.classes, "background")
+    counts, names = analysis.confusion.matrix, (*analysis.ground_truth.classes, "background")
     said = []
     for line, start, nothing in (
         (counts[k], "Its objects are also", "not found"),

@@ -1,6 +1,6 @@
-"""Which pictures and which single errors a report shows: the costliest, and some of every class.
+"""Which images and which single errors a report shows: the costliest, and some of every class.
 
-Axes: i pictures, g objects, n detections.
+Axes: i images, g objects, n detections.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,24 +10,24 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from fasterrcnn.evaluation.analysis import Analysis
-from fasterrcnn.evaluation.verdicts import BACKGROUND, CLASSIFICATION, ERRORS, KINDS, MISSED, RIGHT
+from fasterrcnn.evaluation.metrics.tide import BACKGROUND, CLASSIFICATION, ERRORS, KINDS, MISSED, RIGHT
 
 OUT_OF_REACH = "out of reach"
 """The gallery of objects that the first stage does not propose."""
 
-MAX_PICTURES, FIRST_PICTURES = 140, 80
+MAX_IMAGES, FIRST_IMAGES = 140, 80
 MAX_EXAMPLES, FIRST_EXAMPLES, EXAMPLES_OF_CLASS = 120, 48, 3
 
 
 @dataclass(frozen=True)
-class PictureErrors:
-    """Errors of each picture when detections under a score are left out, at IoU .50.
+class ImageErrors:
+    """Errors of each image when detections under a score are left out, at IoU .50.
 
     A wrong detection costs its score; an object that is not found costs 1.
 
     Attributes:
         score: the threshold.
-        cost: of each picture.
+        cost: of each image.
         false_positives: wrong detections, but for confusions.
         misses: objects that are not found, but for confused ones.
         confusions: detections that lie right but have another class.
@@ -50,53 +50,58 @@ class Example:
 
     Attributes:
         kind: one of `ERRORS`, or `OUT_OF_REACH`.
-        picture: 0..i-1.
+        image: 0..i-1.
         label: class of the detection, or of the object where there is no detection.
         detection: 0..n-1, or -1.
         object: the object that it is about, 0..g-1, or -1.
     """
 
     kind: str
-    picture: int
+    image: int
     label: int
     detection: int
     object: int
 
 
-def count_errors(analysis: Analysis) -> PictureErrors:
-    """Errors of each picture at the threshold of the confusion matrix: the one with the best F1."""
-    truth, found, verdicts, score = analysis.truth, analysis.predictions, analysis.verdicts, analysis.confusion.score
-    pictures, kept = len(truth.pictures), found.scores >= score
+def count_errors(analysis: Analysis) -> ImageErrors:
+    """Errors of each image at the threshold of the confusion matrix: the one with the best F1."""
+    ground_truth, found, verdicts, score = (
+        analysis.ground_truth,
+        analysis.predictions,
+        analysis.verdicts,
+        analysis.confusion.score,
+    )
+    images, kept = len(ground_truth.images), found.scores >= score
     wrong = kept & (verdicts.kinds >= CLASSIFICATION)
     confused = wrong & (verdicts.kinds == CLASSIFICATION)
     right = kept & (verdicts.kinds == RIGHT)
-    unfound = ~truth.crowd
+    unfound = ~ground_truth.crowd
     unfound[verdicts.objects[right]] = False
     missed = unfound.copy()
     missed[verdicts.objects[confused]] = False
 
-    def per_picture(owners: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " i"]:
-        return np.bincount(owners, minlength=pictures).astype(np.int64)
+    def per_image(owners: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " i"]:
+        return np.bincount(owners, minlength=images).astype(np.int64)
 
     # A score may be any number; what is not finite or below zero costs nothing.
     prices = np.nan_to_num(found.scores[wrong], posinf=0.0, neginf=0.0).clip(min=0)
-    return PictureErrors(
+    return ImageErrors(
         score=score,
-        cost=np.bincount(found.owners[wrong], prices, pictures).astype(float) + per_picture(truth.owners[unfound]),
-        false_positives=per_picture(found.owners[wrong & ~confused]),
-        misses=per_picture(truth.owners[missed]),
-        confusions=per_picture(found.owners[confused]),
+        cost=np.bincount(found.owners[wrong], prices, images).astype(float) + per_image(ground_truth.owners[unfound]),
+        false_positives=per_image(found.owners[wrong & ~confused]),
+        misses=per_image(ground_truth.owners[missed]),
+        confusions=per_image(found.owners[confused]),
         wrong=wrong,
         unfound=unfound,
     )
 
 
-def worst_pictures(analysis: Analysis, errors: PictureErrors, visible: Bool[np.ndarray, " i"]) -> list[int]:
-    """The costliest of the pictures that can be seen, and the costliest of each class, by falling cost."""
+def worst_images(analysis: Analysis, errors: ImageErrors, visible: Bool[np.ndarray, " i"]) -> list[int]:
+    """The costliest of the images that can be seen, and the costliest of each class, by falling cost."""
     costs = np.where(visible, errors.cost, 0.0)
     order = np.argsort(-costs, kind="stable")
     order = order[costs[order] > 0]
-    chosen = dict.fromkeys(order[:FIRST_PICTURES].tolist())
+    chosen = dict.fromkeys(order[:FIRST_IMAGES].tolist())
     owners, labels = _owners_and_labels(analysis, errors)
     places = np.empty(len(costs), np.int64)
     places[order] = np.arange(len(order))
@@ -104,14 +109,14 @@ def worst_pictures(analysis: Analysis, errors: PictureErrors, visible: Bool[np.n
     owners, labels = owners[seen], labels[seen]
     by_class = np.lexsort((places[owners], labels))
     first = np.unique(labels[by_class], return_index=True)[1]
-    for picture in owners[by_class][first].tolist():
-        if len(chosen) < MAX_PICTURES:
-            chosen[picture] = None
-    return sorted(chosen, key=lambda picture: int(places[picture]))
+    for image in owners[by_class][first].tolist():
+        if len(chosen) < MAX_IMAGES:
+            chosen[image] = None
+    return sorted(chosen, key=lambda image: int(places[image]))
 
 
-def classes_in_error(analysis: Analysis, errors: PictureErrors) -> dict[int, list[int]]:
-    """Classes of the errors of each picture."""
+def classes_in_error(analysis: Analysis, errors: ImageErrors) -> dict[int, list[int]]:
+    """Classes of the errors of each image."""
     classes: dict[int, set[int]] = {}
     for owner, label in zip(*(column.tolist() for column in _owners_and_labels(analysis, errors)), strict=True):
         classes.setdefault(owner, set()).add(label)
@@ -123,7 +128,7 @@ def examples(analysis: Analysis, visible: Bool[np.ndarray, " i"]) -> dict[str, l
 
     Detections come by falling score: the higher it is, the more the error costs. Objects come by falling area.
     """
-    truth, found, verdicts = analysis.truth, analysis.predictions, analysis.verdicts
+    ground_truth, found, verdicts = analysis.ground_truth, analysis.predictions, analysis.verdicts
     galleries = {}
     for kind in range(CLASSIFICATION, BACKGROUND + 1):
         some = ((verdicts.kinds == kind) & visible[found.owners]).nonzero()[0]
@@ -133,7 +138,7 @@ def examples(analysis: Analysis, visible: Bool[np.ndarray, " i"]) -> dict[str, l
         ]
     galleries[KINDS[MISSED]] = list(_of_objects(analysis, KINDS[MISSED], verdicts.object_kinds == MISSED, visible))
     if analysis.proposals is not None:
-        unreached = np.zeros(len(truth), np.bool_)
+        unreached = np.zeros(len(ground_truth), np.bool_)
         unreached[analysis.proposals.unreached] = True
         galleries[OUT_OF_REACH] = list(_of_objects(analysis, OUT_OF_REACH, unreached, visible))
     return galleries
@@ -146,24 +151,24 @@ def count_examples(analysis: Analysis) -> dict[str, int]:
 
 
 def _owners_and_labels(
-    analysis: Analysis, errors: PictureErrors
+    analysis: Analysis, errors: ImageErrors
 ) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
-    """Picture and class of every wrong detection and every object that is not found."""
-    truth, found, wrong, unfound = analysis.truth, analysis.predictions, errors.wrong, errors.unfound
+    """Image and class of every wrong detection and every object that is not found."""
+    ground_truth, found, wrong, unfound = analysis.ground_truth, analysis.predictions, errors.wrong, errors.unfound
     return (
-        np.concatenate([found.owners[wrong], truth.owners[unfound]]),
-        np.concatenate([found.labels[wrong], truth.labels[unfound]]),
+        np.concatenate([found.owners[wrong], ground_truth.owners[unfound]]),
+        np.concatenate([found.labels[wrong], ground_truth.labels[unfound]]),
     )
 
 
 def _of_objects(
     analysis: Analysis, kind: str, some: Bool[np.ndarray, " g"], visible: Bool[np.ndarray, " i"]
 ) -> Iterator[Example]:
-    truth, finders = analysis.truth, analysis.verdicts.finders
-    chosen = (some & visible[truth.owners]).nonzero()[0]
-    chosen = chosen[np.argsort(-truth.areas[chosen], kind="stable")]
-    for one in _choose(chosen, truth.labels[chosen]):
-        yield Example(kind, int(truth.owners[one]), int(truth.labels[one]), int(finders[one]), one)
+    ground_truth, finders = analysis.ground_truth, analysis.verdicts.finders
+    chosen = (some & visible[ground_truth.owners]).nonzero()[0]
+    chosen = chosen[np.argsort(-ground_truth.areas[chosen], kind="stable")]
+    for one in _choose(chosen, ground_truth.labels[chosen]):
+        yield Example(kind, int(ground_truth.owners[one]), int(ground_truth.labels[one]), int(finders[one]), one)
 
 
 def _choose(ranked: Int64[np.ndarray, " m"], labels: Int64[np.ndarray, " m"]) -> Sequence[int]:

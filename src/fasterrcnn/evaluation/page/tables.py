@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from fasterrcnn.evaluation.analysis import Analysis
-from fasterrcnn.evaluation.bootstrap import Comparison, Interval
+from fasterrcnn.evaluation.metrics.bootstrap import Comparison, Interval
+from fasterrcnn.evaluation.metrics.slices import Slice
+from fasterrcnn.evaluation.metrics.tide import ERRORS
 from fasterrcnn.evaluation.page.charts import Number, whisker
-from fasterrcnn.evaluation.slices import Slice
-from fasterrcnn.evaluation.verdicts import ERRORS
 
 EXPLAINED = {
     "classification": "lies right (IoU .50), but has the wrong class",
@@ -96,7 +96,7 @@ def class_table(
     """A row for each class; a link where it has a page."""
     bootstrap, linked = analysis.bootstrap, set(pages)
     rows = []
-    for k, name in enumerate(analysis.truth.classes):
+    for k, name in enumerate(analysis.ground_truth.classes):
         link = Markup('<a href="#class-{}">{}</a>').format(k, name) if k in linked else name
         ap, best = per_class[name]["ap"], analysis.curves.best[name]
         row = [Cell(link, name.casefold()), count(objects[k]), number(ap)]
@@ -122,7 +122,7 @@ def error_table(analysis: Analysis) -> Table:
 
 
 def slice_table(what: str, slices: Sequence[Slice]) -> Table:
-    """AP of parts of the objects or pictures."""
+    """AP of parts of the objects or images."""
     rows = [
         [
             Cell(part.name, part.low),
@@ -134,12 +134,12 @@ def slice_table(what: str, slices: Sequence[Slice]) -> Table:
         ]
         for part in slices
     ]
-    return Table([what, "objects", "pictures", "AP", "AP50", "recall"], rows)
+    return Table([what, "objects", "images", "AP", "AP50", "recall"], rows)
 
 
 def confusion_table(analysis: Analysis, limit: int = 50) -> Table:
     """The most frequent confusions of two classes."""
-    counts, names = analysis.confusion.matrix, analysis.truth.classes
+    counts, names = analysis.confusion.matrix, analysis.ground_truth.classes
     of_object = counts.sum(axis=1)
     pairs = [
         (int(counts[row, column]), row, column)

@@ -10,14 +10,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fasterrcnn.evaluation.analysis import Analysis
-from fasterrcnn.evaluation.bootstrap import Interval
-from fasterrcnn.evaluation.files import write_text
+from fasterrcnn.evaluation.metrics.bootstrap import Interval
+from fasterrcnn.evaluation.metrics.tide import ERRORS
 from fasterrcnn.evaluation.page import tables
 from fasterrcnn.evaluation.page.cards import Cards, make_cards
 from fasterrcnn.evaluation.page.charts import grid, whisker
 from fasterrcnn.evaluation.page.figures import class_pages, draw_curves, draw_matrix
 from fasterrcnn.evaluation.page.mistakes import count_examples
-from fasterrcnn.evaluation.verdicts import ERRORS
+from fasterrcnn.evaluation.report_files import write_text
 
 if TYPE_CHECKING:
     from fasterrcnn.evaluation.report import Report
@@ -45,7 +45,7 @@ class Tile:
 def write_page(path: Path, report: "Report") -> None:
     """Write the page whole or not at all; the folder is made if need be.
 
-    Pictures are read again for what is shown of them. Those that are gone are named and left out.
+    Images are read again for what is shown of them. Those that are gone are named and left out.
 
     Args:
         path: the file.
@@ -62,8 +62,8 @@ def render(report: "Report") -> str:
     """
     analysis = report.analysis
     assert analysis is not None
-    truth = analysis.truth
-    objects = np.bincount(truth.labels[~truth.crowd], minlength=len(truth.classes)).tolist()
+    ground_truth = analysis.ground_truth
+    objects = np.bincount(ground_truth.labels[~ground_truth.crowd], minlength=len(ground_truth.classes)).tolist()
     cards, pages = make_cards(analysis), class_pages(analysis, report.per_class, objects)
     template = Environment(
         loader=PackageLoader("fasterrcnn.evaluation.page"),
@@ -88,7 +88,7 @@ def render(report: "Report") -> str:
         pages=pages,
         slices=[
             ("By size", tables.slice_table("side", analysis.by_size)),
-            ("By number of objects in the picture", tables.slice_table("pictures with", analysis.by_count)),
+            ("By number of objects in the image", tables.slice_table("images with", analysis.by_count)),
             ("By shape", tables.slice_table("width / height", analysis.by_aspect)),
         ],
         proposals=_proposals(analysis),
@@ -157,7 +157,7 @@ def _proposals(analysis: Analysis) -> tables.Table | None:
         [tables.count(limit), tables.bar(ar, 1.0), tables.number(at50)]
         for limit, ar, at50 in zip(first.limits, first.ar, first.recall50, strict=True)
     ]
-    return tables.Table(["proposals a picture", "AR, IoU .50 to .95", "recall at IoU .50"], rows)
+    return tables.Table(["proposals an image", "AR, IoU .50 to .95", "recall at IoU .50"], rows)
 
 
 def _comparisons(report: "Report", analysis: Analysis) -> list[tuple[str, str, tables.Table, tables.Table]]:
@@ -168,11 +168,11 @@ def _comparisons(report: "Report", analysis: Analysis) -> list[tuple[str, str, t
         title = f"With {other.name}" if other.is_variant else f"Against {other.name}"
         said = "The same weights by other rules; differences are its gain." if other.is_variant else ""
         said = said or "Differences are this detector's number less the other's."
-        said += f" {other.level:.0%} intervals of the paired difference, from {other.samples} drawings of the pictures."
+        said += f" {other.level:.0%} intervals of the paired difference, from {other.samples} drawings of the images."
         made.append((title, said, *tables.comparison_table(report.numbers, LABELS, other)))
     return made
 
 
 def _gone(cards: Cards) -> tuple[Sequence[str], int]:
-    """Names of the first pictures that cannot be shown, and how many more there are."""
+    """Names of the first images that cannot be shown, and how many more there are."""
     return cards.gone[:_NAMED], max(len(cards.gone) - _NAMED, 0)

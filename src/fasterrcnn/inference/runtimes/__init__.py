@@ -61,7 +61,7 @@ def make_runtime(
 
     if name == "openvino-int8" and not quantized:
         raise UsageError(
-            "runtime openvino-int8 needs a file written by `fasterrcnn quantize`, or calibration pictures"
+            "runtime openvino-int8 needs a file written by `fasterrcnn quantize`, or calibration images"
             " (load(..., calibration=...))"
         )
     return OpenVinoRuntime(model, threads, quantized if name == "openvino-int8" else None)

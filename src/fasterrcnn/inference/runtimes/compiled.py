@@ -22,10 +22,10 @@ _LARGEST = 2**16
 
 
 class CompiledRuntime:
-    """One program for all sizes of pictures, one picture at a time.
+    """One program for all sizes of images, one image at a time.
 
     Compiling takes half a minute or more, once: what it gives is kept in ``TORCHINDUCTOR_CACHE_DIR``, by default
-    below this library's own cache folder. A picture that is thinner than `_SMALLEST` passes layer by layer.
+    below this library's own cache folder. An image that is thinner than `_SMALLEST` passes layer by layer.
 
     Args:
         model: whose weights are used.
@@ -45,7 +45,7 @@ class CompiledRuntime:
         part = self._part()
         if min(pixels.shape[1:3]) < max(_SMALLEST, 3 * self._divisor):
             return part.sort(part(pixels))
-        each = [self._run(picture) for picture in torch.split(pixels, 1)]
+        each = [self._run(image) for image in torch.split(pixels, 1)]
         return part.sort(each[0] if len(each) == 1 else [torch.cat(maps) for maps in zip(*each, strict=True)])
 
     def head(self, pooled: Float[Tensor, "r s s c"]) -> tuple[Tensor, Tensor]:
@@ -53,14 +53,14 @@ class CompiledRuntime:
         logits, deltas = self._head()(pooled)
         return logits, deltas
 
-    def _run(self, picture: Tensor) -> tuple[Tensor, ...]:
+    def _run(self, image: Tensor) -> tuple[Tensor, ...]:
         program = self._program()
         # The settings belong to the process, and the first call compiles. Weights freeze only without gradients.
         # Its own choice of layouts fails for sizes that stay free; the weights are channels last already.
         settings = torch._inductor.config.patch(freezing=True, layout_optimization=False)
         try:
             with self._lock, torch.no_grad(), settings:
-                outputs = program(picture)
+                outputs = program(image)
         except torch._dynamo.exc.BackendCompilerFailed as error:
             raise UsageError(f"this network cannot be compiled ({str(error).splitlines()[0]})") from error
         return outputs

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fasterrcnn.inference.runtimes import winograd
 from fasterrcnn.inference.runtimes.parts import DenseMaps, DensePart, HeadPart, Lazy
-from fasterrcnn.model.box_head import PooledLinear, StageTrunk
+from fasterrcnn.model.box_head import PooledLinear, StageBody
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.ops.products import multiply
 
@@ -50,7 +50,7 @@ def fast_dense(model: FasterRCNN) -> DensePart:
 
 def make_head(model: FasterRCNN, *, fast: bool) -> nn.Module:
     """The box head: with products as convolutions if it has fully connected layers and shall be fast."""
-    if fast and not isinstance(model.box_head.trunk, StageTrunk):
+    if fast and not isinstance(model.box_head.body, StageBody):
         return ConvolutionHead(HeadPart(model)).eval()
     return HeadPart(model).eval()
 
@@ -64,7 +64,7 @@ class ConvolutionHead(nn.Module):
 
     def __init__(self, head: HeadPart) -> None:
         super().__init__()
-        layers = list(head.trunk.children())
+        layers = list(head.body.children())
         first = next(number for number, layer in enumerate(layers) if isinstance(layer, PooledLinear))
         self.convs = nn.Sequential(*(layer for layer in layers[:first] if not isinstance(layer, nn.Identity)))
         self.layers = [layer for layer in layers[first:] if isinstance(layer, nn.Linear)]

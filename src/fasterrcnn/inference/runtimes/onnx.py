@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.export import Dim
 
-from fasterrcnn.extras import require
+from fasterrcnn.errors import require
 from fasterrcnn.files import cache_folder, written_by_many
 from fasterrcnn.inference.runtimes.marks import digest, weights_digest
 from fasterrcnn.inference.runtimes.parts import DenseMaps, DensePart, Lazy, part_of

@@ -42,7 +42,7 @@ class Runtime(Protocol):
 
 
 class DensePart(nn.Module):
-    """Trunk, neck and RPN as one module from one tensor to a flat tuple of tensors.
+    """Backbone, neck and RPN as one module from one tensor to a flat tuple of tensors.
 
     Args:
         model: whose layers are used, not copied.
@@ -77,13 +77,13 @@ class HeadPart(nn.Module):
 
     def __init__(self, model: FasterRCNN) -> None:
         super().__init__()
-        self.trunk = model.box_head.trunk
+        self.body = model.box_head.body
         self.class_logits = model.box_head.class_logits
         self.box_deltas = model.box_head.box_deltas
 
     def forward(self, pooled: Float[Tensor, "r s s c"]) -> tuple[Tensor, Tensor]:
         """Class logits and deltas."""
-        features = self.trunk(pooled.permute(0, 3, 1, 2))
+        features = self.body(pooled.permute(0, 3, 1, 2))
         return self.class_logits(features), self.box_deltas(features)
 
 

@@ -1,4 +1,4 @@
-"""Necks: what stands between a trunk and the detector's two stages.
+"""Necks: what stands between a backbone and the detector's two stages.
 
 Axes: b images, c channels, h w cells, l levels.
 """
@@ -15,10 +15,10 @@ from fasterrcnn.model.backbones.norms import Norm, make_norm
 class FeaturePyramid(nn.Module):
     """Feature pyramid network (Lin et al. 2017, section 3): strong features at every resolution.
 
-    Gives one map per trunk map, and one more at twice the coarsest stride.
+    Gives one map per backbone map, and one more at twice the coarsest stride.
 
     Args:
-        in_channels: channels of the trunk's maps, finest first.
+        in_channels: channels of the backbone's maps, finest first.
         out_channels: channels of every map that goes out.
         norm: normalisation after each convolution; None has biases instead.
     """

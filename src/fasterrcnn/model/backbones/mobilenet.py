@@ -1,4 +1,4 @@
-"""MobileNetV3-Large (Howard et al. 2019) as a trunk, from torchvision's layers.
+"""MobileNetV3-Large (Howard et al. 2019) as a backbone, from torchvision's layers.
 
 Axes: b images, h w cells.
 """

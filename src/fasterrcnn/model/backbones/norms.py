@@ -69,7 +69,7 @@ def fold_batch_norm(model: Network) -> Network:
     """A copy of the model, for prediction, whose batch norms are part of the convolutions before them.
 
     Folds where a convolution is directly followed by a batch norm in the order of definition, which this
-    library's networks (and torchvision's) keep equal to the order of computation; of a timm trunk, what is merged.
+    library's networks (and torchvision's) keep equal to the order of computation; of a timm backbone, what is merged.
     Computed in float64: the result differs from the original by float32 rounding only.
     """
     network = copy.deepcopy(model)

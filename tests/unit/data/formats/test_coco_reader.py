@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fasterrcnn.data.annotations import to_coco
 from fasterrcnn.data.formats.coco import find, read
-from fasterrcnn.data.records import to_coco
 from fasterrcnn.errors import DataError
 
 CAT = {"id": 1, "name": "cat"}
@@ -29,7 +29,7 @@ def content(images=(), annotations=(), categories=(CAT,)):
     return {"images": list(images), "annotations": list(annotations), "categories": list(categories)}
 
 
-def put_picture(path: Path) -> None:
+def put_image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (40, 30)).save(path)
 
@@ -42,9 +42,9 @@ def put_json(path: Path, value) -> Path:
 
 @pytest.fixture
 def single(tmp_path):
-    """One file beside its pictures 1.jpg and 2.jpg; makes it from annotations."""
+    """One file beside its images 1.jpg and 2.jpg; makes it from annotations."""
     for number in (1, 2):
-        put_picture(tmp_path / f"{number}.jpg")
+        put_image(tmp_path / f"{number}.jpg")
 
     def make(*annotations, images=PAIR, categories=(CAT,)):
         return put_json(tmp_path / "data.json", content(images, annotations, categories))
@@ -89,7 +89,7 @@ def test_read__no_annotations(single):
     assert data.findings == []
 
 
-def test_read__one_picture_without_objects(single):
+def test_read__one_image_without_objects(single):
     first, second = read(single(note(1))).split("all")
     assert (len(first.boxes), len(second.boxes)) == (1, 0)
 
@@ -98,7 +98,7 @@ def test_read__one_picture_without_objects(single):
 
 
 @pytest.mark.parametrize(
-    ("file", "pictures"),
+    ("file", "images"),
     [
         ("annotations/instances_train2017.json", "train2017"),
         ("annotations/instances_train2017.json", "images/train2017"),
@@ -117,24 +117,24 @@ def test_read__one_picture_without_objects(single):
         ("annotations.json", "JPEGImages"),
     ],
 )
-def test_read__layouts(tmp_path, file, pictures):
-    put_picture(tmp_path / pictures / "1.jpg")
-    name = "a/b/1.jpg" if pictures.endswith("a/b") else "1.jpg"
+def test_read__layouts(tmp_path, file, images):
+    put_image(tmp_path / images / "1.jpg")
+    name = "a/b/1.jpg" if images.endswith("a/b") else "1.jpg"
     path = put_json(tmp_path / file, content([image(1, name)], [note(1)]))
     assert find(tmp_path) == [tmp_path]
     data = read(tmp_path)
     assert list(data.splits) == ["train" if "train" in file else "all"]
-    assert data.records[0].path == tmp_path / pictures / "1.jpg"
+    assert data.records[0].path == tmp_path / images / "1.jpg"
     assert data.findings == []
     assert find(path) == [path]
-    if pictures != "training":  # only the split's name tells
+    if images != "training":  # only the split's name tells
         assert read(path).records[0].path == data.records[0].path
 
 
 def test_read__coco_itself(tmp_path):
     for split, number in (("train2017", 9), ("val2017", 139)):
         name = f"{number:012}.jpg"
-        put_picture(tmp_path / split / name)
+        put_image(tmp_path / split / name)
         whole = content([image(number, name)], [note(1, number)])
         put_json(tmp_path / "annotations" / f"instances_{split}.json", whole)
         put_json(tmp_path / "annotations" / f"captions_{split}.json", {**whole, "categories": []})
@@ -156,7 +156,7 @@ def test_read__roboflow(tmp_path):
         {"id": 2, "name": "dog", "supercategory": "pets"},
     ]
     for split in ("train", "valid", "test"):
-        put_picture(tmp_path / split / "0.jpg")
+        put_image(tmp_path / split / "0.jpg")
         put_json(tmp_path / split / "_annotations.coco.json", content([image(0)], [note(0, 0, 2)], categories))
     data = read(tmp_path)
     assert {name: [r.path.parent.name for r in records] for name, records in data.splits.items()} == {
@@ -187,34 +187,32 @@ def test_read__first_category_that_is_used(single):
     assert read(single(note(1, category_id=0), categories=categories)).classes == ("pets", "cat")
 
 
-def test_read__pictures_of_the_right_split(tmp_path):
+def test_read__images_of_the_right_split(tmp_path):
     for split in ("train", "val"):
-        put_picture(tmp_path / "images" / split / "1.jpg")
+        put_image(tmp_path / "images" / split / "1.jpg")
         put_json(tmp_path / "annotations" / f"{split}.json", content([image(1)]))
     data = read(tmp_path)
     assert [record.path.parent.name for record in data.records] == ["train", "val"]
 
 
-def test_read__folder_with_most_of_the_pictures(tmp_path):
+def test_read__folder_with_most_of_the_images(tmp_path):
     for name in ("images/3.jpg", "data/1.jpg", "data/2.jpg", "data/3.jpg"):
-        put_picture(tmp_path / name)
+        put_image(tmp_path / name)
     data = read(put_json(tmp_path / "x.json", content([image(1), image(2), image(3)])))
     assert [record.path.parent.name for record in data.records] == ["data"] * 3
 
 
-def test_read__pictures_named(tmp_path):
-    put_picture(tmp_path / "store" / "train" / "1.jpg")
-    put_picture(tmp_path / "store" / "val" / "1.jpg")
+def test_read__images_named(tmp_path):
+    put_image(tmp_path / "store" / "train" / "1.jpg")
+    put_image(tmp_path / "store" / "val" / "1.jpg")
     for split in ("train", "val"):
         put_json(tmp_path / "set" / f"{split}.json", content([image(1)]))
-    with pytest.raises(
-        DataError, match=r"train\.json: its pictures \(1\.jpg\.\.\.\) are in none of .*name their folder"
-    ):
+    with pytest.raises(DataError, match=r"train\.json: its images \(1\.jpg\.\.\.\) are in none of .*name their folder"):
         read(tmp_path / "set")
-    data = read(tmp_path / "set", pictures=tmp_path / "store")
+    data = read(tmp_path / "set", images=tmp_path / "store")
     assert [record.path.parent.name for record in data.records] == ["train", "val"]
     with pytest.raises(DataError, match=r"are in none of .*/absent; name their folder \(--images\)"):
-        read(tmp_path / "set", pictures=tmp_path / "absent")
+        read(tmp_path / "set", images=tmp_path / "absent")
 
 
 @pytest.mark.parametrize(
@@ -227,7 +225,7 @@ def test_read__pictures_named(tmp_path):
     ],
 )
 def test_read__sub_folders(tmp_path, name):
-    put_picture(tmp_path / "images" / "sub" / "a b.jpg")
+    put_image(tmp_path / "images" / "sub" / "a b.jpg")
     data = read(put_json(tmp_path / "x.json", content([image(1, name)])))
     assert data.records[0].path == tmp_path / "images" / "sub" / "a b.jpg"
     assert data.findings == []
@@ -239,14 +237,14 @@ def test_read__sub_folders(tmp_path, name):
         "/home/me/a.jpg",
         "C:\\me\\a.jpg",
         "C:/me/a.jpg",
-        "../pictures/a.jpg",
+        "../images/a.jpg",
         "..\\a.jpg",
         "x/../../a.jpg",
         "https://x.org/a.jpg",
     ],
 )
 def test_read__paths_that_lead_out(tmp_path, name):
-    put_picture(tmp_path / "images" / "a.jpg")
+    put_image(tmp_path / "images" / "a.jpg")
     assert read(put_json(tmp_path / "x.json", content([image(1, name)]))).records[0].path.name == "a.jpg"
 
 
@@ -255,41 +253,41 @@ def test_read__two_images_are_one_file(single):
     data = read(single(note(1, 1), note(2, 2), images=[image(1, "/a/1.jpg"), image(2, "/b/1.jpg")]))
     (record,) = data.split("all")
     assert (record.image_id, record.numbers.tolist()) == (1, [1, 2])
-    assert said(data)[0] == ("same-picture", "images 1 and 2 are one file; their boxes are put together")
+    assert said(data)[0] == ("same-image", "images 1 and 2 are one file; their boxes are put together")
 
 
-def test_read__linked_pictures(tmp_path):
-    put_picture(tmp_path / "store" / "1.jpg")
+def test_read__linked_images(tmp_path):
+    put_image(tmp_path / "store" / "1.jpg")
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "images").symlink_to(tmp_path / "store")
     assert len(read(put_json(tmp_path / "set" / "x.json", content([image(1)]))).records) == 1
-    put_picture(tmp_path / "set2" / "2.jpg")
+    put_image(tmp_path / "set2" / "2.jpg")
     (tmp_path / "set2" / "1.jpg").symlink_to(tmp_path / "store" / "1.jpg")
     (tmp_path / "set2" / "broken.json").symlink_to(tmp_path / "absent.json")
     put_json(tmp_path / "set2" / "x.json", content([image(1), image(2)]))
     assert len(read(tmp_path / "set2").records) == 2
 
 
-def test_read__unlisted_and_missing_pictures(single, tmp_path):
-    put_picture(tmp_path / "other" / "unrelated.jpg")
+def test_read__unlisted_and_missing_images(single, tmp_path):
+    put_image(tmp_path / "other" / "unrelated.jpg")
     images = [image(1), image(5), image(6, "x" * 300 + "/y.jpg"), image(7, "\ud800.jpg"), image(8, "a\0/b.jpg")]
     data = read(single(note(1, 1), note(2, 5), images=images))
     assert [record.image_id for record in data.records] == [1]
     assert said(data) == [
-        ("missing-picture", f"image 5: there is no {tmp_path / '5.jpg'}"),
-        ("missing-picture", f"image 6: there is no {tmp_path / ('x' * 300) / 'y.jpg'}"),
-        ("missing-picture", f"image 7: there is no {tmp_path}/\ud800.jpg"),
-        ("missing-picture", f"image 8: there is no {tmp_path}/a\0/b.jpg"),
-        ("unlisted-picture", "no annotation file lists it"),
+        ("missing-image", f"image 5: there is no {tmp_path / '5.jpg'}"),
+        ("missing-image", f"image 6: there is no {tmp_path / ('x' * 300) / 'y.jpg'}"),
+        ("missing-image", f"image 7: there is no {tmp_path}/\ud800.jpg"),
+        ("missing-image", f"image 8: there is no {tmp_path}/a\0/b.jpg"),
+        ("unlisted-image", "no annotation file lists it"),
     ]
     assert data.findings[-1].file == tmp_path / "2.jpg"
 
 
-def test_read__size_from_the_picture_where_the_file_says_none(single, tmp_path):
+def test_read__size_from_the_image_where_the_file_says_none(single, tmp_path):
     tags = Image.Exif()
     tags[274] = 6
     Image.new("RGB", (40, 30)).save(tmp_path / "2.jpg", exif=tags)
-    (tmp_path / "3.jpg").write_text("no picture")
+    (tmp_path / "3.jpg").write_text("no image")
     images = [
         image(1, width=None),
         {"id": 2, "file_name": "2.jpg"},
@@ -297,7 +295,7 @@ def test_read__size_from_the_picture_where_the_file_says_none(single, tmp_path):
     ]
     data = read(single(note(1, 3), images=images))
     assert [record.size_hw for record in data.records] == [(30, 40), (40, 30)]
-    assert said(data) == [("unreadable-picture", "not a picture that can be decoded")]
+    assert said(data) == [("unreadable-image", "not an image that can be decoded")]
 
 
 @pytest.mark.parametrize("size", [("40", "30"), (40.0, 30.0), (float("nan"), 30), (-1, -1), ([40], {})])
@@ -374,9 +372,9 @@ def test_read__boxes_stay_as_they_are_written(single):
         ({"category_id": 4}, "unknown-class", "no category has the id 4"),
         ({"category_id": None}, "unknown-class", "no category has the id None"),
         ({"category_id": [1]}, "unknown-class", "no category has the id [1]"),
-        ({"image_id": 99}, "unknown-picture", "no image has the id 99"),
-        ({"image_id": "x"}, "unknown-picture", "no image has the id 'x'"),
-        ({"image_id": {}}, "unknown-picture", "no image has the id {}"),
+        ({"image_id": 99}, "unknown-image", "no image has the id 99"),
+        ({"image_id": "x"}, "unknown-image", "no image has the id 'x'"),
+        ({"image_id": {}}, "unknown-image", "no image has the id {}"),
     ],
 )
 def test_read__annotation_that_cannot_be_used(single, change, kind, what):
@@ -434,7 +432,7 @@ def test_read__image_without_id_or_name(single, change):
 
 
 def test_read__no_image_is_named(single):
-    with pytest.raises(DataError, match=r"no picture that could be used; first: .*image 1 \(None\) needs a whole"):
+    with pytest.raises(DataError, match=r"no image that could be used; first: .*image 1 \(None\) needs a whole"):
         read(single(images=[{"id": 1}]))
 
 
@@ -443,7 +441,7 @@ def test_read__no_image_is_named(single):
 
 def make_splits(root: Path, **categories) -> Path:
     for split, rows in categories.items():
-        put_picture(root / split / "1.jpg")
+        put_image(root / split / "1.jpg")
         put_json(root / split / "_annotations.coco.json", content([image(1)], [], rows))
     return root
 
@@ -466,7 +464,7 @@ def test_read__empty_split(tmp_path):
     put_json(tmp_path / "test" / "_annotations.coco.json", content())
     data = read(tmp_path)
     assert list(data.splits) == ["train"]
-    assert said(data) == [("empty-split", "lists no picture")]
+    assert said(data) == [("empty-split", "lists no image")]
 
 
 def test_read__files_whose_names_do_not_tell_the_splits(tmp_path):
@@ -499,7 +497,7 @@ def test_read__files_whose_names_do_not_tell_the_splits(tmp_path):
         ('{"images": [], "annotations": [5]}', r"not a COCO data set: 'annotations' must be a list of objects"),
         ('{"images": [], "annotations": []}', r"not a COCO data set: 'categories' must be a list of objects"),
         ('{"images": [], "annotations": [], "categories": []}', r"data\.json: no categories"),
-        (json.dumps(content()), r"data\.json: no picture that could be used; first: .*lists no picture$"),
+        (json.dumps(content()), r"data\.json: no image that could be used; first: .*lists no image$"),
         (json.dumps(content(categories=[{"id": 1}])), r"category \{'id': 1\} needs a whole number as id, and a name"),
         (json.dumps(content(categories=[{"id": 1, "name": None}])), "needs a whole number as id, and a name"),
         (json.dumps(content(categories=[{"id": "x", "name": "cat"}])), "needs a whole number as id, and a name"),
@@ -535,7 +533,7 @@ def test_find__only_annotation_files(tmp_path):
     put_json(tmp_path / "backup" / "data.json", content())
     assert find(tmp_path) == []
     assert find(tmp_path / "package.json") == [tmp_path / "package.json"]  # named outright
-    assert find(tmp_path / "picture.jpg") == []
+    assert find(tmp_path / "image.jpg") == []
     put_json(tmp_path / "data.json", content())
     assert find(tmp_path) == [tmp_path]
 
@@ -580,9 +578,9 @@ def test_to_coco__gives_back_what_was_read(single):
     assert to_coco(data, data.records) == written
 
 
-def test_read__pictures_are_not_there(shared_data):
+def test_read__images_are_not_there(shared_data):
     with pytest.raises(
-        DataError, match=r"instances_val2014_100\.json: its pictures \(COCO_val2014_\d+\.jpg\.\.\.\) are in"
+        DataError, match=r"instances_val2014_100\.json: its images \(COCO_val2014_\d+\.jpg\.\.\.\) are in"
     ):
         read(shared_data / "coco_eval")
     with pytest.raises(DataError, match=r"results\.json: a list, as of COCO results"):
@@ -595,7 +593,7 @@ def test_read__coco_val2014_against_pycocotools(shared_data, tmp_path):
     oracle = coco.COCO(str(file))
     for row in oracle.imgs.values():
         (tmp_path / row["file_name"]).touch()
-    data = read(file, pictures=tmp_path)
+    data = read(file, images=tmp_path)
     assert data.findings == []
     assert len(data.classes) == 80
     assert len(data.records) == 100

@@ -1,6 +1,6 @@
 import pytest
 
-from fasterrcnn.data.formats.columns import read_layout, read_rows
+from fasterrcnn.data.formats.table import read_layout, read_rows
 from fasterrcnn.errors import DataError, UsageError
 
 CORNERS = "image,x1,y1,x2,y2,label"
@@ -47,7 +47,7 @@ def test_read_layout__usual_names(table, header, delimiter):
         ("image,label,left,top,width,height", (2, 3, 4, 5), False),
     ],
 )
-def test_read_layout__width_of_the_box_or_of_the_picture(table, header, box, has_corners):
+def test_read_layout__width_of_the_box_or_of_the_image(table, header, box, has_corners):
     layout = read_layout(table(header))
     assert layout.box == box
     assert layout.has_corners == has_corners
@@ -67,8 +67,8 @@ def test_read_layout__without_header(table, row):
 
 
 def test_read_layout__columns_that_are_named(table):
-    path = table("x1,b,c,d,e,Picture,label")
-    names = {"image": "picture", "x1": "b", "y1": "c", "width": "d", "height": "E"}
+    path = table("x1,b,c,d,e,ImageInput,label")
+    names = {"image": "image", "x1": "b", "y1": "c", "width": "d", "height": "E"}
     layout = read_layout(path, names)
     assert (layout.image, layout.box, layout.label, layout.has_corners) == (5, (1, 2, 3, 4), 6, False)
 

@@ -17,7 +17,7 @@ def boxes_of(data):
 
 
 @pytest.fixture
-def picture(write_files):
+def image(write_files):
     return write_files({"a.png": None}) / "a.png"
 
 
@@ -44,33 +44,33 @@ def test_read__by_hand(write_files):
 
 
 @pytest.mark.parametrize("make", [list, np.array, torch.tensor])
-def test_read__indices_and_arrays(picture, make):
-    row = {"image": picture, "boxes": make([[10, 20, 4, 6]]), "labels": make([1]), "difficult": make([True])}
+def test_read__indices_and_arrays(image, make):
+    row = {"image": image, "boxes": make([[10, 20, 4, 6]]), "labels": make([1]), "difficult": make([True])}
     data = dicts.read([row], classes=("cat", "dog"), box_format="xywh")
     assert boxes_of(data) == [[[10, 20, 14, 26], "dog"]]
     assert data.records[0].difficult.tolist() == [True]
 
 
-def test_read__findings(tmp_path, picture):
+def test_read__findings(tmp_path, image):
     broken = tmp_path / "broken.png"
     broken.write_text("none")
     rows = [
-        {"image": picture, "boxes": [[1, 2, 3, 4]] * 3, "labels": ["cat", "owl", 2]},
+        {"image": image, "boxes": [[1, 2, 3, 4]] * 3, "labels": ["cat", "owl", 2]},
         {"image": tmp_path / "none.png", "boxes": []},
         {"image": broken, "boxes": []},
     ]
     data = dicts.read(rows, classes=("cat", "dog"))
     assert boxes_of(data) == [[[1, 2, 3, 4], "cat"]]
     assert [(f.kind, f.file, f.annotation) for f in data.findings] == [
-        ("unknown-class", picture, 1),
-        ("unknown-class", picture, 1),
-        ("missing-picture", tmp_path / "none.png", 2),
-        ("unreadable-picture", broken, None),
+        ("unknown-class", image, 1),
+        ("unknown-class", image, 1),
+        ("missing-image", tmp_path / "none.png", 2),
+        ("unreadable-image", broken, None),
     ]
     assert [f.what for f in data.findings[:3]] == [
         "row 1, box 2: 'owl' is none of the classes cat, dog",
         "row 1, box 3: 'index 2' is none of the classes cat, dog",
-        "row 2: there is no such picture",
+        "row 2: there is no such image",
     ]
 
 
@@ -91,8 +91,8 @@ def test_read__findings(tmp_path, picture):
         ({"labels": [" "]}, "labels must be names, .*, not ' '"),
     ],
 )
-def test_read__row_that_is_refused(picture, change, message):
-    good = {"image": picture, "boxes": [[1, 2, 3, 4]], "labels": ["cat"]}
+def test_read__row_that_is_refused(image, change, message):
+    good = {"image": image, "boxes": [[1, 2, 3, 4]], "labels": ["cat"]}
     with pytest.raises(DataError, match=f"^row 2: {message}") as caught:
         dicts.read([good, good | change])
     assert "\n" not in str(caught.value)
@@ -104,14 +104,14 @@ def test_read__not_a_row(row):
         dicts.read([row])
 
 
-def test_read__unknown_format(picture):
+def test_read__unknown_format(image):
     unchecked = getattr(to_xyxy, "__wrapped__", to_xyxy)
     with pytest.raises(UsageError, match="no box format 'xyhw'; there are: xyxy, xywh, cxcywh"):
         unchecked([1, 2, 3, 4], "xyhw")
 
 
 def test_read__empty():
-    with pytest.raises(DataError, match=r"list .*: no picture that could be used$"):
+    with pytest.raises(DataError, match=r"list .*: no image that could be used$"):
         dicts.read([])
 
 

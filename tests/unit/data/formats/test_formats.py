@@ -118,13 +118,13 @@ def test_read_data__nothing(tmp_path, write_files):
     with pytest.raises(DataError, match="x: no such file or folder"):
         read_data(tmp_path / ("x" * 300))
     with pytest.raises(
-        DataError, match=r"no annotated pictures found. Looked for COCO .*VOC .*YOLO .*CSV .*columns .*\)$"
+        DataError, match=r"no annotated images found. Looked for COCO .*VOC .*YOLO .*CSV .*columns .*\)$"
     ):
         read_data(tmp_path)
     root = write_files({f"{n}.png": None for n in range(7)})
     with pytest.raises(DataError, match=r"; it holds 0\.png, 1\.png, 2\.png, 3\.png, 4\.png\.\.\.$"):
         read_data(root)
-    with pytest.raises(DataError, match=r"0\.png: no annotated pictures found"):
+    with pytest.raises(DataError, match=r"0\.png: no annotated images found"):
         read_data(root / "0.png")
 
 
@@ -134,7 +134,7 @@ def test_read_data__nothing(tmp_path, write_files):
 def test_read_data__not_in_the_wanted_format(write_files, wanted, message):
     root = write_files({"a.png": None})
     with pytest.raises(
-        DataError, match=rf"no annotated pictures found\. Looked for {message} \([^)]*\); it holds a\.png"
+        DataError, match=rf"no annotated images found\. Looked for {message} \([^)]*\); it holds a\.png"
     ):
         read_data(root, format=wanted)
 
@@ -159,6 +159,6 @@ def test_read_data__real_data(shared_data, path, summary):
     assert read_data(shared_data / path).summary().startswith(summary)
 
 
-def test_read_data__pictures_are_not_there(shared_data):
-    with pytest.raises(DataError, match=r"its pictures \(COCO_val2014_.*\.\.\.\) are in none of .*\(--images\)"):
+def test_read_data__images_are_not_there(shared_data):
+    with pytest.raises(DataError, match=r"its images \(COCO_val2014_.*\.\.\.\) are in none of .*\(--images\)"):
         read_data(shared_data / "coco_eval")

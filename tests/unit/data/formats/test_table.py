@@ -11,7 +11,7 @@ SIZES = {"x1": "A", "y1": "b", "width": "c", "height": "d"}
 
 @pytest.fixture
 def read(write_files):
-    """Reads a table beside the pictures a.png and b.png."""
+    """Reads a table beside the images a.png and b.png."""
 
     def make(text, **options):
         return table.read(write_files({"a.png": None, "b.png": None, "boxes.csv": text}) / "boxes.csv", **options)
@@ -26,8 +26,8 @@ def boxes_of(data):
 
 
 def found(data):
-    """Kind, line and words of what was found, but for pictures that a table need not name."""
-    some = (f for f in data.findings if f.kind != "unlisted-picture")
+    """Kind, line and words of what was found, but for images that a table need not name."""
+    some = (f for f in data.findings if f.kind != "unlisted-image")
     return [(finding.kind, finding.annotation, finding.what) for finding in some]
 
 
@@ -87,10 +87,10 @@ def test_read__row_without_a_box_is_a_negative(read, text):
         ("a.png,1,2,three,4,cat", "unreadable-annotations", "the box must be four numbers, not 1,2,three,4"),
         ("a.png,1,2,,4,cat", "unreadable-annotations", "the box must be four numbers, not 1,2,,4"),
         ("a.png,1,2,3,4,", "unreadable-annotations", "the box has no class"),
-        (" ,1,2,3,4,cat", "unreadable-annotations", "no picture is named"),
+        (" ,1,2,3,4,cat", "unreadable-annotations", "no image is named"),
         ("a.png,1,2,3,4", "unreadable-annotations", "5 cells where 6 are expected"),
         ("a.png,1,2,3,4,cat,dog", "unreadable-annotations", "7 cells where 6 are expected"),
-        ("c.png,1,2,3,4,cat", "missing-picture", "there is no picture c.png"),
+        ("c.png,1,2,3,4,cat", "missing-image", "there is no image c.png"),
         ("a.png,1,2,3,4,owl", "unknown-class", "'owl' is none of the classes cat, dog"),
     ],
 )
@@ -102,39 +102,39 @@ def test_read__row_that_is_left_out(read, row, kind, what):
     assert boxes_of(data) == [[[1, 2, 3, 4], "dog"]]
 
 
-def test_read__a_missing_picture_is_said_once(read):
+def test_read__a_missing_image_is_said_once(read):
     data = read(f"{HEADER}\nc.png,1,2,3,4,cat\nc.png,1,2,3,4,cat\nb.png,1,2,3,4,dog")
     assert [number for _, number, _ in found(data)] == [2]
 
 
-def test_read__unreadable_picture_is_said_once(write_files):
+def test_read__unreadable_image_is_said_once(write_files):
     rows = "a.png,1,2,3,4,x,train\na.png,1,2,3,4,x,train\na.png,1,2,3,4,x,val\nb.png,,,,,,train"
     root = write_files({"a.png": "none", "b.png": None, "t.csv": f"{HEADER},split\n{rows}"})
     data = table.read(root / "t.csv")
     assert [record.path.name for record in data.records] == ["b.png"]
     finding = data.findings[0]
-    assert str(finding) == f"{root / 'a.png'}: not a picture that can be decoded"
-    assert (finding.kind, finding.picture) == ("unreadable-picture", root / "a.png")
+    assert str(finding) == f"{root / 'a.png'}: not an image that can be decoded"
+    assert (finding.kind, finding.image) == ("unreadable-image", root / "a.png")
 
 
 @pytest.mark.parametrize(
-    ("picture", "written"),
+    ("image", "written"),
     [
         ("a.png", "./a.png"),
         ("images/a.png", "a.png"),
         ("sub/a.png", "sub\\a.png"),
         ("images/train/a.png", "a.png"),
         ("train/a.png", "a.png"),
-        ("../pictures/a.png", "a.png"),
-        ("../pictures/a.png", "../pictures/a.png"),
-        ("../pictures/a.png", "/elsewhere/a.png"),
+        ("../images/a.png", "a.png"),
+        ("../images/a.png", "../images/a.png"),
+        ("../images/a.png", "/elsewhere/a.png"),
         ("a.png", "a"),
     ],
 )
-def test_read__places_of_pictures(write_files, picture, written):
-    root = write_files({picture: None, "train.csv": f"{HEADER}\n{written},1,2,3,4,cat\n"})
-    data = table.read(root / "train.csv", pictures=root.parent / "pictures")
-    assert data.split("train")[0].path == (root / picture).resolve()
+def test_read__places_of_images(write_files, image, written):
+    root = write_files({image: None, "train.csv": f"{HEADER}\n{written},1,2,3,4,cat\n"})
+    data = table.read(root / "train.csv", images=root.parent / "images")
+    assert data.split("train")[0].path == (root / image).resolve()
     assert found(data) == []
 
 
@@ -161,9 +161,9 @@ def test_read__splits_of_a_column(read):
     [("train.csv", "val.csv"), ("train/_annotations.csv", "valid/_annotations.csv"), ("a_train.tsv", "a_val.csv")],
 )
 def test_read__one_file_for_each_split(write_files, names):
-    pictures = [name.rpartition("/")[0] + "/x.png" if "/" in name else "x.png" for name in names]
+    images = [name.rpartition("/")[0] + "/x.png" if "/" in name else "x.png" for name in names]
     files = {name: f"{HEADER}\nx.png,1,2,3,4,{label}\n" for name, label in zip(names, ("cat", "dog"), strict=True)}
-    root = write_files(files | dict.fromkeys(pictures) | {"classes.csv": "cat,0\ndog,1\n"})
+    root = write_files(files | dict.fromkeys(images) | {"classes.csv": "cat,0\ndog,1\n"})
     assert table.find(root) == [root]
     data = table.read(root)
     assert list(data.splits) == ["train", "val"]
@@ -190,8 +190,8 @@ def test_find__files(write_files):
     [
         ("file,xmin,ymax,class\n", {}, DataError, "no column for y1, x2; its header"),
         (f"{HEADER}\n", {"columns": {"x1": "links"}}, UsageError, "no column is called 'links'"),
-        (f"{HEADER}\n", {}, DataError, r"CSV \(.*\): no picture that could be used$"),
-        (f"{HEADER}\nc.png,1,2,3,4,cat", {}, DataError, r"no picture that could be used; first: .*line 2: there is no"),
+        (f"{HEADER}\n", {}, DataError, r"CSV \(.*\): no image that could be used$"),
+        (f"{HEADER}\nc.png,1,2,3,4,cat", {}, DataError, r"no image that could be used; first: .*line 2: there is no"),
         (f"{HEADER}\na.png,1,2,3,4,grün".encode("latin-1"), {}, DataError, r"\.csv: not UTF-8 text .* save it"),
         (f"{HEADER}\n{'x' * 200_000}", {}, DataError, r"boxes\.csv: broken CSV \(field larger than field limit"),
     ],
@@ -202,7 +202,7 @@ def test_read__file_that_is_refused(read, text, options, error, message):
     assert "\n" not in str(caught.value)
 
 
-def test_read__size_of_the_picture_that_is_wrong(write_files):
+def test_read__size_of_the_image_that_is_wrong(write_files):
     root = write_files(dict.fromkeys(("a.png", "b.png", "c.png")))
     rows = [
         "filename,width,height,class,xmin,ymin,xmax,ymax",
@@ -213,15 +213,15 @@ def test_read__size_of_the_picture_that_is_wrong(write_files):
     (root / "labels.csv").write_text("\n".join(rows))
     data = table.read(root / "labels.csv")
     finding = data.findings[0]
-    assert (finding.kind, finding.picture) == ("size-mismatch", root / "b.png")
-    assert "says 30 x 40 for b.png, the picture has 40 x 30 (width x height); it may have been annot" in finding.what
+    assert (finding.kind, finding.image) == ("size-mismatch", root / "b.png")
+    assert "says 30 x 40 for b.png, the image has 40 x 30 (width x height); it may have been annot" in finding.what
     assert [record.size_hw for record in data.records] == [(30, 40), (40, 30), (30, 40)]
 
 
-def test_read__pictures_that_no_row_names(write_files):
+def test_read__images_that_no_row_names(write_files):
     root = write_files({"a.png": None, "b.png": None, "boxes.csv": "image,x1,y1,x2,y2,label\na.png,1,2,3,4,cat"})
     (finding,) = table.read(root / "boxes.csv").findings
-    assert (finding.kind, finding.file) == ("unlisted-picture", root / "b.png")
+    assert (finding.kind, finding.file) == ("unlisted-image", root / "b.png")
 
 
 def test_find__folder_with_unusual_columns(write_files):

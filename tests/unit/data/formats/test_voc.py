@@ -26,25 +26,25 @@ def said_size(width, height) -> str:
 GOOD = thing("cat", (5, 6, 15, 26))
 
 
-def write_pair(folder, stem: str, text: str = xml(GOOD), pictures=None) -> None:
-    """An XML file and its picture of 40 x 30."""
-    pictures = folder if pictures is None else pictures
-    for place in (folder, pictures):
+def write_pair(folder, stem: str, text: str = xml(GOOD), images=None) -> None:
+    """An XML file and its image of 40 x 30."""
+    images = folder if images is None else images
+    for place in (folder, images):
         place.mkdir(parents=True, exist_ok=True)
     (folder / f"{stem}.xml").write_text(text, encoding="utf-8")
-    Image.new("RGB", (40, 30)).save(pictures / f"{stem}.jpg")
+    Image.new("RGB", (40, 30)).save(images / f"{stem}.jpg")
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Makes a data set of 40 x 30 pictures from the XML of each; lists make splits."""
+    """Makes a data set of 40 x 30 images from the XML of each; lists make splits."""
 
-    def make(annotations, splits=None, root=tmp_path / "set", pictures=None):
+    def make(annotations, splits=None, root=tmp_path / "set", images=None):
         for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
             (root / name).mkdir(parents=True, exist_ok=True)
         for stem, text in annotations.items():
             (root / "Annotations" / f"{stem}.xml").write_bytes(text if isinstance(text, bytes) else text.encode())
-        for stem in annotations if pictures is None else pictures:
+        for stem in annotations if images is None else images:
             Image.new("RGB", (40, 30)).save(root / "JPEGImages" / f"{stem}.jpg")
         for name, stems in (splits or {}).items():
             (root / "ImageSets/Main" / f"{name}.txt").write_text("".join(f"{stem}\n" for stem in stems))
@@ -91,7 +91,7 @@ def test_read__record(folder):
     assert record.numbers.tolist() == [1, 2]
 
 
-def test_read__picture_without_objects(folder):
+def test_read__image_without_objects(folder):
     first, second = read(folder({"a": xml(), "b": xml(GOOD)})).split("all")
     assert first.boxes.shape == (0, 4)
     assert first.labels.shape == first.difficult.shape == first.numbers.shape == (0,)
@@ -104,7 +104,7 @@ def test_read__no_object_at_all(folder):
     assert len(data.split("all")) == 1
 
 
-def test_read__a_picture_in_two_splits_is_one_record(folder):
+def test_read__a_image_in_two_splits_is_one_record(folder):
     data = read(folder({"a": xml(GOOD), "b": xml(GOOD)}, {"train": ["a", "b"], "val": ["b"]}))
     assert data.split("train")[1] is data.split("val")[0]
     assert data.summary().startswith("Pascal VOC, 2 images")
@@ -148,7 +148,7 @@ def test_find__what_macos_leaves_in_archives(tmp_path, folder):
 
 
 @pytest.mark.parametrize(
-    ("annotations", "pictures"),
+    ("annotations", "images"),
     [
         ("Annotations", "JPEGImages"),
         ("annotations", "images"),
@@ -158,13 +158,13 @@ def test_find__what_macos_leaves_in_archives(tmp_path, folder):
         (".", "images"),
     ],
 )
-def test_read__layouts(tmp_path, annotations, pictures):
+def test_read__layouts(tmp_path, annotations, images):
     root = tmp_path / "set"
-    write_pair(root / annotations, "a", pictures=root / pictures)
-    write_pair(root / annotations, "b", pictures=root / pictures)
+    write_pair(root / annotations, "a", images=root / images)
+    write_pair(root / annotations, "b", images=root / images)
     assert find(tmp_path) == [root]
     data = read(root)
-    assert [record.path for record in data.split("all")] == [root / pictures / "a.jpg", root / pictures / "b.jpg"]
+    assert [record.path for record in data.split("all")] == [root / images / "a.jpg", root / images / "b.jpg"]
     assert data.findings == []
 
 
@@ -172,7 +172,7 @@ def test_read__a_folder_for_each_split(tmp_path):
     # Roboflow's export; the same names may come in several splits.
     write_pair(tmp_path / "train", "a")
     write_pair(tmp_path / "valid", "a", xml(thing("dog", (1, 2, 3, 4))))
-    write_pair(tmp_path / "test" / "Annotations", "b", pictures=tmp_path / "test" / "JPEGImages")
+    write_pair(tmp_path / "test" / "Annotations", "b", images=tmp_path / "test" / "JPEGImages")
     write_pair(tmp_path / "elsewhere" / "Annotations", "c")
     assert find(tmp_path) == [tmp_path]
     data = read(tmp_path)
@@ -182,7 +182,7 @@ def test_read__a_folder_for_each_split(tmp_path):
     assert len({record.image_id for record in data.records}) == 3
 
 
-def test_read__linked_pictures(tmp_path, folder):
+def test_read__linked_images(tmp_path, folder):
     root = folder({"a": xml(GOOD)})
     (root / "JPEGImages").rename(tmp_path / "store")
     (root / "JPEGImages").symlink_to(tmp_path / "store")
@@ -192,14 +192,14 @@ def test_read__linked_pictures(tmp_path, folder):
 
 
 def test_read__nothing(folder):
-    with pytest.raises(DataError, match=r"set: no annotated picture$"):
+    with pytest.raises(DataError, match=r"set: no annotated image$"):
         read(folder({}))
 
 
 def test_read__empty_split(folder):
     data = read(folder({"a": xml(GOOD)}, {"train": ["a"], "val": []}))
     assert list(data.splits) == ["train"]
-    assert said(data) == [("empty-split", "val.txt", "names no picture")]
+    assert said(data) == [("empty-split", "val.txt", "names no image")]
 
 
 def test_read__names_with_spaces_dots_and_marks(folder):
@@ -245,7 +245,7 @@ def test_read__damaged_annotation(folder, text, message):
     ((kind, file, what),) = said(data)
     assert (kind, file) == ("unreadable-annotations", "a.xml")
     assert what.startswith(message)
-    assert data.findings[0].picture == data.root / "JPEGImages" / "a.jpg"
+    assert data.findings[0].image == data.root / "JPEGImages" / "a.jpg"
 
 
 LAUGHS = """<?xml version="1.0" encoding="{}"?><!DOCTYPE lolz [<!ENTITY lol "lol">{}]>
@@ -285,16 +285,16 @@ def test_read__utf_16(folder):
 
 
 def test_read__missing_files(folder):
-    root = folder({"a": xml(GOOD), "b": xml(GOOD)}, {"train": ["a", "b", "ghost", "x" * 300]}, pictures=["a", "ghost"])
+    root = folder({"a": xml(GOOD), "b": xml(GOOD)}, {"train": ["a", "b", "ghost", "x" * 300]}, images=["a", "ghost"])
     data = read(root)
     assert stems(data) == {"train": ["a"]}
     assert said(data) == [
-        ("missing-picture", "b.xml", "there is no picture called b.*"),
+        ("missing-image", "b.xml", "there is no image called b.*"),
         ("missing-annotations", "ghost.xml", "no such file"),
         ("missing-annotations", f"{'x' * 300}.xml", "no such file"),
-        ("unlisted-picture", "ghost.jpg", "picture without annotations"),
+        ("unlisted-image", "ghost.jpg", "image without annotations"),
     ]
-    assert data.findings[1].picture == root / "JPEGImages" / "ghost.jpg"
+    assert data.findings[1].image == root / "JPEGImages" / "ghost.jpg"
 
 
 def test_read__folder_instead_of_a_file(folder):
@@ -305,20 +305,20 @@ def test_read__folder_instead_of_a_file(folder):
     assert said(read(root)) == [("missing-annotations", "b.xml", "no such file")]
 
 
-def test_read__two_pictures_of_one_name(folder):
+def test_read__two_images_of_one_name(folder):
     root = folder({"a": xml(GOOD), "b": xml(GOOD)})
     Image.new("RGB", (40, 30)).save(root / "JPEGImages" / "a.png")
     data = read(root)
     assert stems(data) == {"all": ["b"]}
-    assert said(data) == [("colliding-id", "a.xml", "several pictures have its name: a.jpg, a.png")]
+    assert said(data) == [("colliding-id", "a.xml", "several images have its name: a.jpg, a.png")]
 
 
-def test_read__picture_that_is_none(folder):
+def test_read__image_that_is_none(folder):
     root = folder({"a": xml(GOOD), "b": xml(GOOD)})
-    (root / "JPEGImages" / "a.jpg").write_text("no picture")
+    (root / "JPEGImages" / "a.jpg").write_text("no image")
     data = read(root)
     assert stems(data) == {"all": ["b"]}
-    assert said(data) == [("unreadable-picture", "a.jpg", "not a picture that can be decoded")]
+    assert said(data) == [("unreadable-image", "a.jpg", "not an image that can be decoded")]
 
 
 @pytest.mark.parametrize(
@@ -333,12 +333,10 @@ def test_read__size_missing_zero_or_right(folder, size):
 def test_read__size_disagrees(folder):
     data = read(folder({"a": xml(GOOD, size=said_size(80, 60))}))
     assert data.split("all")[0].size_hw == (60, 80)  # that of the boxes
-    assert said(data) == [
-        ("size-mismatch", "a.xml", "says 80 x 60 for a.jpg, the picture has 40 x 30 (width x height)")
-    ]
+    assert said(data) == [("size-mismatch", "a.xml", "says 80 x 60 for a.jpg, the image has 40 x 30 (width x height)")]
 
 
-def test_read__picture_turned_by_exif(folder):
+def test_read__image_turned_by_exif(folder):
     # The file stores 40 x 30 and says that it is to be shown as 30 x 40: boxes of either frame are told by the size.
     root = folder({"stored": xml(GOOD, size=said_size(40, 30)), "shown": xml(GOOD, size=said_size(30, 40))})
     tags = Image.Exif()
@@ -347,12 +345,12 @@ def test_read__picture_turned_by_exif(folder):
         Image.new("RGB", (40, 30)).save(root / "JPEGImages" / f"{name}.jpg", exif=tags)
     data = read(root)
     assert [record.size_hw for record in data.records] == [(40, 30), (30, 40)]
-    what = "says 40 x 30 for stored.jpg, the picture has 30 x 40 (width x height); it may have been annotated before it"
+    what = "says 40 x 30 for stored.jpg, the image has 30 x 40 (width x height); it may have been annotated before it"
     assert said(data) == [("size-mismatch", "stored.xml", f"{what} was turned upright")]
 
 
 def test_read__png_turned_by_exif_behind_its_pixels(folder):
-    root = folder({"a": xml(GOOD, size=said_size(30, 40))}, pictures=[])
+    root = folder({"a": xml(GOOD, size=said_size(30, 40))}, images=[])
     tags = Image.Exif()
     tags[274] = 6
     file = root / "JPEGImages" / "a.png"
@@ -368,8 +366,8 @@ def test_read__png_turned_by_exif_behind_its_pixels(folder):
 
 
 def test_read__png_is_not_decoded_for_its_size(folder):
-    # Decoding every picture would take minutes; the damage is found when the picture is used.
-    root = folder({"a": xml(GOOD)}, pictures=[])
+    # Decoding every image would take minutes; the damage is found when the image is used.
+    root = folder({"a": xml(GOOD)}, images=[])
     file = root / "JPEGImages" / "a.png"
     Image.effect_noise((40, 30), 60).save(file)
     file.write_bytes(file.read_bytes()[:200])

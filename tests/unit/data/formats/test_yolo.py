@@ -4,13 +4,13 @@ from PIL import Image
 
 from fasterrcnn.data.formats import yolo
 
-GOOD = "0 0.5 0.5 0.25 0.5"  # in a picture of 40 x 30
+GOOD = "0 0.5 0.5 0.25 0.5"  # in an image of 40 x 30
 GOOD_BOX = [15, 7.5, 25, 22.5]
 
 
 @pytest.fixture
 def one(write_files):
-    """Reads a data set of one picture with this label file."""
+    """Reads a data set of one image with this label file."""
 
     def make(text, names=("cat", "dog")):
         return yolo.read(write_files({"images/a.png": None, "labels/a.txt": text}), classes=names)
@@ -38,7 +38,7 @@ def test_read__record_by_hand(one):
     assert data.findings == []
 
 
-def test_read__upright_picture(tmp_path, write_files):
+def test_read__upright_image(tmp_path, write_files):
     root = write_files({"labels/a.txt": GOOD})
     tags = Image.Exif()
     tags[274] = 6
@@ -84,7 +84,7 @@ def test_read__line_that_is_taken(one, line, box):
         ("nan 0.5 0.5 0.25 0.5", "unreadable-annotations", "the class must be a whole number, not nan"),
         ("2 0.5 0.5 0.25 0.5", "unknown-class", "the classes are 0 to 1, not 2"),
         ("-1 0.5 0.5 0.25 0.5", "unknown-class", "the classes are 0 to 1, not -1"),
-        ("0 20 15 10 15", "wrong-format", "pixels where shares of the picture are expected"),
+        ("0 20 15 10 15", "wrong-format", "pixels where shares of the image are expected"),
         ("0 0.5 0.5 1.51 0.5", "wrong-format", "pixels where shares"),
         ("0 nan 15 0.1 0.1", "wrong-format", "pixels where shares"),
     ],
@@ -94,7 +94,7 @@ def test_read__line_that_is_left_out(one, line, kind, what):
     (record,) = data.records
     assert record.numbers.tolist() == [1, 3]
     (finding,) = data.findings
-    assert (finding.kind, finding.annotation, finding.file, finding.picture) == (kind, 2, record.source, record.path)
+    assert (finding.kind, finding.annotation, finding.file, finding.image) == (kind, 2, record.source, record.path)
     assert finding.what.startswith(f"line 2 ({line}): {what}")
 
 
@@ -123,7 +123,7 @@ def test_read__empty_label_file_is_a_negative(one):
     assert data.findings == []
 
 
-def test_read__pictures_and_labels_without_the_other(write_files):
+def test_read__images_and_labels_without_the_other(write_files):
     root = write_files(
         {"images/a.png": None, "images/b.png": None, "labels/a.txt": GOOD, "labels/c.txt": GOOD}
         | {"labels/classes.txt": "cat", "labels/README.txt": "hello"}
@@ -131,13 +131,13 @@ def test_read__pictures_and_labels_without_the_other(write_files):
     data = yolo.read(root)
     assert [len(record.boxes) for record in data.records] == [1, 0]
     unlabelled, orphan = data.findings
-    assert (unlabelled.kind, unlabelled.file, unlabelled.picture) == (
-        "unlabelled-picture",
+    assert (unlabelled.kind, unlabelled.file, unlabelled.image) == (
+        "unlabelled-image",
         root / "labels/b.txt",
         root / "images/b.png",
     )
-    assert str(orphan) == f"{root / 'labels/c.txt'}: there is no picture called c.*"
-    assert orphan.kind == "missing-picture"
+    assert str(orphan) == f"{root / 'labels/c.txt'}: there is no image called c.*"
+    assert orphan.kind == "missing-image"
 
 
 def test_read__unreadable_files(write_files):
@@ -148,20 +148,20 @@ def test_read__unreadable_files(write_files):
     data = yolo.read(root, classes=("cat",))
     assert [record.path.name for record in data.records] == ["c.png"]
     assert [record.image_id for record in data.records] == [1]
-    picture, labels = data.findings
-    assert picture.kind == "unreadable-picture"
-    assert picture.what == "not a picture that can be decoded"
-    assert (labels.kind, labels.file.name, labels.picture) == ("unreadable-annotations", "b.txt", root / "images/b.png")
+    image, labels = data.findings
+    assert image.kind == "unreadable-image"
+    assert image.what == "not an image that can be decoded"
+    assert (labels.kind, labels.file.name, labels.image) == ("unreadable-annotations", "b.txt", root / "images/b.png")
     assert labels.what.startswith("not UTF-8 text")
 
 
-def test_read__two_pictures_of_one_stem(write_files):
+def test_read__two_images_of_one_stem(write_files):
     root = write_files({"images/a.png": None, "images/a.bmp": None, "images/b.png": None, "labels/a.txt": GOOD})
     data = yolo.read(root, classes=("cat",))
     assert [record.path.name for record in data.records] == ["b.png"]
     collision = data.findings[0]
     assert (collision.kind, collision.file) == ("colliding-id", root / "labels/a.txt")
-    assert collision.what == "several pictures have its name: a.bmp, a.png"
+    assert collision.what == "several images have its name: a.bmp, a.png"
 
 
 def test_read__agrees_with_voc(shared_data, tmp_path):

@@ -1,4 +1,4 @@
-"""Where a data set's pictures, labels and names of classes are looked for."""
+"""Where a data set's images, labels and names of classes are looked for."""
 
 import pytest
 import yaml
@@ -68,14 +68,14 @@ def test_read__splits_by_yaml(write_files, entries):
         assert data.findings == []
 
 
-def test_read__a_picture_in_two_splits_is_one_record(write_files):
+def test_read__a_image_in_two_splits_is_one_record(write_files):
     lists = {"train.txt": "images/a.png\nimages/b.png", "test.txt": "images/b.png\nimages/b.png\nimages/none.png"}
     root = write_files({"images/a.png": None, "images/b.png": None, "labels/a.txt": GOOD, "labels/b.txt": GOOD} | lists)
     data = yolo.read(root, classes=("cat",))
     assert names_of(data) == {"train": ["images/a.png", "images/b.png"], "test": ["images/b.png"]}
     assert data.split("train")[1] is data.split("test")[0]
     assert [str(finding) for finding in data.findings] == [f"{root / 'test.txt'}: line 3: there is no images/none.png"]
-    assert found(data) == [("missing-picture", 3)]
+    assert found(data) == [("missing-image", 3)]
 
 
 def test_read__split_that_is_not_there(write_files):
@@ -90,7 +90,7 @@ def test_read__split_that_is_not_there(write_files):
         yolo.read(root)
 
 
-def test_read__pictures_beside_labels(write_files):
+def test_read__images_beside_labels(write_files):
     root = write_files(
         {"classes.txt": "cat\ndog\n\n", "a.png": None, "a.txt": GOOD, "sub/b.png": None, "sub/b.txt": ""}
     )
@@ -187,15 +187,15 @@ def test_read__numbers_as_names(write_files):
     assert yolo.read(write_files({"a.png": None, "data.yaml": "names: {0: 7, '1': 8.5}"})).classes == ("7", "8.5")
 
 
-def test_read__no_picture(write_files):
+def test_read__no_image(write_files):
     root = write_files({"labels/a.txt": GOOD, "images/a.png": b"none", "classes.txt": "cat"})
-    with pytest.raises(DataError, match=r"no picture that could be used; first: .*a\.png: not a picture"):
+    with pytest.raises(DataError, match=r"no image that could be used; first: .*a\.png: not an image"):
         yolo.read(root)
     (root / "images/a.png").unlink()
-    with pytest.raises(DataError, match=r"no picture that could be used; first: .*a\.txt: there is no picture"):
+    with pytest.raises(DataError, match=r"no image that could be used; first: .*a\.txt: there is no image"):
         yolo.read(root)
     (root / "labels/a.txt").unlink()
-    with pytest.raises(DataError, match=r"set: no picture that could be used$"):
+    with pytest.raises(DataError, match=r"set: no image that could be used$"):
         yolo.read(root)
 
 

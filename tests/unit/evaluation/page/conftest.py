@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fasterrcnn.evaluation.truth import Pictures
+from fasterrcnn.evaluation.ground_truth import Images
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -119,23 +119,23 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def pictured(tmp_path_factory):
-    """Truth with pictures that exist: grey, 100 x 100."""
-    folder = tmp_path_factory.mktemp("pictures")
+def shown(tmp_path_factory):
+    """Ground truth with images that exist: grey, 100 x 100."""
+    folder = tmp_path_factory.mktemp("images")
 
-    def add(truth, names=None):
-        names = names or [f"{number}.jpg" for number in truth.pictures.ids]
+    def add(ground_truth, names=None):
+        names = names or [f"{number}.jpg" for number in ground_truth.images.ids]
         files = tuple(folder / name for name in names)
         for file in files:
             Image.new("RGB", (100, 100), (120, 130, 140)).save(file, "JPEG")
-        return replace(truth, pictures=Pictures(truth.pictures.ids, files, truth.pictures.sizes_hw))
+        return replace(ground_truth, images=Images(ground_truth.images.ids, files, ground_truth.images.sizes_hw))
 
     return add
 
 
 @pytest.fixture(scope="session")
-def five(make_truth, make_found, report_of, pictured):
-    """The report of the example in the docs: five pictures, seven objects, eight detections."""
+def five(make_ground_truth, make_found, report_of, shown):
+    """The report of the example in the docs: five images, seven objects, eight detections."""
     objects = [
         (1, 1, 10, 10, 40, 40),
         (2, 1, 10, 10, 40, 40),
@@ -145,9 +145,9 @@ def five(make_truth, make_found, report_of, pictured):
         (4, 1, 50, 50, 50, 50),
         (3, 2, 60, 60, 40, 40),
     ]
-    truth = pictured(make_truth(*objects, pictures=5))
+    ground_truth = shown(make_ground_truth(*objects, images=5))
     found = make_found(
-        truth,
+        ground_truth,
         (5, 1, 0.95, 30, 30, 20, 20),
         (1, 1, 0.90, 10, 10, 40, 40),
         (3, 2, 0.85, 10, 10, 40, 40),
@@ -157,4 +157,4 @@ def five(make_truth, make_found, report_of, pictured):
         (4, 1, 0.60, 0, 0, 50, 20),
         (4, 2, 0.50, 50, 50, 50, 50),
     )
-    return report_of(truth, found, samples=50)
+    return report_of(ground_truth, found, samples=50)

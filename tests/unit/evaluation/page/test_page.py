@@ -66,26 +66,26 @@ def test_page__tables_sort(browser, five, tmp_path):
     assert browser.run("document.querySelectorAll('#table-errors [aria-sort]').length") == 1
 
 
-def test_page__cells_without_a_value_stay_last(browser, make_truth, make_found, report_of, tmp_path):
-    truth = make_truth((1, 2, 0, 0, 10, 10), classes=("ant", "bee", "cat"))
-    report_of(truth, make_found(truth, (1, 2, 0.5, 0, 0, 10, 10))).save(tmp_path / "report.html")
+def test_page__cells_without_a_value_stay_last(browser, make_ground_truth, make_found, report_of, tmp_path):
+    ground_truth = make_ground_truth((1, 2, 0, 0, 10, 10), classes=("ant", "bee", "cat"))
+    report_of(ground_truth, make_found(ground_truth, (1, 2, 0.5, 0, 0, 10, 10))).save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
     for _ in range(2):
         press_head(browser, "table-classes", 2)
         assert column(browser, "table-classes", 2) == ["1.000", "n/a", "n/a"]
 
 
-def test_page__rows_are_found_by_name(browser, make_truth, make_found, report_of, tmp_path):
+def test_page__rows_are_found_by_name(browser, make_ground_truth, make_found, report_of, tmp_path):
     names = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibex", "antelope"]
-    truth = make_truth((1, 2, 0, 0, 10, 10), classes=names)
-    report_of(truth, make_found(truth)).save(tmp_path / "report.html")
+    ground_truth = make_ground_truth((1, 2, 0, 0, 10, 10), classes=names)
+    report_of(ground_truth, make_found(ground_truth)).save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
     field = "document.querySelector('[data-filter-rows=table-classes]')"
     browser.run(f"({field}.value = 'ANT', {field}.dispatchEvent(new Event('input')))")
     assert column(browser, "table-classes", 0) == ["ant", "antelope"]
 
 
-def test_page__pictures_by_cost_and_filters(browser, five, tmp_path):
+def test_page__images_by_cost_and_filters(browser, five, tmp_path):
     """Threshold .70: 4 has two cats that are not found, 2 a dog, 5 a false positive of .95, 3 a duplicate of .75."""
     five.save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
@@ -96,24 +96,24 @@ def test_page__pictures_by_cost_and_filters(browser, five, tmp_path):
         "0.95",
         "0.75",
     ]
-    choose(browser, "#pictures", "kind", "false positives")
+    choose(browser, "#images", "kind", "false positives")
     assert cards(browser) == ["5.jpg", "3.jpg"]
-    choose(browser, "#pictures", "class", "1")
+    choose(browser, "#images", "class", "1")
     assert cards(browser) == ["3.jpg"]
-    choose(browser, "#pictures", "kind", "")
+    choose(browser, "#images", "kind", "")
     assert cards(browser) == ["2.jpg", "3.jpg"]
-    choose(browser, "#pictures", "class", "")
-    choose(browser, "#pictures", "order", "file")
+    choose(browser, "#images", "class", "")
+    choose(browser, "#images", "order", "file")
     assert cards(browser) == ["2.jpg", "3.jpg", "4.jpg", "5.jpg"]
-    choose(browser, "#pictures", "text", "4.J")
+    choose(browser, "#images", "text", "4.J")
     assert cards(browser) == ["4.jpg"]
-    choose(browser, "#pictures", "kind", "confusions")
+    choose(browser, "#images", "kind", "confusions")
     assert cards(browser) == []
-    assert browser.run("document.querySelector('#pictures .shown').textContent") == "0 of 0"
+    assert browser.run("document.querySelector('#images .shown').textContent") == "0 of 0"
     assert browser.problems == []
 
 
-def test_page__truth_beside_detections(browser, five, tmp_path):
+def test_page__ground_truth_beside_detections(browser, five, tmp_path):
     five.save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
     card = "document.querySelector('.card[data-text=\"3.jpg\"]')"
@@ -125,7 +125,7 @@ def test_page__truth_beside_detections(browser, five, tmp_path):
     assert size == [10, 40]
 
 
-def test_page__pictures_are_decoded_when_they_are_near(browser, five, tmp_path):
+def test_page__images_are_decoded_when_they_are_near(browser, five, tmp_path):
     five.save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html", height=300)
     filled = "document.querySelectorAll('#gallery image[href]').length"
@@ -166,7 +166,7 @@ def test_page__a_class_opens_and_leads_to_its_errors(browser, five, tmp_path):
     assert browser.run("document.querySelector('#class-page h3').textContent") == "dog"
     assert browser.run("document.querySelectorAll('#class-page svg.curves').length") == 2
     assert f"{five.per_class['dog']['ap50']:.3f}" in browser.run("document.querySelector('#class-page').innerText")
-    browser.run("document.querySelector('#class-page [data-go=pictures]').click()")
+    browser.run("document.querySelector('#class-page [data-go=images]').click()")
     assert cards(browser) == ["2.jpg", "3.jpg"]
     browser.run("document.querySelector('#class-page [data-go=gallery]').click()")
     assert browser.run("document.querySelectorAll('.crop:not([hidden])').length") > 0
@@ -175,7 +175,7 @@ def test_page__a_class_opens_and_leads_to_its_errors(browser, five, tmp_path):
     assert browser.problems == []
 
 
-def test_page__a_picture_is_enlarged(browser, five, tmp_path):
+def test_page__a_image_is_enlarged(browser, five, tmp_path):
     five.save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
     browser.run("document.querySelector('.crop:not([hidden]) rect').dispatchEvent(new Event('click', {bubbles: true}))")
@@ -185,11 +185,11 @@ def test_page__a_picture_is_enlarged(browser, five, tmp_path):
     assert not browser.run("document.querySelector('dialog').open")
 
 
-def test_page__names_from_files_are_text(browser, make_truth, make_found, report_of, pictured, tmp_path):
+def test_page__names_from_files_are_text(browser, make_ground_truth, make_found, report_of, shown, tmp_path):
     name = HOSTILE.replace("/", "\N{FRACTION SLASH}")
-    truth = make_truth((1, 1, 0, 0, 50, 50), (2, 2, 0, 0, 50, 50), classes=(HOSTILE, HOSTILE + "2"))
-    truth = pictured(truth, [name + ".jpg", "\udcff.jpg"])
-    report = report_of(truth, make_found(truth, (1, 2, 0.9, 0, 0, 50, 50), (2, 2, 0.8, 50, 50, 9, 9)))
+    ground_truth = make_ground_truth((1, 1, 0, 0, 50, 50), (2, 2, 0, 0, 50, 50), classes=(HOSTILE, HOSTILE + "2"))
+    ground_truth = shown(ground_truth, [name + ".jpg", "\udcff.jpg"])
+    report = report_of(ground_truth, make_found(ground_truth, (1, 2, 0.9, 0, 0, 50, 50), (2, 2, 0.8, 50, 50, 9, 9)))
     origin = replace(
         report.analysis.origin, command=HOSTILE, data=HOSTILE, detections=HOSTILE, settings={HOSTILE: HOSTILE}
     )
@@ -204,50 +204,50 @@ def test_page__names_from_files_are_text(browser, make_truth, make_found, report
     assert len(browser.requested) == 1
 
 
-def test_page__pictures_that_are_gone_are_named(browser, make_truth, make_found, report_of, pictured, tmp_path):
-    truth = pictured(make_truth((1, 1, 0, 0, 50, 50), (2, 1, 0, 0, 50, 50), (3, 1, 0, 0, 50, 50), pictures=3))
-    truth.pictures.files[0].unlink()
-    truth.pictures.files[1].write_bytes(b"no picture")
-    report_of(truth, make_found(truth)).save(tmp_path / "report.html")
+def test_page__images_that_are_gone_are_named(browser, make_ground_truth, make_found, report_of, shown, tmp_path):
+    ground_truth = shown(make_ground_truth((1, 1, 0, 0, 50, 50), (2, 1, 0, 0, 50, 50), (3, 1, 0, 0, 50, 50), images=3))
+    ground_truth.images.files[0].unlink()
+    ground_truth.images.files[1].write_bytes(b"no image")
+    report_of(ground_truth, make_found(ground_truth)).save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
     assert cards(browser) == ["3.jpg"]
     gone = browser.run("document.querySelector('#gone').textContent")
-    assert gone == f"{truth.pictures.files[0]}, {truth.pictures.files[1]}"
+    assert gone == f"{ground_truth.images.files[0]}, {ground_truth.images.files[1]}"
 
 
-@pytest.mark.parametrize("crowd", [(), (1,)], ids=["one picture", "only a crowd"])
+@pytest.mark.parametrize("crowd", [(), (1,)], ids=["one image", "only a crowd"])
 @pytest.mark.parametrize("detections", [0, 1])
-def test_page__little_to_show(browser, make_truth, make_found, report_of, tmp_path, crowd, detections):
-    truth = make_truth((1, 1, 0, 0, 50, 50, *crowd), pictures=1)
-    found = make_found(truth, *[(1, 1, 0.5, 0, 0, 50, 50)] * detections)
-    report_of(truth, found, samples=2).save(tmp_path / "report.html")
+def test_page__little_to_show(browser, make_ground_truth, make_found, report_of, tmp_path, crowd, detections):
+    ground_truth = make_ground_truth((1, 1, 0, 0, 50, 50, *crowd), images=1)
+    found = make_found(ground_truth, *[(1, 1, 0.5, 0, 0, 50, 50)] * detections)
+    report_of(ground_truth, found, samples=2).save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
     assert browser.problems == []
     assert "n/a" in browser.run("document.body.innerText")
     assert "NaN" not in browser.run("document.body.innerText")
 
 
-def test_page__nothing_at_all(browser, make_truth, make_found, report_of, tmp_path):
-    truth = make_truth(pictures=0)
-    report_of(truth, make_found(truth)).save(tmp_path / "report.html")
+def test_page__nothing_at_all(browser, make_ground_truth, make_found, report_of, tmp_path):
+    ground_truth = make_ground_truth(images=0)
+    report_of(ground_truth, make_found(ground_truth)).save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
     assert browser.problems == []
 
 
-def test_page__diagnoses_stand_on_top(browser, make_truth, make_found, report_of, tmp_path):
-    truth = make_truth((1, 1, 0, 0, 50, 50))
-    report_of(truth, make_found(truth)).save(tmp_path / "report.html")
+def test_page__diagnoses_stand_on_top(browser, make_ground_truth, make_found, report_of, tmp_path):
+    ground_truth = make_ground_truth((1, 1, 0, 0, 50, 50))
+    report_of(ground_truth, make_found(ground_truth)).save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
     first = browser.run("document.querySelector('#summary h2').nextElementSibling.innerText")
     assert first.startswith("no-detections")
 
 
-def test_page__comparisons(browser, make_truth, make_found, report_of, tmp_path):
-    truth = make_truth((1, 1, 0, 0, 50, 50), (2, 1, 0, 0, 50, 50))
-    good = make_found(truth, (1, 1, 0.9, 0, 0, 50, 50), (2, 1, 0.9, 0, 0, 50, 50))
-    bad = make_found(truth, (1, 1, 0.9, 0, 0, 50, 50))
+def test_page__comparisons(browser, make_ground_truth, make_found, report_of, tmp_path):
+    ground_truth = make_ground_truth((1, 1, 0, 0, 50, 50), (2, 1, 0, 0, 50, 50))
+    good = make_found(ground_truth, (1, 1, 0.9, 0, 0, 50, 50), (2, 1, 0.9, 0, 0, 50, 50))
+    bad = make_found(ground_truth, (1, 1, 0.9, 0, 0, 50, 50))
     others = (("bad.json", bad, False), ("flip", bad, True))
-    report_of(truth, good, samples=20, others=others).save(tmp_path / "report.html")
+    report_of(ground_truth, good, samples=20, others=others).save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
     titles = browser.run("[...document.querySelectorAll('#comparisons h3')].map(one => one.textContent)")
     assert titles == ["Against bad.json", "With flip"]
@@ -257,7 +257,7 @@ def test_page__comparisons(browser, make_truth, make_found, report_of, tmp_path)
 
 
 def test_page__of_a_whole_data_set(browser, shared_data, tmp_path):
-    """Detections made of the truth of BCCD's test split, with mistakes planted in them."""
+    """Detections made of the ground truth of BCCD's test split, with mistakes planted in them."""
     data = fasterrcnn.read_data(shared_data / "bccd" / "BCCD")
     records = data.split("test")
     rows, generator = [], np.random.default_rng(0)

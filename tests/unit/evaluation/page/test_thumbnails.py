@@ -15,9 +15,9 @@ def opened(thumbnail):
 
 def halves(size, split):
     """Red to the left of a column, blue to the right of it."""
-    picture = Image.new("RGB", size, "blue")
-    picture.paste("red", (0, 0, split, size[1]))
-    return picture
+    image = Image.new("RGB", size, "blue")
+    image.paste("red", (0, 0, split, size[1]))
+    return image
 
 
 def colours(thumbnail):
@@ -39,7 +39,7 @@ def test_cut__the_whole_and_a_part(tmp_path, name):
     assert colours(part) == ["red", "blue"]
 
 
-def test_cut__small_pictures_are_not_enlarged(tmp_path):
+def test_cut__small_images_are_not_enlarged(tmp_path):
     halves((40, 20), 20).save(tmp_path / "a.png")
     assert opened(cut(tmp_path / "a.png", [Wanted(None, 300)])[0]).size == (40, 20)
 
@@ -57,8 +57,8 @@ def test_cut__a_part_beyond_the_edge_is_moved_inside(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(2400, 1200), (300, 300)])
-def test_cut__regions_are_of_the_upright_picture(tmp_path, size):
-    """Turned by EXIF 6: the left of the file is the top of the picture."""
+def test_cut__regions_are_of_the_upright_image(tmp_path, size):
+    """Turned by EXIF 6: the left of the file is the top of the image."""
     exif = Image.Exif()
     exif[274] = 6
     width, height = size
@@ -68,7 +68,7 @@ def test_cut__regions_are_of_the_upright_picture(tmp_path, size):
     assert colours(top) == ["red", "red"]
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no picture", "truncated"])
+@pytest.mark.parametrize("content", [None, b"", b"no image", "truncated"])
 def test_cut__what_cannot_be_shown(tmp_path, content):
     file = tmp_path / "a.jpg"
     if content == "truncated":

@@ -9,11 +9,10 @@ from PIL import Image
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import DataError, ImageError, UsageError
 from fasterrcnn.inference.loading import load
-from fasterrcnn.inference.output.job import Job
-from fasterrcnn.inference.output.journal import NAME, Journal
-from fasterrcnn.inference.output.save import Saver, _folder_name
-from fasterrcnn.inference.output.tables import write_coco, write_csv
-from fasterrcnn.inference.output.tasks import Task, list_sources, name_tasks
+from fasterrcnn.inference.predict_job.job import Job
+from fasterrcnn.inference.predict_job.journal import NAME, Journal
+from fasterrcnn.inference.predict_job.tasks import Task, list_sources, name_tasks
+from fasterrcnn.inference.predict_job.writers import Saver, _folder_name, write_coco, write_csv
 from fasterrcnn.inference.video import video_written_whole
 
 
@@ -23,7 +22,7 @@ def detector(checkpoint):
 
 
 @pytest.fixture
-def pictures(tmp_path, photo):
+def images(tmp_path, photo):
     files = [tmp_path / f"{number}.png" for number in range(3)]
     for number, file in enumerate(files):
         photo((64, 96), number).save(file)
@@ -31,7 +30,7 @@ def pictures(tmp_path, photo):
 
 
 def run(detector, files, output, *kinds, go_on=False, **options):
-    saver = Saver(output, kinds or ("pictures", "coco"))
+    saver = Saver(output, kinds or ("images", "coco"))
     with Journal(output, saver.is_done if go_on else None) as journal:
         tasks = [t for t in name_tasks(files, output, journal.stems) if str(t.source) not in journal.stems]
         return list(Job(detector, {"score": 0.3}, saver).run(tasks, journal, **options))
@@ -41,8 +40,8 @@ def names(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_list_sources__kinds_once_each(tmp_path, pictures):
-    assert list_sources([tmp_path, pictures[0], "0", "absent.jpg"]) == [*pictures, 0, Path("absent.jpg")]
+def test_list_sources__kinds_once_each(tmp_path, images):
+    assert list_sources([tmp_path, images[0], "0", "absent.jpg"]) == [*images, 0, Path("absent.jpg")]
     with pytest.raises(UsageError, match="name at least one"):
         list_sources([])
     with pytest.raises(DataError, match="no file matches"):
@@ -58,9 +57,9 @@ def test_name_tasks__names_never_meet(tmp_path):
     assert [task.is_video for task in tasks] == [False] * 4 + [True]
 
 
-def test_run__everything_that_can_be_saved(detector, pictures, tmp_path):
+def test_run__everything_that_can_be_saved(detector, images, tmp_path):
     out = tmp_path / "out"
-    events = run(detector, pictures, out, "pictures", "coco", "csv", "yolo", "crops")
+    events = run(detector, images, out, "images", "coco", "csv", "yolo", "crops")
     assert [event.error for event in events] == [None] * 3
     objects = sum(len(event.entry["detections"]) for event in events)
     assert objects > 3
@@ -75,13 +74,13 @@ def test_run__everything_that_can_be_saved(detector, pictures, tmp_path):
         table = list(csv.DictReader(file))
     assert [row["file"] for row in table] == [row["file_name"] for row in rows]
     assert [float(row["x2"]) - float(row["x1"]) for row in table] == pytest.approx([row["bbox"][2] for row in rows])
-    assert [json.loads(line)["file"] for line in (out / NAME).read_text().splitlines()] == [str(p) for p in pictures]
+    assert [json.loads(line)["file"] for line in (out / NAME).read_text().splitlines()] == [str(p) for p in images]
 
 
-def test_run__worker_processes_find_the_same(detector, pictures, tmp_path):
-    pictures.append(tmp_path / "absent.png")
-    alone = run(detector, pictures, tmp_path / "alone")
-    shared = run(detector, pictures, tmp_path / "shared", workers=2, threads=1)
+def test_run__worker_processes_find_the_same(detector, images, tmp_path):
+    images.append(tmp_path / "absent.png")
+    alone = run(detector, images, tmp_path / "alone")
+    shared = run(detector, images, tmp_path / "shared", workers=2, threads=1)
     for ours, theirs in zip(shared, alone, strict=True):
         assert ours.error == theirs.error
         if ours.error is None:
@@ -91,25 +90,25 @@ def test_run__worker_processes_find_the_same(detector, pictures, tmp_path):
     assert names(tmp_path / "alone") == names(tmp_path / "shared")
 
 
-def test_run__goes_on_after_an_interruption(detector, pictures, tmp_path):
+def test_run__goes_on_after_an_interruption(detector, images, tmp_path):
     out, whole = tmp_path / "out", tmp_path / "whole"
-    run(detector, pictures, whole)
-    saver = Saver(out, ("pictures", "coco"))
+    run(detector, images, whole)
+    saver = Saver(out, ("images", "coco"))
     with pytest.raises(KeyboardInterrupt), Journal(out, None) as journal:
-        events = Job(detector, {"score": 0.3}, saver).run(name_tasks(pictures, out, {}), journal)
+        events = Job(detector, {"score": 0.3}, saver).run(name_tasks(images, out, {}), journal)
         next(events)
         events.close()
         raise KeyboardInterrupt
-    assert {row["file_name"] for row in json.loads((out / "results.json").read_text())} == {str(pictures[0])}
+    assert {row["file_name"] for row in json.loads((out / "results.json").read_text())} == {str(images[0])}
     written = (out / "0.jpg").stat().st_mtime_ns
-    assert len(run(detector, pictures, out, go_on=True)) == 2
+    assert len(run(detector, images, out, go_on=True)) == 2
     assert (out / "0.jpg").stat().st_mtime_ns == written
     assert names(out) == names(whole)
     assert (out / "results.json").read_bytes() == (whole / "results.json").read_bytes()
-    assert run(detector, pictures, out, go_on=True) == []
+    assert run(detector, images, out, go_on=True) == []
     (out / "1.jpg").unlink()
-    assert [event.task.stem for event in run(detector, pictures, out, go_on=True)] == ["1"]
-    assert len(run(detector, pictures, out, "pictures", "yolo", go_on=True)) == 3  # labels are new
+    assert [event.task.stem for event in run(detector, images, out, go_on=True)] == ["1"]
+    assert len(run(detector, images, out, "images", "yolo", go_on=True)) == 3  # labels are new
 
 
 def write_video(path, photo, count=6):
@@ -121,7 +120,7 @@ def write_video(path, photo, count=6):
 def test_run__video(detector, tmp_path, photo):
     pytest.importorskip("av")
     write_video(tmp_path / "clip.mp4", photo)
-    events = run(detector, [tmp_path / "clip.mp4"], tmp_path / "out", "pictures", "coco", "yolo", "crops")
+    events = run(detector, [tmp_path / "clip.mp4"], tmp_path / "out", "images", "coco", "yolo", "crops")
     assert [event.entry.get("frame") for event in events] == [0, 1, 2, 3, 4, 5, None]
     assert events[-1].entry["frames"] == 6
     assert len(list(detector.predict(tmp_path / "out" / "clip.mp4"))) == 6
@@ -136,7 +135,7 @@ def test_run__video_that_is_stopped_keeps_what_is_done(detector, tmp_path, photo
     pytest.importorskip("av")
     write_video(tmp_path / "clip.mp4", photo)
     out = tmp_path / "out"
-    saver = Saver(out, ("pictures", "coco"))
+    saver = Saver(out, ("images", "coco"))
     with pytest.raises(KeyboardInterrupt), Journal(out, None) as journal:
         events = Job(detector, {"score": 0.3}, saver).run([Task(tmp_path / "clip.mp4", "clip")], journal)
         next(events), next(events)
@@ -149,10 +148,10 @@ def test_run__video_that_is_stopped_keeps_what_is_done(detector, tmp_path, photo
     assert len((out / NAME).read_text().splitlines()) == 7
 
 
-def test_run__broken_videos_and_pictures(detector, tmp_path, pictures):
+def test_run__broken_videos_and_images(detector, tmp_path, images):
     pytest.importorskip("av")
     (tmp_path / "clip.mp4").write_bytes(b"no video")
-    events = run(detector, [tmp_path / "clip.mp4", tmp_path / "absent.png", pictures[0]], tmp_path / "out")
+    events = run(detector, [tmp_path / "clip.mp4", tmp_path / "absent.png", images[0]], tmp_path / "out")
     assert [event.error is None for event in events] == [False, True, False]
     assert names(tmp_path / "out") == ["0.jpg", NAME, "results.json"]
 
@@ -176,12 +175,12 @@ def test_crops__classes_as_folders(name, folder, tmp_path):
         assert _folder_name(name) == folder
 
 
-def test_saver__picture_that_cannot_be_written(tmp_path):
+def test_saver__image_that_cannot_be_written(tmp_path):
     long = Image.new("RGB", (66_000, 2))
     none = (np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
     found = Detections(*none, ("a",), (2, 66_000), image=long)
     with pytest.raises(ImageError, match=r"long\.jpg: cannot be written"):
-        Saver(tmp_path, ("pictures",)).picture(Task(Path("long.png"), "long"), found)
+        Saver(tmp_path, ("images",)).image(Task(Path("long.png"), "long"), found)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from fasterrcnn.inference.output.journal import NAME, Journal, finished_entries
+from fasterrcnn.inference.predict_job.journal import NAME, Journal, finished_entries
 
 
-def picture(name, **more):
-    return {"file": name, "stem": name[0], "picture": None, "detections": [], **more}
+def image(name, **more):
+    return {"file": name, "stem": name[0], "image": None, "detections": [], **more}
 
 
 def frame(name, number):
@@ -27,25 +27,25 @@ def lines(folder):
 
 def test_journal__appears_at_the_end(tmp_path):
     with Journal(tmp_path / "new", None) as journal:
-        journal.add(picture("a.jpg"))
+        journal.add(image("a.jpg"))
         assert not (tmp_path / "new" / NAME).exists()
-        assert list(journal.entries()) == [picture("a.jpg")]
+        assert list(journal.entries()) == [image("a.jpg")]
     assert [p.name for p in (tmp_path / "new").iterdir()] == [NAME]
-    assert lines(tmp_path / "new") == [picture("a.jpg")]
+    assert lines(tmp_path / "new") == [image("a.jpg")]
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, GeneratorExit])
 def test_journal__stopped_by_hand_is_kept(tmp_path, stop):
     with pytest.raises(stop), Journal(tmp_path, None) as journal:
-        journal.add(picture("a.jpg"))
+        journal.add(image("a.jpg"))
         raise stop
-    assert lines(tmp_path) == [picture("a.jpg")]
+    assert lines(tmp_path) == [image("a.jpg")]
 
 
 def test_journal__goes_on_after_any_cut(tmp_path):
     growing = tmp_path / f".{NAME}.growing"
     with pytest.raises(ValueError, match="killed"), Journal(tmp_path, None) as journal:
-        for entry in (picture("a.jpg"), frame("v.mp4", 0), frame("v.mp4", 1), end("v.mp4"), picture("b.jpg")):
+        for entry in (image("a.jpg"), frame("v.mp4", 0), frame("v.mp4", 1), end("v.mp4"), image("b.jpg")):
             journal.add(entry)
         raise ValueError("killed")
     content = growing.read_bytes()
@@ -66,10 +66,10 @@ def test_journal__goes_on_after_any_cut(tmp_path):
 
 def test_journal__begins_anew_unless_told(tmp_path):
     with Journal(tmp_path, None) as journal:
-        journal.add(picture("a.jpg"))
+        journal.add(image("a.jpg"))
     with Journal(tmp_path, everything) as journal:
         assert journal.stems == {"a.jpg": "a"}
-        journal.add(picture("b.jpg"))
+        journal.add(image("b.jpg"))
     assert [entry["file"] for entry in lines(tmp_path)] == ["a.jpg", "b.jpg"]
     with Journal(tmp_path, lambda last: last["file"] == "b.jpg") as journal:
         assert journal.stems == {"b.jpg": "b"}

@@ -67,22 +67,22 @@ def test_make_norm__groups_divide_the_channels(channels, groups):
 @pytest.mark.parametrize("make", [lambda n: ResNet(Shape(50), (2, 3), norm=n), lambda n: MobileNetV3Large(norm=n)])
 def test_fold_batch_norm__equal_outputs(kind, make):
     torch.manual_seed(0)
-    trunk = randomise(make(Norm(kind)))
-    folded = fold_batch_norm(trunk)
+    body = randomise(make(Norm(kind)))
+    folded = fold_batch_norm(body)
     assert norms_in(folded) == 0
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        for ours, oracle in zip(folded(x), trunk(x), strict=True):
+        for ours, oracle in zip(folded(x), body(x), strict=True):
             assert_close(ours, oracle, rtol=1e-4, atol=1e-4 * float(oracle.abs().max()))
 
 
 def test_fold_batch_norm__leaves_the_original_alone():
-    trunk = randomise(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
-    before = {key: value.clone() for key, value in trunk.state_dict().items()}
-    fold_batch_norm(trunk)
-    assert norms_in(trunk) == 1
-    assert_close(dict(trunk.state_dict()), before)
-    assert trunk[0].bias.requires_grad
+    body = randomise(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    before = {key: value.clone() for key, value in body.state_dict().items()}
+    fold_batch_norm(body)
+    assert norms_in(body) == 1
+    assert_close(dict(body.state_dict()), before)
+    assert body[0].bias.requires_grad
 
 
 def test_fold_batch_norm__convolution_with_bias_by_hand():

@@ -10,15 +10,15 @@ from fasterrcnn.model.backbones.fpn import FeaturePyramid, Reduction
 from fasterrcnn.model.backbones.mobilenet import MobileNetV3Large
 from fasterrcnn.model.backbones.norms import FrozenBatchNorm2d, Norm
 from fasterrcnn.model.backbones.resnet import Bottleneck, ResNet, Shape
-from fasterrcnn.model.backbones.timm_trunk import TimmTrunk
+from fasterrcnn.model.backbones.timm_backbone import TimmBackbone
 
 FROZEN = Norm()
 
 
-def check_shapes(trunk: nn.Module, side: int = 96) -> None:
+def check_shapes(body: nn.Module, side: int = 96) -> None:
     with torch.no_grad():
-        maps = trunk(torch.zeros(1, 3, side, 2 * side))
-    expected = [(1, c, side // s, 2 * side // s) for c, s in zip(trunk.channels, trunk.strides, strict=True)]
+        maps = body(torch.zeros(1, 3, side, 2 * side))
+    expected = [(1, c, side // s, 2 * side // s) for c, s in zip(body.channels, body.strides, strict=True)]
     assert [tuple(level.shape) for level in maps] == expected
 
 
@@ -33,16 +33,16 @@ def check_shapes(trunk: nn.Module, side: int = 96) -> None:
     ],
 )
 def test_resnet__channels_and_strides(outputs, dilated, channels, strides):
-    trunk = ResNet(Shape(50), outputs, norm=FROZEN, dilated=dilated)
-    assert trunk.channels == channels
-    assert trunk.strides == strides
-    check_shapes(trunk)
+    body = ResNet(Shape(50), outputs, norm=FROZEN, dilated=dilated)
+    assert body.channels == channels
+    assert body.strides == strides
+    check_shapes(body)
 
 
 def test_resnet__dilation_is_in_all_blocks_of_stage_4():
-    trunk = ResNet(Shape(50), (4,), norm=FROZEN, dilated=True)
-    assert [block.conv2.dilation for block in trunk.layer4] == [(2, 2)] * 3
-    assert [block.conv2.dilation for block in trunk.layer3] == [(1, 1)] * 6
+    body = ResNet(Shape(50), (4,), norm=FROZEN, dilated=True)
+    assert [block.conv2.dilation for block in body.layer4] == [(2, 2)] * 3
+    assert [block.conv2.dilation for block in body.layer3] == [(1, 1)] * 6
 
 
 @pytest.mark.parametrize(("in_1x1", "strides"), [(False, [(1, 1), (2, 2)]), (True, [(2, 2), (1, 1)])])
@@ -52,9 +52,9 @@ def test_resnet__place_of_the_stride(in_1x1, strides):
 
 
 def test_resnet__later_stages_are_not_built():
-    trunk = ResNet(Shape(50), (2,), norm=FROZEN)
-    assert not hasattr(trunk, "layer3")
-    assert len(trunk.stages()) == 3
+    body = ResNet(Shape(50), (2,), norm=FROZEN)
+    assert not hasattr(body, "layer3")
+    assert len(body.stages()) == 3
 
 
 def test_resnet__same_names_and_shapes_as_torchvision():
@@ -73,9 +73,9 @@ def test_bottleneck__shortcut_alone():
 
 
 def test_mobilenet__shapes():
-    trunk = MobileNetV3Large(norm=FROZEN)
-    check_shapes(trunk)
-    assert sum(len(stage) for stage in trunk.stages()) == len(trunk.layers)
+    body = MobileNetV3Large(norm=FROZEN)
+    check_shapes(body)
+    assert sum(len(stage) for stage in body.stages()) == len(body.layers)
 
 
 def test_feature_pyramid__shapes_of_odd_maps():
@@ -115,33 +115,33 @@ def test_reduction__is_a_1x1_convolution_with_relu():
 
 
 @pytest.mark.parametrize(("name", "strides"), [("test_resnet", (4, 8, 16, 32)), ("test_efficientnet", (8, 32))])
-def test_timm_trunk__shapes(name, strides):
-    trunk = TimmTrunk(name, strides)
-    assert trunk.strides == strides
-    check_shapes(trunk)
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in trunk.modules())
-    assert any(isinstance(m, nn.BatchNorm2d) for m in TimmTrunk(name, strides, frozen_norm=False).modules())
+def test_timm_backbone__shapes(name, strides):
+    body = TimmBackbone(name, strides)
+    assert body.strides == strides
+    check_shapes(body)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in body.modules())
+    assert any(isinstance(m, nn.BatchNorm2d) for m in TimmBackbone(name, strides, frozen_norm=False).modules())
 
 
-def test_timm_trunk__unknown_network():
+def test_timm_backbone__unknown_network():
     with pytest.raises(UsageError, match=r"timm has no network 'resnet5000_a'; close: .*resnet|see timm.list_models"):
-        TimmTrunk("resnet5000_a", (8, 16, 32))
+        TimmBackbone("resnet5000_a", (8, 16, 32))
 
 
-def test_timm_trunk__no_feature_maps_of_that_stride():
+def test_timm_backbone__no_feature_maps_of_that_stride():
     with pytest.raises(UsageError, match=r"timm's test_resnet has maps of strides \[2, 4, 8, 16, 32\], not \[8, 64\]"):
-        TimmTrunk("test_resnet", (8, 64))
+        TimmBackbone("test_resnet", (8, 64))
 
 
-def test_timm_trunk__network_without_a_pyramid_of_maps():
+def test_timm_backbone__network_without_a_pyramid_of_maps():
     with pytest.raises(UsageError, match=r"timm's test_vit (cannot give feature maps|has maps of strides)"):
-        TimmTrunk("test_vit", (8, 16, 32))
+        TimmBackbone("test_vit", (8, 16, 32))
 
 
-def test_timm_trunk__without_timm(monkeypatch):
+def test_timm_backbone__without_timm(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(MissingExtraError, match=r'timm is not installed: pip install "fasterrcnn\[timm\]"'):
-        TimmTrunk("test_resnet", (8, 16, 32))
+        TimmBackbone("test_resnet", (8, 16, 32))
 
 
 def learning(module: nn.Module) -> set[str]:
@@ -153,17 +153,17 @@ def test_freeze__first_stages_stop_learning(stages):
     backbone = Backbone(ResNet(Shape(50), (4,), norm=FROZEN), nn.Identity(), 2048)
     everything = learning(backbone)
     backbone.freeze(stages)
-    prefixes = tuple(f"trunk.{name}." for name in ("conv1", "layer1", "layer2", "layer3", "layer4")[:stages])
+    prefixes = tuple(f"body.{name}." for name in ("conv1", "layer1", "layer2", "layer3", "layer4")[:stages])
     assert learning(backbone) == {name for name in everything if not prefixes or not name.startswith(prefixes)}
 
 
 @pytest.mark.parametrize(
-    "trunk", [lambda: MobileNetV3Large(norm=FROZEN), lambda: TimmTrunk("test_efficientnet", (8, 16, 32))]
+    "body", [lambda: MobileNetV3Large(norm=FROZEN), lambda: TimmBackbone("test_efficientnet", (8, 16, 32))]
 )
-def test_freeze__all_stages_of_other_trunks(trunk):
-    backbone = Backbone(trunk(), nn.Conv2d(1, 1, 1), 1)
+def test_freeze__all_stages_of_other_bodies(body):
+    backbone = Backbone(body(), nn.Conv2d(1, 1, 1), 1)
     backbone.freeze(1)
-    assert learning(backbone.trunk)
+    assert learning(backbone.body)
     backbone.freeze(100)
     assert learning(backbone) == {"neck.weight", "neck.bias"}
 

@@ -1,6 +1,6 @@
 "use strict";
 
-// Small pictures are text until they come near the screen.
+// Small images are text until they come near the screen.
 const seen = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) {
     if (!isIntersecting) continue;
@@ -46,7 +46,7 @@ for (const field of document.querySelectorAll("[data-filter-rows]")) {
   });
 }
 
-// Lists of pictures: filters, an order, and some more on demand.
+// Lists of images: filters, an order, and some more on demand.
 const lists = {};
 
 for (const filters of document.querySelectorAll("[data-list]")) {

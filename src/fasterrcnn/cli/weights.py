@@ -1,0 +1,63 @@
+"""``fasterrcnn weights convert``: a detector from one kind of file to another."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from fasterrcnn.cli.options import Names, Preset, Style, Weights
+
+
+def convert(
+    source: Weights,
+    target: Annotated[Path, Parameter(help="File to write: .safetensors, .pth (torchvision) or .pkl (Detectron2).")],
+    /,
+    *,
+    to: Annotated[
+        Literal["fasterrcnn", "torchvision", "detectron2"] | None,
+        Parameter(help="Kind of file, where the name does not tell: a .pth may be Detectron2's, too."),
+    ] = None,
+    names: Names = None,
+    preset: Preset = None,
+    style: Style = None,
+    norm_eps: Annotated[
+        float | None, Parameter(help="Eps of the batch norms; 0 for a file fine-tuned from torchvision's resnet50-fpn.")
+    ] = None,
+) -> None:
+    """Write a detector of any family as ours, with everything that belongs to it, or back in another's layout."""
+    from fasterrcnn.build import convert_weights
+
+    notes = convert_weights(
+        source, target, to=to, classes=names, preset=preset, norm_eps=norm_eps, style=style, log=print
+    )
+    for line in notes:
+        print(f"note: {line}")
+    print(f"wrote {target}")
+
+
+def quantize(
+    weights: Weights,
+    images: Annotated[str, Parameter(help="Folder or glob of images like those to come, without annotations.")],
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="The .safetensors file to write.")],
+    most: Annotated[int, Parameter(help="Images to calibrate with.")] = 100,
+    data: Annotated[Path | None, Parameter(help="Annotated data set, to print what becomes of AP.")] = None,
+    split: Annotated[str, Parameter(help="Which of its images.")] = "val",
+    threads: Annotated[int | None, Parameter(help="CPU threads.")] = None,
+) -> None:
+    """Write a checkpoint whose network also runs with 8-bit integers, in OpenVINO, calibrated on images.
+
+    Whatever loads it then uses them, unless told another runtime.
+    """
+    from fasterrcnn.evaluation.evaluate import evaluate
+    from fasterrcnn.inference.loading import load
+    from fasterrcnn.inference.quantization import quantize as write
+
+    write(weights, images, output, most=most, threads=threads)
+    print(f"wrote {output}")
+    if data is not None:
+        before = evaluate(load(output, device="cpu", runtime="torch"), data, split=split).ap
+        after = evaluate(load(output, device="cpu"), data, split=split).ap
+        change = "" if before is None or after is None else f", {100 * (after - before):+.2f} points"
+        print(f"AP on {split}: {before:.4f} in float32, {after:.4f} with 8-bit integers{change}")

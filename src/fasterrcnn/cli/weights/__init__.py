@@ -1,1 +1,0 @@
-"""``fasterrcnn weights``: files of weights."""

@@ -1,0 +1,236 @@
+"""Anchors fitted to the objects of a training set. Needs no torch.
+
+Axes: n boxes. Boxes are xyxy in pixels of the network input.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from fasterrcnn.config import AnchorConfig
+from fasterrcnn.data import charts
+from fasterrcnn.data.anchor_search import (
+    SIZE_BINS,
+    Array,
+    Levels,
+    Objective,
+    Recall,
+    cell_sides,
+    input_boxes,
+    input_labels,
+    measure_recall,
+    search,
+    sides_and_centres,
+    size_bins,
+)
+from fasterrcnn.errors import UsageError
+
+__all__ = ["AnchorFit", "Recall", "fit_anchors", "input_boxes", "input_labels", "measure_recall", "read_anchors"]
+
+MIN_BOXES = 30
+"""Fewer boxes say too little about those to come: the anchors stay as they are."""
+
+_MOST_BOXES = 5000  # that the search looks at; more change nothing but the time it takes
+_MOST_SHOWN = 1500
+
+
+@dataclass(frozen=True)
+class AnchorFit:
+    """What fitting anchors gave.
+
+    Attributes:
+        given: the anchors to start from.
+        anchors: the fitted ones: as many levels, sizes and ratios; the given ones where `kept`.
+        before: recall of the given anchors.
+        after: recall of the fitted ones.
+        boxes: how many boxes they were fitted to.
+        kept: whether the given anchors stay: fewer than `MIN_BOXES` boxes, or nothing better was found.
+        sides: (m, 2) width and height of some of the boxes, for the plot.
+    """
+
+    given: AnchorConfig
+    anchors: AnchorConfig
+    before: Recall
+    after: Recall
+    boxes: int
+    kept: bool
+    sides: Array = field(compare=False, repr=False)
+
+    def line(self) -> str:
+        """What was done, in one line."""
+        if self.kept:
+            why = f"fewer than {MIN_BOXES}" if self.boxes < MIN_BOXES else "no better ones found"
+            return f"anchors: as they were ({self.boxes:,} boxes, {why})"
+        gains = ", ".join(
+            f"{old:.1%} -> {new:.1%} reach IoU {limit}"
+            for limit, old, new in (
+                (0.5, self.before.at_50, self.after.at_50),
+                (0.7, self.before.at_70, self.after.at_70),
+            )
+        )
+        return f"anchors: fitted to {self.boxes:,} boxes, {gains}"
+
+    def __str__(self) -> str:
+        text = f"{self.line()}\nbefore\n{self.before}"
+        return text if self.kept else f"{text}\nafter\n{self.after}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "given": self.given.model_dump(mode="json"),
+            "anchors": self.anchors.model_dump(mode="json"),
+            "before": asdict(self.before),
+            "after": asdict(self.after),
+            "boxes": self.boxes,
+            "kept": self.kept,
+        }
+
+    def to_yaml(self) -> str:
+        """The ``anchors:`` section of a model configuration, as `read_anchors` takes it."""
+        settings = self.anchors.model_dump(mode="json")
+        lines = [f"  {key}: {json.dumps(value)}" for key, value in settings.items()]
+        return "\n".join([f"# {self.line().removeprefix('anchors: ')}", "anchors:", *lines, ""])
+
+    def save(self, path: Path) -> None:
+        """Write the anchors (.yaml), or a page with a plot of boxes and anchors and the recall (.html).
+
+        Raises:
+            UsageError: another kind of file.
+        """
+        if path.suffix in (".yaml", ".yml"):
+            text = self.to_yaml()
+        elif path.suffix == ".html":
+            text = self._page()
+        else:
+            raise UsageError(f"{path}: the anchors can be written as .yaml or .html")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def _page(self) -> str:
+        shapes = {"as given": self.given} if self.kept else {"as given": self.given, "fitted": self.anchors}
+        marks = {
+            name: np.concatenate([cell_sides(anchors, level) for level in range(len(anchors.sizes))])
+            for name, anchors in shapes.items()
+        }
+        plot = charts.scatter(
+            "Boxes and anchors", self.sides, marks, x="width (pixels of the input)", y="height (pixels of the input)"
+        )
+        tables = [charts.Table("Recall before", *self.before.rows())]
+        if not self.kept:
+            tables.append(charts.Table("Recall after", *self.after.rows()))
+        return charts.page("Anchors", self.line(), [*tables, plot, charts.Listing("Configuration", self.to_yaml())])
+
+
+def fit_anchors(
+    boxes: NDArray[np.float32],
+    anchors: AnchorConfig,
+    strides: Sequence[int],
+    *,
+    labels: NDArray[np.int64] | None = None,
+    seed: int = 0,
+) -> AnchorFit:
+    """Sizes and ratios for every level that cover the boxes better than the given ones.
+
+    K-means over widths and heights with 1 - IoU as the distance (Redmon and Farhadi 2017, section 2) gives a start;
+    from there and from the given anchors a hill climb maximises the mean reward of each box for its best anchor on the
+    real grid. Boxes of a class and size bin count as the root of their number, so that rare objects are not given up.
+    Sizes rise from level to level and stay within a sensible multiple of the stride.
+
+    Args:
+        boxes: (n, 4), with width and height above zero, as `input_boxes` gives them.
+        anchors: as many levels, sizes and ratios as are wanted; what is fitted is compared with them.
+        strides: pixels between the cells of each level, in ascending order.
+        labels: (n,) classes of the boxes, as `input_labels` gives them; none: one class.
+        seed: the same seed gives the same anchors.
+
+    Raises:
+        UsageError: anchors and strides are not of as many levels.
+    """
+    before = measure_recall(boxes, anchors, strides)
+    rng = np.random.default_rng(seed)
+    chosen, weights = _choose(_weights(boxes, labels), rng)
+    shown = sides_and_centres(boxes[chosen[:_MOST_SHOWN]])[0]
+    as_given = AnchorFit(anchors, anchors, before, before, len(boxes), kept=True, sides=shown)
+    if len(boxes) < MIN_BOXES:
+        return as_given
+    objective = Objective.of(boxes[chosen], weights, anchors, strides)
+    found = search(objective, _levels(anchors), strides, rng)
+    fitted = anchors.model_copy(
+        update={
+            "sizes": tuple(tuple(np.exp(size).round(1).tolist()) for size in found.sizes),
+            "ratios": tuple(tuple(np.exp(ratio).round(3).tolist()) for ratio in found.ratios),
+            "rounded": False,
+        }
+    )
+    if objective.value_of(fitted) <= objective.value_of(anchors):
+        return as_given
+    return AnchorFit(anchors, fitted, before, measure_recall(boxes, fitted, strides), len(boxes), False, shown)
+
+
+def read_anchors(path: Path) -> AnchorConfig:
+    """The ``anchors:`` section of a YAML file, which may have other sections.
+
+    Raises:
+        UsageError: no such file, not YAML, no such section, or numbers that cannot be anchors; the message names them.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict) or "anchors" not in content:
+        raise UsageError(f'{path}: no section "anchors" with sizes and ratios')
+    try:
+        anchors = AnchorConfig.model_validate(content["anchors"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, ("anchors", *first["loc"])))
+        raise UsageError(f"{path}: {place}: {first['msg']}") from None
+    problem = _problem(anchors)
+    if problem:
+        raise UsageError(f"{path}: {problem}")
+    return anchors
+
+
+def _problem(anchors: AnchorConfig) -> str | None:
+    """Why these cannot be anchors, if they cannot."""
+    sizes, ratios, strides = anchors.sizes, anchors.ratios, anchors.strides
+    counts = [len(part) for part in (sizes, ratios, strides) if part is not None]
+    if len(set(counts)) > 1 or not sizes:
+        return f"sizes, ratios and strides must be of the same levels, not {', '.join(map(str, counts))}"
+    cells = [len(size) * len(ratio) for size, ratio in zip(sizes, ratios, strict=True)]
+    if len(set(cells)) > 1 or not cells[0]:
+        return f"every level needs as many anchors (sizes x ratios), not {', '.join(map(str, cells))}"
+    for number in (n for part in (*sizes, *ratios, strides or ()) for n in part):
+        if not 0 < number < float("inf"):
+            return f"sizes, ratios and strides must be above zero, not {number:g}"
+    return None
+
+
+def _weights(boxes: NDArray[np.float32], labels: NDArray[np.int64] | None) -> Array:
+    """(n,) 1 / sqrt(boxes of the same class and size bin), together 1."""
+    group = size_bins(sides_and_centres(boxes)[0])
+    if labels is not None:
+        group = labels * len(SIZE_BINS) + group
+    weights = 1 / np.sqrt(np.bincount(group)[group])
+    shares: Array = weights / weights.sum()
+    return shares
+
+
+def _choose(weights: Array, rng: np.random.Generator) -> tuple[NDArray[np.int64], Array]:
+    """Which boxes the search looks at, and what they weigh there; together 1."""
+    if len(weights) <= _MOST_BOXES:
+        return np.arange(len(weights)), weights
+    chosen = rng.choice(len(weights), _MOST_BOXES, replace=False, p=weights)
+    return chosen, np.full(_MOST_BOXES, 1 / _MOST_BOXES)
+
+
+def _levels(anchors: AnchorConfig) -> Levels:
+    sizes, ratios = (tuple(np.sort(np.log(level)) for level in part) for part in (anchors.sizes, anchors.ratios))
+    return Levels(sizes, ratios)

@@ -1,0 +1,157 @@
+"""Checks of classes and splits. Needs no torch."""
+
+import re
+from collections import Counter
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasterrcnn.data.annotations import AnnotatedData
+from fasterrcnn.data.findings import Finding
+
+IMBALANCE = 20
+"""From this ratio between the most and the least frequent class on, the rare one needs help."""
+
+_TYPO_RATIO, _SHORT_TYPO_RATIO = 5, 20  # how much rarer a misspelt name is than the right one
+_FEWEST = 10  # images from which on a usual number can be told
+_COMMON = 0.8  # share of the images that show a class
+_CHANCE = 0.02  # of as many images without a class as there are, below which they are suspicious
+
+
+def check_classes(data: AnnotatedData) -> list[Finding]:
+    """Everything about classes, and about how they lie in the splits, that a person should know."""
+    counts = Counter(label for record in data.records for label in record.labels.tolist())
+    unused = [name for label, name in enumerate(data.classes) if not counts[label]]
+    return [
+        *(Finding("unused-class", data.root, f"class {name!r} has no box") for name in unused),
+        *_check_names(data, counts),
+        *_check_splits(data, counts),
+        *_check_balance(data, counts),
+        *_check_missing(data),
+    ]
+
+
+def _check_names(data: AnnotatedData, counts: Counter[int]) -> list[Finding]:
+    plain = [_plain(name) for name in data.classes]
+    findings = []
+    for first, second in combinations(range(len(plain)), 2):
+        rare, common = sorted((first, second), key=lambda label: counts[label])
+        same = plain[rare] == plain[common] and len(plain[rare]) > 1  # of printed letters, "a" and "A" are two
+        if same or is_typo(data.classes[rare], data.classes[common], counts[rare], counts[common]):
+            names = f"{data.classes[rare]!r} ({counts[rare]} boxes) and {data.classes[common]!r} ({counts[common]})"
+            findings.append(_at_first_box(data, rare, "similar-names", f"classes {names} have nearly the same name"))
+    return findings
+
+
+def _plain(name: str) -> str:
+    """A name without capitals and without what separates words; between digits it may be a point or a minus."""
+    return re.sub(r"(?<=[^\W\d_])[\s_.-]+|[\s_.-]+(?=[^\W\d_])", "", name.casefold())
+
+
+def is_typo(rare: str, common: str, rare_count: int, common_count: int) -> bool:
+    """Whether a class is probably another one, written wrongly: one letter differs, and it is far rarer.
+
+    A letter that is wrong in a word of three or four makes other words ("cat", "car"), so these must be rarer still.
+    Names that differ in a digit or in a last word of one letter ("sign1", "sign2", "type a", "type b") are meant so.
+
+    Args:
+        rare: its name.
+        common: the name of the other class.
+        rare_count: how many boxes it has; a class without a box is no typo of these.
+        common_count: how many the other has.
+    """
+    if not 0 < _TYPO_RATIO * rare_count <= common_count or _unnumbered(rare) == _unnumbered(common):
+        return False
+    rare, common = _plain(rare), _plain(common)
+    if min(len(rare), len(common)) < 3 or not _differ_by_one(rare, common):
+        return False
+    replaced = len(rare) == len(common) and sorted(rare) != sorted(common)
+    return not replaced or len(rare) > 4 or _SHORT_TYPO_RATIO * rare_count <= common_count
+
+
+def _unnumbered(name: str) -> str:
+    """A name without digits and without letters that stand alone, as in "type b" or "typeB"."""
+    words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[^\W\d_A-Z])(?=[A-Z])", " ", name))
+    return "".join(word for word in words if len(word) > 1).casefold()
+
+
+def _differ_by_one(a: str, b: str) -> bool:
+    """Whether one letter was added, left out, exchanged for another or with its neighbour, of two texts that differ."""
+    start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    a, b = a[start:], b[start:]
+    return a[1:] == b[1:] or a[1:] == b or a == b[1:] or (a[:2] == b[1::-1] and a[2:] == b[2:])
+
+
+def _at_first_box(data: AnnotatedData, label: int, kind: str, what: str) -> Finding:
+    """A finding about a class, at the first of its boxes."""
+    for record in data.records:
+        found = np.flatnonzero(record.labels == label)
+        if len(found):
+            place = f"{what}; for example {data.where(record, int(found[0]))}"
+            number = None if record.numbers is None else int(record.numbers[found[0]])
+            return Finding(kind, record.source or record.path, place, number, record.path)
+    return Finding(kind, data.root, what)
+
+
+def _check_splits(data: AnnotatedData, counts: Counter[int]) -> list[Finding]:
+    findings = []
+    for split, records in data.splits.items():
+        own = {label for record in records for label in record.labels.tolist()}
+        findings += [
+            Finding("class-not-in-split", data.root, f"class {data.classes[label]!r} has no box in the split {split!r}")
+            for label in sorted(counts)
+            if records and label not in own
+        ]
+    return findings
+
+
+def _check_balance(data: AnnotatedData, counts: Counter[int]) -> list[Finding]:
+    common, most = counts.most_common(1)[0] if counts else (0, 0)
+    return [
+        Finding(
+            "imbalance",
+            data.root,
+            f"{most} boxes of {data.classes[common]!r}, {count} of {data.classes[label]!r}: {most // count} to 1",
+        )
+        for label, count in counts.most_common()
+        if most >= IMBALANCE * count
+    ]
+
+
+def _check_missing(data: AnnotatedData) -> list[Finding]:
+    """Images that show other things, but nothing of a class of which nearly all others show several."""
+    labelled = [record for record in data.records if len(record.labels)]
+    if len(labelled) < _FEWEST:
+        return []
+    owners = np.repeat(np.arange(len(labelled)), [len(record.labels) for record in labelled])
+    labels = np.concatenate([record.labels for record in labelled])
+    _, shown_in = np.unique(np.unique(np.stack([labels, owners]), axis=1)[0], return_counts=True)
+    common = np.unique(labels)[shown_in >= _COMMON * len(labelled)]
+    findings = []
+    for label in common.tolist():
+        counts = np.bincount(owners[labels == label], minlength=len(labelled))
+        present, absent = counts[counts > 0], np.flatnonzero(counts == 0)
+        if expect_empty(present) * len(labelled) > _CHANCE * len(absent):
+            continue
+        name, usual = data.classes[label], np.median(present)
+        words = f"no {name!r}, though {len(present)} of {len(labelled)} images show about {usual:g}"
+        for record in (labelled[index] for index in absent.tolist()):
+            findings.append(Finding("missing-objects", record.source or record.path, words, image=record.path))
+    return findings
+
+
+def expect_empty(counts: NDArray[np.int64]) -> float:
+    """Chance that an image shows none of a class, if its numbers of objects vary by chance alone.
+
+    The binomial, Poisson or negative binomial distribution with the mean and variance of the counts.
+
+    Args:
+        counts: (n,) numbers of objects in images that show some; 1 for n = 0.
+    """
+    mean = float(counts.mean()) if len(counts) else 0.0
+    if mean < 2:
+        return 1.0  # one more or less is no sign of anything
+    # Few images say little about the variance: one more, of the Poisson distribution, is added.
+    ratio = float(((counts - mean) ** 2).sum() / mean + 1) / (len(counts) + 1)
+    return float(np.exp(-mean)) if abs(ratio - 1) < 1e-6 else float(ratio ** (mean / (1 - ratio)))

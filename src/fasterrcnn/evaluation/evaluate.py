@@ -1,0 +1,329 @@
+"""What `evaluate` measures besides the plain numbers. Needs no torch."""
+
+import dataclasses
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from rich.progress import track
+
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, to_coco
+from fasterrcnn.data.checks import Policy, admit
+from fasterrcnn.data.formats import Source, read_data
+from fasterrcnn.detections import Detections
+from fasterrcnn.errors import UsageError
+from fasterrcnn.evaluation.analysis import Origin
+from fasterrcnn.evaluation.ground_truth import (
+    MAX_DETS,
+    GroundTruth,
+    Predictions,
+    load_results,
+    read_ground_truth,
+    read_results,
+)
+from fasterrcnn.evaluation.measure import Examination, Other, measure
+from fasterrcnn.evaluation.metrics.bootstrap import SAMPLES
+from fasterrcnn.evaluation.metrics.proposal_recall import LIMITS, ProposalRecall, measure_proposals
+from fasterrcnn.evaluation.report import Report
+from fasterrcnn.inference.detector import Detector
+from fasterrcnn.inference.loading import load
+from fasterrcnn.inference.sources import load_image
+from fasterrcnn.ops import boxes
+
+if TYPE_CHECKING:
+    from fasterrcnn.inference.detector import Detector
+
+
+class Options(TypedDict, total=False):
+    """What can be said at each call of `evaluate`.
+
+    Attributes:
+        flip: measure also with a look at each image's mirror image.
+        scales: measure also with further looks at these multiples of the input size.
+        soft_nms: measure also with Gaussian soft-NMS.
+        max_dets: most detections of an image and class that count; default is COCO's 100.
+        proposals: measure also how many objects the region proposal network reaches, on at most 500 images; default.
+        bootstrap: drawings of the images for the intervals; 0 leaves them out.
+        seed: of the drawings.
+        voc_pixels: in Pascal VOC's numbers, corners count as pixels: width = x2 - x1 + 1.
+    """
+
+    flip: bool
+    scales: Sequence[float]
+    soft_nms: bool
+    max_dets: int
+    proposals: bool
+    bootstrap: int
+    seed: int
+    voc_pixels: bool
+
+
+@dataclass(frozen=True)
+class Measures:
+    """The options of one call, complete; see `Options`."""
+
+    flip: bool = False
+    scales: tuple[float, ...] = ()
+    soft_nms: bool = False
+    max_dets: int = MAX_DETS
+    proposals: bool = True
+    bootstrap: int = SAMPLES
+    seed: int = 0
+    voc_pixels: bool = False
+
+    @property
+    def has_variants(self) -> bool:
+        """Whether the detector has to look again by other rules."""
+        return self.flip or self.soft_nms or bool(self.scales)
+
+    def arguments(self) -> list[str]:
+        """As they are said on the command line, without what is usual."""
+        words = []
+        for name, usual in asdict(Measures()).items():
+            value, flag = getattr(self, name), name.replace("_", "-")
+            if value == usual:
+                continue
+            if isinstance(value, bool):
+                words.append(f"--{flag}" if value else f"--no-{flag}")
+            else:
+                words += [f"--{flag}", *(f"{one:g}" for one in (value if isinstance(value, tuple) else (value,)))]
+        return words
+
+
+def complete(options: Options) -> Measures:
+    """The options of a call, with what is usual where nothing is said.
+
+    Raises:
+        UsageError: an option does not exist, or its value cannot work.
+    """
+    names = [field.name for field in fields(Measures)]
+    unknown = set(options) - set(names)
+    if unknown:
+        raise UsageError(f"no option is called {unknown.pop()!r}; there are {', '.join(names)}")
+    given: dict[str, Any] = {**options}
+    if "scales" in given:
+        given["scales"] = tuple(float(scale) for scale in given["scales"])
+    wanted = Measures(**given)
+    if wanted.max_dets < 1:
+        raise UsageError(f"max_dets must be at least 1, not {wanted.max_dets}")
+    if wanted.bootstrap < 0:
+        raise UsageError(f"bootstrap must be 0 or more drawings, not {wanted.bootstrap}")
+    for scale in wanted.scales:
+        if not 0.1 <= scale <= 10:
+            raise UsageError(f"a scale must lie in 0.1..10, not {scale:g}")
+    return wanted
+
+
+def propose(detector: Detector, paths: Sequence[Path], limit: int) -> Iterator[Float64[np.ndarray, "_ 4"]]:
+    """The best proposals of each image, xyxy in its own pixels, by falling objectness.
+
+    Args:
+        detector: whose region proposal network is asked. Its limits are raised: a detector that looks at 300 proposals
+            could look at more.
+        paths: the images.
+        limit: most proposals of an image.
+    """
+    usual = detector.model.proposals
+    more = dataclasses.replace(usual, proposals=limit, candidates=max(limit, usual.candidates))
+    for path in paths:
+        image = load_image(path)
+        batch = detector.to_batch([image.pixels])
+        with torch.inference_mode():
+            (found,) = detector.model.propose(detector.model.features(batch.pixels), batch, more)
+        scaled = boxes.clip(boxes.scale(found.boxes.float(), batch.sizes_hw[0], image.hw), image.hw)
+        yield scaled.cpu().numpy().astype(np.float64)
+
+
+_MOST_IMAGES = 500
+"""Images whose proposals are looked at: enough for a share of objects, and the network has to look again."""
+
+
+def examine(
+    weights: str | Path | Detector,
+    data: AnnotatedData,
+    records: Sequence[AnnotatedImage],
+    ground_truth: GroundTruth,
+    wanted: Measures,
+    *,
+    batch_size: int,
+    progress: bool,
+) -> Examination:
+    """Let a detector look at annotated images, once for each way of looking.
+
+    Args:
+        weights: a checkpoint, or a detector.
+        data: where the classes come from; they are matched with those of the detector by name.
+        records: the images.
+        ground_truth: their objects.
+        wanted: what to measure.
+        batch_size: images that pass the network together.
+        progress: show a bar on the terminal.
+
+    Raises:
+        UsageError: detector and data set have no class in common.
+        WeightsError: the checkpoint cannot be read.
+    """
+    detector = weights if isinstance(weights, Detector) else load(weights)
+    ids = _category_ids(detector.classes, data)
+    paths = [record.path for record in records]
+    limit = max(wanted.max_dets, detector.config.postprocess.max_detections)
+
+    def gather(found: Iterable[Detections], doing: str) -> Predictions:
+        rows: list[dict[str, object]] = []
+        shown = track(found, doing, len(records), disable=not progress)
+        for record, one in zip(records, shown, strict=True):
+            known = one.filter(classes=[name for name in detector.classes if name in ids])
+            rows += known.to_coco(record.image_id, [ids.get(name, 0) for name in detector.classes])
+        return read_results(ground_truth, rows, wanted.max_dets)
+
+    plain = gather(detector.stream(paths, batch_size=batch_size, max_detections=limit), "evaluating")
+    streams = _streams(detector, paths, wanted, limit, batch_size)
+    return Examination(
+        plain,
+        tuple((name, gather(stream, name), True) for name, stream in streams),
+        _first_stage(detector, records, ground_truth, progress) if wanted.proposals else None,
+        detector.config.postprocess.score_threshold,
+    )
+
+
+def _streams(
+    detector: Detector, paths: Sequence[Path], wanted: Measures, limit: int, batch_size: int
+) -> Iterator[tuple[str, Iterator[Detections]]]:
+    """Name and detections of each variant."""
+    scales = " ".join(["scales", *(f"{scale:g}" for scale in wanted.scales)])
+    looks: dict[str, list[str | float]] = {}
+    if wanted.flip:
+        looks["flip"] = ["flip"]
+    if wanted.scales:
+        looks[scales] = [*wanted.scales]
+    if wanted.flip and wanted.scales:
+        looks[f"flip and {scales}"] = ["flip", *wanted.scales]
+    for name, augment in looks.items():
+        yield name, detector.stream(paths, augment=augment, batch_size=batch_size, max_detections=limit)
+    if wanted.soft_nms:
+        yield "soft-NMS", detector.stream(paths, nms="soft-gaussian", batch_size=batch_size, max_detections=limit)
+
+
+def _first_stage(
+    detector: Detector, records: Sequence[AnnotatedImage], ground_truth: GroundTruth, progress: bool
+) -> ProposalRecall:
+    chosen = records[:: -(-len(records) // _MOST_IMAGES) or 1]
+    places = {int(image_id): place for place, image_id in enumerate(ground_truth.images.ids)}
+    found = propose(detector, [record.path for record in chosen], max(LIMITS))
+    boxes = list(track(found, "proposals", len(chosen), disable=not progress))
+    return measure_proposals(ground_truth, [places[record.image_id] for record in chosen], boxes)
+
+
+def _category_ids(known: Sequence[str], data: AnnotatedData) -> dict[str, int]:
+    """COCO category of each class of the detector that the data set has too, by name."""
+    ids = {name: number for name, number in zip(data.classes, data.category_ids, strict=True) if name in known}
+    if not ids:
+        raise UsageError(
+            "detector and data set have no class in common: "
+            f"{', '.join(known[:10])} against {', '.join(data.classes[:10])}"
+        )
+    return ids
+
+
+def evaluate(
+    weights: "str | Path | Detector | None",
+    data: Source,
+    *,
+    split: str = "test",
+    results: str | Path | None = None,
+    against: str | Path | None = None,
+    batch_size: int = 1,
+    on_bad_box: Policy = "error",
+    progress: bool = False,
+    name: str | None = None,
+    **options: Unpack[Options],
+) -> Report:
+    """COCO's numbers on one split of a data set, and everything behind them.
+
+    Args:
+        weights: a checkpoint, or a detector; None with `results`.
+        data: a folder or file in COCO, Pascal VOC, YOLO or CSV layout, a list of dicts, or what `read_data` gave.
+        split: which images.
+        results: measure the detections of this COCO results file instead, from whatever model; torch is not imported.
+        against: compare with another results file, or with the folder of another report, on the same images: the
+            paired differences with their intervals.
+        batch_size: images that pass the network together.
+        on_bad_box: what to do about errors in the data: "error" refuses them, "fix" fixes them, "drop" leaves them out.
+        progress: show a bar on the terminal.
+        name: what the detector is called in the report; default is its file.
+        **options: see `Options`: what to measure besides.
+
+    Raises:
+        UsageError: the split does not exist, detector and data set have no class in common, or an option is of no use.
+        DataError: the data set or a results file cannot be read or does not fit, or the data set has errors that
+            `on_bad_box` does not allow.
+        WeightsError: the checkpoint cannot be read.
+    """
+    wanted = complete(options)
+    _check(weights, results, wanted)
+    annotated = admit(read_data(data), on_bad_box).data
+    records = annotated.split(split)
+    ground_truth = ground_truth_of(annotated, records)
+    rivals: list[Other] = []
+    if against is not None:
+        rivals.append((str(against), load_results(against, ground_truth, wanted.max_dets), False))
+    if results is not None:
+        examination = Examination(load_results(results, ground_truth, wanted.max_dets))
+    else:
+        assert weights is not None
+        examination = examine(
+            weights, annotated, records, ground_truth, wanted, batch_size=batch_size, progress=progress
+        )
+    measured = name or str(weights if results is None else results)
+    said = [*_said("on-bad-box", on_bad_box, "error"), *_said("against", against, None), *wanted.arguments()]
+    origin = _origin(measured, annotated, split, said, wanted, from_file=results is not None)
+    return measure(
+        ground_truth,
+        replace(examination, others=(*rivals, *examination.others)),
+        origin,
+        samples=wanted.bootstrap,
+        seed=wanted.seed,
+        inclusive=wanted.voc_pixels,
+    )
+
+
+def ground_truth_of(data: AnnotatedData, records: Sequence[AnnotatedImage]) -> GroundTruth:
+    """The objects of some images of a data set, with their files and the numbers of their annotations."""
+    ground_truth = read_ground_truth(to_coco(data, records), [record.path for record in records])
+    numbers = [np.arange(1, len(r.boxes) + 1) if r.numbers is None else r.numbers for r in records]
+    return replace(ground_truth, numbers=np.concatenate(numbers).astype(np.int64)) if records else ground_truth
+
+
+def _said(name: str, value: object, usual: object) -> list[str]:
+    return [] if value == usual else [f"--{name}", str(value)]
+
+
+def _check(weights: object, results: object, wanted: Measures) -> None:
+    if (weights is None) == (results is None):
+        raise UsageError("give weights, or the results of a detector, and not both")
+    if results is not None and wanted.has_variants:
+        raise UsageError("flip, scales and soft_nms need weights: results are measured as they are")
+
+
+def _origin(
+    measured: str, data: AnnotatedData, split: str, said: Sequence[str], wanted: Measures, *, from_file: bool
+) -> Origin:
+    """How to repeat the measurement."""
+    words = ["fasterrcnn", "evaluate", *(["--results"] if from_file else []), measured, str(data.root)]
+    words += ["--split", split, *said]
+    packages = ("fasterrcnn", "hotcoco", "numpy", *(() if from_file else ("torch", "torchvision")))
+    return Origin(
+        command=shlex.join(words),
+        data=str(data.root),
+        split=split,
+        detections=measured,
+        max_dets=wanted.max_dets,
+        versions={package: version(package) for package in packages},
+        settings={name: str(value) for name, value in asdict(wanted).items()},
+    )

@@ -1,0 +1,338 @@
+"""What is measured, as columns: the objects of the images, and what a detector found in them. Needs no torch.
+
+Axes: i images, g objects, n detections, k classes. Boxes are in pixels of the upright original image, continuous.
+They are kept as left, top, width, height, as COCO writes them: overlaps then are those of COCO's tools to the last bit.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+from numpy.typing import NDArray
+
+from fasterrcnn.errors import DataError
+
+
+@dataclass(frozen=True)
+class Images:
+    """Which images were measured, and where each can be seen again.
+
+    Attributes:
+        ids: of each image in the data set, rising.
+        files: path of each; a bare name where the data set is a COCO file whose images were not looked for.
+        sizes_hw: height and width of each upright image; 0 where the data set does not say it.
+    """
+
+    ids: Int64[np.ndarray, " i"]
+    files: tuple[Path, ...]
+    sizes_hw: Int64[np.ndarray, "i 2"]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The objects of all images.
+
+    Attributes:
+        images: where they are.
+        classes: names; label j means ``classes[j]``. In the order of their category ids.
+        category_ids: of each class in the data set, rising.
+        owners: image of each object, 0..i-1.
+        labels: 0..k-1.
+        xywh: left, top, width, height.
+        areas: square pixels, of the mask where the data set says so.
+        crowd: crowds, difficult and ignored objects: neither asked for nor counted as a mistake.
+        numbers: id of each annotation in the data set.
+    """
+
+    images: Images
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    owners: Int64[np.ndarray, " g"]
+    labels: Int64[np.ndarray, " g"]
+    xywh: Float64[np.ndarray, "g 4"]
+    areas: Float64[np.ndarray, " g"]
+    crowd: Bool[np.ndarray, " g"]
+    numbers: Int64[np.ndarray, " g"]
+
+    def __len__(self) -> int:
+        return len(self.owners)
+
+    @property
+    def boxes(self) -> Float64[np.ndarray, "g 4"]:
+        """Boxes as xyxy."""
+        return to_xyxy(self.xywh)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """All detections by falling score; equal scores in the order of images, and then in the order they came in.
+
+    Attributes:
+        owners: image of each detection, 0..i-1.
+        labels: 0..k-1.
+        scores: usually 0..1, but any order is measured.
+        xywh: left, top, width, height.
+    """
+
+    owners: Int64[np.ndarray, " n"]
+    labels: Int64[np.ndarray, " n"]
+    scores: Float64[np.ndarray, " n"]
+    xywh: Float64[np.ndarray, "n 4"]
+
+    def __len__(self) -> int:
+        return len(self.owners)
+
+    @property
+    def boxes(self) -> Float64[np.ndarray, "n 4"]:
+        """Boxes as xyxy."""
+        return to_xyxy(self.xywh)
+
+    def take(self, chosen: Bool[np.ndarray, " n"]) -> "Predictions":
+        """Some of the detections, in the same order."""
+        return Predictions(self.owners[chosen], self.labels[chosen], self.scores[chosen], self.xywh[chosen])
+
+
+def to_xyxy(xywh: Float64[np.ndarray, "m 4"]) -> Float64[np.ndarray, "m 4"]:
+    """Left, top, right, bottom of boxes given as left, top, width, height."""
+    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+
+
+MAX_DETS = 100
+"""Detections of an image and class that count, by falling score, unless more are asked for."""
+
+_FARTHEST = 1e9
+"""Pixels beyond which no image reaches; the area of such a box is still a number."""
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def read_ground_truth(dataset: Mapping[str, Any], files: Sequence[Path] | None = None) -> GroundTruth:
+    """The objects of a COCO data set.
+
+    Args:
+        dataset: images, annotations and categories, as COCO has them; ids of annotations are of no importance.
+        files: path of each image; default is its file_name.
+
+    Raises:
+        DataError: an annotation names an image or a category that does not exist, a box is not finite, or an id is
+            there twice.
+    """
+    image_rows, categories, rows = (list(dataset[name]) for name in ("images", "categories", "annotations"))
+    image_ids, category_ids = _ids(image_rows, "id", "image"), _ids(categories, "id", "category")
+    for what, ids in (("image", image_ids), ("category", category_ids)):
+        if len(np.unique(ids)) < len(ids):
+            twice = next(a for a, b in pairwise(np.sort(ids).tolist()) if a == b)
+            raise DataError(f"two entries of the data set have the {what} id {twice}")
+    order = np.argsort(image_ids)
+    paths = [Path(str(image.get("file_name", ""))) for image in image_rows] if files is None else files
+    sizes = np.array([(image.get("height") or 0, image.get("width") or 0) for image in image_rows], np.int64)
+    images = Images(image_ids[order], tuple(paths[i] for i in order), sizes.reshape(-1, 2)[order])
+    by_id = np.argsort(category_ids)
+    xywh = _boxes(rows, "annotation")
+    numbers = np.array([row.get("id", 0) for row in rows], np.int64)
+    areas = np.array([_or(row.get("area"), w * h) for row, (_, _, w, h) in zip(rows, xywh, strict=True)], np.float64)
+    bad = ~(_sane(xywh) & np.isfinite(areas))
+    if bad.any():
+        raise DataError(
+            f"annotation {numbers[bad.argmax()]}: its box is not finite, or beyond any image: "
+            f"{rows[bad.argmax()]['bbox']}"
+        )
+    if not categories:
+        raise DataError("the data set has no categories; there is nothing to measure")
+    return GroundTruth(
+        images=images,
+        classes=tuple(str(categories[i]["name"]) for i in by_id),
+        category_ids=tuple(category_ids[by_id].tolist()),
+        owners=_position(_ids(rows, "image_id", "annotation"), images.ids, _unknown("annotation", "image_id")),
+        labels=_position(
+            _ids(rows, "category_id", "annotation"), category_ids[by_id], _unknown("annotation", "category_id")
+        ),
+        xywh=xywh,
+        areas=areas,
+        crowd=np.array([bool(row.get("iscrowd", 0)) for row in rows], np.bool_),
+        numbers=numbers,
+    )
+
+
+def read_results(ground_truth: GroundTruth, results: Rows, max_dets: int = MAX_DETS) -> Predictions:
+    """The detections of COCO results: image_id, category_id, bbox (left, top, width, height) and score of each.
+
+    Args:
+        ground_truth: what they are measured against.
+        results: the rows.
+        max_dets: most detections of an image and class that count; weaker ones are left out.
+
+    Raises:
+        DataError: a result is not finite, or names an image or a category that the ground truth does not have; the
+            message says so where all ids look off by one.
+    """
+    xywh = _boxes(results, "result")
+    try:
+        scores = np.array([row["score"] for row in results], np.float64).reshape(len(results))
+    except (KeyError, TypeError, ValueError):
+        raise DataError("a result has no score, or one that is not a number") from None
+    image_ids, category_ids = _ids(results, "image_id", "result"), _ids(results, "category_id", "result")
+    known = np.array(ground_truth.category_ids, np.int64)
+    owners = _position(image_ids, ground_truth.images.ids, _unknown("result", "image_id"))
+    labels = _position(category_ids, known, _unknown("result", "category_id"))
+    bad = ~(_sane(xywh) & np.isfinite(scores))
+    if bad.any():  # a box with NaN would count as a perfect match
+        row = int(bad.argmax())
+        what = f"{xywh[row].tolist()}, {scores[row]}"
+        raise DataError(f"result {row} of image {image_ids[row]} is not finite, or beyond any image: {what}")
+    return rank(Predictions(owners, labels, scores, xywh), max_dets)
+
+
+def _sane(xywh: Float64[np.ndarray, "n 4"]) -> Bool[np.ndarray, " n"]:
+    """Which boxes are finite, and so near that their areas are too."""
+    sane: Bool[np.ndarray, " n"] = (np.abs(xywh) <= _FARTHEST).all(axis=1)  # NaN is not
+    return sane
+
+
+def rank(found: Predictions, max_dets: int = MAX_DETS) -> Predictions:
+    """Detections by falling score, and no more of an image and class than count."""
+    order = np.lexsort((found.owners, -found.scores))
+    found = Predictions(found.owners[order], found.labels[order], found.scores[order], found.xywh[order])
+    groups = found.owners * (found.labels.max(initial=0) + 1) + found.labels
+    together = np.argsort(groups, kind="stable")
+    sorted_groups = groups[together]
+    place = np.empty(len(found), np.int64)
+    place[together] = np.arange(len(found)) - np.searchsorted(sorted_groups, sorted_groups)
+    return found if not len(found) or place.max() < max_dets else found.take(place < max_dets)
+
+
+def _boxes(rows: Rows, what: str) -> Float64[np.ndarray, "m 4"]:
+    try:
+        return np.array([row["bbox"] for row in rows], np.float64).reshape(len(rows), 4)
+    except (KeyError, TypeError, ValueError):
+        number = next((i for i, row in enumerate(rows) if not _is_box(row)), 0)
+        said = rows[number].get("bbox", "missing") if isinstance(rows[number], Mapping) else rows[number]
+        raise DataError(f"{what} {number}: bbox must be four numbers (left, top, width, height), not {said}") from None
+
+
+def _is_box(row: Any) -> bool:
+    try:
+        return len([float(value) for value in row["bbox"]]) == 4
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _ids(rows: Rows, name: str, what: str) -> Int64[np.ndarray, " m"]:
+    """Whole numbers of one column."""
+    try:
+        ids = [row[name] for row in rows]
+        numbers = np.array(ids, np.int64)
+        if numbers.shape == (len(ids),) and (numbers == np.array(ids)).all():
+            return numbers
+    except (KeyError, TypeError, ValueError, OverflowError):
+        pass
+    number = next((i for i, row in enumerate(rows) if not _is_whole(row.get(name))), 0)
+    said = rows[number].get(name, "missing")
+    raise DataError(f"{what} {number}: {name} must be a whole number, not {said!r}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | float | np.integer) and value == int(value)
+
+
+def _or(value: Any, otherwise: float) -> float:
+    return otherwise if value is None else float(value)
+
+
+def _position(
+    ids: NDArray[np.int64], known: NDArray[np.int64], error: Callable[[int, NDArray[np.int64], NDArray[np.int64]], str]
+) -> Int64[np.ndarray, " m"]:
+    """Where each id stands among the known ones, which rise."""
+    if not len(known):
+        if len(ids):
+            raise DataError(error(0, ids, known))
+        return np.zeros(0, np.int64)
+    at = np.searchsorted(known, ids).clip(max=len(known) - 1)
+    strange = known[at] != ids
+    if strange.any():
+        raise DataError(error(int(strange.argmax()), ids, known))
+    return at
+
+
+def _unknown(what: str, name: str) -> Callable[[int, NDArray[np.int64], NDArray[np.int64]], str]:
+    """Words for an id that is not in the data set."""
+
+    def words(row: int, ids: NDArray[np.int64], known: NDArray[np.int64]) -> str:
+        missing = f"{what} {row}: {name} {ids[row]} is not in the data set"
+        if not len(known):
+            return f"{missing}, which has none at all"
+        given = np.unique(ids)
+        missing += f" (its ids are {_range(known)}, those of the {what}s {_range(given)})"
+        for shift in (1, -1):
+            if np.isin(given + shift, known).all():
+                change = "add 1 to" if shift == 1 else "subtract 1 from"
+                return f"{missing}: the ids look off by one; {change} each {name}"
+        if not np.isin(given, known).any():
+            return f"{missing}: they have none in common, so these {what}s belong to another data set or numbering"
+        share = np.isin(ids, known).mean()
+        return f"{missing}; {share:.0%} of the {what}s have one that is"
+
+    return words
+
+
+def _range(ids: NDArray[np.int64]) -> str:
+    return ", ".join(str(i) for i in ids) if len(ids) <= 4 else f"{ids[0]}, {ids[1]} ... {ids[-1]}"
+
+
+def load_results(path: str | Path, ground_truth: GroundTruth, max_dets: int = MAX_DETS) -> Predictions:
+    """Detections of a results file.
+
+    Args:
+        path: a JSON list of image_id, category_id, bbox (left, top, width, height) and score; or the folder (or its
+            metrics.json) of a report, which has such a file. Where every row has a ``file_name``, as those of
+            ``fasterrcnn predict``, it says which image is meant, and image_id is not looked at.
+        ground_truth: what they are measured against.
+        max_dets: most detections of an image and class that count.
+
+    Raises:
+        DataError: the file cannot be read or does not fit the data set; the message names the file.
+    """
+    path = Path(path)
+    if path.is_dir() or path.name == "metrics.json":
+        path = (path if path.is_dir() else path.parent) / "results.json"
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; COCO results are wanted, a JSON list of detections") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error})") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path}: COCO results are a list of objects with image_id, category_id, bbox and score")
+    try:
+        return read_results(ground_truth, _by_name(rows, ground_truth), max_dets)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _by_name(rows: list[dict[str, Any]], ground_truth: GroundTruth) -> Rows:
+    """The rows with the image ids of the files that they name, where all do."""
+    if not rows or not all(isinstance(row.get("file_name"), str) for row in rows):
+        return rows
+    ids = ground_truth.images.ids.tolist()
+    files = ground_truth.images.files
+    by_name: dict[str, int | None] = {}
+    for image_id, file in zip(ids, files, strict=True):
+        by_name[file.name] = None if file.name in by_name else image_id  # None: two images are called so
+    by_path = {str(file): image_id for image_id, file in zip(ids, files, strict=True)}
+    found = []
+    for number, row in enumerate(rows):
+        name = row["file_name"]
+        image_id = by_path.get(name, by_name.get(Path(name).name))
+        if image_id is None:
+            twice = Path(name).name in by_name
+            raise DataError(f"result {number}: {'several images are' if twice else 'no image is'} called {name}")
+        found.append({**row, "image_id": image_id})
+    return found

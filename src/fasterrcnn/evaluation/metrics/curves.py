@@ -1,0 +1,118 @@
+"""Precision against recall, and both against the score threshold.
+
+Axes: k classes, t IoU thresholds (.50, .55 ... .95), r score levels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
+from fasterrcnn.evaluation.metrics.ranking import Ranking
+from fasterrcnn.evaluation.metrics.tide import IGNORED, RIGHT, Verdicts
+
+SCORE_LEVELS = np.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What a detector does when everything under a score is left out, at IoU .50.
+
+    Attributes:
+        score: the threshold.
+        precision: share of the detections that are right.
+        recall: share of the objects that are found.
+        f1: harmonic mean of the two.
+    """
+
+    score: float
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Precision against recall, and both against the score threshold.
+
+    Attributes:
+        precision: of each IoU threshold and class at the recalls 0, .01 ... 1; NaN for a class without objects.
+        score_levels: thresholds 0, .01 ... 1.
+        precision_at: of each class at each score threshold, IoU .50; NaN where nothing is left.
+        recall_at: the same; NaN for a class without objects.
+        f1_at: the same.
+        overall_at: rows precision, recall, F1 of all classes together at each score threshold.
+        best: highest F1 of each class by name; None for a class without objects or detections.
+        best_overall: one threshold for all classes together.
+    """
+
+    precision: Float64[np.ndarray, "t k 101"]
+    score_levels: Float64[np.ndarray, " r"]
+    precision_at: Float64[np.ndarray, "k r"]
+    recall_at: Float64[np.ndarray, "k r"]
+    f1_at: Float64[np.ndarray, "k r"]
+    overall_at: Float64[np.ndarray, "3 r"]
+    best: Mapping[str, OperatingPoint | None]
+    best_overall: OperatingPoint | None
+
+
+def measure_curves(ground_truth: GroundTruth, found: Predictions, verdicts: Verdicts, ranking: Ranking) -> Curves:
+    """All curves.
+
+    Args:
+        ground_truth: the objects.
+        found: the detections.
+        verdicts: on both at IoU .50.
+        ranking: of the same at all IoU thresholds.
+    """
+    counts = verdicts.kinds != IGNORED
+    right, labels, scores = (verdicts.kinds == RIGHT)[counts], found.labels[counts], found.scores[counts]
+    objects = np.bincount(ground_truth.labels[~ground_truth.crowd], minlength=len(ground_truth.classes)).tolist()
+    tables, best = [], {}
+    for k, name in enumerate(ground_truth.classes):
+        of_class = labels == k
+        tables.append(_against_score(scores[of_class], right[of_class], objects[k]))
+        best[name] = best_point(scores[of_class], right[of_class], objects[k])
+    table = np.array(tables).reshape(len(ground_truth.classes), 3, len(SCORE_LEVELS))
+    return Curves(
+        precision=ranking.precision(),
+        score_levels=SCORE_LEVELS,
+        precision_at=table[:, 0],
+        recall_at=table[:, 1],
+        f1_at=table[:, 2],
+        overall_at=_against_score(scores, right, sum(objects)),
+        best=best,
+        best_overall=best_point(scores, right, sum(objects)),
+    )
+
+
+def best_point(scores: Float64[np.ndarray, " n"], right: Bool[np.ndarray, " n"], objects: int) -> OperatingPoint | None:
+    """The threshold of the highest F1, the higher one of equals; None without objects or detections.
+
+    Args:
+        scores: falling.
+        right: which detections are.
+        objects: how many there are to find.
+    """
+    if not objects or not len(scores):
+        return None
+    hits = np.cumsum(right)
+    f1 = 2 * hits / (np.arange(1, len(scores) + 1) + objects)
+    f1[:-1][scores[1:] == scores[:-1]] = -1  # a threshold cannot part equal scores
+    at = int(f1.argmax())
+    return OperatingPoint(float(scores[at]), float(hits[at] / (at + 1)), float(hits[at] / objects), float(f1[at]))
+
+
+def _against_score(
+    scores: Float64[np.ndarray, " n"], right: Bool[np.ndarray, " n"], objects: int
+) -> Float64[np.ndarray, "3 r"]:
+    """Precision, recall and F1 of the detections that reach each of the score levels."""
+    kept: Int64[np.ndarray, " r"] = len(scores) - np.searchsorted(scores[::-1], SCORE_LEVELS)
+    hits = np.append(0, np.cumsum(right))[kept].astype(np.float64)
+    undefined = np.full(len(kept), np.nan)
+    precision = np.divide(hits, kept, out=undefined.copy(), where=kept > 0)
+    if not objects:
+        return np.stack([precision, undefined, undefined])
+    return np.stack([precision, hits / objects, 2 * hits / (kept + objects)])

@@ -1,0 +1,209 @@
+"""What became of every detection and every object: right, or which kind of error (Bolya et al. 2020).
+
+Axes: g objects, n detections.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int8, Int64
+
+from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
+from fasterrcnn.evaluation.matching import Pairs, match, overlap, same_class
+from fasterrcnn.evaluation.metrics.ranking import RECALL_LEVELS, mean_over_classes
+
+RIGHT, IGNORED, CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(8)
+KINDS = ("right", "ignored", "classification", "localisation", "both", "duplicate", "background", "missed")
+"""What a detection or an object can be; ``KINDS[CLASSIFICATION]`` is its name."""
+
+ERRORS = KINDS[CLASSIFICATION:]
+"""The six errors of TIDE (Bolya et al. 2020)."""
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What became of every detection and every object at IoU .50.
+
+    A detection is right when COCO's evaluation matches it with an object of its class. Any other is an error of one
+    kind: classification (overlaps an object of another class by .50), localisation (overlaps one of its class by .10 to
+    .50), both (one of another class by .10 to .50), duplicate (of an object that a better detection has), background.
+
+    Attributes:
+        kinds: of each detection: RIGHT, IGNORED (in a crowd) or CLASSIFICATION to BACKGROUND.
+        objects: the object that a detection was matched with, or that its error is about, 0..g-1; -1 for background.
+        overlaps: IoU with it (in a crowd: the share of the detection that lies in it); 0 for background.
+        object_kinds: of each object: RIGHT (found), IGNORED (crowd), MISSED, or CLASSIFICATION or LOCALISATION where a
+            detection of that error would have found it (TIDE does not count it as missed).
+        finders: the detection that found an object, or whose error would have; -1 for missed ones and crowds.
+    """
+
+    kinds: Int8[np.ndarray, " n"]
+    objects: Int64[np.ndarray, " n"]
+    overlaps: Float64[np.ndarray, " n"]
+    object_kinds: Int8[np.ndarray, " g"]
+    finders: Int64[np.ndarray, " g"]
+
+
+def judge(ground_truth: GroundTruth, found: Predictions, pairs: Pairs, threshold: float = 0.5) -> Verdicts:
+    """Right, or which error, of every detection and object.
+
+    Kinds are looked for in the order of TIDE: localisation, classification, duplicate, both, background. Detections
+    that lie in a crowd of their class are ignored; other errors are told from objects that are no crowds.
+
+    Args:
+        ground_truth: the objects.
+        found: the detections.
+        pairs: all that overlap by .10 or more, `find_pairs`.
+        threshold: IoU from which an object counts as found.
+    """
+    matched = match(same_class(pairs, ground_truth, found), ground_truth, len(found), threshold)
+    kinds = np.full(len(found), BACKGROUND, np.int8)
+    objects, overlaps = np.full(len(found), -1), np.zeros(len(found))
+    real = pairs.take(~ground_truth.crowd[pairs.objects])
+    own = found.labels[real.detections] == ground_truth.labels[real.objects]
+    # The later ones are looked for first in TIDE, so they overwrite.
+    for near, low, high, kind in (
+        (real.take(~own).first(), 0.0, threshold, BOTH),
+        (real.take(own).first(), threshold, np.inf, DUPLICATE),
+        (real.take(~own).first(), threshold, np.inf, CLASSIFICATION),
+        (real.take(own).first(), 0.0, threshold, LOCALISATION),
+    ):
+        between = near.take((near.overlaps >= low) & (near.overlaps < high))
+        kinds[between.detections] = kind
+        objects[between.detections], overlaps[between.detections] = between.objects, between.overlaps
+    hit = matched >= 0
+    objects[hit] = matched[hit]
+    kinds[hit] = np.where(ground_truth.crowd[matched[hit]], IGNORED, RIGHT)
+    overlaps[hit] = overlap(found.xywh[hit], ground_truth.xywh[objects[hit]], ground_truth.crowd[objects[hit]])
+    object_kinds, finders = _objects(ground_truth, kinds, objects)
+    return Verdicts(kinds, objects, overlaps, object_kinds, finders)
+
+
+def _objects(
+    ground_truth: GroundTruth, kinds: Int8[np.ndarray, " n"], objects: Int64[np.ndarray, " n"]
+) -> tuple[Int8[np.ndarray, " g"], Int64[np.ndarray, " g"]]:
+    """Kind and finder of each object; of several errors about a missed one, the best-scored counts."""
+    object_kinds = np.where(ground_truth.crowd, IGNORED, MISSED).astype(np.int8)
+    finders = np.full(len(ground_truth), -1)
+    covering = np.isin(kinds, (CLASSIFICATION, LOCALISATION)).nonzero()[0][::-1]  # the best overwrites
+    finders[objects[covering]] = covering
+    right = (kinds == RIGHT).nonzero()[0]
+    finders[objects[right]] = right
+    found_ones = finders >= 0
+    object_kinds[found_ones] = kinds[finders[found_ones]]
+    return object_kinds, finders
+
+
+@dataclass(frozen=True)
+class ErrorCosts:
+    """What each kind of error costs: AP50 if it were fixed, less AP50 as it is (Bolya et al. 2020).
+
+    Attributes:
+        ap50: as it is, over classes with objects.
+        lost: AP50 that each of `ERRORS` costs, and "false positives" and "false negatives" as a whole; None
+            without ground truth.
+        counts: how often each of `ERRORS` occurs.
+        lost_per_class: the same of each class (rows: `ERRORS`); NaN for a class without objects.
+        counts_per_class: of the detections (for "missed": the objects) of each class.
+    """
+
+    ap50: float | None
+    lost: Mapping[str, float | None]
+    counts: Mapping[str, int]
+    lost_per_class: Float64[np.ndarray, "6 k"]
+    counts_per_class: Int64[np.ndarray, "6 k"]
+
+
+def price_errors(ground_truth: GroundTruth, found: Predictions, verdicts: Verdicts) -> ErrorCosts:
+    """AP50 that comes back when all errors of one kind are fixed.
+
+    Classification and localisation errors become right where they are the best claim on a missed object, and
+    vanish otherwise; duplicates, background and both vanish; missed objects are not asked for.
+    The mean is over classes with objects, as COCO takes it; TIDE's own program counts a class that has only detections
+    as 0.
+    """
+    base = _fixed(ground_truth, found, verdicts)
+    table = [_fixed(ground_truth, found, verdicts, (kind,)) for kind in range(CLASSIFICATION, MISSED + 1)]
+    mistakes = tuple(range(CLASSIFICATION, MISSED))
+    whole = {
+        "false positives": _fixed(ground_truth, found, verdicts, mistakes, claim=False),
+        "false negatives": _fixed(ground_truth, found, verdicts, (CLASSIFICATION, LOCALISATION, MISSED), keep=True),
+    }
+    counts = [
+        np.bincount(ground_truth.labels[verdicts.object_kinds == kind], minlength=len(ground_truth.classes))
+        if kind == MISSED
+        else np.bincount(found.labels[verdicts.kinds == kind], minlength=len(ground_truth.classes))
+        for kind in range(CLASSIFICATION, MISSED + 1)
+    ]
+    return ErrorCosts(
+        ap50=mean_over_classes(base),
+        lost={name: _gain(row, base) for name, row in (*zip(ERRORS, table, strict=True), *whole.items())},
+        counts={name: int(row.sum()) for name, row in zip(ERRORS, counts, strict=True)},
+        lost_per_class=np.array(table) - base,
+        counts_per_class=np.array(counts),
+    )
+
+
+def _gain(fixed: Float64[np.ndarray, " k"], base: Float64[np.ndarray, " k"]) -> float | None:
+    after, before = mean_over_classes(fixed), mean_over_classes(base)
+    # Below zero only where classes fall out of the mean.
+    return None if after is None or before is None else max(after - before, 0.0)
+
+
+def _fixed(
+    ground_truth: GroundTruth,
+    found: Predictions,
+    verdicts: Verdicts,
+    kinds: Sequence[int] = (),
+    *,
+    claim: bool = True,
+    keep: bool = False,
+) -> Float64[np.ndarray, " k"]:
+    """AP50 of each class without errors of these kinds.
+
+    Args:
+        ground_truth: the objects.
+        found: the detections.
+        verdicts: on both.
+        kinds: to be fixed.
+        claim: detections whose error is about a missed object become right.
+        keep: only the objects are fixed: none is asked for that is not found; detections stay as they are.
+    """
+    asked = ~ground_truth.crowd
+    right, kept, labels = verdicts.kinds == RIGHT, verdicts.kinds != IGNORED, found.labels.copy()
+    if keep:
+        asked &= ~np.isin(verdicts.object_kinds, kinds)
+    else:
+        asked &= (verdicts.object_kinds != MISSED) if MISSED in kinds else True
+        kept &= ~np.isin(verdicts.kinds, kinds)
+    if claim and not keep:
+        claims = verdicts.finders[np.isin(verdicts.object_kinds, [k for k in kinds if k != MISSED])]
+        right[claims] = kept[claims] = True
+        labels[claims] = ground_truth.labels[verdicts.objects[claims]]
+    left, all_objects = (
+        np.bincount(ground_truth.labels[some], minlength=len(ground_truth.classes))
+        for some in (asked, ~ground_truth.crowd)
+    )
+    result = _average_precisions(labels[kept], right[kept], left)
+    # As in TIDE: a class that has lost all its objects is wrong where it still has detections, and else left out.
+    gone = (all_objects > 0) & (left == 0)
+    result[gone & (np.bincount(labels[kept], minlength=len(left)) > 0)] = 0.0
+    return result
+
+
+def _average_precisions(
+    labels: Int64[np.ndarray, " n"], right: Bool[np.ndarray, " n"], objects: Int64[np.ndarray, " k"]
+) -> Float64[np.ndarray, " k"]:
+    """COCO's AP of each class at one IoU threshold, of detections by falling score; NaN for a class without objects."""
+    result = np.full(len(objects), np.nan)
+    order = np.argsort(labels, kind="stable")
+    bounds = np.searchsorted(labels[order], np.arange(len(objects) + 1)).tolist()
+    for k, (low, high) in enumerate(pairwise(bounds)):
+        if objects[k]:
+            hits = np.cumsum(right[order][low:high])
+            precision = hits / np.arange(1, high - low + 1)
+            envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+            result[k] = envelope[np.searchsorted(hits / objects[k], RECALL_LEVELS)].mean()
+    return result

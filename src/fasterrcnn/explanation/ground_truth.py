@@ -1,0 +1,179 @@
+"""What is true of an image: boxes in a small JSON file, or a data set that holds the image.
+
+Axes: g objects. Boxes are xyxy in pixels of the upright original image.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from torch import Tensor
+
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
+from fasterrcnn.data.checks import Policy, admit
+from fasterrcnn.data.formats import read_data
+from fasterrcnn.detections import labels_of
+from fasterrcnn.errors import DataError, UsageError
+from fasterrcnn.ops import boxes
+from fasterrcnn.structures import Target
+
+GroundTruthSource = str | Path | AnnotatedData | Sequence[Mapping[str, Any]] | Mapping[str, Any]
+"""A file of boxes, a data set (folder, file, or as `read_data` gave it), or the boxes themselves: a list of
+``{"box": ..., "name": ...}``, or ``{"boxes": [...], "labels": [...]}`` with names."""
+
+
+class _Row(BaseModel):
+    """One object of a file of boxes; other keys, as those of detections, are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+    box: tuple[float, float, float, float]
+    name: str
+
+
+_ROWS = TypeAdapter(list[_Row])
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The objects of one image that a detector is asked for.
+
+    Attributes:
+        boxes: xyxy in pixels of the original.
+        labels: 0..K-1 of the detector.
+        left_out: how many difficult objects, crowds and objects of classes that the detector does not know there are.
+    """
+
+    boxes: Float[Tensor, "g 4"]
+    labels: Int64[Tensor, " g"]
+    left_out: int = 0
+
+    def to_input(self, original_hw: tuple[int, int], input_hw: tuple[int, int]) -> Target:
+        """The same in the frame of the network input."""
+        return Target(boxes.scale(self.boxes, original_hw, input_hw), self.labels)
+
+
+def read_ground_truth(
+    source: GroundTruthSource,
+    image: Path | None,
+    classes: Sequence[str],
+    original_hw: tuple[int, int],
+    *,
+    on_bad_box: Policy = "error",
+) -> GroundTruth:
+    """The true objects of an image.
+
+    Args:
+        source: where they are written; a file of boxes is a JSON list of ``{"box": [x1, y1, x2, y2], "name": "cat"}``
+            or one object ``{"boxes": [[x1, y1, x2, y2]], "labels": ["cat"]}``.
+        image: its file, by which a data set is searched.
+        classes: of the detector.
+        original_hw: height and width of the image.
+        on_bad_box: what to do about errors in a data set's boxes of this image; boxes of a list are always refused.
+
+    Raises:
+        DataError: the file or data set cannot be read, does not hold the image, or has errors.
+        UsageError: a class that the detector does not know, or a data set and no image file.
+    """
+    if isinstance(source, str | Path):
+        path = Path(source)
+        rows = _file_rows(path)
+        if rows is not None:
+            return _from_rows(rows, str(path), classes, original_hw)
+        source = read_data(path)
+    if isinstance(source, AnnotatedData):
+        return _from_data(source, image, classes, on_bad_box)
+    return _from_rows(source, "ground_truth", classes, original_hw)
+
+
+def _file_rows(path: Path) -> list[Any] | dict[str, Any] | None:
+    """The content of a file of boxes; None for anything else, which `read_data` may know."""
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not readable as JSON ({error})") from None
+    if isinstance(content, dict) and "boxes" not in content:
+        return None
+    return content if isinstance(content, list | dict) else None
+
+
+def _from_rows(
+    rows: Sequence[Any] | Mapping[str, Any], where: str, classes: Sequence[str], original_hw: tuple[int, int]
+) -> GroundTruth:
+    try:
+        found = _ROWS.validate_python(list(_paired(rows, where) if isinstance(rows, Mapping) else rows))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = f"object {first['loc'][0] + 1}" if first["loc"] and isinstance(first["loc"][0], int) else "objects"
+        raise DataError(
+            f"{where}: {place}: {first['msg']} ({'.'.join(map(str, first['loc'][1:])) or 'value'}); "
+            'write [{"box": [x1, y1, x2, y2], "name": "cat"}, ...]'
+        ) from None
+    height, width = original_hw
+    for number, row in enumerate(found, start=1):
+        x1, y1, x2, y2 = row.box
+        if not (x1 < x2 and y1 < y2 and x2 > 0 and y2 > 0 and x1 < width and y1 < height):  # NaN fails too
+            raise DataError(
+                f"{where}: object {number} ({row.name}): box {list(row.box)} has no area in an image of {width} x "
+                f"{height} pixels; x1 < x2 and y1 < y2 are needed, in pixels of the original"
+            )
+    labels = [labels_of([row.name], classes)[0] for row in found]
+    xyxy = torch.tensor([row.box for row in found]).reshape(-1, 4)
+    return GroundTruth(boxes.clip(xyxy, original_hw), torch.tensor(labels, dtype=torch.int64))
+
+
+def _paired(columns: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """Boxes and names that stand in two lists."""
+    xyxy, names = columns.get("boxes"), columns.get("labels")
+    if not isinstance(xyxy, list) or not isinstance(names, list) or len(xyxy) != len(names):
+        raise DataError(f'{where}: "boxes" and "labels" must be two lists of the same length')
+    return [{"box": box, "name": name} for box, name in zip(xyxy, names, strict=True)]
+
+
+def _from_data(data: AnnotatedData, image: Path | None, classes: Sequence[str], on_bad_box: Policy) -> GroundTruth:
+    wanted = _record_of(data, image)
+    findings = [finding for finding in data.findings if finding.image == wanted.path]
+    alone = AnnotatedData(
+        data.root, data.format, data.classes, {"all": [wanted]}, findings, data.category_ids, data.counted
+    )
+    records = admit(alone, on_bad_box).data.records
+    if not records:
+        raise DataError(f"{wanted.path}: nothing of this image's annotations is usable")
+    record = records[0]
+    known = {number: classes.index(name) for number, name in enumerate(data.classes) if name in classes}
+    if not known:
+        raise UsageError(
+            "detector and data set have no class in common: "
+            f"{', '.join(classes[:10])} against {', '.join(data.classes[:10])}"
+        )
+    asked = [
+        number
+        for number, (label, difficult) in enumerate(zip(record.labels.tolist(), record.difficult, strict=True))
+        if label in known and not difficult
+    ]
+    labels = torch.tensor([known[int(record.labels[number])] for number in asked], dtype=torch.int64)
+    return GroundTruth(torch.from_numpy(record.boxes)[asked].reshape(-1, 4), labels, len(record.boxes) - len(asked))
+
+
+def _record_of(data: AnnotatedData, image: Path | None) -> AnnotatedImage:
+    """The record of that very file; otherwise the only one whose file has the same name.
+
+    Raises:
+        DataError: there is none, or there are several.
+        UsageError: the image has no file.
+    """
+    if image is None:
+        raise UsageError("a data set is searched by the image's file; give the image as a path, or boxes as a list")
+    exact = [record for record in data.records if record.path.resolve() == image.resolve()]
+    named = exact or [record for record in data.records if record.path.name == image.name]
+    if not named:
+        raise DataError(f"{data.root}: no annotations of {image.name} among {len(data.records)} images")
+    if len(named) > 1:
+        raise DataError(f"{data.root}: {len(named)} images are called {image.name}; give the path of one of them")
+    return named[0]

@@ -1,1 +1,0 @@
-"""What `fasterrcnn predict` leaves behind: pictures, videos, crops and tables, always whole, and a record to go on."""

@@ -1,0 +1,1 @@
+"""What `fasterrcnn predict` writes: images, videos, crops and tables, always whole, and a journal to go on from."""

@@ -1,0 +1,102 @@
+"""Any convolutional network of timm as a backbone: its feature maps from stride 4 or 8 to stride 32.
+
+Axes: b images, h w cells.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fasterrcnn.errors import UsageError, require
+from fasterrcnn.model.backbones.merged import MergedConv2d, MergedNorm
+
+_PROBE = 128
+"""Side of the image that a new backbone is tried on."""
+
+
+class TimmBackbone(nn.Module):
+    """A timm network without its classifier.
+
+    Args:
+        name: timm's name of the network.
+        strides: pixels per cell of the maps that are returned, finest first.
+        frozen_norm: fix the statistics and the affine part of its batch norms.
+    """
+
+    defines_layers_out_of_order = True  # not known, so taken as such: see fold_batch_norm
+
+    def __init__(self, name: str, strides: Sequence[int], *, frozen_norm: bool = True) -> None:
+        super().__init__()
+        timm = require("timm", "timm")
+        if not timm.is_model(name):
+            close = ", ".join(timm.list_models(f"*{name.split('_', maxsplit=1)[0]}*")[:5]) or "see timm.list_models()"
+            raise UsageError(f"timm has no network {name!r}; close: {close}")
+        try:
+            with torch.device("meta"):  # what it says of itself is wanted, not its numbers
+                probe: Any = timm.create_model(name, features_only=True, pretrained=False)
+        except (RuntimeError, AttributeError, TypeError) as error:
+            raise UsageError(f"timm's {name} cannot give feature maps: {error}") from error
+        reductions = list(probe.feature_info.reduction())
+        self.indices = tuple(reductions.index(stride) for stride in strides if stride in reductions)
+        if len(self.indices) != len(strides):
+            raise UsageError(f"timm's {name} has maps of strides {reductions}, not {list(strides)}")
+        network: Any = timm.create_model(name, features_only=True, pretrained=False, out_indices=self.indices)
+        self.strides = tuple(strides)
+        self.channels = tuple(network.feature_info.channels())
+        self.network: nn.Module = timm.layers.freeze_batch_norm_2d(network) if frozen_norm else network
+        if frozen_norm:
+            _merge_norms(self.network, timm.layers)
+        self._check(name)
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """The chosen maps, finest first."""
+        return list(self.network(x))
+
+    def stages(self) -> list[nn.Module]:
+        """Layers from the input on: the order in which a network is frozen."""
+        children: list[nn.Module] = []
+        for name, child in self.network.named_children():
+            # EfficientNets and the like keep all their stages in one list.
+            children += child.children() if name in ("blocks", "stages") else [child]
+        return [child for child in children if any(True for _ in child.parameters())]
+
+    @torch.no_grad()
+    def _check(self, name: str) -> None:
+        """Transformers give maps of another layout, or want one size of image: say so now, not in the first step."""
+        self.network.eval()
+        try:
+            maps = self.network(torch.zeros(1, 3, _PROBE, _PROBE))
+        except (AssertionError, RuntimeError) as error:
+            raise UsageError(f"timm's {name} does not take images of any size ({error})") from None
+        self.network.train()
+        expected = [(1, c, _PROBE // s, _PROBE // s) for c, s in zip(self.channels, self.strides, strict=True)]
+        if [tuple(m.shape) for m in maps] != expected:
+            raise UsageError(f"timm's {name} gives no plain feature maps; choose a convolutional network")
+
+
+_IN_ORDER = ("timm.models.efficientnet", "timm.models._efficientnet_blocks", "timm.models.mobilenetv3")
+"""Modules of timm whose networks compute their convolutions and norms in the order of their definition."""
+
+
+def _merge_norms(module: nn.Module, layers: Any) -> None:
+    """Merge, in place, frozen norms of timm's layers into the convolutions before them where that order is known."""
+    children = list(module.named_children()) if type(module).__module__ in _IN_ORDER else []
+    for (conv_name, conv), (norm_name, norm) in pairwise(children):
+        if not isinstance(norm, layers.FrozenBatchNormAct2d) or not isinstance(norm.drop, nn.Identity):
+            continue
+        same = isinstance(conv, layers.Conv2dSame)
+        if (same or type(conv) is nn.Conv2d) and conv.bias is None and _is_square(conv):
+            merged = MergedNorm(norm, norm.act)
+            setattr(module, conv_name, MergedConv2d(conv, merged, same=same))
+            setattr(module, norm_name, merged)
+    for child in module.children():
+        _merge_norms(child, layers)
+
+
+def _is_square(conv: nn.Conv2d) -> bool:
+    square = all(len({*sides}) == 1 for sides in (conv.kernel_size, conv.stride, conv.padding))
+    return square and conv.dilation == (1, 1)

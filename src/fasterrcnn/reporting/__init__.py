@@ -1,0 +1,1 @@
+"""What pages, images and terminals show: drawing, charts, tables."""

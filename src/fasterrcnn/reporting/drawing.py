@@ -1,0 +1,187 @@
+"""Images in Pillow: any mode to upright RGB, boxes with labels on top, and sheets of several.
+
+Line width and letters scale with the image; a class keeps its colour, and the letters on it are black or
+white, whichever can be read.
+"""
+
+import colorsys
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+_GOLDEN_RATIO = 0.618034
+_TEXT_SIZE = 14  # of titles and legends, which stand beside the image
+Colour = tuple[int, int, int]
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+Edges = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Pen:
+    """How a box is outlined.
+
+    Attributes:
+        colour: of the line, and behind the caption.
+        dashed: whether the line has gaps.
+    """
+
+    colour: Colour
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box to draw.
+
+    Attributes:
+        box: xyxy in pixels of the image.
+        pen: how it is outlined.
+        caption: text on it; an empty one is not drawn.
+    """
+
+    box: Edges
+    pen: Pen
+    caption: str = ""
+
+
+def colour_of(label: int) -> Colour:
+    """A colour for a class: neighbours in the list are far apart on the colour wheel."""
+    hue = (0.02 + label * _GOLDEN_RATIO) % 1.0
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, (1.0, 0.75)[label // 8 % 2])
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow image as RGB with its EXIF orientation applied.
+
+    Palettes and grey values become colours, transparency is dropped, 16 bits become 8 by scaling.
+
+    Raises:
+        ValueError: float pixels, whose range nobody knows.
+    """
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode == "F":
+        raise ValueError("32-bit float pixels; save it with 8 or 16 bits")
+    if upright.mode.startswith("I"):
+        # Pillow's own conversion of 16-bit grey would clip nearly all of it to white.
+        values = np.asarray(upright).astype(np.int64)
+        # Mode "I" has 32 bits and may hold either range; I;16 always means 16 bits.
+        is_16_bit = upright.mode.startswith("I;16") or values.max(initial=0) > 255
+        grey = values.clip(0, 65535) // 257 if is_16_bit else values.clip(0, 255)
+        upright = Image.fromarray(grey.astype(np.uint8))
+    return upright.convert("RGB")
+
+
+def draw_boxes(
+    image: Image.Image, boxes: NDArray[np.float32], labels: NDArray[np.int64], captions: Sequence[str]
+) -> Image.Image:
+    """A copy of the image with a box and a caption for each detection, the last on top.
+
+    Args:
+        image: any mode; the copy is RGB.
+        boxes: (n, 4) xyxy in pixels of the image.
+        labels: (n,) choose the colours.
+        captions: n texts; an empty one is not drawn.
+    """
+    rows = zip(boxes.tolist(), labels.tolist(), captions, strict=True)
+    return draw_marks(image, [Mark(tuple(box), Pen(colour_of(label)), caption) for box, label, caption in rows])
+
+
+def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
+    """A copy of the image, of any mode, as RGB with boxes and captions, the last on top."""
+    copy = upright_rgb(image)
+    copy = copy.copy() if copy is image else copy
+    draw = ImageDraw.Draw(copy)
+    short_side = min(copy.size)
+    width = max(2, round(short_side / 250))
+    font = _font(max(10, round(short_side / 36)))
+    for mark in marks:
+        _draw_outline(draw, mark.box, mark.pen, width)
+        if mark.caption:
+            _draw_caption(draw, mark.caption, mark.box[:2], font, mark.pen.colour, copy.size)
+    return copy
+
+
+def contact_sheet(images: Sequence[Image.Image], columns: int, *, background: str = "black") -> Image.Image:
+    """Images side by side, row by row, each in the upper left of a cell that is as large as the largest."""
+    width, height = (max(sides) for sides in zip(*(image.size for image in images), strict=True))
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * height), background)
+    for number, image in enumerate(images):
+        sheet.paste(image, (number % columns * width, number // columns * height))
+    return sheet
+
+
+def add_title(image: Image.Image, title: str) -> Image.Image:
+    """The image below a line of black text, in a white frame; text that is too long is cut off."""
+    framed = ImageOps.expand(image, border=(2, 2 * _TEXT_SIZE, 2, 2), fill="white")
+    ImageDraw.Draw(framed).text((4, _TEXT_SIZE), title, font=_font(_TEXT_SIZE), fill="black", anchor="lm")
+    return framed
+
+
+def add_legend(image: Image.Image, meanings: Mapping[str, Pen]) -> Image.Image:
+    """The image below a line that says what the pens mean, widened with white where the line is longer."""
+    font, gap = _font(_TEXT_SIZE), 2 * _TEXT_SIZE
+    lengths = [math.ceil(font.getbbox(meaning)[2]) for meaning in meanings]
+    needed = gap // 2 + sum(2 * gap + length for length in lengths)
+    sheet = Image.new("RGB", (max(image.width, needed), image.height + 2 * gap), "white")
+    sheet.paste(image, (0, 2 * gap))
+    draw = ImageDraw.Draw(sheet)
+    x, top = gap / 2, gap / 2
+    for (meaning, pen), length in zip(meanings.items(), lengths, strict=True):
+        _draw_outline(draw, (x, top, x + gap, top + gap), pen, 3)
+        draw.text((x + gap + 6, gap), meaning, font=font, fill="black", anchor="lm")
+        x += 2 * gap + length
+    return sheet
+
+
+def _draw_outline(draw: ImageDraw.ImageDraw, box: Edges, pen: Pen, width: int) -> None:
+    """The line lies inside the box, as Pillow's own does."""
+    if not pen.dashed:
+        draw.rectangle(box, outline=pen.colour, width=width)
+        return
+    x1, y1, x2, y2 = box
+    dash, inside = 4 * width, width - 1
+    for x, end in _dashes(x1, x2, dash):
+        draw.rectangle((x, y1, end, y1 + inside), fill=pen.colour)
+        draw.rectangle((x, y2 - inside, end, y2), fill=pen.colour)
+    for y, end in _dashes(y1, y2, dash):
+        draw.rectangle((x1, y, x1 + inside, end), fill=pen.colour)
+        draw.rectangle((x2 - inside, y, x2, end), fill=pen.colour)
+
+
+def _dashes(start: float, end: float, dash: int) -> list[tuple[float, float]]:
+    """Where the dashes of a side begin and end: gaps are about as long, and there is a dash at both ends."""
+    count = max(1, round((end - start) / dash / 2))
+    step = (end - start) / (2 * count + 1)
+    return [(start + 2 * number * step, start + (2 * number + 1) * step) for number in range(count + 1)]
+
+
+def _draw_caption(
+    draw: ImageDraw.ImageDraw,
+    caption: str,
+    corner: tuple[float, float],
+    font: Font,
+    colour: Colour,
+    size: tuple[int, int],
+) -> None:
+    """A filled label above the corner, or below it and to the left where the image ends."""
+    left, top, right, bottom = draw.textbbox((0, 0), caption, font=font)
+    pad = max(1, round((bottom - top) / 6))
+    width, height = right - left + 2 * pad, bottom - top + 2 * pad
+    x = max(0.0, min(corner[0], size[0] - width))
+    y = corner[1] - height if corner[1] >= height else corner[1]
+    draw.rectangle((x, y, x + width, y + height), fill=colour)
+    luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    ink = (0, 0, 0) if luminance > 140 else (255, 255, 255)
+    draw.text((x + pad - left, y + pad - top), caption, font=font, fill=ink)
+
+
+@lru_cache(maxsize=32)
+def _font(size: int) -> Font:
+    return ImageFont.load_default(size)

