@@ -30,7 +30,7 @@ BUCKET = 64
 class DetectionDataset(Dataset[Example]):
     """Examples of a detection data set.
 
-    ``examples[index]`` is a image as detection sees it, ``examples[index, number]`` a view that is varied by chance.
+    ``examples[index]`` is an image as detection sees it, ``examples[index, number]`` a view that is varied by chance.
     That follows from the seed, the number and the image's id alone, never from the order or the process of reading.
 
     Args:

@@ -15,7 +15,7 @@ def test_explain__page_and_verdicts(run, checkpoint, image, tmp_path):
     best = load(checkpoint).predict(image, score=0.2).to_records()[0]
     (tmp_path / "boxes.json").write_text(json.dumps([best, {"box": [1, 1, 3, 3], "name": "owl"}]))
     outcome = run(
-        "explain", checkpoint, image, "-o", "seen", "--score", "0.2", "--ground_truth", tmp_path / "boxes.json"
+        "explain", checkpoint, image, "-o", "seen", "--score", "0.2", "--ground-truth", tmp_path / "boxes.json"
     )
     assert (outcome.code, outcome.err) == (0, "")
     assert f"1 {best['name']}: found. Detection 1 is a {best['name']}" in outcome.out
@@ -38,7 +38,7 @@ def test_explain__json_and_the_next_free_folder(run, checkpoint, image, tmp_path
     ("arguments", "said"),
     [
         (["none.png", "-o", "seen"], "none.png"),
-        (["IMAGE", "-o", "seen", "--ground_truth", "none"], "none: no such file or folder"),
+        (["IMAGE", "-o", "seen", "--ground-truth", "none"], "none: no such file or folder"),
         (["IMAGE", "-o", "seen", "--score", "3"], "score_threshold must lie in"),
         (["IMAGE", "-o", "..", "--score", "0.2"], "exists and is not empty"),
     ],
