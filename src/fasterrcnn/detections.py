@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fasterrcnn.errors import UsageError, require
-from fasterrcnn.files import written_whole
+from fasterrcnn.files import atomic_write
 from fasterrcnn.reporting.drawing import draw_boxes, upright_rgb
 
 if TYPE_CHECKING:
@@ -105,11 +105,11 @@ class Detections:
 
     def save(self, path: str | Path) -> None:
         """Write the image with boxes (.jpg, .png...), or the records (.json)."""
-        with written_whole(Path(path)) as unfinished:
-            if unfinished.suffix.lower() == ".json":
-                unfinished.write_text(json.dumps(self.to_records(), indent=1), encoding="utf-8")
+        with atomic_write(Path(path)) as temporary:
+            if temporary.suffix.lower() == ".json":
+                temporary.write_text(json.dumps(self.to_records(), indent=1), encoding="utf-8")
             else:
-                self.plot().save(unfinished)
+                self.plot().save(temporary)
 
     def to_records(self) -> list[dict[str, Any]]:
         """One dict per detection: box (xyxy), score, label, name."""

@@ -1,8 +1,9 @@
-"""Files that are there whole or not at all, and the folder for those that can be made again."""
+"""Atomic writes, output folders, and the cache folder."""
 
 import itertools
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,60 +23,78 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A hidden name beside the file, to write to; it takes the file's place when the block has ended well.
+def atomic_write(path: Path, *, shared: bool = False) -> Iterator[Path]:
+    """Write a file completely or not at all.
 
-    A process that is killed inside the block leaves the file as it was, and the hidden one, which the next attempt
-    replaces.
+    Gives a temporary path: a hidden file in the same folder, with the same extension. When the block ends well, the
+    temporary file is renamed to ``path``. After an error, or where the block wrote nothing, ``path`` stays as it was.
+    The folder is made if need be.
 
-    Raises:
-        OSError: the folder cannot be made or written; a full disk is told with the file's name.
-    """
-    with _in_place_of(path, path.with_name(f".{path.name}")) as unfinished:
-        yield unfinished
-
-
-@contextmanager
-def written_by_many(path: Path) -> Iterator[Path]:
-    """As `written_whole`, where several processes may write the same file: each has a hidden name of its own."""
-    with _in_place_of(path, path.with_name(f".{os.getpid()}.{path.name}")) as unfinished:
-        yield unfinished
-
-
-def unfinished_in(folder: Path) -> list[Path]:
-    """Hidden files that `written_by_many` and `write_whole` left in a folder when their processes were killed."""
-    return [path for path in folder.glob(".*") if re.fullmatch(r"\.\d+\..+", path.name)]
-
-
-def write_whole(path: Path, *parts: bytes | memoryview) -> None:
-    """Write a file beside its place, flush it to the disk, then rename it: it is there whole or not at all.
-
-    Several processes may write the same file: each has a hidden name of its own.
+    Args:
+        path: the file to write.
+        shared: several processes may write this file at the same time: each gets a temporary name of its own.
+            Without it the name is always the same, so that what a killed process left is overwritten by the next.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written; the file that was there before stays.
+        OSError: the folder cannot be made or written, or the disk is full; the message names ``path``.
     """
-    with written_by_many(path) as unfinished, unfinished.open("wb") as file:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}" if shared else f".{path.name}")
+    try:
+        yield temporary
+        if temporary.exists():
+            temporary.replace(path)
+    except OSError as error:
+        # A full disk names no file, and the temporary name would mean nothing to the user.
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            raise type(error)(error.errno, error.strerror, str(path)) from None
+        raise
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
+    """Write a file completely or not at all, and flush it to the disk; several processes may write the same file.
+
+    Raises:
+        OSError: as `atomic_write`; the file that was there before stays.
+    """
+    with atomic_write(path, shared=True) as temporary, temporary.open("wb") as file:
         for part in parts:
             file.write(part)
         file.flush()
         os.fsync(file.fileno())
 
 
+def write_text(path: Path, text: str) -> None:
+    """As `write_bytes`, for text as UTF-8; the bytes of file names that are not UTF-8 become escapes (``\\udce9``)."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
 @contextmanager
-def _in_place_of(path: Path, unfinished: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """As `atomic_write`, for a new folder: gives a temporary folder beside it, which is renamed at the end.
+
+    Raises:
+        UsageError: the folder exists and is not empty.
+    """
+    check_output(folder)
+    folder = folder.resolve()
+    temporary = folder.with_name(f".{os.getpid()}.{folder.name}")
+    temporary.mkdir(parents=True)
     try:
-        yield unfinished
-        unfinished.replace(path)
-    except OSError as error:
-        # A full disk names no file, and nobody knows the hidden one.
-        if error.errno is not None and error.filename in (None, str(unfinished)):
-            raise type(error)(error.errno, error.strerror, str(path)) from None
-        raise
+        yield temporary
+        if folder.exists():
+            folder.rmdir()  # it is empty; Windows renames only to names that do not exist
+        temporary.rename(folder)
     finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def temporary_files(folder: Path) -> list[Path]:
+    """Temporary files that killed processes left in a folder, from `write_bytes` or `atomic_write` with ``shared``."""
+    return [path for path in folder.glob(".*") if re.fullmatch(r"\.\d+\..+", path.name)]
 
 
 def check_output(output: Path | None) -> None:

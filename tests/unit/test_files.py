@@ -2,43 +2,44 @@ import os
 
 import pytest
 
-from fasterrcnn.files import cache_folder, unfinished_in, write_whole, written_by_many, written_whole
+from fasterrcnn.errors import UsageError
+from fasterrcnn.files import atomic_folder, atomic_write, cache_folder, temporary_files, write_bytes, write_text
 
 
-def test_written_whole__old_content_until_the_end(tmp_path):
+def test_atomic_write__old_content_until_the_end(tmp_path):
     path = tmp_path / "new" / "a.txt"
-    with written_whole(path) as unfinished:
-        unfinished.write_text("one")
+    with atomic_write(path) as temporary:
+        temporary.write_text("one")
         assert not path.exists()
-        assert unfinished.suffix == ".txt"
-    with pytest.raises(KeyboardInterrupt), written_whole(path) as unfinished:
-        unfinished.write_text("two")
+        assert temporary.suffix == ".txt"
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as temporary:
+        temporary.write_text("two")
         raise KeyboardInterrupt
     assert path.read_text() == "one"
     assert [p.name for p in path.parent.iterdir()] == ["a.txt"]
 
 
-def test_written_whole__errors_name_the_file(tmp_path):
+def test_atomic_write__errors_name_the_file(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"), written_whole(tmp_path / "file" / "a.txt"):
+    with pytest.raises(OSError, match="file"), atomic_write(tmp_path / "file" / "a.txt"):
         pass
-    with pytest.raises(OSError, match=r"a\.txt") as caught, written_whole(tmp_path / "a.txt"):
+    with pytest.raises(OSError, match=r"a\.txt") as caught, atomic_write(tmp_path / "a.txt"):
         raise OSError(28, "No space left on device")
     assert caught.value.errno == 28
 
 
-def test_write_whole__parts_and_what_was_there_before(tmp_path):
+def test_write_bytes__parts_and_what_was_there_before(tmp_path):
     path = tmp_path / "new" / "file"
-    write_whole(path, b"first")
-    write_whole(path, b"sec", memoryview(b"ond"))
+    write_bytes(path, b"first")
+    write_bytes(path, b"sec", memoryview(b"ond"))
     assert path.read_bytes() == b"second"
     assert os.listdir(path.parent) == ["file"]
 
 
-def test_write_whole__names_the_file_that_cannot_be_written(tmp_path):
+def test_write_bytes__names_the_file_that_cannot_be_written(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match=r"folder") as caught:
-        write_whole(tmp_path / "folder", b"x")
+        write_bytes(tmp_path / "folder", b"x")
     assert caught.value.filename == str(tmp_path / "folder")
     assert os.listdir(tmp_path) == ["folder"]
 
@@ -54,10 +55,37 @@ def test_cache_folder__from_the_environment(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / ".cache" / "fasterrcnn"
 
 
-def test_unfinished_in__what_a_killed_process_left(tmp_path):
-    with written_by_many(tmp_path / "a.safetensors") as unfinished:
-        unfinished.write_text("half")
+def test_temporary_files__what_a_killed_process_left(tmp_path):
+    with atomic_write(tmp_path / "a.safetensors", shared=True) as temporary:
+        temporary.write_text("half")
         (tmp_path / ".hidden").write_text("somebody's own")
         (tmp_path / "b.12").write_text("as well")
-        assert unfinished_in(tmp_path) == [unfinished]
-    assert unfinished_in(tmp_path) == []
+        assert temporary_files(tmp_path) == [temporary]
+    assert temporary_files(tmp_path) == []
+
+
+def test_atomic_write__nothing_written_leaves_the_file(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    with atomic_write(tmp_path / "a.txt"):
+        pass
+    assert (tmp_path / "a.txt").read_text() == "one"
+
+
+def test_write_text__names_that_are_not_utf8(tmp_path):
+    write_text(tmp_path / "a.txt", "caf\udce9 ü\n")
+    assert (tmp_path / "a.txt").read_bytes() == "caf\\udce9 ü\n".encode()
+
+
+def test_atomic_folder__complete_or_not_at_all(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    with pytest.raises(KeyboardInterrupt), atomic_folder(folder) as temporary:
+        (temporary / "a").touch()
+        raise KeyboardInterrupt
+    assert os.listdir(folder.parent) == []
+    folder.mkdir()  # an empty one is taken
+    with atomic_folder(folder) as temporary:
+        (temporary / "a").touch()
+        assert os.listdir(folder) == []
+    assert (os.listdir(folder), os.listdir(folder.parent)) == (["a"], ["folder"])
+    with pytest.raises(UsageError, match=r"folder exists and is not empty"), atomic_folder(folder):
+        pass

@@ -92,13 +92,14 @@ def _write_fixed(diagnosis: "Diagnosis", folder: Path) -> None:
     """The repaired copy, and beside its annotations what was changed."""
     from fasterrcnn.data.checks import repair
     from fasterrcnn.data.convert import write_data
+    from fasterrcnn.files import write_text
 
     repaired = repair(diagnosis.data, "fix", diagnosis.findings, copies_too=True)
     if not repaired.data.records:
         raise DataError(f"{diagnosis.data.root}: no image can be kept, so there is no copy to write")
     notes = write_data(repaired.data, folder, "coco")
     lines = [f"{len(repaired.changes)} changes, made to a copy of {diagnosis.data.root}", *repaired.changes, *notes]
-    (folder / "changes.txt").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
+    write_text(folder / "changes.txt", "\n".join(lines) + "\n")
     print(f"wrote a repaired copy to {folder}: {len(repaired.changes)} changes, see changes.txt", file=sys.stderr)
 
 

@@ -31,6 +31,7 @@ from fasterrcnn.data.anchor_search import (
     size_bins,
 )
 from fasterrcnn.errors import UsageError
+from fasterrcnn.files import write_text
 
 __all__ = ["AnchorFit", "Recall", "fit_anchors", "input_boxes", "input_labels", "measure_recall", "read_anchors"]
 
@@ -110,8 +111,7 @@ class AnchorFit:
             text = self._page()
         else:
             raise UsageError(f"{path}: the anchors can be written as .yaml or .html")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
 
     def _page(self) -> str:
         shapes = {"as given": self.given} if self.kept else {"as given": self.given, "fitted": self.anchors}

@@ -1,7 +1,6 @@
 """Writing a data set in another format: COCO, Pascal VOC or YOLO, in the layout that most tools expect."""
 
 import json
-import os
 import re
 import shutil
 from collections import Counter
@@ -19,7 +18,7 @@ from fasterrcnn.data.formats import coco, voc, yolo
 from fasterrcnn.data.images import EXTENSIONS
 from fasterrcnn.data.split import content_of
 from fasterrcnn.errors import DataError, UsageError
-from fasterrcnn.files import check_output
+from fasterrcnn.files import atomic_folder
 
 Target = Literal["coco", "voc", "yolo"]
 
@@ -58,23 +57,13 @@ def write_data(data: AnnotatedData, folder: Path, to: Target) -> list[str]:
     """
     if to not in _TITLES:
         raise UsageError(f"no format {to!r} to write; there are: {', '.join(get_args(Target))}")
-    check_output(folder)
     _check(data)
     splits = {name: records for name, records in data.splits.items() if records}
     parts = {id(record) for name in ("train", "val") for record in splits.get(name, ())}
     if to != "voc" and all(id(record) in parts for record in splits.get("trainval", ())):
         splits.pop("trainval", None)  # VOC has lists; here it would be copies of train and val
-    folder = folder.resolve()
-    unfinished = folder.with_name(f".{folder.name}-{os.getpid()}")
-    unfinished.mkdir(parents=True)
-    try:
-        said = _WRITERS[to](data, splits, unfinished)
-        if folder.exists():
-            folder.rmdir()  # Windows renames only to what does not exist
-        unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished)
-        raise
+    with atomic_folder(folder) as temporary:
+        said = _WRITERS[to](data, splits, temporary)
     return _losses(data, to) + said
 
 

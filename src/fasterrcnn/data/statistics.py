@@ -26,6 +26,7 @@ from fasterrcnn.data.anchor_search import (
 )
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.errors import UsageError
+from fasterrcnn.files import write_text
 
 _QUANTILES = {"least": 0.0, "tenth": 0.1, "median": 0.5, "nine_tenths": 0.9, "most": 1.0}
 _MOST_CLASSES = 12  # of the text; the page and JSON have all
@@ -173,8 +174,7 @@ class Statistics:
             text = self._page()
         else:
             raise UsageError(f"{path}: statistics can be written as .json or .html")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
 
     def _page(self) -> str:
         order = np.argsort(-np.array(self.whole.by_class), kind="stable").tolist()

@@ -14,6 +14,7 @@ import numpy as np
 from fasterrcnn.evaluation.analysis import Analysis
 from fasterrcnn.evaluation.metrics.bootstrap import Interval
 from fasterrcnn.evaluation.metrics.tide import ERRORS, KINDS
+from fasterrcnn.files import write_text
 
 Row = Sequence[object]
 
@@ -139,17 +140,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text whole or not at all; the folder is made if need be, and what is no Unicode becomes "?"."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    try:
-        unfinished.write_bytes(text.encode("utf-8", "replace"))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def describe(analysis: Analysis) -> Iterator[str]:

@@ -3,8 +3,6 @@
 import base64
 import io
 import json
-import shutil
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +13,7 @@ from PIL import Image
 from fasterrcnn.explanation.diagnosis import ADVICE, MEANINGS
 from fasterrcnn.explanation.lost import COLOURS
 from fasterrcnn.explanation.trace import STEPS
-from fasterrcnn.files import check_output
+from fasterrcnn.files import atomic_folder, write_text
 
 if TYPE_CHECKING:
     from fasterrcnn.explanation.explain import Explanation
@@ -30,19 +28,11 @@ def write(explanation: "Explanation", folder: Path) -> Path:
     Raises:
         UsageError: the folder exists and is not empty.
     """
-    check_output(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as unfinished:
-        inside = Path(unfinished) / "whole"
-        inside.mkdir()
+    with atomic_folder(folder) as temporary:
         for name, figure in explanation.figures.items():
-            figure.sheet().save(inside / f"{name}.png", compress_level=_EFFORT)
-        numbers = json.dumps(explanation.to_dict(), indent=1, ensure_ascii=True)
-        (inside / "explain.json").write_text(numbers, encoding="utf-8")
-        (inside / "index.html").write_text(render(explanation), encoding="utf-8", errors="backslashreplace")
-        if folder.exists():
-            folder.rmdir()  # it is empty
-        shutil.move(inside, folder)
+            figure.sheet().save(temporary / f"{name}.png", compress_level=_EFFORT)
+        write_text(temporary / "explain.json", json.dumps(explanation.to_dict(), indent=1, ensure_ascii=True))
+        write_text(temporary / "index.html", render(explanation))
     return folder
 
 

@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from fasterrcnn.errors import ImageError, UsageError, require
+from fasterrcnn.files import atomic_write
 from fasterrcnn.inference.sources import Loaded
 
 _CLOCK = 90_000
@@ -182,30 +183,25 @@ class VideoWriter:
 
 
 @contextmanager
-def video_written_whole(path: Path, rate: float, *, part: Path) -> Iterator[VideoWriter]:
-    """A `VideoWriter` to a hidden file, which takes its place when the block has ended well.
+def atomic_video(path: Path, rate: float, *, part: Path) -> Iterator[VideoWriter]:
+    """A `VideoWriter` whose file is there completely or not at all; see `fasterrcnn.files.atomic_write`.
 
     Args:
         path: the file to write; without any frame there will be none.
         rate: usual frames a second.
         part: what a video is called that was stopped by hand; it plays, as far as it goes.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    writer = VideoWriter(unfinished, rate)
-    try:
-        yield writer
-    except (KeyboardInterrupt, GeneratorExit):
-        path = part
-        raise
-    except BaseException:
-        writer.close()
-        unfinished.unlink(missing_ok=True)
-        raise
-    finally:
-        writer.close()
-        if unfinished.exists():
-            unfinished.replace(path)
+    with atomic_write(path) as temporary:
+        writer = VideoWriter(temporary, rate)
+        try:
+            yield writer
+        except (KeyboardInterrupt, GeneratorExit):
+            writer.close()
+            if temporary.exists():
+                temporary.replace(part)
+            raise
+        finally:
+            writer.close()
 
 
 def frame_rate(path: Path) -> float:

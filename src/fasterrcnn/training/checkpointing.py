@@ -18,7 +18,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import WeightsError
-from fasterrcnn.files import unfinished_in, write_whole, written_by_many
+from fasterrcnn.files import atomic_write, temporary_files, write_bytes
 from fasterrcnn.training.module import TrainingModule
 from fasterrcnn.training.optimizer import WeightAverage
 from fasterrcnn.training.progress import EpochRecord
@@ -71,7 +71,7 @@ class KeepWeights(Callback):
         with self.average.applied(module):
             native.save(self.run / LAST, module.model, self.config, notes)
         if best is None or best == row:  # without validation, the last is the best there is
-            write_whole(self.run / BEST, (self.run / LAST).read_bytes())
+            write_bytes(self.run / BEST, (self.run / LAST).read_bytes())
 
 
 class KeepState(Callback):
@@ -153,7 +153,7 @@ class StateFiles(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a state: beside its place, flushed, then renamed; then remove those that are too old."""
-        with written_by_many(Path(path)) as unfinished, unfinished.open("wb") as file:
+        with atomic_write(Path(path), shared=True) as temporary, temporary.open("wb") as file:
             file.write(_header(hashlib.sha256()))  # its room: what it says comes with the last byte
             payload = _Hashed(file)
             try:
@@ -167,7 +167,7 @@ class StateFiles(CheckpointIO):
             file.flush()
             os.fsync(file.fileno())
         folder = Path(path).parent
-        for old in (*_newest_first(folder)[_KEPT:], *unfinished_in(folder)):  # one process writes, so none is its own
+        for old in (*_newest_first(folder)[_KEPT:], *temporary_files(folder)):  # one process writes, so none is its own
             old.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fasterrcnn.data.charts import COLOURS, Number
 from fasterrcnn.errors import UsageError
-from fasterrcnn.files import write_whole
+from fasterrcnn.files import write_bytes
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -41,7 +41,7 @@ def draw_curves(rows: Sequence[Row], path: Path) -> None:
         raise UsageError(f"{path}: no epochs to draw; run at least one")
     drawn = io.BytesIO()
     make_figure(rows).savefig(drawn, format="png")
-    write_whole(path, drawn.getbuffer())
+    write_bytes(path, drawn.getbuffer())
 
 
 def make_figure(rows: Sequence[Row]) -> "matplotlib.figure.Figure":

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fasterrcnn.data.dataset import BUCKET, BatchPlan, DetectionDataset
 from fasterrcnn.errors import TrainingError
-from fasterrcnn.files import cache_folder, write_whole
+from fasterrcnn.files import cache_folder, write_bytes
 from fasterrcnn.model.backbones import Body
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.ops.image import pad_to
@@ -115,7 +115,7 @@ class CachedViews:
         entry |= {"boxes": target.boxes, "labels": target.labels, "ignored": target.ignored}
         entry["size_hw"] = torch.tensor(batch.sizes_hw[0])
         content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in entry.items()})
-        write_whole(self.path(index, number), content)
+        write_bytes(self.path(index, number), content)
 
     def load(self, plans: Sequence[BatchPlan]) -> Iterator[Step]:
         """The planned steps, with maps instead of pixels.

@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from fasterrcnn.files import write_whole
+from fasterrcnn.files import write_bytes
 from fasterrcnn.structures import Losses
 from fasterrcnn.training.curves import best_row, draw_curves
 from fasterrcnn.training.module import LOSSES, TrainingModule, check_weights
@@ -100,7 +100,7 @@ class EpochRecord(Callback):
         self._earlier = state["seconds"]
 
     def _write(self, module: TrainingModule) -> None:
-        write_whole(self.run / "metrics.csv", _table(self.rows).encode())
+        write_bytes(self.run / "metrics.csv", _table(self.rows).encode())
         if time.monotonic() - self._drawn > _PAUSE:
             draw_curves(self.rows, self.run / CURVES)
             self._drawn = time.monotonic()
@@ -108,7 +108,7 @@ class EpochRecord(Callback):
             records, found = module.validation.shown()
             buffer = io.BytesIO()
             draw_comparison(records, found, module.model.classes).save(buffer, "JPEG", quality=85)
-            write_whole(self.run / "validation" / f"epoch-{self.rows[-1]['epoch']:03.0f}.jpg", buffer.getbuffer())
+            write_bytes(self.run / "validation" / f"epoch-{self.rows[-1]['epoch']:03.0f}.jpg", buffer.getbuffer())
 
 
 def _table(rows: list[Row]) -> str:

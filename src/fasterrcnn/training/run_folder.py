@@ -14,7 +14,7 @@ from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.dataset import BatchLoader, DetectionDataset
 from fasterrcnn.data.statistics import Counts
 from fasterrcnn.errors import UsageError
-from fasterrcnn.files import unfinished_in, write_whole
+from fasterrcnn.files import temporary_files, write_bytes
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.training import environment, settings
 from fasterrcnn.training.card import Card, model_card
@@ -84,10 +84,10 @@ class Setup:
 def begin(run: Path, setup: Setup, report: LoadReport | None = None) -> None:
     """Write what is known before the first step; the report says what became of the start weights."""
     if report is not None:
-        write_whole(run / START, report.table().encode())
-    write_whole(run / settings.FILE, settings.dump(setup.config).encode())
-    write_whole(run / "data.txt", _about_data(setup).encode())
-    write_whole(run / "environment.json", json.dumps(environment.describe(), indent=1).encode())
+        write_bytes(run / START, report.table().encode())
+    write_bytes(run / settings.FILE, settings.dump(setup.config).encode())
+    write_bytes(run / "data.txt", _about_data(setup).encode())
+    write_bytes(run / "environment.json", json.dumps(environment.describe(), indent=1).encode())
     batches = TrainingBatches(setup.examples, setup.config, Process(), 0)
     (batch, targets) = next(BatchLoader(setup.examples).load(batches.plans(1)[:1]))
     draw_batch(batch, targets, setup.config.model.classes).save(run / "batches.jpg", quality=85)
@@ -133,10 +133,10 @@ def finish(run: Path, setup: Setup, rows: list[dict[str, float]], network: Faste
         command=_command(setup),
         files={name: what for name, what in _FILES.items() if (run / name).exists() or name == RESULTS},
     )
-    for unfinished in unfinished_in(run):
-        unfinished.unlink(missing_ok=True)  # of processes that were killed while they wrote
-    write_whole(run / "README.md", model_card(card).encode())
-    write_whole(run / RESULTS, json.dumps(plain_numbers(result), indent=1).encode())
+    for temporary in temporary_files(run):
+        temporary.unlink(missing_ok=True)  # of processes that were killed while they wrote
+    write_bytes(run / "README.md", model_card(card).encode())
+    write_bytes(run / RESULTS, json.dumps(plain_numbers(result), indent=1).encode())
     return result
 
 

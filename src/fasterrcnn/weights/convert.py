@@ -12,7 +12,7 @@ from torch import Tensor
 from fasterrcnn import presets
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import UsageError
-from fasterrcnn.files import write_whole
+from fasterrcnn.files import write_bytes
 from fasterrcnn.weights import detectron2, native, torchvision
 from fasterrcnn.weights.load import Source, sha256_of
 from fasterrcnn.weights.state_dict import State
@@ -57,11 +57,11 @@ def write(source: Source, state: State, config: ModelConfig, path: Path, target:
         native.save_state(path, state, config, {"source": origin})
         return []
     if target == "torchvision":
-        write_whole(path, _torch_bytes(torchvision.from_native(state, config)))
+        write_bytes(path, _torch_bytes(torchvision.from_native(state, config)))
         return [*_classes_note(config), *_numbers_note(config, presets.get(config.preset))]
     theirs = detectron2.from_native(state, config)
     written = _arrays_bytes(theirs) if path.suffix == ".pkl" else _torch_bytes({"model": theirs})
-    write_whole(path, written)
+    write_bytes(path, written)
     usual = detectron2.with_numerics(config)
     return [*_classes_note(config), *_numbers_note(config, usual), *detectron2.options(config)]
 

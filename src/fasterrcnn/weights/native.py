@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fasterrcnn import presets
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import UsageError, WeightsError
-from fasterrcnn.files import write_whole
+from fasterrcnn.files import write_bytes
 from fasterrcnn.weights.files import read_metadata
 from fasterrcnn.weights.safetensors_files import read_safetensors
 from fasterrcnn.weights.state_dict import State
@@ -56,7 +56,7 @@ def save_state(path: Path, state: State, config: ModelConfig, notes: Mapping[str
     payload = safetensors.torch.save(tensors)
     start = 8 + int.from_bytes(payload[:8], "little")
     digest = _digest(memoryview(payload)[start:], json.loads(payload[8:start]), header)
-    write_whole(path, safetensors.torch.save(tensors, {_ENTRY: json.dumps({**header, "sha256": digest})}))
+    write_bytes(path, safetensors.torch.save(tensors, {_ENTRY: json.dumps({**header, "sha256": digest})}))
 
 
 def is_ours(path: Path) -> bool:

@@ -16,7 +16,7 @@ from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError, MissingExtraError, UsageError, WeightsError
 from fasterrcnn.inference.detector import Detector
 from fasterrcnn.inference.loading import load
-from fasterrcnn.inference.video import video_written_whole
+from fasterrcnn.inference.video import atomic_video
 from fasterrcnn.inference.workers import choose_device
 from fasterrcnn.ops.image import make_batch, resized_hw, to_input
 
@@ -342,7 +342,7 @@ def test_detector__in_another_process(detector, photo):
 def test_predict__video(detector, tmp_path, photo):
     pytest.importorskip("av")
     path = tmp_path / "clip.mp4"
-    with video_written_whole(path, 10.0, part=path) as video:
+    with atomic_video(path, 10.0, part=path) as video:
         for number in range(5):
             video.write(photo((64, 96), number), number / 10)
     found = list(detector.predict(path, every=2))

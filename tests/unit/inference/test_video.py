@@ -7,7 +7,7 @@ from PIL import Image
 from fasterrcnn.errors import DataError, ImageError, UsageError
 from fasterrcnn.inference.sources import Loaded, is_video
 from fasterrcnn.inference.streams import files_and_frames
-from fasterrcnn.inference.video import camera_frames, captured, upright, video_frames, video_written_whole
+from fasterrcnn.inference.video import atomic_video, camera_frames, captured, upright, video_frames
 
 av = pytest.importorskip("av")
 
@@ -18,7 +18,7 @@ def frame(number: int, size=(64, 48)) -> Image.Image:
 
 
 def write(path, count=10, size=(64, 48), times=None, rate=10.0):
-    with video_written_whole(path, rate, part=path.with_stem("part")) as video:
+    with atomic_video(path, rate, part=path.with_stem("part")) as video:
         for number in range(count):
             video.write(frame(number, size), times[number] if times else number / rate)
     return path
@@ -124,11 +124,11 @@ def test_upright__quarter_turns():
 
 
 def test_writer__nothing_without_frames_and_nothing_after_an_error(tmp_path):
-    with video_written_whole(tmp_path / "a.mp4", 25.0, part=tmp_path / "part.mp4"):
+    with atomic_video(tmp_path / "a.mp4", 25.0, part=tmp_path / "part.mp4"):
         pass
     with (
         pytest.raises(ValueError, match="oops"),
-        video_written_whole(tmp_path / "a.mp4", 25.0, part=tmp_path / "p.mp4") as v,
+        atomic_video(tmp_path / "a.mp4", 25.0, part=tmp_path / "p.mp4") as v,
     ):
         v.write(frame(0), 0.0)
         raise ValueError("oops")
@@ -138,7 +138,7 @@ def test_writer__nothing_without_frames_and_nothing_after_an_error(tmp_path):
 def test_writer__stopped_by_hand_leaves_a_part_that_plays(tmp_path):
     with (
         pytest.raises(KeyboardInterrupt),
-        video_written_whole(tmp_path / "a.mp4", 10.0, part=tmp_path / "p.mp4") as video,
+        atomic_video(tmp_path / "a.mp4", 10.0, part=tmp_path / "p.mp4") as video,
     ):
         for number in range(3):
             video.write(frame(number), number / 10)

@@ -15,6 +15,7 @@ from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.findings import KINDS, Finding
 from fasterrcnn.data.images import read_image
 from fasterrcnn.errors import ImageError
+from fasterrcnn.files import write_text
 from fasterrcnn.reporting.drawing import draw_boxes
 
 if TYPE_CHECKING:
@@ -41,17 +42,13 @@ def write_report(diagnosis: "Diagnosis", path: Path) -> None:
         sections.append({"kind": kind, "severity": severity, "advice": advice, "shown": shown, "rest": found[_IMAGES:]})
     template = files("fasterrcnn.data").joinpath("templates/doctor.html").read_text(encoding="utf-8")
     page = Environment(autoescape=True).from_string(template)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        page.render(
-            title=f"Data check of {diagnosis.data.root.name}",
-            summary=diagnosis.data.summary(),
-            counts=diagnosis.counts,
-            sections=sections,
-        ),
-        encoding="utf-8",
-        errors="backslashreplace",  # file names need not be UTF-8
+    text = page.render(
+        title=f"Data check of {diagnosis.data.root.name}",
+        summary=diagnosis.data.summary(),
+        counts=diagnosis.counts,
+        sections=sections,
     )
+    write_text(path, text)
 
 
 def _draw(data: AnnotatedData, records: dict[Path, AnnotatedImage], finding: Finding) -> str | None:

@@ -17,7 +17,7 @@ from fasterrcnn.evaluation.page.cards import Cards, make_cards
 from fasterrcnn.evaluation.page.charts import grid, whisker
 from fasterrcnn.evaluation.page.figures import class_pages, draw_curves, draw_matrix
 from fasterrcnn.evaluation.page.mistakes import count_examples
-from fasterrcnn.evaluation.report_files import write_text
+from fasterrcnn.files import write_text
 
 if TYPE_CHECKING:
     from fasterrcnn.evaluation.report import Report

@@ -12,7 +12,7 @@ from fasterrcnn.inference.options import Options
 from fasterrcnn.inference.predict_job.journal import Entry, Journal
 from fasterrcnn.inference.predict_job.tasks import Task
 from fasterrcnn.inference.predict_job.writers import Saver, Stopwatch, write_coco, write_csv
-from fasterrcnn.inference.video import frame_rate, video_written_whole
+from fasterrcnn.inference.video import atomic_video, frame_rate
 from fasterrcnn.inference.workers import map_in_processes
 
 
@@ -116,7 +116,7 @@ class Job:
         watch, frames, objects = Stopwatch(), 0, 0
         outcomes = self.detector.outcomes(task.source, **self.options)
         try:
-            with video_written_whole(target, rate, part=part) as video, closing(prefetch(outcomes)) as coming:
+            with atomic_video(target, rate, part=part) as video, closing(prefetch(outcomes)) as coming:
                 for found in coming:
                     if isinstance(found, ImageError):
                         yield Event(task, error=str(found))

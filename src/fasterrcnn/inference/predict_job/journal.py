@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from fasterrcnn.files import written_whole
+from fasterrcnn.files import atomic_write
 
 NAME = "detections.jsonl"
 
@@ -34,7 +34,7 @@ class Journal:
         going_on = keep is not None and earlier.exists()
         if keep is not None and going_on:
             self.stems = {file: last["stem"] for file, last in _last_entries(earlier).items() if keep(last)}
-        with written_whole(self._growing) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        with atomic_write(self._growing) as temporary, temporary.open("w", encoding="utf-8") as file:
             old = finished_entries(earlier) if going_on else ()
             file.writelines(json.dumps(entry) + "\n" for entry in old if entry["file"] in self.stems)
         self._file: TextIO = self._growing.open("a", encoding="utf-8")
@@ -47,7 +47,7 @@ class Journal:
     ) -> None:
         """The record of work that ended, or was stopped by hand, gets its name; after an error it stays hidden."""
         if kind is None or issubclass(kind, KeyboardInterrupt | GeneratorExit):
-            with written_whole(self.path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+            with atomic_write(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
                 file.writelines(json.dumps(entry) + "\n" for entry in self.entries())
             self._file.close()
             self._growing.unlink()

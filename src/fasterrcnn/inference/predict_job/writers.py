@@ -13,7 +13,7 @@ from PIL import Image
 
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError
-from fasterrcnn.files import written_whole
+from fasterrcnn.files import atomic_write
 from fasterrcnn.inference.predict_job.journal import Entry
 from fasterrcnn.inference.predict_job.tasks import Task
 
@@ -76,8 +76,8 @@ class Saver:
 
     def _labels_and_crops(self, found: Detections, label_name: str, crop_name: str) -> None:
         if "yolo" in self.kinds:
-            with written_whole(self.output / "labels" / f"{label_name}.txt") as unfinished:
-                unfinished.write_text("".join(f"{line}\n" for line in found.to_yolo()), encoding="utf-8")
+            with atomic_write(self.output / "labels" / f"{label_name}.txt") as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in found.to_yolo()), encoding="utf-8")
         if "crops" in self.kinds and len(found):
             for number, (name, crop) in enumerate(zip(found.names, found.crops(), strict=True), start=1):
                 _save_jpeg(crop, self.output / "crops" / _folder_name(name) / f"{crop_name}{number}.jpg")
@@ -97,8 +97,8 @@ class Stopwatch:
 
 def _save_jpeg(image: Image.Image, target: Path) -> None:
     try:
-        with written_whole(target) as unfinished:
-            image.save(unfinished, format="JPEG", quality=_QUALITY)
+        with atomic_write(target) as temporary:
+            image.save(temporary, format="JPEG", quality=_QUALITY)
     except (OSError, ValueError) as error:  # a side beyond 65,500 pixels, a full disk
         raise ImageError(f"{target}: cannot be written ({error})") from None
 
@@ -119,7 +119,7 @@ def write_coco(entries: Iterable[Entry], path: Path, category_ids: Sequence[int]
         path: the file to write.
         category_ids: id of each class.
     """
-    with written_whole(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write("[")
         for number, row in enumerate(_coco_rows(entries, category_ids)):
             file.write((",\n" if number else "\n") + json.dumps(row))
@@ -128,7 +128,7 @@ def write_coco(entries: Iterable[Entry], path: Path, category_ids: Sequence[int]
 
 def write_csv(entries: Iterable[Entry], path: Path) -> None:
     """One object a row: file, frame and time of a video, box as x1 y1 x2 y2 in pixels, score, label, name."""
-    with written_whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(_COLUMNS)
         for entry in entries:

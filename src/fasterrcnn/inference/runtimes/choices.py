@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from fasterrcnn.files import cache_folder, written_by_many
+from fasterrcnn.files import atomic_write, cache_folder
 from fasterrcnn.inference.runtimes.marks import digest, processor
 
 Way = TypeVar("Way", bound=Callable[[], object])
@@ -72,7 +72,7 @@ def _known() -> dict[str, str]:
 
 def _keep(known: Mapping[str, str]) -> None:
     try:
-        with written_by_many(_file()) as unfinished:
-            unfinished.write_text(json.dumps(dict(sorted(known.items())), indent=1), encoding="utf-8")
+        with atomic_write(_file(), shared=True) as temporary:
+            temporary.write_text(json.dumps(dict(sorted(known.items())), indent=1), encoding="utf-8")
     except OSError:  # nowhere to keep it: the next process measures again
         return

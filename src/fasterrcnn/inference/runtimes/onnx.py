@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from fasterrcnn.errors import require
-from fasterrcnn.files import cache_folder, written_by_many
+from fasterrcnn.files import atomic_write, cache_folder
 from fasterrcnn.inference.runtimes.marks import digest, weights_digest
 from fasterrcnn.inference.runtimes.parts import DenseMaps, DensePart, Lazy, part_of
 from fasterrcnn.model.faster_rcnn import FasterRCNN
@@ -68,8 +68,8 @@ def exported(model: FasterRCNN, part: str) -> Path:
     mark = digest(weights_digest(module), torch.__version__)
     path = cache_folder() / "onnx" / f"{part}-{mark}.onnx"
     if not path.exists():
-        with written_by_many(path) as unfinished:
-            _export(module, model, part, unfinished)
+        with atomic_write(path, shared=True) as temporary:
+            _export(module, model, part, temporary)
     return path
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fasterrcnn.errors import require
-from fasterrcnn.files import cache_folder, written_by_many
+from fasterrcnn.files import atomic_write, cache_folder
 from fasterrcnn.inference.runtimes.marks import digest, weights_digest
 from fasterrcnn.inference.runtimes.parts import DenseMaps, DensePart, Lazy, part_of
 from fasterrcnn.model.faster_rcnn import FasterRCNN
@@ -104,9 +104,9 @@ def converted(model: FasterRCNN, part: str) -> Path:
 
 def save(graph: Any, path: Path) -> None:
     """Write both files of a graph, under another name first."""
-    with written_by_many(path) as unfinished:
-        import_openvino().save_model(graph, str(unfinished), compress_to_fp16=False)
-        unfinished.with_suffix(".bin").replace(path.with_suffix(".bin"))
+    with atomic_write(path, shared=True) as temporary:
+        import_openvino().save_model(graph, str(temporary), compress_to_fp16=False)
+        temporary.with_suffix(".bin").replace(path.with_suffix(".bin"))
 
 
 def example_of(model: FasterRCNN, part: str) -> tuple[Tensor, list[int]]:

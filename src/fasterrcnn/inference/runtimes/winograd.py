@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.files import cache_folder, written_by_many
+from fasterrcnn.files import atomic_write, cache_folder
 from fasterrcnn.inference.runtimes import choices
 from fasterrcnn.inference.runtimes.marks import digest, processor
 
@@ -176,10 +176,10 @@ def _compile(path: Path) -> None:
         compiler = get_cpp_compiler()
     except Exception:  # its own kinds of errors, which differ from release to release
         raise UsageError("Winograd's kernel needs a C++ compiler (g++, or $CXX); none was found") from None
-    with written_by_many(path) as unfinished:
+    with atomic_write(path, shared=True) as temporary:
         # Threads of torch's own OpenMP; a compiler that has none gives a kernel with one thread.
         for openmp in (["-fopenmp"], []):
-            command = [compiler, *_FLAGS, *openmp, str(_SOURCE), "-o", str(unfinished)]
+            command = [compiler, *_FLAGS, *openmp, str(_SOURCE), "-o", str(temporary)]
             done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_COMPILE_SECONDS)
             if done.returncode == 0:
                 return

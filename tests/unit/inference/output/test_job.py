@@ -13,7 +13,7 @@ from fasterrcnn.inference.predict_job.job import Job
 from fasterrcnn.inference.predict_job.journal import NAME, Journal
 from fasterrcnn.inference.predict_job.tasks import Task, list_sources, name_tasks
 from fasterrcnn.inference.predict_job.writers import Saver, _folder_name, write_coco, write_csv
-from fasterrcnn.inference.video import video_written_whole
+from fasterrcnn.inference.video import atomic_video
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_run__goes_on_after_an_interruption(detector, images, tmp_path):
 
 
 def write_video(path, photo, count=6):
-    with video_written_whole(path, 10.0, part=path) as video:
+    with atomic_video(path, 10.0, part=path) as video:
         for number in range(count):
             video.write(photo((65, 97), number), number / 10)
 
