@@ -1,6 +1,7 @@
 """All runtimes and torchvision's model in four ways, with the same weights, alternately: resnet50-fpn at 800x1066.
 
-python benchmarks/runtimes.py [--weights FILE] [--images FOLDER] [--rounds 7] [--threads 2] [--output OUT.json]
+python benchmarks/runtimes.py [--weights FILE] [--images FOLDER] [--rounds 7] [--threads 2] [--only NAME...]
+    [--output OUT.json]
 
 Without weights they are random ones that detect. Each side runs in a process of its own, whose peak memory is shown.
 The 8-bit integers are calibrated on the images, or on blobs. Float32 must find the same as the runtime torch: equal
@@ -15,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from competitors import VARIANTS, MakeTorchvision
 from PIL import Image
 from predict import lively_model
 
 from fasterrcnn.build import load_model
 from fasterrcnn.cli.options import settle
-from fasterrcnn.inference.benchmark import PIXELS, SCORE, Row, benchmark
+from fasterrcnn.inference.benchmark import BOX_TOLERANCE, SCORE_TOLERANCE, BenchmarkRow, benchmark
 from fasterrcnn.inference.quantization import quantize
-from fasterrcnn.inference.rivals import rivals
 from fasterrcnn.inference.runtimes import names
 from fasterrcnn.weights import native
 
@@ -39,14 +40,21 @@ def main() -> None:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--only", nargs="*", choices=[*VARIANTS, *names()])
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         weights, image = prepare(arguments.weights, arguments.images, Path(folder))
-        chosen = arguments.only or [*rivals(), *names()]
+        only = arguments.only or (*VARIANTS, *names())
         rows = benchmark(
-            weights, image, chosen, threads=[arguments.threads], rounds=arguments.rounds, prepare=settle, log=log
+            weights,
+            image,
+            [name for name in names() if name in only],
+            threads=[arguments.threads],
+            rounds=arguments.rounds,
+            others={name: MakeTorchvision(weights, name) for name in VARIANTS if name in only},
+            prepare=settle,
+            log=log,
         )
     show(rows)
     if arguments.output:
@@ -54,8 +62,8 @@ def main() -> None:
     for row in rows:
         if row.failure is None and row.runtime != "openvino-int8":
             assert row.unmatched == 0, row
-            assert row.box_deviation <= PIXELS, row
-            assert row.score_deviation <= SCORE, row
+            assert row.box_deviation <= BOX_TOLERANCE, row
+            assert row.score_deviation <= SCORE_TOLERANCE, row
 
 
 def prepare(weights: Path | None, images: Path | None, folder: Path) -> tuple[Path, np.ndarray]:
@@ -81,7 +89,7 @@ def log(text: str) -> None:
     print(text, flush=True)
 
 
-def show(rows: list[Row]) -> None:
+def show(rows: list[BenchmarkRow]) -> None:
     """A table in Markdown; ratios of times and of processor seconds to torchvision's, as it comes."""
     base = next((row for row in rows if row.runtime == "torchvision"), None)
     print("\n| | median s | faster than torchvision | by processor seconds | peak MiB | boxes px | scores |")

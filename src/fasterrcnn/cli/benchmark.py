@@ -3,8 +3,9 @@
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -14,7 +15,9 @@ from fasterrcnn.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fasterrcnn.inference.benchmark import Row
+    from fasterrcnn.inference.benchmark import BenchmarkRow
+    from fasterrcnn.inference.detector import Detector
+    from fasterrcnn.inference.runtime_names import RuntimeName
 
 
 def benchmark(
@@ -25,22 +28,18 @@ def benchmark(
         list[str] | None,
         Parameter(help="Which to measure; default: all that are installed.", consume_multiple=True, negative=""),
     ] = None,
-    against: Annotated[
-        Literal["torchvision"] | None,
-        Parameter(help="Also measure torchvision's model with these weights, as it comes and channels last."),
-    ] = None,
     threads: Annotated[
         list[int] | None, Parameter(help="Numbers of threads; default: 1 and all.", consume_multiple=True, negative="")
     ] = None,
-    image: Annotated[Path | None, Parameter(help="What to look at; default: a drawn one of 480x640.")] = None,
+    image: Annotated[Path | None, Parameter(help="The image to predict; default: a drawn one of 480x640.")] = None,
     data: Annotated[Path | None, Parameter(help="Annotated data set, to measure AP too.")] = None,
     split: Annotated[str, Parameter(help="Which of its images.")] = "test",
-    rounds: Annotated[int, Parameter(help="Images that each runtime looks at.")] = 10,
+    rounds: Annotated[int, Parameter(help="Images that each runtime predicts.")] = 10,
     names: Names = None,
     preset: Preset = None,
     as_json: Json = False,
 ) -> None:
-    """Measure all runtimes, alternately and each in its own process, and say which to use on this machine.
+    """Measure all runtimes, in turn and each in its own process, and name the one to use on this machine.
 
     The times are of one image in memory, from pixels to boxes. Deviations are from the runtime torch.
     """
@@ -49,25 +48,24 @@ def benchmark(
     from fasterrcnn.data.images import read_image
     from fasterrcnn.demo.scenes import draw_scene
     from fasterrcnn.inference.benchmark import benchmark as measure
-    from fasterrcnn.inference.benchmark import fastest
+    from fasterrcnn.inference.benchmark import fastest_row
     from fasterrcnn.inference.workers import processors
 
     if rounds < 1:
         raise UsageError(f"rounds must be at least 1, not {rounds}")
-    chosen = _chosen(weights, runtimes, against)
-    drawn = draw_scene(seed=0, index=0, size_hw=(480, 640)).image if image is None else read_image(image)
+    pil_image = draw_scene(seed=0, index=0, size_hw=(480, 640)).image if image is None else read_image(image)
     rows = measure(
         weights,
-        np.array(drawn),
-        chosen,
+        np.array(pil_image),
+        _chosen(weights, runtimes),
         threads=sorted(set(threads or (1, processors()))),
         rounds=rounds,
         options={"classes": names, "preset": preset},
-        data=None if data is None else (data, split),
+        average_precision=None if data is None else partial(_average_precision, data, split),
         prepare=settle,
         log=None if as_json else lambda text: print(text, file=sys.stderr, flush=True),
     )
-    best = fastest(rows)
+    best = fastest_row(rows)
     if as_json:
         print(json.dumps({"rows": [asdict(row) for row in rows], "use": best and best.runtime}))
         return
@@ -76,16 +74,25 @@ def benchmark(
         print(f'use here: runtime="{best.runtime}", threads={best.threads}')
 
 
-def _chosen(weights: str, runtimes: list[str] | None, against: str | None) -> list[str]:
+def _average_precision(data: Path, split: str, detector: "Detector") -> float | None:
+    """AP of a detector; called in the process that measures it."""
+    from fasterrcnn.evaluation.evaluate import evaluate
+
+    return evaluate(detector, data, split=split).ap
+
+
+def _chosen(weights: str, runtimes: list[str] | None) -> "list[RuntimeName]":
     from fasterrcnn.inference.runtime_names import check_name, names
 
-    chosen: list[str] = list(runtimes or [name for name in names() if _worth_a_try(name, weights)])
+    if not runtimes:
+        return [name for name in names() if _is_available(name, weights)]
+    chosen: list[Any] = runtimes
     for name in chosen:
         check_name(name)
-    return chosen if against is None else ["torchvision", "torchvision-channels-last", *chosen]
+    return chosen
 
 
-def _worth_a_try(name: str, weights: str) -> bool:
+def _is_available(name: str, weights: str) -> bool:
     from importlib.util import find_spec
 
     from fasterrcnn.inference.quantization import quantized_parts
@@ -97,7 +104,7 @@ def _worth_a_try(name: str, weights: str) -> bool:
     return name != "openvino-int8" or quantized_parts(locate(weights).path) is not None
 
 
-def _table(rows: "Sequence[Row]") -> str:
+def _table(rows: "Sequence[BenchmarkRow]") -> str:
     head = ("runtime", "threads", "median s", "p95 s", "images/s", "cpu s", "ready s", "peak MiB", "found", "boxes px")
     lines = [(*head, "scores", "other", "AP")]
     for row in rows:

@@ -1,38 +1,117 @@
-"""How fast each runtime is here, what memory it takes, and how far its answers lie from those of `torch`.
+"""How fast each runtime is here, what memory it takes, and how far its detections lie from those of `torch`.
+
+Every competitor runs in a process of its own, and they predict in turn, so that a busy machine slows all of them alike.
+Torch is imported in these processes only, after their preparation.
 
 Axes: h w pixels, n detections.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import multiprocessing
+import pickle
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from jaxtyping import UInt8
 
 from fasterrcnn.detections import Detections
-from fasterrcnn.inference.contest import Competitor, run_contest
-from fasterrcnn.inference.runtimes import RuntimeName
+from fasterrcnn.errors import FasterRCNNError
+from fasterrcnn.inference.runtime_names import RuntimeName, names
 
-PIXELS, SCORE = 0.5, 1e-3
-"""How far boxes and scores of float32 may lie apart and still count as equal."""
+if TYPE_CHECKING:
+    from fasterrcnn.inference.detector import Detector
+
+BOX_TOLERANCE, SCORE_TOLERANCE = 0.5, 1e-3
+"""How far boxes, in pixels, and scores of float32 may lie apart and still count as equal."""
+
+_MEMORY_UNIT = 1024 if sys.platform == "linux" else 1
+"""Bytes in which a system counts a process's largest memory."""
+
+
+class Predictor(Protocol):
+    """What is measured: `fasterrcnn.Detector`, or anything else that detects."""
+
+    def predict(self, image: Any, /) -> Detections:
+        """Detections of an image (height, width, 3) of bytes."""
+
+
+MakePredictor = Callable[[int], Predictor]
+"""Makes what is measured, for a number of threads, in the process that measures it; can be pickled."""
 
 
 @dataclass(frozen=True)
-class Row:
+class MakeDetector:
+    """Loads a checkpoint with one runtime.
+
+    Attributes:
+        weights: the checkpoint.
+        runtime: what runs the network.
+        options: further ones of `fasterrcnn.load`.
+    """
+
+    weights: str | Path
+    runtime: RuntimeName
+    options: Mapping[str, Any]
+
+    def __call__(self, threads: int) -> "Detector":
+        """The detector."""
+        from fasterrcnn.inference.loading import load  # noqa: PLC0415 - torch is imported in the process that measures
+
+        return load(self.weights, device="cpu", runtime=self.runtime, threads=threads, **self.options)
+
+
+@dataclass
+class Competitor:
+    """One process and what was measured of it.
+
+    Attributes:
+        name: of the runtime, or of another way to predict.
+        detections: of its first prediction.
+        ready_seconds: from the start of the process to that prediction, imports and compiling included.
+        ap: average precision, where it was asked for.
+        seconds: of each round.
+        cpu_seconds: of each round, of all threads together: what a busy machine disturbs least.
+        peak_bytes: largest memory of the process.
+        failure: why it could not take part.
+    """
+
+    name: str
+    detections: Detections | None = None
+    ready_seconds: float = 0.0
+    ap: float | None = None
+    seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
+    peak_bytes: int = 0
+    failure: str | None = None
+
+    @property
+    def p95(self) -> float:
+        """Seconds that 95 of 100 rounds do not exceed."""
+        return sorted(self.seconds)[min(len(self.seconds) - 1, round(0.95 * (len(self.seconds) - 1) + 0.49))]
+
+
+@dataclass(frozen=True)
+class BenchmarkRow:
     """One runtime with one number of threads; a column without a number could not be measured.
 
     Attributes:
-        runtime: its name, or a way to run torchvision's model.
+        runtime: its name, or that of another competitor.
         threads: of torch and of the runtime.
         median: seconds of an image in memory, from pixels to boxes.
         p95: seconds that 95 of 100 images do not exceed.
         processor: seconds that all threads together worked, median.
         ready: seconds from the start of a process to its first boxes.
         peak_mib: largest memory of its process.
-        detections: found in the image.
-        box_deviation: largest distance of a box from `torch`'s, in pixels, among those that both found.
+        detections: how many there are in the image.
+        box_deviation: largest distance of a box from `torch`'s, in pixels, among those that both have.
         score_deviation: largest difference of their scores.
         unmatched: detections of one that the other does not have.
         ap: average precision, where data was given.
@@ -55,138 +134,188 @@ class Row:
 
     @property
     def images_per_second(self) -> float | None:
-        """One image after the other."""
+        """Images in a second, one after the other."""
         return None if not self.median else 1 / self.median
-
-
-@dataclass(frozen=True)
-class Program:
-    """What a process of the contest does; can be pickled.
-
-    Attributes:
-        weights: the checkpoint.
-        options: of `load_model`.
-        runtime: name of a runtime or of a rival.
-        threads: of everything.
-        image: to look at.
-        data: an annotated data set and its split, to measure AP on once; None does not.
-    """
-
-    weights: str | Path
-    options: dict[str, Any]
-    runtime: str
-    threads: int
-    image: UInt8[np.ndarray, "h w 3"]
-    data: tuple[Path, str] | None = None
-
-    def __call__(self) -> Callable[[], tuple[Detections, float | None]]:
-        """The work: one image. Its first answer has AP with it."""
-        import torch  # noqa: PLC0415 - in the process, after its preparation
-
-        from fasterrcnn.evaluation.evaluate import evaluate  # noqa: PLC0415
-        from fasterrcnn.inference.loading import load  # noqa: PLC0415
-
-        torch.set_num_threads(self.threads)
-        if self.runtime.startswith("torchvision"):
-            return self._rival()
-        runtime: Any = self.runtime
-        detector = load(self.weights, device="cpu", runtime=runtime, threads=self.threads, **self.options)
-        left = [] if self.data is None else [self.data]
-
-        def work() -> tuple[Detections, float | None]:
-            ap = None
-            if left:
-                data, split = left.pop()
-                ap = evaluate(detector, data, split=split).ap
-            return detector.predict(self.image), ap
-
-        return work
-
-    def _rival(self) -> Callable[[], tuple[Detections, float | None]]:
-        from fasterrcnn.build import load_model  # noqa: PLC0415
-        from fasterrcnn.inference.rivals import make_rival, torchvision_model  # noqa: PLC0415
-
-        name: Any = self.runtime
-        model, config = load_model(self.weights, **self.options)
-        detect = make_rival(name, torchvision_model(model, config), config.classes, self.threads)
-        return lambda: (detect(self.image), None)
 
 
 def benchmark(
     weights: str | Path,
     image: UInt8[np.ndarray, "h w 3"],
-    runtimes: Sequence[RuntimeName | str],
+    runtimes: Sequence[RuntimeName],
     *,
     threads: Sequence[int],
     rounds: int = 10,
-    options: dict[str, Any] | None = None,
-    data: tuple[Path, str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    others: Mapping[str, MakePredictor] | None = None,
+    average_precision: Callable[[Any], float | None] | None = None,
     prepare: Callable[[], object] | None = None,
     log: Callable[[str], object] | None = None,
-) -> list[Row]:
-    """Measure runtimes alternately, each in a process of its own.
+) -> list[BenchmarkRow]:
+    """Measure runtimes in turn, each in a process of its own.
 
     Args:
         weights: the checkpoint.
         image: RGB.
-        runtimes: names of runtimes and rivals.
-        threads: numbers of threads; all runtimes of one number run in one contest.
-        rounds: images that each looks at.
-        options: of `load_model`.
-        data: an annotated data set and a split, for AP.
-        prepare: called first in each process.
-        log: is told what happens.
+        runtimes: their names.
+        threads: numbers of threads; with each of them all runtimes are compared.
+        rounds: images that each predicts.
+        options: further ones of `fasterrcnn.load`.
+        others: further competitors by name, for example the model of another library.
+        average_precision: called once with the `Detector` of each runtime, in its process; can be pickled.
+        prepare: called first in each process, before torch is imported.
+        log: called with a line about what is done now.
     """
     rows = []
     for count in threads:
-        programs = {name: Program(weights, options or {}, name, count, image, data) for name in ("torch", *runtimes)}
-        competitors = run_contest({**programs}, rounds, prepare=prepare, log=log)
-        rows += [_row(one, competitors[0], count) for one in competitors if one.name in runtimes]
+        makers: dict[str, MakePredictor] = dict(others or {})
+        makers |= {name: MakeDetector(weights, name, options or {}) for name in ("torch", *runtimes)}
+        competitors = run_in_turn(
+            makers, image, threads=count, rounds=rounds, average_precision=average_precision, prepare=prepare, log=log
+        )
+        reference = next(competitor for competitor in competitors if competitor.name == "torch")
+        shown = {*runtimes, *(others or {})}
+        rows += [_row(competitor, reference, count) for competitor in competitors if competitor.name in shown]
     return rows
 
 
-def fastest(rows: Sequence[Row]) -> Row | None:
-    """The runtime to use: the fastest whose detections are those of `torch`."""
-    equal = [row for row in rows if row.failure is None and not row.unmatched and not row.runtime.startswith("torchv")]
+def run_in_turn(
+    makers: Mapping[str, MakePredictor],
+    image: UInt8[np.ndarray, "h w 3"],
+    *,
+    threads: int,
+    rounds: int,
+    average_precision: Callable[[Any], float | None] | None = None,
+    prepare: Callable[[], object] | None = None,
+    log: Callable[[str], object] | None = None,
+) -> list[Competitor]:
+    """Competitors predict in turn, round after round; each gets ready alone before the first round.
+
+    Args:
+        makers: what is measured, by name.
+        image: RGB.
+        threads: number of threads of each.
+        rounds: images that each predicts.
+        average_precision: see `benchmark`; only a `MakeDetector` has one.
+        prepare: see `benchmark`.
+        log: see `benchmark`.
+    """
+    log = log or (lambda _: None)
+    context = multiprocessing.get_context("spawn")
+    competitors: list[Competitor] = []
+    running: list[tuple[Competitor, Connection, SpawnProcess]] = []
+    for name, maker in makers.items():
+        log(f"{name}: getting ready")
+        competitors.append(competitor := Competitor(name))
+        here, there = context.Pipe()
+        measure = average_precision if isinstance(maker, MakeDetector) else None
+        work = pickle.dumps((maker, measure))  # read in the process after its preparation
+        process = context.Process(target=_serve, args=(there, work, image, threads, prepare), daemon=True)
+        started = time.perf_counter()
+        process.start()
+        there.close()
+        try:
+            competitor.failure, competitor.detections = here.recv()
+            competitor.ready_seconds = time.perf_counter() - started
+            if competitor.failure is None:
+                competitor.failure, competitor.ap = here.recv()
+        except EOFError:
+            competitor.failure = "its process died, perhaps for lack of memory"
+        if competitor.failure is None:
+            running.append((competitor, here, process))
+        else:
+            process.join()
+    try:
+        for number in range(rounds):
+            log(f"round {number + 1} of {rounds}")
+            for competitor, here, _ in running:
+                here.send("predict")
+                seconds, cpu_seconds = here.recv()
+                competitor.seconds.append(seconds)
+                competitor.cpu_seconds.append(cpu_seconds)
+    finally:
+        for competitor, here, process in running:
+            here.send("end")
+            competitor.peak_bytes = here.recv()
+            process.join()
+    return competitors
+
+
+def fastest_row(rows: Sequence[BenchmarkRow]) -> BenchmarkRow | None:
+    """The fastest runtime whose detections are those of `torch`; other competitors do not count."""
+    equal = [row for row in rows if row.failure is None and not row.unmatched and row.runtime in names()]
     return min(equal, key=lambda row: row.median or float("inf"), default=None)
 
 
-def compare(found: Detections, expected: Detections) -> tuple[float, float, int]:
+def compare_detections(detections: Detections, expected: Detections) -> tuple[float, float, int]:
     """Largest deviation of boxes and of scores among pairs, and the number of detections without a partner.
 
     A partner has the same label, the nearest box, and no other partner; boxes further apart than a twentieth of
     their size are none.
     """
-    boxes, scores, free = 0.0, 0.0, set(range(len(expected)))
-    alone = 0
-    for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
+    box_deviation, score_deviation, unmatched = 0.0, 0.0, 0
+    free = set(range(len(expected)))
+    for box, score, label in zip(detections.boxes, detections.scores, detections.labels, strict=True):
         near = [(float(np.abs(expected.boxes[i] - box).max()), i) for i in free if expected.labels[i] == label]
         distance, partner = min(near, default=(float("inf"), -1))
-        if distance > max(PIXELS, 0.05 * float(np.sqrt((box[2] - box[0]) * (box[3] - box[1])))):
-            alone += 1
+        if distance > max(BOX_TOLERANCE, 0.05 * float(np.sqrt((box[2] - box[0]) * (box[3] - box[1])))):
+            unmatched += 1
             continue
         free.remove(partner)
-        boxes = max(boxes, distance)
-        scores = max(scores, abs(float(score - expected.scores[partner])))
-    return boxes, scores, alone + len(free)
+        box_deviation = max(box_deviation, distance)
+        score_deviation = max(score_deviation, abs(float(score - expected.scores[partner])))
+    return box_deviation, score_deviation, unmatched + len(free)
 
 
-def _row(one: Competitor, reference: Competitor, threads: int) -> Row:
-    if one.failure is not None:
-        return Row(one.name, threads, failure=one.failure)
-    found, ap = one.answer
-    boxes, scores, unmatched = compare(found, reference.answer[0]) if reference.failure is None else (None, None, None)
-    return Row(
-        runtime=one.name,
+def _row(competitor: Competitor, reference: Competitor, threads: int) -> BenchmarkRow:
+    if competitor.detections is None or competitor.failure is not None:
+        return BenchmarkRow(competitor.name, threads, failure=competitor.failure)
+    deviations: tuple[Any, Any, Any] = (None, None, None)
+    if reference.detections is not None:
+        deviations = compare_detections(competitor.detections, reference.detections)
+    return BenchmarkRow(
+        runtime=competitor.name,
         threads=threads,
-        median=one.median,
-        p95=one.p95,
-        processor=one.processor_median,
-        ready=one.ready_seconds,
-        peak_mib=one.peak_bytes / 2**20,
-        detections=len(found),
-        box_deviation=boxes,
-        score_deviation=scores,
-        unmatched=unmatched,
-        ap=ap,
+        median=statistics.median(competitor.seconds),
+        p95=competitor.p95,
+        processor=statistics.median(competitor.cpu_seconds),
+        ready=competitor.ready_seconds,
+        peak_mib=competitor.peak_bytes / 2**20,
+        detections=len(competitor.detections),
+        box_deviation=deviations[0],
+        score_deviation=deviations[1],
+        unmatched=deviations[2],
+        ap=competitor.ap,
     )
+
+
+def _serve(
+    there: Connection,
+    work: bytes,
+    image: UInt8[np.ndarray, "h w 3"],
+    threads: int,
+    prepare: Callable[[], object] | None,
+) -> None:
+    """What a process does: it gets ready, sends its first detections and AP, then predicts at each request."""
+    if prepare is not None:
+        prepare()
+    try:
+        make, average_precision = pickle.loads(work)
+        predictor = make(threads)
+        there.send((None, predictor.predict(image)))
+        there.send((None, None if average_precision is None else average_precision(predictor)))
+    except (FasterRCNNError, RuntimeError) as error:
+        there.send((str(error).partition("\n")[0] or type(error).__name__, None))
+        return
+    while there.recv() == "predict":
+        started, cpu_started = time.perf_counter(), time.process_time()
+        predictor.predict(image)
+        there.send((time.perf_counter() - started, time.process_time() - cpu_started))
+    there.send(_peak_bytes())
+
+
+def _peak_bytes() -> int:
+    """Largest memory of this process; Linux's getrusage counts that of the process that started it, too."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MEMORY_UNIT

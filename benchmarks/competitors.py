@@ -4,7 +4,9 @@ Axes: h w pixels, n detections.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import detection
 from torchvision.ops import FrozenBatchNorm2d
 
+from fasterrcnn.build import load_model
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import UsageError
@@ -21,7 +24,10 @@ from fasterrcnn.inference.runtimes.openvino import Program, compile_graph, to_op
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.weights.torchvision import native_name
 
-Rival = Literal["torchvision", "torchvision-channels-last", "torchvision-compiled", "torchvision-openvino"]
+Variant = Literal["torchvision", "torchvision-channels-last", "torchvision-compiled", "torchvision-openvino"]
+"""The model as it comes, with another memory layout, compiled whole, or with backbone and RPN head in OpenVINO."""
+
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 _MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet50-fpn": detection.fasterrcnn_resnet50_fpn,
@@ -31,9 +37,56 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def rivals() -> tuple[Rival, ...]:
-    """All ways to run torchvision's detector."""
-    return get_args(Rival)
+@dataclass(frozen=True)
+class MakeTorchvision:
+    """torchvision's detector with the weights of a checkpoint, for `fasterrcnn.inference.benchmark`.
+
+    Attributes:
+        weights: the checkpoint.
+        variant: how the model is run.
+    """
+
+    weights: Path
+    variant: Variant
+
+    def __call__(self, threads: int) -> "TorchvisionDetector":
+        """The detector; `threads` are those of torch and OpenVINO."""
+        torch.set_num_threads(threads)
+        model, config = load_model(self.weights)
+        return TorchvisionDetector(torchvision_model(model, config), config.classes, self.variant, threads)
+
+
+class TorchvisionDetector:
+    """torchvision's detector, run the way its users would do it.
+
+    Args:
+        net: torchvision's model; it is changed.
+        classes: names; torchvision's label i means ``classes[i - 1]``.
+        variant: how the model is run.
+        threads: of OpenVINO.
+    """
+
+    def __init__(self, net: Any, classes: tuple[str, ...], variant: Variant, threads: int) -> None:
+        if variant == "torchvision-channels-last":
+            net = net.to(memory_format=torch.channels_last)
+        elif variant == "torchvision-compiled":
+            net.backbone = torch.compile(net.backbone.to(memory_format=torch.channels_last))
+            net.rpn.head = torch.compile(net.rpn.head.to(memory_format=torch.channels_last))
+        elif variant == "torchvision-openvino":
+            graph = to_openvino(_Dense(net), torch.rand(1, 3, 128, 160), [-1, 3, -1, -1])
+            outputs = _Split(Program(compile_graph(graph, threads)))
+            net.backbone, net.rpn.head = outputs, outputs.head
+        self._net, self._classes = net, classes
+        self._frozen = variant == "torchvision-compiled"
+
+    def predict(self, image: UInt8[np.ndarray, "h w 3"]) -> Detections:
+        """Detections of an RGB image."""
+        pixels = torch.from_numpy(image).permute(2, 0, 1).contiguous().float() / 255
+        with torch.no_grad(), warnings.catch_warnings(), torch._inductor.config.patch(freezing=self._frozen):
+            warnings.simplefilter("ignore")
+            outputs = self._net([pixels])[0]
+        boxes, scores, labels = (outputs[key].numpy() for key in ("boxes", "scores", "labels"))
+        return Detections(boxes, scores, labels - 1, self._classes, image.shape[:2])
 
 
 def torchvision_model(model: FasterRCNN, config: ModelConfig) -> nn.Module:
@@ -66,45 +119,6 @@ def torchvision_model(model: FasterRCNN, config: ModelConfig) -> nn.Module:
     wanted = [key for key in theirs.state_dict() if not key.endswith("num_batches_tracked")]
     theirs.load_state_dict({key: _rows(key, ours[native_name(key)]) for key in wanted}, strict=False)
     return theirs.eval()
-
-
-def make_rival(name: Rival, theirs: nn.Module, classes: Sequence[str], threads: int) -> Callable[[Any], Detections]:
-    """A function from an image (height, width, 3) of bytes to detections, the way torchvision's users would do it.
-
-    Args:
-        name: "torchvision" is the model as it comes; the others change its memory layout, compile it whole, or run its
-            backbone and its RPN's head in OpenVINO.
-        theirs: torchvision's model; it is changed.
-        classes: names; torchvision's label i means ``classes[i - 1]``.
-        threads: of OpenVINO.
-    """
-    net: Any = theirs
-    if name == "torchvision-channels-last":
-        net = net.to(memory_format=torch.channels_last)
-    elif name == "torchvision-compiled":
-        net.backbone = torch.compile(net.backbone.to(memory_format=torch.channels_last))
-        net.rpn.head = torch.compile(net.rpn.head.to(memory_format=torch.channels_last))
-    elif name == "torchvision-openvino":
-        dense = _Dense(net)
-        graph = to_openvino(dense, torch.rand(1, 3, 128, 160), [-1, 3, -1, -1])
-        outputs = _Split(Program(compile_graph(graph, threads)))
-        net.backbone, net.rpn.head = outputs, outputs.head
-
-    def detect(image: UInt8[np.ndarray, "h w 3"]) -> Detections:
-        pixels = torch.from_numpy(image).permute(2, 0, 1).contiguous().float() / 255
-        settings = torch._inductor.config.patch(freezing=True) if name == "torchvision-compiled" else None
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if settings is None:
-                found = net([pixels])[0]
-            else:
-                with settings:
-                    found = net([pixels])[0]
-        boxes, scores, labels = (found[key].numpy() for key in ("boxes", "scores", "labels"))
-        hw = (image.shape[0], image.shape[1])
-        return Detections(boxes=boxes, scores=scores, labels=labels - 1, classes=tuple(classes), image_hw=hw)
-
-    return detect
 
 
 class _Dense(nn.Module):
