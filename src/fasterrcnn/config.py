@@ -20,10 +20,23 @@ PerLevel = Annotated[tuple[Annotated[tuple[float, ...], Few], ...], Few]
 NormKind = Literal["frozen", "batch", "group"]
 Augmentation = Literal["none", "light", "default", "strong"]
 RecipeName = Literal["quick", "standard", "best"]
+EARLIER_BODY = "trunk"
+"""What files of version 0.1 call a body, in configurations and in the names of tensors."""
 
 
 class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _BodyConfig(_Config):
+    """A part with a body; accepts its earlier name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_name(cls, values: Any) -> Any:
+        if isinstance(values, dict) and EARLIER_BODY in values and "body" not in values:
+            return {"body" if name == EARLIER_BODY else name: value for name, value in values.items()}
+        return values
 
 
 class InputConfig(_Config):
@@ -46,7 +59,7 @@ class InputConfig(_Config):
         return resized_hw(image_hw, self.short_side, self.long_side, rule=self.resize)
 
 
-class BackboneConfig(_Config):
+class BackboneConfig(_BodyConfig):
     """Backbone and neck."""
 
     body: str = Field(
@@ -109,7 +122,7 @@ class RPNConfig(_Config):
     beta: float = Field(1 / 9, ge=0)
 
 
-class RegionConfig(_Config):
+class RegionConfig(_BodyConfig):
     """RoI pooling, the box head and its losses."""
 
     pooling: Literal["align", "pool"] = "align"

@@ -7,6 +7,7 @@ header.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from fasterrcnn import presets
-from fasterrcnn.config import ModelConfig
+from fasterrcnn.config import EARLIER_BODY, ModelConfig
 from fasterrcnn.errors import UsageError, WeightsError
 from fasterrcnn.files import write_bytes
 from fasterrcnn.weights.files import read_metadata
@@ -25,6 +26,7 @@ from fasterrcnn.weights.state_dict import State
 
 _ENTRY = "fasterrcnn"
 _FORMAT = 1
+_EARLIER_KEY = re.compile(rf"\b(backbone|box_head)\.{EARLIER_BODY}\.")
 EXTRA = "extra/"
 """Tensors whose names begin so are no weights: the same network prepared for a runtime, for example."""
 
@@ -87,10 +89,15 @@ def load(path: Path) -> tuple[State, ModelConfig, dict[str, Any]]:
         digest = header.pop("sha256", None)
         if digest is not None and digest != _digest(memoryview(payload)[start:], table, header):
             raise WeightsError(f"{path}: damaged, its content is not what was written")
-        weights = {key: value for key, value in tensors.items() if not key.startswith(EXTRA)}
+        weights = {upgrade_key(key): value for key, value in tensors.items() if not key.startswith(EXTRA)}
         return weights, ModelConfig.model_validate(header["model"]), header["notes"]
     except (ValueError, KeyError, TypeError, ValidationError, RecursionError) as error:
         raise WeightsError(f"{path}: its header is damaged ({str(error).splitlines()[0]})") from None
+
+
+def upgrade_key(key: str) -> str:
+    """Today's name of a tensor; files of version 0.1 have another word for the bodies of backbone and box head."""
+    return _EARLIER_KEY.sub(r"\1.body.", key)
 
 
 def _digest(content: memoryview, table: Mapping[str, Any], header: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from fasterrcnn import presets
 from fasterrcnn.build import assemble, load_model
+from fasterrcnn.config import EARLIER_BODY
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.weights import native
 
@@ -34,6 +35,20 @@ def test_load_model__gives_the_same_detections(checkpoint, tiny_model, batch_of)
         (ours,), (expected,) = model.eval()(batch), tiny_model(batch)
     assert torch.equal(ours.boxes, expected.boxes)
     assert torch.equal(ours.scores, expected.scores)
+
+
+def test_load__file_of_version_0_1(tmp_path, checkpoint, tiny_model, tiny_config):
+    """Its tensors and its configuration have another word for the bodies of backbone and box head."""
+    tensors = {key.replace(".body.", f".{EARLIER_BODY}."): value for key, value in tiny_model.state_dict().items()}
+    model = tiny_config.model_dump(mode="json")
+    for part in ("backbone", "regions"):
+        model[part][EARLIER_BODY] = model[part].pop("body")
+    path = tmp_path / "earlier.safetensors"
+    header = json.dumps({"format": 1, "model": model, "notes": {}})
+    safetensors.torch.save_file(tensors, path, {"fasterrcnn": header})
+    assert native.load(path)[1] == tiny_config
+    network, _ = load_model(path)
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in tiny_model.state_dict().items())
 
 
 def test_save__notes_and_new_folders(tmp_path, tiny_model, tiny_config):
