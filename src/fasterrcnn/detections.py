@@ -5,15 +5,17 @@ Axes: n detections. Boxes are xyxy in pixels of the original image, upright, con
 
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image
 
+from fasterrcnn.boxes import box_nms
 from fasterrcnn.errors import UsageError, require
 from fasterrcnn.files import atomic_write
 from fasterrcnn.reporting.drawing import draw_boxes, upright_rgb
@@ -25,9 +27,28 @@ _NOTEBOOK_SIDE = 1024
 """Longest side, in pixels, of the image that a notebook shows."""
 
 
-@dataclass(frozen=True)
+class Detection(NamedTuple):
+    """One element of `Detections`: ``for box, score, label, name in detections``.
+
+    Attributes:
+        box: xyxy in pixels of the original image.
+        score: 0..1.
+        label: 0..K-1.
+        name: of the class.
+    """
+
+    box: Float[np.ndarray, "4"]
+    score: float
+    label: int
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
 class Detections:
-    """What was found in one image, sorted by falling score.
+    """The objects that were detected in one image; `predict` gives them sorted by falling score.
+
+    It behaves as a sequence: ``len``, iteration over `Detection` tuples, and ``[]``, which gives `Detections` again.
+    Two are equal where all values are, those of the arrays included; ``image`` is not compared.
 
     Attributes:
         boxes: (n, 4) float32 xyxy in pixels of the original image.
@@ -47,23 +68,89 @@ class Detections:
     classes: tuple[str, ...]
     image_hw: tuple[int, int]
     source: Path | None = None
-    image: Image.Image | None = field(default=None, repr=False, compare=False)
+    image: Image.Image | None = field(default=None, repr=False)
     frame: int | None = None
     seconds: float | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def __iter__(self) -> Iterator[Detection]:
+        return map(Detection, self.boxes, self.scores.tolist(), self.labels.tolist(), self.names)
+
+    def __getitem__(self, index: Any) -> "Detections":
+        """Some of the detections, in the order of the index.
+
+        Args:
+            index: a number, a slice, a list or array of numbers, or a mask with True for each detection to keep:
+                ``detections[0]``, ``detections[:10]``, ``detections[detections.scores > 0.5]``.
+
+        Raises:
+            IndexError: a number is out of range, a mask has another length, or the index is of another kind.
+        """
+        rows = np.atleast_1d(np.arange(len(self))[index])
+        if rows.ndim != 1:
+            raise IndexError("detections have one axis: give a number, a slice, a list or a mask")
+        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Detections):
+            return NotImplemented
+        names = (item.name for item in fields(self) if item.name != "image")
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
+
+    __hash__ = None  # type: ignore[assignment]  # arrays can change
+
     def __str__(self) -> str:
         counts = [(int((self.labels == i).sum()), name) for i, name in enumerate(self.classes)]
-        found = " ".join(f"{count} {name}" for count, name in sorted(counts, reverse=True) if count)
+        objects = " ".join(f"{count} {name}" for count, name in sorted(counts, reverse=True) if count)
         frame = "" if self.frame is None else f" frame {self.frame}"
-        return f"{self.source or 'image'}{frame}: {found or 'nothing'}"
+        return f"{self.source or 'image'}{frame}: {objects or 'nothing'}"
 
     @property
     def names(self) -> list[str]:
         """Class name of each detection."""
         return [self.classes[label] for label in self.labels]
+
+    @classmethod
+    def merge(cls, parts: Sequence["Detections"]) -> "Detections":
+        """All detections of several, one after the other, for example those of two detectors in one image.
+
+        Args:
+            parts: at least one, of the same image and classes. Source, frame and time stay where all agree.
+
+        Raises:
+            UsageError: there is none, or image sizes or classes differ.
+        """
+        if not parts:
+            raise UsageError("there is nothing to merge: give at least one Detections")
+        first = parts[0]
+        for name in ("classes", "image_hw"):
+            values = list(dict.fromkeys(getattr(part, name) for part in parts))
+            if len(values) > 1:
+                raise UsageError(f"detections of different {name} cannot be merged: {values[0]} and {values[1]}")
+        merged: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in ("boxes", "scores", "labels")
+        }
+        for name in ("source", "image", "frame", "seconds"):
+            if any(getattr(part, name) != getattr(first, name) for part in parts):
+                merged[name] = None
+        return replace(first, **merged)
+
+    def with_nms(self, threshold: float = 0.5, class_agnostic: bool = False) -> "Detections":
+        """The detections that no better one overlaps too much; their order stays.
+
+        Args:
+            threshold: IoU above which the detection with the lower score goes, 0..1.
+            class_agnostic: whether detections of different classes suppress each other.
+
+        Raises:
+            UsageError: the threshold does not lie in 0..1.
+        """
+        if not 0 <= threshold <= 1:
+            raise UsageError(f"threshold must lie in 0..1, not {threshold}")
+        groups = np.zeros_like(self.labels) if class_agnostic else self.labels
+        return self[box_nms(self.boxes, self.scores, groups, threshold)]
 
     def filter(self, *, score: float = 0.0, classes: Sequence[str] | None = None) -> "Detections":
         """Only the detections with at least that score, and of those classes.
@@ -74,13 +161,13 @@ class Detections:
         keep = self.scores >= score
         if classes is not None:
             keep &= np.isin(self.labels, labels_of(classes, self.classes))
-        return replace(self, boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep])
+        return self[keep]
 
     def load_image(self) -> Image.Image:
-        """The image that these were found in, upright RGB.
+        """The image that belongs to these detections, upright RGB.
 
         Raises:
-            UsageError: there is none at hand.
+            UsageError: there is none.
         """
         if self.image is not None:
             return upright_rgb(self.image)
@@ -93,15 +180,15 @@ class Detections:
         """The image with boxes, names and scores drawn on it.
 
         Args:
-            image: what to draw on; default is the image that was given to `predict`, or the source file.
+            image: drawn on instead of the image that was given to `predict`, or the source file.
 
         Raises:
-            UsageError: there is no image at hand.
+            UsageError: there is no image.
         """
         image = image or self.load_image()
-        captions = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True)]
-        # The best detection is drawn last, on top.
-        return draw_boxes(image, self.boxes[::-1], self.labels[::-1], captions[::-1])
+        captions = [f"{detection.name} {detection.score:.2f}" for detection in self]
+        order = np.argsort(-self.scores, kind="stable")[::-1]  # the best is drawn last, on top
+        return draw_boxes(image, self.boxes[order], self.labels[order], [captions[i] for i in order])
 
     def save(self, path: str | Path) -> None:
         """Write the image with boxes (.jpg, .png...), or the records (.json)."""
@@ -112,7 +199,7 @@ class Detections:
                 self.plot().save(temporary)
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One dict per detection: box (xyxy), score, label, name."""
+        """A dict for each detection: box (xyxy), score, label, name."""
         rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names, strict=True)
         return [{"box": box, "score": score, "label": label, "name": name} for box, score, label, name in rows]
 
@@ -144,7 +231,7 @@ class Detections:
         return [f"{label} {' '.join(f'{x:.6f}' for x in box)} {score:.6f}" for label, box, score in rows]
 
     def to_supervision(self) -> "supervision.Detections":
-        """As the library supervision has them: for its annotators, zones and trackers.
+        """As the library supervision has them, for its annotators, zones and trackers.
 
         Raises:
             MissingExtraError: supervision is not installed.
@@ -160,10 +247,10 @@ class Detections:
         return detections
 
     def crops(self, image: Image.Image | None = None) -> list[Image.Image]:
-        """What is inside each box, cut out of the image; at least one pixel of it.
+        """The part of the image inside each box, at least one pixel.
 
         Raises:
-            UsageError: there is no image at hand.
+            UsageError: there is no image.
         """
         image = upright_rgb(image or self.load_image())
         low = np.minimum(np.floor(self.boxes[:, :2]), np.array(image.size) - 1)
@@ -171,7 +258,7 @@ class Detections:
         return [image.crop(tuple(edges)) for edges in np.hstack([low, high]).astype(int).tolist()]
 
     def _repr_png_(self) -> bytes | None:
-        """What a notebook shows: the image with boxes, where there is an image."""
+        """The image with boxes for a notebook, where there is an image."""
         try:
             drawn = self.plot()
         except (UsageError, OSError, ValueError):
@@ -189,7 +276,7 @@ def labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
         UsageError: a name is unknown; the message lists the classes.
     """
     if isinstance(names, str):
-        raise UsageError(f"classes must be a list of names, not the one text {names!r}")
+        raise UsageError(f"classes must be a list of names, not the text {names!r}")
     unknown = [name for name in names if name not in classes]
     if unknown:
         raise UsageError(f"no class is called {unknown[0]!r}; there are: {', '.join(classes)}")

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import sys
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fasterrcnn.detections import Detections, labels_of
+from fasterrcnn.detections import Detection, Detections, labels_of
 from fasterrcnn.errors import MissingExtraError, UsageError
 from fasterrcnn.reporting.drawing import colour_of
 
@@ -75,6 +76,134 @@ def test_len_and_names():
     assert detections([]).names == []
 
 
+def test_iter__tuples_with_names():
+    first, second, third = detections()
+    assert isinstance(first, Detection)
+    assert (first.box.tolist(), first.label, first.name) == (BOXES[0], 1, "dog")
+    assert first.score == pytest.approx(0.9)
+    box, score, label, name = second
+    assert (box.tolist(), label, name) == (BOXES[1], 0, "cat")
+    assert score == pytest.approx(0.6)
+    assert third.name == "dog"
+    assert list(detections([])) == []
+
+
+@pytest.mark.parametrize(
+    ("index", "rows"),
+    [
+        (0, [0]),
+        (-1, [2]),
+        (np.int64(1), [1]),
+        (slice(0, 2), [0, 1]),
+        (slice(None, None, -1), [2, 1, 0]),
+        (slice(5, 9), []),
+        ([2, 0], [2, 0]),
+        ([], []),
+        (np.array([1, 1]), [1, 1]),
+        ([True, False, True], [0, 2]),
+        (np.array([False, True, False]), [1]),
+        (np.zeros(3, bool), []),
+    ],
+)
+def test_getitem(index, rows):
+    chosen = detections(source=Path("a.jpg"), frame=3)[index]
+    assert chosen.boxes.tolist() == [BOXES[row] for row in rows]
+    assert chosen.boxes.shape == (len(rows), 4)
+    assert chosen.scores.tolist() == detections().scores[rows].tolist()
+    assert chosen.labels.tolist() == detections().labels[rows].tolist()
+    assert (chosen.source, chosen.frame, chosen.classes, chosen.image_hw) == (Path("a.jpg"), 3, CLASSES, (80, 100))
+
+
+def test_getitem__of_none():
+    empty = detections([])
+    assert empty[:2] == empty[[]] == empty[np.zeros(0, bool)] == empty
+    with pytest.raises(IndexError):
+        empty[0]
+
+
+@pytest.mark.parametrize("index", [3, [0, 3], [True, False], np.array([0.5]), "name", None, (0, 1), [[0, 1]]])
+def test_getitem__mistakes(index):
+    with pytest.raises(IndexError):
+        detections()[index]
+
+
+def test_eq__compares_values():
+    image = Image.new("RGB", (100, 80))
+    assert detections() == detections()
+    assert detections(image=image) == detections()  # images are not compared
+    assert detections([]) == detections([])
+    others = [
+        detections(BOXES[:2]),
+        detections([]),
+        detections([BOXES[0], BOXES[1], BOXES[1]]),
+        detections(scores=(0.9, 0.6, 0.2)),
+        detections(labels=(1, 0, 2)),
+        detections(source=Path("a.jpg")),
+        detections(frame=0),
+        detections(seconds=0.0),
+        dataclasses.replace(detections(), classes=("cat", "dog", "bee")),
+        dataclasses.replace(detections(), image_hw=(100, 80)),
+    ]
+    assert all(detections() != other for other in others)
+    assert detections() != "detections"
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(detections())
+
+
+def test_merge():
+    first, second = detections(BOXES[:1], source=Path("a.jpg")), detections(BOXES[1:], source=Path("a.jpg"))
+    merged = Detections.merge([first, second, first[:0]])
+    assert merged.boxes.tolist() == BOXES
+    assert merged.scores.tolist() == [*first.scores, *second.scores]
+    assert merged.labels.tolist() == [*first.labels, *second.labels]
+    assert merged.source == Path("a.jpg")
+    assert (merged[:1], merged[1:]) == (first, second)
+    assert Detections.merge([first]) == first
+    assert Detections.merge([detections([]), detections([])]) == detections([])
+
+
+def test_merge__keeps_what_all_agree_on():
+    image = Image.new("RGB", (100, 80))
+    same = {"image": image, "seconds": 0.5}
+    merged = Detections.merge([detections(frame=1, **same), detections(frame=2, source=Path("a.mp4"), **same)])
+    assert (merged.image, merged.seconds, merged.frame, merged.source) == (image, 0.5, None, None)
+
+
+def test_merge__mistakes():
+    with pytest.raises(UsageError, match="there is nothing to merge"):
+        Detections.merge([])
+    with pytest.raises(UsageError, match=r"different image_hw cannot be merged: \(80, 100\) and \(8, 10\)"):
+        Detections.merge([detections(), dataclasses.replace(detections(), image_hw=(8, 10))])
+    with pytest.raises(UsageError, match="different classes cannot be merged"):
+        Detections.merge([detections(), dataclasses.replace(detections(), classes=("cat", "dog", "bee"))])
+
+
+def test_with_nms():
+    boxes = [[0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 9], [20, 20, 30, 30]]  # IoU 0.8, 0.9 and 0 with the first
+    four = detections(boxes, scores=(0.5, 0.9, 0.7, 0.6), labels=(0, 0, 1, 0))
+    assert four.with_nms().boxes.tolist() == [boxes[1], boxes[2], boxes[3]]
+    assert four.with_nms(class_agnostic=True).boxes.tolist() == [boxes[1], boxes[3]]
+    assert four.with_nms(0.8) == four  # suppressed is what overlaps by more
+    assert four.with_nms(0.0, class_agnostic=True).boxes.tolist() == [boxes[1], boxes[3]]
+    assert detections([]).with_nms() == detections([])
+    with pytest.raises(UsageError, match=r"threshold must lie in 0\.\.1, not 50"):
+        four.with_nms(50.0)
+
+
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_with_nms__as_in_supervision(class_agnostic):
+    pytest.importorskip("supervision")
+    rng = np.random.default_rng(0)
+    corners, sides = rng.uniform(0, 50, (200, 2)), rng.uniform(5, 40, (200, 2))
+    scores, labels = rng.permutation(200) / 200, rng.integers(0, 3, 200)
+    many = detections(np.hstack([corners, corners + sides]), scores=scores, labels=labels)
+    theirs = many.to_supervision().with_nms(0.4, class_agnostic=class_agnostic)
+    ours = many.with_nms(0.4, class_agnostic=class_agnostic)
+    assert 20 < len(ours) < 200
+    np.testing.assert_array_equal(ours.boxes, theirs.xyxy)
+    np.testing.assert_array_equal(ours.scores, theirs.confidence)
+
+
 def test_to_records__plain_numbers():
     record = detections(BOXES[:1], scores=(0.5,)).to_records()
     assert record == [{"box": [10.0, 20.0, 40.0, 60.0], "score": 0.5, "label": 1, "name": "dog"}]
@@ -112,7 +241,7 @@ def test_plot__image_of_the_call_of_predict_or_of_the_file(tmp_path):
     assert corners == [(1, 2, 3), (9, 9, 9), (7, 7, 7)]
 
 
-def test_plot__no_image_at_hand():
+def test_plot__no_image():
     with pytest.raises(UsageError, match=r"these detections have no image of their own: plot\(image\)"):
         detections().plot()
 
@@ -127,6 +256,12 @@ def test_plot__best_on_top():
     boxes = [[20, 30, 60, 60], [20, 30, 60, 60]]
     drawn = detections(boxes, labels=(1, 0), image=Image.new("RGB", (100, 80))).plot()
     assert drawn.getpixel((40, 60)) == colour_of(1)
+
+
+def test_plot__best_on_top_in_any_order():
+    boxes = [[20, 30, 60, 60], [20, 30, 60, 60]]
+    drawn = detections(boxes, scores=(0.2, 0.7), labels=(1, 0), image=Image.new("RGB", (100, 80))).plot()
+    assert drawn.getpixel((40, 60)) == colour_of(0)
 
 
 def test_plot__nothing_found():
