@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasterrcnn.config import AnchorConfig, InputConfig
-from fasterrcnn.data import charts
 from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.errors import UsageError
+from fasterrcnn.reporting.tables import align_columns
 
 Array = NDArray[np.float64]
 
@@ -87,7 +87,7 @@ class Recall:
         return ["boxes", "count", "reach IoU 0.5", "reach IoU 0.7", "mean IoU"], cells
 
     def __str__(self) -> str:
-        return "\n".join(charts.align(*self.rows()))
+        return "\n".join(align_columns(*self.rows()))
 
 
 def measure_recall(boxes: NDArray[np.float32], anchors: AnchorConfig, strides: Sequence[int]) -> Recall:

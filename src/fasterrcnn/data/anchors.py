@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from fasterrcnn.config import AnchorConfig
-from fasterrcnn.data import charts
 from fasterrcnn.data.anchor_search import (
     SIZE_BINS,
     Array,
@@ -32,6 +31,8 @@ from fasterrcnn.data.anchor_search import (
 )
 from fasterrcnn.errors import UsageError
 from fasterrcnn.files import write_text
+from fasterrcnn.reporting import charts, html
+from fasterrcnn.reporting.tables import Table
 
 __all__ = ["AnchorFit", "Recall", "fit_anchors", "input_boxes", "input_labels", "measure_recall", "read_anchors"]
 
@@ -122,10 +123,10 @@ class AnchorFit:
         plot = charts.scatter(
             "Boxes and anchors", self.sides, marks, x="width (pixels of the input)", y="height (pixels of the input)"
         )
-        tables = [charts.Table("Recall before", *self.before.rows())]
+        tables = [Table(*self.before.rows(), title="Recall before")]
         if not self.kept:
-            tables.append(charts.Table("Recall after", *self.after.rows()))
-        return charts.page("Anchors", self.line(), [*tables, plot, charts.Listing("Configuration", self.to_yaml())])
+            tables.append(Table(*self.after.rows(), title="Recall after"))
+        return html.render_parts("Anchors", self.line(), [*tables, plot, html.Listing("Configuration", self.to_yaml())])
 
 
 def fit_anchors(

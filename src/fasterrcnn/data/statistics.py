@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasterrcnn.config import InputConfig
-from fasterrcnn.data import charts
 from fasterrcnn.data.anchor_search import (
     SIZE_BINS,
     Array,
@@ -27,6 +26,8 @@ from fasterrcnn.data.anchor_search import (
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.errors import UsageError
 from fasterrcnn.files import write_text
+from fasterrcnn.reporting import charts, html
+from fasterrcnn.reporting.tables import Table, align_columns
 
 _QUANTILES = {"least": 0.0, "tenth": 0.1, "median": 0.5, "nine_tenths": 0.9, "most": 1.0}
 _MOST_CLASSES = 12  # of the text; the page and JSON have all
@@ -147,7 +148,7 @@ class Statistics:
         }
 
     def __str__(self) -> str:
-        lines = [self._lead(), "", *charts.align(*self._split_table())]
+        lines = [self._lead(), "", *align_columns(*self._split_table())]
         names, counts = self._most_frequent()
         lines += ["", "Boxes of each class", *_bars(names, counts)]
         if len(self.classes) > len(names):
@@ -180,8 +181,8 @@ class Statistics:
         order = np.argsort(-np.array(self.whole.by_class), kind="stable").tolist()
         some = np.linspace(0, len(self.sides) - 1, min(len(self.sides), 1500)).astype(int)
         seen_at = f"pixels of the network input, {self._input()}"
-        parts: list[charts.Part] = [
-            charts.Table("Images and boxes", *self._split_table()),
+        parts: list[charts.Chart | Table] = [
+            Table(*self._split_table(), title="Images and boxes"),
             charts.bars(
                 "Boxes of each class", [self.classes[i] for i in order], [self.whole.by_class[i] for i in order]
             ),
@@ -193,9 +194,9 @@ class Statistics:
                 "Sizes in COCO's sense (%)", *_columns({_bin_name(k): 100 * v for k, v in self.shares.items()})
             ),
             charts.histogram("Longer side of images", _longer_sides(self.image_sizes), x="pixels"),
-            charts.Table("Boxes of each class in each split", *self._class_table(order)),
+            Table(*self._class_table(order), title="Boxes of each class in each split"),
         ]
-        return charts.page(self.name, self._lead(), parts)
+        return html.render_parts(self.name, self._lead(), parts)
 
     def _lead(self) -> str:
         text = f"{self.name}: {self.format}, {self.whole.images:,} images, {self.whole.boxes:,} boxes"
@@ -262,7 +263,7 @@ def _spread(numbers: NDArray[Any]) -> str:
     found = _quantiles(numbers)
     if not found:
         return "none"
-    least, low, median, high, most = (charts.number_of(round(value, 2)) for value in found.values())
+    least, low, median, high, most = (charts.format_number(round(value, 2)) for value in found.values())
     return f"median {median}, most from {low} to {high}, all from {least} to {most}"
 
 

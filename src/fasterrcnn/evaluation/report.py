@@ -101,11 +101,11 @@ class Report:
         from fasterrcnn.evaluation.page import write_page  # noqa: PLC0415 - templates and Pillow are for pages only
 
         if path.suffix.lower() in (".html", ".htm"):
-            write_page(path, self)
+            write_page(path, self.analysis, self.numbers, self.per_class, LABELS)
             return
         write_json(path / "metrics.json", self.to_dict())
         write_tables(path, self.analysis, self.per_class)
-        write_page(path / "report.html", self)
+        write_page(path / "report.html", self.analysis, self.numbers, self.per_class, LABELS)
 
     def __str__(self) -> str:
         rows = [f"{self.images} images, {self.objects} objects"]

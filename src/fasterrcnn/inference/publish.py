@@ -1,17 +1,15 @@
 """Publishing a detector on the Hugging Face Hub, with a model card that says what it is and how to use it."""
 
-import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import yaml
 
 from fasterrcnn.build import load_model
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import UsageError, WeightsError
+from fasterrcnn.reporting.model_card import HUB, ModelCard, checkpoint_sections, read_sections, render_model_card
 from fasterrcnn.weights import download, native
 from fasterrcnn.weights.detectron2 import Style
 from fasterrcnn.weights.pickles import reason
@@ -71,7 +69,7 @@ def write_repository(folder: Path, source: Origin, config: ModelConfig, reposito
 
     Args:
         folder: to write into.
-        source: what the detector was loaded from; where a run's model card lies beside it, it is taken over.
+        source: what the detector was loaded from; the sections of a run's model card beside it are taken over.
         config: of the detector, with the names of its classes.
         repository: ``user/repository``.
     """
@@ -81,110 +79,17 @@ def write_repository(folder: Path, source: Origin, config: ModelConfig, reposito
         notes = native.load(file)[2]
     model, _ = load_model(file, style=source.style)
     native.save(folder / download.FILE, model, config, notes)
-    parameters = sum(parameter.numel() for parameter in model.state_dict().values())
-    beside = file.parent / _CARD
-    of_run = beside.read_text(encoding="utf-8", errors="replace") if beside.is_file() else ""
-    own = of_run.startswith("---\n") and "library_name: fasterrcnn" in of_run.partition("\n---")[0]
-    card = _of_run(of_run, file.name, repository) if own else model_card(config, repository, parameters, notes)
-    (folder / _CARD).write_text(card, encoding="utf-8")
-
-
-def model_card(config: ModelConfig, repository: str, parameters: int, notes: Mapping[str, Any]) -> str:
-    """Markdown with the front matter that the Hub reads; names that users gave are escaped.
-
-    Args:
-        config: of the detector.
-        repository: ``user/repository``.
-        parameters: how many numbers it has.
-        notes: of its checkpoint: ``data``, ``epoch``, ``ap``, ``ap50``, ``start``, ``source``, where they are known.
-    """
-    size = config.input
-    about = (
-        f"A Faster R-CNN ({_plain(config.preset)}, {parameters:,} numbers) that finds objects of "
-        f"{len(config.classes):,} classes. Images are resized so that the short side has {size.short_side:,} pixels "
-        f"and the long one at most {size.long_side:,}. Boxes come back in the pixels of the image."
+    card_of_run = file.parent / _CARD
+    text = card_of_run.read_text(encoding="utf-8", errors="replace") if card_of_run.is_file() else ""
+    card = ModelCard(
+        name=repository.partition("/")[2],
+        preset=config.preset,
+        classes=config.classes,
+        parameters=sum(parameter.numel() for parameter in model.state_dict().values()),
+        short_side=config.input.short_side,
+        long_side=config.input.long_side,
+        address=f"{HUB}{repository}",
+        sections=read_sections(text) or checkpoint_sections(notes, config.classes),
+        notes=notes,
     )
-    limits = (
-        "- It knows images like those that it learned from: measure it on your own before you rely on it.\n"
-        "- Scores are no probabilities: they order the detections. Choose a threshold on labelled images.\n"
-        "- No person's safety, health or rights should depend on its detections alone."
-    )
-    classes = _table(("label", "class"), [(str(label), _plain(name)) for label, name in enumerate(config.classes)])
-    known = [(name, _plain(_shown(notes[key]))) for key, name in _NOTES.items() if notes.get(key) is not None]
-    sections = [
-        _front_matter(config, repository, notes),
-        f"# {_plain(repository.partition('/')[2])}",
-        about,
-        _use(repository),
-        f"## Where it comes from\n\n{_table(('', ''), known) if known else 'Its file does not log.'}",
-        f"## Classes\n\n{classes}",
-        f"## Limits\n\n{limits}",
-        "The licence is for the owner of the model to choose, and to add to the head of this file.",
-    ]
-    return "\n\n".join(sections) + "\n"
-
-
-_NOTES = {
-    "data": "data set",
-    "epoch": "epoch",
-    "ap": "AP (IoU .50 to .95), validation",
-    "ap50": "AP50, validation",
-    "start": "start weights",
-    "source": "source",
-}
-
-
-def _front_matter(config: ModelConfig, repository: str, notes: Mapping[str, Any]) -> str:
-    name = repository.partition("/")[2]
-    head: dict[str, Any] = {
-        "library_name": "fasterrcnn",
-        "pipeline_tag": "object-detection",
-        "tags": ["object-detection", "faster-rcnn", "pytorch", " ".join(config.preset.split())],
-    }
-    measured = [
-        {"type": kind, "value": float(notes[key]), "name": label}
-        for key, kind, label in (("ap", "map", "AP"), ("ap50", "map_50", "AP50"))
-        if isinstance(notes.get(key), int | float)
-    ]
-    if measured:
-        data = " ".join(str(notes.get("data", "own data")).split())
-        result = {"task": {"type": "object-detection"}, "dataset": {"name": data, "type": data}, "metrics": measured}
-        head["model-index"] = [{"name": name, "results": [result]}]
-    text: str = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
-    return f"---\n{text}---"
-
-
-def _of_run(card: str, file: str, repository: str) -> str:
-    """The card of a run, told from the Hub: its file has another name there, and the other files stay at home."""
-    card = card.replace(f'load("{file}")', f'load("hf://{repository}")')
-    card = card.replace(f"predict {file} ", f"predict hf://{repository} ").replace(
-        f"evaluate {file} ", f"evaluate hf://{repository} "
-    )
-    return card.partition("\n## Files\n")[0].rstrip() + "\n"
-
-
-def _use(repository: str) -> str:
-    python = (
-        "from fasterrcnn import Detector\n"
-        f"detector = Detector.from_pretrained({json.dumps(repository)})\n"
-        'detector.predict("photo.jpg", score=0.5).save("photo-with-boxes.jpg")'
-    )
-    command = f"fasterrcnn predict hf://{repository} photo.jpg -o seen"
-    install = 'pip install "fasterrcnn[hub]"'
-    return f"## How to use it\n\n```\n{install}\n```\n\n```python\n{python}\n```\n\n```\n{command}\n```"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, Mapping):  # of a converted file: its name, family and hash
-        return ", ".join(f"{key} {item}" for key, item in value.items())
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _plain(text: str) -> str:
-    """Any text as Markdown that shows it as it is, in one line."""
-    return re.sub(r"([\\`*_\[\]<>|~&#$])", r"\\\1", " ".join(text.split()))
+    (folder / _CARD).write_text(render_model_card(card), encoding="utf-8")

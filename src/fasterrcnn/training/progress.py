@@ -14,8 +14,8 @@ from pytorch_lightning import Callback, Trainer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from fasterrcnn.files import write_bytes
+from fasterrcnn.reporting.training_curves import best_epoch, write_curves
 from fasterrcnn.structures import Losses
-from fasterrcnn.training.curves import best_row, draw_curves
 from fasterrcnn.training.module import LOSSES, TrainingModule, check_weights
 from fasterrcnn.training.validation import draw_comparison
 
@@ -56,7 +56,7 @@ class EpochRecord(Callback):
     @property
     def best(self) -> Row | None:
         """The row of the best epoch by AP, the earliest of equals; none before the first validation."""
-        best = best_row(self.rows)
+        best = best_epoch(self.rows)
         return None if best is None else dict(best)
 
     def on_train_start(self, trainer: Trainer, module: TrainingModule) -> None:  # type: ignore[override]
@@ -102,7 +102,7 @@ class EpochRecord(Callback):
     def _write(self, module: TrainingModule) -> None:
         write_bytes(self.run / "metrics.csv", _table(self.rows).encode())
         if time.monotonic() - self._drawn > _PAUSE:
-            draw_curves(self.rows, self.run / CURVES)
+            write_curves(self.rows, self.run / CURVES)
             self._drawn = time.monotonic()
         if module.validation is not None:
             records, found = module.validation.shown()

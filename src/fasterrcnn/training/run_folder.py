@@ -3,7 +3,7 @@
 import json
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,10 @@ from fasterrcnn.data.statistics import Counts
 from fasterrcnn.errors import UsageError
 from fasterrcnn.files import temporary_files, write_bytes
 from fasterrcnn.model.faster_rcnn import FasterRCNN
+from fasterrcnn.reporting.model_card import ModelCard, TrainingFacts, render_model_card, training_sections
+from fasterrcnn.reporting.training_curves import best_epoch, write_curves
 from fasterrcnn.training import environment, settings
-from fasterrcnn.training.card import Card, model_card
 from fasterrcnn.training.checkpointing import BEST, LAST
-from fasterrcnn.training.curves import best_row, draw_curves
 from fasterrcnn.training.data import Process, TrainingBatches
 from fasterrcnn.training.progress import CURVES, plain_numbers
 from fasterrcnn.training.validation import draw_batch
@@ -29,6 +29,19 @@ RESULTS = "results.json"
 """Written when a run is finished, and only then."""
 
 START = "start.txt"
+
+_SETTINGS = (
+    "recipe",
+    "optimizer",
+    "learning_rate",
+    "batch_size",
+    "accumulate",
+    "augmentation",
+    "class_balance",
+    "freeze",
+    "precision",
+    "seed",
+)
 
 _FILES = {
     BEST: "the weights of the epoch with the highest AP; without validation, of the last",
@@ -110,32 +123,41 @@ def check_same_data(run: Path, setup: Setup) -> None:
 
 def finish(run: Path, setup: Setup, rows: list[dict[str, float]], network: FasterRCNN) -> dict[str, float]:
     """Write results and model card of a run that is done, and give the row of its best epoch."""
-    draw_curves(rows, run / CURVES)
-    result = dict(best_row(rows) or rows[-1])
+    write_curves(rows, run / CURVES)
+    result = dict(best_epoch(rows) or rows[-1])
     config = setup.config
     splits = {config.split or setup.data.training_split: setup.records}
     if setup.val_records:
         splits[config.val_split or "val"] = setup.val_records
-    card = Card(
-        name=run.resolve().name,
-        model=config.model,
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
+    facts = TrainingFacts(
         data_name=setup.data.root.resolve().name,
         data_format=setup.data.format,
-        splits={name: Counts.of(records, len(config.model.classes)) for name, records in splits.items()},
+        splits={name: _split_numbers(records, config.model.classes) for name, records in splits.items()},
         fingerprint=setup.fingerprint,
-        train=config,
+        weights=config.weights,
+        preset=config.model.preset,
+        settings={name: getattr(config, name) for name in _SETTINGS},
+        max_epochs=config.epochs,
+        epochs=len(rows),
         seconds=sum(row["seconds"] for row in rows),
         environment=environment.describe(),
         result=result,
-        epochs=len(rows),
-        checkpoint=BEST,
         command=_command(setup),
-        files={name: what for name, what in _FILES.items() if (run / name).exists() or name == RESULTS},
+        files={name: text for name, text in _FILES.items() if (run / name).exists() or name == RESULTS},
+    )
+    card = ModelCard(
+        name=run.resolve().name,
+        preset=config.model.preset,
+        classes=config.model.classes,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        short_side=config.model.input.short_side,
+        long_side=config.model.input.long_side,
+        address=BEST,
+        sections=training_sections(facts),
     )
     for temporary in temporary_files(run):
         temporary.unlink(missing_ok=True)  # of processes that were killed while they wrote
-    write_bytes(run / "README.md", model_card(card).encode())
+    write_bytes(run / "README.md", render_model_card(card).encode())
     write_bytes(run / RESULTS, json.dumps(plain_numbers(result), indent=1).encode())
     return result
 
@@ -149,6 +171,18 @@ def result_of(run: Path) -> dict[str, float] | None:
         return {name: math.nan if value is None else float(value) for name, value in content.items()}
     except (ValueError, TypeError, AttributeError):
         return None  # damaged: the run goes on from its last state, or from the beginning
+
+
+def _split_numbers(records: Sequence[AnnotatedImage], classes: Sequence[str]) -> dict[str, int]:
+    """The numbers of a split that the model card shows."""
+    counts = Counts.of(records, len(classes))
+    return {
+        "images": counts.images,
+        "images without objects": counts.negatives,
+        "difficult objects and crowds, not asked for": counts.difficult,
+        "boxes": counts.boxes,
+        **{f"boxes: {name}": boxes for name, boxes in zip(classes, counts.by_class, strict=True)},
+    }
 
 
 def _about_data(setup: Setup) -> str:

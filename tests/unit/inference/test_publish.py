@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from fasterrcnn import Detector, load, presets
 from fasterrcnn.build import load_model
 from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError
-from fasterrcnn.inference.publish import model_card, write_repository
+from fasterrcnn.inference.publish import write_repository
 from fasterrcnn.weights import mmdetection, native
 
 pytest.importorskip("huggingface_hub")
@@ -167,36 +167,19 @@ def test_push__card_of_a_run_goes_along(hub, checkpoint, tmp_path):
     run.mkdir()
     shutil.copy(checkpoint, run / "best.safetensors")
     text = "---\nlibrary_name: fasterrcnn\n---\n\n# cells\n\n"
-    text += 'load("best.safetensors")\nfasterrcnn predict best.safetensors photo.jpg\n\n## Files\n\n| a | b |\n'
+    text += '## How to use it\n\nload("best.safetensors")\nfasterrcnn predict best.safetensors photo.jpg\n\n'
+    text += "## Results\n\nEpoch 12, the best of 14.\n\n## Files\n\n| a | b |\n"
     (run / "README.md").write_text(text)
     load(run).push_to_hub(REPOSITORY, token="hf_right")
     card = hub.repositories[REPOSITORY]["README.md"].decode()
-    assert f'load("hf://{REPOSITORY}")\nfasterrcnn predict hf://{REPOSITORY} photo.jpg' in card
+    assert f'Detector.from_pretrained("{REPOSITORY}")' in card
+    assert f"fasterrcnn predict hf://{REPOSITORY} photo.jpg" in card
+    assert "## Results\n\nEpoch 12, the best of 14.\n" in card
+    assert "best.safetensors" not in card
     assert "## Files" not in card
     (run / "README.md").write_text("# something else, not of a model\n")
     load(run).push_to_hub(REPOSITORY, token="hf_right")
     assert "something else" not in hub.repositories[REPOSITORY]["README.md"].decode()
-
-
-def test_card__measured_and_hostile_names(tiny_config):
-    config = tiny_config.with_classes(["a|b", "<script>", "`x`\n# y"])
-    notes = {"data": "cells: [1]", "epoch": 3, "ap": 0.5912345, "ap50": 0.9, "start": None, "other": "hidden"}
-    card = model_card(config, "me/x", 1234567, notes)
-    head = yaml.safe_load(card.split("---")[1])
-    (result,) = head["model-index"][0]["results"]
-    assert result["metrics"][0] == {"type": "map", "value": 0.5912345, "name": "AP"}
-    assert result["dataset"]["name"] == "cells: [1]"
-    assert "| AP (IoU .50 to .95), validation | 0.591 |" in card
-    assert "1,234,567 numbers" in card
-    assert r"| 0 | a\|b |" in card
-    assert r"| 2 | \`x\` \# y |" in card
-    assert "hidden" not in card
-
-
-def test_card__nothing_known(tiny_config):
-    card = model_card(tiny_config, "me/x", 1, {})
-    assert "Its file does not say." in card
-    assert "model-index" not in card
 
 
 @pytest.mark.parametrize(
@@ -278,8 +261,3 @@ def test_write_repository__colours_that_were_said_of_the_file(tmp_path, weightle
     assert config == detector.config
     stem = state["backbone.conv1.weight"].float().flip(1)
     assert torch.equal(network.state_dict()["backbone.body.conv1.weight"], stem)
-
-
-def test_model_card__of_a_converted_file(tiny_config):
-    notes = {"source": {"file": "m.pkl", "family": "Detectron2"}}
-    assert "| source | file m.pkl, family Detectron2 |" in model_card(tiny_config, "me/cells", 10, notes)

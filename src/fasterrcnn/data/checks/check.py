@@ -75,9 +75,9 @@ class Diagnosis:
 
     def save(self, path: str | Path) -> None:
         """Write a page with the images and their boxes (.html)."""
-        from fasterrcnn.data.checks.page import write_report  # noqa: PLC0415 - pages are asked for rarely
+        from fasterrcnn.data.checks.page import write_check_page  # noqa: PLC0415 - pages are asked for rarely
 
-        write_report(self, Path(path))
+        write_check_page(Path(path), self.data, self.by_kind(), self.counts)
 
 
 def check_data(

@@ -1,4 +1,4 @@
-"""The curves and matrices of a report, and what is drawn of each class.
+"""The curves and matrices of a report, and the section about each class.
 
 Axes: k classes, t IoU thresholds.
 """
@@ -13,8 +13,8 @@ from fasterrcnn.evaluation.analysis import Analysis
 from fasterrcnn.evaluation.metrics.curves import OperatingPoint
 from fasterrcnn.evaluation.metrics.ranking import RECALL_LEVELS
 from fasterrcnn.evaluation.metrics.tide import ERRORS
-from fasterrcnn.evaluation.page.charts import COLOURS, Chart, Line, curves, matrix
-from fasterrcnn.evaluation.page.tables import three
+from fasterrcnn.reporting.charts import SERIES_COLOURS, Chart, Line, curves, matrix
+from fasterrcnn.reporting.tables import three_decimals
 
 MAX_LINES, MAX_MATRIX, MAX_CLASSES = 100, 20, 300
 """Classes that are drawn in one chart, in the matrix, and that have a section of their own: those with most objects."""
@@ -43,7 +43,7 @@ class ClassPage:
     charts: Sequence[Chart]
 
 
-def draw_curves(analysis: Analysis, objects: Sequence[int]) -> list[Chart]:
+def curve_charts(analysis: Analysis, objects: Sequence[int]) -> list[Chart]:
     """Precision and recall of all classes together and of each, and both against the score."""
     given, names, recalls = analysis.curves, analysis.ground_truth.classes, RECALL_LEVELS.tolist()
     means = [_mean(given.precision[row]) for row, _ in _IOUS]
@@ -53,7 +53,7 @@ def draw_curves(analysis: Analysis, objects: Sequence[int]) -> list[Chart]:
     ]
     overall.append(Line("IoU .50 to .95", recalls, _mean(given.precision.reshape(-1, len(recalls))).tolist(), "s3"))
     largest = _largest(objects, MAX_LINES)
-    many = len(largest) > COLOURS
+    many = len(largest) > SERIES_COLOURS
     of_classes = [
         Line(names[k], recalls, given.precision[0, k].tolist(), "faint" if many else f"s{n}")
         for n, k in enumerate(largest)
@@ -68,12 +68,12 @@ def draw_curves(analysis: Analysis, objects: Sequence[int]) -> list[Chart]:
     return [
         curves("Precision against recall, mean of classes", *axes, overall),
         curves("Precision against recall at IoU .50, by class", *axes, of_classes, note=note, legend=not many),
-        against_score(title, given.overall_at, analysis, given.best_overall),
-        draw_calibration(analysis),
+        score_chart(title, given.overall_at, analysis, given.best_overall),
+        calibration_chart(analysis),
     ]
 
 
-def against_score(
+def score_chart(
     title: str, table: Float64[np.ndarray, "3 r"], analysis: Analysis, best: OperatingPoint | None
 ) -> Chart:
     """Precision, recall and F1 of what reaches each score; the best threshold is marked."""
@@ -90,22 +90,23 @@ def against_score(
     return curves(title, "score threshold", "", lines, note=note)
 
 
-def draw_calibration(analysis: Analysis) -> Chart:
+def calibration_chart(analysis: Analysis) -> Chart:
     """Share of right detections against the score that they have."""
-    given = analysis.calibration
-    inside = (given.scores >= 0) & (given.scores <= 1)
+    calibration = analysis.calibration
+    inside = (calibration.scores >= 0) & (calibration.scores <= 1)
     lines = [
         Line("as it should be", [0, 1], [0, 1], "mark"),
-        Line("as it is", given.scores[inside].tolist(), given.precisions[inside].tolist(), "s0", dots=True),
+        Line("as it is", calibration.scores[inside].tolist(), calibration.precisions[inside].tolist(), "s0", dots=True),
     ]
+    ece, mce = three_decimals(calibration.ece), three_decimals(calibration.mce)
     note = (
-        f"Expected calibration error {three(given.ece)}, largest {three(given.mce)}. Above the dashed line, detections"
-        " are right more often than their score says; below it, less often."
+        f"Expected calibration error {ece}, largest {mce}. Above the dashed line, detections are right more often than "
+        "their score states; below it, less often."
     )
     return curves("Are scores probabilities?", "mean score of the bin", "share that is right", lines, note=note)
 
 
-def draw_matrix(analysis: Analysis) -> Chart:
+def confusion_chart(analysis: Analysis) -> Chart:
     """The confusion matrix; of many classes, those that take most part in confusions."""
     counts, names = analysis.confusion.matrix, (*analysis.ground_truth.classes, "background")
     limits = f"score {analysis.confusion.score:.2f} or more, IoU {analysis.confusion.iou:.2f}"
@@ -122,7 +123,7 @@ def draw_matrix(analysis: Analysis) -> Chart:
     return matrix("Confusion matrix", names, counts, totals, note=note)
 
 
-def class_pages(
+def make_class_pages(
     analysis: Analysis, per_class: Mapping[str, Mapping[str, float | None]], objects: Sequence[int]
 ) -> list[ClassPage]:
     """A section for each class, in the order of the classes; of very many, for those with most objects."""
@@ -140,16 +141,16 @@ def _class_page(analysis: Analysis, row: Mapping[str, float | None], k: int, obj
     pascal = analysis.pascal.per_class[name]
     facts = [
         ("objects", f"{objects:,}"),
-        ("AP", three(row["ap"]) + between),
-        ("AP50", three(row["ap50"])),
+        ("AP", three_decimals(row["ap"]) + between),
+        ("AP50", three_decimals(row["ap50"])),
         ("best threshold", "n/a" if best is None else f"{best.score:.2f} (F1 {best.f1:.3f})"),
-        ("VOC AP (11 points, area)", f"{three(pascal['ap11'])}, {three(pascal['ap'])}"),
-        ("calibration error", three(analysis.calibration.per_class[name])),
+        ("VOC AP (11 points, area)", f"{three_decimals(pascal['ap11'])}, {three_decimals(pascal['ap'])}"),
+        ("calibration error", three_decimals(analysis.calibration.per_class[name])),
     ]
     if proposals is not None:
-        facts.append((f"AR of {proposals.limits[-1]} proposals", three(proposals.per_class.get(name))))
+        facts.append((f"AR of {proposals.limits[-1]} proposals", three_decimals(proposals.per_class.get(name))))
     errors = [
-        (kind, three(float(costs.lost_per_class[n, k])), int(costs.counts_per_class[n, k]))
+        (kind, three_decimals(float(costs.lost_per_class[n, k])), int(costs.counts_per_class[n, k]))
         for n, kind in enumerate(ERRORS)
     ]
     recalls = RECALL_LEVELS.tolist()
@@ -157,7 +158,7 @@ def _class_page(analysis: Analysis, row: Mapping[str, float | None], k: int, obj
     table = np.stack([given.precision_at[k], given.recall_at[k], given.f1_at[k]])
     charts = [
         curves("Precision against recall", "recall", "precision", lines),
-        against_score("Precision, recall and F1 against the score", table, analysis, best),
+        score_chart("Precision, recall and F1 against the score", table, analysis, best),
     ]
     return ClassPage(k, name, facts, errors, _taken_for(analysis, k), charts)
 
@@ -165,7 +166,7 @@ def _class_page(analysis: Analysis, row: Mapping[str, float | None], k: int, obj
 def _taken_for(analysis: Analysis, k: int, limit: int = 3) -> list[str]:
     """What objects of a class are detected as, and what its detections are, where that is something else."""
     counts, names = analysis.confusion.matrix, (*analysis.ground_truth.classes, "background")
-    said = []
+    sentences = []
     for line, start, nothing in (
         (counts[k], "Its objects are also", "not found"),
         (counts[:, k], "Its detections are also", "on background"),
@@ -178,8 +179,8 @@ def _taken_for(analysis: Analysis, k: int, limit: int = 3) -> list[str]:
             if others[other]
         ]
         if parts:
-            said.append(f"{start}: {', '.join(parts)}.")
-    return said
+            sentences.append(f"{start}: {', '.join(parts)}.")
+    return sentences
 
 
 def _largest(objects: Sequence[int], limit: int) -> list[int]:
@@ -191,7 +192,7 @@ def _largest(objects: Sequence[int], limit: int) -> list[int]:
 
 def _mean(precision: Float64[np.ndarray, "m r"]) -> Float64[np.ndarray, " r"]:
     """Mean of the rows that are known; NaN where none is."""
-    known = ~np.isnan(precision)
-    total, number = np.where(known, precision, 0.0).sum(axis=0), known.sum(axis=0)
+    is_known = ~np.isnan(precision)
+    total, number = np.where(is_known, precision, 0.0).sum(axis=0), is_known.sum(axis=0)
     mean: Float64[np.ndarray, " r"] = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
     return mean

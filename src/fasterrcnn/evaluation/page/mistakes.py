@@ -45,7 +45,7 @@ class ImageErrors:
 
 
 @dataclass(frozen=True)
-class Example:
+class ErrorExample:
     """One error of a gallery.
 
     Attributes:
@@ -65,13 +65,9 @@ class Example:
 
 def count_errors(analysis: Analysis) -> ImageErrors:
     """Errors of each image at the threshold of the confusion matrix: the one with the best F1."""
-    ground_truth, found, verdicts, score = (
-        analysis.ground_truth,
-        analysis.predictions,
-        analysis.verdicts,
-        analysis.confusion.score,
-    )
-    images, kept = len(ground_truth.images), found.scores >= score
+    ground_truth, detections, verdicts = analysis.ground_truth, analysis.predictions, analysis.verdicts
+    images, score = len(ground_truth.images), analysis.confusion.score
+    kept = detections.scores >= score
     wrong = kept & (verdicts.kinds >= CLASSIFICATION)
     confused = wrong & (verdicts.kinds == CLASSIFICATION)
     right = kept & (verdicts.kinds == RIGHT)
@@ -83,30 +79,31 @@ def count_errors(analysis: Analysis) -> ImageErrors:
     def per_image(owners: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " i"]:
         return np.bincount(owners, minlength=images).astype(np.int64)
 
-    # A score may be any number; what is not finite or below zero costs nothing.
-    prices = np.nan_to_num(found.scores[wrong], posinf=0.0, neginf=0.0).clip(min=0)
+    # A score may be any number; one that is not finite or below zero costs nothing.
+    prices = np.nan_to_num(detections.scores[wrong], posinf=0.0, neginf=0.0).clip(min=0)
     return ImageErrors(
         score=score,
-        cost=np.bincount(found.owners[wrong], prices, images).astype(float) + per_image(ground_truth.owners[unfound]),
-        false_positives=per_image(found.owners[wrong & ~confused]),
+        cost=np.bincount(detections.owners[wrong], prices, images).astype(float)
+        + per_image(ground_truth.owners[unfound]),
+        false_positives=per_image(detections.owners[wrong & ~confused]),
         misses=per_image(ground_truth.owners[missed]),
-        confusions=per_image(found.owners[confused]),
+        confusions=per_image(detections.owners[confused]),
         wrong=wrong,
         unfound=unfound,
     )
 
 
-def worst_images(analysis: Analysis, errors: ImageErrors, visible: Bool[np.ndarray, " i"]) -> list[int]:
-    """The costliest of the images that can be seen, and the costliest of each class, by falling cost."""
-    costs = np.where(visible, errors.cost, 0.0)
+def worst_images(analysis: Analysis, errors: ImageErrors, is_there: Bool[np.ndarray, " i"]) -> list[int]:
+    """The costliest of the images whose files exist, and the costliest of each class, by falling cost."""
+    costs = np.where(is_there, errors.cost, 0.0)
     order = np.argsort(-costs, kind="stable")
     order = order[costs[order] > 0]
     chosen = dict.fromkeys(order[:FIRST_IMAGES].tolist())
     owners, labels = _owners_and_labels(analysis, errors)
     places = np.empty(len(costs), np.int64)
     places[order] = np.arange(len(order))
-    seen = costs[owners] > 0
-    owners, labels = owners[seen], labels[seen]
+    has_cost = costs[owners] > 0
+    owners, labels = owners[has_cost], labels[has_cost]
     by_class = np.lexsort((places[owners], labels))
     first = np.unique(labels[by_class], return_index=True)[1]
     for image in owners[by_class][first].tolist():
@@ -123,24 +120,24 @@ def classes_in_error(analysis: Analysis, errors: ImageErrors) -> dict[int, list[
     return {owner: sorted(labels) for owner, labels in classes.items()}
 
 
-def examples(analysis: Analysis, visible: Bool[np.ndarray, " i"]) -> dict[str, list[Example]]:
-    """Of each kind of error the costliest of all, and of each class, that can be seen.
+def choose_examples(analysis: Analysis, is_there: Bool[np.ndarray, " i"]) -> dict[str, list[ErrorExample]]:
+    """Of each kind of error the costliest of all, and of each class, in images whose files exist.
 
     Detections come by falling score: the higher it is, the more the error costs. Objects come by falling area.
     """
-    ground_truth, found, verdicts = analysis.ground_truth, analysis.predictions, analysis.verdicts
+    detections, verdicts = analysis.predictions, analysis.verdicts
     galleries = {}
     for kind in range(CLASSIFICATION, BACKGROUND + 1):
-        some = ((verdicts.kinds == kind) & visible[found.owners]).nonzero()[0]
+        rows = ((verdicts.kinds == kind) & is_there[detections.owners]).nonzero()[0]
         galleries[KINDS[kind]] = [
-            Example(KINDS[kind], int(found.owners[d]), int(found.labels[d]), d, int(verdicts.objects[d]))
-            for d in _choose(some, found.labels[some])
+            ErrorExample(KINDS[kind], int(detections.owners[d]), int(detections.labels[d]), d, int(verdicts.objects[d]))
+            for d in _choose(rows, detections.labels[rows])
         ]
-    galleries[KINDS[MISSED]] = list(_of_objects(analysis, KINDS[MISSED], verdicts.object_kinds == MISSED, visible))
+    galleries[KINDS[MISSED]] = list(_of_objects(analysis, KINDS[MISSED], verdicts.object_kinds == MISSED, is_there))
     if analysis.proposals is not None:
-        unreached = np.zeros(len(ground_truth), np.bool_)
+        unreached = np.zeros(len(analysis.ground_truth), np.bool_)
         unreached[analysis.proposals.unreached] = True
-        galleries[OUT_OF_REACH] = list(_of_objects(analysis, OUT_OF_REACH, unreached, visible))
+        galleries[OUT_OF_REACH] = list(_of_objects(analysis, OUT_OF_REACH, unreached, is_there))
     return galleries
 
 
@@ -154,21 +151,23 @@ def _owners_and_labels(
     analysis: Analysis, errors: ImageErrors
 ) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
     """Image and class of every wrong detection and every object that is not found."""
-    ground_truth, found, wrong, unfound = analysis.ground_truth, analysis.predictions, errors.wrong, errors.unfound
+    ground_truth, detections, wrong, unfound = analysis.ground_truth, analysis.predictions, errors.wrong, errors.unfound
     return (
-        np.concatenate([found.owners[wrong], ground_truth.owners[unfound]]),
-        np.concatenate([found.labels[wrong], ground_truth.labels[unfound]]),
+        np.concatenate([detections.owners[wrong], ground_truth.owners[unfound]]),
+        np.concatenate([detections.labels[wrong], ground_truth.labels[unfound]]),
     )
 
 
 def _of_objects(
-    analysis: Analysis, kind: str, some: Bool[np.ndarray, " g"], visible: Bool[np.ndarray, " i"]
-) -> Iterator[Example]:
+    analysis: Analysis, kind: str, wanted: Bool[np.ndarray, " g"], is_there: Bool[np.ndarray, " i"]
+) -> Iterator[ErrorExample]:
     ground_truth, finders = analysis.ground_truth, analysis.verdicts.finders
-    chosen = (some & visible[ground_truth.owners]).nonzero()[0]
+    chosen = (wanted & is_there[ground_truth.owners]).nonzero()[0]
     chosen = chosen[np.argsort(-ground_truth.areas[chosen], kind="stable")]
-    for one in _choose(chosen, ground_truth.labels[chosen]):
-        yield Example(kind, int(ground_truth.owners[one]), int(ground_truth.labels[one]), int(finders[one]), one)
+    for item in _choose(chosen, ground_truth.labels[chosen]):
+        yield ErrorExample(
+            kind, int(ground_truth.owners[item]), int(ground_truth.labels[item]), int(finders[item]), item
+        )
 
 
 def _choose(ranked: Int64[np.ndarray, " m"], labels: Int64[np.ndarray, " m"]) -> Sequence[int]:

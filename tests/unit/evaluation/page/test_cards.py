@@ -21,7 +21,7 @@ def test_make_cards__a_box_of_any_size(make_ground_truth, make_found, report_of,
     ground_truth = shown(make_ground_truth((1, 1, 0, 0, 50, 50)))
     found = make_found(ground_truth, (1, 1, 0.9, -1e9, 0, 1e9, 1e9), (1, 2, 0.8, 40, 40, 0, 0))
     cards = make_cards(report_of(ground_truth, found).analysis)
-    assert not cards.gone
+    assert not cards.unreadable
     assert [card.region for card in cards.galleries["background"]] == [(0, 0, 100, 100), (20, 20, 60, 60)]
 
 
@@ -39,5 +39,5 @@ def test_make_cards__files_that_are_none(make_ground_truth, make_found, report_o
         ground_truth, images=replace(ground_truth.images, files=(type(ground_truth.images.files[0])(name),))
     )
     cards = make_cards(report_of(ground_truth, make_found(ground_truth)).analysis)
-    assert len(cards.gone) == 1
+    assert len(cards.unreadable) == 1
     assert not cards.images

@@ -1,64 +1,42 @@
 import re
 
-import pytest
-
 from fasterrcnn.evaluation.page import figures
-from fasterrcnn.evaluation.page.charts import Line, curves, whisker
-from fasterrcnn.evaluation.page.figures import class_pages, draw_curves, draw_matrix
+from fasterrcnn.evaluation.page.figures import confusion_chart, curve_charts, make_class_pages
 
 
-def test_draw_matrix__by_hand(five):
+def test_confusion_chart__by_hand(five):
     """The matrix of the example in the docs, rows cat, dog, background; nothing is where nothing was found."""
-    drawn = str(draw_matrix(five.analysis).drawing)
+    drawn = str(confusion_chart(five.analysis).drawing)
     assert re.findall(r"text-anchor=\"middle\">(\d+)</text>", drawn) == ["2", "0", "2", "0", "2", "1", "1", "1"]
     assert "cat detected as background: 2 (50.0%)" in drawn
 
 
-def test_draw_matrix__of_many_classes_those_that_are_confused(make_ground_truth, make_found, report_of, monkeypatch):
+def test_confusion_chart__of_many_classes_those_that_are_confused(
+    make_ground_truth, make_found, report_of, monkeypatch
+):
     """Shares are of all objects of a class, also of those whose column is not shown."""
     monkeypatch.setattr(figures, "MAX_MATRIX", 2)
     names = ["ant", "bee", "cat", "dog"]
     ground_truth = make_ground_truth(*[(image, 2, 0, 0, 50, 50) for image in (1, 2, 3, 4)], images=4, classes=names)
     labels = (4, 4, 2, 1)
     found = make_found(ground_truth, *[(n, label, 0.9, 0, 0, 50, 50) for n, label in enumerate(labels, start=1)])
-    chart = draw_matrix(report_of(ground_truth, found).analysis)
+    chart = confusion_chart(report_of(ground_truth, found).analysis)
     assert "bee detected as dog: 2 (50.0%)" in chart.drawing
     assert "detected as ant" not in chart.drawing
     assert "2 classes that are confused most, of 4" in chart.note
 
 
-def test_draw_curves__many_classes_have_no_legend(make_ground_truth, make_found, report_of, monkeypatch):
+def test_curve_charts__many_classes_have_no_legend(make_ground_truth, make_found, report_of, monkeypatch):
     names = [f"class {n}" for n in range(12)]
     ground_truth = make_ground_truth(*[(1, 1 + n, 0, 0, 50, 50) for n in range(12)], classes=names)
     analysis = report_of(ground_truth, make_found(ground_truth, (1, 1, 0.9, 0, 0, 50, 50))).analysis
-    assert str(draw_curves(analysis, [1] * 12)[1].drawing).count("line faint") == 12
-    assert not draw_curves(analysis, [1] * 12)[1].legend
+    assert str(curve_charts(analysis, [1] * 12)[1].drawing).count("line faint") == 12
+    assert not curve_charts(analysis, [1] * 12)[1].legend
     monkeypatch.setattr(figures, "MAX_LINES", 10)
-    assert str(draw_curves(analysis, [1] * 12)[1].drawing).count("line faint") == 10
+    assert str(curve_charts(analysis, [1] * 12)[1].drawing).count("line faint") == 10
 
 
-def test_class_pages__those_with_most_objects(five, monkeypatch):
-    assert [page.name for page in class_pages(five.analysis, five.per_class, [4, 3])] == ["cat", "dog"]
+def test_make_class_pages__those_with_most_objects(five, monkeypatch):
+    assert [page.name for page in make_class_pages(five.analysis, five.per_class, [4, 3])] == ["cat", "dog"]
     monkeypatch.setattr(figures, "MAX_CLASSES", 1)
-    assert [page.name for page in class_pages(five.analysis, five.per_class, [3, 4])] == ["dog"]
-
-
-def test_curves__gaps():
-    nan = float("nan")
-    drawn = str(curves("", "", "", [Line("", [0, 0.25, 0.5, 0.75, 1], [1, 1, nan, 0, 0], "s0")]).drawing)
-    assert [
-        part[0]
-        for part in re.search(r'd="([^"]*)"><title>', drawn).group(1).replace("L", " L").replace("M", " M").split()
-        if part[0] in "ML"
-    ] == ["M", "L", "M", "L"]
-
-
-@pytest.mark.parametrize("numbers", [(None, 0.0, 1.0), (0.5, float("nan"), 1.0)])
-def test_whisker__unknown(numbers):
-    assert whisker(*numbers) == ""
-
-
-def test_whisker__inside_its_line():
-    drawn = str(whisker(0.5, -9.0, 9.0, reach=(-1.0, 1.0)))
-    assert 'd="M4.0 8H116.0"' in drawn
-    assert 'class="zero" d="M60.0 1v14"' in drawn
+    assert [page.name for page in make_class_pages(five.analysis, five.per_class, [3, 4])] == ["dog"]

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fasterrcnn.evaluation.page import mistakes
-from fasterrcnn.evaluation.page.mistakes import classes_in_error, count_errors, examples, worst_images
+from fasterrcnn.evaluation.page.mistakes import choose_examples, classes_in_error, count_errors, worst_images
 
 
 def test_count_errors__by_hand(five):
@@ -40,9 +40,9 @@ def test_worst_images__every_class_has_one(make_ground_truth, make_found, report
     assert worst_images(analysis, errors, every) == [1, 2]
 
 
-def test_examples__missing_images_have_none(five):
-    found = examples(five.analysis, np.zeros(5, bool))
-    assert not any(found.values())
+def test_choose_examples__missing_images_have_none(five):
+    galleries = choose_examples(five.analysis, np.zeros(5, bool))
+    assert not any(galleries.values())
 
 
 @given(st.lists(st.integers(0, 4), max_size=60))

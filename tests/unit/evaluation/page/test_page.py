@@ -175,7 +175,7 @@ def test_page__a_class_opens_and_leads_to_its_errors(browser, five, tmp_path):
     assert browser.problems == []
 
 
-def test_page__a_image_is_enlarged(browser, five, tmp_path):
+def test_page__an_image_is_enlarged(browser, five, tmp_path):
     five.save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
     browser.run("document.querySelector('.crop:not([hidden]) rect').dispatchEvent(new Event('click', {bubbles: true}))")

@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.evaluation.page.write import render
+from fasterrcnn.evaluation.page.write import render_report
+from fasterrcnn.evaluation.report import LABELS
 
 
 def test_write_page__a_folder_gets_it_too(five, tmp_path):
@@ -19,11 +20,15 @@ def test_write_page__without_analysis(five, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_render__the_same_twice(five):
+def render(report):
+    return render_report(report.analysis, report.numbers, report.per_class, LABELS)
+
+
+def test_render_report__the_same_twice(five):
     assert render(five) == render(five)
 
 
-def test_render__no_other_file_is_named(five):
+def test_render_report__no_other_file_is_named(five):
     """Nothing but the page's own parts, and no address on the network."""
     page = render(five)
     assert "http://" not in page.replace("http://www.w3.org/", "")

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.training.curves import best_row, draw_curves, make_figure
+from fasterrcnn.reporting.training_curves import best_epoch, make_figure, write_curves
 
 LOSSES = ("objectness", "rpn_boxes", "classes", "boxes", "total")
 
@@ -24,9 +24,9 @@ def curves_of(figure) -> list[dict[str, list[tuple[float, float]]]]:
     ]
 
 
-def test_draw_curves__a_image_that_can_be_read(tmp_path):
+def test_write_curves__an_image_that_can_be_read(tmp_path):
     file = tmp_path / "new" / "curves.png"
-    draw_curves([row(1, ap=0.1, ap50=0.3, ap75=0.05), row(2, ap=0.2, ap50=0.4, ap75=0.1)], file)
+    write_curves([row(1, ap=0.1, ap50=0.3, ap75=0.05), row(2, ap=0.2, ap50=0.4, ap75=0.1)], file)
     with Image.open(file) as image:
         assert image.format == "PNG"
         assert min(image.size) >= 600
@@ -34,17 +34,17 @@ def test_draw_curves__a_image_that_can_be_read(tmp_path):
     assert [path.name for path in file.parent.iterdir()] == ["curves.png"]  # nothing unfinished is left
 
 
-def test_draw_curves__replaces_the_last_one(tmp_path):
+def test_write_curves__replaces_the_last_one(tmp_path):
     file = tmp_path / "curves.png"
-    draw_curves([row(1)], file)
+    write_curves([row(1)], file)
     first = file.read_bytes()
-    draw_curves([row(1), row(2)], file)
+    write_curves([row(1), row(2)], file)
     assert file.read_bytes() != first
 
 
-def test_draw_curves__no_rows(tmp_path):
+def test_write_curves__no_rows(tmp_path):
     with pytest.raises(UsageError, match=r"curves\.png: no epochs to draw; run at least one"):
-        draw_curves([], tmp_path / "curves.png")
+        write_curves([], tmp_path / "curves.png")
 
 
 def test_make_figure__training_and_validation():
@@ -101,6 +101,6 @@ def test_make_figure__whole_epochs_on_the_axis():
     ("precisions", "best"),
     [([], None), ([math.nan], None), ([0.0], 1), ([0.1, 0.3, 0.3, 0.2], 2), ([math.nan, 0.1, math.nan], 2)],
 )
-def test_best_row(precisions, best):
-    found = best_row([row(number, ap=ap) for number, ap in enumerate(precisions, start=1)])
+def test_best_epoch(precisions, best):
+    found = best_epoch([row(number, ap=ap) for number, ap in enumerate(precisions, start=1)])
     assert (found and found["epoch"]) == best

@@ -1,4 +1,4 @@
-"""The curves of a run as one image: losses, average precision, learning rate."""
+"""The curves of a training run as one PNG: losses, average precision, learning rate."""
 
 import io
 import math
@@ -6,15 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fasterrcnn.data.charts import COLOURS, Number
 from fasterrcnn.errors import UsageError
 from fasterrcnn.files import write_bytes
+from fasterrcnn.reporting.charts import Number
 
 if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-Row = Mapping[str, Number]
+EpochRow = Mapping[str, Number]
+"""The numbers of one epoch by name, as in metrics.csv."""
+
+_COLOURS = ("#3b82f6", "#f97316", "#10b981", "#a855f7")
 
 _LOSSES = {
     "objectness": "objectness (RPN)",
@@ -25,27 +28,26 @@ _LOSSES = {
 _PRECISIONS = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
 
 
-def draw_curves(rows: Sequence[Row], path: Path) -> None:
+def write_curves(rows: Sequence[EpochRow], path: Path) -> None:
     """Write the curves of a run as PNG; the file is there whole or not at all.
 
     Args:
-        rows: one an epoch, as in metrics.csv. "epoch" has to be there; a value that is missing or not finite leaves
-            out its point.
+        rows: one for each epoch. "epoch" has to be there; a value that is missing or not finite leaves out its point.
         path: the file to write; an existing one is replaced.
 
     Raises:
         UsageError: there are no rows.
-        OSError: it cannot be written; the one that was there before stays.
+        OSError: it cannot be written; the previous file stays.
     """
     if not rows:
         raise UsageError(f"{path}: no epochs to draw; run at least one")
-    drawn = io.BytesIO()
-    make_figure(rows).savefig(drawn, format="png")
-    write_bytes(path, drawn.getbuffer())
+    png = io.BytesIO()
+    make_figure(rows).savefig(png, format="png")
+    write_bytes(path, png.getbuffer())
 
 
-def make_figure(rows: Sequence[Row]) -> "matplotlib.figure.Figure":
-    """The curves as a figure of matplotlib that belongs to nobody else: no pyplot, no global state."""
+def make_figure(rows: Sequence[EpochRow]) -> "matplotlib.figure.Figure":
+    """The curves as a figure of matplotlib, made without pyplot and its global state."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - heavy, and needed once an epoch only
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
@@ -54,7 +56,7 @@ def make_figure(rows: Sequence[Row]) -> "matplotlib.figure.Figure":
     _draw_total(total, rows)
     _draw_parts(parts, rows)
     _draw_precision(precision, rows)
-    _plot(rate, rows, "learning_rate", COLOURS[0], "")
+    _plot(rate, rows, "learning_rate", _COLOURS[0], "")
     rate.set_title("Learning rate of the heads, at the end of the epoch")
     rate.set_ylabel("learning rate")
     epochs = [row["epoch"] for row in rows]
@@ -69,43 +71,43 @@ def make_figure(rows: Sequence[Row]) -> "matplotlib.figure.Figure":
     return figure
 
 
-def best_row(rows: Sequence[Row]) -> Row | None:
+def best_epoch(rows: Sequence[EpochRow]) -> EpochRow | None:
     """The row with the highest average precision, the first of equals; None where it was never measured."""
     measured = [row for row in rows if math.isfinite(row.get("ap", math.nan))]
     return max(measured, key=lambda row: row["ap"], default=None)
 
 
-def _draw_total(axes: "matplotlib.axes.Axes", rows: Sequence[Row]) -> None:
+def _draw_total(axes: "matplotlib.axes.Axes", rows: Sequence[EpochRow]) -> None:
     axes.set_title("Total loss")
     axes.set_ylabel("loss")
-    _plot(axes, rows, "total", COLOURS[0], "training")
-    _plot(axes, rows, "val_total", COLOURS[1], "validation", dashed=True)
+    _plot(axes, rows, "total", _COLOURS[0], "training")
+    _plot(axes, rows, "val_total", _COLOURS[1], "validation", dashed=True)
 
 
-def _draw_parts(axes: "matplotlib.axes.Axes", rows: Sequence[Row]) -> None:
+def _draw_parts(axes: "matplotlib.axes.Axes", rows: Sequence[EpochRow]) -> None:
     axes.set_title("Parts of the loss (dashed: validation)")
     axes.set_ylabel("loss")
-    for (name, label), colour in zip(_LOSSES.items(), COLOURS, strict=True):
+    for (name, label), colour in zip(_LOSSES.items(), _COLOURS, strict=True):
         _plot(axes, rows, name, colour, label)
         _plot(axes, rows, f"val_{name}", colour, "", dashed=True)
 
 
-def _draw_precision(axes: "matplotlib.axes.Axes", rows: Sequence[Row]) -> None:
+def _draw_precision(axes: "matplotlib.axes.Axes", rows: Sequence[EpochRow]) -> None:
     axes.set_ylabel("average precision")
-    best = best_row(rows)
+    best = best_epoch(rows)
     if best is None:
         axes.set_title("Validation: AP")
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color="grey")
         return
     axes.set_title(f"Validation: best AP {best['ap']:.3f}, in epoch {best['epoch']:.0f}")
-    for (name, label), colour in zip(_PRECISIONS.items(), COLOURS, strict=False):
+    for (name, label), colour in zip(_PRECISIONS.items(), _COLOURS, strict=False):
         _plot(axes, rows, name, colour, label)
     axes.axvline(best["epoch"], color="grey", linestyle=":")
-    axes.plot([best["epoch"]], [best["ap"]], "*", color=COLOURS[0], markersize=14, label="best epoch")
+    axes.plot([best["epoch"]], [best["ap"]], "*", color=_COLOURS[0], markersize=14, label="best epoch")
 
 
 def _plot(
-    axes: "matplotlib.axes.Axes", rows: Sequence[Row], name: str, colour: str, label: str, *, dashed: bool = False
+    axes: "matplotlib.axes.Axes", rows: Sequence[EpochRow], name: str, colour: str, label: str, *, dashed: bool = False
 ) -> None:
     """One column against the epoch, where it has a value; without such values nothing, not even in the legend."""
     points = [(row["epoch"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]

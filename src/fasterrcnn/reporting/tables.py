@@ -1,0 +1,89 @@
+"""Tables: as lines of text, and as cells of a page with the values that they are sorted by."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from fasterrcnn.reporting.charts import Number
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell that rows can be sorted by.
+
+    Attributes:
+        shown: text, or markup of our own.
+        order: what it is sorted by; None sorts last.
+    """
+
+    shown: str | Markup
+    order: Number | str | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a page.
+
+    Attributes:
+        head: names of the columns; the first is of words, the others of numbers.
+        rows: a cell for each column; plain text cannot be sorted.
+        title: above it.
+        filtered: whether a field to search for rows stands above.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell | str]]
+    title: str = ""
+    filtered: bool = False
+
+    @property
+    def is_sortable(self) -> bool:
+        """Whether a click on the head can sort the rows."""
+        return any(isinstance(cell, Cell) for row in self.rows for cell in row)
+
+
+def align_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as lines of text: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in (head, *rows)
+    ]
+
+
+def three_decimals(value: float | None) -> str:
+    """A number with three decimals, or "n/a"."""
+    return "n/a" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def signed_decimals(value: float) -> str:
+    """A difference with its sign and three decimals."""
+    return f"{value:+.3f}" if abs(value) >= 0.0005 else "0.000"
+
+
+def number_cell(value: float | None) -> Cell:
+    """A cell of `three_decimals`."""
+    is_known = value is not None and math.isfinite(value)
+    return Cell(three_decimals(value), value if is_known else None)
+
+
+def count_cell(value: int) -> Cell:
+    """A cell with a whole number."""
+    return Cell(f"{value:,}", value)
+
+
+def text_cell(text: str) -> Cell:
+    """A cell with text."""
+    return Cell(text, text.casefold())
+
+
+def bar_cell(value: float | None, largest: Number) -> Cell:
+    """A number before a bar, whose full length stands for the largest value."""
+    cell = number_cell(value)
+    if cell.order is None:
+        return cell
+    share = min(max(value or 0.0, 0.0) / largest, 1.0) if largest > 0 else 0.0
+    bar = Markup('<span class="bar"><i style="width:{:.1f}%"></i></span>').format(100 * share)
+    return Cell(Markup('<span class="barred">{} {}</span>').format(cell.shown, bar), cell.order)
