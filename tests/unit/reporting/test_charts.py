@@ -48,7 +48,7 @@ def test_charts__names_are_escaped(name):
         charts.scatter(name, [(1, 2)], {name: [(3, 4)]}, x=name, y=name),
     ):
         assert ElementTree.fromstring(chart.drawing).get("aria-label") == name
-        assert name in "".join(texts(chart))
+        assert name in "".join([*texts(chart), *(tip.text for tip in parts(chart, "title"))])
         assert not parts(chart, "script")
 
 
