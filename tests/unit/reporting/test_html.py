@@ -103,7 +103,7 @@ def test_render_parts__needs_nothing_from_elsewhere():
     page = render_parts("Set", "all of it", parts)
     assert "<svg" in page
     assert '<th scope="col">a</th><th scope="col">b</th>' in page
-    assert '<td>1</td><td>2</td>' in page
+    assert "<td>1</td><td>2</td>" in page
     assert "color-scheme: light dark" in page
     for loader in ("<script", "<link", "src=", "url("):
         assert loader not in page
