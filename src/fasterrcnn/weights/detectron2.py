@@ -160,7 +160,7 @@ def layout(config: ModelConfig) -> Layout:
     names |= {"rpn.convs.0": f"{_RPN}.conv", "rpn.objectness": f"{_RPN}.objectness_logits"}
     names |= {"rpn.deltas": f"{_RPN}.anchor_deltas"}
     names |= {
-        f"box_head.backbone.{2 * i + 1}": f"roi_heads.box_head.fc{i + 1}" for i in range(len(config.regions.widths))
+        f"box_head.body.{2 * i + 1}": f"roi_heads.box_head.fc{i + 1}" for i in range(len(config.regions.widths))
     }
     names |= {"box_head.class_logits": f"{_BOX}.cls_score", "box_head.box_deltas": f"{_BOX}.bbox_pred"}
     return Layout(names)

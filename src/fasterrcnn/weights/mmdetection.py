@@ -119,7 +119,7 @@ def layout(config: ModelConfig) -> Layout:
         "rpn.objectness": "rpn_head.rpn_cls",
         "rpn.deltas": "rpn_head.rpn_reg",
     }
-    names |= {f"box_head.backbone.{2 * i + 1}": f"{_HEAD}.shared_fcs.{i}" for i in range(len(config.regions.widths))}
+    names |= {f"box_head.body.{2 * i + 1}": f"{_HEAD}.shared_fcs.{i}" for i in range(len(config.regions.widths))}
     return Layout(names | {"box_head.class_logits": f"{_HEAD}.fc_cls", "box_head.box_deltas": f"{_HEAD}.fc_reg"})
 
 

@@ -161,7 +161,7 @@ def body_to_native(state: Mapping[str, Tensor], *, layer4_in_head: bool = False)
         if layer4_in_head and key.startswith("layer4."):
             native[f"box_head.body.stage.{key.removeprefix('layer4.')}"] = value
         else:
-            native[f"backbone.backbone.{re.sub(r'^features.', 'layers.', key)}"] = value
+            native[f"backbone.body.{re.sub(r'^features.', 'layers.', key)}"] = value
     return native
 
 
@@ -172,4 +172,4 @@ def native_name(key: str) -> str:
         if hits:
             return renamed
     # The second version's head: blocks of convolution, norm and ReLU, counted one by one here.
-    return _V2_HEAD.sub(lambda m: f"box_head.backbone.{3 * int(m[1]) + int(m[2])}.", key)
+    return _V2_HEAD.sub(lambda m: f"box_head.body.{3 * int(m[1]) + int(m[2])}.", key)
