@@ -102,7 +102,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "start.safetensors"
         config = presets.get("resnet50-c5", data.classes)
-        native.save(start, assemble(config), config)
+        native.save_checkpoint(start, assemble(config), config)
         # What a process does once belongs to no row.
         run(replace(data, splits={"train": data.split("train")[:4]}), Path(folder), {"model": MODEL}, cached=False)
         for name, options in ROWS.items():

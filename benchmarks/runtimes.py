@@ -76,7 +76,7 @@ def prepare(weights: Path | None, images: Path | None, folder: Path) -> tuple[Pa
                 value.add_(torch.linspace(-0.01, 0.01, len(value)))  # as in a trained network
         torch.save(state, weights)
     model, config = load_model(weights)
-    native.save(folder / "model.safetensors", model, config)
+    native.save_checkpoint(folder / "model.safetensors", model, config)
     files = sorted(images.glob("*.jpg")) if images else []
     quantize(
         folder / "model.safetensors", files or [blobs(seed) for seed in range(8)], folder / "int8.safetensors", most=32

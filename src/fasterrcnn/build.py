@@ -26,10 +26,10 @@ from fasterrcnn.model.rpn import RegionProposalNetwork
 from fasterrcnn.model.targets import Assigner
 from fasterrcnn.weights import convert, load, transfer
 from fasterrcnn.weights.catalog import Located, locate
-from fasterrcnn.weights.detectron2 import Style
+from fasterrcnn.weights.detectron2 import BackboneStyle
 from fasterrcnn.weights.layout import changed
 from fasterrcnn.weights.pickles import reason
-from fasterrcnn.weights.state_dict import check_names, fill
+from fasterrcnn.weights.state_dict import check_names, fill_network
 from fasterrcnn.weights.transfer import LoadReport
 
 
@@ -68,7 +68,7 @@ def load_model(
     classes: Sequence[str] | None = None,
     preset: str | None = None,
     norm_eps: float | None = None,
-    style: Style | None = None,
+    style: BackboneStyle | None = None,
     log: Callable[[str], None] | None = None,
 ) -> tuple[FasterRCNN, ModelConfig]:
     """The detector that a checkpoint holds, in eval() mode, and its configuration.
@@ -98,11 +98,11 @@ def convert_weights(
     path: str | Path,
     target: Path,
     *,
-    to: convert.Target | None = None,
+    to: convert.WeightFormat | None = None,
     classes: Sequence[str] | None = None,
     preset: str | None = None,
     norm_eps: float | None = None,
-    style: Style | None = None,
+    style: BackboneStyle | None = None,
     log: Callable[[str], None] | None = None,
 ) -> list[str]:
     """Write a detector of any family as a file of ours, torchvision's or Detectron2's.
@@ -119,16 +119,20 @@ def convert_weights(
         WeightsError: the file cannot be read, or its tensors do not fit its architecture.
         UsageError: the family has no such network, or the name does not tell the kind.
     """
-    kind = convert.target_of(target, to)
+    kind = convert.format_of(target, to)
     network, config, source = _open(locate(path), classes, preset, norm_eps, style)
     if log is not None:
         log(source.line)
-    return convert.write(source, network.state_dict(), config, target, kind)
+    return convert.write_detector(source, network.state_dict(), config, target, kind)
 
 
 def _open(
-    found: Located, classes: Sequence[str] | None, preset: str | None, norm_eps: float | None, style: Style | None
-) -> tuple[FasterRCNN, ModelConfig, load.Source]:
+    found: Located,
+    classes: Sequence[str] | None,
+    preset: str | None,
+    norm_eps: float | None,
+    style: BackboneStyle | None,
+) -> tuple[FasterRCNN, ModelConfig, load.WeightFile]:
     path, norm_eps = found.path, found.norm_eps if norm_eps is None else norm_eps
     source = load.open_weights(path, preset=preset or found.preset, style=style)
     if source.config is None:
@@ -149,7 +153,7 @@ def _open(
         raise WeightsError(f"{path}: its header describes no model ({reason(error)})") from None
     check_names(sketch, source.state, str(path), source.name_in_file)
     network = _materialise(sketch, config)
-    fill(network, source.state, str(path), source.name_in_file)
+    fill_network(network, source.state, str(path), source.name_in_file)
     return network, config, source
 
 

@@ -134,7 +134,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "runs" / "cells").mkdir(parents=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        native.save(folder / "runs" / "cells" / "best.safetensors", assemble(config).eval(), config)
+        native.save_checkpoint(folder / "runs" / "cells" / "best.safetensors", assemble(config).eval(), config)
     shutil.copy(folder / "data" / "cells" / "JPEGImages" / "photo.jpg", folder)
     (folder / "photos").mkdir()
     for name in ("a", "b"):

@@ -81,7 +81,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model.box_head.class_logits.bias -= logits.mean(dim=0) * 2 / logits.std(dim=0).mean()
         model.box_head.box_deltas.weight *= 1 / deltas.std()
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    native.save(path, model, config)
+    native.save_checkpoint(path, model, config)
     return path
 
 

@@ -128,7 +128,7 @@ def test_resume__torn_files(scenes, settings, unbroken, tmp_path):
         for name in WEIGHTS:
             if (run / name) in whole and (run / name).read_bytes() != whole[run / name]:
                 with pytest.raises(FasterRCNNError, match=name):
-                    native.load(run / name)
+                    native.load_checkpoint(run / name)
     for path in states:
         tear(path, chance)
     interrupted(scenes, settings, run)  # with no state left, from the beginning

@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
     config = presets.get("timm:test_efficientnet", ["cat", "dog"])
     config = config.model_copy(update={"input": config.input.model_copy(update={"short_side": 64, "long_side": 96})})
     torch.manual_seed(0)
-    native.save(folder / "w.safetensors", assemble(config), config)
+    native.save_checkpoint(folder / "w.safetensors", assemble(config), config)
     (folder / "photos").mkdir()
     for number in range(IMAGES):
         Image.effect_noise((200, 150), 10 + number).convert("RGB").save(folder / "photos" / f"{number:02d}.png")

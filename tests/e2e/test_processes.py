@@ -40,7 +40,7 @@ def train(folder, name, *options, data="scenes", launcher=("-m", "fasterrcnn")) 
 
 
 def assert_same_weights(first, second) -> None:
-    ours, theirs = (native.load(run / "last.safetensors")[0] for run in (first, second))
+    ours, theirs = (native.load_checkpoint(run / "last.safetensors")[0] for run in (first, second))
     for key, value in ours.items():
         torch.testing.assert_close(theirs[key], value, atol=1e-5, rtol=0)
 

@@ -15,7 +15,7 @@ from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.ops import boxes
 from fasterrcnn.ops.image import make_batch, resized_hw, to_input
 from fasterrcnn.structures import ImageBatch, RawDetections, Target
-from fasterrcnn.weights.torchvision import detector_to_native
+from fasterrcnn.weights.torchvision import from_torchvision
 
 ALL = 10**6
 SIZES_HW = [(160, 240), (300, 200), (90, 131), (120, 300)]
@@ -171,7 +171,7 @@ def check_gradients(pair: Pair) -> None:
 
     (torchvision in float32 differs from itself in float64 by up to 0.4 %.)
     """
-    expected = detector_to_native({name: p.grad for name, p in pair.theirs.named_parameters()})
+    expected = from_torchvision({name: p.grad for name, p in pair.theirs.named_parameters()})
     for name, parameter in pair.ours.named_parameters():
         assert parameter.grad is not None, name
         assert float(expected[name].norm()) > 0, name

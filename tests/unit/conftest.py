@@ -113,7 +113,7 @@ def tiny_model(tiny_config: ModelConfig) -> FasterRCNN:
 @pytest.fixture(scope="session")
 def checkpoint(tiny_config: ModelConfig, tiny_model: FasterRCNN, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    native.save(path, tiny_model, tiny_config)
+    native.save_checkpoint(path, tiny_model, tiny_config)
     return path
 
 

@@ -11,7 +11,7 @@ from fasterrcnn.inference.quantization import quantize_parts, quantized_parts
 from fasterrcnn.inference.runtimes import RuntimeName
 from fasterrcnn.inference.workers import use_threads
 from fasterrcnn.weights.catalog import locate
-from fasterrcnn.weights.detectron2 import Style
+from fasterrcnn.weights.detectron2 import BackboneStyle
 
 
 def load(
@@ -20,7 +20,7 @@ def load(
     classes: Sequence[str] | None = None,
     preset: str | None = None,
     norm_eps: float | None = None,
-    style: Style | None = None,
+    style: BackboneStyle | None = None,
     device: str | None = None,
     threads: int | None = None,
     runtime: RuntimeName | None = None,

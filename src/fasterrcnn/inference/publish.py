@@ -11,7 +11,7 @@ from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import UsageError, WeightsError
 from fasterrcnn.reporting.model_card import HUB, ModelCard, checkpoint_sections, read_sections, render_model_card
 from fasterrcnn.weights import download, native
-from fasterrcnn.weights.detectron2 import Style
+from fasterrcnn.weights.detectron2 import BackboneStyle
 from fasterrcnn.weights.pickles import reason
 
 _CARD = "README.md"
@@ -27,7 +27,7 @@ class Origin(NamedTuple):
     """
 
     path: Path
-    style: Style | None = None
+    style: BackboneStyle | None = None
 
 
 def publish(
@@ -76,9 +76,9 @@ def write_repository(folder: Path, source: Origin, config: ModelConfig, reposito
     file = source.path
     notes: Mapping[str, Any] = {"source": file.name}
     if native.is_ours(file):
-        notes = native.load(file)[2]
+        notes = native.load_checkpoint(file)[2]
     model, _ = load_model(file, style=source.style)
-    native.save(folder / download.FILE, model, config, notes)
+    native.save_checkpoint(folder / download.HUB_FILE, model, config, notes)
     card_of_run = file.parent / _CARD
     text = card_of_run.read_text(encoding="utf-8", errors="replace") if card_of_run.is_file() else ""
     card = ModelCard(

@@ -66,7 +66,7 @@ def quantize(
     model, config = load_model(weights)
     parts = quantize_parts(model, config, images, most=most)
     notes = {"quantized": {"weights": Path(weights).name, "openvino": openvino.import_openvino().__version__}}
-    native.save(path, model, config, notes, {_PREFIX + name: value for name, value in parts.items()})
+    native.save_checkpoint(path, model, config, notes, {_PREFIX + name: value for name, value in parts.items()})
 
 
 def quantize_parts(model: FasterRCNN, config: ModelConfig, images: Any, *, most: int = IMAGES) -> dict[str, Tensor]:

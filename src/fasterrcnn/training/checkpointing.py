@@ -69,7 +69,7 @@ class KeepWeights(Callback):
         if best is not None:
             notes |= {"ap": round(row["ap"], 6), "ap50": round(row["ap50"], 6)}
         with self.average.applied(module):
-            native.save(self.run / LAST, module.model, self.config, notes)
+            native.save_checkpoint(self.run / LAST, module.model, self.config, notes)
         if best is None or best == row:  # without validation, the last is the best there is
             write_bytes(self.run / BEST, (self.run / LAST).read_bytes())
 

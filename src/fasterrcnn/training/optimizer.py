@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fasterrcnn.config import TrainConfig
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-from fasterrcnn.weights.transfer import is_body
+from fasterrcnn.weights.transfer import is_imagenet_body
 
 
 def make_optimizer(model: FasterRCNN, config: TrainConfig) -> torch.optim.Optimizer:
@@ -22,7 +22,7 @@ def make_optimizer(model: FasterRCNN, config: TrainConfig) -> torch.optim.Optimi
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            key = (config.weights is not None and is_body(name), parameter.ndim > 1)
+            key = (config.weights is not None and is_imagenet_body(name), parameter.ndim > 1)
             groups.setdefault(key, []).append(parameter)
     options = [
         {

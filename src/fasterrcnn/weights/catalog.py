@@ -32,7 +32,7 @@ _DETECTRON2 = {
     "faster_rcnn_R_101_FPN_3x": "137851257/model_final_f6e8b1.pkl",
     "faster_rcnn_X_101_32x8d_FPN_3x": "139173657/model_final_68b088.pkl",
 }
-_IN_FOLDER = ("best.safetensors", "last.safetensors", download.FILE)
+_IN_FOLDER = ("best.safetensors", "last.safetensors", download.HUB_FILE)
 """Weights that the folder of a run has, or one that was prepared for the Hub; the first is taken."""
 
 

@@ -14,19 +14,19 @@ from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import UsageError
 from fasterrcnn.files import write_bytes
 from fasterrcnn.weights import detectron2, native, torchvision
-from fasterrcnn.weights.load import Source, sha256_of
+from fasterrcnn.weights.load import WeightFile, sha256_of
 from fasterrcnn.weights.state_dict import State
 
-Target = Literal["fasterrcnn", "torchvision", "detectron2"]
+WeightFormat = Literal["fasterrcnn", "torchvision", "detectron2"]
 
 
-def target_of(path: Path, wanted: Target | None) -> Target:
+def format_of(path: Path, wanted: WeightFormat | None) -> WeightFormat:
     """The kind of file to write: as said, else by its name: .safetensors ours, .pth torchvision's, .pkl Detectron2's.
 
     Raises:
         UsageError: the name does not tell, or tells another kind than was said.
     """
-    kinds: dict[str, tuple[Target, ...]] = {
+    kinds: dict[str, tuple[WeightFormat, ...]] = {
         ".safetensors": ("fasterrcnn",),
         ".pth": ("torchvision", "detectron2"),
         ".pkl": ("detectron2",),
@@ -39,7 +39,9 @@ def target_of(path: Path, wanted: Target | None) -> Target:
     return wanted or possible[0]
 
 
-def write(source: Source, state: State, config: ModelConfig, path: Path, target: Target) -> list[str]:
+def write_detector(
+    source: WeightFile, state: State, config: ModelConfig, path: Path, target: WeightFormat
+) -> list[str]:
     """Write a detector, whole or not at all, and give notes about what the file cannot say.
 
     Args:
@@ -57,13 +59,13 @@ def write(source: Source, state: State, config: ModelConfig, path: Path, target:
         native.save_state(path, state, config, {"source": origin})
         return []
     if target == "torchvision":
-        write_bytes(path, _torch_bytes(torchvision.from_native(state, config)))
+        write_bytes(path, _torch_bytes(torchvision.to_torchvision(state, config)))
         return [*_classes_note(config), *_numbers_note(config, presets.get(config.preset))]
-    theirs = detectron2.from_native(state, config)
+    theirs = detectron2.to_detectron2(state, config)
     written = _arrays_bytes(theirs) if path.suffix == ".pkl" else _torch_bytes({"model": theirs})
     write_bytes(path, written)
-    usual = detectron2.with_numerics(config)
-    return [*_classes_note(config), *_numbers_note(config, usual), *detectron2.options(config)]
+    usual = detectron2.with_detectron2_numerics(config)
+    return [*_classes_note(config), *_numbers_note(config, usual), *detectron2.detectron2_options(config)]
 
 
 def _torch_bytes(content: Any) -> bytes:

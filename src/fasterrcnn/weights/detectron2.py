@@ -17,10 +17,10 @@ from fasterrcnn.config import AnchorConfig, ModelConfig
 from fasterrcnn.errors import UsageError, WeightsError
 from fasterrcnn.model.backbones.resnet import BLOCKS, Shape
 from fasterrcnn.ops.anchors import cell_anchors
-from fasterrcnn.weights.layout import Layout, bottlenecks, changed, head_widths, resnet_shape, with_numerics_in_common
+from fasterrcnn.weights.layout import KeyMap, bottlenecks, changed, head_widths, resnet_shape, with_numerics_in_common
 from fasterrcnn.weights.state_dict import State
 
-Style = Literal["caffe", "pytorch"]
+BackboneStyle = Literal["caffe", "pytorch"]
 
 STEM = "backbone.body.conv1.weight"
 _RPN, _BOX = "proposal_generator.rpn_head", "roi_heads.box_predictor"
@@ -63,12 +63,12 @@ PYTORCH = Pixels(_MEAN, _STD, bgr=False)
 RESNEXT = Pixels(_MEAN, _STD, bgr=True)
 
 
-def is_detector(state: Mapping[str, Tensor]) -> bool:
+def is_detectron2_detector(state: Mapping[str, Tensor]) -> bool:
     """Whether the keys are those of a Faster R-CNN of Detectron2."""
     return any(key.startswith(f"{_RPN}.") for key in state)
 
 
-def recognise(state: State, style: Style | None = None) -> tuple[ModelConfig, Pixels]:
+def recognise_detectron2(state: State, style: BackboneStyle | None = None) -> tuple[ModelConfig, Pixels]:
     """The configuration of a detector, without class names, with the numerics of Detectron2; and its pixels.
 
     Args:
@@ -85,7 +85,7 @@ def recognise(state: State, style: Style | None = None) -> tuple[ModelConfig, Pi
     kind = "fpn" if pyramid else single
     config = presets.get(f"{shape}-{kind}")
     pixels = _pixels(state, shape, style)
-    config = pixels.applied(with_numerics(config))
+    config = pixels.applied(with_detectron2_numerics(config))
     config = config.model_copy(update={"anchors": _anchors(state, config.anchors)})
     if kind != "c4":
         widths = head_widths(state, [f"roi_heads.box_head.fc{number}" for number in (1, 2, 3, 4)], f"{_BOX}.cls_score")
@@ -93,7 +93,7 @@ def recognise(state: State, style: Style | None = None) -> tuple[ModelConfig, Pi
     return config, pixels
 
 
-def with_numerics(config: ModelConfig) -> ModelConfig:
+def with_detectron2_numerics(config: ModelConfig) -> ModelConfig:
     """Detectron2's numbers for an architecture (its Base-RCNN files, and its code)."""
     return changed(
         with_numerics_in_common(config),
@@ -103,7 +103,7 @@ def with_numerics(config: ModelConfig) -> ModelConfig:
     )
 
 
-def _pixels(state: State, shape: Shape, style: Style | None) -> Pixels:
+def _pixels(state: State, shape: Shape, style: BackboneStyle | None) -> Pixels:
     if all(key in state for key in _PIXELS):
         mean, std = ([round(float(v), 4) for v in state[key].flatten().double()] for key in _PIXELS)
         if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
@@ -135,7 +135,7 @@ def _anchors(state: State, usual: AnchorConfig) -> AnchorConfig:
     return usual.model_copy(update={"sizes": tuple(sizes), "ratios": tuple(ratios)})
 
 
-def layout(config: ModelConfig) -> Layout:
+def detectron2_key_map(config: ModelConfig) -> KeyMap:
     """Detectron2's names of the tensors of a network.
 
     Raises:
@@ -159,25 +159,23 @@ def layout(config: ModelConfig) -> Layout:
         names |= {f"backbone.neck.output.{i}.0": f"backbone.fpn_output{i + 2}" for i in range(4)}
     names |= {"rpn.convs.0": f"{_RPN}.conv", "rpn.objectness": f"{_RPN}.objectness_logits"}
     names |= {"rpn.deltas": f"{_RPN}.anchor_deltas"}
-    names |= {
-        f"box_head.body.{2 * i + 1}": f"roi_heads.box_head.fc{i + 1}" for i in range(len(config.regions.widths))
-    }
+    names |= {f"box_head.body.{2 * i + 1}": f"roi_heads.box_head.fc{i + 1}" for i in range(len(config.regions.widths))}
     names |= {"box_head.class_logits": f"{_BOX}.cls_score", "box_head.box_deltas": f"{_BOX}.bbox_pred"}
-    return Layout(names)
+    return KeyMap(names)
 
 
-def to_native(state: State, config: ModelConfig, *, bgr: bool) -> State:
+def from_detectron2(state: State, config: ModelConfig, *, bgr: bool) -> State:
     """The tensors of a detector under our names, colours and anchors in our order."""
-    names = layout(config)
+    names = detectron2_key_map(config)
     state = {key: value for key, value in state.items() if key not in _PIXELS and not key.startswith(_ANCHORS)}
     native = {names.ours(key): value for key, value in state.items()}
     sizes, ratios = len(config.anchors.sizes[0]), len(config.anchors.ratios[0])
     return _in_other_order(native, (sizes, ratios), turn_colours=bgr)
 
 
-def from_native(state: State, config: ModelConfig) -> State:
+def to_detectron2(state: State, config: ModelConfig) -> State:
     """Our tensors under Detectron2's names and in its orders, BGR first, with its pixel statistics and anchors."""
-    names = layout(config)
+    names = detectron2_key_map(config)
     sizes, ratios = len(config.anchors.sizes[0]), len(config.anchors.ratios[0])
     turned = _in_other_order(state, (ratios, sizes), turn_colours=True)
     detector = {names.theirs(key): value for key, value in turned.items()}
@@ -209,7 +207,7 @@ def _turned(rows: Tensor, outer_inner: tuple[int, int]) -> Tensor:
     return grouped.reshape(rows.shape)
 
 
-def options(config: ModelConfig) -> list[str]:
+def detectron2_options(config: ModelConfig) -> list[str]:
     """Lines of Detectron2's configuration that belong to a file of this network."""
     shape = Shape.of(config.backbone.body)
     assert shape is not None
@@ -249,7 +247,7 @@ _CAFFE2_TENSORS = {
 }
 
 
-def is_body(state: Mapping[str, Tensor]) -> bool:
+def is_detectron2_body(state: Mapping[str, Tensor]) -> bool:
     """Whether the keys are those of one of its ImageNet backbones: Caffe2's names, or its own without a detector."""
     return "res2_0_branch2a_w" in state or "res2.0.conv1.weight" in state
 
@@ -259,7 +257,7 @@ def is_caffe2_detector(state: Mapping[str, Tensor]) -> bool:
     return "res2_0_branch2a_w" in state and "cls_score_w" in state
 
 
-def body_to_native(state: State, *, layer4_in_head: bool) -> tuple[State, Pixels]:
+def body_from_detectron2(state: State, *, layer4_in_head: bool) -> tuple[State, Pixels]:
     """The tensors of an ImageNet ResNet under our names, without the classifier; and its pixels."""
     caffe2 = "conv1_w" in state
     named = {_caffe2_name(key) if caffe2 else key: value for key, value in state.items()}
@@ -270,7 +268,7 @@ def body_to_native(state: State, *, layer4_in_head: bool) -> tuple[State, Pixels
     for stage in (1, 2, 3, 4):
         ours = "box_head.body.stage" if stage == 4 and layer4_in_head else f"backbone.body.layer{stage}"
         names |= {f"res{stage + 1}.{other}": f"{ours}.{own}" for own, other in bottlenecks(shape, stage)}
-    renamed = Layout(names)
+    renamed = KeyMap(names)
     native = {renamed.theirs(key): value for key, value in named.items()}
     for key in [key for key in native if ".bn" in key or ".downsample.1." in key]:
         module, _, _ = key.rpartition(".")  # folded norms have no statistics

@@ -222,7 +222,7 @@ def _size(file: Path) -> int:
     return 0
 
 
-FILE = "model.safetensors"
+HUB_FILE = "model.safetensors"
 """What a repository calls its weights, unless told otherwise."""
 
 _ADDRESS = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w.-]+))?(/(?P<file>[\w./ -]+))?")
@@ -257,7 +257,7 @@ def pull(address: str, *, token: str | None = None) -> Path:
     parts = _ADDRESS.fullmatch(address)
     if parts is None or ".." in address:
         raise UsageError(f"hf://{address}: write hf://user/repository, with @revision or /file if need be")
-    name = parts["file"] or FILE
+    name = parts["file"] or HUB_FILE
     hf = client()
     try:
         return Path(

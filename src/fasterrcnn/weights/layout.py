@@ -13,7 +13,7 @@ from fasterrcnn.model.backbones.resnet import BLOCKS, Shape
 
 
 @dataclass(frozen=True)
-class Layout:
+class KeyMap:
     """Names of the modules with tensors.
 
     Attributes:

@@ -10,7 +10,7 @@ from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.weights import detectron2, mmdetection, native, torchvision
 from fasterrcnn.weights.catalog import named
-from fasterrcnn.weights.detectron2 import Style
+from fasterrcnn.weights.detectron2 import BackboneStyle
 from fasterrcnn.weights.files import read_tensors
 from fasterrcnn.weights.state_dict import State
 
@@ -20,7 +20,7 @@ def _as_it_is(key: str) -> str:
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightFile:
     """A file of weights that was read and recognised.
 
     Attributes:
@@ -50,7 +50,7 @@ class Source:
         return f"{self.path}: {', '.join(part for part in parts if part)}"
 
 
-def open_weights(path: Path, *, preset: str | None = None, style: Style | None = None) -> Source:
+def open_weights(path: Path, *, preset: str | None = None, style: BackboneStyle | None = None) -> WeightFile:
     """Read a file and say what it is.
 
     Args:
@@ -62,8 +62,8 @@ def open_weights(path: Path, *, preset: str | None = None, style: Style | None =
         WeightsError: the file cannot be read, or is a detector of no known architecture.
     """
     if native.is_ours(path):
-        state, config, _ = native.load(path)
-        return Source(path, "fasterrcnn", state, config)
+        state, config, _ = native.load_checkpoint(path)
+        return WeightFile(path, "fasterrcnn", state, config)
     state, metadata = read_tensors(path)
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
@@ -74,8 +74,8 @@ def open_weights(path: Path, *, preset: str | None = None, style: Style | None =
 
 
 def recognise(
-    path: Path, state: State, metadata: Mapping[str, Any], preset: str | None = None, style: Style | None = None
-) -> Source:
+    path: Path, state: State, metadata: Mapping[str, Any], preset: str | None = None, style: BackboneStyle | None = None
+) -> WeightFile:
     """What the tensors of a file are.
 
     Args:
@@ -88,27 +88,30 @@ def recognise(
     Raises:
         WeightsError: a detector, but of no known architecture; the message does not name the file.
     """
-    if torchvision.is_detector(state):
+    if torchvision.is_torchvision_detector(state):
         config = named(
-            torchvision.recognise(state, preset), _classes(state, "roi_heads.box_predictor.cls_score.weight")
+            torchvision.recognise_torchvision(state, preset),
+            _classes(state, "roi_heads.box_predictor.cls_score.weight"),
         )
         convs = config.regions.convs
-        own = torchvision.detector_to_native(state)
-        return Source(path, "torchvision", own, config, "", lambda key: torchvision.name_of(key, convs=convs))
-    if detectron2.is_detector(state):
-        config, pixels = detectron2.recognise(state, style)
+        own = torchvision.from_torchvision(state)
+        return WeightFile(
+            path, "torchvision", own, config, "", lambda key: torchvision.torchvision_name(key, convs=convs)
+        )
+    if detectron2.is_detectron2_detector(state):
+        config, pixels = detectron2.recognise_detectron2(state, style)
         config = named(config, _classes(state, "roi_heads.box_predictor.cls_score.weight"))
-        own = detectron2.to_native(state, config, bgr=pixels.bgr)
-        return Source(path, "Detectron2", own, config, str(pixels), detectron2.layout(config).theirs)
-    if mmdetection.is_detector(state):
-        config, pixels = mmdetection.recognise(state, metadata, style)
+        own = detectron2.from_detectron2(state, config, bgr=pixels.bgr)
+        return WeightFile(path, "Detectron2", own, config, str(pixels), detectron2.detectron2_key_map(config).theirs)
+    if mmdetection.is_mmdetection_detector(state):
+        config, pixels = mmdetection.recognise_mmdetection(state, metadata, style)
         count = _classes(state, "roi_head.bbox_head.fc_cls.weight")
-        config = named(config, count, mmdetection.class_names(metadata))
-        own = mmdetection.to_native(state, config, bgr=pixels.bgr)
-        return Source(path, "MMDetection", own, config, str(pixels), mmdetection.layout(config).theirs)
+        config = named(config, count, mmdetection.mmdetection_class_names(metadata))
+        own = mmdetection.from_mmdetection(state, config, bgr=pixels.bgr)
+        return WeightFile(path, "MMDetection", own, config, str(pixels), mmdetection.mmdetection_key_map(config).theirs)
     if detectron2.is_caffe2_detector(state):
         raise WeightsError("a detector of the first Detectron; load and save it with Detectron2, and take that file")
-    return Source(path, "tensors", state)
+    return WeightFile(path, "tensors", state)
 
 
 def _classes(state: State, key: str) -> int:

@@ -14,20 +14,22 @@ from fasterrcnn import presets
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.model.backbones.resnet import Shape
-from fasterrcnn.weights.detectron2 import CAFFE, PYTORCH, RESNEXT, STEM, Pixels, Style
-from fasterrcnn.weights.layout import Layout, bottlenecks, changed, head_widths, resnet_shape, with_numerics_in_common
+from fasterrcnn.weights.detectron2 import CAFFE, PYTORCH, RESNEXT, STEM, BackboneStyle, Pixels
+from fasterrcnn.weights.layout import KeyMap, bottlenecks, changed, head_widths, resnet_shape, with_numerics_in_common
 from fasterrcnn.weights.state_dict import State
 
 _HEAD = "roi_head.bbox_head"
 _NUMBERS = r"\s*=\s*[\[(]\s*([\d.]+),\s*([\d.]+),\s*([\d.]+),?\s*[\])]"
 
 
-def is_detector(state: Mapping[str, Tensor]) -> bool:
+def is_mmdetection_detector(state: Mapping[str, Tensor]) -> bool:
     """Whether the keys are those of a Faster R-CNN of MMDetection, of any release."""
     return any(key.startswith("rpn_head.rpn_") for key in state)
 
 
-def recognise(state: State, metadata: Mapping[str, Any], style: Style | None = None) -> tuple[ModelConfig, Pixels]:
+def recognise_mmdetection(
+    state: State, metadata: Mapping[str, Any], style: BackboneStyle | None = None
+) -> tuple[ModelConfig, Pixels]:
     """The configuration of a detector, without class names, with the numerics of MMDetection; and its pixels.
 
     Args:
@@ -55,7 +57,7 @@ def recognise(state: State, metadata: Mapping[str, Any], style: Style | None = N
     return config, pixels
 
 
-def class_names(metadata: Mapping[str, Any]) -> Sequence[str]:
+def mmdetection_class_names(metadata: Mapping[str, Any]) -> Sequence[str]:
     """Names of the classes, in order; empty where the file has none."""
     meta = metadata.get("meta")
     found: Any = ()
@@ -72,7 +74,7 @@ def _config_text(metadata: Mapping[str, Any]) -> Any:
     return (meta.get("config") or meta.get("cfg") or "") if isinstance(meta, Mapping) else ""
 
 
-def _told(state: State, text: str, shape: Shape, style: Style | None) -> tuple[Pixels, bool]:
+def _told(state: State, text: str, shape: Shape, style: BackboneStyle | None) -> tuple[Pixels, bool]:
     """Pixels, and whether strides lie in the first 1x1: as said, else as the configuration has it, else as usual.
 
     Backbones that Caffe trained came with folded norms: a stem whose running means are all zero is one of these.
@@ -101,7 +103,7 @@ def _with_numerics(config: ModelConfig) -> ModelConfig:
     )
 
 
-def layout(config: ModelConfig) -> Layout:
+def mmdetection_key_map(config: ModelConfig) -> KeyMap:
     """MMDetection's names of the tensors of a network that `recognise` described."""
     shape = Shape.of(config.backbone.body)
     assert shape is not None
@@ -120,12 +122,12 @@ def layout(config: ModelConfig) -> Layout:
         "rpn.deltas": "rpn_head.rpn_reg",
     }
     names |= {f"box_head.body.{2 * i + 1}": f"{_HEAD}.shared_fcs.{i}" for i in range(len(config.regions.widths))}
-    return Layout(names | {"box_head.class_logits": f"{_HEAD}.fc_cls", "box_head.box_deltas": f"{_HEAD}.fc_reg"})
+    return KeyMap(names | {"box_head.class_logits": f"{_HEAD}.fc_cls", "box_head.box_deltas": f"{_HEAD}.fc_reg"})
 
 
-def to_native(state: State, config: ModelConfig, *, bgr: bool) -> State:
+def from_mmdetection(state: State, config: ModelConfig, *, bgr: bool) -> State:
     """The tensors of a detector under our names, red first."""
-    names = layout(config)
+    names = mmdetection_key_map(config)
     native = {names.ours(key): value for key, value in state.items() if not key.startswith("data_preprocessor.")}
     if bgr and STEM in native:
         native[STEM] = native[STEM].flip(1)

@@ -31,7 +31,7 @@ EXTRA = "extra/"
 """Tensors whose names begin so are no weights: the same network prepared for a runtime, for example."""
 
 
-def save(
+def save_checkpoint(
     path: Path,
     network: nn.Module,
     config: ModelConfig,
@@ -70,7 +70,7 @@ def is_ours(path: Path) -> bool:
     return _ENTRY in read_metadata(path)
 
 
-def load(path: Path) -> tuple[State, ModelConfig, dict[str, Any]]:
+def load_checkpoint(path: Path) -> tuple[State, ModelConfig, dict[str, Any]]:
     """Tensors, configuration and notes of a checkpoint written by `save`.
 
     Raises:
@@ -107,7 +107,7 @@ def _digest(content: memoryview, table: Mapping[str, Any], header: Mapping[str, 
     return digest.hexdigest()
 
 
-FIELDS = {
+NUMERIC_FIELDS = {
     "input": ("resize", "antialias", "mean", "std", "size_divisor"),
     "backbone": ("stride_in_1x1", "norm_eps"),
     "anchors": ("strides", "rounded"),
@@ -128,14 +128,14 @@ FIELDS = {
 """Fields of each part of a `ModelConfig` that weights were trained with, and that no tensor's shape follows from."""
 
 
-def taken_over(config: ModelConfig, trained: ModelConfig) -> ModelConfig:
+def with_numerics_of(config: ModelConfig, trained: ModelConfig) -> ModelConfig:
     """The configuration with a trained one's numbers, but for those that were said to be other than the preset's."""
     try:
         usual = presets.get(config.preset)
     except UsageError:  # a network of the user's own
         usual = config
     parts: dict[str, Any] = {}
-    for part, names in FIELDS.items():
+    for part, names in NUMERIC_FIELDS.items():
         own, old, preset = getattr(config, part), getattr(trained, part), getattr(usual, part)
         if part == "anchors" and (own.sizes, own.ratios) != (old.sizes, old.ratios):
             continue  # strides and rounding go with the sizes
@@ -148,7 +148,7 @@ def differences(config: ModelConfig, other: ModelConfig) -> dict[str, tuple[Any,
     """Numbers in which two configurations differ: "part.field" -> the first's, the second's."""
     pairs = {
         f"{part}.{name}": (getattr(getattr(config, part), name), getattr(getattr(other, part), name))
-        for part, names in FIELDS.items()
+        for part, names in NUMERIC_FIELDS.items()
         for name in names
     }
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -9,7 +9,7 @@ from fasterrcnn.errors import WeightsError
 State = dict[str, Tensor]
 
 
-def fill(
+def fill_network(
     network: nn.Module, state: Mapping[str, Tensor], source: str, name_in_file: Callable[[str], str] = str
 ) -> None:
     """Copy every tensor into the network; the two must hold the same names and shapes.

@@ -47,12 +47,12 @@ _EXPORT = [
 _V2_HEAD = re.compile(r"roi_heads\.box_head\.(\d)\.([01])\.")
 
 
-def is_detector(state: Mapping[str, Tensor]) -> bool:
+def is_torchvision_detector(state: Mapping[str, Tensor]) -> bool:
     """Whether the keys are those of one of torchvision's Faster R-CNN detectors."""
     return all(any(key.startswith(part) for key in state) for part in ("rpn.head.", "roi_heads.box_"))
 
 
-def recognise(state: Mapping[str, Tensor], preset: str | None = None) -> ModelConfig:
+def recognise_torchvision(state: Mapping[str, Tensor], preset: str | None = None) -> ModelConfig:
     """The configuration of a detector, without class names, told by its keys.
 
     The two MobileNetV3 detectors hold the same keys and differ in input size and proposals only: the answer is
@@ -92,7 +92,7 @@ def num_classes(state: Mapping[str, Tensor]) -> int:
     return len(state["roi_heads.box_predictor.cls_score.weight"]) - 1
 
 
-def detector_to_native(state: Mapping[str, Tensor]) -> State:
+def from_torchvision(state: Mapping[str, Tensor]) -> State:
     """The tensors of a detector under our names, rows in our order."""
     native = {native_name(key): value for key, value in state.items()}
     for part in ("weight", "bias"):
@@ -104,7 +104,7 @@ def detector_to_native(state: Mapping[str, Tensor]) -> State:
     return native
 
 
-def name_of(key: str, *, convs: int) -> str:
+def torchvision_name(key: str, *, convs: int) -> str:
     """torchvision's name, in its new layout, of one of our tensors.
 
     Args:
@@ -124,7 +124,7 @@ def name_of(key: str, *, convs: int) -> str:
     return f"roi_heads.box_head.{block}.{layer}.{tensor}" if block < convs else f"roi_heads.box_head.5.{tensor}"
 
 
-def from_native(state: Mapping[str, Tensor], config: ModelConfig) -> State:
+def to_torchvision(state: Mapping[str, Tensor], config: ModelConfig) -> State:
     """Our tensors under torchvision's names and in its order of rows; background's box deltas are zeros.
 
     Raises:
@@ -144,10 +144,10 @@ def from_native(state: Mapping[str, Tensor], config: ModelConfig) -> State:
         logits, deltas = f"box_head.class_logits.{part}", f"box_head.box_deltas.{part}"
         theirs[logits] = torch.cat([state[logits][-1:], state[logits][:-1]])
         theirs[deltas] = torch.cat([torch.zeros_like(state[deltas][:4]), state[deltas]])
-    return {name_of(key, convs=regions.convs): value for key, value in theirs.items()}
+    return {torchvision_name(key, convs=regions.convs): value for key, value in theirs.items()}
 
 
-def body_to_native(state: Mapping[str, Tensor], *, layer4_in_head: bool = False) -> State:
+def body_from_torchvision(state: Mapping[str, Tensor], *, layer4_in_head: bool = False) -> State:
     """The tensors of an ImageNet ResNet-50 or MobileNetV3-Large under our names, without the classifier.
 
     Args:

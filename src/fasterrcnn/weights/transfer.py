@@ -195,7 +195,7 @@ def start_from(network: FasterRCNN, config: ModelConfig, weights: str) -> LoadRe
     state, rows = (start.state, {}) if start.trained is None else _for_this_network(start, config, own)
     unknown = [key for key in state if key not in own and not _may_be_left(key)]
     state = {key: value for key, value in state.items() if key in own}
-    missing = [key for key in own if is_body(key) and key not in state]
+    missing = [key for key in own if is_imagenet_body(key) and key not in state]
     if start.trained is not None:
         missing += [
             key for key in own if key not in state and not key.startswith(_CLASS_ROWS) and not _may_be_left(key)
@@ -260,8 +260,8 @@ def numerics_of(config: ModelConfig, weights: str | None) -> ModelConfig:
         return changed(config, backbone={"norm_eps": 0.0}) if first else config
     start = _from_file(catalog.locate(weights), config)
     if start.trained is not None:
-        return native.taken_over(config, start.trained)
-    return config if start.pixels is None else native.taken_over(config, start.pixels.applied(config))
+        return native.with_numerics_of(config, start.trained)
+    return config if start.pixels is None else native.with_numerics_of(config, start.pixels.applied(config))
 
 
 def _read(config: ModelConfig, weights: str) -> _Start:
@@ -281,7 +281,7 @@ def _imagenet(config: ModelConfig) -> State:
     body = config.backbone.body
     if body in _BODY_WEIGHTS:
         state, _ = read_tensors(catalog.fetch_torchvision(_BODY_WEIGHTS[body]))
-        return tv.body_to_native(state, layer4_in_head=config.regions.body == "layer4")
+        return tv.body_from_torchvision(state, layer4_in_head=config.regions.body == "layer4")
     state = _lite0() if body == _LITE0 else _timm(body.removeprefix("timm:"), config)
     return {f"backbone.body.network.{key}": value for key, value in state.items()}
 
@@ -332,14 +332,14 @@ def _from_file(found: catalog.Located, config: ModelConfig) -> _Start:
     if config.backbone.body.startswith("timm:"):
         named_here = {f"backbone.body.network.{key}": value for key, value in state.items()}
         return _Start(named_here, str(path), about=f"{path}: a backbone for timm")
-    if detectron2.is_body(state):
+    if detectron2.is_detectron2_body(state):
         try:
-            body, pixels = detectron2.body_to_native(state, layer4_in_head=in_head)
+            body, pixels = detectron2.body_from_detectron2(state, layer4_in_head=in_head)
         except WeightsError as error:
             raise WeightsError(f"{path}: {error}") from None
         return _Start(body, str(path), None, pixels, about=f"{path}: a backbone of Detectron2, {pixels}")
     return _Start(
-        tv.body_to_native(state, layer4_in_head=in_head), str(path), about=f"{path}: a backbone of torchvision"
+        tv.body_from_torchvision(state, layer4_in_head=in_head), str(path), about=f"{path}: a backbone of torchvision"
     )
 
 
@@ -348,6 +348,6 @@ def _may_be_left(key: str) -> bool:
     return key.endswith("num_batches_tracked") or key.startswith("backbone.body.network.")
 
 
-def is_body(key: str) -> bool:
+def is_imagenet_body(key: str) -> bool:
     """Whether a tensor belongs to what ImageNet weights fill: the backbone, and C4's last stage in the box head."""
     return key.startswith(("backbone.body.", "box_head.body.stage.")) and not key.endswith("num_batches_tracked")

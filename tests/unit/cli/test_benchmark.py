@@ -55,7 +55,7 @@ def with_biases(lively, tiny_config, tmp_path):
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
                 parameter.add_(torch.linspace(-0.01, 0.01, parameter.numel()))
-    native.save(tmp_path / "biases.safetensors", model, tiny_config)
+    native.save_checkpoint(tmp_path / "biases.safetensors", model, tiny_config)
     return tmp_path / "biases.safetensors"
 
 

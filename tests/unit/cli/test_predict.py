@@ -37,7 +37,7 @@ def test_predict__images_and_results(run, checkpoint, images):
 
 def test_predict__ids_of_the_training_data(run, tiny_config, tiny_model, images, tmp_path):
     config = tiny_config.model_copy(update={"category_ids": (90, 18, 3)})
-    native.save(tmp_path / "ids.safetensors", tiny_model, config)
+    native.save_checkpoint(tmp_path / "ids.safetensors", tiny_model, config)
     run("predict", tmp_path / "ids.safetensors", images, "-o", "seen", "--score", "0.3", "--classes", "dog")
     rows = json.loads((images.parent / "here" / "seen" / "results.json").read_text())
     assert {row["category_id"] for row in rows} == {18}

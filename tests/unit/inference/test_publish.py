@@ -243,13 +243,13 @@ def test_hub__without_the_extra(monkeypatch, checkpoint):
 
 def test_push__weights_are_not_the_folded_ones(published, checkpoint, tmp_path):
     (tmp_path / "x.safetensors").write_bytes(published.repositories[REPOSITORY]["model.safetensors"])
-    assert_close(native.load(tmp_path / "x.safetensors")[0], native.load(checkpoint)[0])
+    assert_close(native.load_checkpoint(tmp_path / "x.safetensors")[0], native.load_checkpoint(checkpoint)[0])
 
 
 def test_write_repository__colours_that_were_said_of_the_file(tmp_path, weightless):
     """The stem of a file in Caffe's style is turned round; what is published is what detects."""
     config = presets.get("resnet50-c4", ("cat", "dog"))
-    names = mmdetection.layout(config)
+    names = mmdetection.mmdetection_key_map(config)
     state = {names.theirs(key): value.half().contiguous() for key, value in weightless(config).items()}
     state["backbone.conv1.weight"] = torch.rand(64, 3, 7, 7).half()
     torch.save({"state_dict": state}, tmp_path / "epoch_12.pth")

@@ -44,7 +44,7 @@ def start(tmp_path_factory, tiny_config, lively):
     """Weights of the tiny network for the classes of the images."""
     path = tmp_path_factory.mktemp("start") / "start.safetensors"
     config = tiny_config.with_classes(["cat", "dog"])
-    native.save(path, lively(config), config)
+    native.save_checkpoint(path, lively(config), config)
     return path
 
 
@@ -61,7 +61,7 @@ def run(images, start, tmp_path, tiny_config):
 
 
 def weights_of(run):
-    return native.load(run.last)[0]
+    return native.load_checkpoint(run.last)[0]
 
 
 def same(first, second) -> bool:
@@ -104,7 +104,7 @@ def test_cache__ends_when_the_body_begins_to_learn(run, start):
     cached = run("cached", cache_features=True, views=1, unfreeze_at=3)
     plain = run("plain", views=1, unfreeze_at=3)
     assert same(weights_of(cached), weights_of(plain))
-    body = {key: value for key, value in native.load(start)[0].items() if key.startswith("backbone.body.")}
+    body = {key: value for key, value in native.load_checkpoint(start)[0].items() if key.startswith("backbone.body.")}
     assert not same(body, weights_of(cached))
     assert same(body, weights_of(run("frozen", cache_features=True, epochs=1)))
 

@@ -39,7 +39,7 @@ def test_fit__run_and_metrics(scenes, tmp_path):
     assert float(best["val_total"]) == pytest.approx(run.metrics["val_total"], rel=1e-4)
     parts = ("objectness", "rpn_boxes", "classes", "boxes")
     assert run.metrics["total"] == pytest.approx(sum(run.metrics[part] for part in parts))
-    notes = native.load(run.last)[2]
+    notes = native.load_checkpoint(run.last)[2]
     assert notes.keys() == {"data", "epoch", "start", "ap", "ap50"}
     assert (notes["data"], notes["epoch"], notes["start"]) == (scenes.name, 2, None)
     assert load(run.last).config.input.long_side == 107  # 800 / 480 of the short side
@@ -49,12 +49,12 @@ def test_fit__run_and_metrics(scenes, tmp_path):
 def test_fit__continues_from_its_own_checkpoint(scenes, tmp_path):
     first = fit(scenes, output=tmp_path / "a", epochs=1, **TINY)
     second = fit(scenes, output=tmp_path / "b", epochs=1, **{**TINY, "weights": str(first.last)})
-    assert native.load(second.last)[2]["start"] == str(first.last)
+    assert native.load_checkpoint(second.last)[2]["start"] == str(first.last)
 
 
 def test_fit__follows_from_its_seed(scenes, tmp_path):
     first, second, other = (fit(scenes, output=tmp_path / f"{n}", epochs=1, seed=n // 2, **TINY) for n in (2, 3, 4))
-    ours, theirs, others = (native.load(run.last)[0] for run in (first, second, other))
+    ours, theirs, others = (native.load_checkpoint(run.last)[0] for run in (first, second, other))
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert not all(torch.equal(ours[key], others[key]) for key in ours)
 
@@ -65,7 +65,7 @@ def test_fit__loss_that_is_not_finite(scenes, tmp_path):
         fit(scenes, output=tmp_path / "run", **options, **TINY)
     for name in ("0000000.jpg", "0000001.jpg", "0000002.jpg"):
         assert str(scenes / "JPEGImages" / name) in str(caught.value)
-    assert native.load(tmp_path / "run" / "last.safetensors")[2]["epoch"] == 1
+    assert native.load_checkpoint(tmp_path / "run" / "last.safetensors")[2]["epoch"] == 1
     assert "lower the learning rate" in str(caught.value)
 
 
@@ -111,11 +111,13 @@ def test_fit__validation_changes_nothing(scenes, tmp_path):
     data = read_data(scenes)
     only = AnnotatedData(data.root, data.format, data.classes, {"train": data.split("train")})
     plain = fit(only, output=tmp_path / "b", epochs=2, **TINY)
-    ours, theirs = (native.load(run.last)[0] for run in (measured, plain))
+    ours, theirs = (native.load_checkpoint(run.last)[0] for run in (measured, plain))
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert "val_total" in measured.metrics
     assert "val_total" not in plain.metrics
-    assert native.load(plain.best)[2]["epoch"] == 2  # without validation, the last epoch is the best there is
+    assert (
+        native.load_checkpoint(plain.best)[2]["epoch"] == 2
+    )  # without validation, the last epoch is the best there is
 
 
 def test_fit__loss_falls(scenes, tmp_path):
@@ -131,7 +133,7 @@ def test_fit__best_is_the_epoch_with_the_highest_ap(scenes, tmp_path):
     rows = []
     run = fit(scenes, output=tmp_path / "run", epochs=4, learning_rate=0.003, on_epoch=rows.append, **TINY)
     best = max(rows, key=lambda row: row["ap"])
-    notes = native.load(run.best)[2]
+    notes = native.load_checkpoint(run.best)[2]
     assert notes["epoch"] == best["epoch"]
     assert run.metrics == best
     # What is written is what was measured: the averaged weights.
@@ -152,8 +154,8 @@ def test_fit__everything_learns_from_an_epoch_on(scenes, tmp_path):
     options = {**TINY, "weights": str(start.last), "freeze": "backbone", "epochs": 2}
     states = {}
     for name, more in (("frozen", {}), ("whole", {"unfreeze_at": 2})):
-        states[name] = native.load(fit(scenes, output=tmp_path / name, **options, **more).last)[0]
-    before = native.load(start.last)[0]
+        states[name] = native.load_checkpoint(fit(scenes, output=tmp_path / name, **options, **more).last)[0]
+    before = native.load_checkpoint(start.last)[0]
     body = [key for key in before if key.startswith("backbone.body.") and key.endswith("weight")]
     assert all(torch.equal(states["frozen"][key], before[key]) for key in body)
     assert not all(torch.equal(states["whole"][key], before[key]) for key in body)
@@ -218,6 +220,6 @@ def test_fit__a_disk_that_is_full(scenes, tmp_path, monkeypatch):
         fit(scenes, output=run, epochs=5, **TINY)
     assert str(run) in str(caught.value)
     monkeypatch.undo()
-    native.load(run / "last.safetensors")
+    native.load_checkpoint(run / "last.safetensors")
     again = fit(resume=run)
     assert load(again.last).classes

@@ -12,7 +12,7 @@ from fasterrcnn.errors import WeightsError
 from fasterrcnn.training import settings
 from fasterrcnn.training.fit import fit
 from fasterrcnn.weights import native
-from fasterrcnn.weights.detectron2 import CAFFE, with_numerics
+from fasterrcnn.weights.detectron2 import CAFFE, with_detectron2_numerics
 from fasterrcnn.weights.layout import changed
 
 PRESET = "mobilenetv3-large-320-fpn"
@@ -60,7 +60,7 @@ def test_fit__keeps_the_rows_of_classes_with_the_same_name(scenes, torchvision_f
         logger="none",
         **still,
     )
-    state, config, _ = native.load(run.last)
+    state, config, _ = native.load_checkpoint(run.last)
     rows = {name: number for number, name in enumerate(config.classes)}
     logits, deltas = state["box_head.class_logits.bias"], state["box_head.box_deltas.bias"].view(-1, 4)
     assert float(logits[rows["Car"]]) == pytest.approx(COCO_CAR / 100, abs=1e-6)
@@ -97,7 +97,7 @@ def test_train__from_a_file_of_another_architecture(scenes, torchvision_file, tm
 
 def caffe_detector(weightless, classes):
     """A C4 of Detectron2's numerics, as ours; every number is 0.5."""
-    config = CAFFE.applied(with_numerics(presets.get("resnet50-c4", classes)))
+    config = CAFFE.applied(with_detectron2_numerics(presets.get("resnet50-c4", classes)))
     return config, {key: value.clone() for key, value in weightless(config).items()}
 
 

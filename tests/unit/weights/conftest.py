@@ -15,13 +15,13 @@ def _files(weightless: Callable[[ModelConfig], State], family: str, preset: str,
     config = presets.get(preset, [f"class_{i}" for i in range(classes)])
     state = weightless(config)
     if family == "torchvision":
-        return torchvision.from_native(state, config)
+        return torchvision.to_torchvision(state, config)
     if family == "detectron2":
-        whole = detectron2.from_native(state, config)
+        whole = detectron2.to_detectron2(state, config)
         return {
             key: value for key, value in whole.items() if not key.startswith(("pixel_", "proposal_generator.anchor"))
         }
-    return {mmdetection.layout(config).theirs(key): value for key, value in state.items()}
+    return {mmdetection.mmdetection_key_map(config).theirs(key): value for key, value in state.items()}
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from torch.testing import assert_close
 
 from fasterrcnn.build import load_model
 from fasterrcnn.errors import WeightsError
-from fasterrcnn.weights.state_dict import fill
+from fasterrcnn.weights.state_dict import fill_network
 
 STATE = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.zeros(2)}
 
@@ -18,16 +18,16 @@ def saved(tmp_path, content):
 
 def test_fill__copies_every_tensor():
     layer = nn.Linear(3, 2)
-    fill(layer, STATE, "here")
+    fill_network(layer, STATE, "here")
     assert_close(dict(layer.state_dict()), STATE)
 
 
 def test_fill__counters_of_batch_norms_do_not_matter():
     norm = nn.BatchNorm2d(2)
     state = {key: value for key, value in norm.state_dict().items() if key != "num_batches_tracked"}
-    fill(norm, state, "here")
-    fill(nn.BatchNorm2d(2, track_running_stats=True), {**state, "num_batches_tracked": torch.tensor(3)}, "here")
-    fill(nn.Linear(3, 2), {**STATE, "bn.num_batches_tracked": torch.tensor(3)}, "here")
+    fill_network(norm, state, "here")
+    fill_network(nn.BatchNorm2d(2, track_running_stats=True), {**state, "num_batches_tracked": torch.tensor(3)}, "here")
+    fill_network(nn.Linear(3, 2), {**STATE, "bn.num_batches_tracked": torch.tensor(3)}, "here")
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_fill__refuses(state, message):
     layer = nn.Linear(3, 2)
     before = {key: value.clone() for key, value in layer.state_dict().items()}
     with pytest.raises(WeightsError, match=message):
-        fill(layer, state, "here")
+        fill_network(layer, state, "here")
     assert_close(dict(layer.state_dict()), before)
 
 

@@ -46,15 +46,15 @@ def same(one, other) -> bool:
 def test_round_trip__bit_equal(tmp_path, preset, style, files):
     network, config = detector(preset, style=style)
     start = tmp_path / "start.safetensors"
-    native.save(start, network, config)
+    native.save_checkpoint(start, network, config)
     path = start
     for file in files:
         name, _, to = file.partition(" ")
         convert_weights(path, tmp_path / name, to=to or None)
         path = tmp_path / name
     convert_weights(path, tmp_path / "end.safetensors", classes=CLASSES)
-    state, back, notes = native.load(tmp_path / "end.safetensors")
-    assert same(state, native.load(start)[0])
+    state, back, notes = native.load_checkpoint(tmp_path / "end.safetensors")
+    assert same(state, native.load_checkpoint(start)[0])
     assert (back.preset, back.classes, back.regions.widths) == (config.preset, CLASSES, config.regions.widths)
     assert back.backbone == config.backbone
     assert back.input.std == pytest.approx(config.input.std, rel=1e-6)
@@ -64,7 +64,7 @@ def test_round_trip__bit_equal(tmp_path, preset, style, files):
 
 def test_detectron2__file_is_what_its_checkpointer_reads(tmp_path):
     network, config = detector("resnet50-c4")
-    native.save(tmp_path / "start.safetensors", network, config)
+    native.save_checkpoint(tmp_path / "start.safetensors", network, config)
     notes = convert_weights(tmp_path / "start.safetensors", tmp_path / "d2.pkl")
     content = pickle.loads((tmp_path / "d2.pkl").read_bytes())
     assert set(content) == {"model", "__author__"}
@@ -84,7 +84,7 @@ def test_torchvision__takes_the_file(tmp_path):
     network, config = detector("mobilenetv3-large-fpn")
     config = presets.get("mobilenetv3-large-fpn", CLASSES)
     network = assemble(config)
-    native.save(tmp_path / "start.safetensors", network, config)
+    native.save_checkpoint(tmp_path / "start.safetensors", network, config)
     convert_weights(tmp_path / "start.safetensors", tmp_path / "tv.pth")
     theirs = fasterrcnn_mobilenet_v3_large_fpn(weights=None, weights_backbone=None, num_classes=4)
     state = torch.load(tmp_path / "tv.pth", weights_only=True)
@@ -105,7 +105,7 @@ def test_torchvision__takes_the_file(tmp_path):
 )
 def test_refused__before_anything_is_written(tmp_path, preset, target, message):
     network, config = detector(preset)
-    native.save(tmp_path / "start.safetensors", network, config)
+    native.save_checkpoint(tmp_path / "start.safetensors", network, config)
     with pytest.raises(UsageError, match=message):
         convert_weights(tmp_path / "start.safetensors", tmp_path / target)
     assert [file.name for file in tmp_path.iterdir()] == ["start.safetensors"]
@@ -113,7 +113,7 @@ def test_refused__before_anything_is_written(tmp_path, preset, target, message):
 
 def test_refused__strides_that_torchvision_has_not(tmp_path, weightless):
     config = changed(presets.get("resnet50-fpn", CLASSES), backbone={"stride_in_1x1": True})
-    source = load.Source(tmp_path / "x", "fasterrcnn", {}, config)
+    source = load.WeightFile(tmp_path / "x", "fasterrcnn", {}, config)
     with pytest.raises(UsageError, match="strides in the 3x3 convolutions; this one has not"):
         build.convert.write(source, weightless(config), config, tmp_path / "a.pth", "torchvision")
 
@@ -125,7 +125,7 @@ def test_refused__name_of_another_kind(tmp_path):
 
 def test_command(tmp_path, capsys, checkpoint):
     network, config = detector("mobilenetv3-large-320-fpn")
-    native.save(tmp_path / "a.safetensors", network, config)
+    native.save_checkpoint(tmp_path / "a.safetensors", network, config)
     for arguments in (
         ["a.safetensors", "b.pth"],
         ["b.pth", "c.safetensors", "--names", *CLASSES, "--preset", "mobilenetv3-large-320-fpn"],

@@ -121,7 +121,7 @@ def zoo(tmp_path, monkeypatch):
     config = changed(presets.get("resnet50-fpn", coco), regions={"widths": (16, 16)})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        state = detectron2.from_native(assemble(config).state_dict(), config)
+        state = detectron2.to_detectron2(assemble(config).state_dict(), config)
     beside = ("pixel_", "proposal_generator.anchor_generator")  # the zoo's files do not hold them
     arrays = {key: value.numpy() for key, value in state.items() if not key.startswith(beside)}
     raw = pickle.dumps({"model": arrays, "__author__": "Detectron2 Model Zoo"})
@@ -148,7 +148,7 @@ def test_detectron2__from_the_name_to_detections_a_start_and_our_file(zoo, cache
     with pytest.raises(SystemExit) as ended:
         main(["weights", "convert", ZOO, str(tmp_path / "own.safetensors")])
     assert ended.value.code == 0
-    own, config, _ = native.load(tmp_path / "own.safetensors")
+    own, config, _ = native.load_checkpoint(tmp_path / "own.safetensors")
     assert config == detector.config
     whole = pickle.loads(in_cache.read_bytes())["model"]
     stem = torch.from_numpy(whole["backbone.bottom_up.stem.conv1.weight"])

@@ -17,7 +17,7 @@ CLASSES = ("cat", "dog", "owl")
 
 
 def test_save_load__bit_equal_with_classes_and_config(checkpoint, tiny_model, tiny_config):
-    state, config, notes = native.load(checkpoint)
+    state, config, notes = native.load_checkpoint(checkpoint)
     assert config == tiny_config
     assert config.classes == CLASSES
     assert notes == {}
@@ -47,29 +47,29 @@ def test_load__file_of_version_0_1(tmp_path, checkpoint, tiny_model, tiny_config
     path = tmp_path / "earlier.safetensors"
     header = json.dumps({"format": 1, "model": model, "notes": {}})
     safetensors.torch.save_file(tensors, path, {"fasterrcnn": header})
-    assert native.load(path)[1] == tiny_config
+    assert native.load_checkpoint(path)[1] == tiny_config
     network, _ = load_model(path)
     assert all(torch.equal(value, network.state_dict()[key]) for key, value in state.items())
 
 
 def test_save__notes_and_new_folders(tmp_path, tiny_model, tiny_config):
     path = tmp_path / "runs" / "a" / "last.safetensors"
-    native.save(path, tiny_model, tiny_config, {"epoch": 3, "data": "cells"})
-    assert native.load(path)[2] == {"epoch": 3, "data": "cells"}
+    native.save_checkpoint(path, tiny_model, tiny_config, {"epoch": 3, "data": "cells"})
+    assert native.load_checkpoint(path)[2] == {"epoch": 3, "data": "cells"}
     assert os.listdir(path.parent) == ["last.safetensors"]
 
 
 def test_save__keeps_the_old_file_when_it_fails(tmp_path, tiny_model, tiny_config, monkeypatch):
     path = tmp_path / "last.safetensors"
-    native.save(path, tiny_model, tiny_config, {"epoch": 1})
+    native.save_checkpoint(path, tiny_model, tiny_config, {"epoch": 1})
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        native.save(path, tiny_model, tiny_config, {"epoch": 2})
-    assert native.load(path)[2] == {"epoch": 1}
+        native.save_checkpoint(path, tiny_model, tiny_config, {"epoch": 2})
+    assert native.load_checkpoint(path)[2] == {"epoch": 1}
 
 
 def test_save__leaves_no_stray_file_when_it_fails(tmp_path, tiny_model, tiny_config, monkeypatch):
@@ -78,7 +78,7 @@ def test_save__leaves_no_stray_file_when_it_fails(tmp_path, tiny_model, tiny_con
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        native.save(tmp_path / "last.safetensors", tiny_model, tiny_config)
+        native.save_checkpoint(tmp_path / "last.safetensors", tiny_model, tiny_config)
     assert os.listdir(tmp_path) == []
 
 
@@ -87,18 +87,18 @@ def test_load__torn_file(tmp_path, checkpoint, size):
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes(checkpoint.read_bytes()[:size])
     with pytest.raises(WeightsError, match=r"torn\.safetensors: not a readable safetensors file"):
-        native.load(torn)
+        native.load_checkpoint(torn)
 
 
 def test_load__foreign_files(tmp_path):
     text = tmp_path / "text.safetensors"
     text.write_text("hello, I am no checkpoint at all")
     with pytest.raises(WeightsError, match=r"text\.safetensors: not a readable safetensors file"):
-        native.load(text)
+        native.load_checkpoint(text)
     foreign = tmp_path / "foreign.safetensors"
     safetensors.torch.save_file({"a": torch.zeros(1)}, foreign)
     with pytest.raises(WeightsError, match=r"foreign\.safetensors: a safetensors file, but not of this library"):
-        native.load(foreign)
+        native.load_checkpoint(foreign)
 
 
 def with_header(path, header) -> None:
@@ -123,14 +123,14 @@ def test_load__damaged_header(tmp_path, header):
     path = tmp_path / "damaged.safetensors"
     with_header(path, header)
     with pytest.raises(WeightsError, match=r"damaged\.safetensors: its header is damaged"):
-        native.load(path)
+        native.load_checkpoint(path)
 
 
 def test_load__format_of_the_future(tmp_path):
     path = tmp_path / "future.safetensors"
     with_header(path, {"format": 2})
     with pytest.raises(WeightsError, match="written in format 2; this release reads 1"):
-        native.load(path)
+        native.load_checkpoint(path)
 
 
 def test_load_model__no_such_file(tmp_path):
@@ -158,8 +158,8 @@ def rewritten(checkpoint, path, change):
 
 def test_load__file_without_a_hash(tmp_path, checkpoint, tiny_config):
     path = rewritten(checkpoint, tmp_path / "old.safetensors", lambda tensors: None)
-    state, config, notes = native.load(path)
-    expected, *_ = native.load(checkpoint)
+    state, config, notes = native.load_checkpoint(path)
+    expected, *_ = native.load_checkpoint(checkpoint)
     assert (config, notes) == (tiny_config, {})
     assert all(torch.equal(state[key], expected[key]) for key in expected)
 
@@ -168,7 +168,7 @@ def test_load__file_without_a_hash(tmp_path, checkpoint, tiny_config):
 def small(tmp_path, tiny_config):
     """Four weights and two biases under the whole header of a detector."""
     path = tmp_path / "small.safetensors"
-    native.save(path, nn.Linear(2, 2), tiny_config, {"epoch": 3})
+    native.save_checkpoint(path, nn.Linear(2, 2), tiny_config, {"epoch": 3})
     return path
 
 
@@ -177,19 +177,19 @@ def test_load__flipped_byte_in_the_tensors(small):
     for place in range(len(good) - 6 * 4, len(good)):
         small.write_bytes(flipped(good, place))
         with pytest.raises(WeightsError, match=r"small\.safetensors: damaged, its content is not what was written$"):
-            native.load(small)
+            native.load_checkpoint(small)
 
 
 @pytest.mark.parametrize("bits", [0x01, 0x0F, 0x20])
 def test_load__flipped_byte_in_the_header_changes_nothing_that_is_read(small, bits):
     """Most are refused. Some mean the same (1e-05 and 1E-05), and who spoils the name of the hash has no hash."""
     good = small.read_bytes()
-    state, *rest = native.load(small)
+    state, *rest = native.load_checkpoint(small)
     said = []
     for place in range(len(good) - 6 * 4):
         small.write_bytes(flipped(good, place, bits))
         try:
-            seen, *others = native.load(small)
+            seen, *others = native.load_checkpoint(small)
         except WeightsError as error:
             said.append(str(error))
         else:
@@ -209,7 +209,7 @@ def test_load__other_header_under_the_same_hash(tmp_path, small, text):
     path = tmp_path / "changed.safetensors"
     safetensors.torch.save_file(safetensors.torch.load_file(small), path, {"fasterrcnn": changed})
     with pytest.raises(WeightsError, match=r"changed\.safetensors: damaged, its content is not what was written"):
-        native.load(path)
+        native.load_checkpoint(path)
 
 
 def flipped(content: bytes, place: int, bits: int = 0x01) -> bytes:
@@ -243,7 +243,7 @@ def test_load_model__is_the_network_that_was_saved(tmp_path, shrink, preset):
     pixels = config.input.model_copy(update={"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)})
     config = config.model_copy(update={"input": pixels})
     saved = assemble(config)
-    native.save(tmp_path / "one.safetensors", saved, config)
+    native.save_checkpoint(tmp_path / "one.safetensors", saved, config)
     network, _ = load_model(tmp_path / "one.safetensors")
     assert_close(dict(network.state_dict()), dict(saved.state_dict()))
     assert_close(dict(network.named_buffers()), dict(saved.named_buffers()))

@@ -1,30 +1,30 @@
 from fasterrcnn import presets
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.weights import native
-from fasterrcnn.weights.detectron2 import CAFFE, with_numerics
+from fasterrcnn.weights.detectron2 import CAFFE, with_detectron2_numerics
 from fasterrcnn.weights.layout import changed
 
 
 def test_fields__exist():
-    for part, names in native.FIELDS.items():
+    for part, names in native.NUMERIC_FIELDS.items():
         fields = set(type(getattr(ModelConfig(preset="x"), part)).model_fields)
         assert set(names) <= fields
 
 
 def test_taken_over__from_detectron2():
     preset = presets.get("resnet50-fpn", ["cat"])
-    trained = CAFFE.applied(with_numerics(presets.get("resnet50-fpn", ["cat", "dog"])))
-    config = native.taken_over(preset, trained)
+    trained = CAFFE.applied(with_detectron2_numerics(presets.get("resnet50-fpn", ["cat", "dog"])))
+    config = native.with_numerics_of(preset, trained)
     assert native.differences(config, trained) == {}
     assert config.classes == ("cat",)
     assert config.backbone.stride_in_1x1
-    assert native.taken_over(config, trained) == config
+    assert native.with_numerics_of(config, trained) == config
 
 
 def test_taken_over__what_was_said_stays():
     preset = presets.get("resnet50-fpn")
     said = changed(preset, regions={"box_loss": "giou"}, input={"short_side": 320}, anchors={"ratios": ((1.0,),) * 5})
-    config = native.taken_over(said, with_numerics(preset))
+    config = native.with_numerics_of(said, with_detectron2_numerics(preset))
     assert config.regions.box_loss == "giou"
     assert config.regions.aligned
     assert config.input.short_side == 320
@@ -33,7 +33,10 @@ def test_taken_over__what_was_said_stays():
 
 def test_taken_over__by_a_network_of_ones_own():
     own = presets.get("resnet50-c4").model_copy(update={"preset": "mine"})
-    assert native.differences(native.taken_over(own, with_numerics(own)), with_numerics(own)) == {}
+    assert (
+        native.differences(native.with_numerics_of(own, with_detectron2_numerics(own)), with_detectron2_numerics(own))
+        == {}
+    )
 
 
 def test_differences__names_both_sides():

@@ -190,7 +190,7 @@ def test_numerics__eps_of_a_checkpoint_file(tmp_path, tiny_model, eps):
     config = presets.get("resnet50-fpn", CLASSES)
     file = tmp_path / "one.safetensors"
     trained = config.model_copy(update={"backbone": config.backbone.model_copy(update={"norm_eps": eps})})
-    native.save(file, tiny_model, trained)
+    native.save_checkpoint(file, tiny_model, trained)
     assert transfer.numerics_of(config, str(file)) == trained
 
 
@@ -250,7 +250,7 @@ def test_own_checkpoint__with_nan(tmp_path, tiny_config):
     model = assemble(tiny_config)
     with torch.no_grad():
         model.rpn.deltas.bias.fill_(torch.nan)
-    native.save(tmp_path / "nan.safetensors", model, tiny_config)
+    native.save_checkpoint(tmp_path / "nan.safetensors", model, tiny_config)
     with pytest.raises(WeightsError, match=r"nan\.safetensors: rpn\.deltas\.bias holds NaN"):
         build_model(tiny_config, weights=str(tmp_path / "nan.safetensors"))
 
