@@ -115,7 +115,7 @@ def test_refused__strides_that_torchvision_has_not(tmp_path, weightless):
     config = changed(presets.get("resnet50-fpn", CLASSES), backbone={"stride_in_1x1": True})
     source = load.WeightFile(tmp_path / "x", "fasterrcnn", {}, config)
     with pytest.raises(UsageError, match="strides in the 3x3 convolutions; this one has not"):
-        build.convert.write(source, weightless(config), config, tmp_path / "a.pth", "torchvision")
+        build.convert.write_detector(source, weightless(config), config, tmp_path / "a.pth", "torchvision")
 
 
 def test_refused__name_of_another_kind(tmp_path):
