@@ -49,7 +49,7 @@ def benchmark(
     from fasterrcnn.demo.scenes import draw_scene
     from fasterrcnn.inference.benchmark import benchmark as measure
     from fasterrcnn.inference.benchmark import fastest_row
-    from fasterrcnn.inference.workers import processors
+    from fasterrcnn.inference.devices import processors
 
     if rounds < 1:
         raise UsageError(f"rounds must be at least 1, not {rounds}")

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 from fasterrcnn.config import InputConfig
 from fasterrcnn.errors import ImageError
-from fasterrcnn.inference.sources import Loaded, load_image, size_hw
+from fasterrcnn.inference.sources import LoadedImage, load_image, size_hw
 from fasterrcnn.inference.tiling import View
 from fasterrcnn.ops.sizes import pad_to
 
@@ -45,14 +45,14 @@ def batches_by_size(
 
 def load_batches(
     batches: Iterable[tuple[Numbered, ...]],
-) -> Generator[tuple[list[int], list[Loaded | ImageError]], None, None]:
+) -> Generator[tuple[list[int], list[LoadedImage | ImageError]], None, None]:
     """The numbers and the images of each batch, in memory; where one cannot be read, its error takes its place."""
     for batch in batches:
         yield [number for number, _ in batch], [_load(image) for _, image in batch]
 
 
-def _load(image: Any) -> Loaded | ImageError:
-    if isinstance(image, Loaded | ImageError):
+def _load(image: Any) -> LoadedImage | ImageError:
+    if isinstance(image, LoadedImage | ImageError):
         return image
     try:
         return load_image(image)
@@ -60,7 +60,7 @@ def _load(image: Any) -> Loaded | ImageError:
         return error
 
 
-def batches_of_views(queue: Sequence[tuple[Loaded, View]], size: int) -> Iterator[list[tuple[Loaded, View]]]:
+def batches_of_views(queue: Sequence[tuple[LoadedImage, View]], size: int) -> Iterator[list[tuple[LoadedImage, View]]]:
     """The views in batches of at most that size; crowded ones are not mixed with others."""
     for _, views in groupby(queue, key=lambda look: look[1].crowd):
         while part := list(islice(views, size)):

@@ -18,14 +18,14 @@ from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError
 from fasterrcnn.inference.batches import batches_by_size, batches_of_views, load_batches, prefetch
 from fasterrcnn.inference.combining import combine
+from fasterrcnn.inference.devices import choose_device, use_threads
 from fasterrcnn.inference.options import Call, Options, complete
 from fasterrcnn.inference.publish import Origin, publish
 from fasterrcnn.inference.runtimes import Runtime, RuntimeName, make_runtime
 from fasterrcnn.inference.runtimes.passing import detect
-from fasterrcnn.inference.sources import ImageInput, Loaded, is_many, is_video, load_image
-from fasterrcnn.inference.streams import files_and_frames
+from fasterrcnn.inference.sources import ImageInput, LoadedImage, is_many, is_video, load_image
 from fasterrcnn.inference.tiling import View, take, to_image
-from fasterrcnn.inference.workers import choose_device, use_threads
+from fasterrcnn.inference.video import files_and_frames
 from fasterrcnn.model.backbones.norms import fold_batch_norm
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.postprocess import PostProcess
@@ -213,7 +213,7 @@ class Detector:
         turn = 0
         with closing(load_batches(batches)) as loading, closing(prefetch(loading)) as loaded:
             for numbers, batch in loaded:
-                found = iter(self._detect([one for one in batch if isinstance(one, Loaded)], call))
+                found = iter(self._detect([one for one in batch if isinstance(one, LoadedImage)], call))
                 for number, one in zip(numbers, batch, strict=True):
                     done[number] = one if isinstance(one, ImageError) else next(found)
                 while turn in done:
@@ -238,7 +238,7 @@ class Detector:
         return make_batch(inputs, fill=size.mean, size_divisor=size.size_divisor)
 
     @torch.inference_mode()
-    def _detect(self, images: Sequence[Loaded], call: Call) -> list[Detections]:
+    def _detect(self, images: Sequence[LoadedImage], call: Call) -> list[Detections]:
         """Detections of images that are in memory: all looks at all of them, batch by batch, then put together."""
         size = self.config.input
         looks = [call.looks(image.hw, size) for image in images]
@@ -277,7 +277,7 @@ def _raise(error: ImageError) -> None:
     raise error
 
 
-def describe(found: RawDetections, image: Loaded, classes: tuple[str, ...]) -> Detections:
+def describe(found: RawDetections, image: LoadedImage, classes: tuple[str, ...]) -> Detections:
     """Detections that are in the frame of the upright image, with what is known of it."""
     return Detections(
         boxes=found.boxes.cpu().numpy(),

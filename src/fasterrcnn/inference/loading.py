@@ -6,10 +6,10 @@ from typing import Any
 
 from fasterrcnn.build import load_model
 from fasterrcnn.inference.detector import Detector
+from fasterrcnn.inference.devices import use_threads
 from fasterrcnn.inference.publish import Origin
 from fasterrcnn.inference.quantization import quantize_parts, quantized_parts
 from fasterrcnn.inference.runtimes import RuntimeName
-from fasterrcnn.inference.workers import use_threads
 from fasterrcnn.weights.catalog import locate
 from fasterrcnn.weights.detectron2 import BackboneStyle
 

@@ -21,10 +21,10 @@ from fasterrcnn.build import load_model
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import UsageError, require
 from fasterrcnn.inference.detector import Detector
+from fasterrcnn.inference.devices import use_threads
 from fasterrcnn.inference.runtimes import openvino
 from fasterrcnn.inference.runtimes.eager import EagerRuntime
 from fasterrcnn.inference.runtimes.parts import DenseMaps
-from fasterrcnn.inference.workers import use_threads
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.weights import native
 

@@ -1,4 +1,4 @@
-"""What `predict` takes: files, folders, globs, videos, cameras, and images in memory of any kind.
+"""What `predict` takes: files, folders, globs, videos, cameras, and images in memory.
 
 Axes: h w pixels.
 """
@@ -24,22 +24,22 @@ ImageInput = str | Path | bytes | Image.Image | np.ndarray | Tensor
 VIDEO_EXTENSIONS = frozenset(
     (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".3gp", ".ogv")
 )
-"""File names that are taken for videos."""
+"""Suffixes of videos."""
 
 _CHANNELS = (1, 3, 4)
-"""Grey, RGB, and RGB with an alpha that is dropped."""
+"""Grey, RGB, and RGB with alpha, which is dropped."""
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedImage:
     """An image in memory, and where it came from.
 
     Attributes:
         pixels: RGB, uint8 0..255 or float 0..1.
         source: its file.
-        image: the image to draw on, where there is no image file.
+        image: the same to draw on, where there is no image file.
         frame: its number in a video, from 0.
-        seconds: when it is shown.
+        seconds: when it is shown, from the start of the video.
     """
 
     pixels: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"]
@@ -55,7 +55,7 @@ class Loaded:
 
 
 def is_video(source: object) -> bool:
-    """Whether a source is a video file by its name, or the number of a camera."""
+    """Whether a source is a video file, by its name, or the number of a camera."""
     if isinstance(source, str | Path):
         return Path(source).suffix.lower() in VIDEO_EXTENSIONS and not is_many(source)
     return isinstance(source, int) and not isinstance(source, bool)
@@ -78,47 +78,45 @@ def find_files(source: str | Path) -> list[Path]:
     """
     path = Path(source)
     if path.is_dir():
-        found = image_files(path)
-        if not found:
-            raise DataError(f"{path}: no images in this folder ({', '.join(sorted(EXTENSIONS))})")
-        return found
+        if images := image_files(path):
+            return images
+        raise DataError(f"{path}: no images in this folder ({', '.join(sorted(EXTENSIONS))})")
     if not is_many(source):
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
         return [path]
     anchor = Path(path.anchor) if path.anchor else Path()
     matches = anchor.glob(str(path.relative_to(path.anchor)))
-    found = sorted(p for p in matches if p.is_file() and not p.name.startswith("."))
-    if not found:
-        raise DataError(f"{path}: no file matches")
-    return found
+    if files := sorted(match for match in matches if match.is_file() and not match.name.startswith(".")):
+        return files
+    raise DataError(f"{path}: no file matches")
 
 
-def load_image(image: ImageInput) -> Loaded:
+def load_image(image: ImageInput) -> LoadedImage:
     """One image as RGB pixels, with what is needed to draw on it later.
 
     Raises:
         ImageError: a file that cannot be decoded.
-        UsageError: an array or tensor that is not an image; the message says what it is.
+        UsageError: an array or tensor that is not an image.
     """
     if isinstance(image, str | Path):
-        return Loaded(read_image_tensor(Path(image)), source=Path(image))
+        return LoadedImage(read_image_tensor(Path(image)), source=Path(image))
     if isinstance(image, bytes):
         image = decode_image(image)
     if isinstance(image, Image.Image):
-        return Loaded(_from_pil(image), image=image)
+        return LoadedImage(_from_pil(image), image=image)
     if isinstance(image, np.ndarray):
         pixels = _check_tensor(_from_array(image))
     elif isinstance(image, Tensor):
         pixels = _check_tensor(image)
     else:
         raise UsageError(f"cannot read an image from a {type(image).__name__}")
-    return Loaded(pixels, image=_to_pil(pixels))
+    return LoadedImage(pixels, image=_to_pil(pixels))
 
 
 def size_hw(image: Any) -> tuple[int, int]:
     """Height and width of an image, from its header if it is a file; (0, 0) of one that cannot be read."""
-    if isinstance(image, Loaded):
+    if isinstance(image, LoadedImage):
         return image.hw
     if isinstance(image, str | Path):
         try:

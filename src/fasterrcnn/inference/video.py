@@ -15,24 +15,24 @@ from PIL import Image
 
 from fasterrcnn.errors import ImageError, UsageError, require
 from fasterrcnn.files import atomic_write
-from fasterrcnn.inference.sources import Loaded
+from fasterrcnn.inference.sources import LoadedImage, find_files, is_video
 
 _CLOCK = 90_000
-"""Ticks a second of the files that are written: the frames of every usual rate, and of none, fall on whole ones."""
+"""Ticks a second of the files that are written: a multiple of the common frame rates, fine enough for any other."""
 
 _MISSING_SECONDS = 0.5
-"""A video that ends so long before its announced end has broken off."""
+"""A video that ends so many seconds before the end that its header states is cut off."""
 
 
 @runtime_checkable
 class Camera(Protocol):
-    """What is used of OpenCV's VideoCapture."""
+    """The part of OpenCV's VideoCapture that is used."""
 
     def read(self) -> tuple[bool, Any]:
         """Whether there is a frame, and the frame, BGR."""
 
     def release(self) -> None:
-        """Let go of the device."""
+        """Free the device."""
 
 
 def require_av() -> ModuleType:
@@ -42,14 +42,43 @@ def require_av() -> ModuleType:
         MissingExtraError: it is not installed.
     """
     av: ModuleType = require("av", "viz", package="PyAV")
-    av.logging.set_level(None)  # FFmpeg's own words on damaged files would mix with ours
+    av.logging.set_level(None)  # damaged files are reported by our messages, not by FFmpeg's
     return av
 
 
-def video_frames(path: Path, every: int = 1) -> Iterator[Loaded | ImageError]:
-    """Frames of a video, upright, with their number and time; what is wrong with it comes as an error at its end.
+def files_and_frames(source: str | Path | int, every: int) -> Iterator[Path | LoadedImage | ImageError]:
+    """The image files of a folder or glob, to be loaded later, and the frames of videos and cameras.
 
-    Frames that cannot be decoded are left out.
+    An error stands in the place of a video that cannot be read, or after the last frame of one that is damaged.
+
+    Args:
+        source: a file, folder or glob, or the number of a camera.
+        every: of videos and cameras, each n-th frame.
+
+    Raises:
+        DataError: there is no such file.
+        MissingExtraError: videos need PyAV, cameras OpenCV.
+    """
+    if isinstance(source, int):
+        return camera_frames(source, every)
+    files = find_files(source)
+    if any(is_video(file) for file in files):
+        require_av()
+    return _all_of(files, every)
+
+
+def _all_of(files: list[Path], every: int) -> Iterator[Path | LoadedImage | ImageError]:
+    for file in files:
+        if is_video(file):
+            yield from video_frames(file, every)
+        else:
+            yield file
+
+
+def video_frames(path: Path, every: int = 1) -> Iterator[LoadedImage | ImageError]:
+    """Frames of a video, upright, with their number and time; frames that cannot be decoded are left out.
+
+    If the video cannot be read or is damaged, an error comes as the last element.
 
     Args:
         path: the video file.
@@ -88,7 +117,7 @@ def video_frames(path: Path, every: int = 1) -> Iterator[Loaded | ImageError]:
         yield ImageError(f"{path}: {damaged} damaged parts were left out; {number} frames were read")
 
 
-def camera_frames(index: int, every: int = 1) -> Iterator[Loaded | ImageError]:
+def camera_frames(index: int, every: int = 1) -> Iterator[LoadedImage | ImageError]:
     """Frames of a camera until it is switched off.
 
     Args:
@@ -106,7 +135,7 @@ def camera_frames(index: int, every: int = 1) -> Iterator[Loaded | ImageError]:
     return captured(camera, every)
 
 
-def captured(camera: Camera, every: int) -> Iterator[Loaded]:
+def captured(camera: Camera, every: int) -> Iterator[LoadedImage]:
     """Each n-th frame of an open camera, as RGB, with the time since the first."""
     number, started = 0, time.monotonic()
     try:
@@ -122,7 +151,7 @@ def captured(camera: Camera, every: int) -> Iterator[Loaded]:
 
 
 def upright(pixels: UInt8[np.ndarray, "h w 3"], rotation: int) -> UInt8[np.ndarray, "_ _ 3"]:
-    """A frame turned as its player would: by degrees counter-clockwise, to the next quarter."""
+    """A frame turned counter-clockwise by the degrees that its file states, rounded to quarter turns."""
     return np.ascontiguousarray(np.rot90(pixels, round(rotation / 90)))
 
 
@@ -133,7 +162,7 @@ class VideoWriter:
 
     Args:
         path: the file to write.
-        rate: usual frames a second; each frame has a time of its own nevertheless.
+        rate: nominal frames a second; each frame has a time of its own nevertheless.
     """
 
     def __init__(self, path: Path, rate: float = 25) -> None:
@@ -145,7 +174,7 @@ class VideoWriter:
         self._last = -1
 
     def write(self, image: Image.Image, seconds: float) -> None:
-        """Add a frame that is shown from that second on; one that is late is shown a moment after the one before."""
+        """Add a frame that is shown from that second on, but at least one tick after the frame before."""
         if self._container is None:
             self._stream = self._open(image.size)
         width, height = self._stream.width, self._stream.height
@@ -159,7 +188,7 @@ class VideoWriter:
         self._mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        """Write what the encoder still holds, and the file's table of contents; there is no file without a frame."""
+        """Write what the encoder still holds, and the file's index; without frames there is no file."""
         if self._container is not None:
             self._mux(self._stream.encode(None))
             self._container.close()
@@ -167,7 +196,9 @@ class VideoWriter:
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
-            packet.duration = round(_CLOCK / self._rate)  # counts for the last frame; the others end with the next
+            packet.duration = round(
+                _CLOCK / self._rate
+            )  # matters for the last frame only; the others end when the next begins
             self._container.mux(packet)
 
     def _open(self, size: tuple[int, int]) -> Any:
@@ -188,8 +219,8 @@ def atomic_video(path: Path, rate: float, *, part: Path) -> Iterator[VideoWriter
 
     Args:
         path: the file to write; without any frame there will be none.
-        rate: usual frames a second.
-        part: what a video is called that was stopped by hand; it plays, as far as it goes.
+        rate: nominal frames a second.
+        part: the path of the unfinished video that an interruption leaves; it can be played.
     """
     with atomic_write(path) as temporary:
         writer = VideoWriter(temporary, rate)
@@ -205,7 +236,7 @@ def atomic_video(path: Path, rate: float, *, part: Path) -> Iterator[VideoWriter
 
 
 def frame_rate(path: Path) -> float:
-    """Average frames a second of a video; 25 where the file does not say."""
+    """Average frames a second of a video; 25 where the file does not state it."""
     av = require_av()
     try:
         with av.open(str(path)) as container:
@@ -215,7 +246,7 @@ def frame_rate(path: Path) -> float:
 
 
 def _decoded(container: Any, stream: Any, av: ModuleType) -> Iterator[Any]:
-    """Frames, and None for a part that cannot be decoded; ends where the file cannot be read on."""
+    """Frames, and None for a part that cannot be decoded; ends where the file cannot be read further."""
     packets = container.demux(stream)
     while True:
         try:
@@ -231,16 +262,16 @@ def _decoded(container: Any, stream: Any, av: ModuleType) -> Iterator[Any]:
 
 
 def _announced_seconds(container: Any, stream: Any) -> float:
-    """Length of the video as its header says; 0 where it does not."""
+    """Length of the video that its header states; 0 if it states none."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
     alone = len(container.streams) == 1
     return float(container.duration / 1_000_000) if alone and container.duration else 0.0
 
 
-def _loaded(pixels: UInt8[np.ndarray, "h w 3"], source: Path | None, number: int, seconds: float) -> Loaded:
+def _loaded(pixels: UInt8[np.ndarray, "h w 3"], source: Path | None, number: int, seconds: float) -> LoadedImage:
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-    return Loaded(tensor, source, Image.fromarray(pixels), number, seconds)
+    return LoadedImage(tensor, source, Image.fromarray(pixels), number, seconds)
 
 
 def _reason(error: Exception) -> str:

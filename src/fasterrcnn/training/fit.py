@@ -18,7 +18,7 @@ from fasterrcnn.data.annotations import AnnotatedData
 from fasterrcnn.data.formats import Source
 from fasterrcnn.errors import UsageError
 from fasterrcnn.files import check_output, make_folder
-from fasterrcnn.inference.workers import choose_device
+from fasterrcnn.inference.devices import choose_device
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.training import checkpointing, engine, prepare, run_folder, settings
 from fasterrcnn.training.checkpointing import BEST, LAST, KeepState, KeepWeights, Stopped

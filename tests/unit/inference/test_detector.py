@@ -15,9 +15,9 @@ from fasterrcnn.data.pixels import from_pil
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError, MissingExtraError, UsageError, WeightsError
 from fasterrcnn.inference.detector import Detector
+from fasterrcnn.inference.devices import choose_device
 from fasterrcnn.inference.loading import load
 from fasterrcnn.inference.video import atomic_video
-from fasterrcnn.inference.workers import choose_device
 from fasterrcnn.ops.image import make_batch, resized_hw, to_input
 
 CLASSES = ("cat", "dog", "owl")

@@ -5,9 +5,8 @@ import pytest
 from PIL import Image
 
 from fasterrcnn.errors import DataError, ImageError, UsageError
-from fasterrcnn.inference.sources import Loaded, is_video
-from fasterrcnn.inference.streams import files_and_frames
-from fasterrcnn.inference.video import atomic_video, camera_frames, captured, upright, video_frames
+from fasterrcnn.inference.sources import LoadedImage, is_video
+from fasterrcnn.inference.video import atomic_video, camera_frames, captured, files_and_frames, upright, video_frames
 
 av = pytest.importorskip("av")
 
@@ -24,8 +23,8 @@ def write(path, count=10, size=(64, 48), times=None, rate=10.0):
     return path
 
 
-def frames(path, every=1) -> list[Loaded]:
-    return [one for one in video_frames(path, every) if isinstance(one, Loaded)]
+def frames(path, every=1) -> list[LoadedImage]:
+    return [one for one in video_frames(path, every) if isinstance(one, LoadedImage)]
 
 
 def errors(path) -> list[str]:

@@ -11,9 +11,9 @@ from fasterrcnn.inference.detector import Detector
 from fasterrcnn.inference.options import Options
 from fasterrcnn.inference.predict_job.journal import Entry, Journal
 from fasterrcnn.inference.predict_job.tasks import Task
+from fasterrcnn.inference.predict_job.workers import map_in_processes
 from fasterrcnn.inference.predict_job.writers import Saver, Stopwatch, write_coco, write_csv
 from fasterrcnn.inference.video import atomic_video, frame_rate
-from fasterrcnn.inference.workers import map_in_processes
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fasterrcnn.errors import FasterRCNNError
-from fasterrcnn.inference.workers import map_in_processes
+from fasterrcnn.inference.predict_job.workers import map_in_processes
 
 
 def work(item):
