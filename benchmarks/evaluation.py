@@ -35,10 +35,10 @@ def make(image_count: int) -> tuple[dict, list[dict]]:
         near = rng.integers(0, count, 100) if count else np.zeros(100, int)
         noise = np.concatenate([rng.uniform(0, 400, (100, 2)), np.exp(rng.uniform(1.5, 5.3, (100, 2)))], axis=1)
         hits = rng.random(100) < (0.15 if count else 0)
-        found = np.where(hits[:, None], box[near] * rng.normal(1, 0.05, (100, 4)) if count else noise, noise)
+        predictions = np.where(hits[:, None], box[near] * rng.normal(1, 0.05, (100, 4)) if count else noise, noise)
         classes = np.where(hits, label[near] if count else 1, rng.integers(1, CLASSES + 1, 100))
         scores = np.where(hits, rng.beta(4, 2, 100), rng.beta(1, 6, 100))
-        for xywh, category, score in zip(found.tolist(), classes.tolist(), scores.tolist(), strict=True):
+        for xywh, category, score in zip(predictions.tolist(), classes.tolist(), scores.tolist(), strict=True):
             results.append({"image_id": image, "category_id": category, "bbox": xywh, "score": score})
     images = [{"id": i, "file_name": f"{i}.jpg", "height": 480, "width": 640} for i in range(1, image_count + 1)]
     categories = [{"id": i, "name": f"class {i}"} for i in range(1, CLASSES + 1)]
@@ -69,14 +69,14 @@ def official(ground_truth: dict, results: list[dict]) -> list[float]:
 def report(ground_truth: dict, results: list[dict]) -> list[float]:
     import tempfile
 
-    from fasterrcnn.evaluation.analysis import Origin
+    from fasterrcnn.evaluation.analysis import MeasurementOrigin
     from fasterrcnn.evaluation.ground_truth import read_ground_truth, read_results
     from fasterrcnn.evaluation.measure import Examination, measure
     from fasterrcnn.evaluation.metrics.bootstrap import SAMPLES
 
     objects = read_ground_truth(ground_truth)
     examination = Examination(read_results(objects, results))
-    whole = measure(objects, examination, Origin("", "", "", "", 100), samples=SAMPLES)
+    whole = measure(objects, examination, MeasurementOrigin("", "", "", "", 100), samples=SAMPLES)
     with tempfile.TemporaryDirectory() as folder:
         whole.save(Path(folder) / "report")
     return list(whole.numbers.values())

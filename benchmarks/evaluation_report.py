@@ -65,8 +65,8 @@ def detect(generator: np.random.Generator, owners: np.ndarray, labels: np.ndarra
     rest = IMAGES * DETECTIONS - OBJECTS
     mistaken = generator.random(OBJECTS) < 0.1
     all_owners = np.concatenate([owners, generator.integers(1, IMAGES + 1, rest)])
-    found = np.where(mistaken, generator.integers(1, CLASSES + 1, OBJECTS), labels)
-    all_labels = np.concatenate([found, generator.integers(1, CLASSES + 1, rest)])
+    predictions = np.where(mistaken, generator.integers(1, CLASSES + 1, OBJECTS), labels)
+    all_labels = np.concatenate([predictions, generator.integers(1, CLASSES + 1, rest)])
     moved = boxes + generator.normal(0, 0.08, boxes.shape) * boxes[:, [2, 3, 2, 3]]
     all_boxes = np.concatenate([moved, random_boxes(generator, rest)]).round(2)
     scores = np.concatenate([generator.beta(5, 2, OBJECTS), generator.beta(1, 12, rest)]).round(4)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fasterrcnn.evaluation.analysis import Origin
+from fasterrcnn.evaluation.analysis import MeasurementOrigin
 from fasterrcnn.evaluation.ground_truth import read_ground_truth, read_results
 from fasterrcnn.evaluation.matching import find_pairs, same_class
 from fasterrcnn.evaluation.measure import Examination, measure
@@ -39,18 +39,20 @@ def splits(draw, ties: bool = True):
     ]
     for number, row in enumerate(objects, start=1):
         row |= {"id": number, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": int(chance.random() < 0.15)}
-    found = []
+    predictions = []
     for number in range(draw(st.integers(0, 30))):
         near = chance.choice(objects) if objects and chance.random() < 0.7 else None
         shifted = box() if near is None else [v + chance.choice([0, 0, 1, 3]) for v in near["bbox"]]
         image = chance.choice(IDS[:4]) if near is None else near["image_id"]
         score = chance.choice([0.1, 0.5, 0.9]) if ties else (number + 1) / 64
-        found.append({"image_id": image, "category_id": chance.choice([2, 5, 6]), "bbox": shifted, "score": score})
+        predictions.append(
+            {"image_id": image, "category_id": chance.choice([2, 5, 6]), "bbox": shifted, "score": score}
+        )
     images = [{"id": i, "width": 2 * side, "height": 2 * side} for i in IDS]
-    return {"images": images, "annotations": objects, "categories": CATEGORIES}, found
+    return {"images": images, "annotations": objects, "categories": CATEGORIES}, predictions
 
 
-def official(dataset, found) -> list[float]:
+def official(dataset, predictions) -> list[float]:
     """The 12 numbers of pycocotools; -1 where there is nothing."""
     coco = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
@@ -59,7 +61,7 @@ def official(dataset, found) -> list[float]:
         ground_truth.dataset = copy.deepcopy(dataset)
         ground_truth.createIndex()
         evaluation = cocoeval.COCOeval(
-            ground_truth, ground_truth.loadRes(copy.deepcopy(found)) if found else coco.COCO(), "bbox"
+            ground_truth, ground_truth.loadRes(copy.deepcopy(predictions)) if predictions else coco.COCO(), "bbox"
         )
         evaluation.evaluate()
         evaluation.accumulate()
@@ -67,28 +69,28 @@ def official(dataset, found) -> list[float]:
     return evaluation.stats.tolist()
 
 
-def whole(dataset, found, samples: int = 0):
+def whole(dataset, predictions, samples: int = 0):
     ground_truth = read_ground_truth(dataset)
-    examination = Examination(read_results(ground_truth, found))
-    return measure(ground_truth, examination, Origin("", "", "", "", 100), samples=samples)
+    examination = Examination(read_results(ground_truth, predictions))
+    return measure(ground_truth, examination, MeasurementOrigin("", "", "", "", 100), samples=samples)
 
 
 @QUICK
 @given(splits())
 def test_coco__as_pycocotools(split):
-    dataset, found = split
-    ours = [-1 if value is None else value for value in score_detections(dataset, found).numbers.values()]
-    assert ours == pytest.approx(official(dataset, found), abs=1e-12)
+    dataset, predictions = split
+    ours = [-1 if value is None else value for value in score_detections(dataset, predictions).numbers.values()]
+    assert ours == pytest.approx(official(dataset, predictions), abs=1e-12)
 
 
 @QUICK
 @given(splits())
 def test_ranking__as_coco(split):
     # The arithmetic behind intervals, slices and curves gives COCO's numbers too.
-    dataset, found = split
-    report = score_detections(dataset, found)
+    dataset, predictions = split
+    report = score_detections(dataset, predictions)
     ground_truth = read_ground_truth(dataset)
-    predictions = read_results(ground_truth, found)
+    predictions = read_results(ground_truth, predictions)
     pairs = same_class(find_pairs(ground_truth, predictions), ground_truth, predictions)
     ranking = rank_matches(ground_truth, predictions, pairs)
     ap = ranking.average_precision()
@@ -109,10 +111,10 @@ def test_ranking__as_coco(split):
 @given(splits(), st.integers(0, 2**32))
 def test_ranking__weights_are_copies_of_images(split, seed):
     # An image that counts twice is the image and a copy of it.
-    dataset, found = split
+    dataset, predictions = split
     times = np.random.default_rng(seed).integers(0, 3, len(IDS))
     ground_truth = read_ground_truth(dataset)
-    predictions = read_results(ground_truth, found)
+    predictions = read_results(ground_truth, predictions)
     pairs = same_class(find_pairs(ground_truth, predictions), ground_truth, predictions)
     weighted = rank_matches(ground_truth, predictions, pairs).average_precision(times.astype(float))
     copies = [(100 * image + copy, image) for image, count in zip(IDS, times, strict=True) for copy in range(count)]
@@ -123,9 +125,9 @@ def test_ranking__weights_are_copies_of_images(split, seed):
             {**a, "image_id": i} for i, old in copies for a in dataset["annotations"] if a["image_id"] == old
         ],
     }
-    rows = [{**r, "image_id": i} for i, old in copies for r in found if r["image_id"] == old]
+    rows = [{**r, "image_id": i} for i, old in copies for r in predictions if r["image_id"] == old]
     report = score_detections(many, rows)
-    if len({row["score"] for row in found}) == len(found):  # the order of equal scores would differ
+    if len({row["score"] for row in predictions}) == len(predictions):  # the order of equal scores would differ
         expected = report.ap
         assert mean_over_classes(weighted) == (None if expected is None else pytest.approx(expected, abs=1e-12))
 
@@ -133,12 +135,15 @@ def test_ranking__weights_are_copies_of_images(split, seed):
 @FEW
 @given(splits(ties=False), st.integers(0, 2**32))
 def test_report__order_is_of_no_importance(split, seed):
-    dataset, found = split
+    dataset, predictions = split
     shuffled = copy.deepcopy(dataset)
     chance = random.Random(seed)
     for rows in shuffled.values():
         chance.shuffle(rows)
-    ours, theirs = whole(dataset, found).to_dict(), whole(shuffled, chance.sample(found, len(found))).to_dict()
+    ours, theirs = (
+        whole(dataset, predictions).to_dict(),
+        whole(shuffled, chance.sample(predictions, len(predictions))).to_dict(),
+    )
     assert ours == theirs
 
 
@@ -149,12 +154,12 @@ def test_report__a_perfect_detector(split):
     # Objects of one class that overlap by half could be taken for each other.
     kept = {(a["image_id"], a["category_id"]): a for a in dataset["annotations"]}
     dataset = {**dataset, "annotations": list(kept.values())}
-    found = [{**a, "score": 0.5} for a in kept.values() if not a["iscrowd"]]
-    report = whole(dataset, found, samples=3)
+    predictions = [{**a, "score": 0.5} for a in kept.values() if not a["iscrowd"]]
+    report = whole(dataset, predictions, samples=3)
     assert all(value is None or value == pytest.approx(1) for value in report.numbers.values())
-    if found:
+    if predictions:
         assert report.analysis.curves.best_overall.f1 == 1
-        assert report.analysis.confusion.matrix.trace() == len(found)
+        assert report.analysis.confusion.matrix.trace() == len(predictions)
         assert set(report.analysis.costs.counts.values()) == {0}
         assert all(one.low == one.value == one.high for one in report.analysis.bootstrap.numbers.values())
 
@@ -162,17 +167,17 @@ def test_report__a_perfect_detector(split):
 @FEW
 @given(splits())
 def test_report__everything_adds_up(split):
-    dataset, found = split
-    report = whole(dataset, found)
+    dataset, predictions = split
+    report = whole(dataset, predictions)
     analysis = report.analysis
-    verdicts, matrix = analysis.verdicts, analysis.confusion.matrix
+    error_kinds, matrix = analysis.error_kinds, analysis.confusion.matrix
     assert matrix.sum() == report.objects + matrix[-1].sum()
-    assert (verdicts.kinds == RIGHT).sum() == (verdicts.object_kinds == RIGHT).sum()
-    assert (verdicts.object_kinds == IGNORED).sum() == sum(a["iscrowd"] for a in dataset["annotations"])
-    assert not (verdicts.kinds == MISSED).any()
+    assert (error_kinds.kinds == RIGHT).sum() == (error_kinds.object_kinds == RIGHT).sum()
+    assert (error_kinds.object_kinds == IGNORED).sum() == sum(a["iscrowd"] for a in dataset["annotations"])
+    assert not (error_kinds.kinds == MISSED).any()
     counted = sum(analysis.costs.counts[kind] for kind in ERRORS if kind != "missed")
-    assert counted + (verdicts.kinds == RIGHT).sum() + (verdicts.kinds == IGNORED).sum() == len(found)
-    assert analysis.calibration.counts.sum() == len(found) - (verdicts.kinds == IGNORED).sum()
+    assert counted + (error_kinds.kinds == RIGHT).sum() + (error_kinds.kinds == IGNORED).sum() == len(predictions)
+    assert analysis.calibration.counts.sum() == len(predictions) - (error_kinds.kinds == IGNORED).sum()
     lost = [value for value in analysis.costs.lost.values() if value is not None]
     assert all(0 <= value <= 1 - analysis.costs.ap50 + 1e-9 for value in lost)
 
@@ -184,18 +189,18 @@ def test_confusion_and_calibration__as_hotcoco(split):
 
     from fasterrcnn.evaluation.metrics.confusion import count_confusions
 
-    dataset, found = split
+    dataset, predictions = split
     dataset = {**dataset, "annotations": [{**a, "iscrowd": 0} for a in dataset["annotations"]]}
-    if not found or not dataset["annotations"]:
+    if not predictions or not dataset["annotations"]:
         return
     ground_truth = read_ground_truth(dataset)
-    predictions = read_results(ground_truth, found)
+    predictions = read_results(ground_truth, predictions)
     with contextlib.redirect_stdout(io.StringIO()):
         theirs = hotcoco.COCO(copy.deepcopy(dataset))
-        evaluation = hotcoco.COCOeval(theirs, theirs.load_res(copy.deepcopy(found)), "bbox")
+        evaluation = hotcoco.COCOeval(theirs, theirs.load_res(copy.deepcopy(predictions)), "bbox")
         evaluation.run()
     pairs = find_pairs(ground_truth, predictions)
     ours = count_confusions(ground_truth, predictions, pairs).matrix
     assert ours.sum() == np.array(evaluation.confusion_matrix()["matrix"]).sum()
-    report = whole(dataset, found)
+    report = whole(dataset, predictions)
     assert report.analysis.calibration.ece == pytest.approx(evaluation.calibration()["ece"])

@@ -1,6 +1,6 @@
 """Everything that is known of one measured split, as plain values. Needs no torch.
 
-Numbers lie in 0..1 unless said otherwise. Where there is nothing to measure, arrays hold NaN, single values are None.
+Numbers lie in 0..1 unless stated otherwise. Where there is nothing to measure, arrays hold NaN, single values are None.
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from fasterrcnn.evaluation.metrics.curves import Curves
 from fasterrcnn.evaluation.metrics.pascal import PascalNumbers
 from fasterrcnn.evaluation.metrics.proposal_recall import ProposalRecall
 from fasterrcnn.evaluation.metrics.slices import Slice
-from fasterrcnn.evaluation.metrics.tide import ErrorCosts, Verdicts
+from fasterrcnn.evaluation.metrics.tide import ErrorCosts, ErrorKinds
 
 
 @dataclass(frozen=True)
-class Origin:
+class MeasurementOrigin:
     """How to repeat the measurement.
 
     Attributes:
@@ -29,7 +29,7 @@ class Origin:
         detections: the checkpoint, or the file of results.
         max_dets: most detections of an image and class that count.
         versions: of the packages that matter.
-        settings: everything else that was said, name and value.
+        settings: all other options that were given, name and value.
     """
 
     command: str
@@ -48,7 +48,7 @@ class Analysis:
     Attributes:
         ground_truth: the objects and their images.
         predictions: the detections that count.
-        verdicts: right, or which error, of each.
+        error_kinds: right, or which error, of each.
         curves: precision, recall and F1.
         confusion: classes taken for each other, at the best threshold over all classes.
         calibration: are the scores probabilities?
@@ -66,7 +66,7 @@ class Analysis:
 
     ground_truth: GroundTruth
     predictions: Predictions
-    verdicts: Verdicts
+    error_kinds: ErrorKinds
     curves: Curves
     confusion: Confusion
     calibration: Calibration
@@ -79,4 +79,4 @@ class Analysis:
     proposals: ProposalRecall | None
     comparisons: tuple[Comparison, ...]
     diagnoses: tuple[Diagnosis, ...]
-    origin: Origin
+    origin: MeasurementOrigin

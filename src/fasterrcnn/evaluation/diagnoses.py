@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
-from fasterrcnn.evaluation.matching import find_pairs, match, overlap, same_image
+from fasterrcnn.evaluation.matching import find_pairs, match_detections, overlap, same_image
 
 _MOST_IMAGES = 100
 _Boxes = Float64[np.ndarray, "n 4"]
@@ -38,13 +38,13 @@ class Trial:
 
     Attributes:
         ground_truth: without crowds.
-        found: at most twice as many as there are objects.
+        predictions: at most twice as many as there are objects.
         detections: of each pair.
         objects: of each pair.
     """
 
     ground_truth: GroundTruth
-    found: Predictions
+    predictions: Predictions
     detections: Int64[np.ndarray, " m"]
     objects: Int64[np.ndarray, " m"]
 
@@ -58,21 +58,21 @@ class Trial:
 
     def _best(self, xywh: _Boxes) -> Float64[np.ndarray, " g"]:
         nearest = np.zeros(len(self.ground_truth))
-        nobody = np.zeros(len(self.objects), np.bool_)
-        overlaps = overlap(xywh[self.detections], self.ground_truth.xywh[self.objects], nobody)
+        no_crowd = np.zeros(len(self.objects), np.bool_)
+        overlaps = overlap(xywh[self.detections], self.ground_truth.xywh[self.objects], no_crowd)
         np.maximum.at(nearest, self.objects, overlaps)
         return nearest
 
 
-def is_far_better(reached: float, usual: float) -> bool:
+def is_far_better(reached: float, baseline: float) -> bool:
     """Whether a guess explains what is seen: half as many objects again, and a fifth of all."""
-    return reached >= usual + 0.2 and reached >= 1.5 * usual
+    return reached >= baseline + 0.2 and reached >= 1.5 * baseline
 
 
-def prepare(ground_truth: GroundTruth, found: Predictions) -> Trial | None:
+def prepare_trial(ground_truth: GroundTruth, predictions: Predictions) -> Trial | None:
     """Some images to try guesses on; None where there is nothing to try."""
     holders = np.unique(ground_truth.owners[~ground_truth.crowd])
-    if not len(holders) or not len(found):
+    if not len(holders) or not len(predictions):
         return None
     step = -(-len(holders) // _MOST_IMAGES)
     chosen = np.isin(np.arange(len(ground_truth.images)), holders[::step])
@@ -85,7 +85,7 @@ def prepare(ground_truth: GroundTruth, found: Predictions) -> Trial | None:
         },
     )
     wanted = np.bincount(some.owners, minlength=len(ground_truth.images)) * 2
-    strongest = found.take(_place_in_image(found) < wanted[found.owners])
+    strongest = predictions.take(_place_in_image(predictions) < wanted[predictions.owners])
     pairs = list(same_image(strongest.owners, some.owners, len(ground_truth.images)))
     if not len(strongest) or not pairs:
         return None
@@ -93,33 +93,33 @@ def prepare(ground_truth: GroundTruth, found: Predictions) -> Trial | None:
 
 
 def guess_boxes(trial: Trial) -> Guess | None:
-    """The best reading of the boxes that is far better than the usual one."""
-    usual = trial.reached(trial.found.xywh)
+    """The best reading of the boxes that is far better than the boxes as they are."""
+    baseline = trial.reached(trial.predictions.xywh)
     guesses = [Guess(name, text, trial.reached(boxes)) for name, text, boxes in (*_layouts(trial), *_scales(trial))]
     best = max(guesses, key=lambda guess: guess.reached)
-    return best if is_far_better(best.reached, usual) else None
+    return best if is_far_better(best.reached, baseline) else None
 
 
 def guess_classes(trial: Trial) -> Guess | None:
     """Classes exchanged for each other, or all ids off by one."""
-    ground_truth, found = trial.ground_truth, trial.found
-    matched = match(find_pairs(ground_truth, found, 0.5), ground_truth, len(found), 0.5)
+    ground_truth, predictions = trial.ground_truth, trial.predictions
+    matched = match_detections(find_pairs(ground_truth, predictions, 0.5), ground_truth, len(predictions), 0.5)
     hit = matched >= 0
     table = np.zeros((len(ground_truth.classes), len(ground_truth.classes)))
-    np.add.at(table, (found.labels[hit], ground_truth.labels[matched[hit]]), 1)
-    said, meant = (side.astype(np.int64) for side in hotcoco.primitives.lsap(table, maximize=True))
-    reached = float(table[said, meant].sum()) / len(ground_truth)
-    moved = (said != meant) & (table[said, meant] > 0)
+    np.add.at(table, (predictions.labels[hit], ground_truth.labels[matched[hit]]), 1)
+    stated, meant = (side.astype(np.int64) for side in hotcoco.primitives.lsap(table, maximize=True))
+    reached = float(table[stated, meant].sum()) / len(ground_truth)
+    moved = (stated != meant) & (table[stated, meant] > 0)
     if not moved.any() or not is_far_better(reached, float(table.trace()) / len(ground_truth)):
         return None
     ids = np.array(ground_truth.category_ids)
-    shifts = np.unique(ids[meant[moved]] - ids[said[moved]])
+    shifts = np.unique(ids[meant[moved]] - ids[stated[moved]])
     if len(shifts) == 1 and abs(shifts[0]) == 1 and moved.sum() > 1:
         change = "1 has to be added to" if shifts[0] == 1 else "1 has to be subtracted from"
         return Guess("ids-off-by-one", f"The category ids are off by one: {change} each.", reached)
     renamed = [
         f"{ground_truth.classes[a]} means {ground_truth.classes[b]}"
-        for a, b in zip(said[moved], meant[moved], strict=True)
+        for a, b in zip(stated[moved], meant[moved], strict=True)
     ]
     listed = ", ".join(renamed[:6]) + (" ..." if len(renamed) > 6 else "")
     text = (
@@ -128,27 +128,29 @@ def guess_classes(trial: Trial) -> Guess | None:
     return Guess("classes-permuted", text, reached)
 
 
-def guess_images(ground_truth: GroundTruth, found: Predictions) -> Guess | None:
+def guess_images(ground_truth: GroundTruth, predictions: Predictions) -> Guess | None:
     """Image ids off by one."""
     ids = ground_truth.images.ids
     best: Guess | None = None
-    usual = prepare(ground_truth, found)
+    baseline = prepare_trial(ground_truth, predictions)
     for shift, change in ((1, "added to"), (-1, "subtracted from")):
-        places = np.searchsorted(ids, ids[found.owners] + shift).clip(max=len(ids) - 1)
-        exists = ids[places] == ids[found.owners] + shift
-        moved = replace(found, owners=places).take(exists)
-        trial = prepare(ground_truth, moved)
-        if usual is None or trial is None:
+        places = np.searchsorted(ids, ids[predictions.owners] + shift).clip(max=len(ids) - 1)
+        exists = ids[places] == ids[predictions.owners] + shift
+        moved = replace(predictions, owners=places).take(exists)
+        trial = prepare_trial(ground_truth, moved)
+        if baseline is None or trial is None:
             continue
-        reached = trial.reached(trial.found.xywh)
-        if is_far_better(reached, usual.reached(usual.found.xywh)) and (best is None or reached > best.reached):
+        reached = trial.reached(trial.predictions.xywh)
+        if is_far_better(reached, baseline.reached(baseline.predictions.xywh)) and (
+            best is None or reached > best.reached
+        ):
             best = Guess("ids-off-by-one", f"The image ids are off by one: 1 has to be {change} each.", reached)
     return best
 
 
 def _layouts(trial: Trial) -> Iterator[tuple[str, str, _Boxes]]:
     """Other meanings of the four numbers."""
-    a, b, c, d = trial.found.xywh.T
+    a, b, c, d = trial.predictions.xywh.T
     readings = {
         "The boxes are xyxy (left, top, right, bottom) where xywh (left, top, width, height) is expected": (
             "boxes-xyxy-for-xywh",
@@ -170,11 +172,11 @@ def _layouts(trial: Trial) -> Iterator[tuple[str, str, _Boxes]]:
 
 def _scales(trial: Trial) -> Iterator[tuple[str, str, _Boxes]]:
     """The boxes in pixels of resized images: one factor for all, or one short or long side, or one square."""
-    sizes = trial.ground_truth.images.sizes_hw[trial.found.owners].astype(np.float64)
+    sizes = trial.ground_truth.images.sizes_hw[trial.predictions.owners].astype(np.float64)
     height, width = sizes[:, 0], sizes[:, 1]
     if not (sizes > 0).all():
         height = width = np.ones(len(sizes))
-    boxes = trial.found.xywh
+    boxes = trial.predictions.xywh
     yield (
         "boxes-normalised",
         "The boxes are shares of the image's width and height, 0 to 1, where pixels are expected.",
@@ -197,12 +199,12 @@ def _scales(trial: Trial) -> Iterator[tuple[str, str, _Boxes]]:
             yield "boxes-at-network-scale", text.format(best * around), boxes * factors / best
 
 
-def _place_in_image(found: Predictions) -> Int64[np.ndarray, " n"]:
+def _place_in_image(predictions: Predictions) -> Int64[np.ndarray, " n"]:
     """0 for the best-scored detection of its image, 1 for the next."""
-    order = np.argsort(found.owners, kind="stable")
-    owners = found.owners[order]
-    place = np.empty(len(found), np.int64)
-    place[order] = np.arange(len(found)) - np.searchsorted(owners, owners)
+    order = np.argsort(predictions.owners, kind="stable")
+    owners = predictions.owners[order]
+    place = np.empty(len(predictions), np.int64)
+    place[order] = np.arange(len(predictions)) - np.searchsorted(owners, owners)
     return place
 
 
@@ -221,7 +223,7 @@ NAMES = (
     "scores-all-equal",
     "class-without-objects",
     "class-never-detected",
-    "no-ground_truth-of-size",
+    "no-ground-truth-of-size",
     "more-objects-than-detections",
 )
 
@@ -246,7 +248,7 @@ class Diagnosis:
 
 def diagnose(
     ground_truth: GroundTruth,
-    found: Predictions,
+    predictions: Predictions,
     numbers: Mapping[str, float | None],
     *,
     max_dets: int,
@@ -256,41 +258,43 @@ def diagnose(
 
     Args:
         ground_truth: the objects.
-        found: the detections that count.
+        predictions: the detections that count.
         numbers: COCO's 12 by name.
         max_dets: most detections of an image and class that count.
         score_threshold: the detector did not report anything below it, where that is known.
     """
-    mistakes = [Diagnosis(guess.name, text, True) for guess, text in _guesses(ground_truth, found)]
+    mistakes = [Diagnosis(guess.name, text, True) for guess, text in _guesses(ground_truth, predictions)]
     notes = [
-        *_about_nothing(ground_truth, found, score_threshold),
-        *_about_scores(found),
-        *_about_classes(ground_truth, found),
+        *_about_nothing(ground_truth, predictions, score_threshold),
+        *_about_scores(predictions),
+        *_about_classes(ground_truth, predictions),
         *_about_sizes(ground_truth, numbers),
         *_about_limit(ground_truth, max_dets),
     ]
     return (*mistakes, *sorted(notes, key=lambda note: not note.is_mistake))
 
 
-def _guesses(ground_truth: GroundTruth, found: Predictions) -> Iterator[tuple[Guess, str]]:
-    """The one reading of boxes, classes and images each that explains far more than the usual one."""
-    trial = prepare(ground_truth, found)
+def _guesses(ground_truth: GroundTruth, predictions: Predictions) -> Iterator[tuple[Guess, str]]:
+    """The one reading of boxes, classes and images each that explains far more than the detections as they are."""
+    trial = prepare_trial(ground_truth, predictions)
     if trial is None:
         return
-    usual = trial.reached(trial.found.xywh)
+    baseline = trial.reached(trial.predictions.xywh)
     guesses = [guess_classes(trial)]
-    if usual < 0.6:
-        of_place = [guess for guess in (guess_images(ground_truth, found), guess_boxes(trial)) if guess is not None]
+    if baseline < 0.6:
+        of_place = [
+            guess for guess in (guess_images(ground_truth, predictions), guess_boxes(trial)) if guess is not None
+        ]
         guesses.append(max(of_place, key=lambda guess: guess.reached, default=None))
     for guess in guesses:
         if guess is not None:
             yield guess, f"{guess.text} {guess.reached:.0%} of the objects would then be found at IoU .50."
 
 
-def _about_nothing(ground_truth: GroundTruth, found: Predictions, threshold: float | None) -> Iterator[Diagnosis]:
+def _about_nothing(ground_truth: GroundTruth, predictions: Predictions, threshold: float | None) -> Iterator[Diagnosis]:
     if ground_truth.crowd.all():
         yield Diagnosis("no-objects", "These images hold no object, so nothing can be measured.", True)
-    elif not len(found):
+    elif not len(predictions):
         under = "" if threshold is None else f": all scores are under the detector's threshold of {threshold:g}"
         yield Diagnosis(
             "no-detections" if threshold is None else "scores-under-threshold",
@@ -299,31 +303,31 @@ def _about_nothing(ground_truth: GroundTruth, found: Predictions, threshold: flo
         )
 
 
-def _about_scores(found: Predictions) -> Iterator[Diagnosis]:
-    if not len(found):
+def _about_scores(predictions: Predictions) -> Iterator[Diagnosis]:
+    if not len(predictions):
         return
-    highest = float(found.scores[0])
+    highest = float(predictions.scores[0])
     if highest < _SHOWN_BY_DEFAULT:
         yield Diagnosis(
             "scores-under-threshold",
             f"All scores are under {_SHOWN_BY_DEFAULT}, the threshold of `fasterrcnn predict`, which would show"
-            f" nothing; the highest is {highest:.3g}. AP only looks at their order.",
+            f" nothing; the highest is {highest:.3g}. AP depends on their order only.",
             False,
         )
-    if len(found) > 1 and highest == found.scores[-1]:
+    if len(predictions) > 1 and highest == predictions.scores[-1]:
         text = f"All scores are {highest:g}: AP needs an order, and this one is arbitrary."
         yield Diagnosis("scores-all-equal", text, False)
 
 
-def _about_classes(ground_truth: GroundTruth, found: Predictions) -> Iterator[Diagnosis]:
+def _about_classes(ground_truth: GroundTruth, predictions: Predictions) -> Iterator[Diagnosis]:
     objects = np.bincount(ground_truth.labels[~ground_truth.crowd], minlength=len(ground_truth.classes))
-    detections = np.bincount(found.labels, minlength=len(ground_truth.classes))
+    detections = np.bincount(predictions.labels, minlength=len(ground_truth.classes))
     absent = [name for name, count in zip(ground_truth.classes, objects, strict=True) if not count]
     if absent and objects.any():
         text = f"No object of {_listed(absent)} in these images: AP is n/a, and the mean is taken without."
         yield Diagnosis("class-without-objects", text, False)
     silent = [ground_truth.classes[k] for k in ((objects > 0) & (detections == 0)).nonzero()[0]]
-    if silent and len(found):
+    if silent and len(predictions):
         text = f"No detection of {_listed(silent)}: AP is 0 there, and lowers the mean."
         yield Diagnosis("class-never-detected", text, False)
 
@@ -332,18 +336,18 @@ def _about_sizes(ground_truth: GroundTruth, numbers: Mapping[str, float | None])
     for size, bounds in _SIZES.items():
         if numbers[f"ap_{size}"] is None and not ground_truth.crowd.all():
             text = f"No object is {size} ({bounds} pixels), so AP and AR of {size} objects are n/a."
-            yield Diagnosis("no-ground_truth-of-size", text, False)
+            yield Diagnosis("no-ground-truth-of-size", text, False)
 
 
 def _about_limit(ground_truth: GroundTruth, max_dets: int) -> Iterator[Diagnosis]:
     counts = np.bincount(ground_truth.owners[~ground_truth.crowd], minlength=len(ground_truth.images))
-    beyond, most = int((counts > max_dets).sum()), int(counts.max(initial=0))
+    beyond, largest = int((counts > max_dets).sum()), int(counts.max(initial=0))
     if beyond:
         yield Diagnosis(
             "more-objects-than-detections",
             f"{beyond} {'image holds' if beyond == 1 else 'images hold'} more objects than the {max_dets}"
-            f" detections that count (up to {most}), which may cap recall and AP: measure with --max-dets"
-            f" {_round(most)}.",
+            f" detections that count (up to {largest}), which may cap recall and AP: measure with --max-dets"
+            f" {_round(largest)}.",
             False,
         )
 

@@ -18,7 +18,7 @@ from fasterrcnn.data.checks import Policy, admit
 from fasterrcnn.data.formats import Source, read_data
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import UsageError
-from fasterrcnn.evaluation.analysis import Origin
+from fasterrcnn.evaluation.analysis import MeasurementOrigin
 from fasterrcnn.evaluation.ground_truth import (
     MAX_DETS,
     GroundTruth,
@@ -40,17 +40,17 @@ if TYPE_CHECKING:
     from fasterrcnn.inference.detector import Detector
 
 
-class Options(TypedDict, total=False):
-    """What can be said at each call of `evaluate`.
+class EvaluateOptions(TypedDict, total=False):
+    """Options of each call of `evaluate`.
 
     Attributes:
-        flip: measure also with a look at each image's mirror image.
-        scales: measure also with further looks at these multiples of the input size.
+        flip: measure also with test-time augmentation by mirroring.
+        scales: measure also with test-time augmentation at these multiples of the input size.
         soft_nms: measure also with Gaussian soft-NMS.
         max_dets: most detections of an image and class that count; default is COCO's 100.
         proposals: measure also how many objects the region proposal network reaches, on at most 500 images; default.
-        bootstrap: drawings of the images for the intervals; 0 leaves them out.
-        seed: of the drawings.
+        bootstrap: resamples of the images for the intervals; 0 leaves them out.
+        seed: of the resamples.
         voc_pixels: in Pascal VOC's numbers, corners count as pixels: width = x2 - x1 + 1.
     """
 
@@ -65,7 +65,7 @@ class Options(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Measures:
+class EvaluationPlan:
     """The options of one call, complete; see `Options`."""
 
     flip: bool = False
@@ -79,41 +79,41 @@ class Measures:
 
     @property
     def has_variants(self) -> bool:
-        """Whether the detector has to look again by other rules."""
+        """Whether the detector has to run again with other options."""
         return self.flip or self.soft_nms or bool(self.scales)
 
     def arguments(self) -> list[str]:
-        """As they are said on the command line, without what is usual."""
+        """As on the command line, without defaults."""
         words = []
-        for name, usual in asdict(Measures()).items():
+        for name, default in asdict(EvaluationPlan()).items():
             value, flag = getattr(self, name), name.replace("_", "-")
-            if value == usual:
+            if value == default:
                 continue
             if isinstance(value, bool):
                 words.append(f"--{flag}" if value else f"--no-{flag}")
             else:
-                words += [f"--{flag}", *(f"{one:g}" for one in (value if isinstance(value, tuple) else (value,)))]
+                words += [f"--{flag}", *(f"{item:g}" for item in (value if isinstance(value, tuple) else (value,)))]
         return words
 
 
-def complete(options: Options) -> Measures:
-    """The options of a call, with what is usual where nothing is said.
+def complete_evaluate_options(options: EvaluateOptions) -> EvaluationPlan:
+    """The options of a call, with defaults for those that are not given.
 
     Raises:
         UsageError: an option does not exist, or its value cannot work.
     """
-    names = [field.name for field in fields(Measures)]
+    names = [field.name for field in fields(EvaluationPlan)]
     unknown = set(options) - set(names)
     if unknown:
         raise UsageError(f"no option is called {unknown.pop()!r}; there are {', '.join(names)}")
     given: dict[str, Any] = {**options}
     if "scales" in given:
         given["scales"] = tuple(float(scale) for scale in given["scales"])
-    wanted = Measures(**given)
+    wanted = EvaluationPlan(**given)
     if wanted.max_dets < 1:
         raise UsageError(f"max_dets must be at least 1, not {wanted.max_dets}")
     if wanted.bootstrap < 0:
-        raise UsageError(f"bootstrap must be 0 or more drawings, not {wanted.bootstrap}")
+        raise UsageError(f"bootstrap must be 0 or more resamples, not {wanted.bootstrap}")
     for scale in wanted.scales:
         if not 0.1 <= scale <= 10:
             raise UsageError(f"a scale must lie in 0.1..10, not {scale:g}")
@@ -124,24 +124,24 @@ def propose(detector: Detector, paths: Sequence[Path], limit: int) -> Iterator[F
     """The best proposals of each image, xyxy in its own pixels, by falling objectness.
 
     Args:
-        detector: whose region proposal network is asked. Its limits are raised: a detector that looks at 300 proposals
-            could look at more.
+        detector: whose region proposal network is measured. Its limits are raised: a detector that classifies 300
+            proposals could classify more.
         paths: the images.
         limit: most proposals of an image.
     """
-    usual = detector.model.proposals
-    more = dataclasses.replace(usual, proposals=limit, candidates=max(limit, usual.candidates))
+    default = detector.model.proposals
+    more = dataclasses.replace(default, proposals=limit, candidates=max(limit, default.candidates))
     for path in paths:
         image = load_image(path)
         batch = detector.to_batch([image.pixels])
         with torch.inference_mode():
-            (found,) = detector.model.propose(detector.model.features(batch.pixels), batch, more)
-        scaled = boxes.clip(boxes.scale(found.boxes.float(), batch.sizes_hw[0], image.hw), image.hw)
+            (predictions,) = detector.model.propose(detector.model.features(batch.pixels), batch, more)
+        scaled = boxes.clip(boxes.scale(predictions.boxes.float(), batch.sizes_hw[0], image.hw), image.hw)
         yield scaled.cpu().numpy().astype(np.float64)
 
 
 _MOST_IMAGES = 500
-"""Images whose proposals are looked at: enough for a share of objects, and the network has to look again."""
+"""Images whose proposals are measured: enough for the share of objects reached, and the network runs again on them."""
 
 
 def examine(
@@ -149,12 +149,12 @@ def examine(
     data: AnnotatedData,
     records: Sequence[AnnotatedImage],
     ground_truth: GroundTruth,
-    wanted: Measures,
+    wanted: EvaluationPlan,
     *,
     batch_size: int,
     progress: bool,
 ) -> Examination:
-    """Let a detector look at annotated images, once for each way of looking.
+    """Run a detector on annotated images, once for each variant of its options.
 
     Args:
         weights: a checkpoint, or a detector.
@@ -174,12 +174,12 @@ def examine(
     paths = [record.path for record in records]
     limit = max(wanted.max_dets, detector.config.postprocess.max_detections)
 
-    def gather(found: Iterable[Detections], doing: str) -> Predictions:
+    def gather(predictions: Iterable[Detections], doing: str) -> Predictions:
         rows: list[dict[str, object]] = []
-        shown = track(found, doing, len(records), disable=not progress)
-        for record, one in zip(records, shown, strict=True):
-            known = one.filter(classes=[name for name in detector.classes if name in ids])
-            rows += known.to_coco(record.image_id, [ids.get(name, 0) for name in detector.classes])
+        shown = track(predictions, doing, len(records), disable=not progress)
+        for record, item in zip(records, shown, strict=True):
+            in_common = item.filter(classes=[name for name in detector.classes if name in ids])
+            rows += in_common.to_coco(record.image_id, [ids.get(name, 0) for name in detector.classes])
         return read_results(ground_truth, rows, wanted.max_dets)
 
     plain = gather(detector.stream(paths, batch_size=batch_size, max_detections=limit), "evaluating")
@@ -193,18 +193,18 @@ def examine(
 
 
 def _streams(
-    detector: Detector, paths: Sequence[Path], wanted: Measures, limit: int, batch_size: int
+    detector: Detector, paths: Sequence[Path], wanted: EvaluationPlan, limit: int, batch_size: int
 ) -> Iterator[tuple[str, Iterator[Detections]]]:
     """Name and detections of each variant."""
     scales = " ".join(["scales", *(f"{scale:g}" for scale in wanted.scales)])
-    looks: dict[str, list[str | float]] = {}
+    variants: dict[str, list[str | float]] = {}
     if wanted.flip:
-        looks["flip"] = ["flip"]
+        variants["flip"] = ["flip"]
     if wanted.scales:
-        looks[scales] = [*wanted.scales]
+        variants[scales] = [*wanted.scales]
     if wanted.flip and wanted.scales:
-        looks[f"flip and {scales}"] = ["flip", *wanted.scales]
-    for name, augment in looks.items():
+        variants[f"flip and {scales}"] = ["flip", *wanted.scales]
+    for name, augment in variants.items():
         yield name, detector.stream(paths, augment=augment, batch_size=batch_size, max_detections=limit)
     if wanted.soft_nms:
         yield "soft-NMS", detector.stream(paths, nms="soft-gaussian", batch_size=batch_size, max_detections=limit)
@@ -215,18 +215,18 @@ def _first_stage(
 ) -> ProposalRecall:
     chosen = records[:: -(-len(records) // _MOST_IMAGES) or 1]
     places = {int(image_id): place for place, image_id in enumerate(ground_truth.images.ids)}
-    found = propose(detector, [record.path for record in chosen], max(LIMITS))
-    boxes = list(track(found, "proposals", len(chosen), disable=not progress))
+    predictions = propose(detector, [record.path for record in chosen], max(LIMITS))
+    boxes = list(track(predictions, "proposals", len(chosen), disable=not progress))
     return measure_proposals(ground_truth, [places[record.image_id] for record in chosen], boxes)
 
 
-def _category_ids(known: Sequence[str], data: AnnotatedData) -> dict[str, int]:
+def _category_ids(names: Sequence[str], data: AnnotatedData) -> dict[str, int]:
     """COCO category of each class of the detector that the data set has too, by name."""
-    ids = {name: number for name, number in zip(data.classes, data.category_ids, strict=True) if name in known}
+    ids = {name: number for name, number in zip(data.classes, data.category_ids, strict=True) if name in names}
     if not ids:
         raise UsageError(
             "detector and data set have no class in common: "
-            f"{', '.join(known[:10])} against {', '.join(data.classes[:10])}"
+            f"{', '.join(names[:10])} against {', '.join(data.classes[:10])}"
         )
     return ids
 
@@ -242,7 +242,7 @@ def evaluate(
     on_bad_box: Policy = "error",
     progress: bool = False,
     name: str | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[EvaluateOptions],
 ) -> Report:
     """COCO's numbers on one split of a data set, and everything behind them.
 
@@ -260,19 +260,19 @@ def evaluate(
         **options: see `Options`: what to measure besides.
 
     Raises:
-        UsageError: the split does not exist, detector and data set have no class in common, or an option is of no use.
+        UsageError: the split does not exist, detector and data set have no class in common, or an option is invalid.
         DataError: the data set or a results file cannot be read or does not fit, or the data set has errors that
             `on_bad_box` does not allow.
         WeightsError: the checkpoint cannot be read.
     """
-    wanted = complete(options)
+    wanted = complete_evaluate_options(options)
     _check(weights, results, wanted)
     annotated = admit(read_data(data), on_bad_box).data
     records = annotated.split(split)
     ground_truth = ground_truth_of(annotated, records)
-    rivals: list[Other] = []
+    competitors: list[Other] = []
     if against is not None:
-        rivals.append((str(against), load_results(against, ground_truth, wanted.max_dets), False))
+        competitors.append((str(against), load_results(against, ground_truth, wanted.max_dets), False))
     if results is not None:
         examination = Examination(load_results(results, ground_truth, wanted.max_dets))
     else:
@@ -281,11 +281,15 @@ def evaluate(
             weights, annotated, records, ground_truth, wanted, batch_size=batch_size, progress=progress
         )
     measured = name or str(weights if results is None else results)
-    said = [*_said("on-bad-box", on_bad_box, "error"), *_said("against", against, None), *wanted.arguments()]
-    origin = _origin(measured, annotated, split, said, wanted, from_file=results is not None)
+    arguments = [
+        *_argument("on-bad-box", on_bad_box, "error"),
+        *_argument("against", against, None),
+        *wanted.arguments(),
+    ]
+    origin = _origin(measured, annotated, split, arguments, wanted, from_file=results is not None)
     return measure(
         ground_truth,
-        replace(examination, others=(*rivals, *examination.others)),
+        replace(examination, others=(*competitors, *examination.others)),
         origin,
         samples=wanted.bootstrap,
         seed=wanted.seed,
@@ -300,11 +304,11 @@ def ground_truth_of(data: AnnotatedData, records: Sequence[AnnotatedImage]) -> G
     return replace(ground_truth, numbers=np.concatenate(numbers).astype(np.int64)) if records else ground_truth
 
 
-def _said(name: str, value: object, usual: object) -> list[str]:
-    return [] if value == usual else [f"--{name}", str(value)]
+def _argument(name: str, value: object, default: object) -> list[str]:
+    return [] if value == default else [f"--{name}", str(value)]
 
 
-def _check(weights: object, results: object, wanted: Measures) -> None:
+def _check(weights: object, results: object, wanted: EvaluationPlan) -> None:
     if (weights is None) == (results is None):
         raise UsageError("give weights, or the results of a detector, and not both")
     if results is not None and wanted.has_variants:
@@ -312,13 +316,13 @@ def _check(weights: object, results: object, wanted: Measures) -> None:
 
 
 def _origin(
-    measured: str, data: AnnotatedData, split: str, said: Sequence[str], wanted: Measures, *, from_file: bool
-) -> Origin:
+    measured: str, data: AnnotatedData, split: str, arguments: Sequence[str], wanted: EvaluationPlan, *, from_file: bool
+) -> MeasurementOrigin:
     """How to repeat the measurement."""
     words = ["fasterrcnn", "evaluate", *(["--results"] if from_file else []), measured, str(data.root)]
-    words += ["--split", split, *said]
+    words += ["--split", split, *arguments]
     packages = ("fasterrcnn", "hotcoco", "numpy", *(() if from_file else ("torch", "torchvision")))
-    return Origin(
+    return MeasurementOrigin(
         command=shlex.join(words),
         data=str(data.root),
         split=split,

@@ -24,8 +24,8 @@ class Images:
 
     Attributes:
         ids: of each image in the data set, rising.
-        files: path of each; a bare name where the data set is a COCO file whose images were not looked for.
-        sizes_hw: height and width of each upright image; 0 where the data set does not say it.
+        files: path of each; a bare name for a COCO file that is measured without its images.
+        sizes_hw: height and width of each upright image; 0 where the data set does not have it.
     """
 
     ids: Int64[np.ndarray, " i"]
@@ -47,7 +47,7 @@ class GroundTruth:
         owners: image of each object, 0..i-1.
         labels: 0..k-1.
         xywh: left, top, width, height.
-        areas: square pixels, of the mask where the data set says so.
+        areas: square pixels, of the mask where the data set has one.
         crowd: crowds, difficult and ignored objects: neither asked for nor counted as a mistake.
         numbers: id of each annotation in the data set.
     """
@@ -78,7 +78,7 @@ class Predictions:
     Attributes:
         owners: image of each detection, 0..i-1.
         labels: 0..k-1.
-        scores: usually 0..1, but any order is measured.
+        scores: any numbers; only their order counts.
         xywh: left, top, width, height.
     """
 
@@ -172,7 +172,7 @@ def read_results(ground_truth: GroundTruth, results: Rows, max_dets: int = MAX_D
 
     Raises:
         DataError: a result is not finite, or names an image or a category that the ground truth does not have; the
-            message says so where all ids look off by one.
+            message suggests it where all ids are off by one.
     """
     xywh = _boxes(results, "result")
     try:
@@ -180,9 +180,9 @@ def read_results(ground_truth: GroundTruth, results: Rows, max_dets: int = MAX_D
     except (KeyError, TypeError, ValueError):
         raise DataError("a result has no score, or one that is not a number") from None
     image_ids, category_ids = _ids(results, "image_id", "result"), _ids(results, "category_id", "result")
-    known = np.array(ground_truth.category_ids, np.int64)
+    category_order = np.array(ground_truth.category_ids, np.int64)
     owners = _position(image_ids, ground_truth.images.ids, _unknown("result", "image_id"))
-    labels = _position(category_ids, known, _unknown("result", "category_id"))
+    labels = _position(category_ids, category_order, _unknown("result", "category_id"))
     bad = ~(_sane(xywh) & np.isfinite(scores))
     if bad.any():  # a box with NaN would count as a perfect match
         row = int(bad.argmax())
@@ -197,16 +197,18 @@ def _sane(xywh: Float64[np.ndarray, "n 4"]) -> Bool[np.ndarray, " n"]:
     return sane
 
 
-def rank(found: Predictions, max_dets: int = MAX_DETS) -> Predictions:
+def rank(predictions: Predictions, max_dets: int = MAX_DETS) -> Predictions:
     """Detections by falling score, and no more of an image and class than count."""
-    order = np.lexsort((found.owners, -found.scores))
-    found = Predictions(found.owners[order], found.labels[order], found.scores[order], found.xywh[order])
-    groups = found.owners * (found.labels.max(initial=0) + 1) + found.labels
+    order = np.lexsort((predictions.owners, -predictions.scores))
+    predictions = Predictions(
+        predictions.owners[order], predictions.labels[order], predictions.scores[order], predictions.xywh[order]
+    )
+    groups = predictions.owners * (predictions.labels.max(initial=0) + 1) + predictions.labels
     together = np.argsort(groups, kind="stable")
     sorted_groups = groups[together]
-    place = np.empty(len(found), np.int64)
-    place[together] = np.arange(len(found)) - np.searchsorted(sorted_groups, sorted_groups)
-    return found if not len(found) or place.max() < max_dets else found.take(place < max_dets)
+    place = np.empty(len(predictions), np.int64)
+    place[together] = np.arange(len(predictions)) - np.searchsorted(sorted_groups, sorted_groups)
+    return predictions if not len(predictions) or place.max() < max_dets else predictions.take(place < max_dets)
 
 
 def _boxes(rows: Rows, what: str) -> Float64[np.ndarray, "m 4"]:
@@ -214,8 +216,8 @@ def _boxes(rows: Rows, what: str) -> Float64[np.ndarray, "m 4"]:
         return np.array([row["bbox"] for row in rows], np.float64).reshape(len(rows), 4)
     except (KeyError, TypeError, ValueError):
         number = next((i for i, row in enumerate(rows) if not _is_box(row)), 0)
-        said = rows[number].get("bbox", "missing") if isinstance(rows[number], Mapping) else rows[number]
-        raise DataError(f"{what} {number}: bbox must be four numbers (left, top, width, height), not {said}") from None
+        value = rows[number].get("bbox", "missing") if isinstance(rows[number], Mapping) else rows[number]
+        raise DataError(f"{what} {number}: bbox must be four numbers (left, top, width, height), not {value}") from None
 
 
 def _is_box(row: Any) -> bool:
@@ -235,8 +237,8 @@ def _ids(rows: Rows, name: str, what: str) -> Int64[np.ndarray, " m"]:
     except (KeyError, TypeError, ValueError, OverflowError):
         pass
     number = next((i for i, row in enumerate(rows) if not _is_whole(row.get(name))), 0)
-    said = rows[number].get(name, "missing")
-    raise DataError(f"{what} {number}: {name} must be a whole number, not {said!r}")
+    value = rows[number].get(name, "missing")
+    raise DataError(f"{what} {number}: {name} must be a whole number, not {value!r}")
 
 
 def _is_whole(value: object) -> bool:
@@ -248,36 +250,38 @@ def _or(value: Any, otherwise: float) -> float:
 
 
 def _position(
-    ids: NDArray[np.int64], known: NDArray[np.int64], error: Callable[[int, NDArray[np.int64], NDArray[np.int64]], str]
+    ids: NDArray[np.int64],
+    dataset_ids: NDArray[np.int64],
+    error: Callable[[int, NDArray[np.int64], NDArray[np.int64]], str],
 ) -> Int64[np.ndarray, " m"]:
-    """Where each id stands among the known ones, which rise."""
-    if not len(known):
+    """Position of each id among those of the data set, which rise."""
+    if not len(dataset_ids):
         if len(ids):
-            raise DataError(error(0, ids, known))
+            raise DataError(error(0, ids, dataset_ids))
         return np.zeros(0, np.int64)
-    at = np.searchsorted(known, ids).clip(max=len(known) - 1)
-    strange = known[at] != ids
+    at = np.searchsorted(dataset_ids, ids).clip(max=len(dataset_ids) - 1)
+    strange = dataset_ids[at] != ids
     if strange.any():
-        raise DataError(error(int(strange.argmax()), ids, known))
+        raise DataError(error(int(strange.argmax()), ids, dataset_ids))
     return at
 
 
 def _unknown(what: str, name: str) -> Callable[[int, NDArray[np.int64], NDArray[np.int64]], str]:
     """Words for an id that is not in the data set."""
 
-    def words(row: int, ids: NDArray[np.int64], known: NDArray[np.int64]) -> str:
+    def words(row: int, ids: NDArray[np.int64], dataset_ids: NDArray[np.int64]) -> str:
         missing = f"{what} {row}: {name} {ids[row]} is not in the data set"
-        if not len(known):
+        if not len(dataset_ids):
             return f"{missing}, which has none at all"
         given = np.unique(ids)
-        missing += f" (its ids are {_range(known)}, those of the {what}s {_range(given)})"
+        missing += f" (its ids are {_range(dataset_ids)}, those of the {what}s {_range(given)})"
         for shift in (1, -1):
-            if np.isin(given + shift, known).all():
+            if np.isin(given + shift, dataset_ids).all():
                 change = "add 1 to" if shift == 1 else "subtract 1 from"
-                return f"{missing}: the ids look off by one; {change} each {name}"
-        if not np.isin(given, known).any():
+                return f"{missing}: the ids seem off by one; {change} each {name}"
+        if not np.isin(given, dataset_ids).any():
             return f"{missing}: they have none in common, so these {what}s belong to another data set or numbering"
-        share = np.isin(ids, known).mean()
+        share = np.isin(ids, dataset_ids).mean()
         return f"{missing}; {share:.0%} of the {what}s have one that is"
 
     return words
@@ -293,7 +297,7 @@ def load_results(path: str | Path, ground_truth: GroundTruth, max_dets: int = MA
     Args:
         path: a JSON list of image_id, category_id, bbox (left, top, width, height) and score; or the folder (or its
             metrics.json) of a report, which has such a file. Where every row has a ``file_name``, as those of
-            ``fasterrcnn predict``, it says which image is meant, and image_id is not looked at.
+            ``fasterrcnn predict``, it identifies the image, and image_id is ignored.
         ground_truth: what they are measured against.
         max_dets: most detections of an image and class that count.
 
@@ -327,12 +331,12 @@ def _by_name(rows: list[dict[str, Any]], ground_truth: GroundTruth) -> Rows:
     for image_id, file in zip(ids, files, strict=True):
         by_name[file.name] = None if file.name in by_name else image_id  # None: two images are called so
     by_path = {str(file): image_id for image_id, file in zip(ids, files, strict=True)}
-    found = []
+    predictions = []
     for number, row in enumerate(rows):
         name = row["file_name"]
         image_id = by_path.get(name, by_name.get(Path(name).name))
         if image_id is None:
             twice = Path(name).name in by_name
             raise DataError(f"result {number}: {'several images are' if twice else 'no image is'} called {name}")
-        found.append({**row, "image_id": image_id})
-    return found
+        predictions.append({**row, "image_id": image_id})
+    return predictions

@@ -44,14 +44,14 @@ class Pairs:
         return self.take(new)
 
 
-def find_pairs(ground_truth: GroundTruth, found: Predictions, least: float = LEAST_OVERLAP) -> Pairs:
+def find_pairs(ground_truth: GroundTruth, predictions: Predictions, least: float = LEAST_OVERLAP) -> Pairs:
     """All pairs that overlap by ``least`` or more, those of a detection by falling overlap.
 
     Of equal overlaps the later object comes first: it is the one that COCO's tools take.
     """
     parts = []
-    for detections, objects in same_image(found.owners, ground_truth.owners, len(ground_truth.images)):
-        overlaps = overlap(found.xywh[detections], ground_truth.xywh[objects], ground_truth.crowd[objects])
+    for detections, objects in same_image(predictions.owners, ground_truth.owners, len(ground_truth.images)):
+        overlaps = overlap(predictions.xywh[detections], ground_truth.xywh[objects], ground_truth.crowd[objects])
         near = overlaps >= least
         parts.append(Pairs(detections[near], objects[near], overlaps[near]))
     nothing = np.zeros(0, np.int64)
@@ -76,7 +76,7 @@ def overlap(
     return share
 
 
-def match(
+def match_detections(
     pairs: Pairs, ground_truth: GroundTruth, count: int, threshold: float, ignored: Bool[np.ndarray, " g"] | None = None
 ) -> Int64[np.ndarray, " n"]:
     """The object of each detection, or -1.
@@ -85,7 +85,7 @@ def match(
     other is free. A crowd is never taken up.
 
     Args:
-        pairs: that may be matched: usually those of one class.
+        pairs: that may be matched: those of one class, for COCO.
         ground_truth: the objects.
         count: number of detections.
         threshold: IoU that a match needs.
@@ -107,9 +107,9 @@ def match(
     return np.array(matched, np.int64)
 
 
-def same_class(pairs: Pairs, ground_truth: GroundTruth, found: Predictions) -> Pairs:
+def same_class(pairs: Pairs, ground_truth: GroundTruth, predictions: Predictions) -> Pairs:
     """The pairs whose detection has the class of its object."""
-    return pairs.take(found.labels[pairs.detections] == ground_truth.labels[pairs.objects])
+    return pairs.take(predictions.labels[pairs.detections] == ground_truth.labels[pairs.objects])
 
 
 def same_image(

@@ -7,7 +7,7 @@ from typing import Any
 
 from fasterrcnn.errors import UsageError
 from fasterrcnn.evaluation.analysis import Analysis
-from fasterrcnn.evaluation.report_files import describe, summary_of, write_json, write_tables
+from fasterrcnn.evaluation.report_files import describe_analysis, summary_of, write_json, write_tables
 
 LABELS = {
     "ap": "AP  (IoU .50 to .95)",
@@ -44,7 +44,7 @@ class Report:
         ar_medium: of medium objects.
         ar_large: of large objects.
         per_class: average precision of each class, and at IoU .50.
-        images: images that were looked at.
+        images: images that were measured.
         objects: objects in them.
         analysis: everything behind the numbers; None where only the numbers were asked for.
     """
@@ -113,7 +113,7 @@ class Report:
         width = max([34, *(len(name) + 2 for name in self.per_class)])
         rows.append(f"{'class':{width}}AP      AP50")
         rows += [f"{name:{width}}{shown(row['ap'])}   {shown(row['ap50'])}" for name, row in self.per_class.items()]
-        return "\n".join([*rows, *(() if self.analysis is None else describe(self.analysis))])
+        return "\n".join([*rows, *(() if self.analysis is None else describe_analysis(self.analysis))])
 
 
 def check_target(path: Path) -> None:

@@ -13,10 +13,10 @@ import numpy as np
 
 from fasterrcnn.evaluation.analysis import Analysis
 from fasterrcnn.evaluation.metrics.bootstrap import Interval
-from fasterrcnn.evaluation.metrics.tide import ERRORS, KINDS
+from fasterrcnn.evaluation.metrics.tide import ERROR_KINDS, ERRORS
 from fasterrcnn.files import write_text
 
-Row = Sequence[object]
+_Row = Sequence[object]
 
 
 def summary_of(analysis: Analysis) -> dict[str, Any]:
@@ -63,14 +63,14 @@ def write_tables(folder: Path, analysis: Analysis, per_class: Mapping[str, Mappi
 
 def results_of(analysis: Analysis) -> list[dict[str, object]]:
     """The detections in COCO's results format, with ids of the data set."""
-    found, ground_truth = analysis.predictions, analysis.ground_truth
-    image_ids = ground_truth.images.ids[found.owners].tolist()
-    category_ids = np.array(ground_truth.category_ids, np.int64)[found.labels].tolist()
-    rows = zip(image_ids, category_ids, found.xywh.tolist(), found.scores.tolist(), strict=True)
+    predictions, ground_truth = analysis.predictions, analysis.ground_truth
+    image_ids = ground_truth.images.ids[predictions.owners].tolist()
+    category_ids = np.array(ground_truth.category_ids, np.int64)[predictions.labels].tolist()
+    rows = zip(image_ids, category_ids, predictions.xywh.tolist(), predictions.scores.tolist(), strict=True)
     return [{"image_id": i, "category_id": c, "bbox": box, "score": score} for i, c, box, score in rows]
 
 
-def _class_rows(analysis: Analysis, per_class: Mapping[str, Mapping[str, float | None]]) -> Iterable[Row]:
+def _class_rows(analysis: Analysis, per_class: Mapping[str, Mapping[str, float | None]]) -> Iterable[_Row]:
     yield ("class", "objects", "ap", "ap50", "best_score", "precision", "recall", "f1", "ece")
     objects = np.bincount(
         analysis.ground_truth.labels[~analysis.ground_truth.crowd], minlength=len(analysis.ground_truth.classes)
@@ -82,36 +82,43 @@ def _class_rows(analysis: Analysis, per_class: Mapping[str, Mapping[str, float |
         yield (name, count, *("" if value is None else value for value in numbers))
 
 
-def _detection_rows(analysis: Analysis) -> Iterable[Row]:
-    yield ("image_id", "file", "class", "score", "x1", "y1", "x2", "y2", "verdict", "iou", "annotation", "true_class")
-    found, ground_truth, verdicts = analysis.predictions, analysis.ground_truth, analysis.verdicts
+def _detection_rows(analysis: Analysis) -> Iterable[_Row]:
+    yield ("image_id", "file", "class", "score", "x1", "y1", "x2", "y2", "kind", "iou", "annotation", "true_class")
+    predictions, ground_truth, error_kinds = analysis.predictions, analysis.ground_truth, analysis.error_kinds
     names, files = ground_truth.classes, ground_truth.images.files
-    columns = (found.owners, found.labels, found.scores, found.boxes, verdicts.kinds, verdicts.overlaps)
-    lists = (column.tolist() for column in (*columns, verdicts.objects))
+    columns = (
+        predictions.owners,
+        predictions.labels,
+        predictions.scores,
+        predictions.boxes,
+        error_kinds.kinds,
+        error_kinds.overlaps,
+    )
+    lists = (column.tolist() for column in (*columns, error_kinds.objects))
     for owner, label, score, box, kind, overlap, at in zip(*lists, strict=True):
         about = ("", "") if at < 0 else (int(ground_truth.numbers[at]), names[ground_truth.labels[at]])
         place = (int(ground_truth.images.ids[owner]), str(files[owner]))
-        yield (*place, names[label], score, *box, KINDS[kind], overlap, *about)
+        yield (*place, names[label], score, *box, ERROR_KINDS[kind], overlap, *about)
 
 
-def _object_rows(analysis: Analysis) -> Iterable[Row]:
-    yield ("image_id", "file", "annotation", "class", "x1", "y1", "x2", "y2", "verdict", "score")
-    ground_truth, verdicts, scores = analysis.ground_truth, analysis.verdicts, analysis.predictions.scores
+def _object_rows(analysis: Analysis) -> Iterable[_Row]:
+    yield ("image_id", "file", "annotation", "class", "x1", "y1", "x2", "y2", "kind", "score")
+    ground_truth, error_kinds, scores = analysis.ground_truth, analysis.error_kinds, analysis.predictions.scores
     columns = (
         ground_truth.owners,
         ground_truth.numbers,
         ground_truth.labels,
         ground_truth.boxes,
-        verdicts.object_kinds,
-        verdicts.finders,
+        error_kinds.object_kinds,
+        error_kinds.finders,
     )
     for owner, number, label, box, kind, finder in zip(*(column.tolist() for column in columns), strict=True):
         place = (int(ground_truth.images.ids[owner]), str(ground_truth.images.files[owner]))
         score = "" if finder < 0 else float(scores[finder])
-        yield (*place, number, ground_truth.classes[label], *box, KINDS[kind], score)
+        yield (*place, number, ground_truth.classes[label], *box, ERROR_KINDS[kind], score)
 
 
-def _curve_rows(analysis: Analysis) -> Iterable[Row]:
+def _curve_rows(analysis: Analysis) -> Iterable[_Row]:
     yield ("class", "score", "precision", "recall", "f1")
     curves = analysis.curves
     tables = {"all classes": curves.overall_at}
@@ -122,7 +129,7 @@ def _curve_rows(analysis: Analysis) -> Iterable[Row]:
             yield (name, round(score, 4), *("" if math.isnan(value) else value for value in values))
 
 
-def _confusion_rows(analysis: Analysis) -> Iterable[Row]:
+def _confusion_rows(analysis: Analysis) -> Iterable[_Row]:
     names = (*analysis.ground_truth.classes, "background")
     yield ("object \\ detected as", *names)
     for name, row in zip(names, analysis.confusion.matrix.tolist(), strict=True):
@@ -142,7 +149,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def describe(analysis: Analysis) -> Iterator[str]:
+def describe_analysis(analysis: Analysis) -> Iterator[str]:
     """Lines about all but the plain numbers: intervals, threshold, errors, first stage, comparisons, diagnoses."""
     if analysis.bootstrap is not None and analysis.bootstrap.numbers:
         level = f"{analysis.bootstrap.level:.0%}"
@@ -162,25 +169,25 @@ def describe(analysis: Analysis) -> Iterator[str]:
         shares = ", ".join(f"{ar:.3f} of {limit}" for ar, limit in zip(first.ar, first.limits, strict=True))
         unreached = f"{len(first.unreached)} objects are out of its reach at IoU .50"
         yield f"recall of the proposals {shares}; {unreached}"
-    for one in analysis.comparisons:
-        verb = "gains with" if one.is_variant else "is ahead of"
-        yield f"{verb} {one.name}: {_differences(one.better)}"
+    for item in analysis.comparisons:
+        verb = "gains with" if item.is_variant else "is ahead of"
+        yield f"{verb} {item.name}: {_differences(item.better)}"
     for diagnosis in analysis.diagnoses:
         yield f"{'problem' if diagnosis.is_mistake else 'note'} ({diagnosis.name}): {diagnosis.text}"
 
 
 def _intervals(numbers: Mapping[str, Interval]) -> str:
-    return ", ".join(f"{name.upper()} {one.low:.3f} to {one.high:.3f}" for name, one in numbers.items())
+    return ", ".join(f"{name.upper()} {item.low:.3f} to {item.high:.3f}" for name, item in numbers.items())
 
 
 def _differences(better: Mapping[str, Interval]) -> str:
     """Each difference with its interval, and whether that leaves out zero."""
-    said = []
-    for name, one in better.items():
-        sure = "" if one.low > 0 or one.high < 0 else ", may be chance"
-        interval = f" ({_signed(one.low)} to {_signed(one.high)}{sure})" if one.low == one.low else ""
-        said.append(f"{name.upper()} {_signed(one.value)}{interval}")
-    return ", ".join(said)
+    differences = []
+    for name, item in better.items():
+        sure = "" if item.low > 0 or item.high < 0 else ", may be chance"
+        interval = f" ({_signed(item.low)} to {_signed(item.high)}{sure})" if item.low == item.low else ""
+        differences.append(f"{name.upper()} {_signed(item.value)}{interval}")
+    return ", ".join(differences)
 
 
 def _signed(value: float) -> str:

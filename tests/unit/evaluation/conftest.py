@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from fasterrcnn.evaluation.analysis import Origin
+from fasterrcnn.evaluation.analysis import MeasurementOrigin
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions, read_ground_truth, read_results
 from fasterrcnn.evaluation.measure import Examination, measure
 from fasterrcnn.evaluation.report import Report
@@ -31,7 +31,7 @@ def make_ground_truth() -> Callable[..., GroundTruth]:
 
 
 @pytest.fixture(scope="session")
-def make_found() -> Callable[..., Predictions]:
+def make_predictions() -> Callable[..., Predictions]:
     """Detections from (image, class, score, left, top, width, height)."""
 
     def make(ground_truth: GroundTruth, *detections: Row, max_dets: int = 100) -> Predictions:
@@ -43,11 +43,13 @@ def make_found() -> Callable[..., Predictions]:
 
 @pytest.fixture(scope="session")
 def report_of() -> Callable[..., Report]:
-    """The whole report of detections; without drawings unless said."""
+    """The whole report of detections; without resamples unless asked for."""
 
-    def make(ground_truth: GroundTruth, found: Predictions, *, max_dets: int = 100, samples: int = 0, **rest) -> Report:
-        origin = Origin("fasterrcnn evaluate", "data", "test", "results.json", max_dets)
+    def make(
+        ground_truth: GroundTruth, predictions: Predictions, *, max_dets: int = 100, samples: int = 0, **rest
+    ) -> Report:
+        origin = MeasurementOrigin("fasterrcnn evaluate", "data", "test", "results.json", max_dets)
         inclusive = rest.pop("inclusive", False)
-        return measure(ground_truth, Examination(found, **rest), origin, samples=samples, inclusive=inclusive)
+        return measure(ground_truth, Examination(predictions, **rest), origin, samples=samples, inclusive=inclusive)
 
     return make

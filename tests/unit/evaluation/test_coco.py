@@ -47,8 +47,8 @@ SMALL, LARGE = (10.0, 10.0, 20.0, 20.0), (100.0, 100.0, 200.0, 200.0)
 def official(shared_data):
     folder = shared_data / "coco_eval"
     annotations = json.loads((folder / "instances_val2014_100.json").read_text())
-    found = json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text())
-    return annotations, found
+    predictions = json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text())
+    return annotations, predictions
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +70,12 @@ def test_score__the_official_numbers(report):
 def test_score__per_class_as_pycocotools(official, report):
     coco = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
-    annotations, found = official
+    annotations, predictions = official
     with contextlib.redirect_stdout(io.StringIO()):
         oracle = coco.COCO()
         oracle.dataset = annotations
         oracle.createIndex()
-        evaluation = cocoeval.COCOeval(oracle, oracle.loadRes(found), "bbox")
+        evaluation = cocoeval.COCOeval(oracle, oracle.loadRes(predictions), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
     precision = evaluation.eval["precision"]
@@ -136,8 +136,8 @@ def test_score__images_without_annotations():
 
 
 @pytest.mark.parametrize("found", [[], results((1, 1, *LARGE, 0.5))])
-def test_score__nothing_to_find(found):
-    report = score_detections(ground_truth(), found)
+def test_score__nothing_to_find(predictions):
+    report = score_detections(ground_truth(), predictions)
     assert all(getattr(report, name) is None for name in (*NUMBERS, *RECALLS))
     assert report.objects == 0
     assert "n/a" in str(report)
@@ -162,10 +162,10 @@ def test_score__results_that_cannot_be(row, message):
 
 
 def test_score__leaves_its_input_alone_and_is_silent(capfd):
-    wanted, found = ground_truth((1, 1, *LARGE)), results((1, 1, *LARGE, 0.9))
-    before = json.dumps([wanted, found])
-    score_detections(wanted, found)
-    assert json.dumps([wanted, found]) == before
+    wanted, predictions = ground_truth((1, 1, *LARGE)), results((1, 1, *LARGE, 0.9))
+    before = json.dumps([wanted, predictions])
+    score_detections(wanted, predictions)
+    assert json.dumps([wanted, predictions]) == before
     assert capfd.readouterr() == ("", "")
 
 

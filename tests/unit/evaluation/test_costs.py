@@ -3,7 +3,7 @@
 import pytest
 
 from fasterrcnn.evaluation.matching import find_pairs
-from fasterrcnn.evaluation.metrics.tide import ERRORS, KINDS, judge, price_errors
+from fasterrcnn.evaluation.metrics.tide import ERROR_KINDS, ERRORS, classify_errors, price_errors
 
 BOX, FAR = (10.0, 10.0, 20.0, 20.0), (60.0, 60.0, 20.0, 20.0)
 THIRD = (10.0, 10.0, 20.0, 7.0)  # IoU .35 with BOX
@@ -12,12 +12,12 @@ CAT, DOG = 1, 2
 RIGHT = (2, CAT, 0.1, *BOX)
 
 
-def price(make_ground_truth, make_found, detections, objects=((1, CAT, *BOX),)):
+def price(make_ground_truth, make_predictions, detections, objects=((1, CAT, *BOX),)):
     ground_truth = make_ground_truth(*objects, (2, CAT, *BOX), (2, DOG, *FAR))
-    found = make_found(ground_truth, *detections, RIGHT, (2, DOG, 0.1, *FAR))
-    verdicts = judge(ground_truth, found, find_pairs(ground_truth, found))
-    costs = price_errors(ground_truth, found, verdicts)
-    return costs, [KINDS[kind] for kind in verdicts.kinds]
+    predictions = make_predictions(ground_truth, *detections, RIGHT, (2, DOG, 0.1, *FAR))
+    error_kinds = classify_errors(ground_truth, predictions, find_pairs(ground_truth, predictions))
+    costs = price_errors(ground_truth, predictions, error_kinds)
+    return costs, [ERROR_KINDS[kind] for kind in error_kinds.kinds]
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,8 @@ def price(make_ground_truth, make_found, detections, objects=((1, CAT, *BOX),)):
         ("missed", [], [(1, CAT, *BOX)], (51, 101), (101, 101)),
     ],
 )
-def test_costs__one_kind(make_ground_truth, make_found, kind, detections, objects, before, after):
-    costs, kinds = price(make_ground_truth, make_found, detections, objects)
+def test_costs__one_kind(make_ground_truth, make_predictions, kind, detections, objects, before, after):
+    costs, kinds = price(make_ground_truth, make_predictions, detections, objects)
     assert costs.ap50 == pytest.approx(sum(before) / 202)
     assert costs.lost[kind] == pytest.approx((sum(after) - sum(before)) / 202)
     also_missed = kind in ("both", "background")  # nothing else would find the cat of image 1
@@ -50,9 +50,9 @@ def test_costs__one_kind(make_ground_truth, make_found, kind, detections, object
         assert kinds.count(kind) == 1
 
 
-def test_costs__classification_and_localisation_of_one_object(make_ground_truth, make_found):
+def test_costs__classification_and_localisation_of_one_object(make_ground_truth, make_predictions):
     # The better claim (.9, localisation) is the one that can find the cat; the other only vanishes.
-    costs, kinds = price(make_ground_truth, make_found, [(1, CAT, 0.9, *THIRD), (1, DOG, 0.8, *BOX)])
+    costs, kinds = price(make_ground_truth, make_predictions, [(1, CAT, 0.9, *THIRD), (1, DOG, 0.8, *BOX)])
     assert kinds[:2] == ["localisation", "classification"]
     base = (51 / 2 + 101 / 2) / 202
     assert costs.ap50 == pytest.approx(base)
@@ -62,9 +62,9 @@ def test_costs__classification_and_localisation_of_one_object(make_ground_truth,
     assert costs.lost["missed"] == pytest.approx(0)
 
 
-def test_costs__claims_of_found_objects_only_vanish(make_ground_truth, make_found):
+def test_costs__claims_of_found_objects_only_vanish(make_ground_truth, make_predictions):
     costs, kinds = price(
-        make_ground_truth, make_found, [(1, CAT, 0.9, *BOX), (1, CAT, 0.8, *THIRD), (1, DOG, 0.7, *BOX)]
+        make_ground_truth, make_predictions, [(1, CAT, 0.9, *BOX), (1, CAT, 0.8, *THIRD), (1, DOG, 0.7, *BOX)]
     )
     assert kinds[:3] == ["right", "localisation", "classification"]
     base = (51 + 50 * 2 / 3 + 101 / 2) / 202
@@ -76,35 +76,39 @@ def test_costs__claims_of_found_objects_only_vanish(make_ground_truth, make_foun
     ("overlap", "kind"),
     [(0.5, "right"), (0.49, "localisation"), (0.1, "localisation"), (0.09, "background"), (0.0, "background")],
 )
-def test_costs__edges_of_the_kinds(make_ground_truth, make_found, overlap, kind):
+def test_costs__edges_of_the_kinds(make_ground_truth, make_predictions, overlap, kind):
     _, kinds = price(
-        make_ground_truth, make_found, [(1, CAT, 0.9, 0.0, 0.0, 50.0, 100 * overlap)], [(1, CAT, 0, 0, 50, 100)]
+        make_ground_truth, make_predictions, [(1, CAT, 0.9, 0.0, 0.0, 50.0, 100 * overlap)], [(1, CAT, 0, 0, 50, 100)]
     )
     assert kinds[0] == kind
 
 
-def test_costs__crowds_are_no_errors(make_ground_truth, make_found):
-    costs, kinds = price(make_ground_truth, make_found, [(1, CAT, 0.9, *FAR)], [(1, CAT, 50, 50, 50, 50, 1)])
+def test_costs__crowds_are_no_errors(make_ground_truth, make_predictions):
+    costs, kinds = price(make_ground_truth, make_predictions, [(1, CAT, 0.9, *FAR)], [(1, CAT, 50, 50, 50, 50, 1)])
     assert kinds[0] == "ignored"
     assert set(costs.counts.values()) == {0}
     assert costs.ap50 == pytest.approx(1)
 
 
-def test_costs__a_class_that_loses_all_its_objects(make_ground_truth, make_found):
+def test_costs__a_class_that_loses_all_its_objects(make_ground_truth, make_predictions):
     # Dogs are all missed. Without detections they leave the mean: 51 of one class instead of (51 + 0) / 2.
     ground_truth = make_ground_truth((1, CAT, *BOX), (2, CAT, *BOX), (1, DOG, *FAR))
-    found = make_found(ground_truth, (1, CAT, 0.9, *BOX), (2, CAT, 0.8, *BOX))
-    costs = price_errors(ground_truth, found, judge(ground_truth, found, find_pairs(ground_truth, found)))
+    predictions = make_predictions(ground_truth, (1, CAT, 0.9, *BOX), (2, CAT, 0.8, *BOX))
+    costs = price_errors(
+        ground_truth, predictions, classify_errors(ground_truth, predictions, find_pairs(ground_truth, predictions))
+    )
     assert (costs.ap50, costs.lost["missed"]) == pytest.approx((0.5, 0.5))
 
 
 @pytest.mark.parametrize("images", [0, 1])
-def test_costs__nothing(make_ground_truth, make_found, images):
+def test_costs__nothing(make_ground_truth, make_predictions, images):
     ground_truth = make_ground_truth(images=images)
     costs = price_errors(
         ground_truth,
-        make_found(ground_truth),
-        judge(ground_truth, make_found(ground_truth), find_pairs(ground_truth, make_found(ground_truth))),
+        make_predictions(ground_truth),
+        classify_errors(
+            ground_truth, make_predictions(ground_truth), find_pairs(ground_truth, make_predictions(ground_truth))
+        ),
     )
     assert costs.ap50 is None
     assert set(costs.lost.values()) == {None}

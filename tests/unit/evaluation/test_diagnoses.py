@@ -1,4 +1,4 @@
-"""Planted mistakes are told by name."""
+"""Planted mistakes are named."""
 
 import re
 from dataclasses import replace
@@ -15,7 +15,7 @@ CLASSES = ("cat", "dog", "owl", "bee")
 
 
 @pytest.fixture(scope="module")
-def planted(make_ground_truth, make_found):
+def planted(make_ground_truth, make_predictions):
     """Twelve images of 640 x 480 with five objects each, and a detector that is a few pixels off."""
     rng = np.random.default_rng(0)
     objects = [
@@ -24,9 +24,9 @@ def planted(make_ground_truth, make_found):
         for i in range(5)
     ]
     ground_truth = make_ground_truth(*objects, images=13, classes=CLASSES, size=(480, 640))
-    found = [(p, c, rng.uniform(0.5, 1), *(np.array(box) + rng.normal(0, 2, 4))) for p, c, *box in objects]
-    found += [(p, c, 0.3, *rng.uniform(0, 400, 2), 50, 50) for p, c, *_ in objects[:20]]
-    return ground_truth, make_found(ground_truth, *found)
+    predictions = [(p, c, rng.uniform(0.5, 1), *(np.array(box) + rng.normal(0, 2, 4))) for p, c, *box in objects]
+    predictions += [(p, c, 0.3, *rng.uniform(0, 400, 2), 50, 50) for p, c, *_ in objects[:20]]
+    return ground_truth, make_predictions(ground_truth, *predictions)
 
 
 def named(report, *, mistakes: bool = True) -> dict[str, str]:
@@ -42,7 +42,7 @@ def corners(x):
 
 
 @pytest.mark.parametrize(
-    ("name", "said", "change"),
+    ("name", "message", "change"),
     [
         ("boxes-xyxy-for-xywh", "are xyxy", corners),
         ("boxes-xywh-for-xyxy", "as if they were xyxy", lambda x: np.concatenate([x[:, :2], x[:, 2:] - x[:, :2]], 1)),
@@ -54,90 +54,94 @@ def corners(x):
         ("boxes-at-network-scale", "square of 51[123] pixels", lambda x: x * np.array([512 / 640, 512 / 480] * 2)),
     ],
 )
-def test_diagnoses__boxes(planted, report_of, name, said, change):
-    ground_truth, found = planted
-    report = report_of(ground_truth, replace(found, xywh=change(found.xywh)))
+def test_diagnoses__boxes(planted, report_of, name, message, change):
+    ground_truth, predictions = planted
+    report = report_of(ground_truth, replace(predictions, xywh=change(predictions.xywh)))
     assert report.ap50 < 0.3
     ((logged, text),) = named(report).items()
     assert logged == name
-    assert re.search(said, text)
+    assert re.search(message, text)
     assert "of the objects would then be found" in text
 
 
 def test_diagnoses__network_scale_of_images_of_different_sizes(planted, report_of):
-    ground_truth, found = planted
+    ground_truth, predictions = planted
     sizes = ground_truth.images.sizes_hw.copy()
     sizes[::2] = (960, 720)
     ground_truth = replace(ground_truth, images=replace(ground_truth.images, sizes_hw=sizes))
-    factor = 320 / sizes.min(axis=1)[found.owners]
-    text = named(report_of(ground_truth, replace(found, xywh=found.xywh * factor[:, None])))["boxes-at-network-scale"]
+    factor = 320 / sizes.min(axis=1)[predictions.owners]
+    text = named(report_of(ground_truth, replace(predictions, xywh=predictions.xywh * factor[:, None])))[
+        "boxes-at-network-scale"
+    ]
     assert re.search(r"short side of 3(19|20|21) pixels", text)
 
 
 def test_diagnoses__permuted_classes(planted, report_of):
-    ground_truth, found = planted
-    report = report_of(ground_truth, replace(found, labels=np.array([2, 0, 1, 3])[found.labels]))
+    ground_truth, predictions = planted
+    report = report_of(ground_truth, replace(predictions, labels=np.array([2, 0, 1, 3])[predictions.labels]))
     ((logged, text),) = named(report).items()
     assert logged == "classes-permuted"
     assert "cat means dog, dog means owl, owl means cat" in text
 
 
 def test_diagnoses__category_ids_off_by_one_that_all_exist(planted, report_of):
-    ground_truth, found = planted
-    shifted = replace(found, labels=found.labels + 1).take(found.labels < 3)
+    ground_truth, predictions = planted
+    shifted = replace(predictions, labels=predictions.labels + 1).take(predictions.labels < 3)
     text = named(report_of(ground_truth, shifted))["ids-off-by-one"]
     assert "category ids" in text
     assert "1 has to be subtracted" in text
 
 
 def test_diagnoses__image_ids_off_by_one_that_all_exist(planted, report_of):
-    ground_truth, found = planted
-    text = named(report_of(ground_truth, replace(found, owners=found.owners + 1)))["ids-off-by-one"]
+    ground_truth, predictions = planted
+    text = named(report_of(ground_truth, replace(predictions, owners=predictions.owners + 1)))["ids-off-by-one"]
     assert "image ids" in text
     assert "1 has to be subtracted" in text
 
 
 @pytest.mark.parametrize(
-    ("image", "category", "said"),
+    ("image", "category", "message"),
     [
-        (1, 0, "ids look off by one; add 1 to each category_id"),
-        (0, 1, "ids look off by one; add 1 to each image_id"),
-        (14, 1, "ids look off by one; subtract 1 from each image_id"),
+        (1, 0, "ids seem off by one; add 1 to each category_id"),
+        (0, 1, "ids seem off by one; add 1 to each image_id"),
+        (14, 1, "ids seem off by one; subtract 1 from each image_id"),
         (1, 90, "they have none in common"),
     ],
 )
-def test_reading__ids_that_do_not_exist(planted, image, category, said):
-    with pytest.raises(DataError, match=said):
+def test_reading__ids_that_do_not_exist(planted, image, category, message):
+    with pytest.raises(DataError, match=message):
         read_results(planted[0], [{"image_id": image, "category_id": category, "bbox": [0, 0, 1, 1], "score": 1}])
 
 
-def test_diagnoses__notes(make_ground_truth, make_found, report_of):
+def test_diagnoses__notes(make_ground_truth, make_predictions, report_of):
     ground_truth = make_ground_truth((1, 1, 10, 10, 20, 20), (1, 2, 60, 60, 20, 20), classes=("cat", "dog", "owl"))
     notes = named(
-        report_of(ground_truth, make_found(ground_truth, (1, 1, 0.2, 10, 10, 20, 20)), max_dets=1), mistakes=False
+        report_of(ground_truth, make_predictions(ground_truth, (1, 1, 0.2, 10, 10, 20, 20)), max_dets=1), mistakes=False
     )
     assert "the highest is 0.2" in notes["scores-under-threshold"]
     assert "No detection of dog" in notes["class-never-detected"]
     assert "No object of owl" in notes["class-without-objects"]
     assert "1 image holds more objects than the 1 detections" in notes["more-objects-than-detections"]
-    assert "No object is large" in notes["no-ground_truth-of-size"]
+    assert "No object is large" in notes["no-ground-truth-of-size"]
 
 
-def test_diagnoses__equal_scores(make_ground_truth, make_found, report_of):
+def test_diagnoses__equal_scores(make_ground_truth, make_predictions, report_of):
     ground_truth = make_ground_truth((1, 1, 10, 10, 20, 20))
-    found = make_found(ground_truth, (1, 1, 0.7, 10, 10, 20, 20), (2, 1, 0.7, 10, 10, 20, 20))
-    assert "scores-all-equal" in named(report_of(ground_truth, found), mistakes=False)
+    predictions = make_predictions(ground_truth, (1, 1, 0.7, 10, 10, 20, 20), (2, 1, 0.7, 10, 10, 20, 20))
+    assert "scores-all-equal" in named(report_of(ground_truth, predictions), mistakes=False)
 
 
 @pytest.mark.parametrize(("threshold", "name"), [(None, "no-detections"), (0.05, "scores-under-threshold")])
-def test_diagnoses__no_detections(make_ground_truth, make_found, report_of, threshold, name):
+def test_diagnoses__no_detections(make_ground_truth, make_predictions, report_of, threshold, name):
     ground_truth = make_ground_truth((1, 1, 10, 10, 20, 20))
-    assert name in named(report_of(ground_truth, make_found(ground_truth), score_threshold=threshold))
+    assert name in named(report_of(ground_truth, make_predictions(ground_truth), score_threshold=threshold))
 
 
-def test_diagnoses__no_objects(make_ground_truth, make_found, report_of):
+def test_diagnoses__no_objects(make_ground_truth, make_predictions, report_of):
     ground_truth = make_ground_truth((1, 1, 10, 10, 20, 20, 1))
-    assert set(named(report_of(ground_truth, make_found(ground_truth, (1, 1, 0.5, 60, 60, 20, 20))))) == {"no-objects"}
+    assert set(named(report_of(ground_truth, make_predictions(ground_truth, (1, 1, 0.5, 60, 60, 20, 20))))) == {
+        "no-objects"
+    }
 
 
 def test_diagnoses__are_all_explained_in_the_docs():

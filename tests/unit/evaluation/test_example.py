@@ -20,15 +20,15 @@ def table(first: str) -> list[list[str]]:
 
 CLASSES = {"cat": 1, "dog": 2}
 NUMBERS = table("number")
-VERDICTS = table("detection")
+DETECTION_KINDS = table("detection")
 
 
 @pytest.fixture(scope="module")
-def report(make_ground_truth, make_found, report_of):
+def report(make_ground_truth, make_predictions, report_of):
     objects = [(int(p), CLASSES[c], *map(float, box.split())) for _, p, c, box in table("object")]
     ground_truth = make_ground_truth(*objects, images=5)
-    rows = [(int(p), CLASSES[c], float(score), *map(float, box.split())) for _, p, c, score, box, _ in VERDICTS]
-    return report_of(ground_truth, make_found(ground_truth, *rows))
+    rows = [(int(p), CLASSES[c], float(score), *map(float, box.split())) for _, p, c, score, box, _ in DETECTION_KINDS]
+    return report_of(ground_truth, make_predictions(ground_truth, *rows))
 
 
 def by_hand(text: str) -> Fraction:
@@ -56,16 +56,16 @@ def test_example__has_all_twelve_numbers_and_all_errors(report):
     assert {f"errors.ap50_lost.{kind}" for kind in report.to_dict()["errors"]["ap50_lost"]} <= named
 
 
-def test_example__verdicts(report):
-    from fasterrcnn.evaluation.metrics.tide import KINDS
+def test_example__error_kinds(report):
+    from fasterrcnn.evaluation.metrics.tide import ERROR_KINDS
 
-    said = [row[-1].split(":")[0] for row in VERDICTS]
-    verdicts = report.analysis.verdicts
-    assert [KINDS[kind] for kind in verdicts.kinds] == said
+    expected = [row[-1].split(":")[0] for row in DETECTION_KINDS]
+    error_kinds = report.analysis.error_kinds
+    assert [ERROR_KINDS[kind] for kind in error_kinds.kinds] == expected
     names = [row[0] for row in table("object")]
-    kinds = {name: KINDS[kind] for name, kind in zip(names, verdicts.object_kinds, strict=True)}
-    found = {"A": "right", "B": "right", "D": "right", "G": "right"}
-    assert kinds == {**found, "C": "missed", "E": "localisation", "F": "classification"}
+    kinds = {name: ERROR_KINDS[kind] for name, kind in zip(names, error_kinds.object_kinds, strict=True)}
+    predictions = {"A": "right", "B": "right", "D": "right", "G": "right"}
+    assert kinds == {**predictions, "C": "missed", "E": "localisation", "F": "classification"}
 
 
 def test_example__confusion_matrix(report):

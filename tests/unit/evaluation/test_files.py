@@ -11,10 +11,12 @@ BOX, FAR = (10.0, 10.0, 20.0, 20.0), (60.0, 60.0, 20.0, 20.0)
 
 
 @pytest.fixture(scope="module")
-def report(make_ground_truth, make_found, report_of):
+def report(make_ground_truth, make_predictions, report_of):
     ground_truth = make_ground_truth((1, 1, *BOX), (2, 2, *FAR), (2, 1, 0, 0, 9, 9, 1))
-    found = make_found(ground_truth, (1, 1, 0.9, *BOX), (2, 1, 0.8, *FAR), (1, 2, 0.7, *FAR), (2, 1, 0.6, 0, 0, 5, 5))
-    return report_of(ground_truth, found, samples=5)
+    predictions = make_predictions(
+        ground_truth, (1, 1, 0.9, *BOX), (2, 1, 0.8, *FAR), (1, 2, 0.7, *FAR), (2, 1, 0.6, 0, 0, 5, 5)
+    )
+    return report_of(ground_truth, predictions, samples=5)
 
 
 def rows(path):
@@ -28,14 +30,14 @@ def test_save__folder(report, tmp_path):
     assert (folder / "report.html").is_file()
     assert json.loads((folder / "metrics.json").read_text()) == report.to_dict()
     detections = rows(folder / "detections.csv")
-    assert [(r["file"], r["class"], r["verdict"], r["true_class"]) for r in detections] == [
+    assert [(r["file"], r["class"], r["kind"], r["true_class"]) for r in detections] == [
         ("1.jpg", "cat", "right", "cat"),
         ("2.jpg", "cat", "classification", "dog"),
         ("1.jpg", "dog", "background", ""),
         ("2.jpg", "cat", "ignored", "cat"),
     ]
     assert [float(detections[0][name]) for name in ("x1", "y1", "x2", "y2", "iou")] == [10, 10, 30, 30, 1]
-    assert [r["verdict"] for r in rows(folder / "objects.csv")] == ["right", "classification", "ignored"]
+    assert [r["kind"] for r in rows(folder / "objects.csv")] == ["right", "classification", "ignored"]
     assert [(r["class"], r["objects"]) for r in rows(folder / "per_class.csv")] == [("cat", "1"), ("dog", "1")]
     assert rows(folder / "confusion.csv")[0]["cat"] == "1"
     assert len(rows(folder / "curves.csv")) == 3 * 101
@@ -56,7 +58,7 @@ def test_save__numbers_alone(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_text__says_it_all(report):
+def test_text__has_everything(report):
     text = str(report)
     assert "95% intervals" in text
     assert "best threshold 0.90: precision 1.000, recall 0.500" in text
@@ -79,7 +81,7 @@ def test_results__images_by_file_name(make_ground_truth, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("[{", "r.json: not JSON"),
         ({"annotations": []}, "r.json: COCO results are a list"),
@@ -96,8 +98,8 @@ def test_results__images_by_file_name(make_ground_truth, tmp_path):
         ([row(file_name="absent.jpg")], "result 0: no image is called absent.jpg"),
     ],
 )
-def test_results__files_that_cannot_be(make_ground_truth, tmp_path, content, said):
-    with pytest.raises(DataError, match=said):
+def test_results__files_that_cannot_be(make_ground_truth, tmp_path, content, message):
+    with pytest.raises(DataError, match=message):
         load_results(write(tmp_path / "r.json", content), make_ground_truth())
 
 
@@ -106,14 +108,14 @@ def test_results__no_such_file(make_ground_truth, tmp_path):
         load_results(tmp_path / "absent.json", make_ground_truth())
 
 
-def test_results__strongest_of_a_image_and_class(make_ground_truth, make_found):
+def test_results__strongest_of_a_image_and_class(make_ground_truth, make_predictions):
     ground_truth = make_ground_truth()
-    found = make_found(ground_truth, *[(1, 1 + i % 2, i / 10, *BOX) for i in range(8)], max_dets=2)
-    assert found.scores.tolist() == [0.7, 0.6, 0.5, 0.4]
+    predictions = make_predictions(ground_truth, *[(1, 1 + i % 2, i / 10, *BOX) for i in range(8)], max_dets=2)
+    assert predictions.scores.tolist() == [0.7, 0.6, 0.5, 0.4]
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"images": [{"id": 1}, {"id": 1}]}, "two entries of the data set have the image id 1"),
         ({"categories": [{"id": 1, "name": "a"}] * 2}, "two entries of the data set have the category id 1"),
@@ -122,9 +124,9 @@ def test_results__strongest_of_a_image_and_class(make_ground_truth, make_found):
         ({"annotations": [row(id=3, bbox=[0, 0, float("inf"), 1])]}, "annotation 3: its box is not finite"),
     ],
 )
-def test_ground_truth__that_cannot_be(change, said):
+def test_ground_truth__that_cannot_be(change, message):
     ground_truth = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "cat"}], "annotations": []}
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         score_detections({**ground_truth, **change}, [])
 
 
@@ -134,9 +136,9 @@ def test_max_dets__beyond_a_hundred():
         "categories": [{"id": 1, "name": "cat"}],
         "annotations": [row(id=i, bbox=[10 * i, 0, 5, 5]) for i in range(150)],
     }
-    found = [row(bbox=[10 * i, 0, 5, 5], score=1 - i / 200) for i in range(150)]
-    assert score_detections(ground_truth, found).ar100 == pytest.approx(100 / 150)
-    assert score_detections(ground_truth, found, max_dets=200).ar100 == pytest.approx(1.0)
-    assert score_detections(ground_truth, found, max_dets=200).ar10 == pytest.approx(10 / 150)
+    predictions = [row(bbox=[10 * i, 0, 5, 5], score=1 - i / 200) for i in range(150)]
+    assert score_detections(ground_truth, predictions).ar100 == pytest.approx(100 / 150)
+    assert score_detections(ground_truth, predictions, max_dets=200).ar100 == pytest.approx(1.0)
+    assert score_detections(ground_truth, predictions, max_dets=200).ar10 == pytest.approx(10 / 150)
     with pytest.raises(UsageError, match="max_dets must be at least 1, not 0"):
-        score_detections(ground_truth, found, max_dets=0)
+        score_detections(ground_truth, predictions, max_dets=0)

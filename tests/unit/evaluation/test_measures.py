@@ -5,39 +5,49 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fasterrcnn.evaluation.matching import find_pairs, match, overlap, same_class
+from fasterrcnn.evaluation.matching import find_pairs, match_detections, overlap, same_class
 from fasterrcnn.evaluation.metrics.calibration import measure_calibration
 from fasterrcnn.evaluation.metrics.confusion import count_confusions
 from fasterrcnn.evaluation.metrics.curves import best_point
 from fasterrcnn.evaluation.metrics.pascal import pascal_numbers
 from fasterrcnn.evaluation.metrics.proposal_recall import measure_proposals
-from fasterrcnn.evaluation.metrics.tide import judge
+from fasterrcnn.evaluation.metrics.tide import classify_errors
 
 BOX, FAR = (10.0, 10.0, 20.0, 20.0), (60.0, 60.0, 20.0, 20.0)
 
 
-def confusion(ground_truth, found, **options):
-    return count_confusions(ground_truth, found, find_pairs(ground_truth, found), **options).matrix.tolist()
+def confusion(ground_truth, predictions, **options):
+    return count_confusions(ground_truth, predictions, find_pairs(ground_truth, predictions), **options).matrix.tolist()
 
 
-def test_confusion__by_hand(make_ground_truth, make_found):
+def test_confusion__by_hand(make_ground_truth, make_predictions):
     ground_truth = make_ground_truth((1, 1, *BOX), (1, 2, *FAR), (2, 1, *BOX))
-    found = make_found(ground_truth, (1, 2, 0.9, *BOX), (1, 2, 0.8, *FAR), (1, 1, 0.7, *FAR), (2, 2, 0.6, *FAR))
+    predictions = make_predictions(
+        ground_truth, (1, 2, 0.9, *BOX), (1, 2, 0.8, *FAR), (1, 1, 0.7, *FAR), (2, 2, 0.6, *FAR)
+    )
     # Cat 1 is taken for a dog, the dog is right, cat 2 is missed; two detections find nothing that is free.
-    assert confusion(ground_truth, found) == [[0, 1, 1], [0, 1, 0], [1, 1, 0]]
-    assert confusion(ground_truth, found, score=0.85) == [[0, 1, 1], [0, 0, 1], [0, 0, 0]]
+    assert confusion(ground_truth, predictions) == [[0, 1, 1], [0, 1, 0], [1, 1, 0]]
+    assert confusion(ground_truth, predictions, score=0.85) == [[0, 1, 1], [0, 0, 1], [0, 0, 0]]
 
 
-def test_confusion__of_equal_overlaps_the_own_class(make_ground_truth, make_found):
+def test_confusion__of_equal_overlaps_the_own_class(make_ground_truth, make_predictions):
     ground_truth = make_ground_truth((1, 1, *BOX), (1, 2, *BOX))
-    assert confusion(ground_truth, make_found(ground_truth, (1, 1, 0.9, *BOX))) == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
-    assert confusion(ground_truth, make_found(ground_truth, (1, 2, 0.9, *BOX))) == [[0, 0, 1], [0, 1, 0], [0, 0, 0]]
+    assert confusion(ground_truth, make_predictions(ground_truth, (1, 1, 0.9, *BOX))) == [
+        [1, 0, 0],
+        [0, 0, 1],
+        [0, 0, 0],
+    ]
+    assert confusion(ground_truth, make_predictions(ground_truth, (1, 2, 0.9, *BOX))) == [
+        [0, 0, 1],
+        [0, 1, 0],
+        [0, 0, 0],
+    ]
 
 
-def test_confusion__crowds(make_ground_truth, make_found):
+def test_confusion__crowds(make_ground_truth, make_predictions):
     ground_truth = make_ground_truth((1, 1, 0, 0, 50, 50, 1))
     # A cat in a crowd of cats is not counted; a dog there is a mistake.
-    assert confusion(ground_truth, make_found(ground_truth, (1, 1, 0.9, *BOX), (1, 2, 0.8, *BOX))) == [
+    assert confusion(ground_truth, make_predictions(ground_truth, (1, 1, 0.9, *BOX), (1, 2, 0.8, *BOX))) == [
         [0, 0, 0],
         [0, 0, 0],
         [0, 1, 0],
@@ -45,19 +55,21 @@ def test_confusion__crowds(make_ground_truth, make_found):
 
 
 @pytest.mark.parametrize("images", [0, 2])
-def test_confusion__nothing(make_ground_truth, make_found, images):
+def test_confusion__nothing(make_ground_truth, make_predictions, images):
     ground_truth = make_ground_truth(images=images)
-    assert confusion(ground_truth, make_found(ground_truth)) == [[0] * 3] * 3
+    assert confusion(ground_truth, make_predictions(ground_truth)) == [[0] * 3] * 3
 
 
-def calibration(ground_truth, found):
-    return measure_calibration(ground_truth, found, judge(ground_truth, found, find_pairs(ground_truth, found)))
+def calibration(ground_truth, predictions):
+    return measure_calibration(
+        ground_truth, predictions, classify_errors(ground_truth, predictions, find_pairs(ground_truth, predictions))
+    )
 
 
-def test_calibration__by_hand(make_ground_truth, make_found):
+def test_calibration__by_hand(make_ground_truth, make_predictions):
     ground_truth = make_ground_truth((1, 1, *BOX), (2, 1, *BOX))
-    found = make_found(ground_truth, (1, 1, 1.0, *BOX), (2, 1, 0.95, *FAR), (2, 2, 0.25, *FAR))
-    measured = calibration(ground_truth, found)
+    predictions = make_predictions(ground_truth, (1, 1, 1.0, *BOX), (2, 1, 0.95, *FAR), (2, 2, 0.25, *FAR))
+    measured = calibration(ground_truth, predictions)
     # Last bin: mean score .975, half of them right; third: .25 and none.
     assert measured.ece == pytest.approx((2 * 0.475 + 0.25) / 3)
     assert measured.mce == pytest.approx(0.475)
@@ -65,9 +77,11 @@ def test_calibration__by_hand(make_ground_truth, make_found):
     assert measured.counts.tolist() == [0, 0, 1, 0, 0, 0, 0, 0, 0, 2]
 
 
-def test_calibration__scores_beyond_one_count_in_the_outer_bins(make_ground_truth, make_found):
+def test_calibration__scores_beyond_one_count_in_the_outer_bins(make_ground_truth, make_predictions):
     ground_truth = make_ground_truth((1, 1, *BOX))
-    assert calibration(ground_truth, make_found(ground_truth, (1, 1, 7.5, *BOX), (1, 1, -3, *FAR))).counts.tolist() == [
+    assert calibration(
+        ground_truth, make_predictions(ground_truth, (1, 1, 7.5, *BOX), (1, 1, -3, *FAR))
+    ).counts.tolist() == [
         1,
         *[0] * 8,
         1,
@@ -86,19 +100,19 @@ def test_best_point__nothing(scores, objects):
     assert best_point(np.array(scores, np.float64), np.ones(len(scores), np.bool_), objects) is None
 
 
-def test_match__an_ignored_object_only_where_no_other_is_free(make_ground_truth, make_found):
+def test_match__an_ignored_object_only_where_no_other_is_free(make_ground_truth, make_predictions):
     ground_truth = make_ground_truth((1, 1, *BOX), (1, 1, 10, 10, 20, 18))
-    found = make_found(ground_truth, (1, 1, 0.9, *BOX), (1, 1, 0.8, *BOX), (1, 1, 0.7, *BOX))
-    pairs = same_class(find_pairs(ground_truth, found), ground_truth, found)
-    assert match(pairs, ground_truth, 3, 0.5).tolist() == [0, 1, -1]
+    predictions = make_predictions(ground_truth, (1, 1, 0.9, *BOX), (1, 1, 0.8, *BOX), (1, 1, 0.7, *BOX))
+    pairs = same_class(find_pairs(ground_truth, predictions), ground_truth, predictions)
+    assert match_detections(pairs, ground_truth, 3, 0.5).tolist() == [0, 1, -1]
     # The first one overlaps best, but is not asked for.
-    assert match(pairs, ground_truth, 3, 0.5, np.array([True, False])).tolist() == [1, 0, -1]
+    assert match_detections(pairs, ground_truth, 3, 0.5, np.array([True, False])).tolist() == [1, 0, -1]
 
 
-def test_match__crowds_are_never_taken_up(make_ground_truth, make_found):
+def test_match__crowds_are_never_taken_up(make_ground_truth, make_predictions):
     ground_truth = make_ground_truth((1, 1, 0, 0, 50, 50, 1))
-    found = make_found(ground_truth, (1, 1, 0.9, *BOX), (1, 1, 0.8, *BOX))
-    assert match(find_pairs(ground_truth, found), ground_truth, 2, 0.95).tolist() == [0, 0]
+    predictions = make_predictions(ground_truth, (1, 1, 0.9, *BOX), (1, 1, 0.8, *BOX))
+    assert match_detections(find_pairs(ground_truth, predictions), ground_truth, 2, 0.95).tolist() == [0, 0]
 
 
 def test_overlap__boxes_without_area():
@@ -106,23 +120,25 @@ def test_overlap__boxes_without_area():
     assert overlap(flat, flat, np.array([False])).tolist() == [0.0]
 
 
-def test_pairs__many_images_in_chunks(make_ground_truth, make_found, monkeypatch):
+def test_pairs__many_images_in_chunks(make_ground_truth, make_predictions, monkeypatch):
     rng = np.random.default_rng(0)
     rows = [(rng.integers(1, 9), 1, *rng.uniform(0, 50, 2), *rng.uniform(10, 50, 2)) for _ in range(60)]
     ground_truth = make_ground_truth(*[(int(p), c, *b) for p, c, *b in rows[:25]], images=8)
-    found = make_found(ground_truth, *[(int(p), c, 0.5, *b) for p, c, *b in rows[25:]])
-    whole = find_pairs(ground_truth, found)
+    predictions = make_predictions(ground_truth, *[(int(p), c, 0.5, *b) for p, c, *b in rows[25:]])
+    whole = find_pairs(ground_truth, predictions)
     monkeypatch.setattr("fasterrcnn.evaluation.matching._CHUNK", 7)
-    parts = find_pairs(ground_truth, found)
+    parts = find_pairs(ground_truth, predictions)
     assert len(whole.objects) > 20
     for name in ("detections", "objects", "overlaps"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
 
 
-def test_slices__a_mistake_counts_where_it_belongs(make_ground_truth, make_found, report_of):
+def test_slices__a_mistake_counts_where_it_belongs(make_ground_truth, make_predictions, report_of):
     ground_truth = make_ground_truth((1, 1, 0, 0, 20, 20), (2, 1, 0, 0, 50, 50), images=3)
-    found = make_found(ground_truth, (3, 1, 0.95, 0, 0, 50, 50), (1, 1, 0.9, 0, 0, 20, 20), (2, 1, 0.8, 0, 0, 50, 50))
-    analysis = report_of(ground_truth, found).analysis
+    predictions = make_predictions(
+        ground_truth, (3, 1, 0.95, 0, 0, 50, 50), (1, 1, 0.9, 0, 0, 20, 20), (2, 1, 0.8, 0, 0, 50, 50)
+    )
+    analysis = report_of(ground_truth, predictions).analysis
     by_size = {one.name: (one.objects, one.ap) for one in analysis.by_size}
     assert by_size == {"16 to 32 px": (1, pytest.approx(1.0)), "32 to 64 px": (1, pytest.approx(0.5))}
     # Image 3 has no object, so that its mistake belongs to no number of objects.
@@ -130,33 +146,35 @@ def test_slices__a_mistake_counts_where_it_belongs(make_ground_truth, make_found
     assert [(one.name, one.objects) for one in analysis.by_aspect] == [("2:3 to 3:2", 2)]
 
 
-def test_slices__coco_sizes_add_up(make_ground_truth, make_found, report_of):
+def test_slices__coco_sizes_add_up(make_ground_truth, make_predictions, report_of):
     rng = np.random.default_rng(1)
     boxes = [(1 + i % 4, 1 + i % 2, *rng.uniform(0, 200, 2), *rng.uniform(10, 150, 2)) for i in range(60)]
     ground_truth = make_ground_truth(*boxes, images=4, size=(400, 400))
-    found = make_found(ground_truth, *[(p, c, rng.uniform(), *np.add(b, rng.normal(0, 3, 4))) for p, c, *b in boxes])
-    report = report_of(ground_truth, found)
+    predictions = make_predictions(
+        ground_truth, *[(p, c, rng.uniform(), *np.add(b, rng.normal(0, 3, 4))) for p, c, *b in boxes]
+    )
+    report = report_of(ground_truth, predictions)
     counts = sum(one.objects for one in report.analysis.by_size)
     assert counts == sum(one.objects for one in report.analysis.by_aspect) == report.objects == 60
 
 
-def test_pascal__inclusive_pixels(make_ground_truth, make_found):
+def test_pascal__inclusive_pixels(make_ground_truth, make_predictions):
     # 10 x 10 and 10 x 5 pixels, corners 0..9 and 0..4: IoU 50/100 = .5 with pixels, 36/81 = .44 without.
     ground_truth = make_ground_truth((1, 1, 0, 0, 9, 9))
-    found = make_found(ground_truth, (1, 1, 0.9, 0, 0, 9, 4))
-    assert pascal_numbers(ground_truth, found).ap == 0
-    measured = pascal_numbers(ground_truth, found, inclusive=True)
+    predictions = make_predictions(ground_truth, (1, 1, 0.9, 0, 0, 9, 4))
+    assert pascal_numbers(ground_truth, predictions).ap == 0
+    measured = pascal_numbers(ground_truth, predictions, inclusive=True)
     assert (measured.ap, measured.ap11) == (pytest.approx(1.0), pytest.approx(1.0))
     assert measured.per_class["dog"] == {"ap11": None, "ap": None}
 
 
-def test_pascal__difficult_objects_and_duplicates(make_ground_truth, make_found):
+def test_pascal__difficult_objects_and_duplicates(make_ground_truth, make_predictions):
     ground_truth = make_ground_truth((1, 1, *BOX), (1, 1, *FAR, 1))
-    found = make_found(ground_truth, (1, 1, 0.9, *FAR), (1, 1, 0.8, *BOX), (1, 1, 0.7, *BOX))
+    predictions = make_predictions(ground_truth, (1, 1, 0.9, *FAR), (1, 1, 0.8, *BOX), (1, 1, 0.7, *BOX))
     # The difficult one counts neither way; the duplicate is behind.
-    assert pascal_numbers(ground_truth, found).ap == pytest.approx(1.0)
-    found = make_found(ground_truth, (1, 1, 0.9, 10, 10, 20, 5), (1, 1, 0.8, *BOX))
-    assert pascal_numbers(ground_truth, found).ap == pytest.approx(0.5)
+    assert pascal_numbers(ground_truth, predictions).ap == pytest.approx(1.0)
+    predictions = make_predictions(ground_truth, (1, 1, 0.9, 10, 10, 20, 5), (1, 1, 0.8, *BOX))
+    assert pascal_numbers(ground_truth, predictions).ap == pytest.approx(0.5)
 
 
 def test_proposals__by_hand(make_ground_truth):
@@ -185,9 +203,9 @@ def test_proposals__nothing(make_ground_truth):
     assert measure_proposals(make_ground_truth(), [], []).ar == (None, None, None)
 
 
-def test_report__with_other_scores_only_the_order_counts(make_ground_truth, make_found, report_of):
+def test_report__with_other_scores_only_the_order_counts(make_ground_truth, make_predictions, report_of):
     ground_truth = make_ground_truth((1, 1, *BOX), (2, 2, *FAR))
-    found = make_found(ground_truth, (1, 1, 5.0, *BOX), (2, 2, 3.0, *BOX))
-    report = report_of(ground_truth, found)
-    same = report_of(ground_truth, replace(found, scores=found.scores / 10))
+    predictions = make_predictions(ground_truth, (1, 1, 5.0, *BOX), (2, 2, 3.0, *BOX))
+    report = report_of(ground_truth, predictions)
+    same = report_of(ground_truth, replace(predictions, scores=predictions.scores / 10))
     assert report.numbers == same.numbers

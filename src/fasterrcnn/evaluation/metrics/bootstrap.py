@@ -75,7 +75,7 @@ class Comparison:
 
 SAMPLES, LEVEL, SEED = 500, 0.95, 0
 
-Numbers = tuple[Mapping[str, float | None], Mapping[str, Mapping[str, float | None]]]
+_Numbers = tuple[Mapping[str, float | None], Mapping[str, Mapping[str, float | None]]]
 """COCO's 12 numbers, and AP and AP50 of each class."""
 
 _NUMBERS = ("ap", "ap50", "ap75")
@@ -83,7 +83,7 @@ Samples = Float64[np.ndarray, "samples numbers_and_classes"]
 
 
 def draw(ranking: Ranking, images: int, samples: int, seed: int) -> Samples:
-    """AP, AP50, AP75 and AP of each class for drawings of the images with replacement; the first row is as measured.
+    """AP, AP50, AP75 and AP of each class for resamples of the images with replacement; the first row is as measured.
 
     Equal seeds draw the same images, so that two rankings of the same images can be compared row by row.
 
@@ -107,10 +107,10 @@ def estimate(drawn: Samples, classes: Sequence[str], *, seed: int = 0, level: fl
     return Bootstrap(len(drawn) - 1, level, seed, numbers, per_class)
 
 
-def compare(
-    name: str, ours: Samples, theirs: Samples, other: Numbers, *, is_variant: bool = False, level: float = LEVEL
+def compare_paired(
+    name: str, ours: Samples, theirs: Samples, other: _Numbers, *, is_variant: bool = False, level: float = LEVEL
 ) -> Comparison:
-    """The paired difference of two detectors on the same drawings: ours less theirs, or the variant's less the plain.
+    """The paired difference of two detectors on the same resamples: ours less theirs, or the variant's less the plain.
 
     Args:
         name: of the other.
@@ -131,21 +131,21 @@ def _numbers(ap: Float64[np.ndarray, "t k"]) -> list[float]:
 
 
 def _intervals(drawn: Samples, classes: Sequence[str], level: float) -> tuple[dict[str, Interval], dict[str, Interval]]:
-    """Intervals of the columns that can be measured; drawings without any object of a class are left out."""
-    found: dict[int, Interval] = {}
+    """Intervals of the columns that can be measured; resamples without any object of a class are left out."""
+    predictions: dict[int, Interval] = {}
     for column in (~np.isnan(drawn[0])).nonzero()[0].tolist():
         value, others = drawn[0, column], drawn[1:, column]
         low, high = _interval(others[~np.isnan(others)], value, level)
-        found[column] = Interval(float(value), low, high)
-    numbers = {name: found[i] for i, name in enumerate(_NUMBERS) if i in found}
-    return numbers, {name: found[i] for i, name in enumerate(classes, start=len(_NUMBERS)) if i in found}
+        predictions[column] = Interval(float(value), low, high)
+    numbers = {name: predictions[i] for i, name in enumerate(_NUMBERS) if i in predictions}
+    return numbers, {name: predictions[i] for i, name in enumerate(classes, start=len(_NUMBERS)) if i in predictions}
 
 
 def _interval(drawn: Float64[np.ndarray, " s"], value: float, level: float) -> tuple[float, float]:
-    """Bias-corrected percentiles (Efron 1981); NaN without drawings.
+    """Bias-corrected percentiles (Efron 1981); NaN without resamples.
 
-    Drawings miss rare classes, and with them what was bad about the mean: they are higher than the number itself. The
-    percentiles are moved by as much as the number lies off the middle of the drawings.
+    Resamples miss rare classes, and with them what was bad about the mean: they are higher than the number itself. The
+    percentiles are moved by as much as the number lies off the middle of the resamples.
     """
     if not len(drawn):
         return math.nan, math.nan

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
-from fasterrcnn.evaluation.metrics.tide import IGNORED, RIGHT, Verdicts
+from fasterrcnn.evaluation.metrics.tide import IGNORED, RIGHT, ErrorKinds
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Calibration:
 
 
 def measure_calibration(
-    ground_truth: GroundTruth, found: Predictions, verdicts: Verdicts, bins: int = 10
+    ground_truth: GroundTruth, predictions: Predictions, error_kinds: ErrorKinds, bins: int = 10
 ) -> Calibration:
     """Expected calibration error in bins of equal width; scores outside 0..1 count in the outer bins."""
-    counts = verdicts.kinds != IGNORED
-    scores, right, labels = found.scores[counts], (verdicts.kinds == RIGHT)[counts], found.labels[counts]
+    counts = error_kinds.kinds != IGNORED
+    scores, right, labels = predictions.scores[counts], (error_kinds.kinds == RIGHT)[counts], predictions.labels[counts]
     number, mean_scores, precisions = _in_bins(scores, right, bins)
     gaps = np.abs(mean_scores - precisions)[number > 0]
     return Calibration(

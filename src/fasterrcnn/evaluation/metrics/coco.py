@@ -35,7 +35,7 @@ def score_detections(
     return coco_numbers(objects, read_results(objects, results, max_dets), max_dets)
 
 
-def coco_numbers(ground_truth: GroundTruth, found: Predictions, max_dets: int = MAX_DETS) -> Report:
+def coco_numbers(ground_truth: GroundTruth, predictions: Predictions, max_dets: int = MAX_DETS) -> Report:
     """COCO's 12 numbers, and AP of each class; the last of the recalls is that with ``max_dets`` detections.
 
     Raises:
@@ -56,7 +56,12 @@ def coco_numbers(ground_truth: GroundTruth, found: Predictions, max_dets: int = 
             area=ground_truth.areas,
             iscrowd=ground_truth.crowd,
         )
-        ids = (ground_truth.images.ids[found.owners], found.xywh, found.scores, category_ids[found.labels])
+        ids = (
+            ground_truth.images.ids[predictions.owners],
+            predictions.xywh,
+            predictions.scores,
+            category_ids[predictions.labels],
+        )
         evaluation = hotcoco.COCOeval(dataset, dataset.load_res(np.column_stack(ids)), "bbox")
         evaluation.params.max_dets = [min(1, max_dets), min(10, max_dets), max_dets]
         evaluation.run()

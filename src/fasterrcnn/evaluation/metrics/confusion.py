@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
-from fasterrcnn.evaluation.matching import Pairs, match
+from fasterrcnn.evaluation.matching import Pairs, match_detections
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Confusion:
 
 
 def count_confusions(
-    ground_truth: GroundTruth, found: Predictions, pairs: Pairs, *, score: float = 0.0, threshold: float = 0.5
+    ground_truth: GroundTruth, predictions: Predictions, pairs: Pairs, *, score: float = 0.0, threshold: float = 0.5
 ) -> Confusion:
     """Pair detections and objects whatever their classes, and count.
 
@@ -38,26 +38,31 @@ def count_confusions(
 
     Args:
         ground_truth: the objects.
-        found: the detections.
+        predictions: the detections.
         pairs: all that overlap, `find_pairs`.
         score: detections below it are left out.
         threshold: IoU that a pair needs.
     """
     background = len(ground_truth.classes)
-    kept = found.scores >= score
-    own = found.labels[pairs.detections] == ground_truth.labels[pairs.objects]
+    kept = predictions.scores >= score
+    own = predictions.labels[pairs.detections] == ground_truth.labels[pairs.objects]
     possible = kept[pairs.detections] & (own | ~ground_truth.crowd[pairs.objects])
     order = np.lexsort((~own, -pairs.overlaps, pairs.detections))
     order = order[possible[order]]
-    matched = match(
-        Pairs(pairs.detections[order], pairs.objects[order], pairs.overlaps[order]), ground_truth, len(found), threshold
+    matched = match_detections(
+        Pairs(pairs.detections[order], pairs.objects[order], pairs.overlaps[order]),
+        ground_truth,
+        len(predictions),
+        threshold,
     )
-    in_crowd = (matched >= 0) & ground_truth.crowd[matched] if len(ground_truth) else np.zeros(len(found), np.bool_)
+    in_crowd = (
+        (matched >= 0) & ground_truth.crowd[matched] if len(ground_truth) else np.zeros(len(predictions), np.bool_)
+    )
     counted = kept & ~in_crowd
     rows = np.append(ground_truth.labels, background)[matched[counted]]  # -1 is the last
     missed = ~ground_truth.crowd
     missed[matched[counted & (matched >= 0)]] = False
     matrix = np.zeros((background + 1, background + 1), np.int64)
-    np.add.at(matrix, (rows, found.labels[counted]), 1)
+    np.add.at(matrix, (rows, predictions.labels[counted]), 1)
     matrix[:background, background] = np.bincount(ground_truth.labels[missed], minlength=background)
     return Confusion(matrix, score, threshold)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
 from fasterrcnn.evaluation.metrics.ranking import Ranking
-from fasterrcnn.evaluation.metrics.tide import IGNORED, RIGHT, Verdicts
+from fasterrcnn.evaluation.metrics.tide import IGNORED, RIGHT, ErrorKinds
 
 SCORE_LEVELS = np.linspace(0, 1, 101)
 
@@ -58,17 +58,19 @@ class Curves:
     best_overall: OperatingPoint | None
 
 
-def measure_curves(ground_truth: GroundTruth, found: Predictions, verdicts: Verdicts, ranking: Ranking) -> Curves:
+def measure_curves(
+    ground_truth: GroundTruth, predictions: Predictions, error_kinds: ErrorKinds, ranking: Ranking
+) -> Curves:
     """All curves.
 
     Args:
         ground_truth: the objects.
-        found: the detections.
-        verdicts: on both at IoU .50.
+        predictions: the detections.
+        error_kinds: on both at IoU .50.
         ranking: of the same at all IoU thresholds.
     """
-    counts = verdicts.kinds != IGNORED
-    right, labels, scores = (verdicts.kinds == RIGHT)[counts], found.labels[counts], found.scores[counts]
+    counts = error_kinds.kinds != IGNORED
+    right, labels, scores = (error_kinds.kinds == RIGHT)[counts], predictions.labels[counts], predictions.scores[counts]
     objects = np.bincount(ground_truth.labels[~ground_truth.crowd], minlength=len(ground_truth.classes)).tolist()
     tables, best = [], {}
     for k, name in enumerate(ground_truth.classes):

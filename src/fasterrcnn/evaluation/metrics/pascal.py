@@ -29,31 +29,31 @@ class PascalNumbers:
 
 
 def pascal_numbers(
-    ground_truth: GroundTruth, found: Predictions, *, inclusive: bool = False, threshold: float = 0.5
+    ground_truth: GroundTruth, predictions: Predictions, *, inclusive: bool = False, threshold: float = 0.5
 ) -> PascalNumbers:
     """AP of VOC's development kit: 11 points (2007) and area under the curve (since 2010).
 
-    Each detection, by falling score, is judged by the object of its class that it overlaps most: right when that is
-    free, a duplicate when it is taken, nothing at all when it is difficult. (COCO would look for another free one.)
+    Each detection, by falling score, is classified by the object of its class that it overlaps most: right when that is
+    free, a duplicate when it is taken, nothing at all when it is difficult. (COCO would try another free one.)
 
     Args:
         ground_truth: the objects; crowds are VOC's difficult ones.
-        found: the detections.
+        predictions: the detections.
         inclusive: corners count as pixels: width = x2 - x1 + 1.
         threshold: IoU that a match needs.
     """
     if inclusive:
         pixel = np.array([0.0, 0.0, 1.0, 1.0])
-        ground_truth, found = (
+        ground_truth, predictions = (
             replace(ground_truth, xywh=ground_truth.xywh + pixel),
-            replace(found, xywh=found.xywh + pixel),
+            replace(predictions, xywh=predictions.xywh + pixel),
         )
     flat = replace(
         ground_truth, crowd=np.zeros(len(ground_truth), np.bool_)
     )  # VOC measures IoU with difficult objects too
-    nearest = same_class(find_pairs(flat, found), flat, found).first()
+    nearest = same_class(find_pairs(flat, predictions), flat, predictions).first()
     nearest = nearest.take(nearest.overlaps >= threshold)
-    right, kept = np.zeros(len(found), np.bool_), np.ones(len(found), np.bool_)
+    right, kept = np.zeros(len(predictions), np.bool_), np.ones(len(predictions), np.bool_)
     kept[nearest.detections[ground_truth.crowd[nearest.objects]]] = False
     asked = ~ground_truth.crowd[nearest.objects]
     _, first = np.unique(nearest.objects[asked], return_index=True)
@@ -61,7 +61,7 @@ def pascal_numbers(
     objects = np.bincount(ground_truth.labels[~ground_truth.crowd], minlength=len(ground_truth.classes))
     per_class = {}
     for k, name in enumerate(ground_truth.classes):
-        of_class = kept & (found.labels == k)
+        of_class = kept & (predictions.labels == k)
         per_class[name] = dict(zip(("ap11", "ap"), _average_precisions(right[of_class], int(objects[k])), strict=True))
     ap11, ap = (_mean([row[which] for row in per_class.values()]) for which in ("ap11", "ap"))
     return PascalNumbers(ap11, ap, per_class, inclusive)

@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
-from fasterrcnn.evaluation.matching import IOU_THRESHOLDS, find_pairs, match
+from fasterrcnn.evaluation.matching import IOU_THRESHOLDS, find_pairs, match_detections
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ProposalRecall:
     """Share of the objects that the region proposal network reaches: what it does not propose, no head can find.
 
     Attributes:
-        images: images that were looked at: at most 500, spread over all.
+        images: images that were measured: at most 500, spread over all.
         limits: numbers of proposals an image: 100, 300, 1,000.
         ar: recall with so many, mean over IoU .50 to .95.
         recall50: the same at IoU .50.
@@ -59,14 +59,14 @@ def measure_proposals(
     order = np.lexsort((owners, places))
     xyxy, owners, places = xyxy[order], owners[order], places[order]
     xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1)
-    found = Predictions(owners, np.zeros(len(owners), np.int64), -places.astype(np.float64), xywh)
-    pairs = find_pairs(ground_truth, found, IOU_THRESHOLDS[0])
+    predictions = Predictions(owners, np.zeros(len(owners), np.int64), -places.astype(np.float64), xywh)
+    pairs = find_pairs(ground_truth, predictions, IOU_THRESHOLDS[0])
     asked = ~ground_truth.crowd & np.isin(ground_truth.owners, images)
     hits = np.zeros((len(LIMITS), len(IOU_THRESHOLDS), len(ground_truth)), np.bool_)
     for row, limit in enumerate(LIMITS):
         allowed = pairs.take(places[pairs.detections] < limit)
         for column, threshold in enumerate(IOU_THRESHOLDS):
-            matched = match(allowed, ground_truth, len(found), float(threshold))
+            matched = match_detections(allowed, ground_truth, len(predictions), float(threshold))
             hits[row, column, matched[matched >= 0]] = True
     sides, last = np.sqrt(ground_truth.areas), hits[-1].mean(axis=0)
     unreached = asked.copy()

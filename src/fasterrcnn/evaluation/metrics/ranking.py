@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
-from fasterrcnn.evaluation.matching import IOU_THRESHOLDS, Pairs, match
+from fasterrcnn.evaluation.matching import IOU_THRESHOLDS, Pairs, match_detections
 
 RECALL_LEVELS = np.linspace(0, 1, 101)
-"""Recalls at which COCO looks at the precision."""
+"""Recalls at which COCO samples the precision."""
 
 _Count = Int64[np.ndarray, " h"]
 
@@ -114,7 +114,7 @@ class Ranking:
 
 def rank_matches(
     ground_truth: GroundTruth,
-    found: Predictions,
+    predictions: Predictions,
     pairs: Pairs,
     *,
     counted: Bool[np.ndarray, " g"] | None = None,
@@ -125,7 +125,7 @@ def rank_matches(
 
     Args:
         ground_truth: the objects.
-        found: the detections.
+        predictions: the detections.
         pairs: of one class each, `same_class`.
         counted: objects that are asked for, default is all but crowds; detections of the others are ignored.
         in_range: detections that are mistakes where they match nothing; default is all.
@@ -133,23 +133,23 @@ def rank_matches(
     """
     counted = ~ground_truth.crowd if counted is None else counted
     classes = len(ground_truth.classes)
-    order = np.argsort(found.labels, kind="stable")
+    order = np.argsort(predictions.labels, kind="stable")
     right, ignored = [], []
     for threshold in thresholds:
-        matched = match(pairs, ground_truth, len(found), threshold, ~counted)
+        matched = match_detections(pairs, ground_truth, len(predictions), threshold, ~counted)
         hit = matched >= 0
         good = np.zeros_like(hit)
         good[hit] = counted[matched[hit]]
         right.append(good[order])
         ignored.append((hit & ~good)[order] if in_range is None else ((hit & ~good) | (~hit & ~in_range))[order])
-    labels = found.labels[order]
+    labels = predictions.labels[order]
     rights, ignoreds = _hits(right, labels, classes), _hits(ignored, labels, classes)
     return Ranking(
-        owners=found.owners[order],
+        owners=predictions.owners[order],
         starts=np.searchsorted(labels, np.arange(classes + 1)),
         right=rights,
         ignored=ignoreds,
-        ignored_before=np.searchsorted(_keys(ignoreds, len(found)), _keys(rights, len(found))),
+        ignored_before=np.searchsorted(_keys(ignoreds, len(predictions)), _keys(rights, len(predictions))),
         object_owners=ground_truth.owners[counted],
         object_labels=ground_truth.labels[counted],
     )

@@ -17,7 +17,7 @@ SIZES = (0.0, 16.0, 32.0, 64.0, 96.0, 192.0, np.inf)
 ASPECTS = (0.0, 1 / 3, 2 / 3, 3 / 2, 3.0, np.inf)
 """Width / height."""
 
-COUNTS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)
+COUNT_BINS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)
 """Objects in an image."""
 
 
@@ -46,32 +46,35 @@ class Slice:
     recall: float | None
 
 
-def slice_by_size(ground_truth: GroundTruth, found: Predictions, pairs: Pairs) -> tuple[Slice, ...]:
+def slice_by_size(ground_truth: GroundTruth, predictions: Predictions, pairs: Pairs) -> tuple[Slice, ...]:
     """AP by the side of objects, the root of their area; like COCO's small, medium and large.
 
     Args:
         ground_truth: the objects.
-        found: the detections.
+        predictions: the detections.
         pairs: of one class each, `same_class`.
     """
-    sides, found_sides = np.sqrt(ground_truth.areas), np.sqrt((found.xywh[:, 2] * found.xywh[:, 3]).clip(min=0))
+    sides, found_sides = (
+        np.sqrt(ground_truth.areas),
+        np.sqrt((predictions.xywh[:, 2] * predictions.xywh[:, 3]).clip(min=0)),
+    )
     return _by_object(
-        ground_truth, found, pairs, (sides, found_sides), SIZES, "{} to {} px", ("under {} px", "{} px and more")
+        ground_truth, predictions, pairs, (sides, found_sides), SIZES, "{} to {} px", ("under {} px", "{} px and more")
     )
 
 
-def slice_by_aspect(ground_truth: GroundTruth, found: Predictions, pairs: Pairs) -> tuple[Slice, ...]:
+def slice_by_aspect(ground_truth: GroundTruth, predictions: Predictions, pairs: Pairs) -> tuple[Slice, ...]:
     """AP by width / height of objects; see `slice_by_size`."""
-    shapes = _aspects(ground_truth.xywh), _aspects(found.xywh)
+    shapes = _aspects(ground_truth.xywh), _aspects(predictions.xywh)
     words = ("narrower than {}", "{} and wider")
-    return _by_object(ground_truth, found, pairs, shapes, ASPECTS, "{} to {}", words)
+    return _by_object(ground_truth, predictions, pairs, shapes, ASPECTS, "{} to {}", words)
 
 
 def slice_by_count(ground_truth: GroundTruth, ranking: Ranking) -> tuple[Slice, ...]:
     """AP of the images with so many objects, crowds apart; images without any have no AP and no part."""
     counts = np.bincount(ground_truth.owners[~ground_truth.crowd], minlength=len(ground_truth.images))
     slices = []
-    for low, high in pairwise(COUNTS):
+    for low, high in pairwise(COUNT_BINS):
         chosen = (counts >= low) & (counts < high)
         first, last = f"{low:g}", f"{high - 1:g}"
         name = f"{first} to {last} objects" if first != last else f"{first} object"
@@ -83,7 +86,7 @@ def slice_by_count(ground_truth: GroundTruth, ranking: Ranking) -> tuple[Slice, 
 
 def _by_object(
     ground_truth: GroundTruth,
-    found: Predictions,
+    predictions: Predictions,
     pairs: Pairs,
     values: tuple[Float64[np.ndarray, " g"], Float64[np.ndarray, " n"]],
     bounds: Sequence[float],
@@ -99,7 +102,7 @@ def _by_object(
             continue
         first, last = _short(low), _short(high)
         name = outer[0].format(last) if low == 0 else outer[1].format(first) if high == np.inf else None
-        ranking = rank_matches(ground_truth, found, pairs, counted=chosen, in_range=near)
+        ranking = rank_matches(ground_truth, predictions, pairs, counted=chosen, in_range=near)
         images = np.bincount(ground_truth.owners[chosen], minlength=len(ground_truth.images)) > 0
         slices.append(
             _slice(name or between.format(first, last), (low, high), images, int(chosen.sum()), ranking, None)

@@ -11,19 +11,19 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int8, Int64
 
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
-from fasterrcnn.evaluation.matching import Pairs, match, overlap, same_class
+from fasterrcnn.evaluation.matching import Pairs, match_detections, overlap, same_class
 from fasterrcnn.evaluation.metrics.ranking import RECALL_LEVELS, mean_over_classes
 
 RIGHT, IGNORED, CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(8)
-KINDS = ("right", "ignored", "classification", "localisation", "both", "duplicate", "background", "missed")
+ERROR_KINDS = ("right", "ignored", "classification", "localisation", "both", "duplicate", "background", "missed")
 """What a detection or an object can be; ``KINDS[CLASSIFICATION]`` is its name."""
 
-ERRORS = KINDS[CLASSIFICATION:]
+ERRORS = ERROR_KINDS[CLASSIFICATION:]
 """The six errors of TIDE (Bolya et al. 2020)."""
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class ErrorKinds:
     """What became of every detection and every object at IoU .50.
 
     A detection is right when COCO's evaluation matches it with an object of its class. Any other is an error of one
@@ -46,24 +46,26 @@ class Verdicts:
     finders: Int64[np.ndarray, " g"]
 
 
-def judge(ground_truth: GroundTruth, found: Predictions, pairs: Pairs, threshold: float = 0.5) -> Verdicts:
+def classify_errors(
+    ground_truth: GroundTruth, predictions: Predictions, pairs: Pairs, threshold: float = 0.5
+) -> ErrorKinds:
     """Right, or which error, of every detection and object.
 
-    Kinds are looked for in the order of TIDE: localisation, classification, duplicate, both, background. Detections
-    that lie in a crowd of their class are ignored; other errors are told from objects that are no crowds.
+    Kinds are assigned in the order of TIDE: localisation, classification, duplicate, both, background. Detections
+    that lie in a crowd of their class are ignored; other errors refer to objects that are no crowds.
 
     Args:
         ground_truth: the objects.
-        found: the detections.
+        predictions: the detections.
         pairs: all that overlap by .10 or more, `find_pairs`.
         threshold: IoU from which an object counts as found.
     """
-    matched = match(same_class(pairs, ground_truth, found), ground_truth, len(found), threshold)
-    kinds = np.full(len(found), BACKGROUND, np.int8)
-    objects, overlaps = np.full(len(found), -1), np.zeros(len(found))
+    matched = match_detections(same_class(pairs, ground_truth, predictions), ground_truth, len(predictions), threshold)
+    kinds = np.full(len(predictions), BACKGROUND, np.int8)
+    objects, overlaps = np.full(len(predictions), -1), np.zeros(len(predictions))
     real = pairs.take(~ground_truth.crowd[pairs.objects])
-    own = found.labels[real.detections] == ground_truth.labels[real.objects]
-    # The later ones are looked for first in TIDE, so they overwrite.
+    own = predictions.labels[real.detections] == ground_truth.labels[real.objects]
+    # The later ones come first in TIDE, so they overwrite.
     for near, low, high, kind in (
         (real.take(~own).first(), 0.0, threshold, BOTH),
         (real.take(own).first(), threshold, np.inf, DUPLICATE),
@@ -76,9 +78,9 @@ def judge(ground_truth: GroundTruth, found: Predictions, pairs: Pairs, threshold
     hit = matched >= 0
     objects[hit] = matched[hit]
     kinds[hit] = np.where(ground_truth.crowd[matched[hit]], IGNORED, RIGHT)
-    overlaps[hit] = overlap(found.xywh[hit], ground_truth.xywh[objects[hit]], ground_truth.crowd[objects[hit]])
+    overlaps[hit] = overlap(predictions.xywh[hit], ground_truth.xywh[objects[hit]], ground_truth.crowd[objects[hit]])
     object_kinds, finders = _objects(ground_truth, kinds, objects)
-    return Verdicts(kinds, objects, overlaps, object_kinds, finders)
+    return ErrorKinds(kinds, objects, overlaps, object_kinds, finders)
 
 
 def _objects(
@@ -116,7 +118,7 @@ class ErrorCosts:
     counts_per_class: Int64[np.ndarray, "6 k"]
 
 
-def price_errors(ground_truth: GroundTruth, found: Predictions, verdicts: Verdicts) -> ErrorCosts:
+def price_errors(ground_truth: GroundTruth, predictions: Predictions, error_kinds: ErrorKinds) -> ErrorCosts:
     """AP50 that comes back when all errors of one kind are fixed.
 
     Classification and localisation errors become right where they are the best claim on a missed object, and
@@ -124,17 +126,19 @@ def price_errors(ground_truth: GroundTruth, found: Predictions, verdicts: Verdic
     The mean is over classes with objects, as COCO takes it; TIDE's own program counts a class that has only detections
     as 0.
     """
-    base = _fixed(ground_truth, found, verdicts)
-    table = [_fixed(ground_truth, found, verdicts, (kind,)) for kind in range(CLASSIFICATION, MISSED + 1)]
+    base = _fixed(ground_truth, predictions, error_kinds)
+    table = [_fixed(ground_truth, predictions, error_kinds, (kind,)) for kind in range(CLASSIFICATION, MISSED + 1)]
     mistakes = tuple(range(CLASSIFICATION, MISSED))
     whole = {
-        "false positives": _fixed(ground_truth, found, verdicts, mistakes, claim=False),
-        "false negatives": _fixed(ground_truth, found, verdicts, (CLASSIFICATION, LOCALISATION, MISSED), keep=True),
+        "false positives": _fixed(ground_truth, predictions, error_kinds, mistakes, claim=False),
+        "false negatives": _fixed(
+            ground_truth, predictions, error_kinds, (CLASSIFICATION, LOCALISATION, MISSED), keep=True
+        ),
     }
     counts = [
-        np.bincount(ground_truth.labels[verdicts.object_kinds == kind], minlength=len(ground_truth.classes))
+        np.bincount(ground_truth.labels[error_kinds.object_kinds == kind], minlength=len(ground_truth.classes))
         if kind == MISSED
-        else np.bincount(found.labels[verdicts.kinds == kind], minlength=len(ground_truth.classes))
+        else np.bincount(predictions.labels[error_kinds.kinds == kind], minlength=len(ground_truth.classes))
         for kind in range(CLASSIFICATION, MISSED + 1)
     ]
     return ErrorCosts(
@@ -154,8 +158,8 @@ def _gain(fixed: Float64[np.ndarray, " k"], base: Float64[np.ndarray, " k"]) -> 
 
 def _fixed(
     ground_truth: GroundTruth,
-    found: Predictions,
-    verdicts: Verdicts,
+    predictions: Predictions,
+    error_kinds: ErrorKinds,
     kinds: Sequence[int] = (),
     *,
     claim: bool = True,
@@ -165,23 +169,23 @@ def _fixed(
 
     Args:
         ground_truth: the objects.
-        found: the detections.
-        verdicts: on both.
+        predictions: the detections.
+        error_kinds: on both.
         kinds: to be fixed.
         claim: detections whose error is about a missed object become right.
         keep: only the objects are fixed: none is asked for that is not found; detections stay as they are.
     """
     asked = ~ground_truth.crowd
-    right, kept, labels = verdicts.kinds == RIGHT, verdicts.kinds != IGNORED, found.labels.copy()
+    right, kept, labels = error_kinds.kinds == RIGHT, error_kinds.kinds != IGNORED, predictions.labels.copy()
     if keep:
-        asked &= ~np.isin(verdicts.object_kinds, kinds)
+        asked &= ~np.isin(error_kinds.object_kinds, kinds)
     else:
-        asked &= (verdicts.object_kinds != MISSED) if MISSED in kinds else True
-        kept &= ~np.isin(verdicts.kinds, kinds)
+        asked &= (error_kinds.object_kinds != MISSED) if MISSED in kinds else True
+        kept &= ~np.isin(error_kinds.kinds, kinds)
     if claim and not keep:
-        claims = verdicts.finders[np.isin(verdicts.object_kinds, [k for k in kinds if k != MISSED])]
+        claims = error_kinds.finders[np.isin(error_kinds.object_kinds, [k for k in kinds if k != MISSED])]
         right[claims] = kept[claims] = True
-        labels[claims] = ground_truth.labels[verdicts.objects[claims]]
+        labels[claims] = ground_truth.labels[error_kinds.objects[claims]]
     left, all_objects = (
         np.bincount(ground_truth.labels[some], minlength=len(ground_truth.classes))
         for some in (asked, ~ground_truth.crowd)

@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from fasterrcnn.errors import ImageError
 from fasterrcnn.evaluation.analysis import Analysis
 from fasterrcnn.evaluation.ground_truth import GroundTruth
-from fasterrcnn.evaluation.metrics.tide import CLASSIFICATION, IGNORED, KINDS, RIGHT
+from fasterrcnn.evaluation.metrics.tide import CLASSIFICATION, ERROR_KINDS, IGNORED, RIGHT
 from fasterrcnn.evaluation.page.mistakes import (
     ErrorExample,
     ImageErrors,
@@ -211,20 +211,24 @@ def _object_boxes(analysis: Analysis, errors: ImageErrors, image: int) -> Iterat
 
 def _detection_boxes(analysis: Analysis, errors: ImageErrors, image: int) -> Iterator[OverlayBox]:
     """Detections of an image that reach the threshold, the errors last."""
-    detections, ground_truth, verdicts = analysis.predictions, analysis.ground_truth, analysis.verdicts
+    detections, ground_truth, error_kinds = analysis.predictions, analysis.ground_truth, analysis.error_kinds
     here = ((detections.owners == image) & (detections.scores >= errors.score)).nonzero()[0]
     for row in here[np.argsort(errors.wrong[here], kind="stable")].tolist():
-        name, kind, about = _name(ground_truth, detections.labels[row]), int(verdicts.kinds[row]), verdicts.objects[row]
+        name, kind, about = (
+            _name(ground_truth, detections.labels[row]),
+            int(error_kinds.kinds[row]),
+            error_kinds.objects[row],
+        )
         style = {RIGHT: "right", IGNORED: "ignored", CLASSIFICATION: "confused"}.get(kind, "wrong")
-        tip = f"{name} {detections.scores[row]:.3f}: {KINDS[kind]}"
+        tip = f"{name} {detections.scores[row]:.3f}: {ERROR_KINDS[kind]}"
         if about >= 0:
-            tip += f", {_name(ground_truth, ground_truth.labels[about])} at IoU {verdicts.overlaps[row]:.2f}"
+            tip += f", {_name(ground_truth, ground_truth.labels[about])} at IoU {error_kinds.overlaps[row]:.2f}"
         caption = f"{name} {detections.scores[row]:.2f}" if errors.wrong[row] else ""
         yield OverlayBox(_edges(detections.xywh[row]), style, caption, tip)
 
 
 def _example_card(analysis: Analysis, example: ErrorExample, number: int, thumbnail: Thumbnail) -> Card:
-    ground_truth, detections, verdicts = analysis.ground_truth, analysis.predictions, analysis.verdicts
+    ground_truth, detections, error_kinds = analysis.ground_truth, analysis.predictions, analysis.error_kinds
     boxes, lines, labels = [], [], [example.label]
     object_name = ""
     if example.object >= 0:
@@ -234,14 +238,14 @@ def _example_card(analysis: Analysis, example: ErrorExample, number: int, thumbn
         style = "missed" if example.detection < 0 else "object"
         boxes.append(OverlayBox(_edges(ground_truth.xywh[example.object]), style, "", f"object: {object_name}"))
     if example.detection >= 0:
-        kind = int(verdicts.kinds[example.detection])
+        kind = int(error_kinds.kinds[example.detection])
         style = {RIGHT: "right", CLASSIFICATION: "confused"}.get(kind, "wrong")
         score = detections.scores[example.detection]
         line = f"{_name(ground_truth, detections.labels[example.detection])} {score:.2f}"
         boxes.append(OverlayBox(_edges(detections.xywh[example.detection]), style, "", f"detection: {line}"))
         lines.append(line)
         if example.object >= 0:
-            lines.append(f"object: {object_name}, IoU {verdicts.overlaps[example.detection]:.2f}")
+            lines.append(f"object: {object_name}, IoU {error_kinds.overlaps[example.detection]:.2f}")
     else:
         width, height = ground_truth.xywh[example.object, 2:].tolist()
         lines += [_name(ground_truth, example.label), f"{width:.0f} x {height:.0f} pixels"]

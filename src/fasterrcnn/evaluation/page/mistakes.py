@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from fasterrcnn.evaluation.analysis import Analysis
-from fasterrcnn.evaluation.metrics.tide import BACKGROUND, CLASSIFICATION, ERRORS, KINDS, MISSED, RIGHT
+from fasterrcnn.evaluation.metrics.tide import BACKGROUND, CLASSIFICATION, ERROR_KINDS, ERRORS, MISSED, RIGHT
 
 OUT_OF_REACH = "out of reach"
 """The gallery of objects that the first stage does not propose."""
@@ -65,16 +65,16 @@ class ErrorExample:
 
 def count_errors(analysis: Analysis) -> ImageErrors:
     """Errors of each image at the threshold of the confusion matrix: the one with the best F1."""
-    ground_truth, detections, verdicts = analysis.ground_truth, analysis.predictions, analysis.verdicts
+    ground_truth, detections, error_kinds = analysis.ground_truth, analysis.predictions, analysis.error_kinds
     images, score = len(ground_truth.images), analysis.confusion.score
     kept = detections.scores >= score
-    wrong = kept & (verdicts.kinds >= CLASSIFICATION)
-    confused = wrong & (verdicts.kinds == CLASSIFICATION)
-    right = kept & (verdicts.kinds == RIGHT)
+    wrong = kept & (error_kinds.kinds >= CLASSIFICATION)
+    confused = wrong & (error_kinds.kinds == CLASSIFICATION)
+    right = kept & (error_kinds.kinds == RIGHT)
     unfound = ~ground_truth.crowd
-    unfound[verdicts.objects[right]] = False
+    unfound[error_kinds.objects[right]] = False
     missed = unfound.copy()
-    missed[verdicts.objects[confused]] = False
+    missed[error_kinds.objects[confused]] = False
 
     def per_image(owners: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " i"]:
         return np.bincount(owners, minlength=images).astype(np.int64)
@@ -125,15 +125,19 @@ def choose_examples(analysis: Analysis, is_there: Bool[np.ndarray, " i"]) -> dic
 
     Detections come by falling score: the higher it is, the more the error costs. Objects come by falling area.
     """
-    detections, verdicts = analysis.predictions, analysis.verdicts
+    detections, error_kinds = analysis.predictions, analysis.error_kinds
     galleries = {}
     for kind in range(CLASSIFICATION, BACKGROUND + 1):
-        rows = ((verdicts.kinds == kind) & is_there[detections.owners]).nonzero()[0]
-        galleries[KINDS[kind]] = [
-            ErrorExample(KINDS[kind], int(detections.owners[d]), int(detections.labels[d]), d, int(verdicts.objects[d]))
+        rows = ((error_kinds.kinds == kind) & is_there[detections.owners]).nonzero()[0]
+        galleries[ERROR_KINDS[kind]] = [
+            ErrorExample(
+                ERROR_KINDS[kind], int(detections.owners[d]), int(detections.labels[d]), d, int(error_kinds.objects[d])
+            )
             for d in _choose(rows, detections.labels[rows])
         ]
-    galleries[KINDS[MISSED]] = list(_of_objects(analysis, KINDS[MISSED], verdicts.object_kinds == MISSED, is_there))
+    galleries[ERROR_KINDS[MISSED]] = list(
+        _of_objects(analysis, ERROR_KINDS[MISSED], error_kinds.object_kinds == MISSED, is_there)
+    )
     if analysis.proposals is not None:
         unreached = np.zeros(len(analysis.ground_truth), np.bool_)
         unreached[analysis.proposals.unreached] = True
@@ -161,7 +165,7 @@ def _owners_and_labels(
 def _of_objects(
     analysis: Analysis, kind: str, wanted: Bool[np.ndarray, " g"], is_there: Bool[np.ndarray, " i"]
 ) -> Iterator[ErrorExample]:
-    ground_truth, finders = analysis.ground_truth, analysis.verdicts.finders
+    ground_truth, finders = analysis.ground_truth, analysis.error_kinds.finders
     chosen = (wanted & is_there[ground_truth.owners]).nonzero()[0]
     chosen = chosen[np.argsort(-ground_truth.areas[chosen], kind="stable")]
     for item in _choose(chosen, ground_truth.labels[chosen]):

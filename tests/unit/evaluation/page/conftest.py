@@ -134,7 +134,7 @@ def shown(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def five(make_ground_truth, make_found, report_of, shown):
+def five(make_ground_truth, make_predictions, report_of, shown):
     """The report of the example in the docs: five images, seven objects, eight detections."""
     objects = [
         (1, 1, 10, 10, 40, 40),
@@ -146,7 +146,7 @@ def five(make_ground_truth, make_found, report_of, shown):
         (3, 2, 60, 60, 40, 40),
     ]
     ground_truth = shown(make_ground_truth(*objects, images=5))
-    found = make_found(
+    predictions = make_predictions(
         ground_truth,
         (5, 1, 0.95, 30, 30, 20, 20),
         (1, 1, 0.90, 10, 10, 40, 40),
@@ -157,4 +157,4 @@ def five(make_ground_truth, make_found, report_of, shown):
         (4, 1, 0.60, 0, 0, 50, 20),
         (4, 2, 0.50, 50, 50, 50, 50),
     )
-    return report_of(ground_truth, found, samples=50)
+    return report_of(ground_truth, predictions, samples=50)

@@ -18,20 +18,20 @@ def test_count_errors__by_hand(five):
     assert classes_in_error(five.analysis, errors) == {1: [1], 2: [1], 3: [0], 4: [0]}
 
 
-def test_count_errors__a_confused_object_is_not_missed_as_well(make_ground_truth, make_found, report_of):
+def test_count_errors__a_confused_object_is_not_missed_as_well(make_ground_truth, make_predictions, report_of):
     ground_truth = make_ground_truth((1, 1, 0, 0, 50, 50), (1, 1, 60, 60, 30, 30))
-    found = make_found(ground_truth, (1, 2, 0.9, 0, 0, 50, 50), (1, 1, 0.9, 60, 60, 30, 30))
-    errors = count_errors(report_of(ground_truth, found).analysis)
+    predictions = make_predictions(ground_truth, (1, 2, 0.9, 0, 0, 50, 50), (1, 1, 0.9, 60, 60, 30, 30))
+    errors = count_errors(report_of(ground_truth, predictions).analysis)
     assert (errors.confusions[0], errors.misses[0], errors.false_positives[0]) == (1, 0, 0)
     assert errors.cost[0] == pytest.approx(1.9)
 
 
-def test_worst_images__every_class_has_one(make_ground_truth, make_found, report_of, monkeypatch):
+def test_worst_images__every_class_has_one(make_ground_truth, make_predictions, report_of, monkeypatch):
     """Class 2 has its only error in the cheapest image, which would not be among the first two."""
     monkeypatch.setattr(mistakes, "FIRST_IMAGES", 2)
     objects = [(image, 1, 20 * n, 0, 10, 10) for image in (1, 2, 3) for n in range(4 - image + 1)]
     ground_truth = make_ground_truth(*objects, (4, 2, 0, 0, 10, 10), images=5)
-    analysis = report_of(ground_truth, make_found(ground_truth)).analysis
+    analysis = report_of(ground_truth, make_predictions(ground_truth)).analysis
     errors, every = count_errors(analysis), np.ones(5, bool)
     assert worst_images(analysis, errors, every) == [0, 1, 3]
     every[0] = False

@@ -66,19 +66,19 @@ def test_page__tables_sort(browser, five, tmp_path):
     assert browser.run("document.querySelectorAll('#table-errors [aria-sort]').length") == 1
 
 
-def test_page__cells_without_a_value_stay_last(browser, make_ground_truth, make_found, report_of, tmp_path):
+def test_page__cells_without_a_value_stay_last(browser, make_ground_truth, make_predictions, report_of, tmp_path):
     ground_truth = make_ground_truth((1, 2, 0, 0, 10, 10), classes=("ant", "bee", "cat"))
-    report_of(ground_truth, make_found(ground_truth, (1, 2, 0.5, 0, 0, 10, 10))).save(tmp_path / "report.html")
+    report_of(ground_truth, make_predictions(ground_truth, (1, 2, 0.5, 0, 0, 10, 10))).save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
     for _ in range(2):
         press_head(browser, "table-classes", 2)
         assert column(browser, "table-classes", 2) == ["1.000", "n/a", "n/a"]
 
 
-def test_page__rows_are_found_by_name(browser, make_ground_truth, make_found, report_of, tmp_path):
+def test_page__rows_are_found_by_name(browser, make_ground_truth, make_predictions, report_of, tmp_path):
     names = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibex", "antelope"]
     ground_truth = make_ground_truth((1, 2, 0, 0, 10, 10), classes=names)
-    report_of(ground_truth, make_found(ground_truth)).save(tmp_path / "report.html")
+    report_of(ground_truth, make_predictions(ground_truth)).save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
     field = "document.querySelector('[data-filter-rows=table-classes]')"
     browser.run(f"({field}.value = 'ANT', {field}.dispatchEvent(new Event('input')))")
@@ -185,11 +185,13 @@ def test_page__an_image_is_enlarged(browser, five, tmp_path):
     assert not browser.run("document.querySelector('dialog').open")
 
 
-def test_page__names_from_files_are_text(browser, make_ground_truth, make_found, report_of, shown, tmp_path):
+def test_page__names_from_files_are_text(browser, make_ground_truth, make_predictions, report_of, shown, tmp_path):
     name = HOSTILE.replace("/", "\N{FRACTION SLASH}")
     ground_truth = make_ground_truth((1, 1, 0, 0, 50, 50), (2, 2, 0, 0, 50, 50), classes=(HOSTILE, HOSTILE + "2"))
     ground_truth = shown(ground_truth, [name + ".jpg", "\udcff.jpg"])
-    report = report_of(ground_truth, make_found(ground_truth, (1, 2, 0.9, 0, 0, 50, 50), (2, 2, 0.8, 50, 50, 9, 9)))
+    report = report_of(
+        ground_truth, make_predictions(ground_truth, (1, 2, 0.9, 0, 0, 50, 50), (2, 2, 0.8, 50, 50, 9, 9))
+    )
     origin = replace(
         report.analysis.origin, command=HOSTILE, data=HOSTILE, detections=HOSTILE, settings={HOSTILE: HOSTILE}
     )
@@ -204,11 +206,11 @@ def test_page__names_from_files_are_text(browser, make_ground_truth, make_found,
     assert len(browser.requested) == 1
 
 
-def test_page__images_that_are_gone_are_named(browser, make_ground_truth, make_found, report_of, shown, tmp_path):
+def test_page__images_that_are_gone_are_named(browser, make_ground_truth, make_predictions, report_of, shown, tmp_path):
     ground_truth = shown(make_ground_truth((1, 1, 0, 0, 50, 50), (2, 1, 0, 0, 50, 50), (3, 1, 0, 0, 50, 50), images=3))
     ground_truth.images.files[0].unlink()
     ground_truth.images.files[1].write_bytes(b"no image")
-    report_of(ground_truth, make_found(ground_truth)).save(tmp_path / "report.html")
+    report_of(ground_truth, make_predictions(ground_truth)).save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
     assert cards(browser) == ["3.jpg"]
     gone = browser.run("document.querySelector('#gone').textContent")
@@ -217,35 +219,35 @@ def test_page__images_that_are_gone_are_named(browser, make_ground_truth, make_f
 
 @pytest.mark.parametrize("crowd", [(), (1,)], ids=["one image", "only a crowd"])
 @pytest.mark.parametrize("detections", [0, 1])
-def test_page__little_to_show(browser, make_ground_truth, make_found, report_of, tmp_path, crowd, detections):
+def test_page__little_to_show(browser, make_ground_truth, make_predictions, report_of, tmp_path, crowd, detections):
     ground_truth = make_ground_truth((1, 1, 0, 0, 50, 50, *crowd), images=1)
-    found = make_found(ground_truth, *[(1, 1, 0.5, 0, 0, 50, 50)] * detections)
-    report_of(ground_truth, found, samples=2).save(tmp_path / "report.html")
+    predictions = make_predictions(ground_truth, *[(1, 1, 0.5, 0, 0, 50, 50)] * detections)
+    report_of(ground_truth, predictions, samples=2).save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
     assert browser.problems == []
     assert "n/a" in browser.run("document.body.innerText")
     assert "NaN" not in browser.run("document.body.innerText")
 
 
-def test_page__nothing_at_all(browser, make_ground_truth, make_found, report_of, tmp_path):
+def test_page__nothing_at_all(browser, make_ground_truth, make_predictions, report_of, tmp_path):
     ground_truth = make_ground_truth(images=0)
-    report_of(ground_truth, make_found(ground_truth)).save(tmp_path / "report.html")
+    report_of(ground_truth, make_predictions(ground_truth)).save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
     assert browser.problems == []
 
 
-def test_page__diagnoses_stand_on_top(browser, make_ground_truth, make_found, report_of, tmp_path):
+def test_page__diagnoses_stand_on_top(browser, make_ground_truth, make_predictions, report_of, tmp_path):
     ground_truth = make_ground_truth((1, 1, 0, 0, 50, 50))
-    report_of(ground_truth, make_found(ground_truth)).save(tmp_path / "report.html")
+    report_of(ground_truth, make_predictions(ground_truth)).save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
     first = browser.run("document.querySelector('#summary h2').nextElementSibling.innerText")
     assert first.startswith("no-detections")
 
 
-def test_page__comparisons(browser, make_ground_truth, make_found, report_of, tmp_path):
+def test_page__comparisons(browser, make_ground_truth, make_predictions, report_of, tmp_path):
     ground_truth = make_ground_truth((1, 1, 0, 0, 50, 50), (2, 1, 0, 0, 50, 50))
-    good = make_found(ground_truth, (1, 1, 0.9, 0, 0, 50, 50), (2, 1, 0.9, 0, 0, 50, 50))
-    bad = make_found(ground_truth, (1, 1, 0.9, 0, 0, 50, 50))
+    good = make_predictions(ground_truth, (1, 1, 0.9, 0, 0, 50, 50), (2, 1, 0.9, 0, 0, 50, 50))
+    bad = make_predictions(ground_truth, (1, 1, 0.9, 0, 0, 50, 50))
     others = (("bad.json", bad, False), ("flip", bad, True))
     report_of(ground_truth, good, samples=20, others=others).save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
