@@ -39,20 +39,18 @@ def splits(draw, ties: bool = True):
     ]
     for number, row in enumerate(objects, start=1):
         row |= {"id": number, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": int(chance.random() < 0.15)}
-    predictions = []
+    detections = []
     for number in range(draw(st.integers(0, 30))):
         near = chance.choice(objects) if objects and chance.random() < 0.7 else None
         shifted = box() if near is None else [v + chance.choice([0, 0, 1, 3]) for v in near["bbox"]]
         image = chance.choice(IDS[:4]) if near is None else near["image_id"]
         score = chance.choice([0.1, 0.5, 0.9]) if ties else (number + 1) / 64
-        predictions.append(
-            {"image_id": image, "category_id": chance.choice([2, 5, 6]), "bbox": shifted, "score": score}
-        )
+        detections.append({"image_id": image, "category_id": chance.choice([2, 5, 6]), "bbox": shifted, "score": score})
     images = [{"id": i, "width": 2 * side, "height": 2 * side} for i in IDS]
-    return {"images": images, "annotations": objects, "categories": CATEGORIES}, predictions
+    return {"images": images, "annotations": objects, "categories": CATEGORIES}, detections
 
 
-def official(dataset, predictions) -> list[float]:
+def official(dataset, detections) -> list[float]:
     """The 12 numbers of pycocotools; -1 where there is nothing."""
     coco = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
@@ -61,7 +59,7 @@ def official(dataset, predictions) -> list[float]:
         ground_truth.dataset = copy.deepcopy(dataset)
         ground_truth.createIndex()
         evaluation = cocoeval.COCOeval(
-            ground_truth, ground_truth.loadRes(copy.deepcopy(predictions)) if predictions else coco.COCO(), "bbox"
+            ground_truth, ground_truth.loadRes(copy.deepcopy(detections)) if detections else coco.COCO(), "bbox"
         )
         evaluation.evaluate()
         evaluation.accumulate()
@@ -69,28 +67,28 @@ def official(dataset, predictions) -> list[float]:
     return evaluation.stats.tolist()
 
 
-def whole(dataset, predictions, samples: int = 0):
+def whole(dataset, detections, samples: int = 0):
     ground_truth = read_ground_truth(dataset)
-    examination = Examination(read_results(ground_truth, predictions))
+    examination = Examination(read_results(ground_truth, detections))
     return measure(ground_truth, examination, MeasurementOrigin("", "", "", "", 100), samples=samples)
 
 
 @QUICK
 @given(splits())
 def test_coco__as_pycocotools(split):
-    dataset, predictions = split
-    ours = [-1 if value is None else value for value in score_detections(dataset, predictions).numbers.values()]
-    assert ours == pytest.approx(official(dataset, predictions), abs=1e-12)
+    dataset, detections = split
+    ours = [-1 if value is None else value for value in score_detections(dataset, detections).numbers.values()]
+    assert ours == pytest.approx(official(dataset, detections), abs=1e-12)
 
 
 @QUICK
 @given(splits())
 def test_ranking__as_coco(split):
     # The arithmetic behind intervals, slices and curves gives COCO's numbers too.
-    dataset, predictions = split
-    report = score_detections(dataset, predictions)
+    dataset, detections = split
+    report = score_detections(dataset, detections)
     ground_truth = read_ground_truth(dataset)
-    predictions = read_results(ground_truth, predictions)
+    predictions = read_results(ground_truth, detections)
     pairs = same_class(find_pairs(ground_truth, predictions), ground_truth, predictions)
     ranking = rank_matches(ground_truth, predictions, pairs)
     ap = ranking.average_precision()
@@ -111,10 +109,10 @@ def test_ranking__as_coco(split):
 @given(splits(), st.integers(0, 2**32))
 def test_ranking__weights_are_copies_of_images(split, seed):
     # An image that counts twice is the image and a copy of it.
-    dataset, predictions = split
+    dataset, detections = split
     times = np.random.default_rng(seed).integers(0, 3, len(IDS))
     ground_truth = read_ground_truth(dataset)
-    predictions = read_results(ground_truth, predictions)
+    predictions = read_results(ground_truth, detections)
     pairs = same_class(find_pairs(ground_truth, predictions), ground_truth, predictions)
     weighted = rank_matches(ground_truth, predictions, pairs).average_precision(times.astype(float))
     copies = [(100 * image + copy, image) for image, count in zip(IDS, times, strict=True) for copy in range(count)]
@@ -125,9 +123,9 @@ def test_ranking__weights_are_copies_of_images(split, seed):
             {**a, "image_id": i} for i, old in copies for a in dataset["annotations"] if a["image_id"] == old
         ],
     }
-    rows = [{**r, "image_id": i} for i, old in copies for r in predictions if r["image_id"] == old]
+    rows = [{**r, "image_id": i} for i, old in copies for r in detections if r["image_id"] == old]
     report = score_detections(many, rows)
-    if len({row["score"] for row in predictions}) == len(predictions):  # the order of equal scores would differ
+    if len({row["score"] for row in detections}) == len(detections):  # the order of equal scores would differ
         expected = report.ap
         assert mean_over_classes(weighted) == (None if expected is None else pytest.approx(expected, abs=1e-12))
 
@@ -135,14 +133,14 @@ def test_ranking__weights_are_copies_of_images(split, seed):
 @FEW
 @given(splits(ties=False), st.integers(0, 2**32))
 def test_report__order_is_of_no_importance(split, seed):
-    dataset, predictions = split
+    dataset, detections = split
     shuffled = copy.deepcopy(dataset)
     chance = random.Random(seed)
     for rows in shuffled.values():
         chance.shuffle(rows)
     ours, theirs = (
-        whole(dataset, predictions).to_dict(),
-        whole(shuffled, chance.sample(predictions, len(predictions))).to_dict(),
+        whole(dataset, detections).to_dict(),
+        whole(shuffled, chance.sample(detections, len(detections))).to_dict(),
     )
     assert ours == theirs
 
@@ -154,12 +152,12 @@ def test_report__a_perfect_detector(split):
     # Objects of one class that overlap by half could be taken for each other.
     kept = {(a["image_id"], a["category_id"]): a for a in dataset["annotations"]}
     dataset = {**dataset, "annotations": list(kept.values())}
-    predictions = [{**a, "score": 0.5} for a in kept.values() if not a["iscrowd"]]
-    report = whole(dataset, predictions, samples=3)
+    detections = [{**a, "score": 0.5} for a in kept.values() if not a["iscrowd"]]
+    report = whole(dataset, detections, samples=3)
     assert all(value is None or value == pytest.approx(1) for value in report.numbers.values())
-    if predictions:
+    if detections:
         assert report.analysis.curves.best_overall.f1 == 1
-        assert report.analysis.confusion.matrix.trace() == len(predictions)
+        assert report.analysis.confusion.matrix.trace() == len(detections)
         assert set(report.analysis.costs.counts.values()) == {0}
         assert all(one.low == one.value == one.high for one in report.analysis.bootstrap.numbers.values())
 
@@ -167,8 +165,8 @@ def test_report__a_perfect_detector(split):
 @FEW
 @given(splits())
 def test_report__everything_adds_up(split):
-    dataset, predictions = split
-    report = whole(dataset, predictions)
+    dataset, detections = split
+    report = whole(dataset, detections)
     analysis = report.analysis
     error_kinds, matrix = analysis.error_kinds, analysis.confusion.matrix
     assert matrix.sum() == report.objects + matrix[-1].sum()
@@ -176,8 +174,8 @@ def test_report__everything_adds_up(split):
     assert (error_kinds.object_kinds == IGNORED).sum() == sum(a["iscrowd"] for a in dataset["annotations"])
     assert not (error_kinds.kinds == MISSED).any()
     counted = sum(analysis.costs.counts[kind] for kind in ERRORS if kind != "missed")
-    assert counted + (error_kinds.kinds == RIGHT).sum() + (error_kinds.kinds == IGNORED).sum() == len(predictions)
-    assert analysis.calibration.counts.sum() == len(predictions) - (error_kinds.kinds == IGNORED).sum()
+    assert counted + (error_kinds.kinds == RIGHT).sum() + (error_kinds.kinds == IGNORED).sum() == len(detections)
+    assert analysis.calibration.counts.sum() == len(detections) - (error_kinds.kinds == IGNORED).sum()
     lost = [value for value in analysis.costs.lost.values() if value is not None]
     assert all(0 <= value <= 1 - analysis.costs.ap50 + 1e-9 for value in lost)
 
@@ -189,18 +187,18 @@ def test_confusion_and_calibration__as_hotcoco(split):
 
     from fasterrcnn.evaluation.metrics.confusion import count_confusions
 
-    dataset, predictions = split
+    dataset, detections = split
     dataset = {**dataset, "annotations": [{**a, "iscrowd": 0} for a in dataset["annotations"]]}
-    if not predictions or not dataset["annotations"]:
+    if not detections or not dataset["annotations"]:
         return
     ground_truth = read_ground_truth(dataset)
-    predictions = read_results(ground_truth, predictions)
+    predictions = read_results(ground_truth, detections)
     with contextlib.redirect_stdout(io.StringIO()):
         theirs = hotcoco.COCO(copy.deepcopy(dataset))
-        evaluation = hotcoco.COCOeval(theirs, theirs.load_res(copy.deepcopy(predictions)), "bbox")
+        evaluation = hotcoco.COCOeval(theirs, theirs.load_res(copy.deepcopy(detections)), "bbox")
         evaluation.run()
     pairs = find_pairs(ground_truth, predictions)
     ours = count_confusions(ground_truth, predictions, pairs).matrix
     assert ours.sum() == np.array(evaluation.confusion_matrix()["matrix"]).sum()
-    report = whole(dataset, predictions)
+    report = whole(dataset, detections)
     assert report.analysis.calibration.ece == pytest.approx(evaluation.calibration()["ece"])

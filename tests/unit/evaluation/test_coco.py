@@ -135,7 +135,7 @@ def test_score__images_without_annotations():
     assert score_detections(wanted, [*right, *results((3, 1, *LARGE, 0.9))]).ap == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("found", [[], results((1, 1, *LARGE, 0.5))])
+@pytest.mark.parametrize("predictions", [[], results((1, 1, *LARGE, 0.5))])
 def test_score__nothing_to_find(predictions):
     report = score_detections(ground_truth(), predictions)
     assert all(getattr(report, name) is None for name in (*NUMBERS, *RECALLS))

@@ -63,7 +63,7 @@ def test_text__has_everything(report):
     assert "95% intervals" in text
     assert "best threshold 0.90: precision 1.000, recall 0.500" in text
     assert "AP50 lost to" in text
-    assert "note (no-ground truth-of-size)" in text
+    assert "note (no-ground-truth-of-size)" in text
 
 
 def write(path, content):
