@@ -15,14 +15,14 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from fasterrcnn.training.fit import fit
-from fasterrcnn.training.settings import FILE
+from fasterrcnn.training.settings import SETTINGS_FILE
 
 STEPS = 48
 """Of the whole run: 12 epochs of 7 images, two a step."""
 
 
 def train(data: str, run: str, config: str) -> None:
-    if (Path(run) / FILE).exists():
+    if (Path(run) / SETTINGS_FILE).exists():
         fit(resume=run)
     else:
         fit(data, output=run, config=config)
@@ -41,7 +41,7 @@ def main() -> None:
         child.start()
         assert child.pid is not None
         if killed < int(kills):
-            while child.is_alive() and not (Path(run) / FILE).exists():
+            while child.is_alive() and not (Path(run) / SETTINGS_FILE).exists():
                 time.sleep(0.01)  # before, there is nothing to go on with
             # At a random moment, but early enough for all that are to come: fast machines are soon done.
             moment, most = time.monotonic() + chance.uniform(0, 1.2), STEPS * (killed + 1) / (int(kills) + 1)

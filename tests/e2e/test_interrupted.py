@@ -101,7 +101,7 @@ def test_resume__stopped_by_a_signal(scenes, settings, unbroken, tmp_path, numbe
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == code
-    assert f"stopped; go on with: fasterrcnn train --resume {run}" in out
+    assert f"stopped; resume with: fasterrcnn train --resume {run}" in out
     assert not (run / "results.json").exists()
     interrupted(scenes, settings, run)
     assert_same(run, unbroken)
@@ -123,7 +123,7 @@ def test_resume__torn_files(scenes, settings, unbroken, tmp_path):
             tear(path, chance)
         good = [path for path in states if path.read_bytes() == whole[path]]
         said: list[str] = []
-        assert checkpointing.newest(run, said.append) == (good[-1] if good else None)
+        assert checkpointing.newest_state(run, said.append) == (good[-1] if good else None)
         assert len(said) == len([path for path in states if path not in good and path > max(good, default=run)])
         for name in WEIGHTS:
             if (run / name) in whole and (run / name).read_bytes() != whole[run / name]:
@@ -147,7 +147,7 @@ def test_resume__finished_run(unbroken):
     said = []
     before = {path: path.stat().st_mtime_ns for path in unbroken.iterdir()}
     run = fit(resume=unbroken, log=said.append)
-    assert said == [f"{unbroken} is finished; there is nothing to go on with"]
+    assert said == [f"{unbroken} is finished; there is nothing to resume"]
     assert run.metrics["epoch"] >= 1
     assert before == {path: path.stat().st_mtime_ns for path in unbroken.iterdir()}
 

@@ -89,7 +89,7 @@ def train(
         Path | None,
         Parameter(name=["--output", "-o"], help="New folder for the run; default is below runs/."),
     ] = None,
-    resume: Annotated[Path | None, Parameter(help="Folder of a run to go on with.")] = None,
+    resume: Annotated[Path | None, Parameter(help="Folder of an interrupted run to continue.")] = None,
     config: Annotated[Path | None, Parameter(help="YAML file of settings, like the config.yaml of a run.")] = None,
     assignments: Assignments = None,
     settings: Settings = Settings(),
@@ -102,9 +102,9 @@ def train(
     are left out have the values of the recipe; the run's config.yaml shows them all. With --json, one line an epoch.
     """
     annotated = None if data is None else reading.read(data)  # before torch is imported: mistakes are told at once
-    from fasterrcnn.training.engine import speaks
     from fasterrcnn.training.fit import fit
     from fasterrcnn.training.progress import plain_numbers
+    from fasterrcnn.training.trainer import is_main_process
 
     given = settings.given()
     if reading != Reading():
@@ -121,7 +121,7 @@ def train(
         on_epoch=(lambda row: _print_event("epoch", **plain_numbers(row))) if as_json else None,
         **given,
     )
-    if not speaks():
+    if not is_main_process():
         return
     if as_json:
         files = {"run": str(run.path), "best": str(run.best), "last": str(run.last)}

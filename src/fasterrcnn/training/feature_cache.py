@@ -1,13 +1,14 @@
-"""Maps of a frozen backbone on disk: what never changes is computed once for each view of an image.
+"""Feature maps of a frozen backbone on disk, computed once for each view of an image, and when they are used.
 
-An entry is a safetensors file: the backbone's maps in float16, and the view's size and objects, so that no image has to
-be read again. Its name is a hash of all that it follows from: weights, preprocessing, image, objects and view.
+An entry is a safetensors file: the backbone's maps in float16, and the view's size and objects, so that the image need
+not be read again. Its name is a hash of everything it depends on: weights, preprocessing, image, objects and view.
 
 Axes: b images, c channels, h w pixels or cells.
 """
 
 import hashlib
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,142 +17,250 @@ from typing import cast
 import safetensors.torch
 import torch
 from jaxtyping import Float
+from pytorch_lightning import Callback, LightningModule, Trainer
+from rich.progress import track
 from safetensors import SafetensorError
 from torch import Tensor
 
+from fasterrcnn.config import TrainConfig
 from fasterrcnn.data.dataset import BUCKET, BatchPlan, DetectionDataset
-from fasterrcnn.errors import TrainingError
+from fasterrcnn.errors import TrainingError, UsageError
 from fasterrcnn.files import cache_folder, write_bytes
 from fasterrcnn.model.backbones import Body
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.ops.image import pad_to
 from fasterrcnn.structures import ImageBatch, Target
-from fasterrcnn.training.data import Step
-from fasterrcnn.training.environment import digest
+from fasterrcnn.training.data import Process, Step, ValidationBatches, frozen_views, image_digest
+from fasterrcnn.training.optimizer import backbone_is_frozen
+from fasterrcnn.training.prepare import Setup
 
-
-def default_folder() -> Path:
-    """Where entries are kept, for all runs."""
-    return cache_folder() / "features"
+_GIB = 2**30
 
 
 @torch.no_grad()
 def frozen_maps(model: FasterRCNN, batch: ImageBatch) -> list[Float[Tensor, "b _ _ _"]]:
-    """The backbone's maps of a batch in which it sees each image alone; zero where an image has ended.
+    """The backbone's maps of a batch, each image computed alone; zero where an image has ended.
 
-    They are rounded as in a cache, so that keeping them changes nothing but the time.
+    They are rounded to float16 as in the cache, so that caching changes nothing but the time.
 
     Args:
-        model: its backbone is frozen.
+        model: with a frozen backbone.
         batch: images.
     """
-    pieces = []
+    maps = []
     for number, size_hw in enumerate(batch.sizes_hw):
         divisor = math.lcm(model.size_divisor, BUCKET)
         height, width = (min(pad_to(a, divisor), b) for a, b in zip(size_hw, batch.padded_hw, strict=True))
-        pieces.append(_maps_alone(model, batch.pixels[number : number + 1, :, :height, :width]))
-    return _joined(pieces, _map_sizes(model, batch.padded_hw))
+        maps.append(_maps_of_image(model, batch.pixels[number : number + 1, :, :height, :width]))
+    return _batched(maps, _map_sizes(model, batch.padded_hw))
 
 
-class CachedViews:
-    """The views of a data set's images, as the frozen backbone of a model sees them.
+class FeatureCache:
+    """The cached feature maps of some views of the images of a data set.
 
     Args:
         model: its backbone is frozen while entries are used.
-        examples: the data set.
-        numbers: of the views, as the data set counts them.
-        bucket: heights and widths that the backbone sees are multiples of it.
-        folder: where entries lie.
+        dataset: the images.
+        views: numbers of the views, as the data set counts them.
+        bucket: heights and widths that the backbone gets are multiples of it.
+        folder: of the entries.
     """
 
     def __init__(
         self,
         model: FasterRCNN,
-        examples: DetectionDataset,
-        numbers: Sequence[int],
+        dataset: DetectionDataset,
+        views: Sequence[int],
         *,
         bucket: int = BUCKET,
         folder: Path | None = None,
     ) -> None:
         self.model = model
-        self.examples = examples
-        self.keys = [(index, number) for number in numbers for index in range(len(examples))]
+        self.dataset = dataset
+        self.keys = [(index, view) for view in views for index in range(len(dataset))]
         self.bucket = bucket
-        self.folder = folder or default_folder()
+        self.folder = folder or cache_folder() / "features"
 
     def size(self) -> int:
-        """Bytes that all maps take."""
+        """Bytes of all maps."""
         body = cast(Body, self.model.backbone.body)
-        cells = 0
+        values = 0
         for index, _ in self.keys:
-            sizes = _map_sizes(self.model, self.examples.padded_hw(index, self.bucket))
-            cells += sum(c * h * w for c, (h, w) in zip(body.channels, sizes, strict=True))
-        return cells * torch.finfo(torch.float16).bits // 8
+            sizes = _map_sizes(self.model, self.dataset.padded_hw(index, self.bucket))
+            values += sum(c * h * w for c, (h, w) in zip(body.channels, sizes, strict=True))
+        return values * torch.finfo(torch.float16).bits // 8
 
-    def path(self, index: int, number: int) -> Path:
-        """The file of a view."""
-        examples = self.examples
-        parts: list[object] = [self._body, examples.config.model_dump_json(), self._digests[index]]
-        parts.append(examples.padded_hw(index, self.bucket))
-        if number:  # chance varies the image, and may put others into it
-            parts += [examples.augmentation, examples.seed, number, examples.records[index].image_id, self._together]
+    def path(self, index: int, view: int) -> Path:
+        """The file of an entry."""
+        dataset = self.dataset
+        parts: list[object] = [self._body_digest, dataset.config.model_dump_json(), self._image_digests[index]]
+        parts.append(dataset.padded_hw(index, self.bucket))
+        if view:  # augmented: it depends on the seed, and may contain parts of other images
+            parts += [dataset.augmentation, dataset.seed, view, dataset.records[index].image_id, self._dataset_digest]
         name = hashlib.sha256(repr(parts).encode()).hexdigest()
         return self.folder / name[:2] / f"{name[2:34]}.safetensors"
 
-    def write(self, index: int, number: int) -> None:
-        """Run the backbone on a view and keep its maps.
+    def write(self, index: int, view: int) -> None:
+        """Run the backbone on a view and write the entry.
 
         Raises:
-            TrainingError: float16 cannot hold them.
+            TrainingError: float16 cannot hold the maps.
             ImageError: the image cannot be decoded; the message names it.
         """
-        size = self.examples.padded_hw(index, self.bucket)
-        batch, (target,) = self.examples.collate([self.examples[index, number]], size)
-        maps = [one.cpu() for one in _maps_alone(self.model, batch.pixels.to(self.model.mean.device))]
-        if not all(bool(one.isfinite().all()) for one in maps):
-            image = self.examples.records[index].path
+        size = self.dataset.padded_hw(index, self.bucket)
+        batch, (target,) = self.dataset.collate([self.dataset[index, view]], size)
+        maps = [level.cpu() for level in _maps_of_image(self.model, batch.pixels.to(self.model.mean.device))]
+        if not all(bool(level.isfinite().all()) for level in maps):
+            image = self.dataset.records[index].path
             raise TrainingError(f"{image}: the backbone's maps are too large for float16; train without cache_features")
-        entry = {f"map{level}": one for level, one in enumerate(maps)}
+        entry = {f"map{number}": level for number, level in enumerate(maps)}
         entry |= {"boxes": target.boxes, "labels": target.labels, "ignored": target.ignored}
         entry["size_hw"] = torch.tensor(batch.sizes_hw[0])
         content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in entry.items()})
-        write_bytes(self.path(index, number), content)
+        write_bytes(self.path(index, view), content)
 
     def load(self, plans: Sequence[BatchPlan]) -> Iterator[Step]:
         """The planned steps, with maps instead of pixels.
 
         Raises:
-            TrainingError: an entry is gone or damaged; the message names it.
+            TrainingError: an entry is missing or damaged; the message names it.
         """
         for plan in plans:
             assert plan.padded_hw is not None
             entries = [_read(self.path(index, plan.view)) for index in plan.indices]
             sizes = _map_sizes(self.model, plan.padded_hw)
-            maps = [[entry[f"map{level}"] for level in range(len(sizes))] for entry in entries]
-            # Nothing looks at the pixels: one zero stands for all of them.
+            maps = [[entry[f"map{number}"] for number in range(len(sizes))] for entry in entries]
+            # The pixels are not read: a single zero is expanded to their shape.
             pixels = torch.zeros(1, 1, 1, 1).expand(len(entries), 3, *plan.padded_hw)
-            height_width = [entry["size_hw"].tolist() for entry in entries]
-            batch = ImageBatch(pixels, [(height, width) for height, width in height_width])
+            sizes_hw = [entry["size_hw"].tolist() for entry in entries]
+            batch = ImageBatch(pixels, [(height, width) for height, width in sizes_hw])
             targets = [Target(entry["boxes"], entry["labels"], entry["ignored"]) for entry in entries]
-            yield Step(plan, batch, targets, _joined(maps, sizes))
+            yield Step(plan, batch, targets, _batched(maps, sizes))
 
     @cached_property
-    def _body(self) -> str:
-        """Stands for the network that the maps come from."""
+    def _body_digest(self) -> str:
+        """Identifies the network that computes the maps, weights included."""
         body = self.model.backbone.body
-        found = hashlib.sha256(f"{torch.__version__} {self.model.mean.tolist()} {self.model.std.tolist()}".encode())
-        found.update(repr(body).encode())
+        digest = hashlib.sha256(f"{torch.__version__} {self.model.mean.tolist()} {self.model.std.tolist()}".encode())
+        digest.update(repr(body).encode())
         for name, value in sorted(body.state_dict().items()):
-            found.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
-        return found.hexdigest()
+            digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @cached_property
-    def _digests(self) -> list[str]:
-        return [digest(record).hex() for record in self.examples.records]
+    def _image_digests(self) -> list[str]:
+        return [image_digest(image).hex() for image in self.dataset.records]
 
     @cached_property
-    def _together(self) -> str:
-        return hashlib.sha256("".join(self._digests).encode()).hexdigest()
+    def _dataset_digest(self) -> str:
+        return hashlib.sha256("".join(self._image_digests).encode()).hexdigest()
+
+
+class FillCaches(Callback):
+    """Fills the caches of a run before its first epoch, and ends their use when the backbone begins to train.
+
+    Args:
+        caches: of the training images, and of the validation images if there are any.
+        config: of the run.
+        process: whose part of the entries is computed.
+        val_batches: the steps of a validation.
+        bar: show a progress bar.
+    """
+
+    def __init__(
+        self,
+        caches: Sequence[FeatureCache],
+        config: TrainConfig,
+        process: Process,
+        val_batches: ValidationBatches | None,
+        *,
+        bar: bool,
+    ) -> None:
+        self.caches = caches
+        self.config = config
+        self.process = process
+        self.val_batches = val_batches
+        self.bar = bar
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Compute the missing entries."""
+        self.on_train_epoch_start(trainer, module)  # not called by Lightning in a run resumed within an epoch
+        if self.caches and backbone_is_frozen(self.config, trainer.current_epoch + 1):
+            fill_caches(self.caches, self.config.cache_limit, self.process, bar=self.bar)
+            trainer.strategy.barrier()
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Validate with cached maps only while the backbone is frozen."""
+        if self.val_batches is not None:
+            self.val_batches.cached = backbone_is_frozen(self.config, trainer.current_epoch + 1)
+
+
+def caches_of_run(setup: Setup, model: FasterRCNN) -> list[FeatureCache]:
+    """The caches of a run, training images first; none unless `cache_features` is set."""
+    if not setup.config.cache_features:
+        return []
+    training = FeatureCache(model, setup.dataset, range(frozen_views(setup.config)))
+    return [training, *([FeatureCache(model, setup.val_dataset, [0], bucket=1)] if setup.val_images else [])]
+
+
+def check_cache_size(caches: Sequence[FeatureCache], limit: float) -> str:
+    """One line about the size of the caches and their folder.
+
+    Args:
+        caches: all of a run.
+        limit: largest size of all entries, in GiB.
+
+    Raises:
+        UsageError: the caches need more than the limit, or than the disk has.
+    """
+    folder, size = caches[0].folder, sum(cache.size() for cache in caches)
+    views = sum(len(cache.keys) for cache in caches)
+    text = f"feature cache: {views} views of images, {size / _GIB:.2f} GiB in {folder}"
+    if size > limit * _GIB:
+        raise UsageError(
+            f"{text}: more than cache_limit, {limit:g} GiB; raise it (--set cache_limit=...), "
+            "or take fewer views or a smaller short_side"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise UsageError(f"{text}: the disk has only {free / _GIB:.2f} GiB left")
+    return text
+
+
+def fill_caches(caches: Sequence[FeatureCache], limit: float, process: Process, *, bar: bool) -> None:
+    """Compute this process's part of the missing entries.
+
+    Entries of other runs that exceed the limit are removed first, the least recently used ones before the others.
+
+    Args:
+        caches: all of a run.
+        limit: largest size of all entries, in GiB.
+        process: whose part is computed.
+        bar: show a progress bar.
+    """
+    entries = [(cache, key, cache.path(*key)) for cache in caches for key in cache.keys]
+    if process.rank == 0:
+        _make_room(caches[0].folder, {path for *_, path in entries}, limit * _GIB - sum(c.size() for c in caches))
+    missing = []
+    for cache, key, path in entries[process.rank :: process.world_size]:
+        if path.exists():
+            path.touch()
+        else:
+            missing.append((cache, key))
+    for cache, key in track(missing, "running the frozen backbone", disable=not bar):
+        cache.write(*key)
+
+
+def _make_room(folder: Path, own: set[Path], room: float) -> None:
+    """Remove entries of other runs until they take no more than that many bytes."""
+    others = [(path.stat(), path) for path in folder.glob("*/*.safetensors") if path not in own]
+    total = sum(stat.st_size for stat, _ in others)
+    for stat, path in sorted(others, key=lambda entry: entry[0].st_mtime):
+        if total <= room:
+            return
+        path.unlink(missing_ok=True)
+        total -= stat.st_size
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -160,35 +269,35 @@ def _read(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise TrainingError(
             f"{path}: an entry of the feature cache cannot be read ({str(error).splitlines()[0]}); "
-            "remove the file and go on with --resume"
+            "remove the file and continue with --resume"
         ) from None
 
 
 @torch.no_grad()
-def _maps_alone(model: FasterRCNN, pixels: Float[Tensor, "1 3 h w"]) -> list[Tensor]:
-    """The backbone's maps of one image in float16, in eval mode."""
+def _maps_of_image(model: FasterRCNN, pixels: Float[Tensor, "1 3 h w"]) -> list[Tensor]:
+    """The backbone's maps of one image in float16, computed in eval mode."""
     body = model.backbone.body
-    learning = body.training
+    was_training = body.training
     body.eval()
     maps = body(model.normalised(pixels))
-    body.train(learning)
-    return [one.half() for one in maps]
+    body.train(was_training)
+    return [level.half() for level in maps]
 
 
 def _map_sizes(model: FasterRCNN, padded_hw: tuple[int, int]) -> list[tuple[int, int]]:
-    """Cells of the backbone's maps of images of that size."""
+    """Heights and widths of the backbone's maps of images of that size."""
     return [(padded_hw[0] // stride, padded_hw[1] // stride) for stride in model.backbone.strides]
 
 
-def _joined(pieces: Sequence[Sequence[Tensor]], sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+def _batched(maps: Sequence[Sequence[Tensor]], sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
     """Maps of single images in float16 as those of a batch in float32; zero where an image has ended."""
-    joined = []
-    for level, (height, width) in enumerate(sizes):
-        first = pieces[0][level]
-        whole = first.new_zeros(len(pieces), first.shape[1], height, width, dtype=torch.float32)
+    batched = []
+    for number, (height, width) in enumerate(sizes):
+        first = maps[0][number]
+        whole = first.new_zeros(len(maps), first.shape[1], height, width, dtype=torch.float32)
         whole = whole.contiguous(memory_format=torch.channels_last)
-        for target, maps in zip(whole, pieces, strict=True):
-            one = maps[level][0]
-            target[:, : one.shape[1], : one.shape[2]] = one
-        joined.append(whole)
-    return joined
+        for target, levels in zip(whole, maps, strict=True):
+            level = levels[number][0]
+            target[:, : level.shape[1], : level.shape[2]] = level
+        batched.append(whole)
+    return batched

@@ -1,4 +1,4 @@
-"""`fit`: from a folder of annotated images to a checkpoint."""
+"""`fit`: from annotated images to a checkpoint."""
 
 import os
 import re
@@ -20,20 +20,19 @@ from fasterrcnn.errors import UsageError
 from fasterrcnn.files import check_output, make_folder
 from fasterrcnn.inference.devices import choose_device
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-from fasterrcnn.training import checkpointing, engine, prepare, run_folder, settings
-from fasterrcnn.training.checkpointing import BEST, LAST, KeepState, KeepWeights, Stopped
+from fasterrcnn.training import checkpointing, run_folder, settings, trainer
+from fasterrcnn.training.checkpointing import BEST, LAST, SaveState, SaveWeights, Stopped
 from fasterrcnn.training.data import Process, TrainingBatches, ValidationBatches
-from fasterrcnn.training.feature_cache import CachedViews
-from fasterrcnn.training.keep_features import KeepFeatures, announce, caches_of
+from fasterrcnn.training.feature_cache import FeatureCache, FillCaches, caches_of_run, check_cache_size
 from fasterrcnn.training.module import TrainingModule
 from fasterrcnn.training.optimizer import WeightAverage
-from fasterrcnn.training.progress import EpochRecord, Report, Row
-from fasterrcnn.training.run_folder import Setup
+from fasterrcnn.training.prepare import Log, Setup, prepare_resumed, prepare_run
+from fasterrcnn.training.progress import EpochRecord, EpochRow, ProgressReport
 from fasterrcnn.training.validation import Validation
 from fasterrcnn.weights.transfer import LoadReport
 
 _FOLDER = "FASTERRCNN_RUN"
-"""Environment variable by which processes that this one starts learn the folder of the run."""
+"""Environment variable with the folder of the run, for the processes that Lightning starts."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Run:
     """A finished training run.
 
     Attributes:
-        path: its folder; README.md in it says what all the files are.
+        path: its folder; README.md in it describes all files.
         metrics: of the best epoch (the last, without validation): losses by name, validation losses with "val_" before
             the name, and "ap", "ap50", "ap75".
     """
@@ -61,17 +60,17 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Listeners:
-    """Who is told what, while a run goes on.
+class _Reporter:
+    """Where a run reports its progress.
 
     Attributes:
-        log: takes lines of text.
-        on_epoch: takes the row of each epoch.
-        bar: show a moving line on the terminal.
+        log: called with each line of text.
+        on_epoch: called with the row of each epoch.
+        bar: show a progress bar.
     """
 
-    log: prepare.Say
-    on_epoch: Callable[[Row], None]
+    log: Log
+    on_epoch: Callable[[EpochRow], None]
     bar: bool
 
 
@@ -84,80 +83,79 @@ def fit(
     config: str | Path | None = None,
     assignments: Sequence[str] = (),
     progress: bool = False,
-    log: prepare.Say | None = None,
-    on_epoch: Callable[[Row], None] | None = None,
+    log: Log | None = None,
+    on_epoch: Callable[[EpochRow], None] | None = None,
     **options: Any,
 ) -> Run:
     """Fine-tune a detector on annotated images.
 
     Args:
-        data: a folder or file in COCO, Pascal VOC, YOLO or CSV layout, a list of dicts, or what `read_data` gave.
+        data: a folder or file in COCO, Pascal VOC, YOLO or CSV layout, a list of dicts, or what `read_data` returned.
         model: name of a preset (default "resnet50-fpn"), or a configuration; its classes are replaced by the data's.
         output: folder of the run, which must not exist or be empty; default is ``runs/<data>-<model>``, numbered.
-        resume: folder of a run to go on with, exactly where its newest state is; all else is as it was then.
-        config: YAML file with fields of `fasterrcnn.config.TrainConfig`; arguments go before it.
-        assignments: "a.b=value" for any field, before all else: "model.regions.box_loss=giou".
-        progress: show a moving line on the terminal.
-        log: called with each line worth telling, for example `print`.
+        resume: folder of an interrupted run, which continues exactly from its newest state, with its own settings.
+        config: YAML file with fields of `fasterrcnn.config.TrainConfig`; other arguments override it.
+        assignments: "a.b=value" for any field, which override all other arguments: "model.regions.box_loss=giou".
+        progress: show a progress bar on the terminal.
+        log: called with each line of text about the run, for example `print`.
         on_epoch: called with the numbers of each epoch.
         **options: fields of `fasterrcnn.config.TrainConfig`: recipe, epochs, batch_size, augmentation, weights...
 
     Raises:
-        UsageError: an option is of no use; the message says which.
+        UsageError: an option is invalid; the message names it.
         DataError: the data set cannot be read, or has errors that `on_bad_box` does not allow; the message lists them.
-        WeightsError: the start weights are not there or do not fit.
-        TrainingError: a loss is not finite. The checkpoints and states that were written stay.
-        KeyboardInterrupt: Ctrl-C; the state was saved, and `resume` goes on from it. (SystemExit for SIGTERM.)
+        WeightsError: the start weights do not exist or do not fit.
+        TrainingError: a loss is not finite. Checkpoints and states that were written are kept.
+        KeyboardInterrupt: Ctrl-C; the state is saved, and `resume` continues from it. (SystemExit for SIGTERM.)
     """
     given = {**options, **({} if model is None else {"model": model})}
-    logged = Listeners(log or _silence, on_epoch or _silence, progress)
+    reporter = _Reporter(log or _ignore, on_epoch or _ignore, progress)
     if resume is not None:
         if given or assignments or config is not None or output is not None:
-            raise UsageError("resume goes on with the settings of the run; leave all others out, or start a new run")
-        return _resume(data, Path(resume), logged)
-    named = {} if data is None else {"data": _name_of(data)}
-    said: dict[str, Any] = {**(settings.read(Path(config)) if config is not None else {}), **given, **named}
-    if "data" not in said:
+            raise UsageError("resume uses the settings of the run; leave all others out, or start a new run")
+        return _resume(data, Path(resume), reporter)
+    values = settings.read_settings(Path(config)) if config is not None else {}
+    values |= given if data is None else {**given, "data": _name_of(data)}
+    if "data" not in values:
         raise UsageError("data: name a folder or a file with annotated images")
-    chosen = settings.resolve({"model": "resnet50-fpn", **said}, assignments)
-    process = engine.this_process(chosen)
-    logged = logged if process.rank == 0 else Listeners(_silence, _silence, False)
-    run = _wanted_folder(output, process)
-    setup = prepare.prepare(data if data is not None else chosen.data, chosen, logged.log)
+    train_config = settings.resolve({"model": "resnet50-fpn", **values}, assignments)
+    process = trainer.this_process(train_config)
+    reporter = _reporter_of(process, reporter)
+    run = _output_folder(output, process)
+    setup = prepare_run(data if data is not None else train_config.data, train_config, reporter.log)
     if process.rank == 0:
         check_output(run)
-    network, report = _start(setup, logged.log)
-    device = choose_device(chosen.device)
-    engine.check(chosen, device)
-    caches = _caches(setup, network, logged)
+    network, report = _start_network(setup, reporter.log)
+    trainer.check_trainer(train_config, choose_device(train_config.device))
+    caches = _feature_caches(setup, network, reporter)
     if process.rank == 0:
-        run = make_folder(run, re.sub(r"[^\w.-]+", "-", f"{setup.data.root.resolve().name}-{chosen.model.preset}"))
-        run_folder.begin(run, setup, report)
+        name = f"{setup.data.root.resolve().name}-{train_config.model.preset}"
+        run = make_folder(run, re.sub(r"[^\w.-]+", "-", name))
+        run_folder.begin_run(run, setup, report)
     assert run is not None
-    return _train(run, setup, network, caches, device, process, logged, None)
+    return _train(run, setup, network, caches, process, reporter)
 
 
-def _resume(data: Source | None, run: Path, logged: Listeners) -> Run:
-    """Go on with a run."""
-    chosen = settings.resolve(settings.read(run / settings.FILE))
-    process = engine.this_process(chosen)
-    logged = logged if process.rank == 0 else Listeners(_silence, _silence, False)
-    finished = run_folder.result_of(run)
-    if finished is not None and (run / BEST).is_file() and (run / LAST).is_file():
-        logged.log(f"{run} is finished; there is nothing to go on with")
-        return Run(run, finished)
-    setup = prepare.reopen(data if data is not None else chosen.data, chosen, logged.log)
+def _resume(data: Source | None, run: Path, reporter: _Reporter) -> Run:
+    """Continue an interrupted run."""
+    train_config = settings.resolve(settings.read_settings(run / settings.SETTINGS_FILE))
+    process = trainer.this_process(train_config)
+    reporter = _reporter_of(process, reporter)
+    result = run_folder.read_result(run)
+    if result is not None and (run / BEST).is_file() and (run / LAST).is_file():
+        reporter.log(f"{run} is finished; there is nothing to resume")
+        return Run(run, result)
+    setup = prepare_resumed(data if data is not None else train_config.data, train_config, reporter.log)
     if process.rank == 0:
         run_folder.check_same_data(run, setup)
-    newest = checkpointing.newest(run, logged.log)
-    logged.log(f"going on from {newest}" if newest else "no state to go on from; the run begins anew")
-    network = _start(setup, logged.log)[0] if newest is None else build.assemble(chosen.model)
-    caches = _caches(setup, network, logged)
-    return _train(run, setup, network, caches, choose_device(chosen.device), process, logged, newest)
+    state = checkpointing.newest_state(run, reporter.log)
+    reporter.log(f"resuming from {state}" if state else "no state to resume from; the run begins anew")
+    network = _start_network(setup, reporter.log)[0] if state is None else build.assemble(train_config.model)
+    return _train(run, setup, network, _feature_caches(setup, network, reporter), process, reporter, state)
 
 
-def _start(setup: Setup, log: prepare.Say) -> tuple[FasterRCNN, LoadReport | None]:
-    """The network before its first step: fresh layers are random, the seed decides, the caller's generator is kept."""
+def _start_network(setup: Setup, log: Log) -> tuple[FasterRCNN, LoadReport | None]:
+    """The network with its start weights; fresh layers follow from the seed, the global generator is not changed."""
     with torch.random.fork_rng():
         torch.manual_seed(setup.config.seed)
         network, report = build.start_model(setup.config.model, setup.config.weights)
@@ -170,60 +168,63 @@ def _train(
     run: Path,
     setup: Setup,
     network: FasterRCNN,
-    caches: Sequence[CachedViews],
-    device: torch.device,
+    caches: Sequence[FeatureCache],
     process: Process,
-    logged: Listeners,
-    newest: Path | None,
+    reporter: _Reporter,
+    state: Path | None = None,
 ) -> Run:
-    """Run the epochs that are left."""
-    config = setup.config
+    """Train all epochs, or those after the state."""
+    config, device = setup.config, choose_device(setup.config.device)
     workers = config.workers if config.workers is not None else default_workers(device)
-    known = [cache.load for cache in caches]
-    batches = TrainingBatches(setup.examples, config, process, workers, *known[:1])
+    load_cached = [cache.load for cache in caches]
+    batches = TrainingBatches(setup.dataset, config, process, workers, *load_cached[:1])
     validation, val_batches = None, None
-    if setup.val_records:
-        validation = Validation(setup.data, setup.val_examples, process)
-        val_batches = ValidationBatches(setup.val_examples, config.batch_size, process, workers, *known[1:])
+    if setup.val_images:
+        validation = Validation(setup.data, setup.val_dataset, process)
+        val_batches = ValidationBatches(setup.val_dataset, config.batch_size, process, workers, *load_cached[1:])
     steps = -(-len(batches) // config.accumulate) * config.epochs
-    module = TrainingModule(network, config, setup.records, steps, validation).train()
-    report = Report(
-        logged.log, epochs=config.epochs, images=len(setup.records), val_images=len(setup.val_records), bar=logged.bar
+    module = TrainingModule(network, config, setup.images, steps, validation).train()
+    report = ProgressReport(
+        reporter.log,
+        epochs=config.epochs,
+        images=len(setup.images),
+        val_images=len(setup.val_images),
+        bar=reporter.bar,
     )
     average = WeightAverage(config.ema)
 
-    def close_epoch(row: Row) -> None:
-        report.epoch(row)
-        logged.on_epoch(row)
+    def on_epoch(row: EpochRow) -> None:
+        report.log_epoch(row)
+        reporter.on_epoch(row)
 
-    record = EpochRecord(run, close_epoch)
+    record = EpochRecord(run, on_epoch)
     notes = {"data": setup.data.root.name, "start": config.weights}
-    features = KeepFeatures(caches, config, process, val_batches, bar=logged.bar)
-    callbacks = [features, average, record, KeepWeights(run, config.model, average, record, notes), report]
+    fill_caches = FillCaches(caches, config, process, val_batches, bar=reporter.bar)
+    callbacks = [fill_caches, average, record, SaveWeights(run, config.model, average, record, notes), report]
     if config.patience is not None:
-        # Not at the end of an epoch, where it would come after the state was kept.
+        # By default it would run after SaveState, and its own state would be missing in the saved one.
         callbacks.append(EarlyStopping("ap", patience=config.patience, mode="max", check_on_train_epoch_end=False))
-    callbacks.append(KeepState(run, config.checkpoint_minutes))
-    with _stops(run, logged):
-        logger = engine.make_logger(config.logger, run, logged.log) if process.rank == 0 else False
-        trainer = engine.make_trainer(config, device, process, run, callbacks, logger)
-        trainer.fit(module, batches, val_batches, ckpt_path=newest)
+    callbacks.append(SaveState(run, config.checkpoint_minutes))
+    with _running(run, reporter.log):
+        logger = trainer.make_logger(config.logger, run, reporter.log) if process.rank == 0 else False
+        engine = trainer.make_trainer(config, device, process, run, callbacks, logger)
+        engine.fit(module, batches, val_batches, ckpt_path=state)
     if process.rank > 0:
         return Run(run, dict(record.best or record.rows[-1]))
-    result = run_folder.finish(run, setup, record.rows, network)
-    checkpointing.remove_all(run)
+    result = run_folder.finish_run(run, setup, record.rows, network)
+    checkpointing.remove_states(run)
     return Run(run, result)
 
 
 @contextmanager
-def _stops(run: Path, logged: Listeners) -> Iterator[None]:
-    """The engine runs quietly, its processes find the folder, and what asked it to stop gets what it expects."""
+def _running(run: Path, log: Log) -> Iterator[None]:
+    """Quiet Lightning, pass the folder to its processes, and turn a stop into the exception its signal stands for."""
     os.environ[_FOLDER] = str(run)
     try:
-        with engine.quiet(), torch.random.fork_rng():
+        with trainer.quiet_lightning(), torch.random.fork_rng():
             yield
     except Stopped as stopped:
-        logged.log(f"stopped; go on with: fasterrcnn train --resume {run}")
+        log(f"stopped; resume with: fasterrcnn train --resume {run}")
         if stopped.signal == signal.SIGINT:
             raise KeyboardInterrupt from None
         raise SystemExit(128 + stopped.signal) from None
@@ -231,28 +232,28 @@ def _stops(run: Path, logged: Listeners) -> Iterator[None]:
         os.environ.pop(_FOLDER, None)
 
 
-def _caches(setup: Setup, network: FasterRCNN, logged: Listeners) -> list[CachedViews]:
-    """The caches of a run, announced, if it asks for them."""
-    caches = caches_of(setup, network)
+def _feature_caches(setup: Setup, network: FasterRCNN, reporter: _Reporter) -> list[FeatureCache]:
+    """The feature caches of a run, if it asks for them; their size is checked and logged."""
+    caches = caches_of_run(setup, network)
     if caches:
-        logged.log(announce(caches, setup.config.cache_limit))
+        reporter.log(check_cache_size(caches, setup.config.cache_limit))
     return caches
 
 
 def default_workers(device: torch.device) -> int:
-    """Processes that load images: none where they would take the cores from the network."""
+    """Processes that load images; none on a CPU, where they would take the cores from the network."""
     return 0 if device.type == "cpu" else 4
 
 
-def _wanted_folder(output: str | Path | None, process: Process) -> Path | None:
-    """The folder that was asked for; None where a free one is to be found.
+def _output_folder(output: str | Path | None, process: Process) -> Path | None:
+    """The requested folder; None if a free one is to be chosen.
 
     Raises:
-        UsageError: several processes were started from outside, and could not agree.
+        UsageError: an external launcher started several processes, which could not agree on a folder.
     """
     if _FOLDER in os.environ and process.rank > 0:
         return Path(os.environ[_FOLDER])
-    if output is None and process.world > 1 and process.rank > 0:
+    if output is None and process.world_size > 1 and process.rank > 0:
         raise UsageError("several processes need one folder: name it with output (--output)")
     return None if output is None else Path(output)
 
@@ -263,5 +264,10 @@ def _name_of(data: Source) -> str:
     return str(data.root) if isinstance(data, AnnotatedData) else f"list of {len(data)} images"
 
 
-def _silence(_: object) -> None:
-    """Tells nobody."""
+def _reporter_of(process: Process, reporter: _Reporter) -> _Reporter:
+    """Only the process of rank 0 reports."""
+    return reporter if process.rank == 0 else _Reporter(_ignore, _ignore, False)
+
+
+def _ignore(_: object) -> None:
+    """Used where no callback was given."""

@@ -1,4 +1,4 @@
-"""Which parameters learn, how fast, and how the rate changes over a run."""
+"""Which parameters are trained, at which learning rate, and the running average of the weights."""
 
 import math
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ from fasterrcnn.weights.transfer import is_imagenet_body
 
 
 def make_optimizer(model: FasterRCNN, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD over the parameters that learn.
+    """AdamW or SGD over the parameters that are trained.
 
-    A pre-trained backbone knows something already and learns more slowly; norms and biases are not decayed.
+    A pretrained backbone gets a lower learning rate; norms and biases get no weight decay.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -34,13 +34,13 @@ def make_optimizer(model: FasterRCNN, config: TrainConfig) -> torch.optim.Optimi
     ]
     if config.optimizer == "sgd":
         return torch.optim.SGD(options, momentum=config.momentum)
-    # One pass over the numbers; the engine does not clip gradients for it in other precisions.
+    # The fused kernel is faster on a CPU; with other precisions, Lightning cannot clip gradients for it.
     fused = config.precision == "float32" and next(model.parameters()).device.type == "cpu"
     return torch.optim.AdamW(options, betas=(config.momentum, 0.999), fused=fused or None)
 
 
-def rate_at(step: int, steps: int, config: TrainConfig) -> float:
-    """Share of the full learning rate at a step: a linear warm-up, then half a cosine or a stair to the end.
+def learning_rate_factor(step: int, steps: int, config: TrainConfig) -> float:
+    """Factor of the learning rate at a step, 0..1: linear warm-up, then half a cosine ("cosine") or drops ("steps").
 
     A run too short for its warm-up spends a tenth of its steps on it.
     """
@@ -53,29 +53,32 @@ def rate_at(step: int, steps: int, config: TrainConfig) -> float:
     return config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def freeze(model: FasterRCNN, config: TrainConfig, epoch: int) -> None:
-    """Let those parts of a pre-trained network learn that may learn in this epoch, counted from 1.
+def freeze_stages(model: FasterRCNN, config: TrainConfig, epoch: int) -> None:
+    """Freeze those stages of a pretrained backbone that are not trained in this epoch, counted from 1.
 
-    Norms are left to `trained_norms`: what they know stays.
+    Batch norms are not handled here, see `pretrained_norms`.
     """
     if config.weights is None:
         return
     stages = model.backbone.depth if config.freeze == "backbone" else config.freeze
-    if config.unfreeze_at is not None and epoch >= config.unfreeze_at:
+    if _is_unfrozen(config, epoch):
         stages = 0
     model.backbone.freeze(stages)
 
 
-def body_is_frozen(config: TrainConfig, epoch: int) -> bool:
-    """Whether the whole backbone stays as it is in that epoch, counted from 1."""
-    learns = config.unfreeze_at is not None and epoch >= config.unfreeze_at
-    return config.weights is not None and config.freeze == "backbone" and not learns
+def backbone_is_frozen(config: TrainConfig, epoch: int) -> bool:
+    """Whether the whole backbone is frozen in that epoch, counted from 1."""
+    return config.weights is not None and config.freeze == "backbone" and not _is_unfrozen(config, epoch)
 
 
-def trained_norms(model: nn.Module) -> list[str]:
-    """Names of the batch norms that came with pre-trained weights: small batches would spoil what they know.
+def _is_unfrozen(config: TrainConfig, epoch: int) -> bool:
+    return config.unfreeze_at is not None and epoch >= config.unfreeze_at
 
-    Those of fresh layers, told by statistics that nothing has moved yet, go on learning.
+
+def pretrained_norms(model: nn.Module) -> list[str]:
+    """Names of the batch norms that came with pretrained weights; small batches would spoil their statistics.
+
+    Freshly initialised norms have a running mean of zero. They are left out, because they must be trained.
     """
     norms = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
     return [name for name, norm in norms if norm.running_mean is not None and bool(norm.running_mean.any())]
@@ -84,11 +87,11 @@ def trained_norms(model: nn.Module) -> list[str]:
 class WeightAverage(Callback):
     """Exponential moving average of the weights (Polyak and Juditsky 1992; as in Tarvainen and Valpola 2017).
 
-    Early in a run the average is short, so that it does not remember the random start: after n steps the old average
-    counts at most (1 + n) / (10 + n). Only what moves is averaged; what is frozen is the same in both.
+    Early in a run the average is short, so that the random start is soon forgotten: after n steps the old average
+    has a share of at most (1 + n) / (10 + n). Frozen tensors are not averaged.
 
     Args:
-        decay: share of the old average in the new one, 0..1; with 0 the weights are their own average.
+        decay: share of the old average in the new one, 0..1; 0 means no average.
     """
 
     def __init__(self, decay: float) -> None:
@@ -98,7 +101,7 @@ class WeightAverage(Callback):
         self._swapped = ExitStack()
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        """Follow each step of the optimiser."""
+        """Update the average after each step of the optimizer."""
         if self.decay and trainer.global_step != self.steps:
             self.update(module, trainer.global_step)
 
@@ -106,7 +109,7 @@ class WeightAverage(Callback):
         """Move the average towards the weights after that step, counted from 1."""
         self.steps = step
         share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
-        current = _floating(module)
+        current = _trained_tensors(module)
         for key in current.keys() - self._average.keys():
             self._average[key] = current[key].clone()
         keys = sorted(current)
@@ -114,24 +117,24 @@ class WeightAverage(Callback):
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:
-        """The module has the averaged weights for a while."""
-        tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+        """The module has the averaged weights inside the block, and its own again after it."""
+        tensors = _all_tensors(module)
         current = {key: tensors[key].data for key in self._average}
-        kept = {key: value.clone() for key, value in current.items()}
+        copies = {key: value.clone() for key, value in current.items()}
         try:
             for key, value in current.items():
                 value.copy_(self._average[key])
             yield
         finally:
             for key, value in current.items():
-                value.copy_(kept[key])
+                value.copy_(copies[key])
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """What is measured is what will be kept."""
+        """Validate the averaged weights, which are the ones that are saved."""
         self._swapped.enter_context(self.applied(module))
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Training goes on from the weights themselves."""
+        """Continue training from the weights themselves."""
         self._swapped.close()
 
     def state_dict(self) -> dict[str, Any]:
@@ -139,22 +142,26 @@ class WeightAverage(Callback):
         return {"steps": self.steps, "average": dict(self._average)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from it."""
+        """Restore it."""
         self.steps = state["steps"]
         self._average = dict(state["average"])
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """A restored average moves to where the weights are."""
-        tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+        """Move a restored average to the device of the weights."""
+        tensors = _all_tensors(module)
         self._average = {key: value.to(tensors[key].device) for key, value in self._average.items()}
 
 
-def _floating(module: nn.Module) -> dict[str, Tensor]:
+def _all_tensors(module: nn.Module) -> dict[str, Tensor]:
+    return dict(module.named_parameters()) | dict(module.named_buffers())
+
+
+def _trained_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Weights and running statistics that change in training, without gradients."""
-    moving = {name: parameter.detach() for name, parameter in module.named_parameters() if parameter.requires_grad}
+    tensors = {name: parameter.detach() for name, parameter in module.named_parameters() if parameter.requires_grad}
     for path, child in module.named_modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm) and child.training:
             for name, buffer in child.named_buffers(recurse=False):
                 if buffer.is_floating_point():
-                    moving[f"{path}.{name}"] = buffer
-    return moving
+                    tensors[f"{path}.{name}"] = buffer
+    return tensors

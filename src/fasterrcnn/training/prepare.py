@@ -1,6 +1,8 @@
-"""What a run needs before its first step: checked data, the input size, norms and anchors that suit both."""
+"""What is decided before the first step of a run: checked data, input size, anchors and norms that suit both."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,47 +13,84 @@ from fasterrcnn.config import ModelConfig, TrainConfig
 from fasterrcnn.data import anchors
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.checks import Repaired, admit
+from fasterrcnn.data.dataset import DetectionDataset
 from fasterrcnn.data.formats import Source, read_data
 from fasterrcnn.errors import UsageError
-from fasterrcnn.training.run_folder import Setup
+from fasterrcnn.training.data import fingerprint
 from fasterrcnn.weights import transfer
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
-_LINES = 20  # told about the data; the run's folder has all
+_MAX_LINES = 20
+"""Changes of the data that are logged; data.txt of the run lists all."""
 
 
-def prepare(source: Source, config: TrainConfig, log: Say) -> Setup:
-    """Decide all that can be decided before the first step.
+@dataclass(frozen=True)
+class Setup:
+    """A run before its first step.
+
+    Attributes:
+        config: its settings; the model in it has its classes, anchors and input size.
+        data: checked and fixed.
+        changes: what was fixed or left out, one line each.
+        images: of the training split.
+        val_images: of the validation split; may be empty.
+    """
+
+    config: TrainConfig
+    data: AnnotatedData
+    changes: list[str]
+    images: list[AnnotatedImage]
+    val_images: list[AnnotatedImage]
+
+    @property
+    def dataset(self) -> DetectionDataset:
+        """The training images as the network gets them."""
+        config = self.config
+        return DetectionDataset(self.images, config.model.input, augmentation=config.augmentation, seed=config.seed)
+
+    @property
+    def val_dataset(self) -> DetectionDataset:
+        """The validation images as the network gets them."""
+        return DetectionDataset(self.val_images, self.config.model.input)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies the images and objects of the run."""
+        return fingerprint([*self.images, *self.val_images])
+
+
+def prepare_run(source: Source, config: TrainConfig, log: Log) -> Setup:
+    """Check the data and complete the settings of a new run.
 
     Raises:
-        UsageError: the settings do not suit the data; the message says which.
+        UsageError: the settings do not suit the data; the message names the setting.
         DataError: the data set cannot be read, or has errors that the configuration does not allow.
-        WeightsError: the start weights are not there.
+        WeightsError: the start weights do not exist.
     """
     opened = open_data(source, config, log)
-    records, val_records = choose_records(opened.data, config)
-    if "val" in opened.data.splits and not val_records:
-        log("note: no validation, for the split 'val' has images that are learned from, or none")
-    if config.patience is not None and not val_records:
+    images, val_images = choose_images(opened.data, config)
+    if "val" in opened.data.splits and not val_images:
+        log("note: no validation, because the split 'val' is empty or shares images with the training split")
+    if config.patience is not None and not val_images:
         raise UsageError("patience waits for a better AP, which needs a validation split (--val-split)")
-    model = with_anchors(start_config(opened.data, config), records, config, log)
-    model = with_class_balance(with_scale(model, records), records, config)
-    log(_plan(config, model, records))
-    return Setup(config.model_copy(update={"model": model}), opened.data, opened.changes, records, val_records)
+    model = with_anchors(start_config(opened.data, config), images, config, log)
+    model = with_class_balance(with_scale(model, images), images, config)
+    log(_summary(config, model, images))
+    return Setup(config.model_copy(update={"model": model}), opened.data, opened.changes, images, val_images)
 
 
-def reopen(source: Source, config: TrainConfig, log: Say) -> Setup:
-    """As `prepare` for a run whose settings are decided already."""
+def prepare_resumed(source: Source, config: TrainConfig, log: Log) -> Setup:
+    """As `prepare_run`, for a run whose settings are complete already."""
     opened = open_data(source, config, log)
-    return Setup(config, opened.data, opened.changes, *choose_records(opened.data, config))
+    return Setup(config, opened.data, opened.changes, *choose_images(opened.data, config))
 
 
-def _plan(config: TrainConfig, model: ModelConfig, records: Sequence[AnnotatedImage]) -> str:
-    """One line: what the recipe came to."""
-    frozen = "the backbone" if config.freeze == "backbone" else f"{config.freeze} parts of the backbone"
+def _summary(config: TrainConfig, model: ModelConfig, images: Sequence[AnnotatedImage]) -> str:
+    """One line: the main settings of the run."""
+    frozen = "the backbone" if config.freeze == "backbone" else f"{config.freeze} stages of the backbone"
     parts = [
-        f"{config.epochs} epochs of {len(records)} images, short side {model.input.short_side}",
+        f"{config.epochs} epochs of {len(images)} images, short side {model.input.short_side}",
         f"augmentation {config.augmentation}",
         f"{config.optimizer} at {config.learning_rate:g}",
         f"averaged weights ({config.ema:g})" if config.ema else "no averaged weights",
@@ -60,8 +99,8 @@ def _plan(config: TrainConfig, model: ModelConfig, records: Sequence[AnnotatedIm
     return f"recipe {config.recipe}: {', '.join(parts)}"
 
 
-def open_data(source: Source, config: TrainConfig, log: Say) -> Repaired:
-    """Read and check a data set, and tell what it is and what was fixed or left out.
+def open_data(source: Source, config: TrainConfig, log: Log) -> Repaired:
+    """Read and check a data set, and log a summary and what was fixed or left out.
 
     Raises:
         DataError: it cannot be read, or has errors that the configuration does not allow.
@@ -69,39 +108,42 @@ def open_data(source: Source, config: TrainConfig, log: Say) -> Repaired:
     data = source if isinstance(source, AnnotatedData) else read_data(source, **config.reading.model_dump())
     log(data.summary())
     repaired = admit(data, config.on_bad_box)
-    for line in repaired.changes[:_LINES]:
+    for line in repaired.changes[:_MAX_LINES]:
         log(f"note: {line}")
-    if len(repaired.changes) > _LINES:
-        log(f"note: and {len(repaired.changes) - _LINES} more, all in data.txt of the run")
+    if len(repaired.changes) > _MAX_LINES:
+        log(f"note: and {len(repaired.changes) - _MAX_LINES} more, all in data.txt of the run")
     return repaired
 
 
-def choose_records(data: AnnotatedData, config: TrainConfig) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
-    """Training and validation images; none of the latter without images that are not trained on.
+def choose_images(data: AnnotatedData, config: TrainConfig) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
+    """Training and validation images.
+
+    A validation split that was not asked for, and that shares images with the training split, is not used.
 
     Raises:
-        UsageError: a split does not exist, shares images with the other, or has nothing to learn from.
+        UsageError: a split does not exist, shares images with the other, or has no boxes to train on.
     """
     split = config.split or data.training_split
     if config.split is None and split in ("val", "test"):
-        known = ", ".join(data.splits)
-        raise UsageError(f"{data.root}: there is no split to learn from, only {known}; name it with split (--split)")
-    records = data.split(split)
+        raise UsageError(
+            f"{data.root}: there is no split to train on, only {', '.join(data.splits)}; name it with split (--split)"
+        )
+    images = data.split(split)
     val_split = config.val_split or ("val" if "val" in data.splits else None)
-    val_records = data.split(val_split) if val_split else []
-    seen = {record.path for record in records} & {record.path for record in val_records}
-    if seen and config.val_split:
-        raise UsageError(f"{len(seen)} images are in {split!r} and in {val_split!r}, for example {min(seen)}")
-    if not any(len(record.boxes) for record in records):
-        raise UsageError(f"{data.root}: the split {split!r} has no boxes to learn from")
-    return records, [] if seen else val_records
+    val_images = data.split(val_split) if val_split else []
+    shared = {image.path for image in images} & {image.path for image in val_images}
+    if shared and config.val_split:
+        raise UsageError(f"{len(shared)} images are in {split!r} and in {val_split!r}, for example {min(shared)}")
+    if not any(len(image.boxes) for image in images):
+        raise UsageError(f"{data.root}: the split {split!r} has no boxes to train on")
+    return images, [] if shared else val_images
 
 
 def start_config(data: AnnotatedData, config: TrainConfig) -> ModelConfig:
     """The run's model for the classes of the data, with the run's input size and the norms that suit the start weights.
 
-    Random networks need norms that learn, and those of a small batch say little about a single image: group norm
-    (Wu and He 2018), but for timm's networks, which keep their batch norms.
+    A network with random weights needs trainable norms. Batch statistics of few images are inaccurate, so it gets group
+    norms (Wu and He 2018); timm's networks cannot have these and keep their batch norms.
     """
     model = _with_input_size(config.model, config).with_classes(data.classes, data.category_ids)
     if config.weights is not None:
@@ -110,45 +152,46 @@ def start_config(data: AnnotatedData, config: TrainConfig) -> ModelConfig:
     return model.model_copy(update={"backbone": model.backbone.model_copy(update={"norm": norm})})
 
 
-def with_anchors(model: ModelConfig, records: Sequence[AnnotatedImage], config: TrainConfig, log: Say) -> ModelConfig:
-    """The model with the anchors that the run asks for: fitted to its objects, the preset's, or those of a file.
+def with_anchors(model: ModelConfig, images: Sequence[AnnotatedImage], config: TrainConfig, log: Log) -> ModelConfig:
+    """The model with the anchors of the run: fitted to its objects, the preset's, or those of a file.
 
     Raises:
-        UsageError: the file is no description of anchors.
+        UsageError: the file does not describe anchors.
     """
-    wanted = config.anchors or ("auto" if config.weights in ("imagenet", None) else "preset")
-    if wanted == "preset":
+    choice = config.anchors or ("auto" if config.weights in ("imagenet", None) else "preset")
+    if choice == "preset":
         return model
-    if wanted != "auto":
-        return model.model_copy(update={"anchors": anchors.read_anchors(Path(wanted))})
-    fit = anchors.fit_anchors(
-        anchors.input_boxes(records, model.input),
+    if choice != "auto":
+        return model.model_copy(update={"anchors": anchors.read_anchors(Path(choice))})
+    fitted = anchors.fit_anchors(
+        anchors.input_boxes(images, model.input),
         model.anchors,
         build.anchor_strides(model),
-        labels=anchors.input_labels(records),
+        labels=anchors.input_labels(images),
         seed=config.seed,
     )
-    log(fit.line())
-    return model.model_copy(update={"anchors": fit.anchors})
+    log(fitted.line())
+    return model.model_copy(update={"anchors": fitted.anchors})
 
 
-def with_scale(model: ModelConfig, records: Sequence[AnnotatedImage]) -> ModelConfig:
-    """The model that knows by how much its training images were resized: later, tiles of large ones are, too."""
+def with_scale(model: ModelConfig, images: Sequence[AnnotatedImage]) -> ModelConfig:
+    """The model with the median factor by which its training images are resized; tiles of large images use it later."""
     size = model.input
-    factors = [min(size.short_side / min(r.size_hw), size.long_side / max(r.size_hw)) for r in records]
+    factors = [min(size.short_side / min(i.size_hw), size.long_side / max(i.size_hw)) for i in images]
     return model.model_copy(update={"input": size.model_copy(update={"scale": float(np.median(factors))})})
 
 
-def with_class_balance(model: ModelConfig, records: Sequence[AnnotatedImage], config: TrainConfig) -> ModelConfig:
-    """The model with the class loss that the run asks for.
+def with_class_balance(model: ModelConfig, images: Sequence[AnnotatedImage], config: TrainConfig) -> ModelConfig:
+    """The model with the class loss that `class_balance` asks for.
 
-    Class weights are the inverse root of how often a class occurs, their mean over the objects 1; background has 1.
+    Class weights are the inverse square root of the number of objects, scaled to a mean of 1 over all objects;
+    background has 1.
     """
     changes: dict[str, Any] = {}
     if config.class_balance == "focal" and not model.regions.focal_gamma:
         changes["focal_gamma"] = 2.0
     if config.class_balance == "weights" and model.regions.class_weights is None:
-        labels = np.concatenate([record.labels[~record.difficult] for record in records])
+        labels = np.concatenate([image.labels[~image.difficult] for image in images])
         counts = np.bincount(labels, minlength=len(model.classes))
         inverse = 1 / np.sqrt(counts.clip(min=1))
         weights = inverse / (inverse * counts).sum() * counts.sum()
@@ -157,7 +200,7 @@ def with_class_balance(model: ModelConfig, records: Sequence[AnnotatedImage], co
 
 
 def _with_input_size(preset: ModelConfig, config: TrainConfig) -> ModelConfig:
-    """The preset with the run's own input size; the long side follows the short one if it is not said."""
+    """The preset with the run's input size; without a long side in the settings, it follows the short side."""
     if config.short_side is None and config.long_side is None:
         return preset
     old = preset.input

@@ -1,4 +1,4 @@
-"""The settings of a run, from wherever they are said: a recipe, a YAML file, arguments."""
+"""The settings of a run, from a recipe, a YAML file, arguments and assignments."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -10,55 +10,56 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from fasterrcnn import presets
-from fasterrcnn.config import ModelConfig, RecipeName, TrainConfig
+from fasterrcnn.config import EARLIER_BODY, ModelConfig, RecipeName, TrainConfig
 from fasterrcnn.errors import UsageError
 
-FILE = "config.yaml"
+SETTINGS_FILE = "config.yaml"
 
-RECIPES: dict[RecipeName, dict[str, Any]] = {
+TRAINING_RECIPES: dict[RecipeName, dict[str, Any]] = {
     "quick": {"epochs": 8},
     "standard": {},
     "best": {"epochs": 24},
 }
-"""What the recipes set otherwise than `TrainConfig` does."""
+"""Settings of each recipe that differ from the defaults of `TrainConfig`."""
 
-_SIZES: dict[RecipeName, float] = {"best": 1.3}
-"""Input size of a recipe, as a share of the preset's; the others keep that."""
+_INPUT_SCALES: dict[RecipeName, float] = {"best": 1.3}
+"""Input size of a recipe, as a factor of the preset's."""
 
 
 def resolve(values: Mapping[str, Any], assignments: Sequence[str] = ()) -> TrainConfig:
-    """The settings of a run: what is said, then what the recipe says, then the defaults.
+    """The settings of a run: the given values, then those of the recipe, then the defaults.
 
     Args:
-        values: fields of `TrainConfig`; ``model`` may be the name of a preset, or a mapping with ``preset`` and what is
-            to be different from it.
-        assignments: "a.b=value", in YAML, above all else: "epochs=3", "model.regions.box_loss=giou".
+        values: fields of `TrainConfig`; ``model`` may be the name of a preset, or a mapping with ``preset`` and the
+            fields that differ from it.
+        assignments: "a.b=value", in YAML, which override the values: "epochs=3", "model.regions.box_loss=giou".
 
     Raises:
-        UsageError: a value is of no use, or there is no such setting; the message has the closest one.
+        UsageError: a value is invalid, or a setting does not exist; the message suggests the closest name.
     """
-    said: dict[str, Any] = {name: _plain(value) for name, value in values.items()}
-    if isinstance(said.get("model"), str):
-        said["model"] = {"preset": said["model"]}
+    given: dict[str, Any] = {name: _plain(value) for name, value in values.items()}
+    if isinstance(given.get("model"), str):
+        given["model"] = {"preset": given["model"]}
     for assignment in assignments:
-        _assign(said, assignment)
-    recipe = said.get("recipe", "standard")
+        _assign(given, assignment)
+    recipe = given.get("recipe", "standard")
     if isinstance(recipe, str):
-        said = {**RECIPES.get(recipe, {}), **said}  # type: ignore[call-overload]
+        given = {**TRAINING_RECIPES.get(recipe, {}), **given}  # type: ignore[call-overload]
     try:
-        said["model"] = _model(said.get("model", {}))
-        if isinstance(recipe, str) and recipe in _SIZES and not said.get("short_side") and not said.get("long_side"):
-            said["short_side"] = round(said["model"].input.short_side * _SIZES[recipe])
-        return TrainConfig(**said)
+        given["model"] = _model_config(given.get("model", {}))
+        has_size = given.get("short_side") or given.get("long_side")
+        if isinstance(recipe, str) and recipe in _INPUT_SCALES and not has_size:
+            given["short_side"] = round(given["model"].input.short_side * _INPUT_SCALES[recipe])
+        return TrainConfig(**given)
     except ValidationError as error:
-        raise UsageError(_advice(error)) from None
+        raise UsageError(_explained(error)) from None
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
     """Settings in a YAML file, as `resolve` takes them.
 
     Raises:
-        UsageError: there is no such file, or it holds no settings, or one of no use; the message has the file's name.
+        UsageError: the file does not exist, holds no settings, or an invalid one; the message has the file's name.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -76,7 +77,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def dump(config: TrainConfig) -> str:
-    """All settings as YAML that `read` understands."""
+    """All settings as YAML for `read_settings`."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -84,12 +85,12 @@ def _plain(value: Any) -> Any:
     return value.model_dump() if isinstance(value, BaseModel) else value
 
 
-def _assign(said: dict[str, Any], assignment: str) -> None:
+def _assign(given: dict[str, Any], assignment: str) -> None:
     name, equals, text = assignment.partition("=")
     if not equals or not all(name.split(".")):
         raise UsageError(f"{assignment!r}: give name=value, for example epochs=12 or model.regions.box_loss=giou")
     *path, last = name.split(".")
-    place = said
+    place = given
     for part in path:
         inner = place.get(part)
         place[part] = dict(inner) if isinstance(inner, Mapping) else {}
@@ -98,34 +99,35 @@ def _assign(said: dict[str, Any], assignment: str) -> None:
         place[last] = yaml.safe_load(text)
     except yaml.YAMLError:
         place[last] = text
-    if isinstance(place[last], str):  # YAML takes 1e-4 for a word
+    if isinstance(place[last], str):  # YAML reads 1e-4 as a string
         with suppress(ValueError):
             place[last] = float(text)
 
 
-def _model(said: Any) -> ModelConfig:
-    """The preset with what is said otherwise."""
-    if not isinstance(said, Mapping) or not isinstance(said.get("preset"), str):
+def _model_config(given: Any) -> ModelConfig:
+    """The preset with the given fields in place of its own."""
+    if not isinstance(given, Mapping) or not isinstance(given.get("preset"), str):
         raise UsageError(f"model: name a preset ({', '.join(presets.names())} or timm:<name>)")
     try:
-        return ModelConfig.model_validate(_merged(presets.get(said["preset"]).model_dump(), said))
+        return ModelConfig.model_validate(_merged(presets.get(given["preset"]).model_dump(), given))
     except ValidationError as error:
-        raise UsageError(_advice(error, ModelConfig, "model.")) from None
+        raise UsageError(_explained(error, ModelConfig, "model.")) from None
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
-    for key, value in changes.items():
+    for name, value in changes.items():
+        key = "body" if name == EARLIER_BODY else name
         old = base.get(key)
         merged[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 
-def _advice(error: ValidationError, model: type[BaseModel] = TrainConfig, prefix: str = "") -> str:
-    """One line about the first mistake: where, what, and what was perhaps meant."""
+def _explained(error: ValidationError, model: type[BaseModel] = TrainConfig, prefix: str = "") -> str:
+    """One line about the first error: which setting, what is wrong, and for unknown names the closest one."""
     first = error.errors()[0]
     name = prefix + ".".join(str(part) for part in first["loc"])
-    if first["type"] == "value_error" and not first["loc"]:  # about several settings; it names them
+    if first["type"] == "value_error" and not first["loc"]:  # about several settings; its message names them
         return str(first["ctx"]["error"])
     if first["type"] != "extra_forbidden":
         return f"{name}: {first['msg']} (given: {first['input']!r})"

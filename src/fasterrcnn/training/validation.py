@@ -1,4 +1,4 @@
-"""What a run is worth so far: losses and COCO's average precision on images that it does not learn from."""
+"""Validation: losses and COCO's average precision after each epoch, and drawings of batches and of detections."""
 
 import math
 from collections.abc import Sequence
@@ -22,80 +22,76 @@ from fasterrcnn.reporting.drawing import Mark, Pen, add_legend, add_title, conta
 from fasterrcnn.structures import ImageBatch, Losses, RawDetections, Target
 from fasterrcnn.training.data import Process, Step
 
-SHOWN = 12
-"""Images whose detections are kept to be looked at."""
+_MAX_SAMPLES = 12
 
 
 class Validation:
-    """Gathers one pass over the validation images, over all processes.
+    """Collects the results of one pass over the validation images, over all processes.
 
     Args:
-        data: where classes and category ids come from.
-        examples: the validation images.
-        process: the part that is seen here.
+        data: classes and category ids.
+        dataset: the validation images.
+        process: whose part is added here.
     """
 
-    def __init__(self, data: AnnotatedData, examples: DetectionDataset, process: Process) -> None:
+    def __init__(self, data: AnnotatedData, dataset: DetectionDataset, process: Process) -> None:
         self.data = data
-        self.examples = examples
+        self.dataset = dataset
         self.process = process
-        self._ground_truth = to_coco(data, examples.records)
+        self._ground_truth = to_coco(data, dataset.records)
+        self._sampled = range(0, len(dataset), max(1, -(-len(dataset) // _MAX_SAMPLES)))
         self.clear()
 
     def clear(self) -> None:
         """Begin a new pass."""
         self._sums = torch.zeros(8, dtype=torch.float64)
         self._results: list[dict[str, object]] = []
-        self._shown: dict[int, Detections] = {}
+        self._samples: dict[int, Detections] = {}
 
-    def add(self, step: Step, losses: Losses, found: Sequence[RawDetections]) -> None:
-        """A batch that was measured."""
+    def add(self, step: Step, losses: Losses, detections: Sequence[RawDetections]) -> None:
+        """Add the losses and detections of a batch."""
         if not step.plan.counts:
             return
-        four = torch.stack([value for _, value in losses]).double().cpu()
+        values = torch.stack([value for _, value in losses]).double().cpu()
         weights = losses.weights.double().cpu()
-        self._sums += torch.cat([four * weights, weights])
-        for index, raw, input_hw in zip(step.plan.indices, found, step.batch.sizes_hw, strict=True):
-            record = self.examples.records[index]
-            seen = in_original_frame(raw, input_hw, record.size_hw, self.data.classes, source=record.path)
-            self._results += seen.to_coco(record.image_id, list(self.data.category_ids))
-            if index in self.shown_indices:
-                self._shown[index] = seen
-
-    @property
-    def shown_indices(self) -> range:
-        """The images that are looked at, spread over all."""
-        return range(0, len(self.examples), max(1, -(-len(self.examples) // SHOWN)))
+        self._sums += torch.cat([values * weights, weights])
+        for index, raw, input_hw in zip(step.plan.indices, detections, step.batch.sizes_hw, strict=True):
+            image = self.dataset.records[index]
+            original = in_original_frame(raw, input_hw, image.size_hw, self.data.classes, source=image.path)
+            self._results += original.to_coco(image.image_id, list(self.data.category_ids))
+            if index in self._sampled:
+                self._samples[index] = original
 
     def result(self) -> dict[str, float]:
         """Losses by name with "val_" before them, and "ap", "ap50", "ap75", 0..1, or NaN without objects."""
-        parts: list[Any] = [(self._sums, self._results, self._shown)]
-        if self.process.world > 1:
-            parts = [None] * self.process.world
-            torch.distributed.all_gather_object(parts, (self._sums, self._results, self._shown))
+        parts: list[Any] = [(self._sums, self._results, self._samples)]
+        if self.process.world_size > 1:
+            parts = [None] * self.process.world_size
+            torch.distributed.all_gather_object(parts, (self._sums, self._results, self._samples))
         sums: Tensor = torch.stack([part[0] for part in parts]).sum(dim=0)
-        self._shown = {index: seen for part in parts for index, seen in part[2].items()}
-        four = (sums[:4] / sums[4:].clamp(min=torch.finfo(sums.dtype).tiny)).float()
+        self._samples = {index: detections for part in parts for index, detections in part[2].items()}
+        losses = (sums[:4] / sums[4:].clamp(min=torch.finfo(sums.dtype).tiny)).float()
         report = score_detections(self._ground_truth, [row for part in parts for row in part[1]])
-        measured = {"ap": report.ap, "ap50": report.ap50, "ap75": report.ap75}
-        losses = {f"val_{name}": value for name, value in Losses(*four).as_floats().items()}
-        return losses | {name: float("nan") if value is None else value for name, value in measured.items()}
+        precisions = {"ap": report.ap, "ap50": report.ap50, "ap75": report.ap75}
+        return {f"val_{name}": value for name, value in Losses(*losses).as_floats().items()} | {
+            name: math.nan if value is None else value for name, value in precisions.items()
+        }
 
-    def shown(self) -> tuple[list[AnnotatedImage], list[Detections]]:
-        """Some images, and what was found in them in the last pass."""
-        indices = sorted(self._shown)
-        return [self.examples.records[index] for index in indices], [self._shown[index] for index in indices]
+    def samples(self) -> tuple[list[AnnotatedImage], list[Detections]]:
+        """At most 12 images, spread over all, and their detections in the last pass."""
+        indices = sorted(self._samples)
+        return [self.dataset.records[index] for index in indices], [self._samples[index] for index in indices]
 
 
 _LONG_SIDE = 480
-_HIT = Pen((60, 220, 90))
-_INVENTED = Pen((235, 40, 40))
+_FOUND = Pen((60, 220, 90))
+_FALSE_POSITIVE = Pen((235, 40, 40))
 _MISSED = Pen((255, 220, 0), dashed=True)
 _NOT_COUNTED = Pen((150, 150, 150), dashed=True)
 
 
 def draw_batch(batch: ImageBatch, targets: Sequence[Target], classes: Sequence[str]) -> Image.Image:
-    """The images of a batch as the network sees them, padding included, with their objects, on one sheet.
+    """The images of a batch as the network gets them, padding included, with their objects, on one sheet.
 
     Difficult objects and crowds are captioned "difficult".
 
@@ -104,118 +100,118 @@ def draw_batch(batch: ImageBatch, targets: Sequence[Target], classes: Sequence[s
         targets: one for each image, on any device.
         classes: names; label i means ``classes[i]``.
     """
-    shown = batch.to("cpu")
-    views = [
-        draw_target(pixels, target.to("cpu"), classes) for pixels, target in zip(shown.pixels, targets, strict=True)
+    cells = [
+        draw_target(pixels, target.to("cpu"), classes)
+        for pixels, target in zip(batch.to("cpu").pixels, targets, strict=True)
     ]
-    return _on_sheet([ImageOps.expand(view, border=2, fill="white") for view in views])
+    return _on_sheet([ImageOps.expand(cell, border=2, fill="white") for cell in cells])
 
 
 def draw_comparison(
-    records: Sequence[AnnotatedImage], detections: Sequence[Detections], classes: Sequence[str], *, score: float = 0.5
+    images: Sequence[AnnotatedImage], detections: Sequence[Detections], classes: Sequence[str], *, score: float = 0.5
 ) -> Image.Image:
-    """Ground truth and predictions together: what was found, what was missed and what was invented, on one sheet.
+    """Ground truth and detections together: found and missed objects and false positives, on one sheet.
 
-    Above each image stand the counts and the file's name. Images are shrunk to `_LONG_SIDE` pixels at most.
+    Each image has a title with the counts and the file's name. Images are shrunk to 480 pixels at most.
 
     Args:
-        records: images and what is true of them.
-        detections: what was found in each of them.
+        images: with their ground truth.
+        detections: of each image.
         classes: names; label i means ``classes[i]``.
-        score: predictions below it are left out.
+        score: detections below it are left out.
 
     Raises:
         UsageError: there is no image to show.
         ImageError: an image cannot be decoded; the message names it.
     """
-    if not records:
+    if not images:
         raise UsageError("no images to compare; give at least one")
     cells = [
-        _draw_cell(record, found.filter(score=score), classes)
-        for record, found in zip(records, detections, strict=True)
+        _draw_cell(image, detected.filter(score=score), classes)
+        for image, detected in zip(images, detections, strict=True)
     ]
     meanings = {
-        f"found (IoU 0.5, score {score:g} or more)": _HIT,
-        "invented": _INVENTED,
+        f"found (IoU 0.5, score {score:g} or more)": _FOUND,
+        "false positive": _FALSE_POSITIVE,
         "missed": _MISSED,
         "difficult, not counted": _NOT_COUNTED,
     }
     return add_legend(_on_sheet(cells), meanings)
 
 
-def match_predictions(
-    predicted: NDArray[np.float32],
-    predicted_labels: NDArray[np.int64],
+def match_detections(
+    detections: NDArray[np.float32],
+    detection_labels: NDArray[np.int64],
     boxes: NDArray[np.float32],
     labels: NDArray[np.int64],
     difficult: NDArray[np.bool_],
     *,
     min_iou: float = 0.5,
 ) -> NDArray[np.int64]:
-    """Which object each prediction is taken for, as COCO's evaluation does it (Lin et al. 2014).
+    """The object that each detection matches, as in COCO's evaluation (Lin et al. 2014).
 
-    One after the other, each takes the object of its class that it overlaps most and that is not taken yet. Where there
-    is none, a difficult object may excuse it, which may be a crowd: its measure is the share of the prediction that
-    is inside, and it excuses any number.
+    By falling score, each detection takes the free object of its class with the largest IoU; a difficult object only
+    where no other is free. A difficult object may be a crowd: its overlap is the share of the detection inside it,
+    and it matches any number of detections.
 
     Args:
-        predicted: (n, 4), by falling score.
-        predicted_labels: (n,).
+        detections: (n, 4), by falling score.
+        detection_labels: (n,).
         boxes: (g, 4).
         labels: (g,).
-        difficult: (g,) objects that are not asked for.
-        min_iou: overlap that is needed.
+        difficult: (g,).
+        min_iou: overlap that a match needs.
 
     Returns:
         (n,) indices of objects; -1 for none.
     """
-    overlaps = _overlaps(predicted.astype(np.float64), boxes.astype(np.float64), difficult)
-    fits = (overlaps >= min_iou) & (predicted_labels[:, None] == labels)
+    overlaps = _overlaps(detections.astype(np.float64), boxes.astype(np.float64), difficult)
+    fits = (overlaps >= min_iou) & (detection_labels[:, None] == labels)
     free = np.ones(len(boxes), np.bool_)
-    taken = np.full(len(predicted), -1, np.int64)
-    for number in range(len(predicted)) if len(boxes) else ():
-        # One more for those that count: no difficult object comes before them.
-        worth = np.where(fits[number] & free, overlaps[number] + ~difficult, 0)
-        best = worth.argmax()
-        if worth[best] > 0:
-            taken[number] = best
+    matched = np.full(len(detections), -1, np.int64)
+    for number in range(len(detections)) if len(boxes) else ():
+        # Objects that are not difficult get one more, so that they come first.
+        rank = np.where(fits[number] & free, overlaps[number] + ~difficult, 0)
+        best = rank.argmax()
+        if rank[best] > 0:
+            matched[number] = best
             free[best] = difficult[best]
-    return taken
+    return matched
 
 
 def _overlaps(
-    predicted: NDArray[np.float64], boxes: NDArray[np.float64], difficult: NDArray[np.bool_]
+    detections: NDArray[np.float64], boxes: NDArray[np.float64], difficult: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """(n, g) IoU, and for difficult objects the share of the prediction that is inside."""
-    corner = np.maximum(predicted[:, None, :2], boxes[:, :2])
-    sides = np.minimum(predicted[:, None, 2:], boxes[:, 2:]) - corner
+    """(n, g) IoU, and for difficult objects the share of the detection that is inside."""
+    corner = np.maximum(detections[:, None, :2], boxes[:, :2])
+    sides = np.minimum(detections[:, None, 2:], boxes[:, 2:]) - corner
     shared = sides.clip(min=0).prod(axis=2)
-    own, others = ((xyxy[:, 2:] - xyxy[:, :2]).prod(axis=1) for xyxy in (predicted, boxes))
-    whole = np.where(difficult, own[:, None], own[:, None] + others - shared)
-    found: NDArray[np.float64] = shared / np.maximum(whole, np.finfo(np.float64).tiny)
-    return found
+    areas, box_areas = ((xyxy[:, 2:] - xyxy[:, :2]).prod(axis=1) for xyxy in (detections, boxes))
+    whole = np.where(difficult, areas[:, None], areas[:, None] + box_areas - shared)
+    overlaps: NDArray[np.float64] = shared / np.maximum(whole, np.finfo(np.float64).tiny)
+    return overlaps
 
 
-def _draw_cell(record: AnnotatedImage, found: Detections, classes: Sequence[str]) -> Image.Image:
-    image = read_image(record.path)
-    image.thumbnail((_LONG_SIDE, _LONG_SIDE))
-    predicted = _scaled(found.boxes, found.image_hw, image.size)
-    boxes = _scaled(record.boxes, record.size_hw, image.size)
-    taken = match_predictions(predicted, found.labels, boxes, record.labels, record.difficult)
-    excused = (taken >= 0) & np.append(record.difficult, False)[taken]
-    hit, invented = (taken >= 0) & ~excused, taken < 0
-    missed = ~record.difficult & ~np.isin(np.arange(len(boxes)), taken)
-    ground_truth = [classes[label] for label in record.labels]
-    said = [f"{classes[label]} {score:.2f}" for label, score in zip(found.labels, found.scores, strict=True)]
+def _draw_cell(image: AnnotatedImage, detections: Detections, classes: Sequence[str]) -> Image.Image:
+    pil_image = read_image(image.path)
+    pil_image.thumbnail((_LONG_SIDE, _LONG_SIDE))
+    detected = _scaled(detections.boxes, detections.image_hw, pil_image.size)
+    boxes = _scaled(image.boxes, image.size_hw, pil_image.size)
+    matched = match_detections(detected, detections.labels, boxes, image.labels, image.difficult)
+    not_counted = (matched >= 0) & np.append(image.difficult, False)[matched]
+    found, false_positive = (matched >= 0) & ~not_counted, matched < 0
+    missed = ~image.difficult & ~np.isin(np.arange(len(boxes)), matched)
+    names = [classes[label] for label in image.labels]
+    captions = [f"{classes[label]} {s:.2f}" for label, s in zip(detections.labels, detections.scores, strict=True)]
     marks = [
-        *_marks(boxes, record.difficult, _NOT_COUNTED, ["difficult"] * len(boxes)),
-        *_marks(predicted, excused, _NOT_COUNTED, said),
-        *_marks(predicted, hit, _HIT, said),
-        *_marks(boxes, missed, _MISSED, ground_truth),
-        *_marks(predicted, invented, _INVENTED, said),
+        *_marks(boxes, image.difficult, _NOT_COUNTED, ["difficult"] * len(boxes)),
+        *_marks(detected, not_counted, _NOT_COUNTED, captions),
+        *_marks(detected, found, _FOUND, captions),
+        *_marks(boxes, missed, _MISSED, names),
+        *_marks(detected, false_positive, _FALSE_POSITIVE, captions),
     ]
-    title = f"{hit.sum()} found, {missed.sum()} missed, {invented.sum()} invented: {record.path.name}"
-    return add_title(draw_marks(image, marks), title)
+    title = f"{found.sum()} found, {missed.sum()} missed, {false_positive.sum()} false positive: {image.path.name}"
+    return add_title(draw_marks(pil_image, marks), title)
 
 
 def _marks(boxes: NDArray[np.float32], keep: NDArray[np.bool_], pen: Pen, captions: Sequence[str]) -> list[Mark]:

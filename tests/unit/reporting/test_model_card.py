@@ -18,7 +18,7 @@ from fasterrcnn.reporting.model_card import (
     start_licence,
     training_sections,
 )
-from fasterrcnn.training.environment import describe
+from fasterrcnn.training.run_folder import describe_environment
 
 LOSSES = {"objectness": 0.1, "rpn_boxes": 0.02, "classes": 0.3, "boxes": 0.4, "total": 0.82}
 NASTY = (
@@ -63,7 +63,7 @@ def facts() -> TrainingFacts:
         max_epochs=16,
         epochs=14,
         seconds=1080.0,
-        environment=describe(),
+        environment=describe_environment(),
         result={
             "epoch": 12,
             "seconds": 60.0,

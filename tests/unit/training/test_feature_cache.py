@@ -12,9 +12,8 @@ from fasterrcnn.data.dataset import BatchPlan, DetectionDataset
 from fasterrcnn.errors import TrainingError, UsageError
 from fasterrcnn.ops.image import make_batch
 from fasterrcnn.training.data import Process
-from fasterrcnn.training.feature_cache import CachedViews, default_folder, frozen_maps
+from fasterrcnn.training.feature_cache import FeatureCache, check_cache_size, fill_caches, frozen_maps
 from fasterrcnn.training.fit import fit
-from fasterrcnn.training.keep_features import announce, fill
 from fasterrcnn.weights import native
 
 INPUT = InputConfig(short_side=64, long_side=96)
@@ -23,7 +22,7 @@ INPUT = InputConfig(short_side=64, long_side=96)
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return default_folder()
+    return tmp_path / "cache" / "fasterrcnn" / "features"
 
 
 @pytest.fixture
@@ -128,8 +127,8 @@ def test_cache__needs_a_frozen_body(run, changes):
 
 
 def test_load__what_was_written(tiny_model, examples, folder):
-    cache = CachedViews(tiny_model, examples, [0, 1])
-    fill([cache], 1.0, Process(), bar=False)
+    cache = FeatureCache(tiny_model, examples, [0, 1])
+    fill_caches([cache], 1.0, Process(), bar=False)
     (step,) = cache.load([BatchPlan((0, 3), 1, (128, 128))])
     batch, targets = examples.collate([examples[0, 1], examples[3, 1]], (128, 128))
     for ours, theirs in zip(step.targets, targets, strict=True):
@@ -166,8 +165,8 @@ def test_frozen_maps__layers_that_draw_stand_still(tiny_model, batch_of):
 
 
 def test_load__damaged_entry(tiny_model, examples):
-    cache = CachedViews(tiny_model, examples, [0])
-    fill([cache], 1.0, Process(), bar=False)
+    cache = FeatureCache(tiny_model, examples, [0])
+    fill_caches([cache], 1.0, Process(), bar=False)
     path = cache.path(1, 0)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(TrainingError, match=rf"{path}: an entry of the feature cache cannot be read .*remove the file"):
@@ -176,7 +175,7 @@ def test_load__damaged_entry(tiny_model, examples):
 
 def test_path__follows_from_all_that_decides(tiny_model, examples, lively, tiny_config):
     def paths(data=examples, number=1, model=tiny_model, bucket=64):
-        return CachedViews(model, data, [number], bucket=bucket).path(0, number)
+        return FeatureCache(model, data, [number], bucket=bucket).path(0, number)
 
     def others(**changes):
         return DetectionDataset(**{**_arguments(examples), **changes})
@@ -206,31 +205,31 @@ def _arguments(examples):
 
 
 def test_size__is_what_is_written(tiny_model, examples, folder):
-    cache = CachedViews(tiny_model, examples, [0, 1])
-    fill([cache], 1.0, Process(), bar=False)
+    cache = FeatureCache(tiny_model, examples, [0, 1])
+    fill_caches([cache], 1.0, Process(), bar=False)
     written = sum(path.stat().st_size for path in files(folder))
     assert cache.size() < written < cache.size() + 1500 * len(cache.keys)
-    assert announce([cache], 1.0).startswith("feature cache: 10 views of images, 0.00 GiB in ")
+    assert check_cache_size([cache], 1.0).startswith("feature cache: 10 views of images, 0.00 GiB in ")
 
 
-def test_fill__processes_share_the_work(tiny_model, examples, folder):
-    cache = CachedViews(tiny_model, examples, [0])
-    fill([cache], 1.0, Process(1, 2), bar=False)
+def test_fill_caches__processes_share_the_work(tiny_model, examples, folder):
+    cache = FeatureCache(tiny_model, examples, [0])
+    fill_caches([cache], 1.0, Process(1, 2), bar=False)
     assert set(files(folder)) == {cache.path(1, 0), cache.path(3, 0)}
-    fill([cache], 1.0, Process(0, 2), bar=False)
+    fill_caches([cache], 1.0, Process(0, 2), bar=False)
     assert len(files(folder)) == 5
 
 
-def test_fill__the_longest_unused_goes_first(tiny_model, examples, folder):
+def test_fill_caches__the_longest_unused_goes_first(tiny_model, examples, folder):
     old, new = folder / "aa" / "old.safetensors", folder / "bb" / "new.safetensors"
     for age, path in [(200, old), (100, new)]:
         path.parent.mkdir(parents=True)
         path.write_bytes(bytes(2**20))
         os.utime(path, (1e9 - age, 1e9 - age))
-    cache = CachedViews(tiny_model, examples, [0])
-    fill([cache], (cache.size() + 1.5 * 2**20) / 2**30, Process(), bar=False)
+    cache = FeatureCache(tiny_model, examples, [0])
+    fill_caches([cache], (cache.size() + 1.5 * 2**20) / 2**30, Process(), bar=False)
     assert not old.exists()
     assert new.exists()
-    fill([cache], cache.size() / 2**30, Process(), bar=False)
+    fill_caches([cache], cache.size() / 2**30, Process(), bar=False)
     assert not new.exists()
     assert len(files(folder)) == 5

@@ -78,7 +78,7 @@ def test_fit__loss_that_is_not_finite(scenes, tmp_path):
         ({"logger": "tensorbord"}, UsageError, "no logger is called 'tensorbord'; there are none, comet, csv"),
         ({"precision": "fp16", "device": "cpu"}, UsageError, 'precision "fp16" needs a GPU'),
         ({"freeze": "backbone"}, UsageError, "random weights would learn from noise"),
-        ({"resume": "x"}, UsageError, "resume goes on with the settings of the run"),
+        ({"resume": "x"}, UsageError, "resume uses the settings of the run"),
         ({"augmentation": "wild"}, UsageError, "augmentation: Input should be 'none', 'light', 'default' or 'strong'"),
         ({"optimizer": "lion"}, UsageError, "optimizer: Input should be 'adamw' or 'sgd'"),
         ({"split": "tarin"}, UsageError, "no split 'tarin'; there are: train, val, test"),
@@ -102,7 +102,7 @@ def test_fit__nothing_to_learn_from(tmp_path, photo):
         (tmp_path / "set" / name).mkdir(parents=True)
     (tmp_path / "set/Annotations/a.xml").write_text("<annotation/>")
     photo((96, 96)).save(tmp_path / "set/JPEGImages/a.jpg")
-    with pytest.raises(UsageError, match="the split 'all' has no boxes to learn from"):
+    with pytest.raises(UsageError, match="the split 'all' has no boxes to train on"):
         fit(tmp_path / "set", output=tmp_path / "run", **TINY)
 
 

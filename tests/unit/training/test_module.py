@@ -9,10 +9,10 @@ from fasterrcnn.config import TrainConfig
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.dataset import BatchLoader, BatchPlan, DetectionDataset
 from fasterrcnn.errors import ImageError, TrainingError
-from fasterrcnn.training import engine
 from fasterrcnn.training.data import Process, Step, TrainingBatches, ValidationBatches
 from fasterrcnn.training.fit import default_workers
 from fasterrcnn.training.module import TrainingModule, check_weights
+from fasterrcnn.training.trainer import make_trainer, quiet_lightning
 from fasterrcnn.training.validation import Validation
 
 CPU = torch.device("cpu")
@@ -54,8 +54,8 @@ def trained(model, records, config, run, *, workers=0, validated=False) -> Train
         validation = Validation(AnnotatedData(run, "test", CLASSES, {"all": records}), plain, Process())
         val_batches = ValidationBatches(plain, 2, Process(), workers)
     module = TrainingModule(model, config, records, len(batches) * config.epochs, validation).train()
-    with engine.quiet(), torch.random.fork_rng():
-        trainer = engine.make_trainer(config, CPU, Process(), run, [], False)
+    with quiet_lightning(), torch.random.fork_rng():
+        trainer = make_trainer(config, CPU, Process(), run, [], False)
         try:
             trainer.fit(module, batches, val_batches)
         finally:
@@ -66,8 +66,8 @@ def trained(model, records, config, run, *, workers=0, validated=False) -> Train
 def ready(model, records, config, run) -> TrainingModule:
     """A module whose steps can be called; its norms are fixed, so that only draws could tie images together."""
     module = TrainingModule(model, config, records, 10).eval()
-    with engine.quiet():
-        module.trainer = engine.make_trainer(config, CPU, Process(), run, [], False)
+    with quiet_lightning():
+        module.trainer = make_trainer(config, CPU, Process(), run, [], False)
     return module
 
 

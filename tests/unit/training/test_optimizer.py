@@ -7,7 +7,12 @@ from torch import nn
 from fasterrcnn import presets
 from fasterrcnn.config import TrainConfig
 from fasterrcnn.model.backbones.norms import FrozenBatchNorm2d
-from fasterrcnn.training.optimizer import freeze, make_optimizer, rate_at, trained_norms
+from fasterrcnn.training.optimizer import (
+    freeze_stages,
+    learning_rate_factor,
+    make_optimizer,
+    pretrained_norms,
+)
 
 MODEL = presets.get("timm:test_efficientnet", ["cat"])
 
@@ -16,38 +21,38 @@ def config(**changes) -> TrainConfig:
     return TrainConfig(data="x", model=MODEL, **changes)
 
 
-def test_rate_at__warms_up_linearly():
+def test_learning_rate_factor__warms_up_linearly():
     settings = config(warmup_steps=4)
-    assert [rate_at(step, 100, settings) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert [learning_rate_factor(step, 100, settings) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
 
 
-def test_rate_at__falls_along_half_a_cosine():
+def test_learning_rate_factor__falls_along_half_a_cosine():
     settings = config(warmup_steps=0, final_rate=0.1)
-    rates = [rate_at(step, 100, settings) for step in range(101)]
+    rates = [learning_rate_factor(step, 100, settings) for step in range(101)]
     assert (rates[0], rates[50], rates[100]) == pytest.approx((1.0, 0.55, 0.1))
     assert rates[25] == pytest.approx(0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2)
     assert rates == sorted(rates, reverse=True)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 9, 10, 50])
-def test_rate_at__short_runs(steps):
+def test_learning_rate_factor__short_runs(steps):
     settings = config(warmup_steps=100)
-    rates = [rate_at(step, steps, settings) for step in range(steps + 1)]
+    rates = [learning_rate_factor(step, steps, settings) for step in range(steps + 1)]
     assert all(0 < rate <= 1 for rate in rates)
     assert max(rates) == pytest.approx(1.0)
     assert rates.index(max(rates)) <= steps // 10
     assert rates[-1] == pytest.approx(settings.final_rate)
 
 
-def test_rate_at__stair():
+def test_learning_rate_factor__stair():
     settings = config(schedule="steps", warmup_steps=0, drops=(0.5, 0.8))
-    rates = [rate_at(step, 10, settings) for step in range(10)]
+    rates = [learning_rate_factor(step, 10, settings) for step in range(10)]
     assert rates == pytest.approx([1.0] * 5 + [0.1] * 3 + [0.01] * 2)
 
 
-def test_rate_at__stair_after_a_warm_up():
+def test_learning_rate_factor__stair_after_a_warm_up():
     settings = config(schedule="steps", warmup_steps=100, drops=(0.5,))
-    assert [rate_at(step, 20, settings) for step in (0, 1, 2, 9, 10, 19)] == pytest.approx(
+    assert [learning_rate_factor(step, 20, settings) for step in (0, 1, 2, 9, 10, 19)] == pytest.approx(
         [1 / 3, 2 / 3, 1.0, 1.0, 0.1, 0.1]
     )
 
@@ -106,24 +111,24 @@ def learning_stages(model) -> list[bool]:
         ({"freeze": 2, "weights": None}, 1, 0),  # random numbers have to learn
     ],
 )
-def test_freeze__the_first_parts(tiny_config, lively, options, epoch, frozen):
+def test_freeze_stages__the_first_parts(tiny_config, lively, options, epoch, frozen):
     model = lively(tiny_config)
-    freeze(model, config(**options), epoch)
+    freeze_stages(model, config(**options), epoch)
     learns = learning_stages(model)
     first = len(learns) if frozen is None else frozen
     assert learns == [False] * first + [True] * (len(learns) - first)
     assert all(p.requires_grad for name, p in model.named_parameters() if not name.startswith("backbone.body."))
 
 
-def test_freeze__goes_both_ways(tiny_config, lively):
+def test_freeze_stages__goes_both_ways(tiny_config, lively):
     model = lively(tiny_config)
     settings = config(freeze="backbone", unfreeze_at=2)
     for epoch in (2, 1, 2):  # a run that goes on may ask for a later epoch first
-        freeze(model, settings, epoch)
+        freeze_stages(model, settings, epoch)
         assert set(learning_stages(model)) == {epoch == 2}
 
 
-def test_trained_norms__those_whose_statistics_have_moved():
+def test_pretrained_norms__those_whose_statistics_have_moved():
     network = nn.Sequential(
         nn.Conv2d(3, 4, 1),
         nn.Sequential(nn.BatchNorm2d(4)),
@@ -132,12 +137,12 @@ def test_trained_norms__those_whose_statistics_have_moved():
         FrozenBatchNorm2d(4),
         nn.BatchNorm2d(4, track_running_stats=False),
     )
-    assert trained_norms(network) == []
+    assert pretrained_norms(network) == []
     network[1][0].running_mean[2] = 0.5
-    assert trained_norms(network) == ["1.0"]
+    assert pretrained_norms(network) == ["1.0"]
 
 
-def test_trained_norms__one_step_is_enough():
+def test_pretrained_norms__one_step_is_enough():
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train()
     network(torch.rand(2, 3, 4, 4) + 3)
-    assert trained_norms(network) == ["1"]
+    assert pretrained_norms(network) == ["1"]

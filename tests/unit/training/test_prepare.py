@@ -157,18 +157,18 @@ def test_with_anchors__from_a_file(tmp_path):
         prepare.with_anchors(PRESET, [], settings(anchors="absent.yaml"), lambda line: None)
 
 
-def test_choose_records__shared_images():
+def test_choose_images__shared_images():
     train, val = record(1, [[1, 1, 9, 9]]), record(2, [[1, 1, 9, 9]])
     both = AnnotatedData(Path("root"), "test", ("cat",), {"train": [train, val], "val": [val]})
-    assert prepare.choose_records(both, settings()) == ([train, val], [])
+    assert prepare.choose_images(both, settings()) == ([train, val], [])
     with pytest.raises(UsageError, match=r"1 images are in 'train' and in 'val', for example 2\.jpg"):
-        prepare.choose_records(both, settings(val_split="val"))
+        prepare.choose_images(both, settings(val_split="val"))
 
 
-def test_choose_records__trainval():
+def test_choose_images__trainval():
     train = record(1, [[1, 1, 9, 9]])
     data = AnnotatedData(Path("root"), "test", ("cat",), {"test": [record(2, [])], "trainval": [train]})
-    assert prepare.choose_records(data, settings()) == ([train], [])
+    assert prepare.choose_images(data, settings()) == ([train], [])
 
 
 BALANCED = PRESET.with_classes(["cat", "dog", "owl"])
@@ -207,17 +207,17 @@ def test_with_class_balance__what_the_model_says_stays(kind, own):
     assert prepare.with_class_balance(model, [labelled(0, 1)], settings(class_balance=kind)) == model
 
 
-def test_prepare__patience_needs_validation(folder):
+def test_prepare_run__patience_needs_validation(folder):
     chosen = settings(on_bad_box="drop", patience=3)
     with pytest.raises(UsageError, match=r"patience waits for a better AP, .* validation split \(--val-split\)"):
-        prepare.prepare(folder, chosen, lambda line: None)
+        prepare.prepare_run(folder, chosen, lambda line: None)
 
 
-def test_prepare__all_is_decided_and_told(folder):
+def test_prepare_run__all_is_decided_and_told(folder):
     said = []
-    setup = prepare.prepare(folder, settings(on_bad_box="drop", short_side=240, epochs=3), said.append)
+    setup = prepare.prepare_run(folder, settings(on_bad_box="drop", short_side=240, epochs=3), said.append)
     assert (setup.config.model.classes, setup.config.model.input.short_side) == (("cat",), 240)
-    assert [len(r.boxes) for r in setup.records] == [1]
-    assert setup.val_records == []
+    assert [len(r.boxes) for r in setup.images] == [1]
+    assert setup.val_images == []
     assert said[-1].startswith("recipe standard: 3 epochs of 1 images, short side 240, ")
-    assert prepare.reopen(folder, setup.config, lambda line: None).config == setup.config
+    assert prepare.prepare_resumed(folder, setup.config, lambda line: None).config == setup.config

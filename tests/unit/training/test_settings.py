@@ -15,7 +15,7 @@ def test_resolve__defaults():
 
 def test_resolve__recipe_then_what_is_said_then_assignments(monkeypatch):
     recipe = {"epochs": 10, "augmentation": "light", "ema": 0.9, "seed": 3}
-    monkeypatch.setitem(settings.RECIPES, "quick", recipe)
+    monkeypatch.setitem(settings.TRAINING_RECIPES, "quick", recipe)
     chosen = settings.resolve(
         {**SAID, "recipe": "quick", "augmentation": "strong", "ema": 0.8, "seed": 4}, ["ema=0.7", "seed=5"]
     )
@@ -28,20 +28,22 @@ def test_resolve__recipe_then_what_is_said_then_assignments(monkeypatch):
     )
 
 
-@pytest.mark.parametrize("recipe", settings.RECIPES)
+@pytest.mark.parametrize("recipe", settings.TRAINING_RECIPES)
 def test_resolve__recipes_say_only_what_exists(recipe):
     chosen = settings.resolve({**SAID, "recipe": recipe})
-    assert {name: getattr(chosen, name) for name in settings.RECIPES[recipe]} == settings.RECIPES[recipe]
+    assert {name: getattr(chosen, name) for name in settings.TRAINING_RECIPES[recipe]} == settings.TRAINING_RECIPES[
+        recipe
+    ]
 
 
 def test_resolve__recipe_in_an_assignment(monkeypatch):
-    monkeypatch.setitem(settings.RECIPES, "best", {"epochs": 77})
+    monkeypatch.setitem(settings.TRAINING_RECIPES, "best", {"epochs": 77})
     assert settings.resolve(SAID, ["recipe=best"]).epochs == 77
     assert settings.resolve({**SAID, "epochs": 5}, ["recipe=best"]).epochs == 5
 
 
 def test_resolve__input_size_of_a_recipe(monkeypatch):
-    monkeypatch.setitem(settings._SIZES, "quick", 0.5)
+    monkeypatch.setitem(settings._INPUT_SCALES, "quick", 0.5)
     said = {**SAID, "recipe": "quick"}
     assert settings.resolve(said).short_side == 240
     assert settings.resolve({**said, "short_side": 96}).short_side == 96
@@ -169,17 +171,17 @@ def test_resolve__no_data():
         settings.resolve({"model": "resnet50-fpn"})
 
 
-def test_read__what_resolve_takes(tmp_path):
+def test_read_settings__what_resolve_takes(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("data: x\nmodel:\n  preset: resnet50-fpn\n  regions: {box_loss: giou}\nepochs: 3 # few\n")
-    chosen = settings.resolve({**settings.read(file), "epochs": 4})
+    chosen = settings.resolve({**settings.read_settings(file), "epochs": 4})
     assert (chosen.model.regions.box_loss, chosen.epochs) == ("giou", 4)
 
 
-def test_read__number_that_yaml_takes_for_a_word(tmp_path):
+def test_read_settings__number_that_yaml_takes_for_a_word(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("data: x\nmodel: resnet50-fpn\nlearning_rate: 1e-4\n")
-    assert settings.resolve(settings.read(file)).learning_rate == 1e-4
+    assert settings.resolve(settings.read_settings(file)).learning_rate == 1e-4
 
 
 @pytest.mark.parametrize(
@@ -196,22 +198,22 @@ def test_read__number_that_yaml_takes_for_a_word(tmp_path):
         (b"lerning_rate: 0.1", r"mine\.yaml: there is no setting 'lerning_rate': did you mean 'learning_rate'\?"),
     ],
 )
-def test_read__mistakes_name_the_file(tmp_path, content, message):
+def test_read_settings__mistakes_name_the_file(tmp_path, content, message):
     file = tmp_path / "mine.yaml"
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(UsageError, match=message):
-        settings.read(file)
+        settings.read_settings(file)
 
 
 @pytest.mark.parametrize("name", [*presets.names(), "timm:resnet18"])
 def test_dump__reads_back_equal(tmp_path, name):
     changes = ["learning_rate=1e-5", "model.regions.box_loss=giou", "drops=[0.1, 0.7]", "weights=ü/ö.pth"]
     chosen = settings.resolve({"data": "x: y", "model": name, "reading": {"columns": {"x1": "left"}}}, changes)
-    file = tmp_path / settings.FILE
+    file = tmp_path / settings.SETTINGS_FILE
     file.write_text(settings.dump(chosen), encoding="utf-8")
-    assert settings.resolve(settings.read(file)) == chosen
-    assert settings.dump(settings.resolve(settings.read(file))) == settings.dump(chosen)
+    assert settings.resolve(settings.read_settings(file)) == chosen
+    assert settings.dump(settings.resolve(settings.read_settings(file))) == settings.dump(chosen)
 
 
 def test_dump__of_classes_and_anchors(tmp_path):
@@ -220,12 +222,12 @@ def test_dump__of_classes_and_anchors(tmp_path):
     model = model.model_copy(update={"anchors": model.anchors.model_copy(update={"sizes": ((31.7, 1e-7),) * 5})})
     chosen = settings.resolve({"data": "x", "model": model, "weights": None})
     (tmp_path / "a.yaml").write_text(settings.dump(chosen))
-    assert settings.resolve(settings.read(tmp_path / "a.yaml")) == chosen
+    assert settings.resolve(settings.read_settings(tmp_path / "a.yaml")) == chosen
     assert chosen.model == model
 
 
-@pytest.mark.parametrize("recipe", settings.RECIPES)
+@pytest.mark.parametrize("recipe", settings.TRAINING_RECIPES)
 def test_dump__a_recipe_is_not_applied_again(tmp_path, recipe):
     chosen = settings.resolve({**SAID, "recipe": recipe, "epochs": 123, "short_side": 77})
     (tmp_path / "a.yaml").write_text(settings.dump(chosen))
-    assert settings.resolve(settings.read(tmp_path / "a.yaml")) == chosen
+    assert settings.resolve(settings.read_settings(tmp_path / "a.yaml")) == chosen

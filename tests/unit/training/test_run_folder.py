@@ -13,7 +13,8 @@ import yaml
 
 from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.errors import ImageError
-from fasterrcnn.training.environment import describe, fingerprint
+from fasterrcnn.training.data import fingerprint
+from fasterrcnn.training.run_folder import describe_environment
 
 
 @pytest.fixture
@@ -94,8 +95,8 @@ def test_fingerprint__missing_image(records):
         fingerprint(records)
 
 
-def test_describe__versions_and_machine():
-    found = describe()
+def test_describe_environment__versions_and_machine():
+    found = describe_environment()
     assert found["torch"] == metadata.version("torch")
     assert found["python"] == platform.python_version()
     assert found["threads"] == torch.get_num_threads()
@@ -104,35 +105,35 @@ def test_describe__versions_and_machine():
     assert len(found["cuda"]) == torch.cuda.device_count()
 
 
-def test_describe__package_that_is_absent(monkeypatch):
+def test_describe_environment__package_that_is_absent(monkeypatch):
     def version(name: str) -> str:
         if name == "timm":
             raise metadata.PackageNotFoundError(name)
         return "1.2.3"
 
-    monkeypatch.setattr("fasterrcnn.training.environment.metadata.version", version)
-    assert describe()["timm"] is None
-    assert describe()["torchvision"] == "1.2.3"
+    monkeypatch.setattr("fasterrcnn.training.run_folder.metadata.version", version)
+    assert describe_environment()["timm"] is None
+    assert describe_environment()["torchvision"] == "1.2.3"
 
 
-def test_describe__variables_that_are_set(monkeypatch):
+def test_describe_environment__variables_that_are_set(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    variables = describe()["variables"]
+    variables = describe_environment()["variables"]
     assert variables["OMP_NUM_THREADS"] == "3"
     assert "CUDA_VISIBLE_DEVICES" not in variables
 
 
-def test_describe__plain_values():
-    found = describe()
+def test_describe_environment__plain_values():
+    found = describe_environment()
     assert json.loads(json.dumps(found)) == found
     assert yaml.safe_load(yaml.safe_dump(found)) == found
 
 
-def test_describe__says_not_whose_machine_it_is(monkeypatch):
+def test_describe_environment__says_not_whose_machine_it_is(monkeypatch):
     monkeypatch.setenv("HOME", "/home/jane.doe")
     monkeypatch.setenv("USER", "jane.doe")
     monkeypatch.setenv("HOSTNAME", "janes-laptop")
-    said = json.dumps(describe())
+    said = json.dumps(describe_environment())
     for private in (getpass.getuser(), platform.node(), str(Path.home()), str(Path.cwd()), "janes-laptop"):
         assert private not in said

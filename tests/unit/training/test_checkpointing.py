@@ -21,8 +21,8 @@ STATE = {"epoch": 3, "weights": {str(number): torch.rand(1000) for number in ran
 def test_resume__from_every_state(tmp_path, monkeypatch, minutes, frozen):
     """After every step and every epoch; after epochs alone; with a backbone that is trained later."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(checkpointing, "_KEPT", 1000)
-    monkeypatch.setattr(checkpointing, "remove_all", lambda run: None)
+    monkeypatch.setattr(checkpointing, "_KEPT_STATES", 1000)
+    monkeypatch.setattr(checkpointing, "remove_states", lambda run: None)
     write_scenes(tmp_path / "scenes", train=3, val=1, test=1, seed=0, size_hw=(96, 96))
     options = {"model": MODEL, "weights": None, "short_side": 64, "logger": "none", "epochs": 3, "batch_size": 1}
     if frozen:
@@ -64,7 +64,13 @@ class _Malicious:
 
 
 def test_load_checkpoint__plain_values_and_tensors(tmp_path):
-    content = {"epoch": 3, "loops": {"a": [1, (2, None)]}, "state_dict": {"w": torch.arange(3.0)}, "name": "x"}
+    content = {
+        "epoch": 3,
+        "loops": {"a": [1, (2, None)]},
+        "state_dict": {"w": torch.arange(3.0)},
+        "trained_norms": [],
+        "name": "x",
+    }
     again = checkpointing.StateFiles().load_checkpoint(rewritten(tmp_path / "1.state", content))
     torch.testing.assert_close(again.pop("state_dict"), content.pop("state_dict"))
     assert again == content
@@ -124,14 +130,14 @@ def test_save__sweeps_what_killed_processes_left(kept):
     assert sorted(path.name for path in kept.iterdir()) == ["000000001.state", "000000002.state"]
 
 
-def test_newest__half_written_files_are_none(kept):
+def test_newest_state__half_written_files_are_none(kept):
     (kept / ".123.000000002.state").write_bytes(b"half")
-    (kept / checkpointing.FOLDER).mkdir()
+    (kept / checkpointing.STATES).mkdir()
     for path in list(kept.glob("*.state")):
-        path.rename(kept / checkpointing.FOLDER / path.name)
+        path.rename(kept / checkpointing.STATES / path.name)
     said: list[str] = []
-    assert checkpointing.newest(kept, said.append) == checkpointing.path_of(kept, 1)
-    for path in kept.glob(f"{checkpointing.FOLDER}/[!.]*"):
+    assert checkpointing.newest_state(kept, said.append) == checkpointing.state_path(kept, 1)
+    for path in kept.glob(f"{checkpointing.STATES}/[!.]*"):
         path.unlink()
-    assert checkpointing.newest(kept, said.append) is None
+    assert checkpointing.newest_state(kept, said.append) is None
     assert not said

@@ -1,4 +1,4 @@
-"""Lightning's trainer, set up for this library: devices, precision, processes, loggers, and its chatter kept quiet."""
+"""Lightning's trainer, set up for this library: devices, precision, processes and loggers, without its own messages."""
 
 import importlib.util
 import logging
@@ -29,33 +29,33 @@ _PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 
 
 def this_process(config: TrainConfig) -> Process:
-    """Which of how many processes this is: as torchrun, SLURM or the engine's own launcher says."""
-    outside = _outside()
-    if outside is not None:
-        return Process(outside.global_rank(), outside.world_size())
+    """Rank and number of processes: from torchrun, SLURM or Lightning's own launcher."""
+    launcher = _external_launcher()
+    if launcher is not None:
+        return Process(launcher.global_rank(), launcher.world_size())
     return Process(int(os.environ.get("LOCAL_RANK", "0")), config.devices) if config.devices > 1 else Process()
 
 
-def speaks() -> bool:
-    """Whether this process is the one of those that train together which tells people how it goes."""
-    outside = _outside()
-    return (outside.global_rank() if outside is not None else int(os.environ.get("LOCAL_RANK", "0"))) == 0
+def is_main_process() -> bool:
+    """Whether this is the process of rank 0, the only one that prints."""
+    launcher = _external_launcher()
+    return (launcher.global_rank() if launcher is not None else int(os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
 def make_trainer(
     config: TrainConfig, device: torch.device, process: Process, run: Path, callbacks: Sequence[Callback], logger: Any
 ) -> Trainer:
     """The trainer of a run."""
-    accelerator = {"cuda": "gpu"}.get(device.type, device.type)
-    local, nodes = _layout(config, process)
-    one = [device.index] if device.type == "cuda" and device.index is not None and process.world == 1 else local
+    local, nodes = _processes_and_nodes(config, process)
+    single_gpu = device.type == "cuda" and device.index is not None and process.world_size == 1
+    # Parameters of frozen stages get no gradients in the first epochs.
+    ddp = DDPStrategy(find_unused_parameters=config.unfreeze_at is not None)
     return Trainer(
         default_root_dir=run,
-        accelerator=accelerator,
-        devices=one,
+        accelerator={"cuda": "gpu"}.get(device.type, device.type),
+        devices=[device.index] if single_gpu else local,
         num_nodes=nodes,
-        # Where parts of the network begin to learn later, they take no part in the first epochs.
-        strategy=DDPStrategy(find_unused_parameters=config.unfreeze_at is not None) if process.world > 1 else "auto",
+        strategy=ddp if process.world_size > 1 else "auto",
         precision=_PRECISION[config.precision],
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
@@ -72,41 +72,41 @@ def make_trainer(
     )
 
 
-def check(config: TrainConfig, device: torch.device) -> None:
-    """Refuse what the engine cannot do, before anything is written.
+def check_trainer(config: TrainConfig, device: torch.device) -> None:
+    """Refuse settings that Lightning cannot run, before anything is written.
 
     Raises:
         UsageError: the precision needs another device, or no logger has that name.
     """
     if config.precision == "fp16" and device.type == "cpu":
         raise UsageError('precision "fp16" needs a GPU; on a CPU there are "float32" and "bf16"')
-    known = _loggers()
-    if config.logger != "none" and _short(config.logger) not in known:
-        raise UsageError(f"no logger is called {config.logger!r}; there are none, {', '.join(sorted(known))}")
+    names = _loggers()
+    if config.logger != "none" and _short_name(config.logger) not in names:
+        raise UsageError(f"no logger is called {config.logger!r}; there are none, {', '.join(sorted(names))}")
 
 
 def make_logger(name: str, run: Path, log: Callable[[str], None]) -> Any:
     """A logger of Lightning by name, in upper or lower case, with or without "Logger" at its end.
 
     Raises:
-        UsageError: what it needs is not installed.
+        UsageError: a package that it needs is not installed.
     """
     if name == "none":
         return False
-    wanted = _short(name)
-    if wanted == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
+    short = _short_name(name)
+    if short == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
         log('note: no TensorBoard files; for these, pip install "fasterrcnn[log]"')
         return False
-    make: Any = getattr(lightning_loggers, _loggers()[wanted])
+    make: Any = getattr(lightning_loggers, _loggers()[short])
     try:
-        return make(save_dir=str(run), **({"name": "", "version": "tensorboard"} if wanted == "tensorboard" else {}))
+        return make(save_dir=str(run), **({"name": "", "version": "tensorboard"} if short == "tensorboard" else {}))
     except (ModuleNotFoundError, ImportError) as error:
         raise UsageError(f"logger {name!r}: {str(error).splitlines()[0]}") from None
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """The engine says nothing of its own: a run speaks for itself."""
+def quiet_lightning() -> Iterator[None]:
+    """Lightning prints no messages and warnings of its own inside the block."""
     loggers = [logging.getLogger(name) for name in (pytorch_lightning.__name__, "lightning_fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -123,26 +123,26 @@ def quiet() -> Iterator[None]:
 
 def _loggers() -> dict[str, str]:
     """Lightning's loggers by short name."""
-    return {_short(name): name for name in lightning_loggers.__all__ if name != "Logger"}
+    return {_short_name(name): name for name in lightning_loggers.__all__ if name != "Logger"}
 
 
-def _short(name: str) -> str:
+def _short_name(name: str) -> str:
     return name.lower().removesuffix("logger")
 
 
-def _outside() -> ClusterEnvironment | None:
-    """Who started the processes, if it was somebody else."""
+def _external_launcher() -> ClusterEnvironment | None:
+    """What started the processes, unless Lightning starts them itself."""
     kinds: tuple[type[ClusterEnvironment], ...] = (TorchElasticEnvironment, SLURMEnvironment)
     return next((kind() for kind in kinds if kind.detect()), None)
 
 
-def _layout(config: TrainConfig, process: Process) -> tuple[int, int]:
+def _processes_and_nodes(config: TrainConfig, process: Process) -> tuple[int, int]:
     """Processes on each machine, and machines."""
-    outside = _outside()
-    if isinstance(outside, TorchElasticEnvironment):
+    launcher = _external_launcher()
+    if isinstance(launcher, TorchElasticEnvironment):
         local = int(os.environ["LOCAL_WORLD_SIZE"])
-    elif isinstance(outside, SLURMEnvironment):
-        local = process.world // int(os.environ.get("SLURM_NNODES", "1"))
+    elif isinstance(launcher, SLURMEnvironment):
+        local = process.world_size // int(os.environ.get("SLURM_NNODES", "1"))
     else:
         local = config.devices
-    return local, max(1, process.world // local)
+    return local, max(1, process.world_size // local)

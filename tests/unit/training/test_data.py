@@ -15,12 +15,12 @@ from fasterrcnn.training.data import (
     Process,
     TrainingBatches,
     ValidationBatches,
-    draws,
     epoch_batches,
     order_of_epoch,
+    plans_of_process,
     repeat_factors,
-    share,
-    val_plans,
+    seeded_rng,
+    validation_plans,
 )
 
 INPUT = InputConfig(short_side=40, long_side=120)
@@ -81,10 +81,10 @@ def test_epoch_batches__factors():
     assert seen == {0: 1, 1: 3, 2: 2}
 
 
-def test_draws__follow_from_the_parts():
-    first = draws("a", 1).random()
-    assert draws("a", 1).random() == first
-    assert len({first, draws("a", 2).random(), draws("b", 1).random()}) == 3
+def test_seeded_rng__follow_from_the_parts():
+    first = seeded_rng("a", 1).random()
+    assert seeded_rng("a", 1).random() == first
+    assert len({first, seeded_rng("a", 2).random(), seeded_rng("b", 1).random()}) == 3
 
 
 @pytest.mark.parametrize(
@@ -132,10 +132,10 @@ SIZES = [(40, 40), (40, 100), (100, 40), (40, 60), (70, 70), (60, 40), (50, 50)]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_share__processes_together_have_the_whole_batch(world):
+def test_plans_of_process__processes_together_have_the_whole_batch(world):
     examples = examples_of(*SIZES)
     batches = [[0, 1, 2, 3], [4, 6], [5]]
-    shares = [share(examples, batches, 7, Process(rank, world)) for rank in range(world)]
+    shares = [plans_of_process(examples, batches, 7, Process(rank, world)) for rank in range(world)]
     assert {len(plans) for plans in shares} == {3}
     for batch, plans in zip(batches, zip(*shares, strict=True), strict=True):
         assert sorted(i for plan in plans if plan.counts for i in plan.indices) == sorted(batch)
@@ -144,7 +144,7 @@ def test_share__processes_together_have_the_whole_batch(world):
         assert {plan.view for plan in plans} == {7}
 
 
-def test_share__padded_as_the_whole_batch_would_be(tmp_path, photo):
+def test_plans_of_process__padded_as_the_whole_batch_would_be(tmp_path, photo):
     """A wide and a tall image need 64 x 128 and 128 x 64; in one batch, both are 128 x 128."""
     records = []
     for number, size_hw in enumerate([(40, 100), (100, 40)]):
@@ -153,15 +153,15 @@ def test_share__padded_as_the_whole_batch_would_be(tmp_path, photo):
     examples = DetectionDataset(records, INPUT)
     whole, _ = examples.collate([examples[0], examples[1]])
     for rank in (0, 1):
-        plans = share(examples, [[0, 1]], 1, Process(rank, 2))
+        plans = plans_of_process(examples, [[0, 1]], 1, Process(rank, 2))
         ((batch, _),) = BatchLoader(examples).load(plans)
         assert batch.padded_hw == whole.padded_hw == (128, 128)
         assert torch.equal(batch.pixels[0], whole.pixels[rank])
 
 
-def test_share__process_without_images_takes_part():
+def test_plans_of_process__process_without_images_takes_part():
     examples = examples_of(*SIZES)
-    ((first,), (second,)) = (share(examples, [[5]], 1, Process(rank, 2)) for rank in (0, 1))
+    ((first,), (second,)) = (plans_of_process(examples, [[5]], 1, Process(rank, 2)) for rank in (0, 1))
     assert (first.indices, first.counts) == ((5,), True)
     assert (second.indices, second.counts) == ((5,), False)
     assert first.padded_hw == second.padded_hw
@@ -169,9 +169,9 @@ def test_share__process_without_images_takes_part():
 
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_val_plans__every_image_once_and_only_equal_sizes_together(world, batch_size):
+def test_validation_plans__every_image_once_and_only_equal_sizes_together(world, batch_size):
     examples = examples_of(*SIZES, *SIZES)
-    plans = [plan for rank in range(world) for plan in val_plans(examples, batch_size, Process(rank, world))]
+    plans = [plan for rank in range(world) for plan in validation_plans(examples, batch_size, Process(rank, world))]
     assert sorted(i for plan in plans for i in plan.indices) == list(range(len(examples)))
     for plan in plans:
         assert plan.counts
@@ -180,8 +180,8 @@ def test_val_plans__every_image_once_and_only_equal_sizes_together(world, batch_
         assert {examples.padded_hw(index, 1) for index in plan.indices} == {plan.padded_hw}
 
 
-def test_val_plans__more_processes_than_batches():
-    ((first,), (second,)) = (val_plans(examples_of(WIDE, WIDE), 4, Process(rank, 2)) for rank in (0, 1))
+def test_validation_plans__more_processes_than_batches():
+    ((first,), (second,)) = (validation_plans(examples_of(WIDE, WIDE), 4, Process(rank, 2)) for rank in (0, 1))
     assert (first.indices, first.counts) == ((0, 1), True)
     assert (second.indices, second.counts) == ((0,), False)
 
