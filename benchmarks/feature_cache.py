@@ -30,7 +30,7 @@ from fasterrcnn import presets
 from fasterrcnn.build import assemble
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.data.annotations import AnnotatedData
-from fasterrcnn.data.checks import admit
+from fasterrcnn.data.checks import check_and_repair
 from fasterrcnn.data.dataset import BUCKET
 from fasterrcnn.ops.image import pad_to
 from fasterrcnn.structures import ImageBatch, Target
@@ -91,7 +91,7 @@ def operations(config: ModelConfig) -> dict[str, float]:
 
 
 def main() -> None:
-    data = admit(fasterrcnn.read_data(sys.argv.pop(1)), "fix").data
+    data = check_and_repair(fasterrcnn.read_data(sys.argv.pop(1)), "fix").data
     data = replace(data, splits={"train": data.split("train")[:IMAGES]})
     rows: dict[str, dict[str, float]] = {}
     for name in presets.names():

@@ -37,7 +37,7 @@ from fasterrcnn.data.formats import read_data
 def count(root):
     data = read_data(root)
     assert not data.findings, data.findings[0]
-    return len(data.records), sum(len(record.boxes) for record in data.records)
+    return len(data.images), sum(len(record.boxes) for record in data.images)
 """,
     "pycocotools": """
 from pycocotools.coco import COCO

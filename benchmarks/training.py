@@ -38,7 +38,7 @@ from fasterrcnn import presets
 from fasterrcnn.build import build_model
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, to_coco
-from fasterrcnn.data.checks import admit
+from fasterrcnn.data.checks import check_and_repair
 from fasterrcnn.data.pixels import read_image_tensor
 from fasterrcnn.evaluation.metrics.coco import Report, score_detections
 from fasterrcnn.training.prepare import start_config
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--side", choices=("both", "ours", "theirs"), default="both")
     options, sys.argv[1:] = parser.parse_known_args()
-    data = admit(fasterrcnn.read_data(options.data), "fix").data
+    data = check_and_repair(fasterrcnn.read_data(options.data), "fix").data
     data = replace(data, splits={**data.splits, "train": data.split("train")[:: options.every]})
     config = start_config(replace(data, splits={"train": data.split("train")}), resolve({"data": "", "model": MODEL}))
     assert presets.get(MODEL).regions.assign.count == config.regions.assign.count

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from fasterrcnn.data.findings import KINDS
+from fasterrcnn.data.findings import FINDING_KINDS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -85,4 +85,4 @@ def test_readme__model_snippet_runs():
 def test_documents__every_kind_of_finding_is_explained():
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     marks = {"error": "**{}**", "warning": "`{}`", "note": "*{}*"}
-    assert [kind for kind, (severity, _) in KINDS.items() if marks[severity].format(kind) not in text] == []
+    assert [kind for kind, (severity, _) in FINDING_KINDS.items() if marks[severity].format(kind) not in text] == []

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fasterrcnn.data.checks import admit, check_data
-from fasterrcnn.data.findings import KINDS, Finding
+from fasterrcnn.data.checks import check_and_repair, check_data
+from fasterrcnn.data.findings import FINDING_KINDS, Finding
 from fasterrcnn.data.formats import read_data
 
 WIDTH, HEIGHT = 96, 72
@@ -204,8 +204,8 @@ def check(findings: list[Finding], kind: str, file: str, number: int | None, ima
     """One finding says it, and there is no error but this."""
     said = [(f.kind, f.file.name, f.annotation, f.image and f.image.name) for f in findings]
     assert (kind, file, number, image) in said
-    errors = [row for row in said if KINDS[row[0]][0] == "error"]
-    assert errors == ([(kind, file, number, image)] if KINDS[kind][0] == "error" else [])
+    errors = [row for row in said if FINDING_KINDS[row[0]][0] == "error"]
+    assert errors == ([(kind, file, number, image)] if FINDING_KINDS[kind][0] == "error" else [])
     assert len([row for row in said if row[0] == kind]) == 1
 
 
@@ -563,7 +563,7 @@ def test_repair__no_error_is_left(policy, kind, damages):
     try:
         WRITERS[kind](data, root)
         files = {file: file.read_bytes() for file in root.rglob("*") if file.is_file()}
-        fixed = admit(read_data(root, format=kind), policy).data
+        fixed = check_and_repair(read_data(root, format=kind), policy).data
         assert check_data(fixed).counts["error"] == 0
         assert files == {file: file.read_bytes() for file in root.rglob("*") if file.is_file()}
     finally:

@@ -81,7 +81,7 @@ def _draw_held_out(detector: "Detector", folder: Path) -> None:
     names = (folder / "scenes" / "ImageSets" / "Main" / "test.txt").read_text().split()[:_IMAGES]
     drawn = []
     for name in names:
-        found = detector.predict(folder / "scenes" / "JPEGImages" / f"{name}.jpg", score=0.5)
-        found.save(folder / "images" / f"{name}.jpg")
-        drawn.append(found.plot())
+        detections = detector.predict(folder / "scenes" / "JPEGImages" / f"{name}.jpg", score=0.5)
+        detections.save(folder / "images" / f"{name}.jpg")
+        drawn.append(detections.plot())
     contact_sheet(drawn, columns=4).save(folder / "images" / "overview.jpg", quality=85)

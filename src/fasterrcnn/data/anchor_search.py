@@ -1,4 +1,6 @@
-"""How well anchors cover objects, on the grid where they stand. Needs no torch.
+"""How well anchors cover boxes on the grid of the feature maps, and the search for anchors that cover them better.
+
+Needs no torch.
 
 Axes: n boxes, k anchors of one level. Boxes are xyxy in pixels of the network input; sides are (width, height).
 """
@@ -14,7 +16,7 @@ from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.errors import UsageError
 from fasterrcnn.reporting.tables import align_columns
 
-Array = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 SIZE_BINS = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}
 """COCO's bins of the area, from (included) and to (not included); here in pixels of the network input."""
@@ -29,39 +31,39 @@ def has_area(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
     return good
 
 
-def learned(record: AnnotatedImage) -> NDArray[np.bool_]:
-    """(n,) which boxes of a record a detector learns from: those with an area that are not difficult."""
-    return has_area(record.boxes) & ~record.difficult
+def is_trained_on(image: AnnotatedImage) -> NDArray[np.bool_]:
+    """(n,) which boxes of an image are trained on: those with an area that are not difficult."""
+    return has_area(image.boxes) & ~image.difficult
 
 
-def input_boxes(records: Sequence[AnnotatedImage], config: InputConfig) -> NDArray[np.float32]:
-    """(n, 4) boxes of all records in the frame of the network input, as training resizes them; n may be 0.
+def input_boxes(images: Sequence[AnnotatedImage], config: InputConfig) -> NDArray[np.float32]:
+    """(n, 4) boxes of all images in the frame of the network input, as training resizes them; n may be 0.
 
     Difficult boxes and those without an area are left out.
     """
-    found = [np.zeros((0, 4), np.float32)]
-    for record in records:
-        boxes = record.boxes[learned(record)]
+    parts = [np.zeros((0, 4), np.float32)]
+    for image in images:
+        boxes = image.boxes[is_trained_on(image)]
         if len(boxes):
-            to_hw = config.resized_hw(record.size_hw)
-            y, x = (np.float32(to) / np.float32(old) for to, old in zip(to_hw, record.size_hw, strict=True))
-            found.append(boxes * np.array([x, y, x, y], np.float32))
-    return np.concatenate(found)
+            to_hw = config.resized_hw(image.size_hw)
+            y, x = (np.float32(to) / np.float32(old) for to, old in zip(to_hw, image.size_hw, strict=True))
+            parts.append(boxes * np.array([x, y, x, y], np.float32))
+    return np.concatenate(parts)
 
 
-def input_labels(records: Sequence[AnnotatedImage]) -> NDArray[np.int64]:
+def input_labels(images: Sequence[AnnotatedImage]) -> NDArray[np.int64]:
     """(n,) labels of the boxes that `input_boxes` gives, in the same order."""
-    return np.concatenate([np.zeros(0, np.int64), *(record.labels[learned(record)] for record in records)])
+    return np.concatenate([np.zeros(0, np.int64), *(image.labels[is_trained_on(image)] for image in images)])
 
 
 @dataclass(frozen=True)
 class Recall:
-    """How well anchors cover boxes, each judged by the anchor that overlaps it most.
+    """How well anchors cover boxes: the IoU of each box with its best anchor.
 
     Attributes:
         boxes: how many there are.
         at_50: share of them, 0..1, whose best anchor has IoU 0.5 or more; None where there are no boxes.
-        at_70: the same for 0.7, at which the RPN takes an anchor for an object.
+        at_70: the same for 0.7, at which an anchor is positive in the RPN's training.
         mean_iou: of the best anchors.
         by_size: the same for small, medium and large boxes (see `SIZE_BINS`); empty in the parts themselves.
     """
@@ -78,9 +80,9 @@ class Recall:
             [
                 name,
                 f"{part.boxes:,}",
-                _said(part.at_50, "{:.1%}"),
-                _said(part.at_70, "{:.1%}"),
-                _said(part.mean_iou, "{:.3f}"),
+                _formatted(part.at_50, "{:.1%}"),
+                _formatted(part.at_70, "{:.1%}"),
+                _formatted(part.mean_iou, "{:.3f}"),
             ]
             for name, part in (("all", self), *self.by_size.items())
         ]
@@ -91,10 +93,10 @@ class Recall:
 
 
 def measure_recall(boxes: NDArray[np.float32], anchors: AnchorConfig, strides: Sequence[int]) -> Recall:
-    """How well anchors cover boxes when they stand on the real grid, where only some positions exist.
+    """How well anchors cover boxes from the cells of the feature maps.
 
-    The grid of a level is taken to go on as far as the boxes do. Where an image is not padded, a box whose centre lies
-    within half a stride of the right or lower border has its nearest cell a little farther off than that.
+    The grid of a level is assumed to reach as far as the boxes do. In an image without padding, a box whose centre is
+    less than half a stride from the right or lower border has its nearest cell a little farther away.
 
     Args:
         boxes: (n, 4), with width and height above zero, as `input_boxes` gives them.
@@ -102,7 +104,7 @@ def measure_recall(boxes: NDArray[np.float32], anchors: AnchorConfig, strides: S
         strides: pixels between the cells of each level.
 
     Raises:
-        UsageError: anchors and strides are not of as many levels.
+        UsageError: anchors and strides have different numbers of levels.
     """
     cells = [cell_sides(anchors, level) for level in range(_count_levels(anchors, strides))]
     sides, centres = sides_and_centres(boxes)
@@ -117,52 +119,52 @@ def measure_recall(boxes: NDArray[np.float32], anchors: AnchorConfig, strides: S
     return _recall(iou, parts)
 
 
-def sides_and_centres(boxes: NDArray[np.float32]) -> tuple[Array, Array]:
+def sides_and_centres(boxes: NDArray[np.float32]) -> tuple[Floats, Floats]:
     """(n, 2) width and height, and (n, 2) x and y of the centre."""
     corners = boxes.astype(np.float64)
     return corners[:, 2:] - corners[:, :2], (corners[:, 2:] + corners[:, :2]) / 2
 
 
-def size_bins(sides: Array) -> NDArray[np.int64]:
+def size_bins(sides: Floats) -> NDArray[np.int64]:
     """(n,) number of the size bin, 0..2, of boxes with those (n, 2) sides."""
     lower = [low for low, _ in SIZE_BINS.values()]
     bins: NDArray[np.int64] = np.searchsorted(lower[1:], sides.prod(axis=1), side="right")
     return bins
 
 
-def cell_sides(anchors: AnchorConfig, level: int) -> Array:
+def cell_sides(anchors: AnchorConfig, level: int) -> Floats:
     """(k, 2) sides of the anchors around a cell, as `ops.anchors.cell_anchors` makes them."""
-    # float32 like there: a half is rounded up or down by its last bit.
+    # In float32, as there: its last bit decides whether a half is rounded up or down.
     root = np.sqrt(np.array(anchors.ratios[level], np.float32))
     size = np.array(anchors.sizes[level], np.float32)
     half = np.stack([np.outer(1 / root, size).ravel(), np.outer(root, size).ravel()], axis=1) / 2
     return 2 * (half.round() if anchors.rounded else half).astype(np.float64)
 
 
-def grid_offsets(centres: Array, stride: int) -> Array:
+def grid_offsets(centres: Floats, stride: int) -> Floats:
     """(n, 2) distances from the centres of boxes to the nearest point of a grid that starts at (0, 0)."""
-    nearest: Array = np.rint(centres / stride).clip(min=0) * stride
+    nearest: Floats = np.rint(centres / stride).clip(min=0) * stride
     return np.abs(centres - nearest)
 
 
-def best_iou(sides: Array, offsets: Array, anchor_sides: Array) -> Array:
-    """(n,) overlap, 0..1, of each box with that anchor of one level which fits best at the nearest grid point.
+def best_iou(sides: Floats, offsets: Floats, anchor_sides: Floats) -> Floats:
+    """(n,) IoU of each box with the best anchor of one level, at the nearest grid point.
 
-    No other grid point can do better: the overlap falls with the distance along either axis.
+    No other grid point is better: the overlap decreases with the distance along either axis.
 
     Args:
         sides: (n, 2) of the boxes, positive.
         offsets: (n, 2) as `grid_offsets` gives them.
         anchor_sides: (k, 2), k at least 1.
     """
-    shared: Array = np.ones((len(anchor_sides), len(sides)))
+    shared: Floats = np.ones((len(anchor_sides), len(sides)))
     for axis in (0, 1):
         box, anchor = sides[:, axis], anchor_sides[:, axis, None]
         overlap = (box + anchor) / 2 - offsets[:, axis]
         np.minimum(overlap, np.minimum(box, anchor), out=overlap)
         shared *= overlap.clip(min=0)
     union = sides.prod(axis=1) + anchor_sides.prod(axis=1)[:, None] - shared
-    best: Array = (shared / union).max(axis=0)
+    best: Floats = (shared / union).max(axis=0)
     return best
 
 
@@ -175,52 +177,52 @@ def _count_levels(anchors: AnchorConfig, strides: Sequence[int]) -> int:
     return len(strides)
 
 
-def _recall(iou: Array, parts: dict[str, Recall]) -> Recall:
+def _recall(iou: Floats, parts: dict[str, Recall]) -> Recall:
     if not len(iou):
         return Recall(0, None, None, None, parts)
-    # The overlaps of boxes and anchors that are made of round numbers may miss a round limit by the last bit.
+    # IoUs of boxes and anchors with round numbers may miss the limit by the last bit.
     at_50, at_70 = (float((iou >= limit - 1e-6).mean()) for limit in (0.5, 0.7))
     return Recall(len(iou), at_50, at_70, float(iou.mean()), parts)
 
 
-def _said(number: float | None, form: str) -> str:
+def _formatted(number: float | None, form: str) -> str:
     return "n/a" if number is None else form.format(number)
 
 
 NEAREST, FARTHEST = 1.5, 16.0
-"""An anchor's size as a multiple of its level's stride: from what one cell can tell to what its surroundings show."""
+"""Range of an anchor's size, as a multiple of the stride of its level."""
 
 FINEST, COARSEST = 1.0, 32.0
-"""The same for small anchors of the finest level and large ones of the coarsest: no other level could have them."""
+"""The same for small anchors of the finest level and large ones of the coarsest, which no other level can have."""
 
 RATIO_LIMIT = 8.0
-"""No anchor is more than so many times as high as wide, or the other way round."""
+"""Largest ratio of the longer side of an anchor to the shorter one."""
 
-_STEPS = (0.4, 0.2, 0.1, 0.05, 0.02)  # in the logarithm
-_SHAKES = 8
-_SHAKE = 0.15
+_STEPS = (0.4, 0.2, 0.1, 0.05, 0.02)  # of the hill climbing, in the logarithm
+_RESTARTS = 8
+_RESTART_NOISE = 0.15
 _ROUNDS = 4
-_UNUSED = 2e-3  # of the mean reward, which is about 2
+_UNUSED = 2e-3  # loss of mean reward (about 2) below which a level is not needed
 
 
 @dataclass(frozen=True)
 class Levels:
     """Logarithms of sizes and ratios (height / width) of every level, each in ascending order."""
 
-    sizes: tuple[Array, ...]
-    ratios: tuple[Array, ...]
+    sizes: tuple[Floats, ...]
+    ratios: tuple[Floats, ...]
 
-    def sides(self, level: int) -> Array:
+    def sides(self, level: int) -> Floats:
         """(k, 2) sides of a level's anchors, ratio by ratio and size by size."""
         size, half = self.sizes[level][None, :], self.ratios[level][:, None] / 2
-        logs: Array = np.stack([size - half, size + half], axis=-1).reshape(-1, 2)
+        logs: Floats = np.stack([size - half, size + half], axis=-1).reshape(-1, 2)
         return np.exp(logs)
 
-    def vector(self) -> Array:
+    def vector(self) -> Floats:
         """All numbers in a row."""
         return np.concatenate([*self.sizes, *self.ratios])
 
-    def like(self, vector: Array) -> "Levels":
+    def like(self, vector: Floats) -> "Levels":
         """Levels of the same shape from other numbers."""
         parts = np.split(vector, np.cumsum([len(part) for part in (*self.sizes, *self.ratios)])[:-1])
         return Levels(tuple(parts[: len(self.sizes)]), tuple(parts[len(self.sizes) :]))
@@ -228,50 +230,52 @@ class Levels:
 
 @dataclass(frozen=True)
 class Objective:
-    """What the search makes large: the weighted mean reward of boxes for the overlap (IoU) with their best anchor.
+    """What the search maximises: the weighted mean reward of boxes for the IoU with their best anchor.
 
-    One half is for IoU 0.5, under which no region is taken for an object; the other rises from there to 0.75, a little
-    over the 0.7 at which the RPN learns from an anchor. A tenth of the IoU itself shows the way where nothing comes
-    near. A box that falls under its floor pays a stake: objects that were within reach are not given up.
+    The reward is 1 for IoU 0.5, the least of a positive region, and rises by 1 up to 0.75, a little over the 0.7 of a
+    positive anchor. A tenth of the IoU is added, which gives a direction where all anchors are far away. A box under
+    its floor costs a penalty, so that objects which the given anchors cover stay covered.
 
     Attributes:
         sides: (n, 2) of the boxes.
         offsets: for each level, (n, 2) from the boxes' centres to the grid.
         weights: (n,) sum to 1.
         floor: (n,) IoU that a box should keep.
-        stakes: (n,) what a box pays for falling under its floor by 1.
+        penalties: (n,) cost of falling under the floor by 1.
     """
 
-    sides: Array
-    offsets: tuple[Array, ...]
-    weights: Array
-    floor: Array
-    stakes: Array
+    sides: Floats
+    offsets: tuple[Floats, ...]
+    weights: Floats
+    floor: Floats
+    penalties: Floats
 
     @classmethod
-    def of(cls, boxes: NDArray[np.float32], weights: Array, given: AnchorConfig, strides: Sequence[int]) -> "Objective":
+    def of(
+        cls, boxes: NDArray[np.float32], weights: Floats, given: AnchorConfig, strides: Sequence[int]
+    ) -> "Objective":
         """The objective for boxes that should keep what the given anchors offer, up to IoU 0.5."""
         sides, centres = sides_and_centres(boxes)
         offsets = tuple(grid_offsets(centres, stride) for stride in strides)
         ious = [best_iou(sides, part, cell_sides(given, level)) for level, part in enumerate(offsets)]
         bins = size_bins(sides)
         counts = np.bincount(bins)
-        # The few boxes of a rare size have as much at stake, all together, as the many of another.
+        # All boxes of a size bin together have the same penalty, however few they are.
         shares = 1 / (counts[bins] * np.count_nonzero(counts))
         return cls(sides, offsets, weights, np.max(ious, axis=0).clip(max=0.5), 3 * np.maximum(weights, shares))
 
-    def level(self, levels: Levels, level: int) -> Array:
-        """(n,) best IoU that one level offers."""
+    def level(self, levels: Levels, level: int) -> Floats:
+        """(n,) best IoU with the anchors of one level."""
         return best_iou(self.sides, self.offsets[level], levels.sides(level))
 
-    def value(self, ious: Sequence[Array]) -> float:
-        """The mean reward, given what each level offers."""
+    def value(self, ious: Sequence[Floats]) -> float:
+        """The mean reward, given the best IoU with each level."""
         iou = np.max(ious, axis=0)
         reward = np.clip((iou - 0.4) / 0.12, 0, 1) + np.clip((iou - 0.5) / 0.25, 0, 1) + 0.1 * iou
-        return float(self.weights @ reward - self.stakes @ (self.floor - iou).clip(min=0))
+        return float(self.weights @ reward - self.penalties @ (self.floor - iou).clip(min=0))
 
     def value_of(self, anchors: AnchorConfig) -> float:
-        """The mean reward of anchors as the detector has them, rounded or not."""
+        """The mean reward of anchors in the form the detector uses, rounded or not."""
         cells = (cell_sides(anchors, level) for level in range(len(self.offsets)))
         return self.value([best_iou(self.sides, part, cell) for part, cell in zip(self.offsets, cells, strict=True)])
 
@@ -279,23 +283,24 @@ class Objective:
 def search(objective: Objective, given: Levels, strides: Sequence[int], rng: np.random.Generator) -> Levels:
     """Anchors of as many levels, sizes and ratios as those given, fitted to the boxes of the objective.
 
-    The climb starts from the given anchors and from k-means, goes on from the better end, and shakes it a few times.
+    Hill climbing starts from the given anchors and from k-means; the better result is changed at random a few times,
+    and climbs again.
     """
     count = sum(len(given.sides(level)) for level in range(len(strides)))
     clustered = _factorise(_cluster(objective, count, rng), given)
-    ends = [_climb(objective, start, strides, rng) for start in (given, clustered)]
-    best, top = max(ends, key=lambda end: end[1])
-    for _ in range(_SHAKES):
+    results = [_climb(objective, start, strides, rng) for start in (given, clustered)]
+    best, top = max(results, key=lambda result: result[1])
+    for _ in range(_RESTARTS):
         vector = best.vector()
-        shaken = best.like(vector + rng.normal(0, _SHAKE, len(vector)))
-        found, value = _climb(objective, shaken, strides, rng, _STEPS[2:])
+        start = best.like(vector + rng.normal(0, _RESTART_NOISE, len(vector)))
+        levels, value = _climb(objective, start, strides, rng, _STEPS[2:])
         if value > top:
-            best, top = found, value
-    return _rest_unused(objective, best, given, strides)
+            best, top = levels, value
+    return _restore_unused(objective, best, given, strides)
 
 
-def legalise(levels: Levels, strides: Sequence[int]) -> Levels:
-    """The nearest anchors that are in order, level after level, and within a sensible multiple of their stride."""
+def constrain(levels: Levels, strides: Sequence[int]) -> Levels:
+    """The nearest anchors with sizes that ascend from level to level, within the allowed multiples of the stride."""
     sizes = []
     floor = -np.inf
     for level, stride in enumerate(strides):
@@ -319,7 +324,7 @@ def _climb(
     steps: Sequence[float] = _STEPS,
 ) -> tuple[Levels, float]:
     """Move one size or ratio at a time, by smaller and smaller steps, as long as that helps."""
-    best = legalise(start, strides)
+    best = constrain(start, strides)
     ious = [objective.level(best, level) for level in range(len(strides))]
     top = objective.value(ious)
     for step in steps:
@@ -329,7 +334,7 @@ def _climb(
                 for change in (step, -step):
                     vector = best.vector()
                     vector[number] += change
-                    moved = legalise(best.like(vector), strides)
+                    moved = constrain(best.like(vector), strides)
                     offered = [
                         iou if _same(moved, best, level) else objective.level(moved, level)
                         for level, iou in enumerate(ious)
@@ -342,14 +347,14 @@ def _climb(
     return best, top
 
 
-def _same(one: Levels, other: Levels, level: int) -> bool:
-    return np.array_equal(one.sizes[level], other.sizes[level]) and np.array_equal(
-        one.ratios[level], other.ratios[level]
+def _same(first: Levels, second: Levels, level: int) -> bool:
+    return np.array_equal(first.sizes[level], second.sizes[level]) and np.array_equal(
+        first.ratios[level], second.ratios[level]
     )
 
 
-def _rest_unused(objective: Objective, best: Levels, given: Levels, strides: Sequence[int]) -> Levels:
-    """The same anchors, but levels that hardly a box needs keep those they were given, as far as the order allows."""
+def _restore_unused(objective: Objective, best: Levels, given: Levels, strides: Sequence[int]) -> Levels:
+    """The same anchors, but levels that hardly any box needs get back those given, as far as the order allows."""
     sizes, ratios = list(best.sizes), list(best.ratios)
     ious = [objective.level(best, level) for level in range(len(strides))]
     for level, stride in enumerate(strides):
@@ -363,8 +368,8 @@ def _rest_unused(objective: Objective, best: Levels, given: Levels, strides: Seq
     return Levels(tuple(sizes), tuple(ratios))
 
 
-def _cluster(objective: Objective, count: int, rng: np.random.Generator) -> Array:
-    """(count, 2) sides that stand for the boxes: k-means with 1 - IoU of centred boxes as the distance."""
+def _cluster(objective: Objective, count: int, rng: np.random.Generator) -> Floats:
+    """(count, 2) sides of typical boxes: k-means with 1 - IoU of centred boxes as the distance."""
     sides = objective.sides
     centres = sides[rng.choice(len(sides), count, p=objective.weights)]
     offsets = np.zeros_like(sides)
@@ -380,8 +385,8 @@ def _cluster(objective: Objective, count: int, rng: np.random.Generator) -> Arra
     return centres
 
 
-def _factorise(sides: Array, given: Levels) -> Levels:
-    """Sizes and ratios of levels that come close to the sides: small ones on the first level, and so on."""
+def _factorise(sides: Floats, given: Levels) -> Levels:
+    """Sizes and ratios of levels that approximate the sides, the smallest on the first level."""
     size, ratio = np.log(sides).mean(axis=1), np.log(sides[:, 1] / sides[:, 0])
     order = np.argsort(size)
     new_sizes, new_ratios = [], []

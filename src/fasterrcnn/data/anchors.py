@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from fasterrcnn.config import AnchorConfig
 from fasterrcnn.data.anchor_search import (
     SIZE_BINS,
-    Array,
+    Floats,
     Levels,
     Objective,
     Recall,
@@ -37,15 +37,15 @@ from fasterrcnn.reporting.tables import Table
 __all__ = ["AnchorFit", "Recall", "fit_anchors", "input_boxes", "input_labels", "measure_recall", "read_anchors"]
 
 MIN_BOXES = 30
-"""Fewer boxes say too little about those to come: the anchors stay as they are."""
+"""With fewer boxes, the anchors stay as they are."""
 
-_MOST_BOXES = 5000  # that the search looks at; more change nothing but the time it takes
-_MOST_SHOWN = 1500
+_MAX_BOXES = 5000  # of the search; more only cost time
+_MAX_SHOWN = 1500
 
 
 @dataclass(frozen=True)
 class AnchorFit:
-    """What fitting anchors gave.
+    """The result of fitting anchors.
 
     Attributes:
         given: the anchors to start from.
@@ -63,10 +63,10 @@ class AnchorFit:
     after: Recall
     boxes: int
     kept: bool
-    sides: Array = field(compare=False, repr=False)
+    sides: Floats = field(compare=False, repr=False)
 
     def line(self) -> str:
-        """What was done, in one line."""
+        """The result in one line."""
         if self.kept:
             why = f"fewer than {MIN_BOXES}" if self.boxes < MIN_BOXES else "no better ones found"
             return f"anchors: as they were ({self.boxes:,} boxes, {why})"
@@ -140,33 +140,33 @@ def fit_anchors(
     """Sizes and ratios for every level that cover the boxes better than the given ones.
 
     K-means over widths and heights with 1 - IoU as the distance (Redmon and Farhadi 2017, section 2) gives a start;
-    from there and from the given anchors a hill climb maximises the mean reward of each box for its best anchor on the
-    real grid. Boxes of a class and size bin count as the root of their number, so that rare objects are not given up.
-    Sizes rise from level to level and stay within a sensible multiple of the stride.
+    from there and from the given anchors, hill climbing maximises the mean reward of each box for the IoU with its best
+    anchor. Boxes of a class and size bin count as the root of their number, so that rare objects matter. Sizes ascend
+    from level to level and stay within the allowed multiples of the stride.
 
     Args:
         boxes: (n, 4), with width and height above zero, as `input_boxes` gives them.
-        anchors: as many levels, sizes and ratios as are wanted; what is fitted is compared with them.
+        anchors: those to start from; the fitted ones have as many levels, sizes and ratios.
         strides: pixels between the cells of each level, in ascending order.
         labels: (n,) classes of the boxes, as `input_labels` gives them; none: one class.
         seed: the same seed gives the same anchors.
 
     Raises:
-        UsageError: anchors and strides are not of as many levels.
+        UsageError: anchors and strides have different numbers of levels.
     """
     before = measure_recall(boxes, anchors, strides)
     rng = np.random.default_rng(seed)
     chosen, weights = _choose(_weights(boxes, labels), rng)
-    shown = sides_and_centres(boxes[chosen[:_MOST_SHOWN]])[0]
+    shown = sides_and_centres(boxes[chosen[:_MAX_SHOWN]])[0]
     as_given = AnchorFit(anchors, anchors, before, before, len(boxes), kept=True, sides=shown)
     if len(boxes) < MIN_BOXES:
         return as_given
     objective = Objective.of(boxes[chosen], weights, anchors, strides)
-    found = search(objective, _levels(anchors), strides, rng)
+    levels = search(objective, _levels(anchors), strides, rng)
     fitted = anchors.model_copy(
         update={
-            "sizes": tuple(tuple(np.exp(size).round(1).tolist()) for size in found.sizes),
-            "ratios": tuple(tuple(np.exp(ratio).round(3).tolist()) for ratio in found.ratios),
+            "sizes": tuple(tuple(np.exp(size).round(1).tolist()) for size in levels.sizes),
+            "ratios": tuple(tuple(np.exp(ratio).round(3).tolist()) for ratio in levels.ratios),
             "rounded": False,
         }
     )
@@ -200,7 +200,7 @@ def read_anchors(path: Path) -> AnchorConfig:
 
 
 def _problem(anchors: AnchorConfig) -> str | None:
-    """Why these cannot be anchors, if they cannot."""
+    """What is wrong with these anchors, if anything."""
     sizes, ratios, strides = anchors.sizes, anchors.ratios, anchors.strides
     counts = [len(part) for part in (sizes, ratios, strides) if part is not None]
     if len(set(counts)) > 1 or not sizes:
@@ -214,22 +214,22 @@ def _problem(anchors: AnchorConfig) -> str | None:
     return None
 
 
-def _weights(boxes: NDArray[np.float32], labels: NDArray[np.int64] | None) -> Array:
-    """(n,) 1 / sqrt(boxes of the same class and size bin), together 1."""
+def _weights(boxes: NDArray[np.float32], labels: NDArray[np.int64] | None) -> Floats:
+    """(n,) 1 / sqrt(boxes of the same class and size bin), scaled to sum 1."""
     group = size_bins(sides_and_centres(boxes)[0])
     if labels is not None:
         group = labels * len(SIZE_BINS) + group
     weights = 1 / np.sqrt(np.bincount(group)[group])
-    shares: Array = weights / weights.sum()
+    shares: Floats = weights / weights.sum()
     return shares
 
 
-def _choose(weights: Array, rng: np.random.Generator) -> tuple[NDArray[np.int64], Array]:
-    """Which boxes the search looks at, and what they weigh there; together 1."""
-    if len(weights) <= _MOST_BOXES:
+def _choose(weights: Floats, rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
+    """The boxes of the search, and their weights, which sum to 1."""
+    if len(weights) <= _MAX_BOXES:
         return np.arange(len(weights)), weights
-    chosen = rng.choice(len(weights), _MOST_BOXES, replace=False, p=weights)
-    return chosen, np.full(_MOST_BOXES, 1 / _MOST_BOXES)
+    chosen = rng.choice(len(weights), _MAX_BOXES, replace=False, p=weights)
+    return chosen, np.full(_MAX_BOXES, 1 / _MAX_BOXES)
 
 
 def _levels(anchors: AnchorConfig) -> Levels:

@@ -1,4 +1,4 @@
-"""Records as a torch data set: images at the network's size, targets in its frame; and their batches."""
+"""Annotated images as a torch data set: pixels at the network's size, targets in its frame; and their batches."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,107 +15,108 @@ from fasterrcnn.config import Augmentation, InputConfig
 from fasterrcnn.data import transforms
 from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.data.pixels import read_image_tensor, read_reduced_image
-from fasterrcnn.data.transforms import Scene
+from fasterrcnn.data.transforms import Sample
 from fasterrcnn.errors import DataError, ImageError
-from fasterrcnn.ops import image
+from fasterrcnn.ops import image as image_ops
 from fasterrcnn.structures import ImageBatch, Target
 
-Example = tuple[Float[Tensor, "3 _ _"], Target]
+DetectionExample = tuple[Float[Tensor, "3 _ _"], Target]
 Batch = tuple[ImageBatch, list[Target]]
 
 BUCKET = 64
-"""Heights and widths of batches are multiples of it: kernels are chosen and memory is laid out anew for every shape."""
+"""Heights and widths of batches are multiples of it: each new shape costs time, for kernels and memory."""
 
 
-class DetectionDataset(Dataset[Example]):
+class DetectionDataset(Dataset[DetectionExample]):
     """Examples of a detection data set.
 
-    ``examples[index]`` is an image as detection sees it, ``examples[index, number]`` a view that is varied by chance.
-    That follows from the seed, the number and the image's id alone, never from the order or the process of reading.
+    ``examples[index]`` is an image as in detection, ``examples[index, view]`` an augmented view of it (from 1).
+    A view depends on the seed, its number and the image's id alone, not on the order or the process of reading.
 
     Args:
-        records: images and boxes.
+        images: to read, with their boxes.
         config: size of the network input.
-        augmentation: how much the images are varied; "none" shows them as detection sees them.
-        seed: of the variation.
+        augmentation: how much the images are varied; "none" leaves them as in detection.
+        seed: of the augmentation.
     """
 
     def __init__(
         self,
-        records: Sequence[AnnotatedImage],
+        images: Sequence[AnnotatedImage],
         config: InputConfig,
         *,
         augmentation: Augmentation = "none",
         seed: int = 0,
     ) -> None:
-        self.records = list(records)
+        self.images = list(images)
         self.config = config
         self.augmentation = augmentation
         self.seed = seed
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.images)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Example:
+    def __getitem__(self, key: int | tuple[int, int]) -> DetectionExample:
         """Pixels in 0..1 and the target.
 
         Raises:
             ImageError: the image cannot be decoded; the message names it.
         """
         with _one_thread():
-            return self._view(*(key if isinstance(key, tuple) else (key, 0)))
+            return self._example(*(key if isinstance(key, tuple) else (key, 0)))
 
-    def _view(self, index: int, number: int) -> Example:
-        recipe = transforms.RECIPES[self.augmentation] if number else None
-        record = self.records[index]
-        if recipe is None:
-            # Exactly what detection sees: a decoder that averages would hide what it does not.
-            view = transforms.plain_view(_scene(record, read_image_tensor(record.path), 1), self.config)
+    def _example(self, index: int, view: int) -> DetectionExample:
+        settings = transforms.AUGMENTATIONS[self.augmentation] if view else None
+        image = self.images[index]
+        if settings is None:
+            # Exactly as in detection, so without the decoder's own reduction, which averages pixels.
+            sample = transforms.plain_sample(_sample(image, read_image_tensor(image.path), 1), self.config)
         else:
-            draws = Random(f"seed {self.seed}, epoch {number}, image {record.image_id}")
-            view = transforms.random_view(
-                self._read(record, recipe.magnification),
-                recipe,
+            rng = Random(f"seed {self.seed}, epoch {view}, image {image.image_id}")
+            sample = transforms.augment(
+                self._read(image, settings.magnification),
+                settings,
                 self.config,
-                self._canvas_hw(record),
-                draws,
-                lambda: self._read(draws.choice(self.records), recipe.magnification),
+                self._canvas_hw(image),
+                rng,
+                lambda: self._read(rng.choice(self.images), settings.magnification),
             )
-        asked = ~view.difficult
-        return view.pixels, Target(view.boxes[asked], view.labels[asked], view.boxes[view.difficult])
+        objects = ~sample.difficult
+        ignored = sample.boxes[sample.difficult]
+        return sample.pixels, Target(sample.boxes[objects], sample.labels[objects], ignored)
 
-    def collate(self, examples: Sequence[Example], padded_hw: tuple[int, int] | None = None) -> Batch:
+    def collate(self, examples: Sequence[DetectionExample], padded_hw: tuple[int, int] | None = None) -> Batch:
         """Examples of different sizes as one padded batch.
 
         Args:
             examples: images and targets.
-            padded_hw: least size of the batch; without it, the sides are multiples of `BUCKET`.
+            padded_hw: minimum size of the batch; without it, the sides are multiples of `BUCKET`.
         """
         pixels = [pixels for pixels, _ in examples]
         divisor = math.lcm(self.config.size_divisor, 1 if padded_hw else BUCKET)
-        batch = image.make_batch(pixels, fill=self.config.mean, size_divisor=divisor, padded_hw=padded_hw)
+        batch = image_ops.make_batch(pixels, fill=self.config.mean, size_divisor=divisor, padded_hw=padded_hw)
         return batch, [target for _, target in examples]
 
     def padded_hw(self, index: int, divisor: int = BUCKET) -> tuple[int, int]:
         """Size of a batch of this image alone: multiples of the divisor and of the input's own."""
-        height, width = self._canvas_hw(self.records[index])
+        height, width = self._canvas_hw(self.images[index])
         divisor = math.lcm(self.config.size_divisor, divisor)
-        return image.pad_to(height, divisor), image.pad_to(width, divisor)
+        return image_ops.pad_to(height, divisor), image_ops.pad_to(width, divisor)
 
-    def _canvas_hw(self, record: AnnotatedImage) -> tuple[int, int]:
-        return self.config.resized_hw(record.size_hw)
+    def _canvas_hw(self, image: AnnotatedImage) -> tuple[int, int]:
+        return self.config.resized_hw(image.size_hw)
 
-    def _read(self, record: AnnotatedImage, magnification: float) -> Scene:
-        """An image that is going to be varied; where resizing averages anyway, its decoder may do so before."""
+    def _read(self, image: AnnotatedImage, magnification: float) -> Sample:
+        """An image to augment; where resizing averages pixels anyway, the decoder may reduce it, which is faster."""
         if not self.config.antialias:
-            return _scene(record, read_image_tensor(record.path), 1)
-        height, width = (math.ceil(side * magnification) for side in self._canvas_hw(record))
-        return _scene(record, *read_reduced_image(record.path, (height, width)))
+            return _sample(image, read_image_tensor(image.path), 1)
+        height, width = (math.ceil(side * magnification) for side in self._canvas_hw(image))
+        return _sample(image, *read_reduced_image(image.path, (height, width)))
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """As in processes that read: torch's bilinear resizing rounds differently with several threads."""
+    """As in reading processes: torch's bilinear resizing rounds differently with several threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -124,9 +125,9 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _scene(record: AnnotatedImage, pixels: Tensor, divisor: int) -> Scene:
-    xyxy = torch.from_numpy(record.boxes) / divisor
-    return transforms.make_scene(pixels, xyxy, torch.from_numpy(record.labels), torch.from_numpy(record.difficult))
+def _sample(image: AnnotatedImage, pixels: Tensor, divisor: int) -> Sample:
+    xyxy = torch.from_numpy(image.boxes) / divisor
+    return transforms.make_sample(pixels, xyxy, torch.from_numpy(image.labels), torch.from_numpy(image.difficult))
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,9 @@ class BatchPlan:
 
     Attributes:
         indices: of the examples.
-        view: of each image: 0 is the image as it is, others are varied.
-        padded_hw: least size of the batch, in pixels of the network input.
-        counts: whether the batch is to be learned from; a process without images of its own takes part all the same.
+        view: number of the augmented view of each image, from 1; 0 leaves the images as in detection.
+        padded_hw: minimum size of the batch, in pixels of the network input.
+        counts: whether the batch is trained on; a process without images of its own takes part with one that is not.
     """
 
     indices: tuple[int, ...]
@@ -147,7 +148,7 @@ class BatchPlan:
 
 
 class _Batches(Dataset[Batch]):
-    """Plans in, batches out; a data set in torch's sense, so that other processes can read it."""
+    """A torch data set whose keys are plans and whose items are batches, for the worker processes of `DataLoader`."""
 
     def __init__(self, examples: DetectionDataset) -> None:
         self.examples = examples
@@ -175,7 +176,7 @@ class BatchLoader:
             sampler=self._plans,
             num_workers=workers,
             persistent_workers=workers > 0,
-            generator=torch.Generator(),  # without one of its own, it would draw from the caller's
+            generator=torch.Generator(),  # else it would use the caller's random numbers
         )
 
     def load(self, plans: Sequence[BatchPlan]) -> Iterator[Batch]:
@@ -186,17 +187,17 @@ class BatchLoader:
             DataError: a reading process died.
         """
         self._plans[:] = plans
-        coming = iter(self._loader)
+        batches = iter(self._loader)
         while True:
             try:
-                batch = next(coming, None)
+                batch = next(batches, None)
             except ImageError as error:
                 advice = 'on_bad_box="drop" leaves such images out; "fasterrcnn data check" finds all of them'
                 raise ImageError(f"{_last_line(error)}; {advice}") from None
             except (RuntimeError, EOFError, OSError) as error:
-                # A dead process is noticed by its signal, or by whatever part of a batch it did not hand over.
-                torn = isinstance(error, EOFError | OSError) and self._loader.num_workers > 0
-                if not torn and "DataLoader worker" not in str(error):
+                # A dead process is noticed by its signal, or by a batch that arrives incomplete.
+                incomplete = isinstance(error, EOFError | OSError) and self._loader.num_workers > 0
+                if not incomplete and "DataLoader worker" not in str(error):
                     raise
                 reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
                 raise DataError(f"a process that reads images died ({reason}); try fewer workers") from None

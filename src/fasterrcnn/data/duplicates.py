@@ -1,7 +1,7 @@
-"""Which images show the same? Needs numpy and Pillow only.
+"""Duplicate images: identical, or nearly identical. Needs numpy and Pillow only.
 
 Images whose difference hashes are close are candidates; small grey thumbnails decide. A false alarm is worse than a
-miss: where one thing differs, images are not similar. Measured on 1,287 photographs: missed are none of the copies
+miss: images that differ in one detail are not similar. Measured on 1,287 photographs: missed are none of the copies
 compressed with quality 30 to 95 or scaled by 0.5 or 2, 0.3 % of the darkened ones and of those cut by 1 %, 8 % of those
 cut by 2 %, and 13 % of those brightened by 10 % and clipped at white; of 828,000 pairs one is found, the same blood
 cells refocused, and of pairs with an object moved by a tenth of the image 0.4 %, those where it hardly stands out
@@ -20,18 +20,18 @@ from PIL import Image, ImageFilter
 
 _SIDE = 32
 _SOFTEN = ImageFilter.Kernel((3, 3), (1, 2, 1, 2, 4, 2, 1, 2, 1))
-"""Edges then move less from one pixel to the next when an image is cut by a hundredth."""
+"""Blurs thumbnails, so that edges change less when an image is cropped by a hundredth."""
 
 _MAX_BITS = 10
-"""Of 64: more differ between candidates by chance than by compression, scaling or cutting."""
+"""Of 64 bits of the hash, how many may differ between candidates; compression, scaling or cropping change fewer."""
 
 _MIN_CONTRAST = 4.0
-"""Standard deviation in grey levels below which an image shows too little to tell it from another."""
+"""Standard deviation in grey levels below which an image shows too little to be compared."""
 
 _MIN_CORRELATION = 0.95
 _MAX_DIFFERENCE = 0.2
 _MAX_LEVELS = 8.0
-"""Of one place: in standard deviations of the thumbnail, and in grey levels."""
+"""Largest differences of one pixel: in standard deviations of the thumbnail, and in grey levels."""
 
 _ROWS = 256
 _PAIRS = 2048
@@ -39,7 +39,7 @@ _PAIRS = 2048
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is remembered of an image to find it again.
+    """What is kept of an image to find its duplicates.
 
     Attributes:
         pixels: hash of size and pixels; equal only for images that are the same pixel by pixel.
@@ -66,20 +66,20 @@ def take_fingerprint(image: Image.Image) -> Fingerprint:
 def find_identical(prints: Sequence[Fingerprint]) -> list[list[int]]:
     """Indices of images that are the same pixel by pixel, in groups of two or more."""
     groups: dict[bytes, list[int]] = {}
-    for index, one in enumerate(prints):
-        groups.setdefault(one.pixels, []).append(index)
+    for index, fingerprint in enumerate(prints):
+        groups.setdefault(fingerprint.pixels, []).append(index)
     return [group for group in groups.values() if len(group) > 1]
 
 
 def find_similar(prints: Sequence[Fingerprint]) -> list[tuple[int, int]]:
-    """Pairs of images that are nearly the same: compressed anew, resized, brighter, cut by a hundredth or two.
+    """Pairs of images that are nearly the same: compressed again, resized, brighter, cropped by one or two hundredths.
 
     Of images that are the same pixel by pixel the first stands for all. Images without contrast are never similar.
 
     Returns:
         Pairs of indices, the smaller first, sorted.
     """
-    firsts = {one.pixels: index for index, one in reversed(list(enumerate(prints)))}
+    firsts = {fingerprint.pixels: index for index, fingerprint in reversed(list(enumerate(prints)))}
     kept = [index for index in sorted(firsts.values()) if prints[index].thumbnail.std() >= _MIN_CONTRAST]
     if not kept:
         return []
@@ -87,17 +87,17 @@ def find_similar(prints: Sequence[Fingerprint]) -> list[tuple[int, int]]:
     thumbnails = np.stack([prints[index].thumbnail for index in kept])
     contrasts = thumbnails.std(axis=(1, 2))
     thumbnails = (thumbnails - thumbnails.mean(axis=(1, 2), keepdims=True)) / contrasts[:, None, None]
-    found = []
+    similar = []
     for pairs in _candidates(hashes):
         left, right = thumbnails[pairs[:, 0]], thumbnails[pairs[:, 1]]
         alike = np.einsum("kyx,kyx->k", left, right) >= _MIN_CORRELATION * _SIDE**2
         limits = np.minimum(_MAX_DIFFERENCE, _MAX_LEVELS / contrasts[pairs[alike]].max(axis=1))
         alike[alike] = _differ(left[alike], right[alike]) <= limits
-        found += [(kept[i], kept[j]) for i, j in pairs[alike].tolist()]
-    return sorted(found)
+        similar += [(kept[i], kept[j]) for i, j in pairs[alike].tolist()]
+    return sorted(similar)
 
 
-def groups_of(count: int, links: Iterable[Sequence[int]]) -> list[list[int]]:
+def connected_groups(count: int, links: Iterable[Sequence[int]]) -> list[list[int]]:
     """Groups of the indices 0..count-1 that links connect, directly or through others.
 
     Indices without links are groups of one. Groups are in the order of their first members.
@@ -125,7 +125,7 @@ def groups_of(count: int, links: Iterable[Sequence[int]]) -> list[list[int]]:
 
 
 def _candidates(hashes: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
-    """(k, 2) indices i < j of close hashes, in pieces that fit into memory."""
+    """(k, 2) indices i < j of close hashes, in parts that fit into memory."""
     for start in range(0, len(hashes), _ROWS):
         bits = np.bitwise_count(hashes[start : start + _ROWS, None] ^ hashes[None, start:])
         rows, columns = np.nonzero(bits <= _MAX_BITS)
@@ -135,15 +135,15 @@ def _candidates(hashes: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
 
 
 def _differ(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(k,) the greatest difference at any place of (k, 32, 32) normalised thumbnails, whichever is moved."""
+    """(k,) the largest difference of any pixel of (k, 32, 32) normalised thumbnails, shifted either way."""
     greatest: NDArray[np.float32] = np.maximum(_beyond(left, right), _beyond(right, left)).max(axis=(1, 2))
     return greatest
 
 
 def _beyond(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far each inner place of the left is out of the range of the right, moved by up to half a pixel.
+    """How far each inner pixel of the left is out of the range of the right, shifted by up to half a pixel.
 
-    The allowance is what cutting an image by a hundredth or two needs, and no more.
+    Cropping an image by one or two hundredths shifts its thumbnail by that much.
     """
     centre = right[:, 1:-1, 1:-1]
     steps = [(y, x) for y in range(3) for x in range(3)]

@@ -1,4 +1,4 @@
-"""What can be wrong with a data set: every kind of finding, how grave it is, and what to do about it.
+"""What can be wrong with a data set: every kind of finding, its severity, and what to do about it.
 
 Needs neither torch nor numpy.
 """
@@ -12,7 +12,7 @@ from fasterrcnn.errors import DataError, ImageError
 
 Severity = Literal["error", "warning", "note"]
 
-KINDS: dict[str, tuple[Severity, str]] = {
+FINDING_KINDS: dict[str, tuple[Severity, str]] = {
     # Files
     "unreadable-image": ("error", "replace the file, or take it out of the data set"),
     "missing-image": ("error", "put the image there, or delete its annotations"),
@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "outside-box": ("error", "draw the box again, or delete it"),
     "over-border": ("warning", "it is cut at the border"),
     "normalised-box": ("error", "pixels are expected: multiply by width and height"),
-    "wrong-format": ("error", "convert the boxes; of a table or a list, say what they are (box_format)"),
+    "wrong-format": ("error", "convert the boxes; for a table or a list, state their format (box_format)"),
     "duplicate-box": ("warning", "delete one of them"),
     "contradiction": ("warning", "one box cannot be of two classes: delete the wrong one"),
     "whole-image": ("note", "right only if the object fills the image"),
@@ -43,25 +43,25 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "unused-class": ("warning", "the detector would have an output that never learns: take it out of the list"),
     "similar-names": ("warning", "if they mean the same, rename one"),
     "class-not-in-split": ("warning", "its quality cannot be learned or measured there: split anew"),
-    "imbalance": ("warning", "collect more of the rare class, or weigh it more"),
+    "imbalance": ("warning", "collect more of the rare class, or train on it more often"),
     "missing-objects": ("warning", "label them: what is visible and unlabelled teaches the detector to overlook it"),
     "same-image": ("warning", "keep one"),
-    "leak": ("warning", "keep it in one split: what was learned by heart is not a measure"),
+    "leak": ("warning", "keep it in one split: results on images of the training mean nothing"),
 }
-"""Kinds of findings: how grave, and what to do.
+"""Kinds of findings: severity, and advice.
 
-error: training on it would go wrong; warning: worth a look; note: may well be meant so.
+error: training on it would go wrong; warning: should be checked; note: is often intended.
 """
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing about a data set that a person should know.
+    """One problem of a data set, or something that should be checked.
 
     Attributes:
         kind: one of `KINDS`.
-        file: the annotation file, or the image, to look into.
-        what: what is there, with the value: "annotation 17 (cat): box 5,5,5,20 has no area".
+        file: the annotation file, or the image, where it is.
+        what: what is wrong, with the value: "annotation 17 (cat): box 5,5,5,20 has no area".
         annotation: id, object number or line number of the annotation in the file, where there is one.
         image: the image it concerns, where there is one.
     """
@@ -74,13 +74,13 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
-        """How grave it is."""
-        return KINDS[self.kind][0]
+        """error, warning or note."""
+        return FINDING_KINDS[self.kind][0]
 
     @property
     def advice(self) -> str:
         """What to do."""
-        return KINDS[self.kind][1]
+        return FINDING_KINDS[self.kind][1]
 
     def __str__(self) -> str:
         return printable(f"{self.file}: {self.what}")
@@ -103,23 +103,34 @@ def unreadable_image(path: Path, error: ImageError) -> Finding:
     return Finding("unreadable-image", path, str(error).removeprefix(f"{path}: "), image=path)
 
 
+def size_mismatch(image: Path, file: Path, stated_hw: tuple[int, int], size_hw: tuple[int, int]) -> Finding:
+    """A finding about an annotation file that states another size than the image has."""
+    (stated_height, stated_width), (height, width) = stated_hw, size_hw
+    turned = "; width and height are exchanged, or the image was rotated" if size_hw == stated_hw[::-1] else ""
+    what = (
+        f"states {stated_width} x {stated_height} for {image.name}, "
+        f"the image has {width} x {height} (width x height){turned}"
+    )
+    return Finding("size-mismatch", file, what, image=image)
+
+
 def printable(text: str) -> str:
-    """Text of others, safe for a terminal: control characters and broken file names become escapes."""
+    """Text from a file, safe for a terminal: control characters and broken file names become escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def errors_of(findings: Iterable[Finding]) -> list[Finding]:
+def only_errors(findings: Iterable[Finding]) -> list[Finding]:
     """Only those that training refuses."""
     return [finding for finding in findings if finding.severity == "error"]
 
 
-def refuse(findings: Sequence[Finding], root: Path) -> None:
-    """Raise if there is any error among the findings.
+def raise_on_errors(findings: Sequence[Finding], root: Path) -> None:
+    """Refuse data with errors.
 
     Raises:
-        DataError: naming the first twenty, and what decides.
+        DataError: there are; it names the first twenty, and the options.
     """
-    errors = errors_of(findings)
+    errors = only_errors(findings)
     if not errors:
         return
     shown = "; ".join(f"{finding} [{finding.advice}]" for finding in errors[:20])

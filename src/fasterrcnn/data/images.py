@@ -1,6 +1,6 @@
 """Image files: whatever Pillow can read becomes RGB, upright. Needs no torch; ``pixels.py`` makes tensors of it.
 
-The format is told by the content; a wrong extension does not matter.
+The content decides on the format; a wrong extension does not matter.
 """
 
 import io
@@ -17,10 +17,10 @@ from fasterrcnn.reporting.drawing import upright_rgb
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".avif", ".mpo", ".ppm")
 )
-"""File names that are looked for in a folder; a file that is named outright may have any."""
+"""Extensions of the images of a folder; a file that the user names may have any."""
 
-MAX_PIXELS = 178_956_970
-"""A header that claims more is refused before memory is taken: Pillow's own limit."""
+MAX_IMAGE_PIXELS = 178_956_970
+"""An image whose header states more is refused before memory is allocated; Pillow's own limit."""
 
 _BYTES = Path("image in memory")
 """What messages call an image that has no file."""
@@ -84,9 +84,9 @@ def read_size_hw(path: Path) -> tuple[int, int]:
         try:
             if image.format != "PNG" or _has_exif_chunk(path):
                 orientation = image.getexif().get(_EXIF_ORIENTATION)
-            else:  # Pillow would decode all pixels to look behind them
+            else:  # Pillow would decode all pixels to search for EXIF data after them
                 orientation = Image.Image.getexif(image).get(_EXIF_ORIENTATION)
-        except Exception as error:  # as above
+        except Exception as error:  # decoders raise many types
             raise ImageError(f"{path}: damaged EXIF data ({error})") from None
         # Pillow gives the upright size of a TIFF already.
         sideways = image.format != "TIFF" and orientation in _SIDEWAYS
@@ -95,16 +95,16 @@ def read_size_hw(path: Path) -> tuple[int, int]:
 
 def image_files(folder: Path, *, deep: bool = False) -> list[Path]:
     """Files of a folder that are images by their names, sorted; hidden ones are left out."""
-    found = []
+    paths = []
     for place, folders, files in os.walk(folder) if os.path.isdir(folder) else ():
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if deep else []
         names = [n for n in files if not n.startswith(".") and os.path.splitext(n)[1].lower() in EXTENSIONS]
-        found += [Path(place, name) for name in sorted(names)]
-    return found
+        paths += [Path(place, name) for name in sorted(names)]
+    return paths
 
 
 def _has_exif_chunk(path: Path) -> bool:
-    """Whether a PNG file has EXIF data, before or behind its pixels."""
+    """Whether a PNG file has EXIF data, before or after its pixels."""
     with path.open("rb") as stream:
         stream.seek(8)
         while len(head := stream.read(8)) == 8:
@@ -118,7 +118,7 @@ def _has_exif_chunk(path: Path) -> bool:
 def _decoded(image: Image.Image, path: Path) -> Image.Image:
     try:
         return upright_rgb(image)
-    except Exception as error:  # every decoder has its own ways to fail on a damaged file
+    except Exception as error:  # decoders raise many types on damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ImageError(f"{path}: damaged image ({reason})") from None
 
@@ -126,7 +126,7 @@ def _decoded(image: Image.Image, path: Path) -> Image.Image:
 def _opened(path: Path) -> Image.Image:
     """The file with its header read and its size checked; the caller closes it."""
     if path.exists() and not path.is_file():
-        raise ImageError(f"{path}: not a file")  # a pipe would be waited for
+        raise ImageError(f"{path}: not a file")  # opening a pipe would wait for its writer
     return _header(path, path)
 
 
@@ -134,17 +134,17 @@ def _header(source: Path | io.BytesIO, path: Path) -> Image.Image:
     """The image with its header read and its size checked; messages call it by the path."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns from half of its limit on; phones take such photographs.
+            # Pillow warns above half of its limit, which photographs of phones exceed.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(source)
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except Image.DecompressionBombError:
-        raise ImageError(f"{path}: more than {MAX_PIXELS:,} pixels; cut it into tiles") from None
-    except Exception:  # as above
+        raise ImageError(f"{path}: more than {MAX_IMAGE_PIXELS:,} pixels; cut it into tiles") from None
+    except Exception:  # decoders raise many types
         raise ImageError(f"{path}: not an image that can be decoded") from None
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    if width * height > MAX_IMAGE_PIXELS:
         image.close()
-        raise ImageError(f"{path}: {width} x {height} is more than {MAX_PIXELS:,} pixels; cut it into tiles")
+        raise ImageError(f"{path}: {width} x {height} is more than {MAX_IMAGE_PIXELS:,} pixels; cut it into tiles")
     return image

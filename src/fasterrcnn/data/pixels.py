@@ -44,20 +44,20 @@ def from_array(pixels: NDArray[np.uint8]) -> UInt8[Tensor, "3 h w"]:
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
 
 
-def to_input(
+def resize_to_input(
     pixels: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"],
     config: InputConfig,
     to_hw: tuple[int, int] | None = None,
 ) -> Float[Tensor, "3 th tw"]:
-    """An image (uint8 0..255, or float 0..1) as float RGB in 0..1, resized as the configuration says.
+    """An image (uint8 0..255, or float 0..1) as float RGB in 0..1, resized as the configuration states.
 
-    Pillow and OpenCV give whole levels of 0..255, which weights that were trained with them expect. An image of
-    float numbers has no such levels and is resized by torch.
+    Pillow and OpenCV round to whole levels of 0..255, which weights that were trained with them expect. A float
+    image has no such levels and is resized by torch.
 
     Args:
         pixels: the image, or a part of one.
-        config: how it is resized.
-        to_hw: height and width to reach; default is what the configuration gives a whole image.
+        config: method and size.
+        to_hw: height and width of the result; default: `InputConfig.resized_hw` of the image.
     """
     to_hw = to_hw or config.resized_hw((pixels.shape[-2], pixels.shape[-1]))
     if config.resize == "torch" or pixels.dtype != torch.uint8 or pixels.shape[-2:] == to_hw:

@@ -1,4 +1,4 @@
-"""New splits for a data set: each class in its share everywhere, and what shows the same never in two of them."""
+"""New splits for a data set: each class with its share in every split, and duplicate images never in two splits."""
 
 import math
 import os
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
-from fasterrcnn.data.duplicates import Fingerprint, find_identical, find_similar, groups_of, take_fingerprint
+from fasterrcnn.data.duplicates import Fingerprint, connected_groups, find_identical, find_similar, take_fingerprint
 from fasterrcnn.data.images import read_image
 from fasterrcnn.errors import ImageError, UsageError
 
@@ -27,7 +27,7 @@ class NewSplits:
 
     Attributes:
         data: the data set.
-        kept_together: how many images were bound to others, because they show the same or by their names.
+        kept_together: how many images had to stay with others, as duplicates or because of their names.
     """
 
     data: AnnotatedData
@@ -44,15 +44,15 @@ def split_data(
 ) -> NewSplits:
     """Distribute all images of a data set anew.
 
-    Identical and nearly identical images land in one split. Each class, and the images without boxes, are spread as
-    the fractions say, the rarest first (Sechidis, Tsoumakas, Vlahavas: On the Stratification of Multi-Label Data, 2011,
-    section 3.2, here over groups of images). The result depends on the seed and the images, not on the order in
-    which they were listed. Image ids that are not unique are numbered anew.
+    Identical and nearly identical images land in one split. Each class, and the images without boxes, are distributed
+    by the fractions, the rarest first (Sechidis, Tsoumakas, Vlahavas: On the Stratification of Multi-Label Data, 2011,
+    section 3.2, here over groups of images). The result depends on the seed and the images, not on their order.
+    Image ids that are not unique are numbered anew.
 
     Args:
-        data: its own splits are forgotten.
+        data: its own splits are ignored.
         fractions: share of the images of each split; they sum to 1. Every split gets an image at least.
-        seed: another one gives other splits.
+        seed: of the choice between equals.
         pattern: regular expression; images stay together if their file names are equal in what its first group
             matches, or all of it: ``(patient\\d+)_``.
         progress: show a bar on the terminal.
@@ -62,25 +62,25 @@ def split_data(
             matches no file name.
     """
     _check(fractions)
-    listed = sorted(data.records, key=lambda record: (record.path.as_posix(), record.image_id))
-    records = list({content_of(record): record for record in listed}.values())
-    names = [_captured(record.path.name, pattern) for record in records]
+    listed = sorted(data.images, key=lambda image: (image.path.as_posix(), image.image_id))
+    images = list({image.content: image for image in listed}.values())
+    names = [_captured(image.path.name, pattern) for image in images]
     if pattern is not None and not any(names):
-        shown = f"; the first is {records[0].path.name}" if records else ""
+        shown = f"; the first is {images[0].path.name}" if images else ""
         raise UsageError(f"the pattern {pattern!r} matches no file name in {data.root}{shown}")
-    links = [*_same(names), *_same([record.path for record in records]), *_lookalikes(records, progress)]
-    groups = groups_of(len(records), links)
+    links = [*_same(names), *_same([image.path for image in images]), *_duplicates(images, progress)]
+    groups = connected_groups(len(images), links)
     if len(fractions) > len(groups):
         raise UsageError(
             f"{data.root}: {len(fractions)} splits need as many images that are not bound to each other; "
             f"there are {len(groups)}"
         )
-    present = np.array([_present(record, len(data.classes)) for record in records])
+    present = np.array([_present(image, len(data.classes)) for image in images])
     counts = np.stack([present[group].sum(axis=0) for group in groups])
     sizes = np.array([len(group) for group in groups])
     chosen = _distribute(counts, sizes, np.array(list(fractions.values())), np.random.default_rng(seed))
-    unique = len({record.image_id for record in records}) == len(records)
-    final = records if unique else [replace(record, image_id=n) for n, record in enumerate(records, start=1)]
+    unique = len({image.image_id for image in images}) == len(images)
+    final = images if unique else [replace(image, image_id=n) for n, image in enumerate(images, start=1)]
     splits = {
         name: [
             final[i] for i in sorted(i for group, s in zip(groups, chosen, strict=True) if s == split for i in group)
@@ -88,12 +88,6 @@ def split_data(
         for split, name in enumerate(fractions)
     }
     return NewSplits(replace(data, splits=splits), sum(len(group) for group in groups if len(group) > 1))
-
-
-def content_of(record: AnnotatedImage) -> tuple[object, ...]:
-    """Image and objects of a record: equal for records of several splits that say the same."""
-    columns = (record.boxes, record.labels, record.difficult)
-    return (record.path, record.size_hw, *(column.tobytes() for column in columns))
 
 
 def _check(fractions: Mapping[str, float]) -> None:
@@ -117,25 +111,25 @@ def _captured(name: str, pattern: str | None) -> str | None:
 
 def _same(keys: Sequence[object]) -> list[list[int]]:
     """Indices of equal keys; None is equal to nothing."""
-    found: dict[object, list[int]] = {}
+    groups: dict[object, list[int]] = {}
     for index, key in enumerate(keys):
         if key is not None:
-            found.setdefault(key, []).append(index)
-    return list(found.values())
+            groups.setdefault(key, []).append(index)
+    return list(groups.values())
 
 
-def _lookalikes(records: Sequence[AnnotatedImage], progress: bool) -> list[list[int]]:
-    """Indices of images that show the same; images that cannot be read are like none."""
+def _duplicates(images: Sequence[AnnotatedImage], progress: bool) -> list[list[int]]:
+    """Groups of indices of images that show the same; those that cannot be read are in no group."""
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        taken = pool.map(_fingerprint, [record.path for record in records])
+        fingerprints = pool.map(_fingerprint, [image.path for image in images])
         try:
-            prints = list(track(taken, "comparing images", len(records), disable=not progress))
-        except BaseException:  # Ctrl-C does not wait for all the others
+            listed = list(track(fingerprints, "comparing images", len(images), disable=not progress))
+        except BaseException:  # Ctrl-C does not wait for the remaining images
             pool.shutdown(cancel_futures=True)
             raise
-    readable = [index for index, one in enumerate(prints) if one is not None]
-    kept = [one for one in prints if one is not None]
-    return [[readable[i] for i in link] for link in (*find_identical(kept), *find_similar(kept))]
+    readable = [(index, fingerprint) for index, fingerprint in enumerate(listed) if fingerprint is not None]
+    prints = [fingerprint for _, fingerprint in readable]
+    return [[readable[i][0] for i in group] for group in (*find_identical(prints), *find_similar(prints))]
 
 
 def _fingerprint(path: Path) -> Fingerprint | None:
@@ -145,10 +139,10 @@ def _fingerprint(path: Path) -> Fingerprint | None:
         return None
 
 
-def _present(record: AnnotatedImage, class_count: int) -> NDArray[np.bool_]:
-    """(classes + 1,) which classes an image shows; the last is for none."""
-    counts = np.bincount(record.labels, minlength=class_count)
-    return np.append(counts > 0, not len(record.labels))
+def _present(image: AnnotatedImage, class_count: int) -> NDArray[np.bool_]:
+    """(classes + 1,) which classes an image shows; the last stands for images without boxes."""
+    counts = np.bincount(image.labels, minlength=class_count)
+    return np.append(counts > 0, not len(image.labels))
 
 
 def _distribute(

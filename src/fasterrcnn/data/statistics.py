@@ -1,4 +1,4 @@
-"""What is in a data set: images, classes, and the sizes of objects as the network sees them. Needs no torch.
+"""Statistics of a data set: images, classes, and the sizes of objects in the network input. Needs no torch.
 
 Axes: n boxes.
 """
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fasterrcnn.config import InputConfig
 from fasterrcnn.data.anchor_search import (
     SIZE_BINS,
-    Array,
+    Floats,
     has_area,
     input_boxes,
     input_labels,
@@ -30,7 +30,7 @@ from fasterrcnn.reporting import charts, html
 from fasterrcnn.reporting.tables import Table, align_columns
 
 _QUANTILES = {"least": 0.0, "tenth": 0.1, "median": 0.5, "nine_tenths": 0.9, "most": 1.0}
-_MOST_CLASSES = 12  # of the text; the page and JSON have all
+_MAX_CLASSES = 12  # shown in the text; the page and JSON have all
 _BAR = 24
 
 
@@ -41,7 +41,7 @@ class Counts:
     Attributes:
         images: all of them.
         negatives: images without any annotation.
-        boxes: those that are learned from, which are counted by class too.
+        boxes: those that are trained on; ``by_class`` counts them by class.
         difficult: crowds, difficult and ignored objects.
         left_out: boxes that are not finite or have no area.
         by_class: boxes of each class, in the order of the classes.
@@ -55,15 +55,15 @@ class Counts:
     by_class: tuple[int, ...]
 
     @classmethod
-    def of(cls, records: Sequence[AnnotatedImage], classes: int) -> "Counts":
-        """Count records."""
-        labels = input_labels(records)
-        sound = [has_area(record.boxes) for record in records]
+    def of(cls, images: Sequence[AnnotatedImage], classes: int) -> "Counts":
+        """Count images and boxes."""
+        labels = input_labels(images)
+        sound = [has_area(image.boxes) for image in images]
         return cls(
-            images=len(records),
-            negatives=sum(not len(record.boxes) for record in records),
+            images=len(images),
+            negatives=sum(not len(image.boxes) for image in images),
             boxes=len(labels),
-            difficult=sum(int((good & r.difficult).sum()) for good, r in zip(sound, records, strict=True)),
+            difficult=sum(int((good & r.difficult).sum()) for good, r in zip(sound, images, strict=True)),
             left_out=sum(int((~good).sum()) for good in sound),
             by_class=tuple(np.bincount(labels, minlength=classes).tolist()),
         )
@@ -71,7 +71,7 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What `describe` found. Boxes that are difficult or have no area are counted, and in nothing else.
+    """Numbers of a data set. Boxes that are difficult or have no area are counted, and in nothing else.
 
     Attributes:
         name: of the data set.
@@ -79,7 +79,7 @@ class Statistics:
         classes: names.
         input: the size of the network input that sizes are measured at.
         splits: numbers of each split.
-        whole: numbers of the whole data set; an image in several splits counts once.
+        total: numbers of the whole data set; an image in several splits counts once.
         per_image: how many boxes each image has.
         image_sizes: how many images have which (height, width), the most frequent first.
         sides: (n, 2) width and height of the boxes, in pixels of the network input.
@@ -91,22 +91,22 @@ class Statistics:
     classes: tuple[str, ...]
     input: InputConfig
     splits: dict[str, Counts]
-    whole: Counts
+    total: Counts
     per_image: NDArray[np.int64]
     image_sizes: dict[tuple[int, int], int]
-    sides: Array
+    sides: Floats
     labels: NDArray[np.int64]
 
     @property
-    def sizes(self) -> Array:
+    def sizes(self) -> Floats:
         """(n,) roots of the areas."""
-        area: Array = self.sides.prod(axis=1)
+        area: Floats = self.sides.prod(axis=1)
         return np.sqrt(area)
 
     @property
-    def ratios(self) -> Array:
+    def ratios(self) -> Floats:
         """(n,) height / width."""
-        ratios: Array = self.sides[:, 1] / self.sides[:, 0]
+        ratios: Floats = self.sides[:, 1] / self.sides[:, 0]
         return ratios
 
     @property
@@ -124,7 +124,7 @@ class Statistics:
             "format": self.format,
             "classes": list(self.classes),
             "input": {"short_side": self.input.short_side, "long_side": self.input.long_side},
-            "all": self._counted(self.whole),
+            "all": self._counted(self.total),
             "splits": {name: self._counted(counts) for name, counts in self.splits.items()},
             "boxes_per_image": _quantiles(self.per_image),
             "image_sizes": [{"height": h, "width": w, "images": n} for (h, w), n in self.image_sizes.items()],
@@ -152,11 +152,11 @@ class Statistics:
         names, counts = self._most_frequent()
         lines += ["", "Boxes of each class", *_bars(names, counts)]
         if len(self.classes) > len(names):
-            rest = sorted(self.whole.by_class)[: len(self.classes) - len(names)]
+            rest = sorted(self.total.by_class)[: len(self.classes) - len(names)]
             lines.append(f"  and {len(rest)} more classes of {rest[0]:,} to {rest[-1]:,} boxes")
         lines += ["", "Images", f"  boxes in one: {_spread(self.per_image)}"]
         lines.append(f"  width x height: {self._frequent_sizes()}")
-        lines += ["", f"Boxes at the network's input ({self._input()})"]
+        lines += ["", f"Boxes in the network input ({self._input()})"]
         lines.append(f"  size, root of the area: {_spread(self.sizes)}")
         lines.append(f"  height / width: {_spread(self.ratios)}")
         shares = self.shares
@@ -178,16 +178,22 @@ class Statistics:
         write_text(path, text)
 
     def _page(self) -> str:
-        order = np.argsort(-np.array(self.whole.by_class), kind="stable").tolist()
+        order = np.argsort(-np.array(self.total.by_class), kind="stable").tolist()
         some = np.linspace(0, len(self.sides) - 1, min(len(self.sides), 1500)).astype(int)
+<<<<<<< HEAD
         seen_at = f"pixels of the network input, {self._input()}"
         parts: list[charts.Chart | Table] = [
             Table(*self._split_table(), title="Images and boxes"),
+=======
+        unit = f"pixels of the network input, {self._input()}"
+        parts: list[charts.Part] = [
+            charts.Table("Images and boxes", *self._split_table()),
+>>>>>>> cb89b4d (Data: formats behind one class each, in one table; AnnotatedImage, Sample and other names of the field; plain comments)
             charts.bars(
-                "Boxes of each class", [self.classes[i] for i in order], [self.whole.by_class[i] for i in order]
+                "Boxes of each class", [self.classes[i] for i in order], [self.total.by_class[i] for i in order]
             ),
             charts.histogram("Boxes in an image", self.per_image, x="boxes"),
-            charts.histogram("Sizes of boxes", self.sizes, x=f"root of the area ({seen_at})", log=True),
+            charts.histogram("Sizes of boxes", self.sizes, x=f"root of the area ({unit})", log=True),
             charts.histogram("Shapes of boxes", self.ratios, x="height / width", log=True),
             charts.scatter("Width and height of boxes", self.sides[some], {}, x="width", y="height"),
             charts.bars(
@@ -199,8 +205,8 @@ class Statistics:
         return html.render_parts(self.name, self._lead(), parts)
 
     def _lead(self) -> str:
-        text = f"{self.name}: {self.format}, {self.whole.images:,} images, {self.whole.boxes:,} boxes"
-        left_out = self.whole.left_out
+        text = f"{self.name}: {self.format}, {self.total.images:,} images, {self.total.boxes:,} boxes"
+        left_out = self.total.left_out
         return text + (f"; {left_out:,} without an area or not finite are left out" if left_out else "")
 
     def _input(self) -> str:
@@ -208,20 +214,20 @@ class Statistics:
 
     def _split_table(self) -> tuple[list[str], list[list[str]]]:
         head = ["split", "images", "without boxes", "boxes", "difficult", "left out"]
-        rows = {**self.splits, "all": self.whole}
+        rows = {**self.splits, "all": self.total}
         return head, [
             [name, *(f"{n:,}" for n in (c.images, c.negatives, c.boxes, c.difficult, c.left_out))]
             for name, c in rows.items()
         ]
 
     def _class_table(self, order: Sequence[int]) -> tuple[list[str], list[list[str]]]:
-        columns = {**self.splits, "all": self.whole}
+        columns = {**self.splits, "all": self.total}
         rows = [[self.classes[i], *(f"{counts.by_class[i]:,}" for counts in columns.values())] for i in order]
         return ["class", *columns], rows
 
     def _most_frequent(self) -> tuple[list[str], list[int]]:
-        order = np.argsort(-np.array(self.whole.by_class), kind="stable").tolist()[:_MOST_CLASSES]
-        return [self.classes[i] for i in order], [self.whole.by_class[i] for i in order]
+        order = np.argsort(-np.array(self.total.by_class), kind="stable").tolist()[:_MAX_CLASSES]
+        return [self.classes[i] for i in order], [self.total.by_class[i] for i in order]
 
     def _frequent_sizes(self) -> str:
         shown = ", ".join(f"{w} x {h} ({n:,})" for (h, w), n in list(self.image_sizes.items())[:4])
@@ -229,26 +235,26 @@ class Statistics:
         return (shown or "none") + (f" and {more:,} other sizes" if more > 0 else "")
 
 
-def describe(data: AnnotatedData, config: InputConfig) -> Statistics:
+def compute_statistics(data: AnnotatedData, config: InputConfig) -> Statistics:
     """Count and measure a data set, however small or empty it is.
 
     Args:
         data: as it was read; boxes without an area are counted and left out.
         config: size of the network input at which boxes are measured.
     """
-    records = data.records
-    sides, _ = sides_and_centres(input_boxes(records, config))
+    images = data.images
+    sides, _ = sides_and_centres(input_boxes(images, config))
     return Statistics(
         name=data.root.name or str(data.root),
         format=data.format,
         classes=data.classes,
         input=config,
         splits={name: Counts.of(part, len(data.classes)) for name, part in data.splits.items()},
-        whole=Counts.of(records, len(data.classes)),
-        per_image=np.array([len(record.boxes) for record in records], np.int64),
-        image_sizes=dict(Counter(record.size_hw for record in records).most_common()),
+        total=Counts.of(images, len(data.classes)),
+        per_image=np.array([len(image.boxes) for image in images], np.int64),
+        image_sizes=dict(Counter(image.size_hw for image in images).most_common()),
         sides=sides,
-        labels=input_labels(records),
+        labels=input_labels(images),
     )
 
 
@@ -260,11 +266,16 @@ def _quantiles(numbers: NDArray[Any]) -> dict[str, float]:
 
 
 def _spread(numbers: NDArray[Any]) -> str:
-    found = _quantiles(numbers)
-    if not found:
+    quantiles = _quantiles(numbers)
+    if not quantiles:
         return "none"
+<<<<<<< HEAD
     least, low, median, high, most = (charts.format_number(round(value, 2)) for value in found.values())
     return f"median {median}, most from {low} to {high}, all from {least} to {most}"
+=======
+    least, low, median, high, largest = (charts.number_of(round(value, 2)) for value in quantiles.values())
+    return f"median {median}, most from {low} to {high}, all from {least} to {largest}"
+>>>>>>> cb89b4d (Data: formats behind one class each, in one table; AnnotatedImage, Sample and other names of the field; plain comments)
 
 
 def _bin_name(name: str) -> str:

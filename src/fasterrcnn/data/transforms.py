@@ -1,8 +1,8 @@
-"""Augmentation: other views of the same image, so that a detector learns objects and not pixels by heart.
+"""Augmentation: random changes of images and their boxes, so that a detector generalises.
 
-A view is framed (a part of the image on the whole canvas, or the whole image on a part of it), recoloured,
-turned and mirrored. Pixels and boxes go through the same calls of torchvision's transforms, so they cannot part.
-The canvas keeps the size that the image has without augmentation: the network sees few shapes.
+An image is cropped or scaled (a part of it on the whole canvas, or all of it on a part of the canvas), recoloured,
+rotated and flipped. Pixels and boxes go through the same calls of torchvision's transforms, so they stay aligned.
+The canvas keeps the size that the image has without augmentation, so that the network meets few shapes.
 
 Axes: n objects, h w pixels.
 """
@@ -20,21 +20,21 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxes
 
 from fasterrcnn.config import Augmentation, InputConfig
-from fasterrcnn.data.pixels import to_input
+from fasterrcnn.data.pixels import resize_to_input
 from fasterrcnn.ops import boxes
 
 MIN_VISIBLE = 0.3
-"""Share of an object that must be left for it to be asked for: of less, people cannot tell the class either."""
+"""Share of an object that must be inside; with less, people do not recognise the class either."""
 
 MIN_SIDE = 0.01
-"""Input pixels; thinner boxes are dropped, for rounding could make them flat."""
+"""Input pixels; thinner boxes are dropped, since rounding could make their area zero."""
 
 _SHARES_IN_CROP = (0.1, 0.3, 0.5, 0.7, 0.9)
 _CROP_TRIES = 10
 
 
 @dataclass(frozen=True)
-class Scene:
+class Sample:
     """An image and its objects, on the way to the network.
 
     Attributes:
@@ -58,18 +58,18 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class AugmentationSettings:
     """What an augmentation does, and how often.
 
     Attributes:
-        flip: chance to be mirrored left to right.
+        flip: probability of a horizontal flip.
         colour: contrast and saturation change by up to this share, brightness by up to half of it.
         scale: the image grows or shrinks by up to this factor.
-        reframe: chance of a closer crop or of a zoom-out, instead of the change of scale.
+        reframe: probability of a closer crop or of a zoom-out, instead of the change of scale.
         zoom: the largest factor of a crop, and of a zoom-out.
-        mosaic: chance of four images in one.
-        rotation: chance to be turned.
-        degrees: by up to so much, either way.
+        mosaic: probability of four images in one.
+        rotation: probability of a rotation.
+        degrees: largest angle of the rotation, either way.
     """
 
     flip: float = 0.5
@@ -83,15 +83,17 @@ class Recipe:
 
     @property
     def magnification(self) -> float:
-        """How much larger than without augmentation an object may appear."""
+        """How much larger than without augmentation an object can become."""
         return max(self.scale, self.zoom)
 
 
-RECIPES: dict[Augmentation, Recipe | None] = {
+AUGMENTATIONS: dict[Augmentation, AugmentationSettings | None] = {
     "none": None,
-    "light": Recipe(colour=0.15),
-    "default": Recipe(colour=0.3, scale=4 / 3),
-    "strong": Recipe(colour=0.4, scale=4 / 3, reframe=0.3, zoom=2.5, mosaic=0.25, rotation=0.5, degrees=5.0),
+    "light": AugmentationSettings(colour=0.15),
+    "default": AugmentationSettings(colour=0.3, scale=4 / 3),
+    "strong": AugmentationSettings(
+        colour=0.4, scale=4 / 3, reframe=0.3, zoom=2.5, mosaic=0.25, rotation=0.5, degrees=5.0
+    ),
 }
 """The presets by name."""
 
@@ -105,59 +107,59 @@ class Rectangle(NamedTuple):
     width: int
 
 
-def make_scene(
+def make_sample(
     pixels: UInt8[Tensor, "3 h w"],
     xyxy: Float[Tensor, "n 4"],
     labels: Int64[Tensor, " n"],
     difficult: Bool[Tensor, " n"],
-) -> Scene:
+) -> Sample:
     """An image as it was read, with its boxes in its own pixels."""
-    return Scene(
+    return Sample(
         pixels, _as_boxes(xyxy, (pixels.shape[-2], pixels.shape[-1])), labels, difficult, torch.ones(len(xyxy))
     )
 
 
-def plain_view(scene: Scene, config: InputConfig) -> Scene:
-    """What detection and evaluation see of the image, to the last bit."""
-    to_hw = config.resized_hw(scene.size_hw)
-    xyxy = _as_boxes(boxes.scale(scene.boxes, scene.size_hw, to_hw), to_hw)
-    return _without_invisible(_cut(replace(scene, pixels=to_input(scene.pixels, config), boxes=xyxy)))
+def plain_sample(sample: Sample, config: InputConfig) -> Sample:
+    """The image as in detection and evaluation, bit for bit."""
+    to_hw = config.resized_hw(sample.size_hw)
+    xyxy = _as_boxes(boxes.scale(sample.boxes, sample.size_hw, to_hw), to_hw)
+    return _without_invisible(_clip(replace(sample, pixels=resize_to_input(sample.pixels, config), boxes=xyxy)))
 
 
-def random_view(
-    scene: Scene,
-    recipe: Recipe,
+def augment(
+    sample: Sample,
+    settings: AugmentationSettings,
     config: InputConfig,
     canvas_hw: tuple[int, int],
-    draws: Random,
-    another: Callable[[], Scene],
-) -> Scene:
-    """Another view of the image, on a canvas of the network's size; pixels 0..1.
+    rng: Random,
+    another: Callable[[], Sample],
+) -> Sample:
+    """The image with random changes, on a canvas of the network's size; pixels 0..1.
 
     Args:
-        scene: the image as it was read.
-        recipe: what may be done to it.
-        config: of the input; room around an image is filled with its mean pixel.
-        canvas_hw: size of the view.
-        draws: decide everything; no other generator is touched.
+        sample: the image as it was read.
+        settings: kinds and strengths of the changes.
+        config: of the input; the space around an image is filled with its mean pixel.
+        canvas_hw: size of the result.
+        rng: the only source of random numbers.
         another: reads some other image, for mosaics.
 
     Returns:
-        The view. Its boxes lie within the canvas. Objects of which less than `MIN_VISIBLE` is left are dropped; parts
-        of a crowd stay, however small: they are crowds too. The box of a turned object is the box around its
-        turned corners, and thus larger: by up to 18 % of its area for a square at 5 degrees.
+        The sample. Its boxes lie within the canvas. Objects of which less than `MIN_VISIBLE` is left are dropped; parts
+        of a crowd stay, however small, since they are crowds too. The box of a rotated object is the box around its
+        rotated corners, and thus larger: by up to 18 % of its area for a square at 5 degrees.
     """
-    if draws.random() < recipe.mosaic and min(canvas_hw) > 1:
-        view = _mosaic([scene, another(), another(), another()], recipe, config, canvas_hw, draws)
+    if rng.random() < settings.mosaic and min(canvas_hw) > 1:
+        result = _mosaic([sample, another(), another(), another()], settings, config, canvas_hw, rng)
     else:
-        source, place = _frame(scene, recipe, canvas_hw, draws)
-        view = _lay(scene, source, place, canvas_hw, config, _draw_colour(recipe, draws))
-    if draws.random() < recipe.rotation:
-        view = _turn(view, draws.uniform(-recipe.degrees, recipe.degrees), config.mean)
-    if draws.random() < recipe.flip:
-        pixels = F.horizontal_flip(view.pixels)
-        view = replace(view, pixels=pixels, boxes=F.horizontal_flip(view.boxes))
-    return _without_invisible(view)
+        source, place = _random_frame(sample, settings, canvas_hw, rng)
+        result = _place(sample, source, place, canvas_hw, config, _random_colour(settings, rng))
+    if rng.random() < settings.rotation:
+        result = _rotate(result, rng.uniform(-settings.degrees, settings.degrees), config.mean)
+    if rng.random() < settings.flip:
+        pixels = F.horizontal_flip(result.pixels)
+        result = replace(result, pixels=pixels, boxes=F.horizontal_flip(result.boxes))
+    return _without_invisible(result)
 
 
 def recolour(
@@ -183,118 +185,120 @@ def recolour(
     return torch.clamp(values * (gain * saturation) + common, 0, 1)
 
 
-def _frame(scene: Scene, recipe: Recipe, canvas_hw: tuple[int, int], draws: Random) -> tuple[Rectangle, Rectangle]:
-    """Which part of the image comes on which part of the canvas."""
+def _random_frame(
+    sample: Sample, settings: AugmentationSettings, canvas_hw: tuple[int, int], rng: Random
+) -> tuple[Rectangle, Rectangle]:
+    """Which part of the image is placed on which part of the canvas."""
     whole = Rectangle(0, 0, *canvas_hw)
-    if draws.random() < recipe.reframe:
-        if draws.random() < 0.5:
-            return _draw_crop(scene, recipe.zoom, draws), whole
-        factor = draws.uniform(1 / recipe.zoom, 1)
+    if rng.random() < settings.reframe:
+        if rng.random() < 0.5:
+            return _random_crop(sample, settings.zoom, rng), whole
+        factor = rng.uniform(1 / settings.zoom, 1)
     else:
-        factor = recipe.scale ** draws.uniform(-1, 1)
-    return _draw_part(scene.size_hw, 1 / factor, draws), _draw_part(canvas_hw, factor, draws)
+        factor = settings.scale ** rng.uniform(-1, 1)
+    return _random_part(sample.size_hw, 1 / factor, rng), _random_part(canvas_hw, factor, rng)
 
 
-def _draw_part(size_hw: tuple[int, int], share: float, draws: Random) -> Rectangle:
-    """A rectangle somewhere in an image, with that share of both sides; everything for shares of 1 and more."""
+def _random_part(size_hw: tuple[int, int], share: float, rng: Random) -> Rectangle:
+    """A random rectangle in an image, with that share of both sides; the whole image for shares of 1 and more."""
     height, width = (max(1, round(side * min(1.0, share))) for side in size_hw)
-    return Rectangle(draws.randint(0, size_hw[0] - height), draws.randint(0, size_hw[1] - width), height, width)
+    return Rectangle(rng.randint(0, size_hw[0] - height), rng.randint(0, size_hw[1] - width), height, width)
 
 
-def _draw_crop(scene: Scene, zoom: float, draws: Random) -> Rectangle:
-    """A part of the image that holds enough of some object; the whole image where none was found in time.
+def _random_crop(sample: Sample, zoom: float, rng: Random) -> Rectangle:
+    """A part of the image that shows enough of some object; the whole image if no try finds one.
 
-    After SSD (Liu et al. 2016, section 2.2), but it keeps the image's proportions, and the measure is the share of
-    the object that is inside: small objects never reach SSD's IoU with the crop.
+    After SSD (Liu et al. 2016, section 2.2), but it keeps the aspect ratio of the image, and measures the share of the
+    object that is inside: small objects never reach SSD's IoU with the crop.
     """
-    enough = draws.choice(_SHARES_IN_CROP)
+    enough = rng.choice(_SHARES_IN_CROP)
     for _ in range(_CROP_TRIES):
-        part = _draw_part(scene.size_hw, 1 / draws.uniform(1, zoom), draws)
+        part = _random_part(sample.size_hw, 1 / rng.uniform(1, zoom), rng)
         edges = torch.tensor([[part.left, part.top, part.left + part.width, part.top + part.height]]).float()
-        inside = boxes.intersection_over_area(scene.boxes, edges)
+        inside = boxes.intersection_over_area(sample.boxes, edges)
         if not len(inside) or inside.max() >= enough:
             return part
-    return Rectangle(0, 0, *scene.size_hw)
+    return Rectangle(0, 0, *sample.size_hw)
 
 
-def _draw_colour(recipe: Recipe, draws: Random) -> tuple[float, float, float]:
-    brightness, contrast, saturation = (draws.uniform(-recipe.colour, recipe.colour) for _ in range(3))
+def _random_colour(settings: AugmentationSettings, rng: Random) -> tuple[float, float, float]:
+    brightness, contrast, saturation = (rng.uniform(-settings.colour, settings.colour) for _ in range(3))
     return 1 + brightness / 2, 1 + contrast, 1 + saturation
 
 
 def _mosaic(
-    scenes: list[Scene], recipe: Recipe, config: InputConfig, canvas_hw: tuple[int, int], draws: Random
-) -> Scene:
+    samples: list[Sample], settings: AugmentationSettings, config: InputConfig, canvas_hw: tuple[int, int], rng: Random
+) -> Sample:
     """Four images around a point near the middle, each filling its corner (Bochkovskiy et al. 2020, section 3.3)."""
     height, width = canvas_hw
-    y, x = (min(max(1, round(side * draws.uniform(0.35, 0.65))), side - 1) for side in canvas_hw)
+    y, x = (min(max(1, round(side * rng.uniform(0.35, 0.65))), side - 1) for side in canvas_hw)
     corners = [
         Rectangle(0, 0, y, x),
         Rectangle(0, x, y, width - x),
         Rectangle(y, 0, height - y, x),
         Rectangle(y, x, height - y, width - x),
     ]
-    laid = []
-    for scene, corner in zip(scenes, corners, strict=True):
-        shrink = max(corner.height / scene.size_hw[0], corner.width / scene.size_hw[1])
+    parts = []
+    for sample, corner in zip(samples, corners, strict=True):
+        shrink = max(corner.height / sample.size_hw[0], corner.width / sample.size_hw[1])
         needed_hw = (corner.height / shrink, corner.width / shrink)
-        shares = [needed / side for needed, side in zip(needed_hw, scene.size_hw, strict=True)]
-        rows, columns = (_draw_part(scene.size_hw, share, draws) for share in shares)
+        shares = [needed / side for needed, side in zip(needed_hw, sample.size_hw, strict=True)]
+        rows, columns = (_random_part(sample.size_hw, share, rng) for share in shares)
         source = Rectangle(rows.top, columns.left, rows.height, columns.width)
-        laid.append(_lay(scene, source, corner, canvas_hw, config, _draw_colour(recipe, draws)))
-    pixels = laid[0].pixels
-    for scene, (top, left, rows_high, columns_wide) in zip(laid, corners, strict=True):
+        parts.append(_place(sample, source, corner, canvas_hw, config, _random_colour(settings, rng)))
+    pixels = parts[0].pixels
+    for sample, (top, left, rows_high, columns_wide) in zip(parts, corners, strict=True):
         part = (slice(None), slice(top, top + rows_high), slice(left, left + columns_wide))
-        pixels[part] = scene.pixels[part]
-    return Scene(
+        pixels[part] = sample.pixels[part]
+    return Sample(
         pixels,
-        _as_boxes(torch.cat([scene.boxes for scene in laid]), canvas_hw),
-        torch.cat([scene.labels for scene in laid]),
-        torch.cat([scene.difficult for scene in laid]),
-        torch.cat([scene.visible for scene in laid]),
+        _as_boxes(torch.cat([sample.boxes for sample in parts]), canvas_hw),
+        torch.cat([sample.labels for sample in parts]),
+        torch.cat([sample.difficult for sample in parts]),
+        torch.cat([sample.visible for sample in parts]),
     )
 
 
-def _lay(
-    scene: Scene,
+def _place(
+    sample: Sample,
     source: Rectangle,
     place: Rectangle,
     canvas_hw: tuple[int, int],
     config: InputConfig,
     colour: tuple[float, float, float],
-) -> Scene:
-    """A part of an image, resized and recoloured, on a place of a canvas of the mean pixel."""
+) -> Sample:
+    """A part of an image, resized and recoloured, on a canvas that is filled with the mean pixel."""
     to_hw = [place.height, place.width]
-    resized = F.resized_crop(scene.pixels, *source, to_hw, InterpolationMode.BILINEAR, antialias=config.antialias)
-    part = _cut(replace(scene, pixels=recolour(resized, *colour), boxes=F.resized_crop(scene.boxes, *source, to_hw)))
+    resized = F.resized_crop(sample.pixels, *source, to_hw, InterpolationMode.BILINEAR, antialias=config.antialias)
+    part = _clip(replace(sample, pixels=recolour(resized, *colour), boxes=F.resized_crop(sample.boxes, *source, to_hw)))
     right, bottom = canvas_hw[1] - place.left - place.width, canvas_hw[0] - place.top - place.height
     padding = [place.left, place.top, right, bottom]
     pixels = F.pad(part.pixels, padding, fill=list(config.mean))
     return replace(part, pixels=pixels, boxes=F.pad(part.boxes, padding))
 
 
-def _turn(scene: Scene, degrees: float, mean: tuple[float, float, float]) -> Scene:
-    # Around zero, and not with torchvision's ``fill``, which draws a dark line along the old border.
+def _rotate(sample: Sample, degrees: float, mean: tuple[float, float, float]) -> Sample:
+    # The mean is subtracted before, since torchvision's ``fill`` would draw a dark line along the old border.
     offset = torch.tensor(mean)[:, None, None]
-    pixels = F.rotate(scene.pixels - offset, degrees, InterpolationMode.BILINEAR) + offset
-    return _cut(replace(scene, pixels=pixels.clamp_(0, 1), boxes=F.rotate(scene.boxes, degrees)))
+    pixels = F.rotate(sample.pixels - offset, degrees, InterpolationMode.BILINEAR) + offset
+    return _clip(replace(sample, pixels=pixels.clamp_(0, 1), boxes=F.rotate(sample.boxes, degrees)))
 
 
-def _cut(scene: Scene) -> Scene:
-    """Cut the boxes at the border, and note what share of each object that leaves."""
-    xyxy = scene.boxes
-    inside = boxes.clip(xyxy, scene.size_hw)
-    left = torch.where(boxes.areas(inside) > 0, boxes.areas(inside) / boxes.areas(xyxy), 0.0)
-    return replace(scene, boxes=_as_boxes(inside, scene.size_hw), visible=scene.visible * left)
+def _clip(sample: Sample) -> Sample:
+    """Clip the boxes at the border, and update the visible share of each object."""
+    xyxy = sample.boxes
+    inside = boxes.clip(xyxy, sample.size_hw)
+    inside_share = torch.where(boxes.areas(inside) > 0, boxes.areas(inside) / boxes.areas(xyxy), 0.0)
+    return replace(sample, boxes=_as_boxes(inside, sample.size_hw), visible=sample.visible * inside_share)
 
 
-def _without_invisible(scene: Scene) -> Scene:
-    xyxy = scene.boxes
-    keep = (scene.difficult | (scene.visible >= MIN_VISIBLE)) & boxes.at_least(xyxy, MIN_SIDE)
-    kept = _as_boxes(xyxy[keep], scene.size_hw)
-    return Scene(scene.pixels, kept, scene.labels[keep], scene.difficult[keep], scene.visible[keep])
+def _without_invisible(sample: Sample) -> Sample:
+    xyxy = sample.boxes
+    keep = (sample.difficult | (sample.visible >= MIN_VISIBLE)) & boxes.at_least(xyxy, MIN_SIDE)
+    kept = _as_boxes(xyxy[keep], sample.size_hw)
+    return Sample(sample.pixels, kept, sample.labels[keep], sample.difficult[keep], sample.visible[keep])
 
 
 def _as_boxes(xyxy: Float[Tensor, "n 4"], size_hw: tuple[int, int]) -> BoundingBoxes:
-    # Without clamping: what torchvision would cut off itself could not be measured any more.
+    # No clamping by torchvision: `_clip` must know the boxes before, to measure the visible share.
     return BoundingBoxes(xyxy, format="XYXY", canvas_size=size_hw, clamping_mode=None)

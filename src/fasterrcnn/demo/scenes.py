@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from fasterrcnn.demo import signs
-from fasterrcnn.demo.signs import Colour, Sprite, vary
+from fasterrcnn.demo.signs import Rgb, Sprite, vary
 
 CLASSES: tuple[str, ...] = tuple(signs.SIGN_PAINTERS)
 # Each split counts from its own start: more training scenes leave the test scenes as they are.
@@ -28,12 +28,12 @@ MAX_OVERLAP, MAX_COVERED = 0.08, 0.3
 # A sign's width, and the height of what stands on the ground, in heights of the camera above the road.
 SIGN_WIDTH = 0.6
 GROUND_THINGS = ((signs.paint_car, 1.2), (signs.paint_tree, 4.0), (signs.paint_house, 5.0))
-SKIES: tuple[tuple[Colour, Colour], ...] = (
+SKIES: tuple[tuple[Rgb, Rgb], ...] = (
     ((70, 130, 205), (190, 215, 235)),
     ((150, 160, 172), (205, 208, 210)),
     ((95, 110, 165), (245, 195, 150)),
 )
-GROUNDS: tuple[Colour, ...] = ((92, 122, 62), (128, 130, 84), (142, 122, 92), (136, 134, 130))
+GROUNDS: tuple[Rgb, ...] = ((92, 122, 62), (128, 130, 84), (142, 122, 92), (136, 134, 130))
 
 
 @dataclass(frozen=True)
@@ -186,11 +186,11 @@ def _add_things(rng: Generator, image: Image.Image, street: _Street) -> None:
         beside = rng.choice([-1, 1]) * rng.uniform(1.6, 5)
         x, y = street.point(rng.uniform(-0.7, 0.7) if paint is signs.paint_car else beside, nearness)
         side = min(size * nearness * (street.size_hw[0] - street.horizon), 0.6 * image.height)
-        sprite = signs.render(paint, max(8, round(side)), rng, tilted=False)
+        sprite = signs.render_sprite(paint, max(8, round(side)), rng, tilted=False)
         image.paste(sprite.image, (round(x - side / 2), round(y - sprite.image.height)), sprite.image)
     for _ in range(rng.integers(0, 4)):
         paint_board = signs.BOARD_PAINTERS[rng.integers(len(signs.BOARD_PAINTERS))]
-        board = _hang(rng, signs.render(paint_board, _random_sides(rng, street, 1)[0], rng), street)
+        board = _hang(rng, signs.render_sprite(paint_board, _random_sides(rng, street, 1)[0], rng), street)
         _add_pole(rng, image, board, street)
         board.paste(image)
 
@@ -202,7 +202,7 @@ def _place_signs(rng: Generator, street: _Street) -> tuple[list[int], list[_Plac
     placed: list[_Placed] = []
     for side in sorted(_random_sides(rng, street, count)):
         label = int(rng.integers(len(CLASSES)))
-        sprite = signs.render(signs.SIGN_PAINTERS[CLASSES[label]], side, rng)
+        sprite = signs.render_sprite(signs.SIGN_PAINTERS[CLASSES[label]], side, rng)
         places = (_hang(rng, sprite, street) for _ in range(20))
         free = next((place for place in places if not any(_overlap(place, other) for other in placed)), None)
         if free is not None:
@@ -218,7 +218,7 @@ def _random_sides(rng: Generator, street: _Street, count: int) -> list[int]:
 
 
 def _hang(rng: Generator, sprite: Sprite, street: _Street) -> _Placed:
-    """Choose a place inside the image and above the ground at the distance that the sprite's size tells."""
+    """Choose a place inside the image and above the ground, at the distance that follows from the sprite's size."""
     foot = street.horizon + sprite.image.width / SIGN_WIDTH
     lowest = min(street.size_hw[0], int(foot)) - sprite.image.height
     left = int(rng.integers(street.size_hw[1] - sprite.image.width + 1))
@@ -256,7 +256,7 @@ def _cover_parts(rng: Generator, image: Image.Image, placed: list[_Placed]) -> N
             left, top = round(x), 0
         else:
             paint = signs.paint_car if y > image.height / 2 else signs.paint_leaves
-            front = signs.render(paint, round(side), rng, tilted=False).image
+            front = signs.render_sprite(paint, round(side), rng, tilted=False).image
             left, top = round(x - front.width / 2), round(y)
         candidate = cover.copy()
         candidate.paste(255, (left, top), front.getchannel("A"))
@@ -272,7 +272,7 @@ def _covered_share(sign: _Placed, cover: Image.Image) -> float:
 
 
 def _photograph(rng: Generator, image: Image.Image) -> Image.Image:
-    """What a camera makes of the scene: blur, light and colour of the hour, noise, JPEG blocks."""
+    """The scene as a camera takes it: blur, light and colour of the hour, noise, JPEG blocks."""
     image = image.filter(ImageFilter.GaussianBlur(max(0.0, rng.uniform(-0.4, 0.9))))
     if rng.random() < 0.25:
         kernel = np.zeros((5, 5))

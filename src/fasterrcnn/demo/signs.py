@@ -1,4 +1,4 @@
-"""Images of road signs, and of things that are none, each as an RGBA sprite seen from a random angle.
+"""Images of road signs and of other objects, each as an RGBA sprite seen from a random angle.
 
 A painter works on a square canvas in unit coordinates: x to the right, y down, both from 0 to 1. `render` has
 it painted enlarged, tilts the image and shrinks it, which gives smooth edges and a box finer than a pixel.
@@ -14,9 +14,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-Colour: TypeAlias = tuple[int, int, int]
+Rgb: TypeAlias = tuple[int, int, int]
 Points: TypeAlias = Sequence[tuple[float, float]]
-Painter: TypeAlias = Callable[["Pen", Generator], None]
+Painter: TypeAlias = Callable[["SignPen", Generator], None]
 
 SUPERSAMPLING = 3
 MAX_ROTATION = math.radians(15)
@@ -25,7 +25,7 @@ CANVAS_MARGIN = 1.6
 UNIT_SQUARE = np.array([(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)])
 
 RED, BLUE, WHITE, BLACK = (196, 24, 34), (20, 82, 168), (240, 240, 238), (26, 26, 28)
-# What is no sign has the colours of signs too, or red alone would tell them apart.
+# Other objects have the colours of signs too, or the colour red alone would identify signs.
 PAINTS = (RED, BLUE, WHITE, BLACK, (225, 175, 50), (60, 120, 80), (120, 124, 130), (150, 175, 200))
 
 
@@ -43,31 +43,31 @@ class Sprite:
 
 
 @dataclass(frozen=True)
-class Pen:
+class SignPen:
     """Draws on a square canvas in unit coordinates."""
 
     draw: ImageDraw.ImageDraw
     side: int
 
-    def polygon(self, points: Points, fill: Colour) -> None:
+    def polygon(self, points: Points, fill: Rgb) -> None:
         """Fill the polygon with these corners."""
         self.draw.polygon(self._pixels(points), fill=fill)
 
-    def disc(self, x: float, y: float, radius: float, fill: Colour) -> None:
+    def disc(self, x: float, y: float, radius: float, fill: Rgb) -> None:
         """Fill the circle around (x, y)."""
         self.draw.ellipse(self._pixels([(x - radius, y - radius), (x + radius, y + radius)]), fill=fill)
 
-    def rectangle(self, x1: float, y1: float, x2: float, y2: float, fill: Colour, *, radius: float = 0.0) -> None:
+    def rectangle(self, x1: float, y1: float, x2: float, y2: float, fill: Rgb, *, radius: float = 0.0) -> None:
         """Fill a rectangle whose corners are rounded with `radius`."""
         self.draw.rounded_rectangle(self._pixels([(x1, y1), (x2, y2)]), radius * self.side, fill=fill)
 
-    def stroke(self, points: Points, width: float, fill: Colour) -> None:
+    def stroke(self, points: Points, width: float, fill: Rgb) -> None:
         """Draw a line of this width through the points, with round joints and ends."""
         self.draw.line(self._pixels(points), fill=fill, width=max(1, round(width * self.side)), joint="curve")
         for x, y in points:
             self.disc(x, y, width / 2, fill)
 
-    def text(self, x: float, y: float, size: float, text: str, fill: Colour, *, weight: float = 0.0) -> None:
+    def text(self, x: float, y: float, size: float, text: str, fill: Rgb, *, weight: float = 0.0) -> None:
         """Write bold text around (x, y); `weight` is how much each stroke is thickened."""
         font = ImageFont.load_default(size * self.side)
         place = (x * self.side, y * self.side)
@@ -77,7 +77,7 @@ class Pen:
         return [(x * self.side, y * self.side) for x, y in points]
 
 
-def paint_crossing(pen: Pen, rng: Generator) -> None:
+def paint_crossing(pen: SignPen, rng: Generator) -> None:
     """Blue square, white triangle, a figure walking left or right over stripes."""
     ink = vary(rng, BLACK)
     pen.rectangle(0.02, 0.02, 0.98, 0.98, WHITE, radius=0.06)
@@ -94,7 +94,7 @@ def paint_crossing(pen: Pen, rng: Generator) -> None:
         pen.rectangle(x - 0.03, 0.795, x + 0.05, 0.835, ink)
 
 
-def paint_no_entry(pen: Pen, rng: Generator) -> None:
+def paint_no_entry(pen: SignPen, rng: Generator) -> None:
     """Red disc with a white bar."""
     half = rng.uniform(0.075, 0.1)
     pen.disc(0.5, 0.5, 0.48, WHITE)
@@ -102,7 +102,7 @@ def paint_no_entry(pen: Pen, rng: Generator) -> None:
     pen.rectangle(0.15, 0.5 - half, 0.85, 0.5 + half, vary(rng, WHITE, 8), radius=rng.choice([0.0, 0.03]))
 
 
-def paint_speed_limit(pen: Pen, rng: Generator) -> None:
+def paint_speed_limit(pen: SignPen, rng: Generator) -> None:
     """White disc with a red rim and a number from 5 to 130."""
     number = str(rng.choice([5, *range(10, 140, 10)]))
     pen.disc(0.5, 0.5, 0.48, vary(rng, RED))
@@ -110,14 +110,14 @@ def paint_speed_limit(pen: Pen, rng: Generator) -> None:
     pen.text(0.5, 0.5, 0.34 if len(number) > 2 else 0.46, number, vary(rng, BLACK), weight=0.014)
 
 
-def paint_stop(pen: Pen, rng: Generator) -> None:
+def paint_stop(pen: SignPen, rng: Generator) -> None:
     """Red octagon with a white edge and the word STOP."""
     pen.polygon(_ngon(8, 0.51), WHITE)
     pen.polygon(_ngon(8, rng.uniform(0.46, 0.485)), vary(rng, RED))
     pen.text(0.5, 0.5, rng.uniform(0.27, 0.31), "STOP", vary(rng, WHITE, 8), weight=0.014)
 
 
-def paint_yield(pen: Pen, rng: Generator) -> None:
+def paint_yield(pen: SignPen, rng: Generator) -> None:
     """White triangle on its tip with a red rim."""
     rim = rng.uniform(0.05, 0.16)
     corners = [(0.09, 0.14), (0.91, 0.14), (0.5, 0.86)]
@@ -137,13 +137,13 @@ SIGN_PAINTERS: dict[str, Painter] = {
 }
 
 
-def paint_round_board(pen: Pen, rng: Generator) -> None:
+def paint_round_board(pen: SignPen, rng: Generator) -> None:
     """A disc of one colour, at times with a ring: round as a sign, but with nothing on it."""
     pen.disc(0.5, 0.5, 0.48, _any_colour(rng))
     pen.disc(0.5, 0.5, rng.uniform(0.3, 0.48), _any_colour(rng))
 
 
-def paint_billboard(pen: Pen, rng: Generator) -> None:
+def paint_billboard(pen: SignPen, rng: Generator) -> None:
     """A rectangle with lines of writing or a patch of colour."""
     top = rng.uniform(0.05, 0.3)
     ground, ink = _any_colour(rng), _any_colour(rng)
@@ -156,7 +156,7 @@ def paint_billboard(pen: Pen, rng: Generator) -> None:
         pen.polygon(_ngon(int(rng.integers(3, 7)), 0.2), ink)
 
 
-def paint_arrow_board(pen: Pen, rng: Generator) -> None:
+def paint_arrow_board(pen: SignPen, rng: Generator) -> None:
     """A blue or green direction sign with an arrow, which is none of the classes."""
     x, turn = rng.uniform(0.3, 0.7), rng.choice([-0.22, 0.22])
     pen.rectangle(0.02, 0.12, 0.98, 0.88, WHITE, radius=0.05)
@@ -165,7 +165,7 @@ def paint_arrow_board(pen: Pen, rng: Generator) -> None:
     pen.polygon([(x + turn * 1.5, 0.24), (x + turn * 0.4, 0.28), (x + turn * 1.1, 0.5)], WHITE)
 
 
-def paint_traffic_light(pen: Pen, rng: Generator) -> None:
+def paint_traffic_light(pen: SignPen, rng: Generator) -> None:
     """A dark box with three lamps, one of them lit."""
     pen.rectangle(0.32, 0.02, 0.68, 0.98, vary(rng, BLACK), radius=0.06)
     lit = rng.integers(3)
@@ -173,7 +173,7 @@ def paint_traffic_light(pen: Pen, rng: Generator) -> None:
         pen.disc(0.5, 0.2 + 0.3 * lamp, 0.125, colour if lamp == lit else (58, 56, 54))
 
 
-def paint_car(pen: Pen, rng: Generator) -> None:
+def paint_car(pen: SignPen, rng: Generator) -> None:
     """A car from behind: body, rear window, red lamps, number plate, wheels."""
     body = _any_colour(rng)
     roof = rng.uniform(0.2, 0.4)
@@ -187,7 +187,7 @@ def paint_car(pen: Pen, rng: Generator) -> None:
         pen.rectangle(x, 0.61, x + 0.14, 0.69, (190, 30, 30), radius=0.02)
 
 
-def paint_leaves(pen: Pen, rng: Generator) -> None:
+def paint_leaves(pen: SignPen, rng: Generator) -> None:
     """A clump of leaves in a few greens."""
     greens = [vary(rng, (66, 100, 48), 22) for _ in range(4)]
     centres = rng.normal((0.5, 0.38), (0.16, 0.13), (110, 2)).clip(0.06, 0.9)
@@ -196,13 +196,13 @@ def paint_leaves(pen: Pen, rng: Generator) -> None:
         pen.disc(x, y, radius, greens[leaf % 4])
 
 
-def paint_tree(pen: Pen, rng: Generator) -> None:
-    """A backbone under a crown of leaves."""
+def paint_tree(pen: SignPen, rng: Generator) -> None:
+    """A stem under a crown of leaves."""
     pen.rectangle(0.46, 0.5, 0.54, 0.98, vary(rng, (84, 66, 50)))
     paint_leaves(pen, rng)
 
 
-def paint_house(pen: Pen, rng: Generator) -> None:
+def paint_house(pen: SignPen, rng: Generator) -> None:
     """A house front: roof, rows of windows."""
     eaves, window = rng.uniform(0.05, 0.35), vary(rng, (70, 80, 92))
     pen.polygon([(0.02, eaves), (0.3, eaves * 0.3), (0.7, eaves * 0.3), (0.98, eaves)], vary(rng, (120, 70, 58), 30))
@@ -215,14 +215,14 @@ def paint_house(pen: Pen, rng: Generator) -> None:
 BOARD_PAINTERS = (paint_round_board, paint_billboard, paint_arrow_board, paint_traffic_light)
 
 
-def vary(rng: Generator, colour: Colour, spread: int = 16) -> Colour:
+def vary(rng: Generator, colour: Rgb, spread: int = 16) -> Rgb:
     """A colour near this one: each channel moves by up to `spread`, within 0 to 255."""
     shifts = rng.integers(-spread, spread + 1, 3).tolist()
     red, green, blue = (max(0, min(255, base + shift)) for base, shift in zip(colour, shifts, strict=True))
     return red, green, blue
 
 
-def render(paint: Painter, side: int, rng: Generator, *, tilted: bool = True) -> Sprite:
+def render_sprite(paint: Painter, side: int, rng: Generator, *, tilted: bool = True) -> Sprite:
     """Paint an image about `side` pixels wide, weathered, and seen from a random angle.
 
     Args:
@@ -233,7 +233,7 @@ def render(paint: Painter, side: int, rng: Generator, *, tilted: bool = True) ->
     """
     enlarged = side * SUPERSAMPLING
     image = Image.new("RGBA", (enlarged, enlarged))
-    paint(Pen(ImageDraw.Draw(image), enlarged), rng)
+    paint(SignPen(ImageDraw.Draw(image), enlarged), rng)
     if tilted:
         image = _tilt(image, _random_view(rng))
     extent = image.getchannel("A").point([0] * 128 + [255] * 128).getbbox()
@@ -290,5 +290,5 @@ def _ngon(sides: int, radius: float) -> list[tuple[float, float]]:
     return [(0.5 + radius * math.cos(angle), 0.5 + radius * math.sin(angle)) for angle in angles]
 
 
-def _any_colour(rng: Generator) -> Colour:
+def _any_colour(rng: Generator) -> Rgb:
     return vary(rng, PAINTS[rng.integers(len(PAINTS))], 30)

@@ -14,8 +14,8 @@ from jaxtyping import Float64
 from rich.progress import track
 
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, to_coco
-from fasterrcnn.data.checks import Policy, admit
-from fasterrcnn.data.formats import Source, read_data
+from fasterrcnn.data.checks import BadBoxPolicy, check_and_repair
+from fasterrcnn.data.formats import DataLike, read_data
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import UsageError
 from fasterrcnn.evaluation.analysis import MeasurementOrigin
@@ -233,13 +233,13 @@ def _category_ids(names: Sequence[str], data: AnnotatedData) -> dict[str, int]:
 
 def evaluate(
     weights: "str | Path | Detector | None",
-    data: Source,
+    data: DataLike,
     *,
     split: str = "test",
     results: str | Path | None = None,
     against: str | Path | None = None,
     batch_size: int = 1,
-    on_bad_box: Policy = "error",
+    on_bad_box: BadBoxPolicy = "error",
     progress: bool = False,
     name: str | None = None,
     **options: Unpack[EvaluateOptions],
@@ -267,7 +267,7 @@ def evaluate(
     """
     wanted = complete_evaluate_options(options)
     _check(weights, results, wanted)
-    annotated = admit(read_data(data), on_bad_box).data
+    annotated = check_and_repair(read_data(data), on_bad_box).data
     records = annotated.split(split)
     ground_truth = ground_truth_of(annotated, records)
     competitors: list[Other] = []

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
-from fasterrcnn.data.checks import Policy
+from fasterrcnn.data.checks import BadBoxPolicy
 from fasterrcnn.errors import UsageError
 from fasterrcnn.explanation import lost, page, stages
 from fasterrcnn.explanation.diagnosis import Verdict, judge
@@ -117,7 +117,7 @@ def explain(
     ground_truth: GroundTruthSource | None = None,
     score: float = 0.5,
     min_iou: float = 0.5,
-    on_bad_box: Policy = "error",
+    on_bad_box: BadBoxPolicy = "error",
     **rules: Unpack[Rules],
 ) -> Explanation:
     """What a detector does with an image, step by step, and where it loses the objects that it misses.

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
-from fasterrcnn.data.checks import Policy, admit
+from fasterrcnn.data.checks import BadBoxPolicy, check_and_repair
 from fasterrcnn.data.formats import read_data
 from fasterrcnn.detections import labels_of
 from fasterrcnn.errors import DataError, UsageError
@@ -63,7 +63,7 @@ def read_ground_truth(
     classes: Sequence[str],
     original_hw: tuple[int, int],
     *,
-    on_bad_box: Policy = "error",
+    on_bad_box: BadBoxPolicy = "error",
 ) -> GroundTruth:
     """The true objects of an image.
 
@@ -136,13 +136,15 @@ def _paired(columns: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     return [{"box": box, "name": name} for box, name in zip(xyxy, names, strict=True)]
 
 
-def _from_data(data: AnnotatedData, image: Path | None, classes: Sequence[str], on_bad_box: Policy) -> GroundTruth:
+def _from_data(
+    data: AnnotatedData, image: Path | None, classes: Sequence[str], on_bad_box: BadBoxPolicy
+) -> GroundTruth:
     wanted = _record_of(data, image)
     findings = [finding for finding in data.findings if finding.image == wanted.path]
     alone = AnnotatedData(
         data.root, data.format, data.classes, {"all": [wanted]}, findings, data.category_ids, data.counted
     )
-    records = admit(alone, on_bad_box).data.records
+    records = check_and_repair(alone, on_bad_box).data.images
     if not records:
         raise DataError(f"{wanted.path}: nothing of this image's annotations is usable")
     record = records[0]
@@ -170,10 +172,10 @@ def _record_of(data: AnnotatedData, image: Path | None) -> AnnotatedImage:
     """
     if image is None:
         raise UsageError("a data set is searched by the image's file; give the image as a path, or boxes as a list")
-    exact = [record for record in data.records if record.path.resolve() == image.resolve()]
-    named = exact or [record for record in data.records if record.path.name == image.name]
+    exact = [record for record in data.images if record.path.resolve() == image.resolve()]
+    named = exact or [record for record in data.images if record.path.name == image.name]
     if not named:
-        raise DataError(f"{data.root}: no annotations of {image.name} among {len(data.records)} images")
+        raise DataError(f"{data.root}: no annotations of {image.name} among {len(data.images)} images")
     if len(named) > 1:
         raise DataError(f"{data.root}: {len(named)} images are called {image.name}; give the path of one of them")
     return named[0]

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from fasterrcnn.config import ModelConfig
-from fasterrcnn.data.pixels import to_input
+from fasterrcnn.data.pixels import resize_to_input
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError
 from fasterrcnn.inference.batches import batches_by_size, batches_of_views, load_batches, prefetch
@@ -234,7 +234,7 @@ class Detector:
     def to_batch(self, images: Sequence[Tensor]) -> ImageBatch:
         """What the network is given for whole images as `load_image` reads them: resized, padded, on its device."""
         size = self.config.input
-        inputs = [to_input(pixels.to(self.device), size) for pixels in images]
+        inputs = [resize_to_input(pixels.to(self.device), size) for pixels in images]
         return make_batch(inputs, fill=size.mean, size_divisor=size.size_divisor)
 
     @torch.inference_mode()

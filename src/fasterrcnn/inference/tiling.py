@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from fasterrcnn.config import InputConfig
-from fasterrcnn.data.pixels import to_input
+from fasterrcnn.data.pixels import resize_to_input
 from fasterrcnn.errors import UsageError
 from fasterrcnn.ops import boxes
 from fasterrcnn.structures import RawDetections
@@ -127,7 +127,7 @@ def take(
 ) -> Float[Tensor, "3 th tw"]:
     """The network input that shows a view of an image."""
     x1, y1, x2, y2 = view.region
-    seen = to_input(pixels[:, y1:y2, x1:x2], size, view.input_hw)
+    seen = resize_to_input(pixels[:, y1:y2, x1:x2], size, view.input_hw)
     return seen.flip(-1) if view.mirrored else seen
 
 

@@ -138,7 +138,7 @@ def epoch_batches(
     The number of batches is the same in every epoch; at most one batch has both kinds, and at most one is not full.
     """
     order = order_of_epoch(factors or [1.0] * len(dataset), rng)
-    order.sort(key=lambda index: _is_tall(dataset.records[index]))
+    order.sort(key=lambda index: _is_tall(dataset.images[index]))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     rng.shuffle(batches)
     return batches
@@ -204,7 +204,7 @@ class TrainingBatches:
         self._loader = BatchLoader(dataset, workers)
         self._factors: list[float] | None = None
         if config.class_balance == "repeat":
-            self._factors = repeat_factors(dataset.records, len(config.model.classes), config.repeat_below)
+            self._factors = repeat_factors(dataset.images, len(config.model.classes), config.repeat_below)
         self._length = len(self._batches(1))
 
     def __len__(self) -> int:

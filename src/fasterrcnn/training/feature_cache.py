@@ -96,7 +96,7 @@ class FeatureCache:
         parts: list[object] = [self._body_digest, dataset.config.model_dump_json(), self._image_digests[index]]
         parts.append(dataset.padded_hw(index, self.bucket))
         if view:  # augmented: it depends on the seed, and may contain parts of other images
-            parts += [dataset.augmentation, dataset.seed, view, dataset.records[index].image_id, self._dataset_digest]
+            parts += [dataset.augmentation, dataset.seed, view, dataset.images[index].image_id, self._dataset_digest]
         name = hashlib.sha256(repr(parts).encode()).hexdigest()
         return self.folder / name[:2] / f"{name[2:34]}.safetensors"
 
@@ -111,7 +111,7 @@ class FeatureCache:
         batch, (target,) = self.dataset.collate([self.dataset[index, view]], size)
         maps = [level.cpu() for level in _maps_of_image(self.model, batch.pixels.to(self.model.mean.device))]
         if not all(bool(level.isfinite().all()) for level in maps):
-            image = self.dataset.records[index].path
+            image = self.dataset.images[index].path
             raise TrainingError(f"{image}: the backbone's maps are too large for float16; train without cache_features")
         entry = {f"map{number}": level for number, level in enumerate(maps)}
         entry |= {"boxes": target.boxes, "labels": target.labels, "ignored": target.ignored}
@@ -149,7 +149,7 @@ class FeatureCache:
 
     @cached_property
     def _image_digests(self) -> list[str]:
-        return [image_digest(image).hex() for image in self.dataset.records]
+        return [image_digest(image).hex() for image in self.dataset.images]
 
     @cached_property
     def _dataset_digest(self) -> str:

@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from fasterrcnn import build
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.data.annotations import AnnotatedData
-from fasterrcnn.data.formats import Source
+from fasterrcnn.data.formats import DataLike
 from fasterrcnn.errors import UsageError
 from fasterrcnn.files import check_output, make_folder
 from fasterrcnn.inference.devices import choose_device
@@ -75,7 +75,7 @@ class _Reporter:
 
 
 def fit(
-    data: Source | None = None,
+    data: DataLike | None = None,
     *,
     model: str | ModelConfig | Mapping[str, Any] | None = None,
     output: str | Path | None = None,
@@ -136,7 +136,7 @@ def fit(
     return _train(run, setup, network, caches, process, reporter)
 
 
-def _resume(data: Source | None, run: Path, reporter: _Reporter) -> Run:
+def _resume(data: DataLike | None, run: Path, reporter: _Reporter) -> Run:
     """Continue an interrupted run."""
     train_config = settings.resolve(settings.read_settings(run / settings.SETTINGS_FILE))
     process = trainer.this_process(train_config)
@@ -258,7 +258,7 @@ def _output_folder(output: str | Path | None, process: Process) -> Path | None:
     return None if output is None else Path(output)
 
 
-def _name_of(data: Source) -> str:
+def _name_of(data: DataLike) -> str:
     if isinstance(data, str | Path):
         return str(data)
     return str(data.root) if isinstance(data, AnnotatedData) else f"list of {len(data)} images"

@@ -12,9 +12,9 @@ from fasterrcnn import build
 from fasterrcnn.config import ModelConfig, TrainConfig
 from fasterrcnn.data import anchors
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
-from fasterrcnn.data.checks import Repaired, admit
+from fasterrcnn.data.checks import Repaired, check_and_repair
 from fasterrcnn.data.dataset import DetectionDataset
-from fasterrcnn.data.formats import Source, read_data
+from fasterrcnn.data.formats import DataLike, read_data
 from fasterrcnn.errors import UsageError
 from fasterrcnn.training.data import fingerprint
 from fasterrcnn.weights import transfer
@@ -60,7 +60,7 @@ class Setup:
         return fingerprint([*self.images, *self.val_images])
 
 
-def prepare_run(source: Source, config: TrainConfig, log: Log) -> Setup:
+def prepare_run(source: DataLike, config: TrainConfig, log: Log) -> Setup:
     """Check the data and complete the settings of a new run.
 
     Raises:
@@ -80,7 +80,7 @@ def prepare_run(source: Source, config: TrainConfig, log: Log) -> Setup:
     return Setup(config.model_copy(update={"model": model}), opened.data, opened.changes, images, val_images)
 
 
-def prepare_resumed(source: Source, config: TrainConfig, log: Log) -> Setup:
+def prepare_resumed(source: DataLike, config: TrainConfig, log: Log) -> Setup:
     """As `prepare_run`, for a run whose settings are complete already."""
     opened = open_data(source, config, log)
     return Setup(config, opened.data, opened.changes, *choose_images(opened.data, config))
@@ -99,7 +99,7 @@ def _summary(config: TrainConfig, model: ModelConfig, images: Sequence[Annotated
     return f"recipe {config.recipe}: {', '.join(parts)}"
 
 
-def open_data(source: Source, config: TrainConfig, log: Log) -> Repaired:
+def open_data(source: DataLike, config: TrainConfig, log: Log) -> Repaired:
     """Read and check a data set, and log a summary and what was fixed or left out.
 
     Raises:
@@ -107,7 +107,7 @@ def open_data(source: Source, config: TrainConfig, log: Log) -> Repaired:
     """
     data = source if isinstance(source, AnnotatedData) else read_data(source, **config.reading.model_dump())
     log(data.summary())
-    repaired = admit(data, config.on_bad_box)
+    repaired = check_and_repair(data, config.on_bad_box)
     for line in repaired.changes[:_MAX_LINES]:
         log(f"note: {line}")
     if len(repaired.changes) > _MAX_LINES:

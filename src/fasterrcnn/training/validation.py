@@ -38,7 +38,7 @@ class Validation:
         self.data = data
         self.dataset = dataset
         self.process = process
-        self._ground_truth = to_coco(data, dataset.records)
+        self._ground_truth = to_coco(data, dataset.images)
         self._sampled = range(0, len(dataset), max(1, -(-len(dataset) // _MAX_SAMPLES)))
         self.clear()
 
@@ -56,7 +56,7 @@ class Validation:
         weights = losses.weights.double().cpu()
         self._sums += torch.cat([values * weights, weights])
         for index, raw, input_hw in zip(step.plan.indices, detections, step.batch.sizes_hw, strict=True):
-            image = self.dataset.records[index]
+            image = self.dataset.images[index]
             original = in_original_frame(raw, input_hw, image.size_hw, self.data.classes, source=image.path)
             self._results += original.to_coco(image.image_id, list(self.data.category_ids))
             if index in self._sampled:
@@ -80,7 +80,7 @@ class Validation:
     def samples(self) -> tuple[list[AnnotatedImage], list[Detections]]:
         """At most 12 images, spread over all, and their detections in the last pass."""
         indices = sorted(self._samples)
-        return [self.dataset.records[index] for index in indices], [self._samples[index] for index in indices]
+        return [self.dataset.images[index] for index in indices], [self._samples[index] for index in indices]
 
 
 _LONG_SIDE = 480

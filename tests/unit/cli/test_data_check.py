@@ -120,7 +120,7 @@ def test_check__fix_writes_a_copy_and_says_what_was_changed(run, tmp_path):
         "left out",
     ]
     assert outcome.err == f"wrote a repaired copy to {tmp_path / 'fixed'}: 3 changes, see changes.txt\n"
-    boxes = [record.boxes.tolist() for record in read_data(tmp_path / "fixed").records]
+    boxes = [record.boxes.tolist() for record in read_data(tmp_path / "fixed").images]
     assert boxes == [[[10, 10, 40, 40]], [], [[10, 20, 40, 40]], [[90, 10, 100, 40]]]
     assert run("data", "check", tmp_path / "fixed").code == 0
 

@@ -13,10 +13,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fasterrcnn.data import convert
+from fasterrcnn.data import formats
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.convert import write_data
-from fasterrcnn.data.formats import coco, read_data, voc, yolo
+from fasterrcnn.data.formats import read_data, writing
 from fasterrcnn.data.images import read_size_hw
 from fasterrcnn.errors import DataError, UsageError
 
@@ -201,7 +201,7 @@ def test_write_data__voc_takes_equal_records_for_one(tmp_path):
     # COCO files of train and trainval list an image twice.
     first, second = record(tmp_path / "a.png"), record(tmp_path / "a.png", image_id=9)
     write_data(data_of({"train": [first], "trainval": [second]}), tmp_path / "out", "voc")
-    assert len(read_data(tmp_path / "out").records) == 1
+    assert len(read_data(tmp_path / "out").images) == 1
 
 
 @pytest.mark.parametrize("to", FORMATS)
@@ -215,7 +215,7 @@ def test_write_data__images_of_one_name(tmp_path, to):
     for number, r in enumerate(records, start=1):
         assert (tmp_path / "out" / folder / names[number - 1]).read_bytes() == r.path.read_bytes()
     assert f"4 images in {Path(folder).name}/ got another name, as 'a.png', which is now 'a-2.png'" in notes
-    again = {r.path.name: r.boxes[0, 0] for r in read_data(tmp_path / "out").records}
+    again = {r.path.name: r.boxes[0, 0] for r in read_data(tmp_path / "out").images}
     assert again == pytest.approx({name: n for n, name in enumerate(names, start=1)}, abs=1e-3)
 
 
@@ -223,7 +223,7 @@ def test_write_data__images_of_one_name(tmp_path, to):
 def test_write_data__same_names_in_two_splits(tmp_path, to):
     data = data_of({s: [record(tmp_path / s / "1.png", image_id=n)] for n, s in enumerate(("train", "val"), start=1)})
     write_data(data, tmp_path / "out", to)
-    assert [r.path.name for r in read_data(tmp_path / "out").records] == [
+    assert [r.path.name for r in read_data(tmp_path / "out").images] == [
         "1.png",
         "1-2.png" if to == "voc" else "1.png",
     ]
@@ -250,7 +250,7 @@ def test_write_data__same_names_in_two_splits(tmp_path, to):
 def test_write_data__file_names(tmp_path, name, safe, to):
     data = data_of({"train": [record(tmp_path / "in" / name)]})
     write_data(data, tmp_path / "out", to)
-    assert [r.path.name for r in read_data(tmp_path / "out").records] == [safe]
+    assert [r.path.name for r in read_data(tmp_path / "out").images] == [safe]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
@@ -259,7 +259,7 @@ def test_write_data__odd_boxes_as_they_are(tmp_path, to):
     odd = [(5, 5, 5, 20), (-3, -4, 50, 60), (9, 9, 9, 9), (30, 20, 45, 29.125), (0.1, 0.2, 0.3, 0.4)]
     data = data_of({"train": [record(tmp_path / "a.png", odd)]})
     write_data(data, tmp_path / "out", to)
-    boxes = read_data(tmp_path / "out").records[0].boxes
+    boxes = read_data(tmp_path / "out").images[0].boxes
     # YOLO's reader takes a share far above 1 for pixels.
     expected = np.delete(odd, 1, axis=0) if to == "yolo" and len(boxes) < len(odd) else np.array(odd)
     expected = expected.astype(np.float32)
@@ -316,7 +316,7 @@ def test_write_data__nothing_half_written(tmp_path, splits, to, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(convert.shutil, "copyfile", interrupt)
+    monkeypatch.setattr(writing.shutil, "copyfile", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_data(data, tmp_path / "out", to)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
@@ -371,7 +371,7 @@ def test_write_data__round_trips(tmp_path_factory, rows):
     now = data
     for step, to in enumerate(("voc", "coco", "yolo", "coco")):
         write_data(now, root / str(step), to)
-        now = {"voc": voc, "coco": coco, "yolo": yolo}[to].read(root / str(step))
+        now = formats.FORMATS[to].read(root / str(step))
     assert_same(data, now, atol=0.01)
 
 
@@ -385,7 +385,7 @@ def test_write_data__round_trips_of_real_data(tmp_path, shared_data, name):
         now = read_data(tmp_path / str(step))
         assert_same(data, now, atol=0.01, difficult=False)
     assert now.classes == data.classes
-    assert all(read_size_hw(r.path) == r.size_hw for r in now.records)
+    assert all(read_size_hw(r.path) == r.size_hw for r in now.images)
 
 
 @pytest.mark.parametrize(("to", "kept"), [("coco", False), ("yolo", False), ("voc", True)])

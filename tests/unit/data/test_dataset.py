@@ -13,13 +13,13 @@ from fasterrcnn.config import InputConfig
 from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.data.dataset import BUCKET, BatchLoader, BatchPlan, DetectionDataset
 from fasterrcnn.data.pixels import from_pil, read_image_tensor, read_reduced_image
-from fasterrcnn.data.transforms import RECIPES
+from fasterrcnn.data.transforms import AUGMENTATIONS
 from fasterrcnn.errors import DataError, ImageError
 from fasterrcnn.ops import image
 
 INPUT = InputConfig(short_side=40, long_side=60, mean=(0.1, 0.2, 0.3), antialias=True)
 BOXES = np.array([[2, 4, 10, 16], [0, 0, 20, 20]], np.float32)
-PRESETS = list(RECIPES)
+PRESETS = list(AUGMENTATIONS)
 
 
 @pytest.fixture

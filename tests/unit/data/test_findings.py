@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fasterrcnn.data import findings
-from fasterrcnn.data.findings import KINDS, Finding, errors_of, printable, refuse
+from fasterrcnn.data.findings import FINDING_KINDS, Finding, only_errors, printable, raise_on_errors
 from fasterrcnn.errors import DataError
 
 ERROR = Finding("flat-box", Path("a.xml"), "object 1 (cat): box 5,5,5,20 has no area", 1, Path("a.jpg"))
@@ -24,7 +24,7 @@ def test_finding__words_and_json():
         "annotation": 1,
         "image": "a.jpg",
         "what": "object 1 (cat): box 5,5,5,20 has no area",
-        "advice": KINDS["flat-box"][1],
+        "advice": FINDING_KINDS["flat-box"][1],
     }
     assert WARNING.to_dict()["annotation"] is WARNING.to_dict()["image"] is None
 
@@ -43,9 +43,9 @@ def test_printable(text, shown):
     assert str(Finding("leak", Path("x"), text)) == f"x: {shown}"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FINDING_KINDS)
 def test_kinds__every_one_says_what_to_do(kind):
-    severity, advice = KINDS[kind]
+    severity, advice = FINDING_KINDS[kind]
     assert severity in ("error", "warning", "note")
     assert advice
     assert advice == advice.strip(". ")
@@ -56,24 +56,24 @@ def test_kinds__every_one_that_the_code_names_exists():
     sources = Path(findings.__file__).parent.rglob("*.py")
     named = {kind for file in sources for kind in re.findall(r'Finding\(\s*"([a-z-]+)"', file.read_text("utf-8"))}
     assert named
-    assert named <= KINDS.keys()
+    assert named <= FINDING_KINDS.keys()
 
 
 def test_errors_of():
-    assert errors_of([WARNING, ERROR, WARNING]) == [ERROR]
-    assert errors_of([]) == []
+    assert only_errors([WARNING, ERROR, WARNING]) == [ERROR]
+    assert only_errors([]) == []
 
 
 def test_refuse__nothing_to_refuse():
-    refuse([], Path("set"))
-    refuse([WARNING] * 3, Path("set"))
+    raise_on_errors([], Path("set"))
+    raise_on_errors([WARNING] * 3, Path("set"))
 
 
 def test_refuse__one_error():
     with pytest.raises(
         DataError, match=r'^1 error in set: a\.xml: object 1 .* has no area \[.*\]\. .*"drop"'
     ) as caught:
-        refuse([WARNING, ERROR], Path("set"))
+        raise_on_errors([WARNING, ERROR], Path("set"))
     assert "b.jpg" not in str(caught.value)
 
 
@@ -83,7 +83,7 @@ def test_refuse__the_first_twenty(count, end):
     with pytest.raises(
         DataError, match=rf"^{count} errors in set: .*object 20 is flat\\n \[[^;]*\]{end}\. Correct"
     ) as caught:
-        refuse(many, Path("set"))
+        raise_on_errors(many, Path("set"))
     assert str(caught.value).count("is flat") == 20
     assert "\n" not in str(caught.value)
 

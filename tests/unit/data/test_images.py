@@ -197,7 +197,7 @@ def test_read_image__header_that_claims_too_much(tmp_path, photo, monkeypatch):
 def test_read_image__large_images_below_the_limit(tmp_path, side):
     path = tmp_path / "large.png"
     Image.new("1", (side, side)).save(path)
-    assert side * side < images.MAX_PIXELS
+    assert side * side < images.MAX_IMAGE_PIXELS
     assert read_size_hw(path) == (side, side)
 
 

@@ -7,7 +7,7 @@ from fasterrcnn.config import InputConfig
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.dataset import DetectionDataset
 from fasterrcnn.data.pixels import from_pil
-from fasterrcnn.data.show import draw_views
+from fasterrcnn.data.show import draw_augmented
 from fasterrcnn.errors import UsageError
 from fasterrcnn.reporting.drawing import colour_of
 
@@ -29,18 +29,18 @@ def data(tmp_path, photo):
 
 
 @pytest.mark.parametrize(("count", "rows"), [(1, 1), (2, 2), (5, 2)])
-def test_draw_views__a_row_for_each_image(data, count, rows):
-    sheet = draw_views(data, data.records, INPUT, "strong", count, seed=0)
+def test_draw_augmented__a_row_for_each_image(data, count, rows):
+    sheet = draw_augmented(data, data.images, INPUT, "strong", count, seed=0)
     assert sheet.width == 4 * (sheet.height // rows) or count == 1
-    assert draw_views(data, data.records, INPUT, "strong", count, seed=0) == sheet
-    assert count == 1 or draw_views(data, data.records, INPUT, "strong", count, seed=1) != sheet
+    assert draw_augmented(data, data.images, INPUT, "strong", count, seed=0) == sheet
+    assert count == 1 or draw_augmented(data, data.images, INPUT, "strong", count, seed=1) != sheet
 
 
-def test_draw_views__shows_what_training_sees(data):
-    sheet = from_pil(draw_views(data, data.records, INPUT, "light", 2, seed=3)).float() / 255
+def test_draw_augmented__shows_what_training_sees(data):
+    sheet = from_pil(draw_augmented(data, data.images, INPUT, "light", 2, seed=3)).float() / 255
     assert sheet.shape == (3, 2 * TILE, 4 * TILE)
-    plain = DetectionDataset(data.records, INPUT)
-    varied = DetectionDataset(data.records, INPUT, augmentation="light", seed=3)
+    plain = DetectionDataset(data.images, INPUT)
+    varied = DetectionDataset(data.images, INPUT, augmentation="light", seed=3)
     # The second image has no objects that would be drawn over it.
     views = [plain[1], varied[1, 1], varied[1, 2], varied[1, 3]]
     for column, (pixels, _) in enumerate(views):
@@ -50,13 +50,13 @@ def test_draw_views__shows_what_training_sees(data):
         assert_close(tile[:, 2 : 2 + 100, 2 + 64 : 126], mean, rtol=0, atol=0.5 / 255 + 1e-6)
 
 
-def test_draw_views__objects_and_difficult_ones_have_colours_of_their_own(data):
-    sheet = np.asarray(draw_views(data, data.records[:1], INPUT, "none", 1, seed=0))
+def test_draw_augmented__objects_and_difficult_ones_have_colours_of_their_own(data):
+    sheet = np.asarray(draw_augmented(data, data.images[:1], INPUT, "none", 1, seed=0))
     for colour in (colour_of(0), colour_of(1)):
         assert (sheet == colour).all(axis=-1).sum() > 100
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_draw_views__nothing_to_show(data, count):
+def test_draw_augmented__nothing_to_show(data, count):
     with pytest.raises(UsageError, match="no images to show"):
-        draw_views(data, data.records if count == 0 else [], INPUT, "none", count, seed=0)
+        draw_augmented(data, data.images if count == 0 else [], INPUT, "none", count, seed=0)

@@ -80,7 +80,7 @@ def test_split_data__every_image_in_one_split(tmp_path_factory, labels, weights,
     fractions = {f"split{n}": weight / sum(weights) for n, weight in enumerate(weights)}
     data = data_of(root, {f"absent{n:03}.jpg": tuple(label) for n, label in enumerate(labels)})
     splits = split_data(data, fractions, seed=seed).data.splits
-    assert sorted(r.path for records in splits.values() for r in records) == sorted(r.path for r in data.records)
+    assert sorted(r.path for records in splits.values() for r in records) == sorted(r.path for r in data.images)
     assert list(splits) == list(fractions)
     assert all(splits.values())
 
@@ -132,9 +132,9 @@ def test_split_data__numbers_that_collide(tmp_path):
     first, second = record(tmp_path / "a.jpg", image_id=7), record(tmp_path / "b.jpg", image_id=9)
     data = AnnotatedData(tmp_path, "test", CLASSES, {"train": [first], "val": [second], "trainval": [first, second]})
     halves = {"train": 0.5, "test": 0.5}
-    assert sorted(r.image_id for r in split_data(data, halves).data.records) == [7, 9]
+    assert sorted(r.image_id for r in split_data(data, halves).data.images) == [7, 9]
     data = replace(data, splits={"train": [first], "val": [replace(second, image_id=7)]})
-    assert sorted(r.image_id for r in split_data(data, halves).data.records) == [1, 2]
+    assert sorted(r.image_id for r in split_data(data, halves).data.images) == [1, 2]
 
 
 def test_split_data__a_image_listed_twice(tmp_path):
@@ -192,20 +192,20 @@ def test_split_data__leaves_what_it_was_given(tmp_path):
     result = split_data(data, {"train": 0.5, "test": 0.5})
     assert names(data) == {"all": ["a.png", "b.png"]}
     assert (result.data.classes, result.data.root, result.data.findings) == (data.classes, data.root, data.findings)
-    assert {id(r) for r in result.data.records} == {id(r) for r in data.records}
+    assert {id(r) for r in result.data.images} == {id(r) for r in data.images}
 
 
 def test_split_data__road_signs(shared_data):
     data = read_data(shared_data / "road_signs")
     wanted = {f"road{n}.png" for n in range(300)} | {f"road{n}.jpg" for n in range(300)}
-    data = replace(data, splits={"all": [r for r in data.records if r.path.name in wanted]})
+    data = replace(data, splits={"all": [r for r in data.images if r.path.name in wanted]})
     result = split_data(data, THREE)
     assert result.kept_together == 4
     split_of = {path.split(".")[0]: split for path, split in where(result.data).items()}
     assert split_of["road145"] == split_of["road147"]
     assert split_of["road42"] == split_of["road48"]
     for label in range(len(data.classes)):
-        total = sum(label in r.labels for r in data.records)
+        total = sum(label in r.labels for r in data.images)
         for split, share in THREE.items():
             found = sum(label in r.labels for r in result.data.split(split))
             assert found == pytest.approx(share * total, abs=3)

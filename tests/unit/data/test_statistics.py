@@ -6,8 +6,8 @@ import pytest
 
 from fasterrcnn.config import InputConfig
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
-from fasterrcnn.data.formats import voc
-from fasterrcnn.data.statistics import describe
+from fasterrcnn.data.formats.voc import PascalVoc
+from fasterrcnn.data.statistics import compute_statistics
 from fasterrcnn.errors import UsageError
 
 INPUT = InputConfig(short_side=200, long_side=400)
@@ -32,7 +32,7 @@ def pets() -> AnnotatedData:
 
 
 def test_describe__counts_by_hand():
-    found = describe(pets(), INPUT)
+    found = compute_statistics(pets(), INPUT)
     assert (found.whole.images, found.whole.negatives, found.whole.boxes) == (3, 1, 3)
     assert (found.whole.difficult, found.whole.left_out, found.whole.by_class) == (1, 2, (1, 2))
     train, val = found.splits["train"], found.splits["val"]
@@ -43,7 +43,7 @@ def test_describe__counts_by_hand():
 
 
 def test_describe__sizes_at_the_input_of_the_network():
-    found = describe(pets(), INPUT)
+    found = compute_statistics(pets(), INPUT)
     np.testing.assert_allclose(found.sides, [(40, 40), (20, 40), (200, 50)])
     np.testing.assert_allclose(found.sizes, [40, 800**0.5, 100])
     np.testing.assert_allclose(found.ratios, [1, 2, 0.25])
@@ -52,7 +52,7 @@ def test_describe__sizes_at_the_input_of_the_network():
 
 
 def test_to_dict__survives_json():
-    logged = json.loads(json.dumps(describe(pets(), INPUT).to_dict(), allow_nan=False))
+    logged = json.loads(json.dumps(compute_statistics(pets(), INPUT).to_dict(), allow_nan=False))
     assert logged["all"]["by_class"] == {"cat": 1, "dog": 2}
     assert logged["splits"]["train"]["negatives"] == 1
     assert logged["box_ratio"]["median"] == 1
@@ -61,7 +61,7 @@ def test_to_dict__survives_json():
 
 
 def test_text__says_what_counts():
-    text = str(describe(pets(), INPUT))
+    text = str(compute_statistics(pets(), INPUT))
     assert text.startswith("pets: COCO, 3 images, 3 boxes; 2 without an area or not finite are left out")
     assert "dog  2  ████████████████████████\n  cat  1  ████████████\n" in text
     assert "200 x 100 (2), 200 x 200 (1)" in text
@@ -72,7 +72,7 @@ def test_text__says_what_counts():
 def test_text__is_short_whatever_the_classes(classes):
     names = [f"class {n}" for n in range(classes)]
     boxes = [(0, 0, 9, 9)] * classes
-    found = describe(data_of({"all": [record(boxes, range(classes))]}, names), INPUT)
+    found = compute_statistics(data_of({"all": [record(boxes, range(classes))]}, names), INPUT)
     text = str(found)
     assert len(text.splitlines()) <= 40
     assert max(map(len, text.splitlines())) <= 120
@@ -80,7 +80,7 @@ def test_text__is_short_whatever_the_classes(classes):
 
 
 def test_text__classes_without_boxes():
-    text = str(describe(data_of({"all": [record([(0, 0, 9, 9)], [0])]}), INPUT))
+    text = str(compute_statistics(data_of({"all": [record([(0, 0, 9, 9)], [0])]}), INPUT))
     assert "  dog  0\n" in text
 
 
@@ -97,7 +97,7 @@ def test_text__classes_without_boxes():
 )
 @pytest.mark.parametrize("classes", [("cat", "dog"), ("<i>", "a & b")])
 def test_statistics__hardly_any_data(splits, classes, tmp_path):
-    found = describe(data_of(splits, classes), INPUT)
+    found = compute_statistics(data_of(splits, classes), INPUT)
     assert len(str(found).splitlines()) <= 40
     json.dumps(found.to_dict(), allow_nan=False)
     for kind in ("json", "html"):
@@ -106,19 +106,19 @@ def test_statistics__hardly_any_data(splits, classes, tmp_path):
 
 
 def test_statistics__no_classes_no_images(tmp_path):
-    found = describe(data_of({}, ()), INPUT)
+    found = compute_statistics(data_of({}, ()), INPUT)
     found.save(tmp_path / "statistics.html")
     assert "none" in str(found)
 
 
 def test_save__json_is_the_dictionary(tmp_path):
-    found = describe(pets(), INPUT)
+    found = compute_statistics(pets(), INPUT)
     found.save(tmp_path / "pets.json")
     assert json.loads((tmp_path / "pets.json").read_text(encoding="utf-8")) == json.loads(json.dumps(found.to_dict()))
 
 
 def test_save__page_has_every_class_and_chart(tmp_path):
-    describe(pets(), INPUT).save(tmp_path / "pets.html")
+    compute_statistics(pets(), INPUT).save(tmp_path / "pets.html")
     page = (tmp_path / "pets.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 7
     assert "<td>dog</td><td>2</td><td>0</td><td>2</td><td>2</td>" in page
@@ -126,11 +126,11 @@ def test_save__page_has_every_class_and_chart(tmp_path):
 
 def test_save__other_kinds_of_file(tmp_path):
     with pytest.raises(UsageError, match=r"pets\.csv: statistics can be written as \.json or \.html"):
-        describe(pets(), INPUT).save(tmp_path / "pets.csv")
+        compute_statistics(pets(), INPUT).save(tmp_path / "pets.csv")
 
 
 def test_describe__real_data(shared_data):
-    found = describe(voc.read(shared_data / "bccd/BCCD"), INPUT)
+    found = compute_statistics(PascalVoc().read(shared_data / "bccd/BCCD"), INPUT)
     assert dict(zip(found.classes, found.whole.by_class, strict=True)) == {"Platelets": 361, "RBC": 4153, "WBC": 372}
     assert (found.whole.images, found.whole.left_out) == (364, 2)
     assert found.image_sizes == {(480, 640): 364}

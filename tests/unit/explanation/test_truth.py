@@ -90,7 +90,7 @@ def scenes(tmp_path_factory):
 
 
 def test_ground_truth__of_a_data_set(scenes):
-    record = next(record for record in read_data(scenes).records if len(record.boxes) > 1)
+    record = next(record for record in read_data(scenes).images if len(record.boxes) > 1)
     known = CLASSES[::-1]  # the detector may have them in another order
     ground_truth = read_ground_truth(scenes, record.path, known, record.size_hw)
     assert_close(ground_truth.boxes.numpy(), record.boxes)
@@ -101,7 +101,7 @@ def test_ground_truth__of_a_data_set(scenes):
 
 def test_ground_truth__classes_that_the_detector_does_not_know_are_left_out(scenes):
     data = read_data(scenes)
-    record = next(record for record in data.records if len(set(record.labels.tolist())) > 1)
+    record = next(record for record in data.images if len(set(record.labels.tolist())) > 1)
     only = data.classes[record.labels[0]]
     ground_truth = read_ground_truth(data, record.path, (only,), record.size_hw)
     assert len(ground_truth.boxes) == int((record.labels == record.labels[0]).sum())
@@ -111,7 +111,7 @@ def test_ground_truth__classes_that_the_detector_does_not_know_are_left_out(scen
 
 
 def test_ground_truth__a_copy_elsewhere_is_found_by_its_name(scenes, tmp_path):
-    record = read_data(scenes).records[0]
+    record = read_data(scenes).images[0]
     copy = tmp_path / record.path.name
     copy.write_bytes(record.path.read_bytes())
     ground_truth = read_ground_truth(scenes, copy, CLASSES, record.size_hw)

@@ -181,14 +181,14 @@ def test_path__follows_from_all_that_decides(tiny_model, examples, lively, tiny_
         return DetectionDataset(**{**_arguments(examples), **changes})
 
     assert paths() == paths(others())
-    moved = dataclasses.replace(examples.records[0], boxes=examples.records[0].boxes + 1)
+    moved = dataclasses.replace(examples.images[0], boxes=examples.images[0].boxes + 1)
     different = [
         paths(number=0),
         paths(number=2),
         paths(others(seed=1)),
         paths(others(augmentation="strong")),
-        paths(others(records=[moved, *examples.records[1:]])),
-        paths(others(records=examples.records[:3])),  # views may hold parts of other images
+        paths(others(images=[moved, *examples.images[1:]])),
+        paths(others(images=examples.images[:3])),  # views may hold parts of other images
         paths(others(config=INPUT.model_copy(update={"antialias": True}))),
         paths(bucket=128),
     ]
@@ -197,11 +197,11 @@ def test_path__follows_from_all_that_decides(tiny_model, examples, lively, tiny_
         next(model.backbone.body.parameters()).mul_(1.01)
     different.append(paths(model=model))
     assert len({paths(), *different}) == 10
-    assert paths(number=0) == paths(others(seed=1, augmentation="strong", records=examples.records[:3]), number=0)
+    assert paths(number=0) == paths(others(seed=1, augmentation="strong", images=examples.images[:3]), number=0)
 
 
 def _arguments(examples):
-    return {name: getattr(examples, name) for name in ("records", "config", "augmentation", "seed")}
+    return {name: getattr(examples, name) for name in ("images", "config", "augmentation", "seed")}
 
 
 def test_size__is_what_is_written(tiny_model, examples, folder):

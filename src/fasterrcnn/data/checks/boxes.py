@@ -1,10 +1,11 @@
-"""In which order were the four numbers of the boxes written? Told by how well all of them fit their images.
+"""Checks of boxes: layout (in which order the four numbers were written), values, sizes and duplicates.
 
 Axes: n boxes.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +13,14 @@ from numpy.typing import NDArray
 from fasterrcnn.config import InputConfig
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.findings import Finding
+from fasterrcnn.data.formats import format_of
+from fasterrcnn.data.formats.base import BoxFormat, DataFormat
 
 Mask = NDArray[np.bool_]
 Boxes = NDArray[np.float64]
 
 OVER_BORDER = 1.0
-"""Pixels that a box may reach over the border without a word: tools that count from 1 do."""
+"""Pixels that a box may reach over the border: boxes of tools that count from 1 do."""
 
 LAYOUTS = {
     "xyxy": "left, top, right, bottom",
@@ -28,60 +31,59 @@ LAYOUTS = {
     "cycxhw": "centre y, centre x, height, width",
 }
 
-# Whoever reads a table says what its numbers are, and may be wrong.
-_WRITTEN = {"COCO": ("xywh",), "YOLO": ("cxcywh",), "Pascal VOC": ("xyxy",)}
-_ANY = ("xyxy", "xywh", "cxcywh")
+_ANY = get_args(BoxFormat)  # of a table or list, where the user may have stated the wrong one
 
-_MISFITS, _MISFIT_SHARE = 3, 0.05  # fewer are single mistakes
-_UNEXPLAINED = 0.1  # of the misfits, at most so many may fit the other layout no better
+_MISFITS, _MISFIT_SHARE = 3, 0.05  # fewer are mistakes in single boxes
+_UNEXPLAINED = 0.1  # share of the misfits that may not fit the other layout either
 
 
 @dataclass(frozen=True)
 class Misreading:
-    """Boxes were read as one layout and are in another; both are keys of `LAYOUTS`."""
+    """Boxes were read in one layout and written in another; both are keys of `LAYOUTS`."""
 
     read_as: str
     written: str
 
     def reread(self, boxes: Boxes) -> Boxes:
-        """xyxy boxes, as they would have been if they had been read rightly."""
+        """xyxy boxes, converted to what they are in the layout in which they were written."""
         return _to_xyxy(_from_xyxy(boxes, self.read_as), self.written)
 
 
-def misreadings(data_format: str) -> list[Misreading]:
-    """Every way in which boxes of a data set format can have been read wrongly."""
-    # Shares of the image lie in it whichever comes first, x or y.
-    written = _ANY if data_format == "YOLO" else tuple(LAYOUTS)
-    return [Misreading(own, other) for own in _WRITTEN.get(data_format, _ANY) for other in written if own != other]
+def misreadings(form: DataFormat | None) -> list[Misreading]:
+    """Every way in which boxes of a data format can have been read wrongly; None stands for data in memory."""
+    read_as = (form.box_format,) if form is not None and form.box_format is not None else _ANY
+    # Relative boxes lie in their image even if x and y are exchanged, so that cannot be detected.
+    written = _ANY if form is not None and form.relative_boxes else tuple(LAYOUTS)
+    return [Misreading(own, other) for own in read_as for other in written if own != other]
 
 
-def find_misreading(data_format: str, boxes: Boxes, sizes: Boxes) -> Misreading | None:
-    """The layout that boxes are in, if they fit their images clearly better so than as they were read.
+def find_misreading(form: DataFormat | None, boxes: Boxes, sizes: Boxes) -> Misreading | None:
+    """The layout that boxes are in, if they fit their images clearly better in it than as they were read.
 
     Args:
-        data_format: of the data set, which says how boxes are written in it.
+        form: of the data set; None for data in memory.
         boxes: (n, 4) xyxy as they were read, in pixels.
         sizes: (n, 2) width and height of their images.
     """
-    # Flat boxes are flat for reasons of their own.
-    telling = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] != boxes[:, :2]).all(axis=1)
-    boxes, sizes = boxes[telling], sizes[telling]
-    misfits = int((~fit(boxes, sizes)).sum())
+    # Boxes without area are another problem.
+    usable = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] != boxes[:, :2]).all(axis=1)
+    boxes, sizes = boxes[usable], sizes[usable]
+    misfits = int((~fit_images(boxes, sizes)).sum())
     if misfits < max(_MISFITS, _MISFIT_SHARE * len(boxes)):
         return None
-    left = {other: int((~fit(other.reread(boxes), sizes)).sum()) for other in misreadings(data_format)}
-    best = min(left, key=lambda other: left[other])
-    return best if left[best] <= _UNEXPLAINED * misfits else None
+    remaining = {other: int((~fit_images(other.reread(boxes), sizes)).sum()) for other in misreadings(form)}
+    best = min(remaining, key=lambda other: remaining[other])
+    return best if remaining[best] <= _UNEXPLAINED * misfits else None
 
 
-def fit(boxes: Boxes, sizes: Boxes) -> Mask:
+def fit_images(boxes: Boxes, sizes: Boxes) -> Mask:
     """(n,) which boxes have an area and lie in their images."""
     has_area: Mask = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    inside: Mask = np.abs(clip(boxes, sizes) - boxes).max(axis=1, initial=0) <= OVER_BORDER
+    inside: Mask = np.abs(clip_to_images(boxes, sizes) - boxes).max(axis=1, initial=0) <= OVER_BORDER
     return has_area & inside
 
 
-def clip(boxes: Boxes, sizes: Boxes) -> Boxes:
+def clip_to_images(boxes: Boxes, sizes: Boxes) -> Boxes:
     """Boxes cut at the borders of their images."""
     return np.clip(boxes, 0, np.tile(sizes, 2))
 
@@ -104,10 +106,10 @@ def _to_xyxy(numbers: Boxes, layout: str) -> Boxes:
 
 
 SMALLEST_SIDE = 8.0
-"""Square root of the smallest area, in pixels of the network input, that a map of stride 4 or 8 tells from noise."""
+"""Square root of the area in pixels of the network input; maps of stride 4 or 8 hardly show smaller objects."""
 
 SMALLEST_ORIGINAL = 2.0
-"""Pixels of the original: if both sides are no longer, or one not half as long, there is nothing to recognise."""
+"""Pixels of the original: a box with both sides up to this, or one up to half of it, shows nothing."""
 
 _WHOLE = 0.99  # of the image's area
 _SAME = 0.9  # IoU of boxes that were drawn around one object
@@ -119,16 +121,16 @@ class BoxTable:
 
     Attributes:
         data: the data set.
-        records: its images.
+        images: its images.
         boxes: (n, 4) xyxy in pixels.
         labels: (n,).
-        owners: (n,) index of the record of each box.
-        indices: (n,) index of each box in its record.
+        owners: (n,) index of the image of each box.
+        indices: (n,) index of each box in its image.
         sizes: (n, 2) width and height of the image of each box.
     """
 
     data: AnnotatedData
-    records: Sequence[AnnotatedImage]
+    images: Sequence[AnnotatedImage]
     boxes: Boxes
     labels: NDArray[np.int64]
     owners: NDArray[np.int64]
@@ -140,21 +142,21 @@ class BoxTable:
 
     def finding(self, kind: str, row: int, words: str) -> Finding:
         """A finding about a box; it shows the values that were read."""
-        return self.data.finding(kind, self.records[self.owners[row]], int(self.indices[row]), words)
+        return self.data.box_finding(kind, self.images[self.owners[row]], int(self.indices[row]), words)
 
     def clipped(self) -> Boxes:
         """The boxes cut at the borders of their images."""
-        return clip(self.boxes, self.sizes)
+        return clip_to_images(self.boxes, self.sizes)
 
 
 @dataclass(frozen=True)
-class Meant:
-    """Boxes as they were probably meant, where all or many are written in another way than expected.
+class InterpretedBoxes:
+    """Boxes after converting those that were written in another way than the format demands.
 
     Attributes:
         table: the boxes in pixels and in the right layout.
         shares: (n,) those that were shares of the image instead of pixels.
-        misread: (n,) those of a data set, or of a split, whose boxes are in another layout than its format says.
+        misread: (n,) those of a data set, or of a split, whose boxes are in another layout than its format demands.
         findings: what was wrong.
     """
 
@@ -166,22 +168,22 @@ class Meant:
 
 def tabulate(data: AnnotatedData) -> BoxTable:
     """Lay all boxes of a data set into one table."""
-    records = data.records
-    counts = [len(record.boxes) for record in records]
-    owners = np.repeat(np.arange(len(records)), counts)
-    sizes = np.array([record.size_hw[::-1] for record in records], dtype=np.float64).reshape(-1, 2)
+    images = data.images
+    counts = [len(image.boxes) for image in images]
+    owners = np.repeat(np.arange(len(images)), counts)
+    sizes = np.array([image.size_hw[::-1] for image in images], dtype=np.float64).reshape(-1, 2)
     return BoxTable(
         data,
-        records,
-        np.concatenate([np.zeros((0, 4)), *(record.boxes for record in records)]),
-        np.concatenate([np.zeros(0, np.int64), *(record.labels for record in records)]),
+        images,
+        np.concatenate([np.zeros((0, 4)), *(image.boxes for image in images)]),
+        np.concatenate([np.zeros(0, np.int64), *(image.labels for image in images)]),
         owners,
         np.concatenate([np.zeros(0, np.int64), *(np.arange(count) for count in counts)]),
         sizes[owners],
     )
 
 
-def interpret(table: BoxTable) -> Meant:
+def interpret(table: BoxTable) -> InterpretedBoxes:
     """Find boxes that are shares of the image, then the layout that all of them are in."""
     shares = _find_shares(table)
     sizes = np.tile(table.sizes, 2)
@@ -189,36 +191,37 @@ def interpret(table: BoxTable) -> Meant:
     findings = []
     for row in np.flatnonzero(shares).tolist():
         width, height = table.sizes[row]
-        words = f"looks like shares of the image of {width:g} x {height:g}"
+        words = f"seems to be in shares of the image of {width:g} x {height:g}"
         findings.append(table.finding("normalised-box", row, words))
     boxes, misread = pixels.boxes.copy(), np.zeros(len(table), dtype=np.bool_)
     for rows, misreading in _find_misreadings(pixels):
         boxes[rows] = misreading.reread(boxes[rows])
         misread[rows] = True
         findings.append(_describe_misreading(pixels, rows, misreading))
-    return Meant(replace(pixels, boxes=boxes), shares, misread, findings)
+    return InterpretedBoxes(replace(pixels, boxes=boxes), shares, misread, findings)
 
 
 def _find_misreadings(table: BoxTable) -> Iterator[tuple[NDArray[np.int64], Misreading]]:
-    """The rows whose boxes are in another layout: all of them or, as files differ, those of some splits."""
+    """The rows whose boxes are in another layout: all, or those of some splits, which may come from other tools."""
     data = table.data
     everything = np.arange(len(table))
-    whole = find_misreading(data.format, table.boxes, table.sizes)
-    if whole is not None:
-        yield everything, whole
+    form = format_of(data)
+    misreading = find_misreading(form, table.boxes, table.sizes)
+    if misreading is not None:
+        yield everything, misreading
         return
-    splits = {id(record): name for name, records in reversed(data.splits.items()) for record in records}
-    names = np.array([splits[id(record)] for record in table.records])
+    splits = {id(image): name for name, images in reversed(data.splits.items()) for image in images}
+    names = np.array([splits[id(image)] for image in table.images])
     for name in dict.fromkeys(names.tolist()):
         rows = np.flatnonzero((names == name)[table.owners])
-        misreading = find_misreading(data.format, table.boxes[rows], table.sizes[rows])
+        misreading = find_misreading(form, table.boxes[rows], table.sizes[rows])
         if misreading is not None:
             yield rows, misreading
 
 
 def _describe_misreading(table: BoxTable, rows: NDArray[np.int64], misreading: Misreading) -> Finding:
     boxes = table.boxes[rows]
-    misfits = np.isfinite(boxes).all(axis=1) & ~fit(boxes, table.sizes[rows])
+    misfits = np.isfinite(boxes).all(axis=1) & ~fit_images(boxes, table.sizes[rows])
     first = table.finding("wrong-format", int(rows[misfits.argmax()]), "")
     what = (
         f"{misfits.sum()} of {len(rows)} boxes do not fit their images as {LAYOUTS[misreading.read_as]}, but they "
@@ -228,18 +231,19 @@ def _describe_misreading(table: BoxTable, rows: NDArray[np.int64], misreading: M
 
 
 def _find_shares(table: BoxTable) -> Mask:
-    # A real box like that would lie in the first pixel of the image.
+    # In pixels, such a box would lie in the first pixel of the image.
     small: Mask = np.all(np.abs(table.boxes) <= 1.5, axis=1) & np.all(table.sizes > 4, axis=1)
     broken: Mask = np.any(np.where(small[:, None], table.boxes, 0.0) % 1 != 0, axis=1)
-    # Where most are shares, 0,0,1,1 is the whole image.
+    # If most are shares, 0,0,1,1 is one too: the whole image.
     shares = small if broken.sum() > len(table) / 2 else broken
-    return shares if table.data.format != "YOLO" else np.zeros_like(shares)
+    form = format_of(table.data)
+    return np.zeros_like(shares) if form is not None and form.relative_boxes else shares
 
 
 def classify(table: BoxTable) -> dict[str, Mask]:
-    """Which boxes cannot be learned from as they stand; every box is in one of the masks at most.
+    """Which boxes cannot be trained on as they are; a box is in one of the masks at most.
 
-    Kinds: not-finite, point-box, inverted-box, flat-box, outside-box, over-border; all but the last are of no use.
+    Kinds: not-finite, point-box, inverted-box, flat-box, outside-box, over-border; all but the last are invalid.
     """
     finite: Mask = np.all(np.isfinite(table.boxes), axis=1)
     boxes = np.where(finite[:, None], table.boxes, 0.0)
@@ -247,9 +251,9 @@ def classify(table: BoxTable) -> dict[str, Mask]:
     inverted = finite & (sides < 0).any(axis=1)
     point = finite & (sides == 0).all(axis=1)
     sound = finite & (sides > 0).all(axis=1)
-    cut = clip(boxes, table.sizes)
+    cut = clip_to_images(boxes, table.sizes)
     over = sound & (np.abs(cut - boxes).max(axis=1, initial=0) > OVER_BORDER)
-    # Less than a pixel of it in the image shows nothing of it.
+    # Less than a pixel inside the image shows nothing of the object.
     outside = sound & (cut[:, 2:] - cut[:, :2] < np.minimum(sides, 1)).any(axis=1) & over
     outside |= sound & (cut[:, 2:] <= cut[:, :2]).any(axis=1)
     return {
@@ -263,27 +267,27 @@ def classify(table: BoxTable) -> dict[str, Mask]:
 
 
 def check_boxes(data: AnnotatedData, config: InputConfig) -> list[Finding]:
-    """Everything about boxes that a person should know.
+    """All findings about boxes.
 
     Args:
         data: as read.
-        config: of the network input, which decides what is too small to be seen.
+        config: of the network input; boxes that are too small in it are reported.
     """
-    meant = interpret(tabulate(data))
-    masks = classify(meant.table)
+    interpreted = interpret(tabulate(data))
+    masks = classify(interpreted.table)
     sound = ~np.any([mask for kind, mask in masks.items() if kind != "over-border"], axis=0)
     return [
-        *meant.findings,
-        *_describe(meant.table, masks),
-        *_check_sizes(meant.table, sound, config),
-        *_check_copies(meant.table, sound),
+        *interpreted.findings,
+        *_describe(interpreted.table, masks),
+        *_check_sizes(interpreted.table, sound, config),
+        *_check_duplicates(interpreted.table, sound),
     ]
 
 
 def check_values(data: AnnotatedData) -> list[Finding]:
-    """Only what decides whether boxes can be learned from."""
-    meant = interpret(tabulate(data))
-    return meant.findings + _describe(meant.table, classify(meant.table))
+    """Only findings that decide whether boxes can be trained on."""
+    interpreted = interpret(tabulate(data))
+    return interpreted.findings + _describe(interpreted.table, classify(interpreted.table))
 
 
 def _describe(table: BoxTable, masks: dict[str, Mask]) -> list[Finding]:
@@ -306,9 +310,9 @@ def _describe(table: BoxTable, masks: dict[str, Mask]) -> list[Finding]:
 
 
 def _hint(table: BoxTable, row: int) -> str:
-    """In which layout a single box would fit."""
+    """Name the layout in which a single box would fit."""
     box, size = table.boxes[row : row + 1], table.sizes[row : row + 1]
-    fitting = (other for other in misreadings(table.data.format) if fit(other.reread(box), size)[0])
+    fitting = (other for other in misreadings(format_of(table.data)) if fit_images(other.reread(box), size)[0])
     other = next(fitting, None)
     return "" if other is None else f" (as {LAYOUTS[other.written]} it would fit)"
 
@@ -319,28 +323,28 @@ def _check_sizes(table: BoxTable, sound: Mask, config: InputConfig) -> list[Find
     areas = np.where(sound, sides.prod(axis=1), 1.0)
     whole = sound & (areas >= _WHOLE * table.sizes.prod(axis=1))
     scale = np.minimum(config.short_side / table.sizes.min(axis=1), config.long_side / table.sizes.max(axis=1))
-    seen = np.sqrt(areas) * scale
+    input_sides = np.sqrt(areas) * scale
     thin = (sides <= SMALLEST_ORIGINAL).all(axis=1) | (sides <= SMALLEST_ORIGINAL / 2).any(axis=1)
-    tiny = sound & ((seen < SMALLEST_SIDE) | thin)
+    tiny = sound & ((input_sides < SMALLEST_SIDE) | thin)
     findings = []
     for row in np.flatnonzero(whole).tolist():
         words = "covers the whole image of {:g} x {:g}".format(*table.sizes[row])
         findings.append(table.finding("whole-image", row, words))
     for row in np.flatnonzero(tiny).tolist():
-        words = f"is {seen[row]:.1f} pixels wide and high (in the mean) in the network input"
+        words = f"is {input_sides[row]:.1f} pixels wide and high (in the mean) in the network input"
         findings.append(table.finding("tiny-box", row, words))
     return findings
 
 
-def find_copies(table: BoxTable, sound: Mask) -> dict[int, int]:
-    """Rows of boxes that were drawn around the same object as one before them in their image, and the row of that."""
+def find_duplicate_boxes(table: BoxTable, sound: Mask) -> dict[int, int]:
+    """Rows of boxes around the same object as an earlier box of their image, and the row of that one."""
     rows = np.flatnonzero(sound)
     boxes = table.clipped()
     rows = rows[np.lexsort((boxes[rows, 0], table.owners[rows]))]
-    found: dict[int, int] = {}
+    earlier_of: dict[int, int] = {}
     places = np.arange(len(rows))
     for step in range(1, len(rows)):
-        # Sorted by the left side, whatever is too far for one box stays too far in the next step.
+        # Sorted by the left side: a box too far away in this step is too far away in all later ones.
         places = places[places < len(rows) - step]
         left, right = rows[places], rows[places + step]
         near = boxes[right, 0] - boxes[left, 0] <= (1 - _SAME) * (boxes[left, 2] - boxes[left, 0])
@@ -350,8 +354,8 @@ def find_copies(table: BoxTable, sound: Mask) -> dict[int, int]:
             break
         same = _iou(boxes[left], boxes[right]) >= _SAME
         for a, b in zip(left[same].tolist(), right[same].tolist(), strict=True):
-            found[max(a, b)] = min(a, b, found.get(max(a, b), a))
-    return dict(sorted(found.items()))
+            earlier_of[max(a, b)] = min(a, b, earlier_of.get(max(a, b), a))
+    return dict(sorted(earlier_of.items()))
 
 
 def _iou(first: Boxes, second: Boxes) -> NDArray[np.float64]:
@@ -362,10 +366,10 @@ def _iou(first: Boxes, second: Boxes) -> NDArray[np.float64]:
     return iou
 
 
-def _check_copies(table: BoxTable, sound: Mask) -> list[Finding]:
+def _check_duplicates(table: BoxTable, sound: Mask) -> list[Finding]:
     findings = []
-    for later, earlier in find_copies(table, sound).items():
-        other = table.data.where(table.records[table.owners[later]], int(table.indices[earlier]))
+    for later, earlier in find_duplicate_boxes(table, sound).items():
+        other = table.data.describe_box(table.images[table.owners[later]], int(table.indices[earlier]))
         same = table.labels[later] == table.labels[earlier]
         kind, words = ("duplicate-box", f"repeats {other}") if same else ("contradiction", f"is that of {other} too")
         findings.append(table.finding(kind, later, words))

@@ -1,4 +1,4 @@
-"""All checks together: the whole examination, and the quick one before training."""
+"""All checks together: the complete one of ``data check``, and the quick one before training."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -9,25 +9,33 @@ from fasterrcnn.config import InputConfig
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.checks.boxes import check_boxes, check_values
 from fasterrcnn.data.checks.classes import check_classes
-from fasterrcnn.data.checks.images import Seen, Track, check_folders, check_listing, look_at_headers, look_at_images
-from fasterrcnn.data.checks.repair import Policy, Repaired, repair
-from fasterrcnn.data.findings import KINDS, Finding, Severity, printable, refuse
+from fasterrcnn.data.checks.images import (
+    ImageFacts,
+    TrackProgress,
+    check_folders,
+    check_listing,
+    decode_images,
+    read_headers,
+)
+from fasterrcnn.data.checks.repair import BadBoxPolicy, Repaired, repair
+from fasterrcnn.data.findings import FINDING_KINDS, Finding, Severity, printable, raise_on_errors
+from fasterrcnn.data.formats import format_of
 
 HEADERS_READ = 20_000
-"""Up to so many images, training looks at the header of each before it starts: seconds."""
+"""With up to so many images, training reads the header of each before it starts; this takes seconds."""
 
 IMAGES_READ = 5_000
-"""Up to so many images, those that are damaged further behind are found too before they are left out."""
+"""With up to so many images, ``on_bad_box`` "fix" or "drop" decodes each before training, to find damaged ones."""
 
-_ORDER = sorted(KINDS, key=lambda kind: get_args(Severity).index(KINDS[kind][0]))
+_ORDER = sorted(FINDING_KINDS, key=lambda kind: get_args(Severity).index(FINDING_KINDS[kind][0]))
 
 
 @dataclass(frozen=True)
-class Diagnosis:
-    """What the doctor found.
+class DataReport:
+    """The result of `check_data`.
 
     Attributes:
-        data: that was looked at.
+        data: as it was read.
         findings: errors first, then by kind.
     """
 
@@ -37,11 +45,11 @@ class Diagnosis:
     @property
     def counts(self) -> dict[str, int]:
         """How many errors, warnings and notes."""
-        found: Counter[str] = Counter(finding.severity for finding in self.findings)
-        return {severity: found[severity] for severity in get_args(Severity)}
+        counts: Counter[str] = Counter(finding.severity for finding in self.findings)
+        return {severity: counts[severity] for severity in get_args(Severity)}
 
     def by_kind(self) -> dict[str, list[Finding]]:
-        """Findings of each kind, gravest kinds first."""
+        """Findings of each kind, errors first."""
         kinds: dict[str, list[Finding]] = {}
         for finding in self.findings:
             kinds.setdefault(finding.kind, []).append(finding)
@@ -59,15 +67,15 @@ class Diagnosis:
     def to_text(self, *, examples: int | None = 20) -> str:
         """A summary to read, with some findings of each kind, or all (None)."""
         lines = [printable(self.data.summary())]
-        for kind, found in self.by_kind().items():
-            severity, advice = KINDS[kind]
-            lines.append(f"\n{severity} {kind} ({len(found)}): {advice}")
-            shown = found[:examples]
+        for kind, findings in self.by_kind().items():
+            severity, advice = FINDING_KINDS[kind]
+            lines.append(f"\n{severity} {kind} ({len(findings)}): {advice}")
+            shown = findings[:examples]
             lines += [f"  {finding}" for finding in shown]
-            if len(found) > len(shown):
-                lines.append(f"  ... and {len(found) - len(shown)} more (--all shows them)")
+            if len(findings) > len(shown):
+                lines.append(f"  ... and {len(findings) - len(shown)} more (--all shows them)")
         counts = ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in self.counts.items())
-        lines.append(f"\n{counts}" if self.findings else "\nnothing found: this data set looks right")
+        lines.append(f"\n{counts}" if self.findings else "\nno findings: this data set is ready for training")
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -81,50 +89,51 @@ class Diagnosis:
 
 
 def check_data(
-    data: AnnotatedData, config: InputConfig = InputConfig(), *, images: bool = True, track: Track | None = None
-) -> Diagnosis:
-    """The whole examination of a data set.
+    data: AnnotatedData, config: InputConfig = InputConfig(), *, images: bool = True, track: TrackProgress | None = None
+) -> DataReport:
+    """Check a data set completely.
 
     Args:
         data: as `read_data` gives it.
-        config: of the network input, which decides what is too small to be seen.
+        config: of the network input; boxes that are too small in it are reported.
         images: decode every image, to find damaged ones and copies; otherwise their headers are read.
-        track: wraps the records while their images are decoded, for a progress bar.
+        track: wraps the images while their images are decoded, for a progress bar.
     """
-    track = track or (lambda records, total: records)
-    seen = look_at_images(data, track) if images else look_at_headers(data.records)
-    findings = [*_of_files(data, seen), *check_folders(data), *check_listing(data)]
-    findings += [*check_boxes(seen.framed(data), config), *check_classes(data)]
-    return Diagnosis(data, sorted(findings, key=lambda finding: _ORDER.index(finding.kind)))
+    track = track or (lambda images, total: images)
+    facts = decode_images(data, track) if images else read_headers(data.images)
+    findings = [*_of_files(data, facts), *check_folders(data), *check_listing(data)]
+    findings += [*check_boxes(facts.framed(data), config), *check_classes(data)]
+    return DataReport(data, sorted(findings, key=lambda finding: _ORDER.index(finding.kind)))
 
 
-def admit(data: AnnotatedData, policy: Policy = "error") -> Repaired:
-    """The quick examination before training or measuring: refuses errors, or fixes them, and says what it did.
+def check_and_repair(data: AnnotatedData, policy: BadBoxPolicy = "error") -> Repaired:
+    """The quick check before training or evaluation: refuses errors, or repairs them and reports what it did.
 
     Raises:
         DataError: there are errors and the policy is "error"; the message names them.
     """
     if policy == "error":
-        seen = look_at_headers(_unseen(data))
-        refuse([*_of_files(data, seen), *check_folders(data), *check_values(seen.framed(data))], data.root)
-    else:  # what is to be left out must be found first, damaged images too
-        small = len(data.records) <= IMAGES_READ
-        seen = look_at_images(data, lambda records, total: records) if small else look_at_headers(_unseen(data))
-    repaired = repair(data, policy, seen.findings)
+        facts = read_headers(_uncertain_sizes(data))
+        raise_on_errors([*_of_files(data, facts), *check_folders(data), *check_values(facts.framed(data))], data.root)
+    else:  # all that has to be left out must be known first, damaged images too
+        small = len(data.images) <= IMAGES_READ
+        facts = decode_images(data, lambda images, total: images) if small else read_headers(_uncertain_sizes(data))
+    repaired = repair(data, policy, facts.findings)
     counts = ", ".join(f"{done}: {count}" for done, count in repaired.counts.items())
     warnings = [f"{finding} ({finding.advice})" for finding in data.findings if finding.severity == "warning"]
     return replace(repaired, changes=[*([counts] if counts else []), *repaired.changes, *warnings])
 
 
-def _of_files(data: AnnotatedData, seen: Seen) -> list[Finding]:
-    """What the reader found, and what the images themselves say beyond that."""
-    known = {(finding.kind, finding.image) for finding in data.findings}
-    return [*data.findings, *(f for f in seen.findings if (f.kind, f.image) not in known)]
+def _of_files(data: AnnotatedData, facts: ImageFacts) -> list[Finding]:
+    """Findings of the reader, and those of the image files that the reader does not have."""
+    reported = {(finding.kind, finding.image) for finding in data.findings}
+    return [*data.findings, *(f for f in facts.findings if (f.kind, f.image) not in reported)]
 
 
-def _unseen(data: AnnotatedData) -> list[AnnotatedImage]:
-    """Images whose sizes are not certain: the COCO reader opens none, the others tell which differ."""
-    if data.format == "COCO" and len(data.records) <= HEADERS_READ:
-        return data.records
+def _uncertain_sizes(data: AnnotatedData) -> list[AnnotatedImage]:
+    """Images whose stated size has not been compared with the file, or differs from it."""
+    form = format_of(data)
+    if form is not None and not form.opens_images and len(data.images) <= HEADERS_READ:
+        return data.images
     differ = {finding.image for finding in data.findings if finding.kind == "size-mismatch"}
-    return [record for record in data.records if record.path in differ]
+    return [image for image in data.images if image.path in differ]

@@ -14,14 +14,14 @@ IMBALANCE = 20
 """From this ratio between the most and the least frequent class on, the rare one needs help."""
 
 _TYPO_RATIO, _SHORT_TYPO_RATIO = 5, 20  # how much rarer a misspelt name is than the right one
-_FEWEST = 10  # images from which on a usual number can be told
+_MIN_IMAGES = 10  # fewer show no typical number of objects
 _COMMON = 0.8  # share of the images that show a class
-_CHANCE = 0.02  # of as many images without a class as there are, below which they are suspicious
+_CHANCE = 0.02  # images without a class are suspicious where fewer than this share of them is expected
 
 
 def check_classes(data: AnnotatedData) -> list[Finding]:
-    """Everything about classes, and about how they lie in the splits, that a person should know."""
-    counts = Counter(label for record in data.records for label in record.labels.tolist())
+    """All findings about classes, and about their distribution over the splits."""
+    counts = Counter(label for image in data.images for label in image.labels.tolist())
     unused = [name for label, name in enumerate(data.classes) if not counts[label]]
     return [
         *(Finding("unused-class", data.root, f"class {name!r} has no box") for name in unused),
@@ -37,7 +37,7 @@ def _check_names(data: AnnotatedData, counts: Counter[int]) -> list[Finding]:
     findings = []
     for first, second in combinations(range(len(plain)), 2):
         rare, common = sorted((first, second), key=lambda label: counts[label])
-        same = plain[rare] == plain[common] and len(plain[rare]) > 1  # of printed letters, "a" and "A" are two
+        same = plain[rare] == plain[common] and len(plain[rare]) > 1  # "a" and "A" may be two letters to read
         if same or is_typo(data.classes[rare], data.classes[common], counts[rare], counts[common]):
             names = f"{data.classes[rare]!r} ({counts[rare]} boxes) and {data.classes[common]!r} ({counts[common]})"
             findings.append(_at_first_box(data, rare, "similar-names", f"classes {names} have nearly the same name"))
@@ -45,20 +45,21 @@ def _check_names(data: AnnotatedData, counts: Counter[int]) -> list[Finding]:
 
 
 def _plain(name: str) -> str:
-    """A name without capitals and without what separates words; between digits it may be a point or a minus."""
+    """A name without capitals and word separators; those between digits stay, as a decimal point or a minus."""
     return re.sub(r"(?<=[^\W\d_])[\s_.-]+|[\s_.-]+(?=[^\W\d_])", "", name.casefold())
 
 
 def is_typo(rare: str, common: str, rare_count: int, common_count: int) -> bool:
-    """Whether a class is probably another one, written wrongly: one letter differs, and it is far rarer.
+    """Whether the name of a class is probably a typing error: one letter differs, and it is far rarer.
 
-    A letter that is wrong in a word of three or four makes other words ("cat", "car"), so these must be rarer still.
-    Names that differ in a digit or in a last word of one letter ("sign1", "sign2", "type a", "type b") are meant so.
+    Other words differ in one letter too if they are short ("cat", "car"), so words of three or four letters must be
+    rarer still. Names that differ in a digit or in a last word of one letter ("sign1", "sign2", "type a", "type b") are
+    different classes.
 
     Args:
         rare: its name.
         common: the name of the other class.
-        rare_count: how many boxes it has; a class without a box is no typo of these.
+        rare_count: how many boxes it has; without a box it is no typing error.
         common_count: how many the other has.
     """
     if not 0 < _TYPO_RATIO * rare_count <= common_count or _unnumbered(rare) == _unnumbered(common):
@@ -85,47 +86,47 @@ def _differ_by_one(a: str, b: str) -> bool:
 
 def _at_first_box(data: AnnotatedData, label: int, kind: str, what: str) -> Finding:
     """A finding about a class, at the first of its boxes."""
-    for record in data.records:
-        found = np.flatnonzero(record.labels == label)
-        if len(found):
-            place = f"{what}; for example {data.where(record, int(found[0]))}"
-            number = None if record.numbers is None else int(record.numbers[found[0]])
-            return Finding(kind, record.source or record.path, place, number, record.path)
+    for image in data.images:
+        indices = np.flatnonzero(image.labels == label)
+        if len(indices):
+            text = f"{what}; for example {data.describe_box(image, int(indices[0]))}"
+            number = None if image.numbers is None else int(image.numbers[indices[0]])
+            return Finding(kind, image.annotation_file, text, number, image.path)
     return Finding(kind, data.root, what)
 
 
 def _check_splits(data: AnnotatedData, counts: Counter[int]) -> list[Finding]:
     findings = []
-    for split, records in data.splits.items():
-        own = {label for record in records for label in record.labels.tolist()}
+    for split, images in data.splits.items():
+        own = {label for image in images for label in image.labels.tolist()}
         findings += [
             Finding("class-not-in-split", data.root, f"class {data.classes[label]!r} has no box in the split {split!r}")
             for label in sorted(counts)
-            if records and label not in own
+            if images and label not in own
         ]
     return findings
 
 
 def _check_balance(data: AnnotatedData, counts: Counter[int]) -> list[Finding]:
-    common, most = counts.most_common(1)[0] if counts else (0, 0)
+    common, largest = counts.most_common(1)[0] if counts else (0, 0)
     return [
         Finding(
             "imbalance",
             data.root,
-            f"{most} boxes of {data.classes[common]!r}, {count} of {data.classes[label]!r}: {most // count} to 1",
+            f"{largest} boxes of {data.classes[common]!r}, {count} of {data.classes[label]!r}: {largest // count} to 1",
         )
         for label, count in counts.most_common()
-        if most >= IMBALANCE * count
+        if largest >= IMBALANCE * count
     ]
 
 
 def _check_missing(data: AnnotatedData) -> list[Finding]:
-    """Images that show other things, but nothing of a class of which nearly all others show several."""
-    labelled = [record for record in data.records if len(record.labels)]
-    if len(labelled) < _FEWEST:
+    """Images with boxes, but none of a class of which nearly all others show several."""
+    labelled = [image for image in data.images if len(image.labels)]
+    if len(labelled) < _MIN_IMAGES:
         return []
-    owners = np.repeat(np.arange(len(labelled)), [len(record.labels) for record in labelled])
-    labels = np.concatenate([record.labels for record in labelled])
+    owners = np.repeat(np.arange(len(labelled)), [len(image.labels) for image in labelled])
+    labels = np.concatenate([image.labels for image in labelled])
     _, shown_in = np.unique(np.unique(np.stack([labels, owners]), axis=1)[0], return_counts=True)
     common = np.unique(labels)[shown_in >= _COMMON * len(labelled)]
     findings = []
@@ -134,10 +135,10 @@ def _check_missing(data: AnnotatedData) -> list[Finding]:
         present, absent = counts[counts > 0], np.flatnonzero(counts == 0)
         if expect_empty(present) * len(labelled) > _CHANCE * len(absent):
             continue
-        name, usual = data.classes[label], np.median(present)
-        words = f"no {name!r}, though {len(present)} of {len(labelled)} images show about {usual:g}"
-        for record in (labelled[index] for index in absent.tolist()):
-            findings.append(Finding("missing-objects", record.source or record.path, words, image=record.path))
+        name, typical = data.classes[label], np.median(present)
+        words = f"no {name!r}, though {len(present)} of {len(labelled)} images show about {typical:g}"
+        for image in (labelled[index] for index in absent.tolist()):
+            findings.append(Finding("missing-objects", image.annotation_file, words, image=image.path))
     return findings
 
 
@@ -151,7 +152,7 @@ def expect_empty(counts: NDArray[np.int64]) -> float:
     """
     mean = float(counts.mean()) if len(counts) else 0.0
     if mean < 2:
-        return 1.0  # one more or less is no sign of anything
-    # Few images say little about the variance: one more, of the Poisson distribution, is added.
+        return 1.0  # with so few objects, an image without any proves nothing
+    # A few images estimate the variance badly, so one with the variance of a Poisson distribution is added.
     ratio = float(((counts - mean) ** 2).sum() / mean + 1) / (len(counts) + 1)
     return float(np.exp(-mean)) if abs(ratio - 1) < 1e-6 else float(ratio ** (mean / (1 - ratio)))

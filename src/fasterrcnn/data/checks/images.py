@@ -1,4 +1,4 @@
-"""Checks that open the images: can they be decoded, are they what the annotations say, are they there twice?
+"""Checks that open the images: are they readable, of the stated size, and not duplicates of each other?
 
 Needs no torch.
 """
@@ -17,22 +17,22 @@ import numpy as np
 from fasterrcnn.data.annotations import SPLITS, AnnotatedData, AnnotatedImage
 from fasterrcnn.data.checks.boxes import OVER_BORDER
 from fasterrcnn.data.duplicates import Fingerprint, find_identical, find_similar, take_fingerprint
-from fasterrcnn.data.findings import Finding, unreadable_image
-from fasterrcnn.data.formats import dicts
+from fasterrcnn.data.findings import Finding, size_mismatch, unreadable_image
+from fasterrcnn.data.formats.dicts import IN_MEMORY
 from fasterrcnn.data.images import image_files, read_image, read_size_hw
 from fasterrcnn.errors import ImageError
 
-Track = Callable[[Iterable[AnnotatedImage], int], Iterable[AnnotatedImage]]
+TrackProgress = Callable[[Iterable[AnnotatedImage], int], Iterable[AnnotatedImage]]
 
 _WORKERS = 4
-_AHEAD = 32  # images decoded before they are asked for
-_DETAIL = 4.0  # bend in grey levels of a thumbnail below which there is none
-_LARGE = 20_000_000  # pixels from which on only one image at a time is decoded, to spare memory
+_AHEAD = 32  # images decoded in advance
+_DETAIL = 4.0  # second difference in grey levels of a thumbnail; smaller ones are no detail
+_LARGE = 20_000_000  # pixels; larger images are decoded one at a time, to save memory
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the images themselves say.
+class ImageFacts:
+    """What reading the image files has shown.
 
     Attributes:
         findings: what is wrong with them.
@@ -43,99 +43,99 @@ class Seen:
     sizes_hw: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
     def framed(self, data: AnnotatedData) -> AnnotatedData:
-        """The data with the sizes that its boxes belong to."""
+        """The data with the size of each image that its boxes belong to."""
 
-        def frame(record: AnnotatedImage) -> AnnotatedImage:
-            true_hw = self.sizes_hw.get(record.path, record.size_hw)
-            return record if true_hw == record.size_hw else replace(record, size_hw=frame_hw(record, true_hw))
+        def frame(image: AnnotatedImage) -> AnnotatedImage:
+            true_hw = self.sizes_hw.get(image.path, image.size_hw)
+            return image if true_hw == image.size_hw else replace(image, size_hw=frame_hw(image, true_hw))
 
         return data.map(frame)
 
 
-def frame_hw(record: AnnotatedImage, true_hw: tuple[int, int]) -> tuple[int, int]:
-    """The size that the boxes of an image belong to: its own, or the one that the annotations say.
+def frame_hw(image: AnnotatedImage, true_hw: tuple[int, int]) -> tuple[int, int]:
+    """The size that the boxes of an image belong to: that of the file, or that in the annotations.
 
-    Where both have the same shape, the image may have been resized after it was annotated: the boxes then belong to
-    the smaller of the two sizes in which they all lie.
+    If both have the same aspect ratio, the image may have been resized after it was annotated: the boxes then belong
+    to the smaller of the two sizes in which they all lie.
     """
-    if not same_shape(record.size_hw, true_hw):
+    if not same_aspect_ratio(image.size_hw, true_hw):
         return true_hw
-    smaller, larger = sorted((record.size_hw, true_hw))
-    return smaller if lie_within(record, smaller) else larger
+    smaller, larger = sorted((image.size_hw, true_hw))
+    return smaller if lie_within(image, smaller) else larger
 
 
-def same_shape(first_hw: tuple[int, int], second_hw: tuple[int, int]) -> bool:
-    """Whether one size is the other, enlarged or made smaller."""
+def same_aspect_ratio(first_hw: tuple[int, int], second_hw: tuple[int, int]) -> bool:
+    """Whether one size is the other one scaled."""
     return abs(first_hw[0] * second_hw[1] / (first_hw[1] * second_hw[0]) - 1) < 0.02
 
 
-def lie_within(record: AnnotatedImage, size_hw: tuple[int, int]) -> bool:
+def lie_within(image: AnnotatedImage, size_hw: tuple[int, int]) -> bool:
     """Whether no box reaches over the border of an image of that size."""
     height, width = size_hw
-    boxes = record.boxes[np.isfinite(record.boxes).all(axis=1)]
+    boxes = image.boxes[np.isfinite(image.boxes).all(axis=1)]
     return bool((boxes <= np.array([width, height] * 2) + OVER_BORDER).all())
 
 
-def look_at_headers(records: Iterable[AnnotatedImage]) -> Seen:
-    """What the first bytes of images tell: are they images, of the size that the annotations say?"""
-    seen = Seen()
-    for record in records:
+def read_headers(images: Iterable[AnnotatedImage]) -> ImageFacts:
+    """Check the headers of images: whether they are images, and of the stated size."""
+    facts = ImageFacts()
+    for image in images:
         try:
-            _note_size(record, read_size_hw(record.path), seen)
+            _note_size(image, read_size_hw(image.path), facts)
         except ImageError as error:
-            seen.findings.append(unreadable_image(record.path, error))
-    return seen
+            facts.findings.append(unreadable_image(image.path, error))
+    return facts
 
 
-def look_at_images(data: AnnotatedData, track: Track) -> Seen:
-    """Everything that can be learned by decoding every image once.
+def decode_images(data: AnnotatedData, track: TrackProgress) -> ImageFacts:
+    """Decode every image once, to find damaged ones, other sizes than stated, and duplicates.
 
     Args:
         data: as read.
-        track: wraps the records while they are gone through, for a progress bar.
+        track: wraps the images, for a progress bar.
     """
-    seen = Seen()
-    records: list[AnnotatedImage] = []
+    facts = ImageFacts()
+    images: list[AnnotatedImage] = []
     prints: list[Fingerprint] = []
-    for record, outcome in _decode(track(data.records, len(data.records))):
+    for image, outcome in _decode(track(data.images, len(data.images))):
         if isinstance(outcome, ImageError):
-            seen.findings.append(unreadable_image(record.path, outcome))
+            facts.findings.append(unreadable_image(image.path, outcome))
             continue
         size_hw, fingerprint = outcome
-        _note_size(record, size_hw, seen)
-        records.append(record)
+        _note_size(image, size_hw, facts)
+        images.append(image)
         prints.append(fingerprint)
-    seen.findings.extend(_check_copies(data, records, prints))
-    return seen
+    facts.findings.extend(_check_duplicates(data, images, prints))
+    return facts
 
 
 def check_listing(data: AnnotatedData) -> list[Finding]:
-    """Images that stand in two splits by name; "trainval" is meant to hold those of train and val."""
+    """Files that are in two splits; "trainval" may hold those of train and val."""
     findings = []
     for first, second in combinations((name for name in data.splits if name != "trainval"), 2):
-        others = {record.path for record in data.splits[second]}
+        others = {image.path for image in data.splits[second]}
         findings += [
-            Finding("leak", record.path, f"is in the splits {first!r} and {second!r}", image=record.path)
-            for record in data.splits[first]
-            if record.path in others
+            Finding("leak", image.path, f"is in the splits {first!r} and {second!r}", image=image.path)
+            for image in data.splits[first]
+            if image.path in others
         ]
     return findings
 
 
 def check_folders(data: AnnotatedData) -> list[Finding]:
-    """Folders of splits that hold images, but of which no annotation file says anything."""
-    if data.format == dicts.NAME:
-        return []  # has no folder
-    known = {record.path.parent for record in data.records} | {f.image.parent for f in data.findings if f.image}
+    """Folders of splits with images that no annotation file mentions."""
+    if data.format == IN_MEMORY:
+        return []
+    listed = {image.path.parent for image in data.images} | {f.image.parent for f in data.findings if f.image}
     findings = []
     for folder in (*_folders(data.root), *_folders(data.root / "images")):
         word = re.match("[a-z]*", folder.name.lower())
         split = SPLITS.get(word[0]) if word else None
-        if split is None or split in data.splits or any(folder in (place, *place.parents) for place in known):
+        if split is None or split in data.splits or any(folder in (place, *place.parents) for place in listed):
             continue
         images = image_files(folder, deep=True)
         if images:
-            # Images to test on are often given without.
+            # Test images are often published without annotations.
             kind = "missing-annotations" if split.startswith("train") else "unlisted-image"
             findings.append(Finding(kind, folder, f"{len(images)} images that no annotation file lists"))
     return findings
@@ -146,12 +146,12 @@ def _folders(place: Path) -> list[Path]:
 
 
 def _decode(
-    records: Iterable[AnnotatedImage],
+    images: Iterable[AnnotatedImage],
 ) -> Iterator[tuple[AnnotatedImage, tuple[tuple[int, int], Fingerprint] | ImageError]]:
-    """Size and fingerprint of each image, or why it has none; a few are decoded ahead in threads."""
+    """Size and fingerprint of each image, or the error; threads decode a few in advance."""
     one_at_a_time = Lock()
 
-    def look(path: Path) -> tuple[tuple[int, int], Fingerprint] | ImageError:
+    def decode(path: Path) -> tuple[tuple[int, int], Fingerprint] | ImageError:
         try:
             height, width = read_size_hw(path)
             with one_at_a_time if height * width > _LARGE else nullcontext():
@@ -163,8 +163,8 @@ def _decode(
 
     with ThreadPoolExecutor(_WORKERS) as pool:
         waiting = []
-        for record in records:
-            waiting.append((record, pool.submit(look, record.path)))
+        for image in images:
+            waiting.append((image, pool.submit(decode, image.path)))
             if len(waiting) >= _AHEAD:
                 done, future = waiting.pop(0)
                 yield done, future.result()
@@ -172,39 +172,34 @@ def _decode(
             yield done, future.result()
 
 
-def _note_size(record: AnnotatedImage, size_hw: tuple[int, int], seen: Seen) -> None:
-    seen.sizes_hw[record.path] = size_hw
-    if size_hw == record.size_hw:
-        return
-    (said_height, said_width), (height, width) = record.size_hw, size_hw
-    turned = "; width and height are exchanged, or the image was turned" if size_hw == record.size_hw[::-1] else ""
-    what = (
-        f"says {said_width} x {said_height} for {record.path.name}, "
-        f"the image has {width} x {height} (width x height){turned}"
-    )
-    seen.findings.append(Finding("size-mismatch", record.source or record.path, what, image=record.path))
+def _note_size(image: AnnotatedImage, size_hw: tuple[int, int], facts: ImageFacts) -> None:
+    facts.sizes_hw[image.path] = size_hw
+    if size_hw != image.size_hw:
+        facts.findings.append(size_mismatch(image.path, image.annotation_file, image.size_hw, size_hw))
 
 
-def _check_copies(
-    data: AnnotatedData, records: Sequence[AnnotatedImage], prints: Sequence[Fingerprint]
+def _check_duplicates(
+    data: AnnotatedData, images: Sequence[AnnotatedImage], prints: Sequence[Fingerprint]
 ) -> list[Finding]:
-    splits = {id(record): name for name, members in data.splits.items() if name != "trainval" for record in members}
-    # Empty images of one colour or a gradient are alike without being copies.
-    plain = {i for i, record in enumerate(records) if not len(record.boxes) and _is_plain(prints[i])}
+    splits = {id(image): name for name, members in data.splits.items() if name != "trainval" for image in members}
+    # Images without boxes and of one colour, or with a gradient, are similar without being duplicates.
+    plain = {i for i, image in enumerate(images) if not len(image.boxes) and _is_plain(prints[i])}
     findings = []
     for group in find_identical(prints):
         if all(i in plain for i in group):
             continue
-        first, *others = (records[i] for i in group)
+        first, *others = (images[i] for i in group)
         for other in others:
             words = f"the same image as {first.path.name}{'' if _same_boxes(first, other) else ', with other boxes'}"
             if first.path != other.path:
-                findings.append(_copy(first, other, splits, words))
+                findings.append(_duplicate_finding(first, other, splits, words))
             elif splits.get(id(first)) == splits.get(id(other)):
-                findings.append(_copy(first, other, splits, "is listed twice"))
+                findings.append(_duplicate_finding(first, other, splits, "is listed twice"))
     for i, j in find_similar(prints):
-        if splits.get(id(records[i])) != splits.get(id(records[j])) and plain.isdisjoint((i, j)):
-            findings.append(_copy(records[i], records[j], splits, f"nearly the same image as {records[i].path.name}"))
+        if splits.get(id(images[i])) != splits.get(id(images[j])) and plain.isdisjoint((i, j)):
+            findings.append(
+                _duplicate_finding(images[i], images[j], splits, f"nearly the same image as {images[i].path.name}")
+            )
     return findings
 
 
@@ -212,7 +207,7 @@ def _is_plain(fingerprint: Fingerprint) -> bool:
     return all(bool((np.abs(np.diff(fingerprint.thumbnail, 2, axis)) < _DETAIL).all()) for axis in (0, 1))
 
 
-def _copy(first: AnnotatedImage, other: AnnotatedImage, splits: dict[int, str], words: str) -> Finding:
+def _duplicate_finding(first: AnnotatedImage, other: AnnotatedImage, splits: dict[int, str], words: str) -> Finding:
     here, there = splits.get(id(other), "trainval"), splits.get(id(first), "trainval")
     if here == there:
         return Finding("same-image", other.path, words, image=other.path)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
-from fasterrcnn.data.findings import KINDS, Finding
+from fasterrcnn.data.findings import FINDING_KINDS, Finding
 from fasterrcnn.data.images import read_image
 from fasterrcnn.errors import ImageError
 from fasterrcnn.files import write_text
@@ -36,10 +36,10 @@ def write_check_page(
         findings: those of each kind, in the order in which the page shows them.
         counts: how many findings have which severity.
     """
-    images = {image.path: image for image in data.records}
+    images = {image.path: image for image in data.images}
     sections = []
     for kind, of_kind in findings.items():
-        severity, advice = KINDS[kind]
+        severity, advice = FINDING_KINDS[kind]
         examples = [_Example(finding, _draw(data, images, finding)) for finding in of_kind[:_MAX_IMAGES]]
         rest = of_kind[_MAX_IMAGES:]
         sections.append(

@@ -1,4 +1,4 @@
-"""Fixing a data set, in memory: what training does before it starts, and what ``data check --fix`` writes."""
+"""Repairing a data set in memory: before training, and for ``data check --fix``."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,22 +8,22 @@ from typing import Literal
 import numpy as np
 
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
-from fasterrcnn.data.checks.boxes import Boxes, BoxTable, Mask, classify, find_copies, interpret, tabulate
+from fasterrcnn.data.checks.boxes import Boxes, BoxTable, Mask, classify, find_duplicate_boxes, interpret, tabulate
 from fasterrcnn.data.checks.images import frame_hw, lie_within
-from fasterrcnn.data.findings import Finding, errors_of
+from fasterrcnn.data.findings import Finding, only_errors
 from fasterrcnn.data.images import read_size_hw
 from fasterrcnn.errors import ImageError
 
-Policy = Literal["error", "fix", "drop"]
+BadBoxPolicy = Literal["error", "fix", "drop"]
 
 
 @dataclass(frozen=True)
 class Repaired:
-    """A data set that can be learned from.
+    """A data set that can be trained on.
 
     Attributes:
         data: every box finite, with an area, inside its image.
-        changes: one line for everything that was changed or left out.
+        changes: one line for each thing that was changed or left out.
         counts: how often each thing was done.
     """
 
@@ -43,81 +43,81 @@ class _Log:
 
 
 def repair(
-    data: AnnotatedData, policy: Policy, findings: Sequence[Finding] = (), *, copies_too: bool = False
+    data: AnnotatedData, policy: BadBoxPolicy, findings: Sequence[Finding] = (), *, duplicates_too: bool = False
 ) -> Repaired:
-    """Make every box one that can be learned from.
+    """Repair boxes that cannot be trained on, or leave them out.
 
-    Whatever the policy, points are left out and boxes over the border are cut. "fix" also exchanges corners, makes
-    pixels of boxes that are shares of the image, reads all boxes in another layout if that is what they are in, and
-    takes the image's own size where the annotations say another. "drop" (and "error", which expects that there is
-    nothing left to drop) leaves such boxes and images out; of a data set in another layout, all boxes.
+    Whatever the policy, boxes without width and height are left out and boxes over the border are cut. "fix" also
+    exchanges inverted corners, converts shares of the image to pixels, reads all boxes in another layout if they fit
+    their images only in that, and takes the size of the image file where the annotations state another. "drop" (and
+    "error", after which nothing is left to drop) leaves such boxes and images out; all boxes where the layout is wrong.
 
     Args:
         data: as read.
         policy: what to do about errors.
-        findings: about images, from the checks that opened them: unreadable ones are left out.
-        copies_too: leave out repeated boxes.
+        findings: of the checks that opened the images; unreadable images are left out.
+        duplicates_too: leave out repeated boxes.
     """
     log = _Log()
-    for finding in errors_of(data.findings):
+    for finding in only_errors(data.findings):
         if finding.kind != "size-mismatch":
-            # Annotations and categories with the same id count none the less.
+            # Annotations and categories with the same id are used all the same.
             log.add(finding, "kept" if finding.kind == "colliding-id" and finding.image is None else "not taken over")
     data = replace(_fix_images(data, policy, findings, log), findings=[])
     table = tabulate(data)
-    meant = interpret(table)
+    interpreted = interpret(table)
     bad = np.zeros(len(table), dtype=np.bool_)
     if policy == "fix":
-        table = _fix_corners(meant.table, log)
-        for finding in meant.findings:
+        table = _fix_corners(interpreted.table, log)
+        for finding in interpreted.findings:
             log.add(finding, "all read so" if finding.kind == "wrong-format" else "made pixels")
     else:
-        bad |= meant.shares | meant.misread
-        for finding in meant.findings:
+        bad |= interpreted.shares | interpreted.misread
+        for finding in interpreted.findings:
             log.add(finding, "left out" if finding.kind == "normalised-box" else "all boxes left out")
-    # As they will be kept: rounding can take the last bit of an area.
+    # float32, as they are kept: rounding can make an area zero.
     table = replace(table, boxes=table.boxes.astype(np.float32).astype(np.float64))
-    return Repaired(_leave_out(table, bad, log, copies_too=copies_too), log.lines, log.counts)
+    return Repaired(_leave_out(table, bad, log, duplicates_too=duplicates_too), log.lines, log.counts)
 
 
-def _fix_images(data: AnnotatedData, policy: Policy, findings: Sequence[Finding], log: _Log) -> AnnotatedData:
-    """The data without images that cannot be used, and with the true sizes of the others."""
+def _fix_images(data: AnnotatedData, policy: BadBoxPolicy, findings: Sequence[Finding], log: _Log) -> AnnotatedData:
+    """The data without images that cannot be used, and with the sizes of the files for the others."""
     unreadable = {finding.image: finding for finding in findings if finding.kind == "unreadable-image"}
     mismatched = {f.image: f for f in (*findings, *data.findings) if f.kind == "size-mismatch"}
 
-    def change(record: AnnotatedImage) -> AnnotatedImage | None:
-        finding = unreadable.get(record.path)
+    def change(image: AnnotatedImage) -> AnnotatedImage | None:
+        finding = unreadable.get(image.path)
         if finding is not None:
             log.add(finding, "image left out")
             return None
-        finding = mismatched.get(record.path)
+        finding = mismatched.get(image.path)
         if finding is None:
-            return record
-        changed = _with_true_size(record) if policy == "fix" else None
+            return image
+        changed = _with_true_size(image) if policy == "fix" else None
         if changed is None:
             log.add(finding, "image left out")
         else:
-            scaled = not np.array_equal(changed.boxes, record.boxes, equal_nan=True)
+            scaled = not np.array_equal(changed.boxes, image.boxes, equal_nan=True)
             log.add(finding, "size corrected", ", boxes scaled to it" if scaled else ", boxes left as they are")
         return changed
 
     return data.map(change)
 
 
-def _with_true_size(record: AnnotatedImage) -> AnnotatedImage | None:
-    """Take the image's own size, and the boxes to it; None if they do not belong to it."""
+def _with_true_size(image: AnnotatedImage) -> AnnotatedImage | None:
+    """The image with the size of its file and its boxes scaled to it; None if they do not fit."""
     try:
-        true_hw = read_size_hw(record.path)
+        true_hw = read_size_hw(image.path)
     except ImageError:
         return None
-    (height, width), (frame_height, frame_width) = true_hw, frame_hw(record, true_hw)
+    (height, width), (frame_height, frame_width) = true_hw, frame_hw(image, true_hw)
     scale = np.array([width / frame_width, height / frame_height] * 2)
-    changed = replace(record, size_hw=true_hw, boxes=(record.boxes * scale).astype(np.float32), areas=None)
+    changed = replace(image, size_hw=true_hw, boxes=(image.boxes * scale).astype(np.float32), areas=None)
     return changed if lie_within(changed, true_hw) else None
 
 
 def _fix_corners(table: BoxTable, log: _Log) -> BoxTable:
-    """The table with corners in their order."""
+    """The table with inverted corners exchanged."""
     rows = np.flatnonzero(classify(table)["inverted-box"])
     boxes = table.boxes.copy()
     corners = boxes[rows].reshape(-1, 2, 2)
@@ -127,8 +127,8 @@ def _fix_corners(table: BoxTable, log: _Log) -> BoxTable:
     return replace(table, boxes=boxes)
 
 
-def _leave_out(table: BoxTable, bad: Mask, log: _Log, *, copies_too: bool) -> AnnotatedData:
-    """The data with the boxes of the table, cut at the border, without the bad ones and those that are of no use."""
+def _leave_out(table: BoxTable, bad: Mask, log: _Log, *, duplicates_too: bool) -> AnnotatedData:
+    """The data with the boxes of the table, cut at the border, without the bad and the invalid ones."""
     rest = ~bad
     for kind, mask in classify(table).items():
         done = "cut at the border" if kind == "over-border" else "left out"
@@ -136,8 +136,8 @@ def _leave_out(table: BoxTable, bad: Mask, log: _Log, *, copies_too: bool) -> An
             log.add(table.finding(kind, row, f"({kind})"), done)
         if kind != "over-border":
             bad = bad | mask
-    copies = find_copies(table, ~bad) if copies_too else {}
-    for later, earlier in copies.items():
+    duplicates = find_duplicate_boxes(table, ~bad) if duplicates_too else {}
+    for later, earlier in duplicates.items():
         if table.labels[later] == table.labels[earlier]:
             log.add(table.finding("duplicate-box", later, "repeats another"), "left out")
             bad[later] = True
@@ -145,14 +145,14 @@ def _leave_out(table: BoxTable, bad: Mask, log: _Log, *, copies_too: bool) -> An
 
 
 def _rebuild(table: BoxTable, bad: Mask) -> AnnotatedData:
-    starts = np.searchsorted(table.owners, np.arange(len(table.records) + 1))
+    starts = np.searchsorted(table.owners, np.arange(len(table.images) + 1))
     cut = table.clipped().astype(np.float32)
     new: dict[int, AnnotatedImage] = {}
-    for number, record in enumerate(table.records):
+    for number, image in enumerate(table.images):
         rows = slice(int(starts[number]), int(starts[number + 1]))
-        changed = bad[rows].any() or not np.array_equal(cut[rows], record.boxes)
-        new[id(record)] = replace(record, boxes=cut[rows]).take(~bad[rows]) if changed else record
-    return table.data.map(lambda record: new[id(record)])
+        changed = bad[rows].any() or not np.array_equal(cut[rows], image.boxes)
+        new[id(image)] = replace(image, boxes=cut[rows]).select(~bad[rows]) if changed else image
+    return table.data.map(lambda image: new[id(image)])
 
 
 def _words(box: Boxes) -> str:

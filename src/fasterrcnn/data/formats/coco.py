@@ -1,6 +1,6 @@
 """COCO JSON: one file for each split, anywhere beside the images; Roboflow's layout included.
 
-Segmentations and key points are passed over: this library is about boxes.
+Segmentations and key points are ignored: this library is about boxes.
 """
 
 import json
@@ -9,76 +9,129 @@ import os
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fasterrcnn.data.annotations import SPLITS, WHOLE, AnnotatedData, AnnotatedImage, arrange, split_of
+from fasterrcnn.data.annotations import (
+    NO_SPLIT,
+    SPLITS,
+    AnnotatedData,
+    AnnotatedImage,
+    group_rows,
+    split_of,
+    to_coco,
+)
 from fasterrcnn.data.findings import Finding, unreadable_image
+from fasterrcnn.data.formats.base import DataFormat, ReadOptions
+from fasterrcnn.data.formats.writing import copy_images, file_names, note_copies, shortest_decimals, write_file
 from fasterrcnn.data.images import image_files, read_size_hw
 from fasterrcnn.errors import DataError, ImageError
 
-NAME = "COCO"
-
-Content = dict[str, list[dict[str, Any]]]
+_Content = dict[str, list[dict[str, Any]]]
 
 _LISTS = ("images", "annotations", "categories")
 
 
-def find(root: Path) -> list[Path]:
-    """The annotation file itself, or the folder whose annotation files make one data set."""
-    if root.is_file():
-        return [root] if root.suffix.lower() == ".json" else []
-    return [root] if _annotation_files(root) else []
+class Coco(DataFormat):
+    """COCO JSON.
 
-
-def read(place: Path, *, images: Path | None = None) -> AnnotatedData:
-    """Read COCO files, collecting all problems.
-
-    Args:
-        place: one annotation file, or a folder with one for each split.
-        images: folder of the images, where they are not beside the annotations.
-
-    Raises:
-        DataError: a file is no COCO data set, two files are of the same split, their categories contradict each
-            other, or not one image is where it could be.
+    Written as annotations/instances_<split>.json and <split>/ with the images; instances_all.json and images/ where
+    there are no splits. Ids are those of the original.
     """
-    files = {WHOLE: place} if place.is_file() else _by_split(_annotation_files(place), place)
-    if not files:
-        raise DataError(f"{place}: no COCO file, that is .json with images and annotations")
-    contents = {split: _load(file) for split, file in files.items()}
-    findings: list[Finding] = []
-    classes, ids, label_of = _categories({files[split]: content for split, content in contents.items()}, findings)
-    splits: dict[str, list[AnnotatedImage]] = {}
-    listed: set[Path] = set()
-    present: set[Path] = set()
-    for split, content in contents.items():
-        names = [_file_name(image) for image in content["images"]]
-        folder = _image_folder(files[split], names, split, images)
-        paths = [folder / name for name in names]
-        listed.update(paths)
-        # One listing of a folder is much faster than a question about every file.
-        present.update(found for parent in {path.parent for path in paths} for found in image_files(parent))
-        splits[split] = _records(content, files[split], paths, present, label_of, findings)
-        if not paths:
-            findings.append(Finding("empty-split", files[split], "lists no image"))
-    left = sorted(present - listed)
-    findings += [Finding("unlisted-image", path, "no annotation file lists it", image=path) for path in left]
-    splits = {split: records for split, records in splits.items() if records}
-    if not splits:
-        raise DataError(f"{place}: no image that could be used{f'; first: {findings[0]}' if findings else ''}")
-    return AnnotatedData(place if place.is_dir() else place.parent, NAME, classes, splits, findings, ids)
+
+    title = "COCO"
+    layout = 'COCO (.json files with "images" and "annotations")'
+    box_format = "xywh"
+    opens_images = False
+    can_write = True
+
+    def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
+        """The annotation file itself, or the folder whose annotation files make one data set."""
+        if root.is_file():
+            return [root] if root.suffix.lower() == ".json" else []
+        return [root] if _annotation_files(root) else []
+
+    def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
+        """Read one annotation file, or a folder with one for each split.
+
+        Raises:
+            DataError: a file is no COCO data set, two files are of the same split, their categories contradict each
+                other, or not one image is where it could be.
+        """
+        files = {NO_SPLIT: place} if place.is_file() else _by_split(_annotation_files(place), place)
+        if not files:
+            raise DataError(f"{place}: no COCO file, that is .json with images and annotations")
+        contents = {split: _load(file) for split, file in files.items()}
+        findings: list[Finding] = []
+        classes, ids, label_of = _categories({files[split]: content for split, content in contents.items()}, findings)
+        splits: dict[str, list[AnnotatedImage]] = {}
+        listed: set[Path] = set()
+        present: set[Path] = set()
+        for split, content in contents.items():
+            names = [_file_name(image) for image in content["images"]]
+            folder = _image_folder(files[split], names, split, options.images)
+            paths = [folder / name for name in names]
+            listed.update(paths)
+            # Listing a folder is much faster than asking for every file.
+            present.update(path for parent in {path.parent for path in paths} for path in image_files(parent))
+            splits[split] = _annotated_images(content, files[split], paths, present, label_of, findings)
+            if not paths:
+                findings.append(Finding("empty-split", files[split], "lists no image"))
+        unlisted = sorted(present - listed)
+        findings += [Finding("unlisted-image", path, "no annotation file lists it", image=path) for path in unlisted]
+        splits = {split: images for split, images in splits.items() if images}
+        if not splits:
+            raise DataError(f"{place}: no image that could be used{f'; first: {findings[0]}' if findings else ''}")
+        return AnnotatedData(place if place.is_dir() else place.parent, self.title, classes, splits, findings, ids)
+
+    def write(self, data: AnnotatedData, splits: Mapping[str, Sequence[AnnotatedImage]], folder: Path) -> list[str]:
+        """Write a file and a folder of images for each split."""
+        (folder / "annotations").mkdir()
+        notes = []
+        for split, images in splits.items():
+            names = file_names(images)
+            notes += copy_images(images, names, folder / ("images" if split == NO_SPLIT else split))
+            content: dict[str, Any] = {"info": {"description": f"from {data.format}"}, "licenses": []}
+            content |= to_coco(data, images)
+            for entry, name in zip(content["images"], names, strict=True):
+                entry["file_name"] = name
+            boxes = [box for image in images for box in shortest_decimals(image.boxes)]
+            for annotation, number, (x1, y1, x2, y2) in zip(
+                content["annotations"], self._annotation_ids(data, images), boxes, strict=True
+            ):
+                annotation["id"] = number
+                annotation["bbox"] = [x1, y1, round(x2 - x1, 6), round(y2 - y1, 6)]
+                if annotation["iscrowd"]:
+                    annotation["ignore"] = 1
+            write_file(folder / "annotations" / f"instances_{split}.json", json.dumps(content, ensure_ascii=False))
+        return notes + note_copies(splits)
+
+    def _annotation_ids(self, data: AnnotatedData, images: Sequence[AnnotatedImage]) -> list[int]:
+        """Those of a COCO file where they are unique and positive, otherwise from 1."""
+        count = sum(len(image.boxes) for image in images)
+        ids = [int(number) for image in images if image.numbers is not None for number in image.numbers]
+        valid = data.format == self.title and len(ids) == count == len(set(ids)) and min(ids, default=1) >= 1
+        return ids if valid else list(range(1, count + 1))
+
+    def losses(self, data: AnnotatedData) -> list[str]:
+        """That difficult objects become crowds."""
+        difficult = sum(int(image.difficult.sum()) for image in data.images)
+        if not difficult or data.format == self.title:
+            return []
+        become = "1 box becomes a crowd" if difficult == 1 else f"{difficult} boxes become crowds"
+        return [f"{self.title} has no flag for difficult objects: {become}, which evaluation ignores as well"]
 
 
 def _annotation_files(root: Path) -> list[Path]:
     """COCO files in a folder, in its annotations/ or in the folders of its splits."""
     candidates = [*root.glob("*.json"), *root.glob("annotations/*.json")]
     candidates += [file for file in root.glob("*/*.json") if file.parent.name.lower() in SPLITS]
-    found = sorted(file for file in candidates if file.is_file() and _is_coco(file))
-    instances = [file for file in found if file.name.startswith("instances")]
-    return instances or found  # beside captions and key points
+    files = sorted(file for file in candidates if file.is_file() and _is_coco(file))
+    instances = [file for file in files if file.name.startswith("instances")]
+    return instances or files  # not those of captions and key points
 
 
 def _is_coco(file: Path) -> bool:
@@ -89,27 +142,27 @@ def _is_coco(file: Path) -> bool:
 
 
 def _by_split(files: Iterable[Path], root: Path) -> dict[str, Path]:
-    """Files by the split that the name of the file or of its folder says."""
-    found: dict[str, list[Path]] = {}
+    """Files by the split in the name of the file or of its folder."""
+    by_split: dict[str, list[Path]] = {}
     for file in files:
-        found.setdefault(split_of(file, root), []).append(file)
-    several = [files for files in found.values() if len(files) > 1]
-    if several or (WHOLE in found and len(found) > 1):
-        names = ", ".join(str(file) for files in found.values() for file in files)
-        raise DataError(f"{root}: several COCO files, and their names do not tell the splits; name one: {names}")
-    order = [*dict.fromkeys(SPLITS.values()), WHOLE]
-    return {split: files[0] for split, files in sorted(found.items(), key=lambda item: order.index(item[0]))}
+        by_split.setdefault(split_of(file, root), []).append(file)
+    several = [files for files in by_split.values() if len(files) > 1]
+    if several or (NO_SPLIT in by_split and len(by_split) > 1):
+        names = ", ".join(str(file) for files in by_split.values() for file in files)
+        raise DataError(f"{root}: several COCO files, and their names do not state the splits; name one: {names}")
+    order = [*dict.fromkeys(SPLITS.values()), NO_SPLIT]
+    return {split: files[0] for split, files in sorted(by_split.items(), key=lambda item: order.index(item[0]))}
 
 
-def _load(file: Path) -> Content:
-    def drop(value: dict[str, Any]) -> dict[str, Any]:
-        value.pop("segmentation", None)  # most of the file, and of the memory it would take
+def _load(file: Path) -> _Content:
+    def without_masks(value: dict[str, Any]) -> dict[str, Any]:
+        value.pop("segmentation", None)  # most of the file, and of the memory
         return value
 
     try:
-        content = json.loads(file.read_bytes().decode("utf-8-sig"), object_hook=drop)
+        content = json.loads(file.read_bytes().decode("utf-8-sig"), object_hook=without_masks)
     except json.JSONDecodeError as error:
-        raise DataError(f"{file}: broken JSON ({error}); is the file whole?") from None
+        raise DataError(f"{file}: broken JSON ({error}); is the file complete?") from None
     except (OSError, ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, nesting
         raise DataError(f"{file}: cannot be read ({error})") from None
     if isinstance(content, list):
@@ -123,14 +176,14 @@ def _load(file: Path) -> Content:
 
 def _whole(value: object) -> int | None:
     """A whole number, though it may be written as text or as 1.0; None for all else."""
-    if type(value) is not int:  # seldom, of millions
+    if type(value) is not int:  # rare among millions
         value = float(value) if isinstance(value, str) and value.isdecimal() and len(value) < 16 else value
         value = int(value) if isinstance(value, float) and value.is_integer() else value
     return value if isinstance(value, int) and abs(value) < 2**63 else None
 
 
 def _categories(
-    contents: Mapping[Path, Content], findings: list[Finding]
+    contents: Mapping[Path, _Content], findings: list[Finding]
 ) -> tuple[tuple[str, ...], tuple[int, ...], dict[int, int]]:
     """Names and ids of the classes in the order of the files, and the label of every id."""
     name_of: dict[int, str] = {}
@@ -165,7 +218,7 @@ def _categories(
 
 
 def _image_folder(file: Path, names: list[str], split: str, images: Path | None) -> Path:
-    """The folder, of those that are usual, in which most of the listed images lie."""
+    """The folder in which most of the listed images lie, of the places where tools put them."""
     words = re.split("[^A-Za-z0-9]+", file.stem)[::-1]  # instances_train2017
     words += [word for word, meant in SPLITS.items() if meant == split]
     subfolders = ["", "images", "JPEGImages", "data", *words]
@@ -173,9 +226,9 @@ def _image_folder(file: Path, names: list[str], split: str, images: Path | None)
     bases = [file.parent, file.parent.parent] if images is None else [images]
     places = [place for place in dict.fromkeys(base / sub for base in bases for sub in subfolders) if place.is_dir()]
     sample = [name for name in names[:: len(names) // 1000 + 1] if name]
-    found = [sum(os.path.isfile(place / name) for name in sample) for place in places]
-    if any(found):
-        return places[found.index(max(found))]
+    counts = [sum(os.path.isfile(place / name) for name in sample) for place in places]
+    if any(counts):
+        return places[counts.index(max(counts))]
     if not sample:
         return bases[0]
     shown = ", ".join(map(str, places or bases))
@@ -184,14 +237,14 @@ def _image_folder(file: Path, names: list[str], split: str, images: Path | None)
 
 
 def _file_name(image: Mapping[str, Any]) -> str:
-    """Where an image lies below the folder; of an address or a path that leads out of it, the last part."""
+    """Path of an image below the folder; of a URL or a path that leads out of it, the last part."""
     name = str(image.get("file_name") or "").replace("\\", "/")
     parts = name.split("/")
     return parts[-1] if name.startswith("/") or ":/" in name or ".." in parts else name
 
 
-def _records(
-    content: Content,
+def _annotated_images(
+    content: _Content,
     file: Path,
     paths: list[Path],
     present: set[Path],
@@ -226,7 +279,7 @@ def _records(
         boxes, areas = table[:, :4].astype(np.float32), table[:, 4].astype(np.float32)
     labels, flags = table[:, 5].astype(np.int64), table[:, 6].astype(np.bool_)
     columns = (boxes, labels, flags, np.array(numbers, dtype=np.int64), areas)
-    parts = arrange(np.array(owners, dtype=np.int64), len(images), *columns)
+    parts = group_rows(np.array(owners, dtype=np.int64), len(images), *columns)
     return [
         AnnotatedImage(path, number, size_hw, boxes, labels, flags, file, numbers, areas)
         for (number, path, size_hw), (boxes, labels, flags, numbers, areas) in zip(images, parts, strict=True)
@@ -280,12 +333,12 @@ def _unusable(
         return Finding("unknown-class", file, f"annotation {number}: no category has the id {category!r}", number)
     if isinstance(error, KeyError):
         return Finding("unreadable-annotations", file, f"annotation {number} has no {error.args[0]}", number)
-    said = f"bbox must be four numbers (left, top, width, height), not {reprlib.repr(annotation.get('bbox'))} ({error})"
-    return Finding("unreadable-annotations", file, f"annotation {number}: {said}", number)
+    what = f"bbox must be four numbers (left, top, width, height), not {reprlib.repr(annotation.get('bbox'))} ({error})"
+    return Finding("unreadable-annotations", file, f"annotation {number}: {what}", number)
 
 
 def _size_hw(image: Mapping[str, Any], path: Path, findings: list[Finding]) -> tuple[int, int] | None:
-    """What the file says, or the image itself where it says nothing."""
+    """As the file states it; that of the image itself where it does not."""
     height, width = image.get("height"), image.get("width")
     if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
         return height, width

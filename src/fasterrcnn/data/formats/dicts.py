@@ -8,15 +8,17 @@ import numpy as np
 
 from fasterrcnn.data.annotations import AnnotatedData
 from fasterrcnn.data.findings import Finding
-from fasterrcnn.data.formats.collection import BoxFormat, Collection, split_name, to_xyxy
+from fasterrcnn.data.formats.base import BoxFormat
+from fasterrcnn.data.formats.rows import RowCollector, box_to_xyxy, split_name
 from fasterrcnn.errors import DataError
 
-NAME = "list"
+IN_MEMORY = "list"
+"""``AnnotatedData.format`` of what `read_dicts` gives; its root is no folder."""
 
 _KEYS = ("image", "boxes", "labels", "split", "difficult")
 
 
-def read(
+def read_dicts(
     rows: Sequence[Mapping[str, Any]], *, classes: tuple[str, ...] | None = None, box_format: BoxFormat = "xyxy"
 ) -> AnnotatedData:
     """Annotations in memory, collecting all problems. Rows are counted from 1.
@@ -30,7 +32,7 @@ def read(
     Raises:
         DataError: a row does not have that form, or there is no image.
     """
-    collection = Collection(classes)
+    collector = RowCollector(classes)
     for number, row in enumerate(rows, start=1):
         try:
             path, boxes, labels, difficult = _checked(row, classes)
@@ -38,13 +40,13 @@ def read(
             raise DataError(f"row {number}: {error}") from None
         if not path.is_file():
             what = f"row {number}: there is no such image"
-            collection.findings.append(Finding("missing-image", path, what, number, path))
+            collector.findings.append(Finding("missing-image", path, what, number, path))
             continue
-        draft = collection.draft(path, split_name(str(row.get("split") or "")), None)
+        image = collector.image(path, split_name(str(row.get("split") or "")), None)
         for position, (box, label, flag) in enumerate(zip(boxes, labels, difficult, strict=True), start=1):
             where = f"row {number}, box {position}"
-            collection.add(draft, to_xyxy(box, box_format), label, flag, number, where)
-    return collection.finish(Path(), NAME, "box")
+            collector.add(image, box_to_xyxy(box, box_format), label, flag, number, where)
+    return collector.finish(Path(), IN_MEMORY, "box")
 
 
 def _checked(

@@ -2,28 +2,124 @@
 
 The XML lies in Annotations, or with the images in one folder, or in a folder for each split, as Roboflow exports it.
 
-Coordinates are taken as they stand, width = xmax - xmin: the way today's annotation tools write them, in which a
+Coordinates are taken as they are, width = xmax - xmin: the way today's annotation tools write them, in which a
 box with xmin = xmax is empty. (The challenge itself counted pixels from 1, both ends included.)
 """
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 
-from fasterrcnn.data.annotations import SPLITS, WHOLE, AnnotatedData, AnnotatedImage
-from fasterrcnn.data.findings import Finding, unreadable_image
-from fasterrcnn.data.formats.collection import size_mismatch
+from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage
+from fasterrcnn.data.findings import Finding, size_mismatch, unreadable_image
+from fasterrcnn.data.formats.base import DataFormat, ReadOptions
+from fasterrcnn.data.formats.writing import (
+    copy_images,
+    file_names,
+    lost_areas_and_ids,
+    shortest_decimals,
+    write_file,
+)
 from fasterrcnn.data.images import EXTENSIONS, image_files, read_size_hw
 from fasterrcnn.errors import DataError, ImageError
 
-NAME = "Pascal VOC"
-
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _MAX_BYTES = 64 * 2**20
+
+
+class PascalVoc(DataFormat):
+    """Pascal VOC.
+
+    Written as JPEGImages/, Annotations/ and ImageSets/Main/<split>.txt. An image in two splits is there once.
+    """
+
+    title = "Pascal VOC"
+    layout = "Pascal VOC (.xml files, in Annotations/ or beside the images)"
+    box_format = "xyxy"
+    can_write = True
+    splits_are_lists = True
+
+    def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
+        """The folder itself, or those up to two levels below it that hold a data set."""
+        return _search(root, levels=2)
+
+    def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
+        """Read every XML file of a folder; classes are sorted by name, for the format has no list of them.
+
+        Images lie in JPEGImages or images, beside the annotations' folder, or in it.
+
+        Raises:
+            DataError: there is no annotated image at all, or a split file is no text.
+        """
+        findings: list[Finding] = []
+        parsed: dict[Path, _ParsedFile] = {}
+        files_of_split: dict[str, list[Path]] = {}
+        for folder_split, xml_folder in _xml_folders(place).items():
+            annotated = {file.stem for file in _xml_files(xml_folder)}
+            images = _images(xml_folder)
+            if folder_split == NO_SPLIT:
+                splits = _read_splits(place, annotated, findings)
+            else:
+                splits = {folder_split: sorted(annotated)}
+            for split, stems in splits.items():
+                files_of_split[split] = [xml_folder / f"{stem}.xml" for stem in stems]
+            for file in sorted({file for split in splits for file in files_of_split[split]}):
+                content = _parse_file(file, images.get(file.stem, []), findings)
+                if content is not None:
+                    parsed[file] = content
+            unlisted = [path for stem, paths in images.items() if stem not in annotated for path in paths]
+            findings += [Finding("unlisted-image", path, "image without annotations", image=path) for path in unlisted]
+        if not any(files_of_split.values()):
+            raise DataError(f"{place}: no annotated image")
+        classes = tuple(sorted({o.name for content in parsed.values() for o in content.objects}))
+        annotated_images = {
+            file: _annotated_image(number, content, classes)
+            for number, (file, content) in enumerate(parsed.items(), start=1)
+        }
+        return AnnotatedData(
+            place,
+            self.title,
+            classes,
+            {
+                split: [annotated_images[file] for file in files if file in annotated_images]
+                for split, files in files_of_split.items()
+            },
+            findings,
+            counted="object",
+        )
+
+    def write(self, data: AnnotatedData, splits: Mapping[str, Sequence[AnnotatedImage]], folder: Path) -> list[str]:
+        """Write one XML file for each image, and a list of names for each split."""
+        distinct = {image.content: image for image in data.images}
+        names = file_names(list(distinct.values()))
+        notes = copy_images(list(distinct.values()), names, folder / "JPEGImages")
+        (folder / "Annotations").mkdir()
+        for image, name in zip(distinct.values(), names, strict=True):
+            text = ElementTree.tostring(_to_xml(data, image, name), encoding="unicode")
+            write_file(folder / "Annotations" / f"{Path(name).stem}.xml", text + "\n")
+        if list(splits) != [NO_SPLIT]:
+            (folder / "ImageSets" / "Main").mkdir(parents=True)
+            stems = {content: Path(name).stem for content, name in zip(distinct, names, strict=True)}
+            for split, images in splits.items():
+                lines = "".join(f"{stems[image.content]}\n" for image in images)
+                write_file(folder / "ImageSets" / "Main" / f"{split}.txt", lines)
+        return notes
+
+    def losses(self, data: AnnotatedData) -> list[str]:
+        """Areas and ids, and what a list of classes would hold."""
+        notes = lost_areas_and_ids(self.title, data)
+        used = {int(label) for image in data.images for label in image.labels}
+        unused = [name for label, name in enumerate(data.classes) if label not in used]
+        if unused:
+            notes.append(f"{self.title} has no list of classes: those without boxes are lost ({', '.join(unused)})")
+        if list(data.classes) != sorted(data.classes):
+            notes.append(f"{self.title} has no list of classes: their order is lost, most tools sort the names")
+        return notes
 
 
 @dataclass(frozen=True)
@@ -35,60 +131,17 @@ class _Object:
 
 
 @dataclass(frozen=True)
-class _Draft:
-    path: Path
+class _ParsedFile:
+    image: Path
     size_hw: tuple[int, int]
     objects: list[_Object]
     file: Path
 
 
-def find(root: Path) -> list[Path]:
-    """Folders that hold a VOC data set: the given one, or some up to two levels below it."""
-    return _search(root, levels=2)
-
-
-def read(folder: Path) -> AnnotatedData:
-    """Read every annotation of a Pascal VOC folder, collecting all problems.
-
-    Images lie in JPEGImages or images, beside the annotations' folder, or in it. Classes are sorted by name, for the
-    format has no list of them.
-
-    Raises:
-        DataError: there is no annotated image at all, or a split file is no text.
-    """
-    findings: list[Finding] = []
-    drafts: dict[Path, _Draft] = {}
-    files_of_split: dict[str, list[Path]] = {}
-    for part, home in _homes(folder).items():
-        annotated = {file.stem for file in _xml_files(home)}
-        images = _images(home)
-        splits = _read_splits(folder, annotated, findings) if part == WHOLE else {part: sorted(annotated)}
-        for split, stems in splits.items():
-            files_of_split[split] = [home / f"{stem}.xml" for stem in stems]
-        for file in sorted({file for split in splits for file in files_of_split[split]}):
-            draft = _draft(file, images.get(file.stem, []), findings)
-            if draft is not None:
-                drafts[file] = draft
-        unlisted = [path for stem, paths in images.items() if stem not in annotated for path in paths]
-        findings += [Finding("unlisted-image", path, "image without annotations", image=path) for path in unlisted]
-    if not any(files_of_split.values()):
-        raise DataError(f"{folder}: no annotated image")
-    classes = tuple(sorted({o.name for draft in drafts.values() for o in draft.objects}))
-    records = {file: _record(number, draft, classes) for number, (file, draft) in enumerate(drafts.items(), start=1)}
-    return AnnotatedData(
-        folder,
-        NAME,
-        classes,
-        {split: [records[file] for file in files if file in records] for split, files in files_of_split.items()},
-        findings,
-        counted="object",
-    )
-
-
 def _search(folder: Path, levels: int) -> list[Path]:
-    if _homes(folder):
+    if _xml_folders(folder):
         return [folder]
-    return [found for child in _folders(folder) for found in _search(child, levels - 1)] if levels else []
+    return [place for child in _folders(folder) for place in _search(child, levels - 1)] if levels else []
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -96,19 +149,19 @@ def _folders(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names) if not name.startswith((".", "__MACOSX"))]
 
 
-def _homes(folder: Path) -> dict[str, Path]:
-    """Where the XML files of each split lie; of "all" if the folders make no splits."""
-    if (home := _home(folder)) is not None:
-        return {WHOLE: home}
-    parts = {child: SPLITS.get(child.name.lower()) for child in _folders(folder)}
-    return {split: home for child, split in parts.items() if split and (home := _home(child)) is not None}
+def _xml_folders(folder: Path) -> dict[str, Path]:
+    """The folder with the XML files of each split; the only key is "all" where the folders make no splits."""
+    if (xml_folder := _xml_folder(folder)) is not None:
+        return {NO_SPLIT: xml_folder}
+    splits = {child: SPLITS.get(child.name.lower()) for child in _folders(folder)}
+    return {split: place for child, split in splits.items() if split and (place := _xml_folder(child)) is not None}
 
 
-def _home(folder: Path) -> Path | None:
-    for home in (folder / "Annotations", folder / "annotations"):
-        if _xml_files(home):
-            return home
-    # XML is not rare: only a look into it tells.
+def _xml_folder(folder: Path) -> Path | None:
+    for child in (folder / "Annotations", folder / "annotations"):
+        if _xml_files(child):
+            return child
+    # Many tools write XML, so the content has to decide.
     return folder if any(_is_voc(file) for file in _xml_files(folder)[:1]) else None
 
 
@@ -124,14 +177,14 @@ def _xml_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*.xml") if not file.name.startswith("."))
 
 
-def _images(home: Path) -> dict[str, list[Path]]:
-    """Images by the name that their XML file must have."""
-    base = home.parent if home.name.lower() == "annotations" else home
-    found: dict[str, list[Path]] = {}
-    places = (base / "JPEGImages", base / "images", base, home)
+def _images(xml_folder: Path) -> dict[str, list[Path]]:
+    """Images by the stem that their XML file must have."""
+    base = xml_folder.parent if xml_folder.name.lower() == "annotations" else xml_folder
+    images: dict[str, list[Path]] = {}
+    places = (base / "JPEGImages", base / "images", base, xml_folder)
     for path in next(filter(None, map(image_files, places)), []):
-        found.setdefault(path.stem, []).append(path)
-    return found
+        images.setdefault(path.stem, []).append(path)
+    return images
 
 
 def _read_splits(folder: Path, annotated: set[str], findings: list[Finding]) -> dict[str, list[str]]:
@@ -149,11 +202,11 @@ def _read_splits(folder: Path, annotated: set[str], findings: list[Finding]) -> 
                 splits.setdefault(split, stems)
             else:
                 findings.append(Finding("empty-split", file, "names no image"))
-    return splits or {WHOLE: sorted(annotated)}
+    return splits or {NO_SPLIT: sorted(annotated)}
 
 
 def _stem(line: str, annotated: set[str]) -> str:
-    """The image's name, which may have spaces, without extension and VOC's mark (-1, 0, 1): does it show a class?"""
+    """The image's name without extension and without VOC's class flag (-1, 0, 1); it may have spaces."""
     if line in annotated:
         return line
     name = re.sub(r"\s+-?[01]$", "", line)
@@ -161,8 +214,8 @@ def _stem(line: str, annotated: set[str]) -> str:
     return stem if extension.lower() in EXTENSIONS and name not in annotated else name
 
 
-def _draft(file: Path, paths: list[Path], findings: list[Finding]) -> _Draft | None:
-    """What one XML file says, or None if image or file cannot be read."""
+def _parse_file(file: Path, paths: list[Path], findings: list[Finding]) -> _ParsedFile | None:
+    """The content of one XML file, or None if it or its image cannot be read."""
     if not os.path.isfile(file):
         findings.append(Finding("missing-annotations", file, "no such file", image=paths[0] if paths else None))
         return None
@@ -184,11 +237,11 @@ def _draft(file: Path, paths: list[Path], findings: list[Finding]) -> _Draft | N
     except ImageError as error:
         findings.append(unreadable_image(paths[0], error))
         return None
-    said_hw = (_pixels(tree.findtext("size/height")), _pixels(tree.findtext("size/width")))
-    if all(said_hw) and said_hw != size_hw:
-        findings.append(size_mismatch(paths[0], file, said_hw, size_hw))
-        size_hw = said_hw
-    return _Draft(paths[0], size_hw, objects, file)
+    stated_hw = (_pixels(tree.findtext("size/height")), _pixels(tree.findtext("size/width")))
+    if all(stated_hw) and stated_hw != size_hw:
+        findings.append(size_mismatch(paths[0], file, stated_hw, size_hw))
+        size_hw = stated_hw
+    return _ParsedFile(paths[0], size_hw, objects, file)
 
 
 def _parse(file: Path) -> ElementTree.Element:
@@ -219,21 +272,49 @@ def _read_object(element: ElementTree.Element, number: int) -> _Object:
 
 
 def _pixels(text: str | None) -> int:
-    """A side of an image; 0, as some tools write, where nothing sensible is said."""
+    """A side of an image; 0, as some tools write, where it is missing or no number."""
     try:
         return max(0, int(float(text or 0)))
     except (ValueError, OverflowError):
         return 0
 
 
-def _record(image_id: int, draft: _Draft, classes: tuple[str, ...]) -> AnnotatedImage:
+def _annotated_image(image_id: int, content: _ParsedFile, classes: tuple[str, ...]) -> AnnotatedImage:
     return AnnotatedImage(
-        draft.path,
+        content.image,
         image_id,
-        draft.size_hw,
-        np.array([o.box for o in draft.objects], dtype=np.float32).reshape(-1, 4),
-        np.array([classes.index(o.name) for o in draft.objects], dtype=np.int64),
-        np.array([o.difficult for o in draft.objects], dtype=np.bool_),
-        draft.file,
-        np.array([o.number for o in draft.objects], dtype=np.int64),
+        content.size_hw,
+        np.array([o.box for o in content.objects], dtype=np.float32).reshape(-1, 4),
+        np.array([classes.index(o.name) for o in content.objects], dtype=np.int64),
+        np.array([o.difficult for o in content.objects], dtype=np.bool_),
+        content.file,
+        np.array([o.number for o in content.objects], dtype=np.int64),
     )
+
+
+def _to_xml(data: AnnotatedData, image: AnnotatedImage, name: str) -> ElementTree.Element:
+    """The annotation of one image."""
+
+    def add(parent: ElementTree.Element, tag: str, text: object = None) -> ElementTree.Element:
+        element = ElementTree.SubElement(parent, tag)
+        element.text = None if text is None else str(text)
+        return element
+
+    root = ElementTree.Element("annotation")
+    add(root, "folder", "JPEGImages")
+    add(root, "filename", name)
+    size = add(root, "size")
+    for tag, pixels in zip(("width", "height", "depth"), (*image.size_hw[::-1], 3), strict=True):
+        add(size, tag, pixels)
+    add(root, "segmented", 0)
+    for box, label, difficult in zip(shortest_decimals(image.boxes), image.labels, image.difficult, strict=True):
+        entry = add(root, "object")
+        add(entry, "name", data.classes[label])
+        add(entry, "pose", "Unspecified")
+        add(entry, "truncated", 0)
+        add(entry, "difficult", int(difficult))
+        corners = add(entry, "bndbox")
+        for tag, value in zip(_SIDES, box, strict=True):
+            add(corners, tag, np.format_float_positional(np.float32(value), trim="-"))
+    ElementTree.indent(root)
+    return root

@@ -6,80 +6,141 @@ A line is ``class cx cy width height``, or class and the corners of a polygon, i
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import yaml
 
-from fasterrcnn.data.annotations import SPLITS, WHOLE, AnnotatedData, AnnotatedImage
+from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage
 from fasterrcnn.data.findings import Finding, unreadable_image
+from fasterrcnn.data.formats.base import DataFormat, ReadOptions
+from fasterrcnn.data.formats.writing import (
+    copy_images,
+    file_names,
+    lost_areas_and_ids,
+    note_copies,
+    shortest_decimals,
+    write_file,
+)
 from fasterrcnn.data.images import image_files, read_size_hw
 from fasterrcnn.errors import DataError, ImageError
-
-NAME = "YOLO"
 
 _CLASS_LISTS = ("classes.txt", "obj.names", "_darknet.labels")
 _OTHER_TEXTS = re.compile(rf"\..*|(classes|predefined_classes|readme.*|licen[cs]e|notes|{'|'.join(SPLITS)})\.txt", re.I)
 _LARGEST_SHARE = 1.5  # a box over the border is a little larger than 1, pixels are far larger
+_SHARE_DIGITS = 9  # 0.0005 pixels in an image of a million
 
 
 class _LineError(Exception):
     """Kind of the finding, and what is wrong with a line."""
 
 
-def find(root: Path) -> list[Path]:
-    """The yaml file itself, the folder itself, or folders up to two levels below it that hold a data set.
+class Yolo(DataFormat):
+    """YOLO.
 
-    Where several yaml files of a folder name classes, and none is called data.yaml, those files.
+    Written as data.yaml, images/<split>/ and labels/<split>/; images/ and labels/ where there are no splits. An image
+    without boxes has an empty file.
     """
-    if root.is_file():
-        return [root] if root.suffix.lower() in (".yaml", ".yml") else []
-    return _search(root, 2)
+
+    title = "YOLO"
+    layout = "YOLO (data.yaml, or images/ beside labels/ with .txt files)"
+    box_format = "cxcywh"
+    relative_boxes = True
+    can_write = True
+
+    def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
+        """The yaml file itself, the folder itself, or folders up to two levels below it that hold a data set.
+
+        Where several yaml files of a folder name classes, and none is called data.yaml, those files.
+        """
+        if root.is_file():
+            return [root] if root.suffix.lower() in (".yaml", ".yml") else []
+        return _search(root, 2)
+
+    def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
+        """Read a folder, or the yaml file that describes a data set.
+
+        An image without a label file, or with an empty one, has no objects. The names of the classes in the options
+        replace those of the data set.
+
+        Raises:
+            DataError: the yaml file or a list is not readable, the classes have no names, or there is no image.
+        """
+        folder, file = (place, _yaml_of(place)) if place.is_dir() else (place.parent, place)
+        content = {} if file is None else _load(file)
+        findings: list[Finding] = []
+        names = options.classes or _class_names(folder, file, content, findings)
+        places = _places_by_yaml(file, content, findings) if file is not None else {}
+        places = places or _places_by_layout(folder)
+        paths = {split: _image_paths(within, folder, findings) for split, within in places.items()}
+        images = self._read_images(paths, len(names), findings)
+        self._check_texts(places, paths, findings)
+        if not images:
+            raise DataError(f"{place}: no image that could be used{f'; first: {findings[0]}' if findings else ''}")
+        splits = {split: [images[path] for path in listed if path in images] for split, listed in paths.items()}
+        return AnnotatedData(folder, self.title, names, splits, findings, counted="line")
+
+    def _read_images(
+        self, paths: Mapping[str, Sequence[Path]], class_count: int, findings: list[Finding]
+    ) -> dict[Path, AnnotatedImage]:
+        images: dict[Path, AnnotatedImage] = {}
+        for label_file, (path, *others) in _by_label_file(paths).items():
+            if others:
+                shown = ", ".join(other.name for other in (path, *others))
+                what = f"several images have its name: {shown}"
+                findings.append(Finding("colliding-id", label_file, what, image=path))
+            elif (image := _read_image(path, label_file, len(images) + 1, class_count, findings)) is not None:
+                images[path] = image
+        return images
+
+    def _check_texts(
+        self, places: Mapping[str, Sequence[Path]], paths: Mapping[str, Sequence[Path]], findings: list[Finding]
+    ) -> None:
+        """Note label files without an image."""
+        folders = {within for listed in places.values() for within in listed if within.is_dir()}
+        texts = {text for within in folders for text in _label_folder(within).rglob("*.txt")}
+        findings += [
+            Finding("missing-image", text, f"there is no image called {text.stem}.*")
+            for text in sorted(texts - _by_label_file(paths).keys())
+            if not _OTHER_TEXTS.fullmatch(text.name)
+        ]
+
+    def write(self, data: AnnotatedData, splits: Mapping[str, Sequence[AnnotatedImage]], folder: Path) -> list[str]:
+        """Write data.yaml, and a folder of images and one of labels for each split."""
+        notes = []
+        content: dict[str, object] = {}
+        for split, images in splits.items():
+            below = "" if split == NO_SPLIT else split
+            names = file_names(images)
+            notes += copy_images(images, names, folder / "images" / below)
+            (folder / "labels" / below).mkdir(parents=True, exist_ok=True)
+            for image, name in zip(images, names, strict=True):
+                write_file(folder / "labels" / below / f"{Path(name).stem}.txt", _to_lines(image))
+            if below:
+                content[split] = f"images/{split}"
+        # Without "path", tools take paths relative to this file, wherever it is.
+        content["names"] = dict(enumerate(data.classes))
+        write_file(folder / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        return notes + note_copies(splits)
+
+    def losses(self, data: AnnotatedData) -> list[str]:
+        """Difficult objects, areas and ids."""
+        notes = []
+        difficult = sum(int(image.difficult.sum()) for image in data.images)
+        if difficult:
+            become = "1 box becomes an ordinary one" if difficult == 1 else f"{difficult} boxes become ordinary ones"
+            notes.append(f"{self.title} has no flag for difficult objects: {become}")
+        return notes + lost_areas_and_ids(self.title, data)
 
 
-def read(place: Path, *, classes: tuple[str, ...] | None = None) -> AnnotatedData:
-    """Read every label file of a data set, collecting all problems.
-
-    Boxes become xyxy in pixels. An image without a label file, or with an empty one, has no objects.
-
-    Args:
-        place: a folder, or the yaml file that describes a data set.
-        classes: names of the classes in the order of their numbers; otherwise the data set's own list counts.
-
-    Raises:
-        DataError: the yaml file or a list is not readable, the classes have no names, or there is no image.
-    """
-    folder, file = (place, _yaml_of(place)) if place.is_dir() else (place.parent, place)
-    content = {} if file is None else _load(file)
-    findings: list[Finding] = []
-    names = classes or _class_names(folder, file, content, findings)
-    places = _places_by_yaml(file, content, findings) if file is not None else {}
-    places = places or _places_by_layout(folder)
-    paths = {split: _images(within, folder, findings) for split, within in places.items()}
-    owners: dict[Path, list[Path]] = {}
+def _by_label_file(paths: Mapping[str, Sequence[Path]]) -> dict[Path, list[Path]]:
+    """The images that each label file belongs to; more than one where they have the same stem."""
+    images: dict[Path, list[Path]] = {}
     for path in sorted({path for listed in paths.values() for path in listed}):
-        owners.setdefault(_label_folder(path.parent) / f"{path.stem}.txt", []).append(path)
-    records: dict[Path, AnnotatedImage] = {}
-    for label_file, (path, *others) in owners.items():
-        if others:
-            shown = ", ".join(other.name for other in (path, *others))
-            what = f"several images have its name: {shown}"
-            findings.append(Finding("colliding-id", label_file, what, image=path))
-        elif (record := _record(path, label_file, len(records) + 1, len(names), findings)) is not None:
-            records[path] = record
-    folders = {within for listed in places.values() for within in listed if within.is_dir()}
-    texts = {text for within in folders for text in _label_folder(within).rglob("*.txt")} - owners.keys()
-    findings += [
-        Finding("missing-image", text, f"there is no image called {text.stem}.*")
-        for text in sorted(texts)
-        if not _OTHER_TEXTS.fullmatch(text.name)
-    ]
-    if not records:
-        raise DataError(f"{place}: no image that could be used{f'; first: {findings[0]}' if findings else ''}")
-    splits = {split: [records[path] for path in listed if path in records] for split, listed in paths.items()}
-    return AnnotatedData(folder, NAME, names, splits, findings, counted="line")
+        images.setdefault(_label_folder(path.parent) / f"{path.stem}.txt", []).append(path)
+    return images
 
 
 def _search(folder: Path, depth: int) -> list[Path]:
@@ -105,10 +166,10 @@ def _yaml_files(folder: Path) -> list[Path]:
 
 
 def _yaml_of(folder: Path) -> Path | None:
-    """The only yaml file of a folder that names classes, or the one of the usual name."""
+    """The only yaml file of a folder that names classes, or data.yaml."""
     files = _yaml_files(folder)
-    usual = [file for file in files if file.stem.lower() == "data"]
-    return next(iter(usual), files[0] if len(files) == 1 else None)
+    data_files = [file for file in files if file.stem.lower() == "data"]
+    return next(iter(data_files), files[0] if len(files) == 1 else None)
 
 
 def _class_list(folder: Path) -> Path | None:
@@ -184,8 +245,8 @@ def _places_by_yaml(file: Path, content: dict[str, Any], findings: list[Finding]
             else:
                 places.setdefault(split, []).append(place)
     if missing and not places:
-        looked = ", ".join(dict.fromkeys(os.path.normpath(base) for base in bases))
-        raise DataError(f"{file}: {missing[0]}, from {looked}; correct its paths")
+        tried = ", ".join(dict.fromkeys(os.path.normpath(base) for base in bases))
+        raise DataError(f"{file}: {missing[0]}, from {tried}; correct its paths")
     findings += [Finding("empty-split", file, what) for what in missing]
     return places
 
@@ -203,32 +264,32 @@ def _places_by_layout(folder: Path) -> dict[str, list[Path]]:
                 places.setdefault(split, []).extend(named)
         if places:
             return places
-    return {WHOLE: [folder / "images" if (folder / "images").is_dir() else folder]}
+    return {NO_SPLIT: [folder / "images" if (folder / "images").is_dir() else folder]}
 
 
 def _locate(text: str, bases: Sequence[Path]) -> Path | None:
-    """What a path of a yaml file or list means here: leading folders are left out until something is there."""
-    # Many come from another machine, and Roboflow writes ../train/images for train/images. Two parts stay.
+    """The place that a path of a yaml file or list means here: leading folders are left out until it exists."""
+    # Many files come from another machine, and Roboflow writes ../train/images for train/images. Two parts stay.
     parts = PurePosixPath(text.replace("\\", "/")).parts
     tails = [Path(*parts[start:]) for start in range(max(1, len(parts) - 1))]
     candidates = (base / tail for tail in tails for base in bases)
     return next((Path(os.path.normpath(place)) for place in candidates if os.path.exists(place)), None)
 
 
-def _images(places: Sequence[Path], folder: Path, findings: list[Finding]) -> list[Path]:
+def _image_paths(places: Sequence[Path], folder: Path, findings: list[Finding]) -> list[Path]:
     """The images below folders and in lists, each once."""
-    found: list[Path] = []
+    paths: list[Path] = []
     for place in places:
         if place.is_dir():
-            found += image_files(place, deep=True)
+            paths += image_files(place, deep=True)
             continue
         for number, line in enumerate(_read_lines(place), start=1):
             path = _locate(line, [place.parent, folder]) if line else None
             if path is not None:
-                found.append(path)
+                paths.append(path)
             elif line:
                 findings.append(Finding("missing-image", place, f"line {number}: there is no {line}", number))
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(paths))
 
 
 def _label_folder(folder: Path) -> Path:
@@ -241,7 +302,9 @@ def _label_folder(folder: Path) -> Path:
     return labels.joinpath(*parts[last + 1 :]) if labels.is_dir() else folder
 
 
-def _record(path: Path, file: Path, image_id: int, class_count: int, findings: list[Finding]) -> AnnotatedImage | None:
+def _read_image(
+    path: Path, file: Path, image_id: int, class_count: int, findings: list[Finding]
+) -> AnnotatedImage | None:
     """One image, or None if it or its label file cannot be read."""
     lines: list[str] = []
     try:
@@ -253,8 +316,8 @@ def _record(path: Path, file: Path, image_id: int, class_count: int, findings: l
     except FileNotFoundError:
         findings.append(Finding("unlabelled-image", file, f"no such file for {path.name}", image=path))
     except (DataError, OSError) as error:
-        said = str(error).removeprefix(f"{file}: ")
-        findings.append(Finding("unreadable-annotations", file, said, image=path))
+        what = str(error).removeprefix(f"{file}: ")
+        findings.append(Finding("unreadable-annotations", file, what, image=path))
         return None
     rows: list[tuple[float, ...]] = []
     for number, line in enumerate(lines, start=1):
@@ -294,5 +357,17 @@ def _read_line(line: str, class_count: int) -> tuple[float, float, float, float,
     if len(values) == 4:
         x, y, width, height = values
         return label, x - width / 2, y - height / 2, x + width / 2, y + height / 2
-    xs, ys = np.array(values[::2]), np.array(values[1::2])  # numpy's min and max pass NaN on
+    xs, ys = np.array(values[::2]), np.array(values[1::2])  # numpy's min and max keep NaN
     return label, float(xs.min()), float(ys.min()), float(xs.max()), float(ys.max())
+
+
+def _to_lines(image: AnnotatedImage) -> str:
+    """A line for each box: class, centre and size in shares of the image."""
+    height, width = image.size_hw
+    x1, y1, x2, y2 = (np.array(shortest_decimals(image.boxes)).reshape(-1, 4) / (width, height, width, height)).T
+    shares = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], axis=1)
+    texts = [
+        " ".join(np.format_float_positional(value, precision=_SHARE_DIGITS, trim="-") for value in row)
+        for row in shares
+    ]
+    return "".join(f"{label} {text}\n" for label, text in zip(image.labels, texts, strict=True))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fasterrcnn.data.annotations import WHOLE, AnnotatedData, AnnotatedImage
+from fasterrcnn.data.annotations import NO_SPLIT, AnnotatedData, AnnotatedImage
 
 
 def _record(
@@ -36,7 +36,7 @@ def data_of() -> Callable[..., AnnotatedData]:
 
     def make(*images, classes=("cat", "dog"), data_format="Pascal VOC", splits=None, findings=()) -> AnnotatedData:
         records = [p if isinstance(p, AnnotatedImage) else _record(n, p) for n, p in enumerate(images, start=1)]
-        splits = splits or {WHOLE: records}
+        splits = splits or {NO_SPLIT: records}
         return AnnotatedData(Path("set"), data_format, tuple(classes), splits, list(findings), counted="object")
 
     return make

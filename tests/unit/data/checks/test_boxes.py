@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fasterrcnn.config import InputConfig
-from fasterrcnn.data.checks.boxes import check_boxes, check_values, classify, find_copies, interpret, tabulate
+from fasterrcnn.data.checks.boxes import check_boxes, check_values, classify, find_duplicate_boxes, interpret, tabulate
 
 GOOD = [10, 10, 40, 40]
 SMALL_INPUT = InputConfig(short_side=80, long_side=100)  # images as they are
@@ -165,7 +165,7 @@ def test_find_copies__against_every_pair(data_of):
             if same_image and sound[earlier] and sound[later] and shared / union >= 0.9:
                 expected.setdefault(later, earlier)
     assert expected
-    assert find_copies(table, sound) == expected
+    assert find_duplicate_boxes(table, sound) == expected
 
 
 def test_check_values__only_what_decides(data_of):

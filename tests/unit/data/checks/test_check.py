@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fasterrcnn.data.checks import Diagnosis, admit, check, check_data
+from fasterrcnn.data.checks import DataReport, check, check_and_repair, check_data
 from fasterrcnn.data.findings import Finding
 from fasterrcnn.data.formats import read_data
 from fasterrcnn.demo.scenes import write_scenes
@@ -55,9 +55,9 @@ def test_check_data__what_the_reader_said_is_said_once(on_disk, tmp_path):
     data = on_disk([60, 50, 90, 70], size_hw=(20, 40), findings=[said])
     assert check_data(data).findings == [said]
     with pytest.raises(DataError, match=r"^1 error in set: 1\.xml: says 40 x 20"):
-        admit(data)
-    assert admit(data, "fix").data.records[0].size_hw == (80, 100)
-    assert admit(data, "drop").data.records == []
+        check_and_repair(data)
+    assert check_and_repair(data, "fix").data.images[0].size_hw == (80, 100)
+    assert check_and_repair(data, "drop").data.images == []
 
 
 def test_check_data__boxes_of_a_damaged_image_are_looked_at_too(on_disk, tmp_path):
@@ -67,7 +67,7 @@ def test_check_data__boxes_of_a_damaged_image_are_looked_at_too(on_disk, tmp_pat
 
 
 def many(data_of, count):
-    return Diagnosis(data_of([GOOD]), [Finding("flat-box", Path("a.xml"), f"object {n}", n) for n in range(count)])
+    return DataReport(data_of([GOOD]), [Finding("flat-box", Path("a.xml"), f"object {n}", n) for n in range(count)])
 
 
 def test_diagnosis__text_shows_some_of_each_kind(data_of):
@@ -89,7 +89,7 @@ def test_diagnosis__json(data_of):
 
 def test_diagnosis__names_cannot_write_to_the_terminal(data_of):
     data = data_of([GOOD], classes=("cat\x1b[31m\nsecond line",))
-    text = Diagnosis(data, [Finding("leak", Path("b\udce4\n.jpg"), "is twice\r")]).to_text()
+    text = DataReport(data, [Finding("leak", Path("b\udce4\n.jpg"), "is twice\r")]).to_text()
     assert "\x1b" not in text
     assert text.count("\n") == 5
     text.encode("utf-8")
@@ -97,7 +97,7 @@ def test_diagnosis__names_cannot_write_to_the_terminal(data_of):
 
 def test_admit__sound_data(on_disk):
     for policy in ("error", "fix", "drop"):
-        assert admit(on_disk(GOOD), policy).changes == []
+        assert check_and_repair(on_disk(GOOD), policy).changes == []
 
 
 def test_admit__refuses_errors_in_one_line(data_of):
@@ -106,7 +106,7 @@ def test_admit__refuses_errors_in_one_line(data_of):
     with pytest.raises(
         DataError, match=r"^24 errors in set: a\.xml: there is no image \[put the image.*; and 4 more\. Correct"
     ) as caught:
-        admit(data_of(boxes, findings=[lost]))
+        check_and_repair(data_of(boxes, findings=[lost]))
     assert "\n" not in str(caught.value)
     assert str(caught.value).count("has no area") == 19
 
@@ -120,15 +120,15 @@ def test_admit__refuses_errors_in_one_line(data_of):
 )
 def test_admit__fixes_or_leaves_out_and_says_how_often(on_disk, policy, left, counts):
     data = on_disk(GOOD, [5, 5, 5, 9], [40, 5, 10, 9], [7, 7, 7, 7])
-    repaired = admit(data, policy)
-    assert repaired.data.records[0].boxes.tolist() == left
+    repaired = check_and_repair(data, policy)
+    assert repaired.data.images[0].boxes.tolist() == left
     assert repaired.changes[0] == counts
     assert len(repaired.changes) == 4
 
 
 def test_admit__warnings_do_not_stop_training(data_of):
-    repaired = admit(data_of([GOOD, GOOD, [7, 7, 7, 7], [90, 10, 120, 30]], findings=[READ]))
-    assert repaired.data.records[0].boxes.tolist() == [GOOD, GOOD, [90, 10, 100, 30]]
+    repaired = check_and_repair(data_of([GOOD, GOOD, [7, 7, 7, 7], [90, 10, 120, 30]], findings=[READ]))
+    assert repaired.data.images[0].boxes.tolist() == [GOOD, GOOD, [90, 10, 100, 30]]
     assert repaired.changes[0] == "left out: 1, cut at the border: 1"
     assert len(repaired.changes) == 3
 
@@ -137,13 +137,16 @@ def test_admit__headers_of_images_that_no_reader_has_opened(on_disk, tmp_path, m
     (tmp_path / "b.png").write_bytes(b"no image")
     damaged = on_disk(GOOD, path=tmp_path / "b.png", data_format="COCO")
     with pytest.raises(DataError, match=r"b\.png: not an image that can be decoded"):
-        admit(damaged)
-    assert admit(damaged, "drop").data.records == []
-    with pytest.raises(DataError, match=r"says 90 x 80 for a\.png, the image has 100 x 80"):
-        admit(on_disk(GOOD, size_hw=(80, 90), data_format="COCO"))
-    assert admit(on_disk(GOOD, size_hw=(80, 90), data_format="COCO"), "fix").data.records[0].size_hw == (80, 100)
+        check_and_repair(damaged)
+    assert check_and_repair(damaged, "drop").data.images == []
+    with pytest.raises(DataError, match=r"states 90 x 80 for a\.png, the image has 100 x 80"):
+        check_and_repair(on_disk(GOOD, size_hw=(80, 90), data_format="COCO"))
+    assert check_and_repair(on_disk(GOOD, size_hw=(80, 90), data_format="COCO"), "fix").data.images[0].size_hw == (
+        80,
+        100,
+    )
     monkeypatch.setattr(check, "HEADERS_READ", 0)
-    assert admit(damaged).changes == []
+    assert check_and_repair(damaged).changes == []
 
 
 def test_check_data__drawn_scenes_are_sound(tmp_path):
@@ -163,9 +166,9 @@ def test_check_data__blood_cells(shared_data):
     named = {finding.image.stem.removeprefix("BloodImage_") for finding in found["missing-objects"]}
     training = {record.path.stem.removeprefix("BloodImage_") for record in data.split("train")}
     assert named & training == {"00134", "00150", "00224", "00250", "00258", "00267", "00268", "00322"}
-    without = {record.path for record in data.records if not (record.labels == data.classes.index("RBC")).any()}
+    without = {record.path for record in data.images if not (record.labels == data.classes.index("RBC")).any()}
     assert {finding.image for finding in found["missing-objects"]} == without
-    assert admit(data).counts == {"left out": 2}
+    assert check_and_repair(data).counts == {"left out": 2}
 
 
 def test_check_data__road_signs(shared_data):
@@ -179,9 +182,9 @@ def test_check_data__road_signs(shared_data):
 def test_admit__leaves_out_what_is_damaged_behind_its_header(on_disk, tmp_path):
     data = on_disk(GOOD)
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:3000])
-    assert len(admit(data).data.records) == 1  # headers only: quick
-    repaired = admit(data, "drop")
-    assert repaired.data.records == []
+    assert len(check_and_repair(data).data.images) == 1  # headers only: quick
+    repaired = check_and_repair(data, "drop")
+    assert repaired.data.images == []
     assert "image left out" in repaired.changes[0]
 
 
@@ -192,12 +195,12 @@ def test_check_data__split_without_annotations(on_disk, tmp_path, split, kind):
     (tmp_path / "test").mkdir()
     Image.new("RGB", (100, 80), "red").save(tmp_path / "test" / "a.png")
     data = replace(on_disk(GOOD, path=tmp_path / "test" / "a.png"), root=tmp_path)
-    data = replace(data, splits={"test": data.records})
+    data = replace(data, splits={"test": data.images})
     (found,) = check_data(data).findings
     assert (found.kind, found.file) == (kind, tmp_path / f"{split}2017")
     if split == "train":
         with pytest.raises(DataError, match="1 images that no annotation file lists"):
-            admit(data)
+            check_and_repair(data)
 
 
 def test_check_data__folders_beside_a_list_are_not_its_own(tmp_path, monkeypatch):

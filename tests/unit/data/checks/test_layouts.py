@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasterrcnn.data.checks.boxes import LAYOUTS, Misreading, clip, find_misreading, fit, misreadings
+from fasterrcnn.data.checks.boxes import LAYOUTS, Misreading, clip_to_images, find_misreading, fit_images, misreadings
+from fasterrcnn.data.formats import FORMATS
 
 BOX = [10.0, 20.0, 40.0, 30.0]  # left, top, right, bottom
 WRITTEN = {
@@ -14,6 +15,7 @@ WRITTEN = {
     "yxhw": [20, 10, 10, 30],
     "cycxhw": [25, 25, 10, 30],
 }
+FORMATS_BY_TITLE = {form.title: form for form in FORMATS.values()}
 READ_AS = {"Pascal VOC": "xyxy", "COCO": "xywh", "YOLO": "cxcywh"}
 
 
@@ -40,10 +42,10 @@ def test_reread__no_boxes():
 
 
 def test_misreadings__what_a_format_can_be_taken_for():
-    assert len(misreadings("COCO")) == len(misreadings("Pascal VOC")) == 5
-    assert misreadings("YOLO") == [Misreading("cxcywh", "xyxy"), Misreading("cxcywh", "xywh")]
-    assert Misreading("xywh", "xyxy") in misreadings("CSV")
-    assert Misreading("xyxy", "xywh") in misreadings("CSV")
+    assert len(misreadings(FORMATS_BY_TITLE["COCO"])) == len(misreadings(FORMATS_BY_TITLE["Pascal VOC"])) == 5
+    assert misreadings(FORMATS_BY_TITLE["YOLO"]) == [Misreading("cxcywh", "xyxy"), Misreading("cxcywh", "xywh")]
+    assert Misreading("xywh", "xyxy") in misreadings(FORMATS_BY_TITLE["CSV"])
+    assert Misreading("xyxy", "xywh") in misreadings(FORMATS_BY_TITLE["CSV"])
 
 
 def spread(rng, count, width=640, height=480):
@@ -68,7 +70,9 @@ def written_as(xyxy, layout):
 def test_find_misreading__knows_every_layout(data_format, written, seed, count):
     boxes = spread(np.random.default_rng(seed), count)
     sizes = np.full((count, 2), (640.0, 480.0))
-    found = find_misreading(data_format, read(written_as(boxes, written), READ_AS[data_format]), sizes)
+    found = find_misreading(
+        FORMATS_BY_TITLE[data_format], read(written_as(boxes, written), READ_AS[data_format]), sizes
+    )
     if written == READ_AS[data_format]:
         assert found is None
     elif data_format != "YOLO" or written in READ_AS.values():
@@ -77,40 +81,40 @@ def test_find_misreading__knows_every_layout(data_format, written, seed, count):
 
 def test_find_misreading__a_table_that_the_user_said_the_wrong_thing_about():
     boxes = spread(np.random.default_rng(0), 50)
-    found = find_misreading("CSV", read(boxes, "xywh"), np.full((50, 2), (640.0, 480.0)))
+    found = find_misreading(FORMATS_BY_TITLE["CSV"], read(boxes, "xywh"), np.full((50, 2), (640.0, 480.0)))
     assert found == Misreading("xywh", "xyxy")
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_find_misreading__two_mistakes_are_no_layout(count):
     boxes = np.array([[60.0, 50, 30, 20]] * count).reshape(-1, 4)
-    assert find_misreading("Pascal VOC", boxes, np.full((count, 2), (100.0, 80.0))) is None
+    assert find_misreading(FORMATS_BY_TITLE["Pascal VOC"], boxes, np.full((count, 2), (100.0, 80.0))) is None
 
 
 def test_find_misreading__single_mistakes_among_many_are_no_layout():
     boxes = spread(np.random.default_rng(1), 200)
     boxes[:9] = [600, 400, 30, 20]
-    assert find_misreading("Pascal VOC", boxes, np.full((200, 2), (640.0, 480.0))) is None
+    assert find_misreading(FORMATS_BY_TITLE["Pascal VOC"], boxes, np.full((200, 2), (640.0, 480.0))) is None
 
 
 def test_find_misreading__must_explain_nearly_all_misfits():
     sizes = np.full((20, 2), (100.0, 80.0))
     boxes = np.array([[60.0, 50, 30, 20]] * 20)  # would fit as left, top, width, height
-    assert find_misreading("Pascal VOC", boxes, sizes) == Misreading("xyxy", "xywh")
+    assert find_misreading(FORMATS_BY_TITLE["Pascal VOC"], boxes, sizes) == Misreading("xyxy", "xywh")
     boxes[:3] = [60, 50, 190, 170]  # which fits in no layout
-    assert find_misreading("Pascal VOC", boxes, sizes) is None
+    assert find_misreading(FORMATS_BY_TITLE["Pascal VOC"], boxes, sizes) is None
 
 
 def test_find_misreading__what_fits_in_no_layout():
     boxes = np.array([[90.0, 70, 190, 170]] * 5 + [[np.nan] * 4, [np.inf] * 4])
-    assert find_misreading("Pascal VOC", boxes, np.full((7, 2), (100.0, 80.0))) is None
+    assert find_misreading(FORMATS_BY_TITLE["Pascal VOC"], boxes, np.full((7, 2), (100.0, 80.0))) is None
 
 
 def test_fit__a_pixel_over_the_border_is_no_misfit():
     boxes = np.array([[-1.0, 0, 50, 81], [0, 0, 101.5, 80], [5, 5, 5, 20], [50, 5, 20, 20], [0, 0, 100, 80]])
-    assert fit(boxes, np.full((5, 2), (100.0, 80.0))).tolist() == [True, False, False, False, True]
+    assert fit_images(boxes, np.full((5, 2), (100.0, 80.0))).tolist() == [True, False, False, False, True]
 
 
 def test_clip__each_at_its_own_image():
     boxes = np.array([[-5.0, -5, 200, 200], [-5, -5, 200, 200]])
-    assert clip(boxes, np.array([[100.0, 80], [30, 40]])).tolist() == [[0, 0, 100, 80], [0, 0, 30, 40]]
+    assert clip_to_images(boxes, np.array([[100.0, 80], [30, 40]])).tolist() == [[0, 0, 100, 80], [0, 0, 30, 40]]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fasterrcnn.data.checks import Diagnosis, check_data
+from fasterrcnn.data.checks import DataReport, check_data
 from fasterrcnn.data.findings import Finding
 from fasterrcnn.reporting.drawing import colour_of
 
@@ -116,7 +116,7 @@ def test_report__boxes_that_cannot_be_drawn(grey_data, tmp_path):
 
 def test_report__images_that_cannot_be_shown(data_of, tmp_path):
     missing = Finding("unreadable-image", tmp_path / "b.png", "no such file", image=tmp_path / "b.png")
-    Diagnosis(data_of([]), [missing]).save(tmp_path / "page.html")
+    DataReport(data_of([]), [missing]).save(tmp_path / "page.html")
     page = Page(tmp_path / "page.html")
     assert page.images() == []
     assert "no such file" in page.words

@@ -16,7 +16,7 @@ USELESS = {"not-finite", "point-box", "inverted-box", "flat-box", "outside-box",
 
 
 def boxes_of(repaired):
-    return [record.boxes.tolist() for record in repaired.data.records]
+    return [record.boxes.tolist() for record in repaired.data.images]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -26,7 +26,7 @@ def test_repair__sound_data_stay_as_they_are(data_of, policy, images):
     repaired = repair(data, policy)
     assert repaired.changes == []
     assert not repaired.counts
-    assert all(new is old for new, old in zip(repaired.data.records, data.records, strict=True))
+    assert all(new is old for new, old in zip(repaired.data.images, data.images, strict=True))
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -73,7 +73,7 @@ def test_repair__fix_fixes_what_drop_leaves_out(data_of, box, fixed, said):
     dropped = repair(data, "drop")
     assert boxes_of(dropped) == [[GOOD, GOOD]]
     assert dropped.changes[0].endswith("; left out")
-    assert data.records[0].boxes.shape == (3, 4)
+    assert data.images[0].boxes.shape == (3, 4)
 
 
 def test_repair__corners_that_were_exchanged_and_over_the_border(data_of):
@@ -108,7 +108,7 @@ def test_repair__another_layout_in_one_split(data_of):
     good = [np.hstack([c, c + 15]) for c in (rng.integers(0, 60, (4, 2)) for _ in range(60))]
     written = np.hstack([rng.integers(30, 60, (9, 2)), rng.integers(10, 20, (9, 2))])
     data = data_of(*good, written)
-    data = replace(data, splits={"train": data.records[:-1], "val": data.records[-1:]})
+    data = replace(data, splits={"train": data.images[:-1], "val": data.images[-1:]})
     repaired = repair(data, "fix")
     assert boxes_of(repaired)[-1] == np.hstack([written[:, :2], written[:, :2] + written[:, 2:]]).tolist()
     assert boxes_of(repaired)[:-1] == [boxes.tolist() for boxes in good]
@@ -135,7 +135,7 @@ def test_repair__anything_becomes_sound(data_of, policy):
         fixed = repair(data, policy).data
         found = {finding.kind for finding in check_boxes(fixed, InputConfig())}
         assert not found & USELESS
-        for record in fixed.records:
+        for record in fixed.images:
             assert (record.boxes >= 0).all()
             assert (record.boxes <= [100, 80, 100, 80]).all()
             assert (record.boxes[:, 2:] > record.boxes[:, :2]).all()
@@ -147,15 +147,15 @@ def test_repair__a_image_in_two_splits_stays_one_record(data_of, record_of):
     record = record_of(1, [GOOD, [5, 5, 5, 9]])
     fixed = repair(data_of(splits={"train": [record], "trainval": [record]}), "drop").data
     assert fixed.splits["train"][0] is fixed.splits["trainval"][0]
-    assert len(fixed.records[0].boxes) == 1
+    assert len(fixed.images[0].boxes) == 1
 
 
 def test_repair__repeated_boxes_only_on_request(data_of, record_of):
     data = data_of(record_of(1, [GOOD, GOOD, GOOD, [50, 50, 70, 70]], [0, 0, 1, 0]))
     assert repair(data, "fix").changes == []
-    repaired = repair(data, "fix", copies_too=True)
+    repaired = repair(data, "fix", duplicates_too=True)
     assert boxes_of(repaired) == [[GOOD, GOOD, [50, 50, 70, 70]]]
-    assert repaired.data.records[0].numbers.tolist() == [1, 3, 4]  # a contradiction is for a person to decide
+    assert repaired.data.images[0].numbers.tolist() == [1, 3, 4]  # a contradiction is for a person to decide
     assert repaired.changes == ["labels/1.xml: object 2 (cat): box 10,10,40,40 repeats another; left out"]
 
 
@@ -177,10 +177,10 @@ def test_repair__what_the_reader_could_not_take(data_of, kind, image, done):
 
 def test_repair__unreadable_images_are_left_out(data_of):
     data = data_of([GOOD], [GOOD])
-    finding = Finding("unreadable-image", data.records[0].path, "damaged", image=data.records[0].path)
+    finding = Finding("unreadable-image", data.images[0].path, "damaged", image=data.images[0].path)
     for policy in POLICIES:
         repaired = repair(data, policy, [finding])
-        assert [record.image_id for record in repaired.data.records] == [2]
+        assert [record.image_id for record in repaired.data.images] == [2]
         assert repaired.changes == ["images/1.png: damaged; image left out"]
 
 
@@ -205,12 +205,12 @@ def test_repair__size_of_a_image(data_of, record_of, tmp_path, said_hw, boxes, e
     repaired = repair(data, "fix", diagnosis.findings)
     assert repaired.changes[0].endswith(words)
     assert boxes_of(repaired) == ([] if expected is None else [expected])
-    assert all(record.size_hw == (80, 100) and record.areas is None for record in repaired.data.records)
+    assert all(record.size_hw == (80, 100) and record.areas is None for record in repaired.data.images)
     assert check_data(repaired.data).counts["error"] == 0
-    assert repair(data, "drop", diagnosis.findings).data.records == []
+    assert repair(data, "drop", diagnosis.findings).data.images == []
 
 
 def test_repair__the_image_vanished_meanwhile(data_of, record_of):
     data = data_of(record_of(1, [GOOD]))
-    finding = Finding("size-mismatch", Path("1.xml"), "says 1 x 1", image=data.records[0].path)
-    assert repair(data, "fix", [finding]).data.records == []
+    finding = Finding("size-mismatch", Path("1.xml"), "says 1 x 1", image=data.images[0].path)
+    assert repair(data, "fix", [finding]).data.images == []

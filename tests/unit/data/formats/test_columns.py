@@ -1,6 +1,6 @@
 import pytest
 
-from fasterrcnn.data.formats.table import read_layout, read_rows
+from fasterrcnn.data.formats.csv_table import read_columns, read_rows
 from fasterrcnn.errors import DataError, UsageError
 
 CORNERS = "image,x1,y1,x2,y2,label"
@@ -28,13 +28,13 @@ def table(tmp_path):
         ("\ufeffImageID,xmin,ymin,xmax,ymax,LabelName", ","),
     ],
 )
-def test_read_layout__usual_names(table, header, delimiter):
-    layout = read_layout(table(header))
-    assert (layout.image, layout.box, layout.label) == (0, (1, 2, 3, 4), 5)
-    assert (layout.split, layout.difficult) == (None, None)
-    assert (layout.delimiter, layout.width) == (delimiter, 6)
-    assert layout.has_header
-    assert layout.has_corners
+def test_read_columns__usual_names(table, header, delimiter):
+    columns = read_columns(table(header))
+    assert (columns.image, columns.box, columns.label) == (0, (1, 2, 3, 4), 5)
+    assert (columns.split, columns.difficult) == (None, None)
+    assert (columns.delimiter, columns.width) == (delimiter, 6)
+    assert columns.has_header
+    assert columns.has_corners
 
 
 @pytest.mark.parametrize(
@@ -47,30 +47,30 @@ def test_read_layout__usual_names(table, header, delimiter):
         ("image,label,left,top,width,height", (2, 3, 4, 5), False),
     ],
 )
-def test_read_layout__width_of_the_box_or_of_the_image(table, header, box, has_corners):
-    layout = read_layout(table(header))
-    assert layout.box == box
-    assert layout.has_corners == has_corners
+def test_read_columns__width_of_the_box_or_of_the_image(table, header, box, has_corners):
+    columns = read_columns(table(header))
+    assert columns.box == box
+    assert columns.has_corners == has_corners
 
 
-def test_read_layout__other_columns(table):
-    layout = read_layout(table("id,subset,iscrowd,image,x1,y1,x2,y2,label,class_name"))
-    assert (layout.split, layout.difficult, layout.image, layout.label) == (1, 2, 3, 9)
+def test_read_columns__other_columns(table):
+    columns = read_columns(table("id,subset,iscrowd,image,x1,y1,x2,y2,label,class_name"))
+    assert (columns.split, columns.difficult, columns.image, columns.label) == (1, 2, 3, 9)
 
 
 @pytest.mark.parametrize("row", ["images/a.jpg,1,2,3,4,cat", "a.PNG,,,,,", "a.jpg;x;2;3;4;cat"])
-def test_read_layout__without_header(table, row):
-    layout = read_layout(table(row))
-    assert (layout.image, layout.box, layout.label, layout.width) == (0, (1, 2, 3, 4), 5, 6)
-    assert not layout.has_header
-    assert [number for number, _ in read_rows(table(row), layout)] == [1]
+def test_read_columns__without_header(table, row):
+    columns = read_columns(table(row))
+    assert (columns.image, columns.box, columns.label, columns.width) == (0, (1, 2, 3, 4), 5, 6)
+    assert not columns.has_header
+    assert [number for number, _ in read_rows(table(row), columns)] == [1]
 
 
-def test_read_layout__columns_that_are_named(table):
+def test_read_columns__columns_that_are_named(table):
     path = table("x1,b,c,d,e,ImageInput,label")
     names = {"image": "image", "x1": "b", "y1": "c", "width": "d", "height": "E"}
-    layout = read_layout(path, names)
-    assert (layout.image, layout.box, layout.label, layout.has_corners) == (5, (1, 2, 3, 4), 6, False)
+    columns = read_columns(path, names)
+    assert (columns.image, columns.box, columns.label, columns.has_corners) == (5, (1, 2, 3, 4), 6, False)
 
 
 @pytest.mark.parametrize(
@@ -91,14 +91,14 @@ def test_read_layout__columns_that_are_named(table):
         (CORNERS, {"x1": "links"}, UsageError, r"boxes\.csv: no column is called 'links'; its header: image, x1"),
     ],
 )
-def test_read_layout__refused(table, header, columns, error, message):
+def test_read_columns__refused(table, header, columns, error, message):
     with pytest.raises(error, match=message):
-        read_layout(table(header), columns)
+        read_columns(table(header), columns)
 
 
 def test_read_rows__lines_of_the_file(table):
     path = table(f'{CORNERS}\r\n\r\na.jpg, 1 ,2,3,4,"cat, small"\r\n,,,,,\r\nb.jpg,1,2,3,4,"two\nlines"\r\n')
-    assert list(read_rows(path, read_layout(path))) == [
+    assert list(read_rows(path, read_columns(path))) == [
         (3, ["a.jpg", "1", "2", "3", "4", "cat, small"]),
         (6, ["b.jpg", "1", "2", "3", "4", "two\nlines"]),
     ]

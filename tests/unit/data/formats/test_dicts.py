@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fasterrcnn.data.formats import dicts
-from fasterrcnn.data.formats.collection import to_xyxy
+from fasterrcnn.data.formats.dicts import read_dicts
+from fasterrcnn.data.formats.rows import box_to_xyxy
 from fasterrcnn.errors import DataError, UsageError
 
 
 def boxes_of(data):
     return [
-        [box, data.classes[label]] for r in data.records for box, label in zip(r.boxes.tolist(), r.labels, strict=True)
+        [box, data.classes[label]] for r in data.images for box, label in zip(r.boxes.tolist(), r.labels, strict=True)
     ]
 
 
@@ -28,7 +28,7 @@ def test_read__by_hand(write_files):
         {"image": root / "b.png", "boxes": [], "split": "valid"},
         {"image": root / "b.png", "boxes": np.zeros((0, 4)), "labels": [], "split": "train"},
     ]
-    data = dicts.read(rows)
+    data = read_dicts(rows)
     assert data.format == "list"
     assert data.classes == ("owl", "cat")
     assert {name: [r.path.name for r in records] for name, records in data.splits.items()} == {
@@ -39,16 +39,16 @@ def test_read__by_hand(write_files):
     (record,) = data.split("all")
     np.testing.assert_array_equal(record.boxes, np.array([[1, 2, 3, 4], [5, 6, 7.5, 8]], np.float32))
     assert record.size_hw == (30, 40)
-    assert data.where(record, 1) == "box 2 (cat)"
+    assert data.describe_box(record, 1) == "box 2 (cat)"
     assert data.split("val")[0].boxes.shape == (0, 4)
 
 
 @pytest.mark.parametrize("make", [list, np.array, torch.tensor])
 def test_read__indices_and_arrays(image, make):
     row = {"image": image, "boxes": make([[10, 20, 4, 6]]), "labels": make([1]), "difficult": make([True])}
-    data = dicts.read([row], classes=("cat", "dog"), box_format="xywh")
+    data = read_dicts([row], classes=("cat", "dog"), box_format="xywh")
     assert boxes_of(data) == [[[10, 20, 14, 26], "dog"]]
-    assert data.records[0].difficult.tolist() == [True]
+    assert data.images[0].difficult.tolist() == [True]
 
 
 def test_read__findings(tmp_path, image):
@@ -59,7 +59,7 @@ def test_read__findings(tmp_path, image):
         {"image": tmp_path / "none.png", "boxes": []},
         {"image": broken, "boxes": []},
     ]
-    data = dicts.read(rows, classes=("cat", "dog"))
+    data = read_dicts(rows, classes=("cat", "dog"))
     assert boxes_of(data) == [[[1, 2, 3, 4], "cat"]]
     assert [(f.kind, f.file, f.annotation) for f in data.findings] == [
         ("unknown-class", image, 1),
@@ -94,25 +94,25 @@ def test_read__findings(tmp_path, image):
 def test_read__row_that_is_refused(image, change, message):
     good = {"image": image, "boxes": [[1, 2, 3, 4]], "labels": ["cat"]}
     with pytest.raises(DataError, match=f"^row 2: {message}") as caught:
-        dicts.read([good, good | change])
+        read_dicts([good, good | change])
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("row", [{}, {"boxes": []}, {"image": "a.png"}])
 def test_read__not_a_row(row):
     with pytest.raises(DataError, match="row 1: a dict with image, boxes and labels is expected, not "):
-        dicts.read([row])
+        read_dicts([row])
 
 
 def test_read__unknown_format(image):
-    unchecked = getattr(to_xyxy, "__wrapped__", to_xyxy)
+    unchecked = getattr(box_to_xyxy, "__wrapped__", box_to_xyxy)
     with pytest.raises(UsageError, match="no box format 'xyhw'; there are: xyxy, xywh, cxcywh"):
         unchecked([1, 2, 3, 4], "xyhw")
 
 
 def test_read__empty():
     with pytest.raises(DataError, match=r"list .*: no image that could be used$"):
-        dicts.read([])
+        read_dicts([])
 
 
 numbers = st.floats(-1000, 1000, width=32)
@@ -132,5 +132,5 @@ def test_read__formats_agree(tmp_path_factory, boxes):
     }
     for box_format, values in written.items():
         row = {"image": path, "boxes": values, "labels": ["x"] * len(values)}
-        (record,) = dicts.read([row], box_format=box_format).records
+        (record,) = read_dicts([row], box_format=box_format).images
         np.testing.assert_allclose(record.boxes, corners, rtol=1e-5, atol=1e-3)

@@ -1,8 +1,12 @@
 import json
+import re
+from pathlib import Path
 
 import jaxtyping
 import pytest
 
+from fasterrcnn.data import formats
+from fasterrcnn.data.checks import check_data
 from fasterrcnn.data.formats import read_data
 from fasterrcnn.errors import DataError, UsageError
 
@@ -51,7 +55,7 @@ def test_read_data__recognised(write_files, name, files):
     root = write_files(files)
     data = read_data(root)
     assert data.format == name
-    (record,) = data.records
+    (record,) = data.images
     assert record.path.name == "a.png"
     assert record.boxes.round(4).tolist() == [[1, 2, 3, 4]]
     assert data.classes == ("cat",)
@@ -75,8 +79,8 @@ def test_read_data__what_was_read_already(write_files):
 def test_read_data__list_of_dicts(write_files):
     root = write_files({"a.png": None})
     rows = [{"image": root / "a.png", "boxes": [[1, 2, 3, 4]], "labels": ["cat"]}]
-    assert read_data(rows).records[0].boxes.tolist() == [[1, 2, 3, 4]]
-    (record,) = read_data(rows, box_format="xywh", classes=["dog", "cat"]).records
+    assert read_data(rows).images[0].boxes.tolist() == [[1, 2, 3, 4]]
+    (record,) = read_data(rows, box_format="xywh", classes=["dog", "cat"]).images
     assert record.boxes.tolist() == [[1, 2, 4, 6]]
     assert record.labels.tolist() == [1]
 
@@ -84,10 +88,10 @@ def test_read_data__list_of_dicts(write_files):
 def test_read_data__options_reach_the_readers(write_files):
     root = write_files({"boxes/data.json": COCO, "boxes/boxes.csv": CSV, "store/a.png": None})
     for file in ("data.json", "boxes.csv"):
-        (record,) = read_data(root / "boxes" / file, images=str(root / "store")).records
+        (record,) = read_data(root / "boxes" / file, images=str(root / "store")).images
         assert record.path == root / "store" / "a.png"
     table = root / "boxes" / "boxes.csv"
-    (record,) = read_data(table, images=root / "store", classes=["dog", "cat"], box_format="xywh").records
+    (record,) = read_data(table, images=root / "store", classes=["dog", "cat"], box_format="xywh").images
     assert (record.boxes.tolist(), record.labels.tolist()) == ([[1, 2, 4, 6]], [1])
     table.write_text(CSV.replace("label", "kind"))
     assert read_data(table, images=root / "store", columns={"label": "kind"}).classes == ("cat",)
@@ -162,3 +166,17 @@ def test_read_data__real_data(shared_data, path, summary):
 def test_read_data__images_are_not_there(shared_data):
     with pytest.raises(DataError, match=r"its images \(COCO_val2014_.*\.\.\.\) are in none of .*\(--images\)"):
         read_data(shared_data / "coco_eval")
+
+
+def test_formats__recipe_of_the_documentation(write_files, monkeypatch):
+    text = (Path(__file__).parents[4] / "docs" / "data.md").read_text(encoding="utf-8")
+    scope = {}
+    exec(re.search(r"## Add a format.*?```python\n(.*?)```", text, re.DOTALL)[1], scope)
+    monkeypatch.setitem(formats.FORMATS, "cards", scope["Cards"]())
+    root = write_files({"train/a.jpg": None, "train/a.card": "cat 1 2 11 12\ndog 3 4 9 9\n", "val/b.jpg": None})
+    (root / "val" / "b.card").touch()
+    data = read_data(root)
+    assert data.summary() == "Cards, 2 images, 1 without boxes, 2 classes (cat, dog), splits train 1 / val 1"
+    assert data.describe_box(data.images[0], 1) == "line 2 (dog)"
+    assert [finding.kind for finding in check_data(data).findings if finding.severity == "error"] == []
+    assert read_data(root, format="cards").format == "Cards"

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fasterrcnn.data.findings import refuse
-from fasterrcnn.data.formats.voc import find, read
+from fasterrcnn.data.findings import raise_on_errors
+from fasterrcnn.data.formats.voc import PascalVoc
 from fasterrcnn.errors import DataError, UsageError
+
+read, recognise = PascalVoc().read, PascalVoc().recognise
 
 
 def xml(*objects: str, size: str = "") -> str:
@@ -113,18 +115,18 @@ def test_read__a_image_in_two_splits_is_one_record(folder):
 @pytest.mark.parametrize("depth", [".", "VOC2007", "VOCdevkit/VOC2007"])
 def test_find__below(tmp_path, folder, depth):
     folder({"a": xml(GOOD)}, root=tmp_path / "top" / depth)
-    assert find(tmp_path / "top") == [tmp_path / "top" / depth]
+    assert recognise(tmp_path / "top") == [tmp_path / "top" / depth]
 
 
 def test_find__several_and_none(tmp_path, folder):
-    assert find(tmp_path) == []
+    assert recognise(tmp_path) == []
     (tmp_path / "Annotations").mkdir()
-    assert find(tmp_path) == []
+    assert recognise(tmp_path) == []
     folder({"a": xml(GOOD)}, root=tmp_path / "two")
     folder({"a": xml(GOOD)}, root=tmp_path / "deep" / "one")
     folder({"a": xml(GOOD)}, root=tmp_path / "too" / "deep" / "three")
-    assert find(tmp_path) == [tmp_path / "deep" / "one", tmp_path / "two"]
-    assert find(tmp_path / "two" / "Annotations" / "a.xml") == []
+    assert recognise(tmp_path) == [tmp_path / "deep" / "one", tmp_path / "two"]
+    assert recognise(tmp_path / "two" / "Annotations" / "a.xml") == []
 
 
 def test_find__other_xml_is_no_data_set(tmp_path):
@@ -133,7 +135,7 @@ def test_find__other_xml_is_no_data_set(tmp_path):
     (tmp_path / "cvat" / "annotations.xml").write_text("<annotations><image/></annotations>")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a.xml").mkdir()
-    assert find(tmp_path) == []
+    assert recognise(tmp_path) == []
 
 
 def test_find__what_macos_leaves_in_archives(tmp_path, folder):
@@ -141,7 +143,7 @@ def test_find__what_macos_leaves_in_archives(tmp_path, folder):
     (root / "Annotations" / "._a.xml").write_bytes(b"\0\5\26\7")
     (root / "JPEGImages" / "._a.jpg").write_bytes(b"\0\5\26\7")
     folder({"a": xml(GOOD)}, root=tmp_path / "top" / "__MACOSX" / "set")
-    assert find(tmp_path / "top") == [root]
+    assert recognise(tmp_path / "top") == [root]
     data = read(root)
     assert stems(data) == {"all": ["a"]}
     assert data.findings == []
@@ -162,7 +164,7 @@ def test_read__layouts(tmp_path, annotations, images):
     root = tmp_path / "set"
     write_pair(root / annotations, "a", images=root / images)
     write_pair(root / annotations, "b", images=root / images)
-    assert find(tmp_path) == [root]
+    assert recognise(tmp_path) == [root]
     data = read(root)
     assert [record.path for record in data.split("all")] == [root / images / "a.jpg", root / images / "b.jpg"]
     assert data.findings == []
@@ -174,12 +176,12 @@ def test_read__a_folder_for_each_split(tmp_path):
     write_pair(tmp_path / "valid", "a", xml(thing("dog", (1, 2, 3, 4))))
     write_pair(tmp_path / "test" / "Annotations", "b", images=tmp_path / "test" / "JPEGImages")
     write_pair(tmp_path / "elsewhere" / "Annotations", "c")
-    assert find(tmp_path) == [tmp_path]
+    assert recognise(tmp_path) == [tmp_path]
     data = read(tmp_path)
     assert stems(data) == {"test": ["b"], "train": ["a"], "val": ["a"]}
     assert data.classes == ("cat", "dog")
     assert data.split("val")[0].path == tmp_path / "valid" / "a.jpg"
-    assert len({record.image_id for record in data.records}) == 3
+    assert len({record.image_id for record in data.images}) == 3
 
 
 def test_read__linked_images(tmp_path, folder):
@@ -333,7 +335,9 @@ def test_read__size_missing_zero_or_right(folder, size):
 def test_read__size_disagrees(folder):
     data = read(folder({"a": xml(GOOD, size=said_size(80, 60))}))
     assert data.split("all")[0].size_hw == (60, 80)  # that of the boxes
-    assert said(data) == [("size-mismatch", "a.xml", "says 80 x 60 for a.jpg, the image has 40 x 30 (width x height)")]
+    assert said(data) == [
+        ("size-mismatch", "a.xml", "states 80 x 60 for a.jpg, the image has 40 x 30 (width x height)")
+    ]
 
 
 def test_read__image_turned_by_exif(folder):
@@ -344,9 +348,9 @@ def test_read__image_turned_by_exif(folder):
     for name in ("stored", "shown"):
         Image.new("RGB", (40, 30)).save(root / "JPEGImages" / f"{name}.jpg", exif=tags)
     data = read(root)
-    assert [record.size_hw for record in data.records] == [(40, 30), (30, 40)]
-    what = "says 40 x 30 for stored.jpg, the image has 30 x 40 (width x height); it may have been annotated before it"
-    assert said(data) == [("size-mismatch", "stored.xml", f"{what} was turned upright")]
+    assert [record.size_hw for record in data.images] == [(40, 30), (30, 40)]
+    what = "states 40 x 30 for stored.jpg, the image has 30 x 40 (width x height); width and height are exchanged, or"
+    assert said(data) == [("size-mismatch", "stored.xml", f"{what} the image was rotated")]
 
 
 def test_read__png_turned_by_exif_behind_its_pixels(folder):
@@ -361,7 +365,7 @@ def test_read__png_turned_by_exif_behind_its_pixels(folder):
     last = whole.index(b"IEND") - 4
     file.write_bytes(whole[:start] + whole[end:last] + whole[start:end] + whole[last:])
     data = read(root)
-    assert data.records[0].size_hw == (40, 30)
+    assert data.images[0].size_hw == (40, 30)
     assert data.findings == []
 
 
@@ -371,13 +375,13 @@ def test_read__png_is_not_decoded_for_its_size(folder):
     file = root / "JPEGImages" / "a.png"
     Image.effect_noise((40, 30), 60).save(file)
     file.write_bytes(file.read_bytes()[:200])
-    assert read(root).records[0].size_hw == (30, 40)
+    assert read(root).images[0].size_hw == (30, 40)
 
 
 def test_read__many_problems_in_one_line(folder):
     data = read(folder({f"{n:02}": "<" for n in range(30)}))
     with pytest.raises(DataError, match=r"^30 errors in .*00\.xml: not readable XML .*; and 10 more\. ") as caught:
-        refuse(data.findings, data.root)
+        raise_on_errors(data.findings, data.root)
     assert "\n" not in str(caught.value)
 
 
@@ -395,11 +399,11 @@ def test_read__deep_path(tmp_path, monkeypatch):
     for _ in range(300):
         os.mkdir("d" * 20)
         os.chdir("d" * 20)
-    assert find(tmp_path) == [tmp_path / "set"]
+    assert recognise(tmp_path) == [tmp_path / "set"]
 
 
 def test_read__blood_cells(shared_data):
-    (root,) = find(shared_data / "bccd")
+    (root,) = recognise(shared_data / "bccd")
     data = read(root)
     assert {name: len(records) for name, records in data.splits.items() if name != "trainval"} == {
         "train": 205,
@@ -418,5 +422,5 @@ def test_read__road_signs(shared_data):
     data = read(shared_data / "road_signs")
     assert {name: len(records) for name, records in data.splits.items()} == {"train": 612, "val": 177, "test": 88}
     assert data.classes == ("crosswalk", "speedlimit", "stop", "trafficlight")
-    assert np.bincount(np.concatenate([r.labels for r in data.records])).tolist() == [200, 783, 91, 170]
+    assert np.bincount(np.concatenate([r.labels for r in data.images])).tolist() == [200, 783, 91, 170]
     assert data.findings == []

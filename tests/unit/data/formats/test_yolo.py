@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fasterrcnn.data.formats import yolo
+from fasterrcnn.data.formats.base import ReadOptions
+from fasterrcnn.data.formats.yolo import Yolo
 
 GOOD = "0 0.5 0.5 0.25 0.5"  # in an image of 40 x 30
 GOOD_BOX = [15, 7.5, 25, 22.5]
@@ -13,7 +14,7 @@ def one(write_files):
     """Reads a data set of one image with this label file."""
 
     def make(text, names=("cat", "dog")):
-        return yolo.read(write_files({"images/a.png": None, "labels/a.txt": text}), classes=names)
+        return Yolo().read(write_files({"images/a.png": None, "labels/a.txt": text}), ReadOptions(classes=names))
 
     return make
 
@@ -24,7 +25,7 @@ def found(data):
 
 def test_read__record_by_hand(one):
     data = one(f"{GOOD}\n\n1 0.25 0.2 0.5 0.4\n")
-    (record,) = data.records
+    (record,) = data.images
     np.testing.assert_array_equal(record.boxes, np.array([GOOD_BOX, [0, 0, 20, 12]], np.float32))
     assert (record.boxes.dtype, record.labels.dtype, record.difficult.dtype) == (np.float32, np.int64, np.bool_)
     assert record.labels.tolist() == [0, 1]
@@ -33,7 +34,7 @@ def test_read__record_by_hand(one):
     assert (record.image_id, record.size_hw) == (1, (30, 40))
     assert record.source == data.root / "labels/a.txt"
     assert data.category_ids == (1, 2)
-    assert data.where(record, 1) == "line 3 (dog)"
+    assert data.describe_box(record, 1) == "line 3 (dog)"
     assert data.summary() == "YOLO, 1 image, 2 classes (cat, dog), no splits"
     assert data.findings == []
 
@@ -44,7 +45,7 @@ def test_read__upright_image(tmp_path, write_files):
     tags[274] = 6
     (root / "images").mkdir()
     Image.new("RGB", (40, 30)).save(root / "images/a.png", exif=tags)
-    (record,) = yolo.read(root, classes=("cat",)).records
+    (record,) = Yolo().read(root, ReadOptions(classes=("cat",))).images
     assert record.size_hw == (40, 30)
     np.testing.assert_array_equal(record.boxes, np.array([[11.25, 10, 18.75, 30]], np.float32))
 
@@ -67,7 +68,7 @@ def test_read__upright_image(tmp_path, write_files):
 )
 def test_read__line_that_is_taken(one, line, box):
     data = one(f"1 0.5 0.5 1 1\n{line}")
-    np.testing.assert_allclose(data.records[0].boxes[1], np.array(box, np.float32), rtol=1e-6)
+    np.testing.assert_allclose(data.images[0].boxes[1], np.array(box, np.float32), rtol=1e-6)
     assert data.findings == []
 
 
@@ -91,7 +92,7 @@ def test_read__line_that_is_taken(one, line, box):
 )
 def test_read__line_that_is_left_out(one, line, kind, what):
     data = one(f"1 0.5 0.5 1 1\n{line}\n{GOOD}")
-    (record,) = data.records
+    (record,) = data.images
     assert record.numbers.tolist() == [1, 3]
     (finding,) = data.findings
     assert (finding.kind, finding.annotation, finding.file, finding.image) == (kind, 2, record.source, record.path)
@@ -106,20 +107,20 @@ def test_read__long_line_is_shortened(one):
 
 def test_read__every_line_unusable(one):
     data = one("x\ny")
-    assert len(data.records) == 1
-    assert data.records[0].boxes.shape == (0, 4)
-    assert data.records[0].labels.shape == data.records[0].numbers.shape == (0,)
+    assert len(data.images) == 1
+    assert data.images[0].boxes.shape == (0, 4)
+    assert data.images[0].labels.shape == data.images[0].numbers.shape == (0,)
     assert found(data) == [("unreadable-annotations", 1), ("unreadable-annotations", 2)]
 
 
 def test_read__byte_order_mark(one):
     data = one(b"\xef\xbb\xbf" + GOOD.encode() + b"\r\n")
-    np.testing.assert_array_equal(data.records[0].boxes, np.array([GOOD_BOX], np.float32))
+    np.testing.assert_array_equal(data.images[0].boxes, np.array([GOOD_BOX], np.float32))
 
 
 def test_read__empty_label_file_is_a_negative(one):
     data = one("\n \n")
-    assert data.records[0].boxes.shape == (0, 4)
+    assert data.images[0].boxes.shape == (0, 4)
     assert data.findings == []
 
 
@@ -128,8 +129,8 @@ def test_read__images_and_labels_without_the_other(write_files):
         {"images/a.png": None, "images/b.png": None, "labels/a.txt": GOOD, "labels/c.txt": GOOD}
         | {"labels/classes.txt": "cat", "labels/README.txt": "hello"}
     )
-    data = yolo.read(root)
-    assert [len(record.boxes) for record in data.records] == [1, 0]
+    data = Yolo().read(root)
+    assert [len(record.boxes) for record in data.images] == [1, 0]
     unlabelled, orphan = data.findings
     assert (unlabelled.kind, unlabelled.file, unlabelled.image) == (
         "unlabelled-image",
@@ -145,9 +146,9 @@ def test_read__unreadable_files(write_files):
         {"images/a.png": b"none", "images/b.png": None, "images/c.png": None}
         | {"labels/a.txt": GOOD, "labels/b.txt": "grün".encode("latin-1"), "labels/c.txt": GOOD}
     )
-    data = yolo.read(root, classes=("cat",))
-    assert [record.path.name for record in data.records] == ["c.png"]
-    assert [record.image_id for record in data.records] == [1]
+    data = Yolo().read(root, ReadOptions(classes=("cat",)))
+    assert [record.path.name for record in data.images] == ["c.png"]
+    assert [record.image_id for record in data.images] == [1]
     image, labels = data.findings
     assert image.kind == "unreadable-image"
     assert image.what == "not an image that can be decoded"
@@ -157,8 +158,8 @@ def test_read__unreadable_files(write_files):
 
 def test_read__two_images_of_one_stem(write_files):
     root = write_files({"images/a.png": None, "images/a.bmp": None, "images/b.png": None, "labels/a.txt": GOOD})
-    data = yolo.read(root, classes=("cat",))
-    assert [record.path.name for record in data.records] == ["b.png"]
+    data = Yolo().read(root, ReadOptions(classes=("cat",)))
+    assert [record.path.name for record in data.images] == ["b.png"]
     collision = data.findings[0]
     assert (collision.kind, collision.file) == ("colliding-id", root / "labels/a.txt")
     assert collision.what == "several images have its name: a.bmp, a.png"
@@ -166,21 +167,21 @@ def test_read__two_images_of_one_stem(write_files):
 
 def test_read__agrees_with_voc(shared_data, tmp_path):
     """Real annotations, written as shares and read again, are the same to a hundredth of a pixel."""
-    from fasterrcnn.data.formats import voc
+    from fasterrcnn.data.formats.voc import PascalVoc
 
-    expected = voc.read(shared_data / "bccd" / "BCCD")
+    expected = PascalVoc().read(shared_data / "bccd" / "BCCD")
     root = tmp_path / "cells"
     (root / "images").mkdir(parents=True)
     (root / "labels").mkdir()
-    for record in expected.records[:30]:
+    for record in expected.images[:30]:
         (root / "images" / record.path.name).symlink_to(record.path)
         boxes = record.boxes / np.tile(record.size_hw[::-1], 2)
         centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
         rows = np.column_stack([record.labels, centres, sizes])
         np.savetxt(root / "labels" / f"{record.path.stem}.txt", rows, fmt=["%d", "%.6f", "%.6f", "%.6f", "%.6f"])
-    data = yolo.read(root, classes=expected.classes)
-    by_name = {record.path.name: record for record in data.records}
+    data = Yolo().read(root, ReadOptions(classes=expected.classes))
+    by_name = {record.path.name: record for record in data.images}
     assert len(by_name) == 30
-    for record in expected.records[:30]:
+    for record in expected.images[:30]:
         np.testing.assert_allclose(by_name[record.path.name].boxes, record.boxes, atol=0.01)
         assert by_name[record.path.name].labels.tolist() == record.labels.tolist()

@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from fasterrcnn.data.formats import yolo
+from fasterrcnn.data.formats.base import ReadOptions
+from fasterrcnn.data.formats.yolo import Yolo
 from fasterrcnn.errors import DataError
 
 GOOD = "0 0.5 0.5 0.25 0.5"
@@ -30,11 +31,11 @@ def names_of(data):
 def test_read__splits_by_layout(write_files, pairs, described):
     files = {path: None for path, _ in pairs} | {labels: GOOD for _, labels in pairs}
     root = write_files(files | ({"data.yaml": "names: [cat]"} if described else {"obj.names": "cat\n"}))
-    assert yolo.find(root) == [root]
-    data = yolo.read(root)
+    assert Yolo().recognise(root) == [root]
+    data = Yolo().read(root)
     assert names_of(data) == {"train": [pairs[0][0]], "val": [pairs[1][0]]}
-    assert [len(record.boxes) for record in data.records] == [1, 1]
-    assert sorted(record.image_id for record in data.records) == [1, 2]
+    assert [len(record.boxes) for record in data.images] == [1, 1]
+    assert sorted(record.image_id for record in data.images) == [1, 2]
     assert data.findings == []
 
 
@@ -55,9 +56,9 @@ def test_read__splits_by_yaml(write_files, entries):
         | {"data.yaml": yaml.safe_dump({"names": {0: "cat", 1: "dog"}, "nc": 2, "test": None} | entries)}
         | {"train.txt": "./images/train/a.png\n\n/x/images/train/sub/c.png\n", "val.txt": "data/images/val/b.png"}
     )
-    assert yolo.find(root) == [root]
+    assert Yolo().recognise(root) == [root]
     for place in (root, root / "data.yaml"):
-        data = yolo.read(place)
+        data = Yolo().read(place)
         assert data.root == root
         assert data.classes == ("cat", "dog")
         assert names_of(data) == {
@@ -71,7 +72,7 @@ def test_read__splits_by_yaml(write_files, entries):
 def test_read__a_image_in_two_splits_is_one_record(write_files):
     lists = {"train.txt": "images/a.png\nimages/b.png", "test.txt": "images/b.png\nimages/b.png\nimages/none.png"}
     root = write_files({"images/a.png": None, "images/b.png": None, "labels/a.txt": GOOD, "labels/b.txt": GOOD} | lists)
-    data = yolo.read(root, classes=("cat",))
+    data = Yolo().read(root, ReadOptions(classes=("cat",)))
     assert names_of(data) == {"train": ["images/a.png", "images/b.png"], "test": ["images/b.png"]}
     assert data.split("train")[1] is data.split("test")[0]
     assert [str(finding) for finding in data.findings] == [f"{root / 'test.txt'}: line 3: there is no images/none.png"]
@@ -81,21 +82,21 @@ def test_read__a_image_in_two_splits_is_one_record(write_files):
 def test_read__split_that_is_not_there(write_files):
     text = "names: [cat]\ntrain: ../train/images\ntest: ../test/images"
     root = write_files({"train/images/a.png": None, "train/labels/a.txt": GOOD, "data.yaml": text})
-    data = yolo.read(root)
+    data = Yolo().read(root)
     assert list(data.splits) == ["train"]
     (finding,) = data.findings
     assert (finding.kind, finding.what) == ("empty-split", "test: there is no ../test/images")
     write_files({"data.yaml": "names: [cat]\ntrain: x/y\npath: p"})
     with pytest.raises(DataError, match=r"data\.yaml: train: there is no x/y, from .*p, .*set; correct its paths"):
-        yolo.read(root)
+        Yolo().read(root)
 
 
 def test_read__images_beside_labels(write_files):
     root = write_files(
         {"classes.txt": "cat\ndog\n\n", "a.png": None, "a.txt": GOOD, "sub/b.png": None, "sub/b.txt": ""}
     )
-    assert yolo.find(root) == [root]
-    data = yolo.read(root)
+    assert Yolo().recognise(root) == [root]
+    data = Yolo().read(root)
     assert names_of(data) == {"all": ["a.png", "sub/b.png"]}
     assert data.classes == ("cat", "dog")
     assert data.findings == []
@@ -109,32 +110,32 @@ def test_read__darknet_in_folders_of_splits(write_files):
         "train/._a.txt": "?",
     }
     root = write_files(files | {"test/b.png": None, "test/b.txt": GOOD, "test/_darknet.labels": "cat\ndog"})
-    assert yolo.find(root) == [root]
-    data = yolo.read(root)
+    assert Yolo().recognise(root) == [root]
+    data = Yolo().read(root)
     assert names_of(data) == {"train": ["train/a.png"], "test": ["test/b.png"]}
     assert data.findings == []
 
 
 def test_read__folder_called_images_above(tmp_path, write_files):
     root = write_files({"obj.names": "cat", "a.png": None, "a.txt": GOOD}, tmp_path / "images" / "mine")
-    assert len(yolo.read(root).records[0].boxes) == 1
+    assert len(Yolo().read(root).images[0].boxes) == 1
 
 
 def test_read__given_classes_count_before_a_list(write_files):
     root = write_files({"images/a.png": None, "labels/a.txt": "1 .5 .5 1 1", "classes.txt": "cat"})
-    assert yolo.read(root, classes=("owl", "fox")).classes == ("owl", "fox")
-    assert found(yolo.read(root)) == [("unknown-class", 1)]
+    assert Yolo().read(root, ReadOptions(classes=("owl", "fox"))).classes == ("owl", "fox")
+    assert found(Yolo().read(root)) == [("unknown-class", 1)]
 
 
 def test_read__no_names(write_files):
     root = write_files({"images/a.png": None, "labels/a.txt": GOOD})
     with pytest.raises(DataError, match=r"set: the classes have no names; give them .*data\.yaml .* or classes\.txt"):
-        yolo.read(root)
+        Yolo().read(root)
 
 
 def test_read__count_that_disagrees(write_files):
     root = write_files({"images/a.png": None, "labels/a.txt": GOOD, "data.yaml": "names: [cat, dog]\nnc: 3"})
-    data = yolo.read(root)
+    data = Yolo().read(root)
     assert data.classes == ("cat", "dog")
     (finding,) = data.findings
     assert finding.kind == "unknown-class"
@@ -162,10 +163,10 @@ def test_read__count_that_disagrees(write_files):
 def test_read__yaml(write_files, text, message):
     root = write_files({"images/a.png": None, "labels/a.txt": GOOD, "data.yaml": text})
     if message is None:
-        assert found(yolo.read(root / "data.yaml")) == [("empty-split", None)]
+        assert found(Yolo().read(root / "data.yaml")) == [("empty-split", None)]
         return
     with pytest.raises(DataError, match=rf"data\.yaml: {message}") as caught:
-        yolo.read(root / "data.yaml")
+        Yolo().read(root / "data.yaml")
     assert "\n" not in str(caught.value)
 
 
@@ -173,45 +174,45 @@ def test_read__yaml_and_lists_in_another_encoding(write_files):
     latin = "names: [grün]".encode("latin-1")
     root = write_files({"images/a.png": None, "labels/a.txt": GOOD, "data.yaml": latin})
     with pytest.raises(DataError, match=r"data\.yaml: broken YAML \('utf-8' codec"):
-        yolo.read(root)
+        Yolo().read(root)
     (root / "data.yaml").unlink()
     write_files({"classes.txt": latin})
     with pytest.raises(DataError, match=r"classes\.txt: not UTF-8 text \(invalid .* at byte"):
-        yolo.read(root)
+        Yolo().read(root)
     write_files({"classes.txt": "cat\n\ndog"})
     with pytest.raises(DataError, match=r"classes\.txt: the name of class 1 is ''"):
-        yolo.read(root)
+        Yolo().read(root)
 
 
 def test_read__numbers_as_names(write_files):
-    assert yolo.read(write_files({"a.png": None, "data.yaml": "names: {0: 7, '1': 8.5}"})).classes == ("7", "8.5")
+    assert Yolo().read(write_files({"a.png": None, "data.yaml": "names: {0: 7, '1': 8.5}"})).classes == ("7", "8.5")
 
 
 def test_read__no_image(write_files):
     root = write_files({"labels/a.txt": GOOD, "images/a.png": b"none", "classes.txt": "cat"})
     with pytest.raises(DataError, match=r"no image that could be used; first: .*a\.png: not an image"):
-        yolo.read(root)
+        Yolo().read(root)
     (root / "images/a.png").unlink()
     with pytest.raises(DataError, match=r"no image that could be used; first: .*a\.txt: there is no image"):
-        yolo.read(root)
+        Yolo().read(root)
     (root / "labels/a.txt").unlink()
     with pytest.raises(DataError, match=r"set: no image that could be used$"):
-        yolo.read(root)
+        Yolo().read(root)
 
 
 def test_find__below(tmp_path, write_files):
     write_files({"images/a.png": None, "labels/a.txt": GOOD}, tmp_path / "b")
     write_files({"dataset.yml": "names:\n- cat", "images/train/a.png": None}, tmp_path / "x/a")
     write_files({"images/a.png": None, "labels/a.txt": GOOD}, tmp_path / "x/y/too-deep")
-    assert yolo.find(tmp_path) == [tmp_path / "b", tmp_path / "x/a"]
+    assert Yolo().recognise(tmp_path) == [tmp_path / "b", tmp_path / "x/a"]
 
 
 def test_find__several_descriptions(write_files):
     root = write_files({"coco.yaml": "names: [cat]", "other.yaml": "{names: [dog]}", "run.yaml": "lr: 1"})
-    assert yolo.find(root) == [root / "coco.yaml", root / "other.yaml"]
+    assert Yolo().recognise(root) == [root / "coco.yaml", root / "other.yaml"]
     write_files({"data.yaml": "names: [cat]"})
-    assert yolo.find(root) == [root]
-    assert yolo.find(root / "other.yaml") == [root / "other.yaml"]
+    assert Yolo().recognise(root) == [root]
+    assert Yolo().recognise(root / "other.yaml") == [root / "other.yaml"]
 
 
 @pytest.mark.parametrize(
@@ -225,5 +226,5 @@ def test_find__several_descriptions(write_files):
     ],
 )
 def test_find__other_folders(write_files, files):
-    assert yolo.find(write_files(files)) == []
-    assert yolo.find(write_files({"a.json": "{}"}) / "a.json") == []
+    assert Yolo().recognise(write_files(files)) == []
+    assert Yolo().recognise(write_files({"a.json": "{}"}) / "a.json") == []

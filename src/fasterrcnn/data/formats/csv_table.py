@@ -1,4 +1,4 @@
-"""CSV files: which column means what, told by the first line, and the rows."""
+"""CSV: one row for each box; the first line decides which column means what."""
 
 import csv
 import os
@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from fasterrcnn.data.annotations import SPLITS, WHOLE, AnnotatedData, split_of
+from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, split_of
 from fasterrcnn.data.findings import Finding
-from fasterrcnn.data.formats.collection import Box, BoxFormat, Collection, split_name, to_xyxy
+from fasterrcnn.data.formats.base import BoxFormat, DataFormat, ReadOptions
+from fasterrcnn.data.formats.rows import Box, RowCollector, box_to_xyxy, split_name
 from fasterrcnn.data.images import EXTENSIONS, image_files
 from fasterrcnn.errors import DataError, UsageError
 
@@ -27,9 +28,46 @@ _NAMES = {
 }
 
 
+class CsvTable(DataFormat):
+    """Tables of boxes, as .csv or .tsv."""
+
+    title = "CSV"
+    layout = "CSV (.csv or .tsv with columns for image, box and class)"
+
+    def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
+        """The file itself; the folder, if each of its tables is a split of one data set; or its tables."""
+        if root.is_file():
+            return [root] if root.suffix.lower() in (".csv", ".tsv") else []
+        files = _tables(root, options.columns)
+        splits = {split_of(file, root) for file in files}
+        return [root] if files and len(splits) == len(files) and NO_SPLIT not in splits else files
+
+    def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
+        """Read a table, or a folder with a table for each split.
+
+        A row whose box is empty stands for an image without objects. Images lie beside the file or in images/ there,
+        unless the options name their folder; classes are in the order of the rows, unless the options list them.
+        Columns called x, y, width and height are read as xywh whatever the options.
+
+        Raises:
+            DataError: a file is not readable, a column is missing, or there is no image.
+            UsageError: ``columns`` of the options names what does not exist.
+        """
+        root = place if place.is_dir() else place.parent
+        rows = RowCollector(options.classes)
+        for file in _tables(place, options.columns) if place.is_dir() else [place]:
+            columns = read_columns(file, options.columns)
+            box_format = options.box_format
+            if box_format == "xyxy" and not columns.has_corners:
+                box_format = "xywh"
+            _read_file(file, columns, box_format, split_of(file, root), options.images, rows)
+        data = rows.finish(root, self.title, "line")
+        return replace(data, findings=[*data.findings, *_unlisted(data)])
+
+
 @dataclass(frozen=True)
-class Layout:
-    """How the rows of a file are to be read.
+class TableColumns:
+    """Where the cells of a row are.
 
     Attributes:
         delimiter: comma, semicolon or tab.
@@ -56,12 +94,12 @@ class Layout:
     image_hw: tuple[int, int] | None = None
 
 
-def read_layout(file: Path, columns: Mapping[str, str] | None = None) -> Layout:
-    """What the first line of a file says; ``path,x1,y1,x2,y2,class`` (keras-retinanet) needs no header.
+def read_columns(file: Path, columns: Mapping[str, str] | None = None) -> TableColumns:
+    """The columns of a file, from its first line; ``path,x1,y1,x2,y2,class`` (keras-retinanet) needs no header.
 
     Args:
         file: the table.
-        columns: names of columns in the file by meaning, where they are none of the usual ones.
+        columns: names of columns in the file by meaning, where they are none of the common ones.
 
     Raises:
         DataError: a column that is needed is missing; the message lists the header.
@@ -72,10 +110,10 @@ def read_layout(file: Path, columns: Mapping[str, str] | None = None) -> Layout:
     delimiter = max(",;\t", key=line.count)
     header = [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])]
     if columns is None and len(header) == 6 and os.path.splitext(header[0])[1].lower() in EXTENSIONS:
-        return Layout(delimiter, 0, (1, 2, 3, 4), 5, None, None, 6, has_header=False, has_corners=True)
+        return TableColumns(delimiter, 0, (1, 2, 3, 4), 5, None, None, 6, has_header=False, has_corners=True)
     shown = ", ".join(header) or "empty"
     positions = {name.lower(): position for position, name in enumerate(header)}
-    found = {
+    position_of = {
         meaning: positions[next(name for name in names if name in positions)]
         for meaning, names in _NAMES.items()
         if not positions.keys().isdisjoint(names)
@@ -85,24 +123,24 @@ def read_layout(file: Path, columns: Mapping[str, str] | None = None) -> Layout:
             raise UsageError(f"columns: no column means {meaning!r}; there are: {', '.join(_NAMES)}")
         if name.lower() not in positions:
             raise UsageError(f"{file}: no column is called {name!r}; its header: {shown}")
-        found[meaning] = positions[name.lower()]
-    has_corners = not found.keys().isdisjoint(("x2", "y2")) or found.keys().isdisjoint(("width", "height"))
+        position_of[meaning] = positions[name.lower()]
+    has_corners = not position_of.keys().isdisjoint(("x2", "y2")) or position_of.keys().isdisjoint(("width", "height"))
     needed = ("image", "x1", "y1", *(("x2", "y2") if has_corners else ("width", "height")), "label")
-    missing = [meaning for meaning in needed if meaning not in found]
+    missing = [meaning for meaning in needed if meaning not in position_of]
     if missing:
         raise DataError(
-            f"{file}: no column for {', '.join(missing)}; its header: {shown}; say which column it is with "
+            f"{file}: no column for {', '.join(missing)}; its header: {shown}; name it with "
             f"columns (--columns {missing[0]}=NAME)"
         )
-    image, x1, y1, x2, y2, label = (found[meaning] for meaning in needed)
-    split, difficult = found.get("split"), found.get("difficult")
-    stated = has_corners and {"height", "width"} <= found.keys()
-    image_hw = (found["height"], found["width"]) if stated else None
+    image, x1, y1, x2, y2, label = (position_of[meaning] for meaning in needed)
+    split, difficult = position_of.get("split"), position_of.get("difficult")
+    stated = has_corners and {"height", "width"} <= position_of.keys()
+    image_hw = (position_of["height"], position_of["width"]) if stated else None
     box = (x1, y1, x2, y2)
-    return Layout(delimiter, image, box, label, split, difficult, len(header), True, has_corners, image_hw)
+    return TableColumns(delimiter, image, box, label, split, difficult, len(header), True, has_corners, image_hw)
 
 
-def read_rows(file: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
+def read_rows(file: Path, columns: TableColumns) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of each row that is not blank; of a row over several lines, the last.
 
     Raises:
@@ -110,8 +148,8 @@ def read_rows(file: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
     """
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, delimiter=layout.delimiter, skipinitialspace=True)
-            if layout.has_header:
+            reader = csv.reader(stream, delimiter=columns.delimiter, skipinitialspace=True)
+            if columns.has_header:
                 next(reader, None)
             for cells in reader:
                 if any(cells):
@@ -122,55 +160,10 @@ def read_rows(file: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{file}: broken CSV ({error})") from None
 
 
-NAME = "CSV"
-
-
-def find(root: Path, columns: Mapping[str, str] | None = None) -> list[Path]:
-    """The file itself; the folder, if each of its tables is a split of one data set; or its tables."""
-    if root.is_file():
-        return [root] if root.suffix.lower() in (".csv", ".tsv") else []
-    files = _tables(root, columns)
-    splits = {split_of(file, root) for file in files}
-    return [root] if files and len(splits) == len(files) and WHOLE not in splits else files
-
-
-def read(
-    place: Path,
-    *,
-    images: Path | None = None,
-    classes: tuple[str, ...] | None = None,
-    columns: Mapping[str, str] | None = None,
-    box_format: BoxFormat = "xyxy",
-) -> AnnotatedData:
-    """Read a table, or the tables of a folder, collecting all problems.
-
-    A row whose box is empty stands for an image without objects.
-
-    Args:
-        place: a file, or a folder with a file for each split.
-        images: folder of the images, where they are not beside the file or in images/ there.
-        classes: names of the classes, in the order of their labels; without, in the order of the rows.
-        columns: unusual names of columns, by meaning: image, x1, y1, x2, y2, width, height, label, split, difficult.
-        box_format: what the four numbers of a box are; x, y, width and height are xywh without a word.
-
-    Raises:
-        DataError: a file is not readable, a column is missing, or there is no image.
-        UsageError: ``columns`` names what does not exist.
-    """
-    root = place if place.is_dir() else place.parent
-    collection = Collection(classes)
-    for file in _tables(place, columns) if place.is_dir() else [place]:
-        layout = read_layout(file, columns)
-        own_format = "xywh" if box_format == "xyxy" and not layout.has_corners else box_format
-        _read_file(file, layout, own_format, split_of(file, root), images, collection)
-    data = collection.finish(root, NAME, "line")
-    return replace(data, findings=[*data.findings, *_unlisted(data)])
-
-
 def _unlisted(data: AnnotatedData) -> list[Finding]:
     """Images that lie beside those of the tables without being named: a table may have been cut short."""
-    listed = {record.path for record in data.records} | {finding.image for finding in data.findings}
-    folders = sorted({record.path.parent for record in data.records})
+    listed = {image.path for image in data.images} | {finding.image for finding in data.findings}
+    folders = sorted({image.path.parent for image in data.images})
     beside = (path for folder in folders for path in image_files(folder) if path not in listed)
     return [Finding("unlisted-image", path, "no table names it", image=path) for path in beside]
 
@@ -184,56 +177,57 @@ def _tables(root: Path, columns: Mapping[str, str] | None) -> list[Path]:
 
 def _is_table(file: Path, columns: Mapping[str, str] | None) -> bool:
     try:
-        return bool(read_layout(file, columns))
+        return bool(read_columns(file, columns))
     except (DataError, UsageError):
         return False
 
 
 def _read_file(
-    file: Path, layout: Layout, box_format: BoxFormat, split: str, images: Path | None, collection: Collection
+    file: Path, columns: TableColumns, box_format: BoxFormat, split: str, images: Path | None, collector: RowCollector
 ) -> None:
     bases = [file.parent] if images is None else [images, file.parent]
     paths: dict[tuple[str, str], Path | None] = {}
-    for number, cells in read_rows(file, layout):
+    for number, cells in read_rows(file, columns):
         try:
-            box = _read_box(cells, layout)
+            box = _read_box(cells, columns)
         except DataError as error:
             what = f"line {number}: {error}"
-            collection.findings.append(Finding("unreadable-annotations", file, what, number))
+            collector.findings.append(Finding("unreadable-annotations", file, what, number))
             continue
-        own = split if layout.split is None else split_name(cells[layout.split] or split)
-        name = cells[layout.image]
+        own = split if columns.split is None else split_name(cells[columns.split] or split)
+        name = cells[columns.image]
         if (name, own) not in paths:
             paths[name, own] = _find_image(name, own, bases)
             if paths[name, own] is None:
                 what = f"line {number}: there is no image {name}"
-                collection.findings.append(Finding("missing-image", file, what, number))
+                collector.findings.append(Finding("missing-image", file, what, number))
         if (path := paths[name, own]) is None:
             continue
-        draft = collection.draft(path, own, file, _stated_hw(cells, layout))
+        image = collector.image(path, own, file, _stated_hw(cells, columns))
         if box is not None:
-            difficult = layout.difficult is not None and cells[layout.difficult].lower() in ("1", "true", "yes")
-            collection.add(draft, to_xyxy(box, box_format), cells[layout.label], difficult, number, f"line {number}")
+            difficult = columns.difficult is not None and cells[columns.difficult].lower() in ("1", "true", "yes")
+            xyxy = box_to_xyxy(box, box_format)
+            collector.add(image, xyxy, cells[columns.label], difficult, number, f"line {number}")
 
 
-def _stated_hw(cells: list[str], layout: Layout) -> tuple[int, int] | None:
-    """The image's size that a row says, if it says one."""
-    if layout.image_hw is None:
+def _stated_hw(cells: list[str], columns: TableColumns) -> tuple[int, int] | None:
+    """The image's size that a row states, if it states one."""
+    if columns.image_hw is None:
         return None
-    height, width = (cells[position] for position in layout.image_hw)
+    height, width = (cells[position] for position in columns.image_hw)
     return (int(height), int(width)) if height.isdecimal() and width.isdecimal() and int(height) * int(width) else None
 
 
-def _read_box(cells: list[str], layout: Layout) -> Box | None:
-    """The four numbers of a row, or None if the row says that there is no box."""
-    if len(cells) < layout.width or any(cells[layout.width :]):
-        raise DataError(f"{len(cells)} cells where {layout.width} are expected")
-    if not cells[layout.image]:
+def _read_box(cells: list[str], columns: TableColumns) -> Box | None:
+    """The four numbers of a row, or None where they are empty: an image without objects."""
+    if len(cells) < columns.width or any(cells[columns.width :]):
+        raise DataError(f"{len(cells)} cells where {columns.width} are expected")
+    if not cells[columns.image]:
         raise DataError("no image is named")
-    texts = [cells[position] for position in layout.box]
+    texts = [cells[position] for position in columns.box]
     if not any(texts):
         return None
-    if not cells[layout.label]:
+    if not cells[columns.label]:
         raise DataError("the box has no class")
     try:
         return [float(text) for text in texts]
@@ -242,7 +236,7 @@ def _read_box(cells: list[str], layout: Layout) -> Box | None:
 
 
 def _find_image(name: str, split: str, bases: Sequence[Path]) -> Path | None:
-    """The file that a row means: names may lack the extension, absolute paths may be of another machine."""
+    """The image file of a row: names may lack the extension, absolute paths may be of another machine."""
     written = PurePosixPath(name.replace("\\", "/"))
     names = [str(written), written.name] if written.is_absolute() else [str(written)]
     endings = [""] if written.suffix.lower() in EXTENSIONS else ["", *sorted(EXTENSIONS)]

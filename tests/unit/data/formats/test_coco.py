@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fasterrcnn.data.annotations import to_coco
-from fasterrcnn.data.formats.coco import find, read
+from fasterrcnn.data.formats.base import ReadOptions
+from fasterrcnn.data.formats.coco import Coco
 from fasterrcnn.errors import DataError
+
+read, recognise = Coco().read, Coco().recognise
 
 CAT = {"id": 1, "name": "cat"}
 
@@ -121,14 +124,14 @@ def test_read__layouts(tmp_path, file, images):
     put_image(tmp_path / images / "1.jpg")
     name = "a/b/1.jpg" if images.endswith("a/b") else "1.jpg"
     path = put_json(tmp_path / file, content([image(1, name)], [note(1)]))
-    assert find(tmp_path) == [tmp_path]
+    assert recognise(tmp_path) == [tmp_path]
     data = read(tmp_path)
     assert list(data.splits) == ["train" if "train" in file else "all"]
-    assert data.records[0].path == tmp_path / images / "1.jpg"
+    assert data.images[0].path == tmp_path / images / "1.jpg"
     assert data.findings == []
-    assert find(path) == [path]
+    assert recognise(path) == [path]
     if images != "training":  # only the split's name tells
-        assert read(path).records[0].path == data.records[0].path
+        assert read(path).images[0].path == data.images[0].path
 
 
 def test_read__coco_itself(tmp_path):
@@ -166,8 +169,8 @@ def test_read__roboflow(tmp_path):
     }
     assert data.classes == ("cat", "dog")
     assert data.category_ids == (1, 2)
-    assert [record.labels.tolist() for record in data.records] == [[1], [1], [1]]
-    assert [record.numbers.tolist() for record in data.records] == [[0], [0], [0]]
+    assert [record.labels.tolist() for record in data.images] == [[1], [1], [1]]
+    assert [record.numbers.tolist() for record in data.images] == [[0], [0], [0]]
     assert data.findings == []
 
 
@@ -192,14 +195,14 @@ def test_read__images_of_the_right_split(tmp_path):
         put_image(tmp_path / "images" / split / "1.jpg")
         put_json(tmp_path / "annotations" / f"{split}.json", content([image(1)]))
     data = read(tmp_path)
-    assert [record.path.parent.name for record in data.records] == ["train", "val"]
+    assert [record.path.parent.name for record in data.images] == ["train", "val"]
 
 
 def test_read__folder_with_most_of_the_images(tmp_path):
     for name in ("images/3.jpg", "data/1.jpg", "data/2.jpg", "data/3.jpg"):
         put_image(tmp_path / name)
     data = read(put_json(tmp_path / "x.json", content([image(1), image(2), image(3)])))
-    assert [record.path.parent.name for record in data.records] == ["data"] * 3
+    assert [record.path.parent.name for record in data.images] == ["data"] * 3
 
 
 def test_read__images_named(tmp_path):
@@ -209,10 +212,10 @@ def test_read__images_named(tmp_path):
         put_json(tmp_path / "set" / f"{split}.json", content([image(1)]))
     with pytest.raises(DataError, match=r"train\.json: its images \(1\.jpg\.\.\.\) are in none of .*name their folder"):
         read(tmp_path / "set")
-    data = read(tmp_path / "set", images=tmp_path / "store")
-    assert [record.path.parent.name for record in data.records] == ["train", "val"]
+    data = read(tmp_path / "set", ReadOptions(images=tmp_path / "store"))
+    assert [record.path.parent.name for record in data.images] == ["train", "val"]
     with pytest.raises(DataError, match=r"are in none of .*/absent; name their folder \(--images\)"):
-        read(tmp_path / "set", images=tmp_path / "absent")
+        read(tmp_path / "set", ReadOptions(images=tmp_path / "absent"))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +230,7 @@ def test_read__images_named(tmp_path):
 def test_read__sub_folders(tmp_path, name):
     put_image(tmp_path / "images" / "sub" / "a b.jpg")
     data = read(put_json(tmp_path / "x.json", content([image(1, name)])))
-    assert data.records[0].path == tmp_path / "images" / "sub" / "a b.jpg"
+    assert data.images[0].path == tmp_path / "images" / "sub" / "a b.jpg"
     assert data.findings == []
 
 
@@ -245,7 +248,7 @@ def test_read__sub_folders(tmp_path, name):
 )
 def test_read__paths_that_lead_out(tmp_path, name):
     put_image(tmp_path / "images" / "a.jpg")
-    assert read(put_json(tmp_path / "x.json", content([image(1, name)]))).records[0].path.name == "a.jpg"
+    assert read(put_json(tmp_path / "x.json", content([image(1, name)]))).images[0].path.name == "a.jpg"
 
 
 def test_read__two_images_are_one_file(single):
@@ -260,19 +263,19 @@ def test_read__linked_images(tmp_path):
     put_image(tmp_path / "store" / "1.jpg")
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "images").symlink_to(tmp_path / "store")
-    assert len(read(put_json(tmp_path / "set" / "x.json", content([image(1)]))).records) == 1
+    assert len(read(put_json(tmp_path / "set" / "x.json", content([image(1)]))).images) == 1
     put_image(tmp_path / "set2" / "2.jpg")
     (tmp_path / "set2" / "1.jpg").symlink_to(tmp_path / "store" / "1.jpg")
     (tmp_path / "set2" / "broken.json").symlink_to(tmp_path / "absent.json")
     put_json(tmp_path / "set2" / "x.json", content([image(1), image(2)]))
-    assert len(read(tmp_path / "set2").records) == 2
+    assert len(read(tmp_path / "set2").images) == 2
 
 
 def test_read__unlisted_and_missing_images(single, tmp_path):
     put_image(tmp_path / "other" / "unrelated.jpg")
     images = [image(1), image(5), image(6, "x" * 300 + "/y.jpg"), image(7, "\ud800.jpg"), image(8, "a\0/b.jpg")]
     data = read(single(note(1, 1), note(2, 5), images=images))
-    assert [record.image_id for record in data.records] == [1]
+    assert [record.image_id for record in data.images] == [1]
     assert said(data) == [
         ("missing-image", f"image 5: there is no {tmp_path / '5.jpg'}"),
         ("missing-image", f"image 6: there is no {tmp_path / ('x' * 300) / 'y.jpg'}"),
@@ -294,14 +297,14 @@ def test_read__size_from_the_image_where_the_file_says_none(single, tmp_path):
         image(3, height=0),
     ]
     data = read(single(note(1, 3), images=images))
-    assert [record.size_hw for record in data.records] == [(30, 40), (40, 30)]
+    assert [record.size_hw for record in data.images] == [(30, 40), (40, 30)]
     assert said(data) == [("unreadable-image", "not an image that can be decoded")]
 
 
 @pytest.mark.parametrize("size", [("40", "30"), (40.0, 30.0), (float("nan"), 30), (-1, -1), ([40], {})])
 def test_read__size_that_is_no_number(single, size):
     data = read(single(images=[image(1, width=size[0], height=size[1])]))
-    assert data.records[0].size_hw == (30, 40)
+    assert data.images[0].size_hw == (30, 40)
 
 
 # Values
@@ -328,7 +331,7 @@ def test_read__numbers_as_text(single):
 @pytest.mark.parametrize("area", [None, "x", float("nan"), float("inf"), -3, 0, [], 10**400])
 def test_read__area_missing_or_wrong_is_that_of_the_box(single, area):
     data = read(single(note(1, area=area), note(2)))
-    assert data.records[0].areas.tolist() == [200, 200]
+    assert data.images[0].areas.tolist() == [200, 200]
     assert data.findings == []
 
 
@@ -336,20 +339,20 @@ def test_read__annotations_without_usable_ids(single):
     rows = [note(2), note(None), note("b3a1"), note("b3a1"), note(10**40), note([1])]
     del rows[1]["id"]
     data = read(single(*rows))
-    assert data.records[0].numbers.tolist() == [2, 2, 3, 4, 5, 6]  # their places in the list
+    assert data.images[0].numbers.tolist() == [2, 2, 3, 4, 5, 6]  # their places in the list
     assert data.findings == []
 
 
 def test_read__large_ids_keep_every_digit(single):
     number = 2**62 + 1
-    assert read(single(note(number))).records[0].numbers.tolist() == [number]
+    assert read(single(note(number))).images[0].numbers.tolist() == [number]
 
 
 def test_read__boxes_stay_as_they_are_written(single):
     boxes = [[5, 5, 0, 0], [5, 5, -3, 2], [float("nan"), 1, 2, 3], [float("inf"), 0, 1, 1], [1e300, 0, 1, 1]]
     data = read(single(*(note(n, box=box) for n, box in enumerate(boxes))))
     expected = [[5, 5, 5, 5], [5, 5, 2, 7], [np.nan, 1, np.nan, 4], [np.inf, 0, np.inf, 1], [np.inf, 0, np.inf, 1]]
-    np.testing.assert_array_equal(data.records[0].boxes, np.array(expected, np.float32))
+    np.testing.assert_array_equal(data.images[0].boxes, np.array(expected, np.float32))
     assert data.findings == []
 
 
@@ -379,7 +382,7 @@ def test_read__boxes_stay_as_they_are_written(single):
 )
 def test_read__annotation_that_cannot_be_used(single, change, kind, what):
     data = read(single(note(4), {**note(17), **change}))
-    assert data.records[0].numbers.tolist() == [4]
+    assert data.images[0].numbers.tolist() == [4]
     ((found, said_what),) = said(data)
     assert found == kind
     assert said_what.startswith("annotation 17: ")
@@ -419,14 +422,14 @@ def test_read__colliding_ids(single):
     ]
     assert data.classes == ("cat", "owl")
     assert data.category_ids == (1, 2)
-    assert [record.image_id for record in data.records] == [1, 2]
-    assert len(data.records[0].boxes) == 2
+    assert [record.image_id for record in data.images] == [1, 2]
+    assert len(data.images[0].boxes) == 2
 
 
 @pytest.mark.parametrize("change", [{"id": None}, {"id": "a"}, {"id": 1.5}, {"file_name": ""}, {"file_name": None}])
 def test_read__image_without_id_or_name(single, change):
     data = read(single(images=[image(1), {**image(2), **change}]))
-    assert [record.image_id for record in data.records] == [1]
+    assert [record.image_id for record in data.images] == [1]
     assert said(data)[0][0] == "unreadable-annotations"
     assert "needs a whole number as id, and a file_name" in said(data)[0][1]
 
@@ -513,12 +516,12 @@ def test_read__damaged_file(tmp_path, text, message):
 def test_read__byte_order_mark(single):
     file = single(note(1))
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
-    assert len(read(file).records) == 2
+    assert len(read(file).images) == 2
 
 
 def test_read__no_such_file_or_a_folder(tmp_path):
     (tmp_path / "x.json").mkdir()
-    assert find(tmp_path) == []
+    assert recognise(tmp_path) == []
     with pytest.raises(DataError, match=r"x\.json: no COCO file, that is \.json with images and annotations"):
         read(tmp_path / "x.json")
     with pytest.raises(DataError, match="absent"):
@@ -526,16 +529,16 @@ def test_read__no_such_file_or_a_folder(tmp_path):
 
 
 def test_find__only_annotation_files(tmp_path):
-    assert find(tmp_path) == []
+    assert recognise(tmp_path) == []
     (tmp_path / "empty.json").touch()
     put_json(tmp_path / "package.json", {"name": "x"})
     put_json(tmp_path / "results.json", [{"image_id": 1, "bbox": [1, 2, 3, 4], "score": 1}])
     put_json(tmp_path / "backup" / "data.json", content())
-    assert find(tmp_path) == []
-    assert find(tmp_path / "package.json") == [tmp_path / "package.json"]  # named outright
-    assert find(tmp_path / "image.jpg") == []
+    assert recognise(tmp_path) == []
+    assert recognise(tmp_path / "package.json") == [tmp_path / "package.json"]  # named outright
+    assert recognise(tmp_path / "image.jpg") == []
     put_json(tmp_path / "data.json", content())
-    assert find(tmp_path) == [tmp_path]
+    assert recognise(tmp_path) == [tmp_path]
 
 
 # Properties and real data
@@ -552,7 +555,7 @@ VALUE = st.recursive(
 def test_read__whatever_an_annotation_holds(single, row):
     good = note(4)
     data = read(single(good, {**good, **row}))
-    taken = sum(len(record.boxes) for record in data.records)
+    taken = sum(len(record.boxes) for record in data.images)
     lost = [kind for kind, _ in said(data) if kind != "colliding-id"]
     assert taken + len(lost) == 2
 
@@ -561,7 +564,7 @@ def test_read__whatever_an_annotation_holds(single, row):
 @given(row=st.fixed_dictionaries({}, optional=dict.fromkeys(image(1), VALUE)))
 def test_read__whatever_an_image_holds(single, row):
     data = read(single(note(1, 2), images=[{**image(1), **row}, image(2)]))
-    assert 2 in [record.image_id for record in data.records] or data.findings
+    assert 2 in [record.image_id for record in data.images] or data.findings
 
 
 def test_to_coco__gives_back_what_was_read(single):
@@ -575,7 +578,7 @@ def test_to_coco__gives_back_what_was_read(single):
         categories,
     )
     data = read(single(*written["annotations"], categories=categories))
-    assert to_coco(data, data.records) == written
+    assert to_coco(data, data.images) == written
 
 
 def test_read__images_are_not_there(shared_data):
@@ -593,11 +596,11 @@ def test_read__coco_val2014_against_pycocotools(shared_data, tmp_path):
     oracle = coco.COCO(str(file))
     for row in oracle.imgs.values():
         (tmp_path / row["file_name"]).touch()
-    data = read(file, images=tmp_path)
+    data = read(file, ReadOptions(images=tmp_path))
     assert data.findings == []
     assert len(data.classes) == 80
-    assert len(data.records) == 100
-    for record in data.records:
+    assert len(data.images) == 100
+    for record in data.images:
         rows = oracle.loadAnns(oracle.getAnnIds(imgIds=record.image_id))
         assert record.numbers.tolist() == [row["id"] for row in rows]
         assert [data.category_ids[label] for label in record.labels] == [row["category_id"] for row in rows]

@@ -95,7 +95,7 @@ def test_draw_scene__all_classes_and_counts(scenes: list[Scene]) -> None:
 
 
 def test_draw_scene__boxes_are_where_the_signs_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    def paint_magenta(pen: signs.Pen, _: np.random.Generator) -> None:
+    def paint_magenta(pen: signs.SignPen, _: np.random.Generator) -> None:
         pen.rectangle(0.0, 0.0, 1.0, 1.0, (255, 0, 255))
 
     # Nothing else in a scene is magenta, so the colour tells where the signs are.
@@ -117,7 +117,7 @@ def test_draw_scene__boxes_are_where_the_signs_are(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("side", [24, 61, 110])
 def test_render__box_is_the_extent_of_the_alpha_mask(name: str, side: int) -> None:
     for seed in range(5):
-        sprite = signs.render(signs.SIGN_PAINTERS[name], side, np.random.default_rng(seed))
+        sprite = signs.render_sprite(signs.SIGN_PAINTERS[name], side, np.random.default_rng(seed))
         opaque = np.asarray(sprite.image.getchannel("A")) > 0
         # The image ends in the pixel where the box ends, and every outermost row and column is painted on.
         assert ((sprite.box[:2] >= 0) & (sprite.box[:2] < 1)).all()
@@ -127,17 +127,17 @@ def test_render__box_is_the_extent_of_the_alpha_mask(name: str, side: int) -> No
 
 
 def test_render__frontal_square_has_the_size_asked_for() -> None:
-    def paint_square(pen: signs.Pen, _: np.random.Generator) -> None:
+    def paint_square(pen: signs.SignPen, _: np.random.Generator) -> None:
         pen.rectangle(0.25, 0.25, 0.75, 0.75, (255, 0, 0))
 
-    sprite = signs.render(paint_square, 80, np.random.default_rng(0), tilted=False)
+    sprite = signs.render_sprite(paint_square, 80, np.random.default_rng(0), tilted=False)
     # Pillow paints both end pixels of a rectangle, here thirds of a pixel.
     np.testing.assert_allclose(sprite.box[2:] - sprite.box[:2], 40, atol=0.4)
 
 
 def test_render__nothing_painted_is_an_error() -> None:
     with pytest.raises(ValueError, match="leaves nothing visible at 30 pixels"):
-        signs.render(lambda pen, rng: None, 30, np.random.default_rng(0))
+        signs.render_sprite(lambda pen, rng: None, 30, np.random.default_rng(0))
 
 
 def test_write_scenes__voc_files_equal_the_scenes(tmp_path: Path) -> None:

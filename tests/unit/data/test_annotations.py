@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, arrange, to_coco
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, group_rows, to_coco
 from fasterrcnn.data.findings import Finding
 from fasterrcnn.errors import UsageError
 
@@ -32,7 +32,7 @@ def data_of(splits, classes=("cat", "dog"), **more) -> AnnotatedData:
 TWO = [[1, 2, 11, 22], [0, 0, 4, 5]]
 
 
-def test_take__every_column():
+def test_select__every_column():
     whole = record(
         1,
         TWO,
@@ -42,7 +42,7 @@ def test_take__every_column():
         areas=np.array([1, 2], np.float32),
         source=Path("a.xml"),
     )
-    part = whole.take(np.array([False, True]))
+    part = whole.select(np.array([False, True]))
     assert part.boxes.tolist() == [[0, 0, 4, 5]]
     assert (part.labels.tolist(), part.difficult.tolist()) == ([0], [True])
     assert (part.numbers.tolist(), part.areas.tolist()) == ([9], [2])
@@ -50,12 +50,12 @@ def test_take__every_column():
     assert len(whole.boxes) == 2
 
 
-def test_take__nothing_and_no_columns():
-    nothing = record(1, TWO, [1, 0]).take(np.array([False, False]))
+def test_select__nothing_and_no_columns():
+    nothing = record(1, TWO, [1, 0]).select(np.array([False, False]))
     assert nothing.boxes.shape == (0, 4)
     assert nothing.labels.shape == nothing.difficult.shape == (0,)
     assert nothing.numbers is nothing.areas is None
-    assert record(1).take(np.zeros(0, np.bool_)).boxes.shape == (0, 4)
+    assert record(1).select(np.zeros(0, np.bool_)).boxes.shape == (0, 4)
 
 
 def test_split():
@@ -77,9 +77,9 @@ def test_records__each_once():
     first, second = record(1), record(2)
     # Equal is not the same: an image in two places is two records.
     data = data_of({"train": [first, record(1)], "val": [first, second]})
-    assert len(data.records) == 3
-    assert [r.image_id for r in data.records] == [1, 1, 2]
-    assert data_of({}).records == []
+    assert len(data.images) == 3
+    assert [r.image_id for r in data.images] == [1, 1, 2]
+    assert data_of({}).images == []
 
 
 def test_category_ids__from_one_where_the_format_has_none():
@@ -91,8 +91,8 @@ def test_category_ids__from_one_where_the_format_has_none():
 def test_finding__names_the_annotation_and_its_box():
     given_numbers = record(1, [[5, 5.5, 5, 20], [0, 0, 1, 1]], [0, 1], numbers=np.array([17, 4], np.int64))
     data = data_of({"all": [given_numbers]})
-    assert data.where(given_numbers, 0) == "annotation 17 (cat)"
-    finding = data.finding("flat-box", given_numbers, 0, "has no area")
+    assert data.describe_box(given_numbers, 0) == "annotation 17 (cat)"
+    finding = data.box_finding("flat-box", given_numbers, 0, "has no area")
     assert finding == Finding(
         "flat-box",
         Path("images/1.jpg"),
@@ -101,7 +101,7 @@ def test_finding__names_the_annotation_and_its_box():
         Path("images/1.jpg"),
     )
     counted = replace(given_numbers, numbers=None, source=Path("1.xml"))
-    finding = data_of({"all": [counted]}, counted="object").finding("flat-box", counted, 1, "is odd")
+    finding = data_of({"all": [counted]}, counted="object").box_finding("flat-box", counted, 1, "is odd")
     assert finding.what == "object 2 (dog): box 0,0,1,1 is odd"
     assert (finding.file, finding.annotation) == (Path("1.xml"), 2)
 
@@ -113,13 +113,13 @@ def test_map__a_record_in_two_splits_is_changed_once():
 
     def change(one):
         seen.append(one.image_id)
-        return None if one is second else one.take(np.array([True, False]))
+        return None if one is second else one.select(np.array([True, False]))
 
     mapped = data.map(change)
     assert seen == [1, 2]
     assert len(mapped.split("train")) == 1
     assert mapped.split("train")[0] is mapped.split("val")[0]
-    assert len(mapped.records[0].boxes) == 1
+    assert len(mapped.images[0].boxes) == 1
     assert (mapped.classes, mapped.findings, mapped.root) == (data.classes, data.findings, data.root)
     assert data.split("train") == [first, second]
 
@@ -147,7 +147,7 @@ def test_summary(splits, classes, expected):
 
 def test_arrange__by_hand():
     owners = np.array([2, 0, 2, 0], np.int64)
-    parts = arrange(owners, 4, np.array([10, 11, 12, 13]), np.array([[1], [2], [3], [4]]))
+    parts = group_rows(owners, 4, np.array([10, 11, 12, 13]), np.array([[1], [2], [3], [4]]))
     assert [(a.tolist(), b.tolist()) for a, b in parts] == [
         ([11, 13], [[2], [4]]),
         ([], []),
@@ -158,8 +158,8 @@ def test_arrange__by_hand():
 
 def test_arrange__nothing():
     nothing = np.zeros(0, np.int64)
-    assert list(arrange(nothing, 0, nothing)) == []
-    ((part,),) = arrange(nothing, 1, np.zeros((0, 4), np.float32))
+    assert list(group_rows(nothing, 0, nothing)) == []
+    ((part,),) = group_rows(nothing, 1, np.zeros((0, 4), np.float32))
     assert (part.shape, part.dtype) == ((0, 4), np.float32)
 
 
@@ -167,7 +167,7 @@ def test_arrange__nothing():
 def test_arrange__as_a_search_for_every_owner(owners):
     owners = np.array(owners, np.int64)
     rows = np.arange(len(owners))
-    parts = [part.tolist() for (part,) in arrange(owners, 7, rows)]
+    parts = [part.tolist() for (part,) in group_rows(owners, 7, rows)]
     assert parts == [rows[owners == owner].tolist() for owner in range(7)]
 
 

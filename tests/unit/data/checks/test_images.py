@@ -4,17 +4,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fasterrcnn.data.checks.images import Seen, check_listing, frame_hw, look_at_headers, look_at_images, same_shape
+from fasterrcnn.data.checks.images import (
+    ImageFacts,
+    check_listing,
+    decode_images,
+    frame_hw,
+    read_headers,
+    same_aspect_ratio,
+)
 
 BOX = [10, 10, 40, 40]
 
 
 def look(data):
-    return look_at_images(data, lambda records, total: records)
+    return decode_images(data, lambda records, total: records)
 
 
 def glance(data):
-    return look_at_headers(data.records)
+    return read_headers(data.images)
 
 
 @pytest.fixture
@@ -48,7 +55,7 @@ def blobs(seed, height=80, width=100):
 
 @pytest.mark.parametrize("method", [look, glance])
 def test_look__nothing_there(painted, method):
-    assert method(painted({})) == Seen()
+    assert method(painted({})) == ImageFacts()
 
 
 @pytest.mark.parametrize("method", [look, glance])
@@ -56,7 +63,7 @@ def test_look__sound_images(painted, method):
     data = painted({f"{n}.png": noise(n) for n in range(40)})
     seen = method(data)
     assert seen.findings == []
-    assert seen.sizes_hw == {record.path: (80, 100) for record in data.records}
+    assert seen.sizes_hw == {record.path: (80, 100) for record in data.images}
 
 
 @pytest.mark.parametrize("method", [look, glance])
@@ -94,8 +101,8 @@ def test_look__not_enough_memory(painted, monkeypatch):
 @pytest.mark.parametrize(
     ("said_hw", "words"),
     [
-        ((80, 90), "says 90 x 80 for a.png, the image has 100 x 80 (width x height)"),
-        ((100, 80), "(width x height); width and height are exchanged, or the image was turned"),
+        ((80, 90), "states 90 x 80 for a.png, the image has 100 x 80 (width x height)"),
+        ((100, 80), "(width x height); width and height are exchanged, or the image was rotated"),
     ],
 )
 def test_look__another_size_than_the_annotations_say(painted, method, said_hw, words):
@@ -124,16 +131,16 @@ def test_frame_hw(record_of, boxes, said_hw, true_hw, expected):
     assert frame_hw(record_of(1, boxes, size_hw=said_hw), true_hw) == expected
 
 
-def test_same_shape__within_rounding():
-    assert same_shape((480, 640), (333, 444))
-    assert same_shape((480, 640), (241, 320))
-    assert not same_shape((480, 640), (480, 660))
+def test_same_aspect_ratio__within_rounding():
+    assert same_aspect_ratio((480, 640), (333, 444))
+    assert same_aspect_ratio((480, 640), (241, 320))
+    assert not same_aspect_ratio((480, 640), (480, 660))
 
 
 def test_framed__images_that_cannot_be_opened_keep_their_size(data_of, record_of):
     data = data_of(record_of(1, [BOX]), record_of(2, [BOX]))
-    framed = Seen(sizes_hw={data.records[1].path: (60, 60)}).framed(data)
-    assert [record.size_hw for record in framed.records] == [(80, 100), (60, 60)]
+    framed = ImageFacts(sizes_hw={data.images[1].path: (60, 60)}).framed(data)
+    assert [record.size_hw for record in framed.images] == [(80, 100), (60, 60)]
 
 
 def test_look__the_same_image_twice(painted):
@@ -160,7 +167,7 @@ def test_look__nearly_the_same_image_matters_between_splits_only(painted):
 
 
 def test_look__a_file_that_is_listed_twice(painted, data_of):
-    (record,) = painted({"a.png": noise(0)}).records
+    (record,) = painted({"a.png": noise(0)}).images
     (finding,) = look(data_of(record, replace(record, image_id=2))).findings
     assert (finding.kind, finding.what) == ("same-image", "is listed twice")
     data = data_of(splits={"train": [record], "val": [replace(record, image_id=2)]})
@@ -194,5 +201,5 @@ def test_look__progress_sees_every_image(painted):
             passed.append((record.path.name, total))
             yield record
 
-    look_at_images(data, track)
+    decode_images(data, track)
     assert passed == [("0.png", 3), ("1.png", 3), ("2.png", 3)]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance
 
-from fasterrcnn.data.duplicates import Fingerprint, find_identical, find_similar, groups_of, take_fingerprint
+from fasterrcnn.data.duplicates import Fingerprint, connected_groups, find_identical, find_similar, take_fingerprint
 from fasterrcnn.data.images import read_image
 
 SIZE_HW = (300, 400)
@@ -202,12 +202,12 @@ def test_find_similar__blood_cells(shared_data):
 
 
 def test_groups_of__by_hand():
-    assert groups_of(7, [(5, 1), (3, 2), (2, 6)]) == [[0], [1, 5], [2, 3, 6], [4]]
-    assert groups_of(5, [(4, 3), (2, 3), (2, 0)]) == [[0, 2, 3, 4], [1]]
-    assert groups_of(4, [[0, 2, 3], [1]]) == [[0, 2, 3], [1]]
-    assert groups_of(3, []) == [[0], [1], [2]]
-    assert groups_of(0, []) == []
-    assert groups_of(2, [(0, 0), ()]) == [[0], [1]]
+    assert connected_groups(7, [(5, 1), (3, 2), (2, 6)]) == [[0], [1, 5], [2, 3, 6], [4]]
+    assert connected_groups(5, [(4, 3), (2, 3), (2, 0)]) == [[0, 2, 3, 4], [1]]
+    assert connected_groups(4, [[0, 2, 3], [1]]) == [[0, 2, 3], [1]]
+    assert connected_groups(3, []) == [[0], [1], [2]]
+    assert connected_groups(0, []) == []
+    assert connected_groups(2, [(0, 0), ()]) == [[0], [1]]
 
 
 @given(st.integers(1, 12), st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), max_size=12))
@@ -217,7 +217,7 @@ def test_groups_of__are_the_connected_components(count, links):
     for i, j in links:
         reached[i, j] = reached[j, i] = True
     reached = np.linalg.matrix_power(reached.astype(int), count) > 0
-    groups = groups_of(count, links)
+    groups = connected_groups(count, links)
     assert sorted(i for group in groups for i in group) == list(range(count))
     assert groups == sorted(sorted(group) for group in groups)
     for group in groups:

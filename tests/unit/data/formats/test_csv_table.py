@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from fasterrcnn.data.formats import table
+from fasterrcnn.data.formats.base import ReadOptions
+from fasterrcnn.data.formats.csv_table import CsvTable
 from fasterrcnn.errors import DataError, UsageError
 
 HEADER = "image,x1,y1,x2,y2,label"
@@ -14,14 +15,15 @@ def read(write_files):
     """Reads a table beside the images a.png and b.png."""
 
     def make(text, **options):
-        return table.read(write_files({"a.png": None, "b.png": None, "boxes.csv": text}) / "boxes.csv", **options)
+        root = write_files({"a.png": None, "b.png": None, "boxes.csv": text})
+        return CsvTable().read(root / "boxes.csv", ReadOptions(**options))
 
     return make
 
 
 def boxes_of(data):
     return [
-        [box, data.classes[label]] for r in data.records for box, label in zip(r.boxes.tolist(), r.labels, strict=True)
+        [box, data.classes[label]] for r in data.images for box, label in zip(r.boxes.tolist(), r.labels, strict=True)
     ]
 
 
@@ -43,7 +45,7 @@ def test_read__records_by_hand(read):
     assert first.size_hw == (30, 40)
     assert first.source == data.root / "boxes.csv"
     assert not first.difficult.any()
-    assert data.where(first, 1) == "line 5 (cat)"
+    assert data.describe_box(first, 1) == "line 5 (cat)"
     assert data.summary() == "CSV, 2 images, 2 classes (owl, cat), no splits"
     assert found(data) == []
 
@@ -68,7 +70,7 @@ def test_read__records_by_hand(read):
 )  # fmt: skip
 def test_read__boxes(read, text, options, box):
     data = read(text, **options)
-    np.testing.assert_array_equal(data.records[0].boxes, np.array([box], np.float32))
+    np.testing.assert_array_equal(data.images[0].boxes, np.array([box], np.float32))
     assert data.classes == ("cat",)
     assert found(data) == []
 
@@ -76,8 +78,8 @@ def test_read__boxes(read, text, options, box):
 @pytest.mark.parametrize("text", [f"{HEADER}\na.png,,,,,\nb.png,1,2,3,4,cat", "a.png,,,,,\nb.png,1,2,3,4,cat\n,,,,,"])
 def test_read__row_without_a_box_is_a_negative(read, text):
     data = read(text)
-    assert [record.boxes.shape for record in data.records] == [(0, 4), (1, 4)]
-    assert data.records[0].labels.shape == data.records[0].numbers.shape == (0,)
+    assert [record.boxes.shape for record in data.images] == [(0, 4), (1, 4)]
+    assert data.images[0].labels.shape == data.images[0].numbers.shape == (0,)
     assert found(data) == []
 
 
@@ -110,8 +112,8 @@ def test_read__a_missing_image_is_said_once(read):
 def test_read__unreadable_image_is_said_once(write_files):
     rows = "a.png,1,2,3,4,x,train\na.png,1,2,3,4,x,train\na.png,1,2,3,4,x,val\nb.png,,,,,,train"
     root = write_files({"a.png": "none", "b.png": None, "t.csv": f"{HEADER},split\n{rows}"})
-    data = table.read(root / "t.csv")
-    assert [record.path.name for record in data.records] == ["b.png"]
+    data = CsvTable().read(root / "t.csv")
+    assert [record.path.name for record in data.images] == ["b.png"]
     finding = data.findings[0]
     assert str(finding) == f"{root / 'a.png'}: not an image that can be decoded"
     assert (finding.kind, finding.image) == ("unreadable-image", root / "a.png")
@@ -133,14 +135,14 @@ def test_read__unreadable_image_is_said_once(write_files):
 )
 def test_read__places_of_images(write_files, image, written):
     root = write_files({image: None, "train.csv": f"{HEADER}\n{written},1,2,3,4,cat\n"})
-    data = table.read(root / "train.csv", images=root.parent / "images")
+    data = CsvTable().read(root / "train.csv", ReadOptions(images=root.parent / "images"))
     assert data.split("train")[0].path == (root / image).resolve()
     assert found(data) == []
 
 
 def test_read__absolute_path(tmp_path, write_files):
     root = write_files({"a.png": None, "far/boxes.csv": f"{HEADER}\n{tmp_path / 'set/a.png'},1,2,3,4,cat\n"})
-    assert table.read(root / "far/boxes.csv").records[0].path == root / "a.png"
+    assert CsvTable().read(root / "far/boxes.csv").images[0].path == root / "a.png"
 
 
 def test_read__splits_of_a_column(read):
@@ -153,7 +155,7 @@ def test_read__splits_of_a_column(read):
     }
     assert [r.difficult.tolist() for r in data.split("train")] == [[True], [True]]
     assert [r.difficult.tolist() for r in data.split("val") + data.split("fold 7")] == [[False], [False]]
-    assert sorted(r.image_id for r in data.records) == [1, 2, 3, 4]
+    assert sorted(r.image_id for r in data.images) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -164,8 +166,8 @@ def test_read__one_file_for_each_split(write_files, names):
     images = [name.rpartition("/")[0] + "/x.png" if "/" in name else "x.png" for name in names]
     files = {name: f"{HEADER}\nx.png,1,2,3,4,{label}\n" for name, label in zip(names, ("cat", "dog"), strict=True)}
     root = write_files(files | dict.fromkeys(images) | {"classes.csv": "cat,0\ndog,1\n"})
-    assert table.find(root) == [root]
-    data = table.read(root)
+    assert CsvTable().recognise(root) == [root]
+    data = CsvTable().read(root)
     assert list(data.splits) == ["train", "val"]
     assert boxes_of(data) == [[[1, 2, 3, 4], "cat"], [[1, 2, 3, 4], "dog"]]
     assert [data.split(split)[0].source for split in ("train", "val")] == [root / name for name in names]
@@ -176,13 +178,13 @@ def test_find__files(write_files):
     root = write_files(
         {"one.csv": f"{HEADER}\n", "two.tsv": keras, "metrics.csv": "epoch,loss\n1,2\n", "empty.csv": ""}
     )
-    assert table.find(root) == [root / "one.csv", root / "two.tsv"]
-    assert table.find(root / "metrics.csv") == [root / "metrics.csv"]
+    assert CsvTable().recognise(root) == [root / "one.csv", root / "two.tsv"]
+    assert CsvTable().recognise(root / "metrics.csv") == [root / "metrics.csv"]
     (root / "two.tsv").rename(root / "two.txt")
-    assert table.find(root) == [root / "one.csv"]
-    assert table.find(root / "two.txt") == []
+    assert CsvTable().recognise(root) == [root / "one.csv"]
+    assert CsvTable().recognise(root / "two.txt") == []
     (root / "one.csv").unlink()
-    assert table.find(root) == []
+    assert CsvTable().recognise(root) == []
 
 
 @pytest.mark.parametrize(
@@ -211,21 +213,21 @@ def test_read__size_of_the_image_that_is_wrong(write_files):
         "c.png,,,cat,1,2,3,4",
     ]
     (root / "labels.csv").write_text("\n".join(rows))
-    data = table.read(root / "labels.csv")
+    data = CsvTable().read(root / "labels.csv")
     finding = data.findings[0]
     assert (finding.kind, finding.image) == ("size-mismatch", root / "b.png")
-    assert "says 30 x 40 for b.png, the image has 40 x 30 (width x height); it may have been annot" in finding.what
-    assert [record.size_hw for record in data.records] == [(30, 40), (40, 30), (30, 40)]
+    assert "states 30 x 40 for b.png, the image has 40 x 30 (width x height); width and height are exch" in finding.what
+    assert [record.size_hw for record in data.images] == [(30, 40), (40, 30), (30, 40)]
 
 
 def test_read__images_that_no_row_names(write_files):
     root = write_files({"a.png": None, "b.png": None, "boxes.csv": "image,x1,y1,x2,y2,label\na.png,1,2,3,4,cat"})
-    (finding,) = table.read(root / "boxes.csv").findings
+    (finding,) = CsvTable().read(root / "boxes.csv").findings
     assert (finding.kind, finding.file) == ("unlisted-image", root / "b.png")
 
 
 def test_find__folder_with_unusual_columns(write_files):
     root = write_files({"a.png": None, "boxes.csv": "photo,l,t,r,b,kind\na.png,1,2,3,4,cat"})
     columns = {"image": "photo", "x1": "l", "y1": "t", "x2": "r", "y2": "b", "label": "kind"}
-    assert table.find(root) == []
-    assert table.find(root, columns) == [root / "boxes.csv"]
+    assert CsvTable().recognise(root) == []
+    assert CsvTable().recognise(root, ReadOptions(columns=columns)) == [root / "boxes.csv"]

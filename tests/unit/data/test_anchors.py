@@ -11,7 +11,7 @@ from fasterrcnn import presets
 from fasterrcnn.config import AnchorConfig, InputConfig
 from fasterrcnn.data.anchors import fit_anchors, input_boxes, input_labels, measure_recall, read_anchors
 from fasterrcnn.data.annotations import AnnotatedImage
-from fasterrcnn.data.formats import voc
+from fasterrcnn.data.formats.voc import PascalVoc
 from fasterrcnn.errors import UsageError
 from fasterrcnn.model.anchors import AnchorGenerator
 from fasterrcnn.ops.anchors import cell_anchors, grid_anchors
@@ -221,7 +221,7 @@ def test_fit_anchors__five_thousand_boxes_in_seconds():
     ("folder", "preset"), [("bccd/BCCD", "efficientnet-lite0-fpn"), ("road_signs", "resnet50-fpn")]
 )
 def test_fit_anchors__real_data_held_out_too(shared_data, folder, preset):
-    data, config = voc.read(shared_data / folder), presets.get(preset)
+    data, config = PascalVoc().read(shared_data / folder), presets.get(preset)
     train = data.split("train")
     fit = fit_anchors(input_boxes(train, config.input), config.anchors, STRIDES[preset], labels=input_labels(train))
     assert fit.after.at_70 > fit.before.at_70
