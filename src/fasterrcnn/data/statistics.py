@@ -180,15 +180,9 @@ class Statistics:
     def _page(self) -> str:
         order = np.argsort(-np.array(self.total.by_class), kind="stable").tolist()
         some = np.linspace(0, len(self.sides) - 1, min(len(self.sides), 1500)).astype(int)
-<<<<<<< HEAD
-        seen_at = f"pixels of the network input, {self._input()}"
+        unit = f"pixels of the network input, {self._input()}"
         parts: list[charts.Chart | Table] = [
             Table(*self._split_table(), title="Images and boxes"),
-=======
-        unit = f"pixels of the network input, {self._input()}"
-        parts: list[charts.Part] = [
-            charts.Table("Images and boxes", *self._split_table()),
->>>>>>> cb89b4d (Data: formats behind one class each, in one table; AnnotatedImage, Sample and other names of the field; plain comments)
             charts.bars(
                 "Boxes of each class", [self.classes[i] for i in order], [self.total.by_class[i] for i in order]
             ),
@@ -269,13 +263,8 @@ def _spread(numbers: NDArray[Any]) -> str:
     quantiles = _quantiles(numbers)
     if not quantiles:
         return "none"
-<<<<<<< HEAD
-    least, low, median, high, most = (charts.format_number(round(value, 2)) for value in found.values())
-    return f"median {median}, most from {low} to {high}, all from {least} to {most}"
-=======
-    least, low, median, high, largest = (charts.number_of(round(value, 2)) for value in quantiles.values())
+    least, low, median, high, largest = (charts.format_number(round(value, 2)) for value in quantiles.values())
     return f"median {median}, most from {low} to {high}, all from {least} to {largest}"
->>>>>>> cb89b4d (Data: formats behind one class each, in one table; AnnotatedImage, Sample and other names of the field; plain comments)
 
 
 def _bin_name(name: str) -> str:
