@@ -49,7 +49,9 @@ BAD = ((10, 10, 30, 30), (10, 10, 0, 30), (40, 40, -30, -20), (90, 10, 30, 30))
 def test_check__sound_data(run, tmp_path):
     outcome = run("data", "check", write_coco(tmp_path / "set"))
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out == "COCO, 4 images, 1 class (cat), no splits\n\nnothing found: this data set looks right\n"
+    assert (
+        outcome.out == "COCO, 4 images, 1 class (cat), no splits\n\nno findings: this data set is ready for training\n"
+    )
 
 
 @pytest.mark.parametrize("quick", [(), ("--quick",)])

@@ -33,8 +33,8 @@ def pets() -> AnnotatedData:
 
 def test_describe__counts_by_hand():
     found = compute_statistics(pets(), INPUT)
-    assert (found.whole.images, found.whole.negatives, found.whole.boxes) == (3, 1, 3)
-    assert (found.whole.difficult, found.whole.left_out, found.whole.by_class) == (1, 2, (1, 2))
+    assert (found.total.images, found.total.negatives, found.total.boxes) == (3, 1, 3)
+    assert (found.total.difficult, found.total.left_out, found.total.by_class) == (1, 2, (1, 2))
     train, val = found.splits["train"], found.splits["val"]
     assert (train.images, train.negatives, train.boxes, train.by_class) == (2, 1, 3, (1, 2))
     assert (val.images, val.negatives, val.boxes, val.difficult, val.left_out) == (1, 0, 0, 1, 2)
@@ -131,6 +131,6 @@ def test_save__other_kinds_of_file(tmp_path):
 
 def test_describe__real_data(shared_data):
     found = compute_statistics(PascalVoc().read(shared_data / "bccd/BCCD"), INPUT)
-    assert dict(zip(found.classes, found.whole.by_class, strict=True)) == {"Platelets": 361, "RBC": 4153, "WBC": 372}
-    assert (found.whole.images, found.whole.left_out) == (364, 2)
+    assert dict(zip(found.classes, found.total.by_class, strict=True)) == {"Platelets": 361, "RBC": 4153, "WBC": 372}
+    assert (found.total.images, found.total.left_out) == (364, 2)
     assert found.image_sizes == {(480, 640): 364}

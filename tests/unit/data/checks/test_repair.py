@@ -61,7 +61,7 @@ def test_repair__a_pixel_over_the_border_is_cut_without_a_word(data_of):
         (
             [0.1, 0.25, 0.5, 0.75],
             [10, 20, 50, 60],
-            "box 0.1,0.25,0.5,0.75 looks like shares of the image of 100 x 80; made pixels",
+            "box 0.1,0.25,0.5,0.75 seems to be in shares of the image of 100 x 80; made pixels",
         ),
     ],
 )
@@ -212,5 +212,5 @@ def test_repair__size_of_a_image(data_of, record_of, tmp_path, said_hw, boxes, e
 
 def test_repair__the_image_vanished_meanwhile(data_of, record_of):
     data = data_of(record_of(1, [GOOD]))
-    finding = Finding("size-mismatch", Path("1.xml"), "says 1 x 1", image=data.images[0].path)
+    finding = Finding("size-mismatch", Path("1.xml"), "states 1 x 1", image=data.images[0].path)
     assert repair(data, "fix", [finding]).data.images == []

@@ -474,7 +474,7 @@ def test_read__files_whose_names_do_not_tell_the_splits(tmp_path):
     for name in ("one", "two"):
         put_json(tmp_path / f"{name}.json", content([image(1)]))
     with pytest.raises(
-        DataError, match=r"several COCO files, and their names do not tell the splits; name one: .*one\.j"
+        DataError, match=r"several COCO files, and their names do not state the splits; name one: .*one\.j"
     ):
         read(tmp_path)
     put_json(tmp_path / "train.json", content())
@@ -489,8 +489,8 @@ def test_read__files_whose_names_do_not_tell_the_splits(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"data\.json: broken JSON \(Expecting value: .*\); is the file whole\?"),
-        ('{"images": [{"id": 1, "file_na', r"data\.json: broken JSON \(Unterminated string .*is the file whole\?"),
+        ("", r"data\.json: broken JSON \(Expecting value: .*\); is the file complete\?"),
+        ('{"images": [{"id": 1, "file_na', r"data\.json: broken JSON \(Unterminated string .*is the file complete\?"),
         (b'{"images": "\xff"}', r"data\.json: cannot be read \('utf-8' codec can't decode byte 0xff"),
         ("[" * 200_000, r"data\.json: cannot be read \(maximum recursion depth"),
         ('{"images": ' + "9" * 5000 + "}", r"data\.json: cannot be read \(Exceeds the limit"),

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fasterrcnn.data.formats.dicts import read_dicts
-from fasterrcnn.data.formats.rows import box_to_xyxy
-from fasterrcnn.errors import DataError, UsageError
+from fasterrcnn.errors import DataError
 
 
 def boxes_of(data):
@@ -102,12 +101,6 @@ def test_read__row_that_is_refused(image, change, message):
 def test_read__not_a_row(row):
     with pytest.raises(DataError, match="row 1: a dict with image, boxes and labels is expected, not "):
         read_dicts([row])
-
-
-def test_read__unknown_format(image):
-    unchecked = getattr(box_to_xyxy, "__wrapped__", box_to_xyxy)
-    with pytest.raises(UsageError, match="no box format 'xyhw'; there are: xyxy, xywh, cxcywh"):
-        unchecked([1, 2, 3, 4], "xyhw")
 
 
 def test_read__empty():
