@@ -479,7 +479,7 @@ def test_read__files_whose_names_do_not_tell_the_splits(tmp_path):
         read(tmp_path)
     put_json(tmp_path / "train.json", content())
     (tmp_path / "one.json").unlink()
-    with pytest.raises(DataError, match="do not tell the splits"):
+    with pytest.raises(DataError, match="do not state the splits"):
         read(tmp_path)
 
 
