@@ -46,7 +46,7 @@ def make(image_count: int) -> tuple[dict, list[dict]]:
 
 
 def ours(ground_truth: dict, results: list[dict]) -> list[float]:
-    from fasterrcnn.evaluation.metrics.coco import score_detections
+    from fasterrcnn.evaluation.measure import score_detections
 
     return list(score_detections(ground_truth, results).numbers.values())
 

@@ -58,7 +58,7 @@ import fasterrcnn
 from fasterrcnn import presets
 from fasterrcnn.build import start_model
 from fasterrcnn.demo.scenes import write_scenes
-from fasterrcnn.evaluation.metrics.coco import score_detections
+from fasterrcnn.evaluation.measure import score_detections
 from fasterrcnn.explanation import lost, stages
 from fasterrcnn.explanation.diagnosis import judge
 from fasterrcnn.explanation.follow import follow

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 from fasterrcnn.evaluation.analysis import MeasurementOrigin
 from fasterrcnn.evaluation.ground_truth import read_ground_truth, read_results
 from fasterrcnn.evaluation.matching import find_pairs, same_class
-from fasterrcnn.evaluation.measure import Examination, measure
-from fasterrcnn.evaluation.metrics.coco import score_detections
+from fasterrcnn.evaluation.measure import Examination, measure, score_detections
+from fasterrcnn.evaluation.metrics.confusion import count_confusions
 from fasterrcnn.evaluation.metrics.ranking import mean_over_classes, rank_matches
+from fasterrcnn.evaluation.metrics.slices import SIZES, slice_by_size
 from fasterrcnn.evaluation.metrics.tide import ERRORS, IGNORED, MISSED, RIGHT
 
 IDS = [3, 7, 8, 40, 41]
@@ -50,8 +52,8 @@ def splits(draw, ties: bool = True):
     return {"images": images, "annotations": objects, "categories": CATEGORIES}, detections
 
 
-def official(dataset, detections) -> list[float]:
-    """The 12 numbers of pycocotools; -1 where there is nothing."""
+def pycocotools_evaluation(dataset, detections, areas=None):
+    """Evaluated and accumulated; of other ranges of areas than COCO's where they are given."""
     coco = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
     with contextlib.redirect_stdout(io.StringIO()):
@@ -61,8 +63,17 @@ def official(dataset, detections) -> list[float]:
         evaluation = cocoeval.COCOeval(
             ground_truth, ground_truth.loadRes(copy.deepcopy(detections)) if detections else coco.COCO(), "bbox"
         )
+        if areas is not None:
+            evaluation.params.areaRng, evaluation.params.areaRngLbl = areas, [str(area) for area in areas]
         evaluation.evaluate()
         evaluation.accumulate()
+    return evaluation
+
+
+def official(dataset, detections) -> list[float]:
+    """The 12 numbers of pycocotools; -1 where there is nothing."""
+    evaluation = pycocotools_evaluation(dataset, detections)
+    with contextlib.redirect_stdout(io.StringIO()):
         evaluation.summarize()
     return evaluation.stats.tolist()
 
@@ -92,17 +103,32 @@ def test_ranking__as_coco(split):
     pairs = same_class(find_pairs(ground_truth, predictions), ground_truth, predictions)
     ranking = rank_matches(ground_truth, predictions, pairs)
     ap = ranking.average_precision()
-    for ours, expected in (
-        (mean_over_classes(ap), report.ap),
-        (mean_over_classes(ap[0]), report.ap50),
-        (mean_over_classes(ranking.recall()), report.ar100),
-    ):
+    for ours, expected in ((mean_over_classes(ap), report.ap), (mean_over_classes(ap[0]), report.ap50)):
         assert ours == (None if expected is None else pytest.approx(expected, abs=1e-12))
-    areas = predictions.xywh[:, 2] * predictions.xywh[:, 3]
-    medium = [(values >= 32**2) & (values <= 96**2) for values in (ground_truth.areas, areas)]
-    part = rank_matches(ground_truth, predictions, pairs, counted=medium[0] & ~ground_truth.crowd, in_range=medium[1])
-    expected = report.ap_medium
-    assert mean_over_classes(part.average_precision()) == (None if expected is None else pytest.approx(expected))
+
+
+@FEW
+@given(splits())
+def test_slices__as_pycocotools(split):
+    # Its areas include both bounds; a slice does not include the upper one.
+    dataset, detections = split
+    ground_truth = read_ground_truth(dataset)
+    areas = [
+        [low**2, np.nextafter(min(low_of_next, 1e5) ** 2, 0)]
+        for low, low_of_next in pairwise([*SIZES.values(), np.inf])
+    ]
+    evaluation = pycocotools_evaluation(dataset, detections, areas)
+    precision, recall = (evaluation.eval[name][..., -1] for name in ("precision", "recall"))
+    expected = {}
+    for part, name in enumerate(SIZES):
+        numbers = (precision[:, :, :, part], precision[0, :, :, part], recall[:, :, part])
+        if (recall[:, :, part] > -1).any():
+            expected[name] = tuple(pytest.approx(values[values > -1].mean(), abs=1e-12) for values in numbers)
+    ours = {
+        one.name: (one.ap, one.ap50, one.recall)
+        for one in slice_by_size(ground_truth, read_results(ground_truth, detections))
+    }
+    assert ours == expected
 
 
 @QUICK
@@ -185,8 +211,6 @@ def test_report__everything_adds_up(split):
 def test_confusion_and_calibration__as_hotcoco(split):
     import hotcoco
 
-    from fasterrcnn.evaluation.metrics.confusion import count_confusions
-
     dataset, detections = split
     dataset = {**dataset, "annotations": [{**a, "iscrowd": 0} for a in dataset["annotations"]]}
     if not detections or not dataset["annotations"]:
@@ -202,3 +226,39 @@ def test_confusion_and_calibration__as_hotcoco(split):
     assert ours.sum() == np.array(evaluation.confusion_matrix()["matrix"]).sum()
     report = whole(dataset, detections)
     assert report.analysis.calibration.ece == pytest.approx(evaluation.calibration()["ece"])
+
+
+@FEW
+@given(splits(ties=False), st.integers(0, 2**32))
+def test_errors_and_confusion__as_hotcoco(split, seed):
+    # Without crowds, equal overlaps and overlaps of exactly .10 or .50; docs/evaluation.md says what differs there.
+    import hotcoco
+
+    rng = np.random.default_rng(seed)
+    dataset, detections = (
+        [{**row, "bbox": [v + rng.uniform(0, 0.1) for v in row["bbox"]]} for row in rows]
+        for rows in ([{**a, "iscrowd": 0} for a in split[0]["annotations"]], split[1])
+    )
+    dataset = {**split[0], "annotations": dataset}
+    if not detections or not dataset["annotations"]:
+        return
+    with contextlib.redirect_stdout(io.StringIO()):
+        theirs = hotcoco.COCO(copy.deepcopy(dataset))
+        evaluation = hotcoco.COCOeval(theirs, theirs.load_res(copy.deepcopy(detections)), "bbox")
+        evaluation.run()
+    analysis = whole(dataset, detections).analysis
+    ground_truth = read_ground_truth(dataset)
+    predictions = read_results(ground_truth, detections)
+    matrix = count_confusions(ground_truth, predictions, find_pairs(ground_truth, predictions)).matrix
+    np.testing.assert_array_equal(matrix, np.array(evaluation.confusion_matrix()["matrix"]))
+    tide = evaluation.tide_errors()
+    names = dict(zip(("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss"), ERRORS, strict=True)) | {"FP": "false positives"}
+    assert analysis.costs.ap50 == pytest.approx(tide["ap_base"])
+    assert analysis.costs.counts == {names[key]: count for key, count in tide["counts"].items()}
+    found_ones = np.unique(ground_truth.labels[analysis.error_kinds.object_kinds == RIGHT])
+    if set(found_ones) == set(ground_truth.labels):  # hotcoco keeps a class in the mean that would lose all its objects
+        names["FN"] = "false negatives"
+    else:
+        del names["Miss"]
+    for key, name in names.items():
+        assert analysis.costs.lost[name] == pytest.approx(tide["delta_ap"][key], abs=1e-9)

@@ -76,25 +76,21 @@ def overlap(
     return share
 
 
-def match_detections(
-    pairs: Pairs, ground_truth: GroundTruth, count: int, threshold: float, ignored: Bool[np.ndarray, " g"] | None = None
-) -> Int64[np.ndarray, " n"]:
+def match_detections(pairs: Pairs, ground_truth: GroundTruth, count: int, threshold: float) -> Int64[np.ndarray, " n"]:
     """The object of each detection, or -1.
 
-    By falling score, each detection takes the free object that it overlaps most; one that is ignored only where no
-    other is free. A crowd is never taken up.
+    By falling score, each detection takes the free object that it overlaps most; a crowd only where no other is free. A
+    crowd is never taken up.
 
     Args:
         pairs: that may be matched: those of one class, for COCO.
         ground_truth: the objects.
         count: number of detections.
         threshold: IoU that a match needs.
-        ignored: objects that are not asked for; default is the crowds.
     """
-    ignored = ground_truth.crowd if ignored is None else ignored
     near = pairs.take(pairs.overlaps >= min(threshold, 1 - 1e-10))
-    if ignored.any():
-        order = np.lexsort((ignored[near.objects], near.detections))  # stable: overlaps keep falling
+    if ground_truth.crowd.any():
+        order = np.lexsort((ground_truth.crowd[near.objects], near.detections))  # stable: overlaps keep falling
         near = Pairs(near.detections[order], near.objects[order], near.overlaps[order])
     matched = [-1] * count
     taken = bytearray(len(ground_truth))

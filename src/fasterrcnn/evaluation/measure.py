@@ -1,22 +1,66 @@
-"""Ground truth and detections in, a whole report out. Needs no torch."""
+"""Ground truth and detections in, a report out: COCO's numbers alone, or everything behind them. Needs no torch."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from fasterrcnn.errors import UsageError
 from fasterrcnn.evaluation.analysis import Analysis, MeasurementOrigin
 from fasterrcnn.evaluation.diagnoses import diagnose
-from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
+from fasterrcnn.evaluation.ground_truth import MAX_DETS, GroundTruth, Predictions, read_ground_truth, read_results
 from fasterrcnn.evaluation.matching import find_pairs, same_class
 from fasterrcnn.evaluation.metrics.bootstrap import Comparison, Samples, compare_paired, draw, estimate
 from fasterrcnn.evaluation.metrics.calibration import measure_calibration
-from fasterrcnn.evaluation.metrics.coco import coco_numbers
+from fasterrcnn.evaluation.metrics.coco import evaluate_boxes
 from fasterrcnn.evaluation.metrics.confusion import count_confusions
 from fasterrcnn.evaluation.metrics.curves import measure_curves
 from fasterrcnn.evaluation.metrics.pascal import pascal_numbers
 from fasterrcnn.evaluation.metrics.proposal_recall import ProposalRecall
-from fasterrcnn.evaluation.metrics.ranking import Ranking, rank_matches
+from fasterrcnn.evaluation.metrics.ranking import Ranking, mean_over_classes, rank_matches
 from fasterrcnn.evaluation.metrics.slices import slice_by_aspect, slice_by_count, slice_by_size
 from fasterrcnn.evaluation.metrics.tide import classify_errors, price_errors
-from fasterrcnn.evaluation.report import Report
+from fasterrcnn.evaluation.report import LABELS, Report
+
+
+def score_detections(
+    ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], *, max_dets: int = MAX_DETS
+) -> Report:
+    """Average precision and recall of COCO results against a COCO data set: the numbers alone, fast.
+
+    Detections of equal score count in the order they are given, as in COCO's own tools.
+
+    Args:
+        ground_truth: images, annotations and categories.
+        results: image_id, category_id, bbox (left, top, width, height) and score of each detection.
+        max_dets: most detections of an image and class that count.
+
+    Raises:
+        DataError: a result is not finite, or names an image or a category that the ground truth does not have.
+        UsageError: `max_dets` is less than 1.
+    """
+    objects = read_ground_truth(ground_truth)
+    return coco_numbers(objects, read_results(objects, results, max_dets), max_dets)
+
+
+def coco_numbers(ground_truth: GroundTruth, predictions: Predictions, max_dets: int = MAX_DETS) -> Report:
+    """COCO's 12 numbers, and AP of each class; the last of the recalls is that with ``max_dets`` detections.
+
+    Raises:
+        UsageError: `max_dets` is less than 1.
+    """
+    if max_dets < 1:
+        raise UsageError(f"max_dets must be at least 1, not {max_dets}")
+    precision, _, summary = evaluate_boxes(ground_truth, predictions, [min(1, max_dets), min(10, max_dets), max_dets])
+    per_class = {
+        name: {"ap": mean_over_classes(precision[:, :, k, 0, -1]), "ap50": mean_over_classes(precision[0, :, k, 0, -1])}
+        for k, name in enumerate(ground_truth.classes)
+    }
+    stats = [None if value < 0 else float(value) for value in summary]
+    fields: dict[str, Any] = dict(zip(LABELS, stats, strict=True))
+    return Report(
+        **fields, per_class=per_class, images=len(ground_truth.images), objects=int((~ground_truth.crowd).sum())
+    )
+
 
 Other = tuple[str, Predictions, bool]
 """Other detections of the same images: name, boxes, and whether they are this detector's by other rules."""
@@ -76,9 +120,9 @@ def measure(
             confusion=count_confusions(ground_truth, predictions, pairs, score=score),
             calibration=measure_calibration(ground_truth, predictions, error_kinds),
             costs=price_errors(ground_truth, predictions, error_kinds),
-            by_size=slice_by_size(ground_truth, predictions, own),
-            by_count=slice_by_count(ground_truth, ranking),
-            by_aspect=slice_by_aspect(ground_truth, predictions, own),
+            by_size=slice_by_size(ground_truth, predictions),
+            by_count=slice_by_count(ground_truth, predictions),
+            by_aspect=slice_by_aspect(ground_truth, predictions),
             pascal=pascal_numbers(ground_truth, predictions, inclusive=inclusive),
             bootstrap=estimate(drawn, ground_truth.classes, seed=seed) if samples else None,
             proposals=examination.proposals,

@@ -5,7 +5,7 @@ import pytest
 
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.evaluation.ground_truth import load_results
-from fasterrcnn.evaluation.metrics.coco import score_detections
+from fasterrcnn.evaluation.measure import score_detections
 
 BOX, FAR = (10.0, 10.0, 20.0, 20.0), (60.0, 60.0, 20.0, 20.0)
 

@@ -11,6 +11,7 @@ from fasterrcnn.evaluation.metrics.confusion import count_confusions
 from fasterrcnn.evaluation.metrics.curves import best_point
 from fasterrcnn.evaluation.metrics.pascal import pascal_numbers
 from fasterrcnn.evaluation.metrics.proposal_recall import measure_proposals
+from fasterrcnn.evaluation.metrics.slices import slice_by_size
 from fasterrcnn.evaluation.metrics.tide import classify_errors
 
 BOX, FAR = (10.0, 10.0, 20.0, 20.0), (60.0, 60.0, 20.0, 20.0)
@@ -105,8 +106,9 @@ def test_match__an_ignored_object_only_where_no_other_is_free(make_ground_truth,
     predictions = make_predictions(ground_truth, (1, 1, 0.9, *BOX), (1, 1, 0.8, *BOX), (1, 1, 0.7, *BOX))
     pairs = same_class(find_pairs(ground_truth, predictions), ground_truth, predictions)
     assert match_detections(pairs, ground_truth, 3, 0.5).tolist() == [0, 1, -1]
-    # The first one overlaps best, but is not asked for.
-    assert match_detections(pairs, ground_truth, 3, 0.5, np.array([True, False])).tolist() == [1, 0, -1]
+    # The first one overlaps best, but is a crowd.
+    crowd = replace(ground_truth, crowd=np.array([True, False]))
+    assert match_detections(pairs, crowd, 3, 0.5).tolist() == [1, 0, 0]
 
 
 def test_match__crowds_are_never_taken_up(make_ground_truth, make_predictions):
@@ -144,6 +146,19 @@ def test_slices__a_mistake_counts_where_it_belongs(make_ground_truth, make_predi
     # Image 3 has no object, so that its mistake belongs to no number of objects.
     assert [(one.name, one.images, one.ap) for one in analysis.by_count] == [("1 object", 2, pytest.approx(1.0))]
     assert [(one.name, one.objects) for one in analysis.by_aspect] == [("2:3 to 3:2", 2)]
+
+
+def test_slices__an_object_of_another_slice_only_where_no_other_is_free(make_ground_truth, make_predictions):
+    ground_truth = make_ground_truth((1, 1, 0, 0, 34, 34), (1, 1, 0, 0, 30, 30))
+    predictions = make_predictions(ground_truth, *[(1, 1, score, 0, 0, 34, 34) for score in (0.9, 0.8, 0.7)])
+    # The larger one is overlapped best by all; among the small ones it is not asked for: the first detection takes the
+    # other one, with IoU 900/1156 = .78, and the second takes it. The third is no mistake, it is itself too large.
+    small, large = slice_by_size(ground_truth, predictions)
+    assert (small.ap50, small.ap, small.recall) == pytest.approx((1, 0.6, 0.6))
+    assert (large.ap50, large.ap, large.recall) == pytest.approx((1, 1, 1))
+    # For a detection that is itself small, matching nothing is a mistake.
+    predictions = make_predictions(ground_truth, (1, 1, 0.9, 50, 50, 20, 20), (1, 1, 0.8, 0, 0, 30, 30))
+    assert slice_by_size(ground_truth, predictions)[0].ap50 == pytest.approx(0.5)
 
 
 def test_slices__coco_sizes_add_up(make_ground_truth, make_predictions, report_of):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from hotcoco import metrics
 from jaxtyping import Bool, Float64, Int64
 
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
@@ -42,37 +43,27 @@ def measure_calibration(
     """Expected calibration error in bins of equal width; scores outside 0..1 count in the outer bins."""
     counts = error_kinds.kinds != IGNORED
     scores, right, labels = predictions.scores[counts], (error_kinds.kinds == RIGHT)[counts], predictions.labels[counts]
-    number, mean_scores, precisions = _in_bins(scores, right, bins)
-    gaps = np.abs(mean_scores - precisions)[number > 0]
+    ece, mce = _errors(scores, right, bins)
+    curve = metrics.calibration_curve(scores, right, bins)
+    number, mean_scores, precisions = (
+        np.array([row[key] for row in curve]) for key in ("count", "avg_confidence", "avg_accuracy")
+    )
     return Calibration(
-        ece=_expected(number, mean_scores, precisions),
-        mce=float(gaps.max()) if len(gaps) else None,
+        ece=ece,
+        mce=mce,
         per_class={
-            name: _expected(*_in_bins(scores[labels == k], right[labels == k], bins))
+            name: _errors(scores[labels == k], right[labels == k], bins)[0]
             for k, name in enumerate(ground_truth.classes)
         },
         edges=np.linspace(0, 1, bins + 1),
         counts=number,
-        scores=mean_scores,
-        precisions=precisions,
+        scores=np.where(number, mean_scores, np.nan),
+        precisions=np.where(number, precisions, np.nan),
     )
 
 
-def _in_bins(
+def _errors(
     scores: Float64[np.ndarray, " n"], right: Bool[np.ndarray, " n"], bins: int
-) -> tuple[Int64[np.ndarray, " b"], Float64[np.ndarray, " b"], Float64[np.ndarray, " b"]]:
-    """Number, mean score and share of right ones of each bin; bins include their lower edge."""
-    places = np.floor(scores * bins).astype(np.int64).clip(0, bins - 1)
-    number = np.bincount(places, minlength=bins)
-    sums = (np.bincount(places, values, minlength=bins) for values in (scores, right))
-    empty = np.full(bins, np.nan)
-    mean_scores, precisions = (np.divide(s, number, out=empty.copy(), where=number > 0) for s in sums)
-    return number, mean_scores, precisions
-
-
-def _expected(
-    number: Int64[np.ndarray, " b"], scores: Float64[np.ndarray, " b"], precisions: Float64[np.ndarray, " b"]
-) -> float | None:
-    if not number.sum():
-        return None
-    return float(np.nansum(np.abs(scores - precisions) * number) / number.sum())
+) -> tuple[float, float] | tuple[None, None]:
+    """Expected and largest calibration error; None without detections, where hotcoco says 0."""
+    return metrics.calibration_error(scores, right, bins) if len(scores) else (None, None)

@@ -1,51 +1,43 @@
-"""COCO's average precision (Lin et al. 2014), computed by hotcoco; pycocotools is the oracle in the tests."""
+"""COCO's evaluation of boxes (Lin et al. 2014), run by hotcoco.
+
+Axes: g objects, n detections, t IoU thresholds, r recalls (0, .01 ... 1), k classes, p parts, m limits of detections.
+"""
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
-from typing import Any
 
 import hotcoco
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float64, Int64
 
-from fasterrcnn.errors import UsageError
-from fasterrcnn.evaluation.ground_truth import MAX_DETS, GroundTruth, Predictions, read_ground_truth, read_results
-from fasterrcnn.evaluation.report import LABELS, Report
+from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
+
+Parts = tuple[Int64[np.ndarray, " g"], Int64[np.ndarray, " n"]]
+"""The part that each object and each detection belongs to, from 0; any other number is in none."""
 
 
-def score_detections(
-    ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], *, max_dets: int = MAX_DETS
-) -> Report:
-    """Average precision and recall of COCO results against a COCO data set: the numbers alone, fast.
-
-    Detections of equal score count in the order they are given, as in COCO's own tools.
+def evaluate_boxes(
+    ground_truth: GroundTruth,
+    predictions: Predictions,
+    max_dets: Sequence[int],
+    parts: Parts | None = None,
+    count: int = 4,
+) -> tuple[Float64[np.ndarray, "t r k p m"], Float64[np.ndarray, "t k p m"], list[float]]:
+    """Precision, recall, and the summary of COCO's tools; NaN, in the summary -1, where there is nothing to measure.
 
     Args:
-        ground_truth: images, annotations and categories.
-        results: image_id, category_id, bbox (left, top, width, height) and score of each detection.
-        max_dets: most detections of an image and class that count.
-
-    Raises:
-        DataError: a result is not finite, or names an image or a category that the ground truth does not have.
-        UsageError: `max_dets` is less than 1.
+        ground_truth: the objects.
+        predictions: the detections.
+        max_dets: limits: detections of an image and class that count, by falling score.
+        parts: measure each by itself: only its objects are asked for, and detections of other parts are no mistakes.
+            Default is COCO's: all, small, medium and large by area.
+        count: number of parts.
     """
-    objects = read_ground_truth(ground_truth)
-    return coco_numbers(objects, read_results(objects, results, max_dets), max_dets)
-
-
-def coco_numbers(ground_truth: GroundTruth, predictions: Predictions, max_dets: int = MAX_DETS) -> Report:
-    """COCO's 12 numbers, and AP of each class; the last of the recalls is that with ``max_dets`` detections.
-
-    Raises:
-        UsageError: `max_dets` is less than 1.
-    """
-    if max_dets < 1:
-        raise UsageError(f"max_dets must be at least 1, not {max_dets}")
     category_ids = np.array(ground_truth.category_ids, np.int64)
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():  # hotcoco talks like pycocotools
-        warnings.simplefilter("ignore", UserWarning)  # and warns of other limits than COCO's own
+        warnings.simplefilter("ignore", UserWarning)  # and warns of other limits and areas than COCO's own
         dataset = hotcoco.COCO.from_arrays(
             [{"id": i} for i in ground_truth.images.ids.tolist()],
             [{"id": i, "name": name} for i, name in zip(ground_truth.category_ids, ground_truth.classes, strict=True)],
@@ -53,7 +45,7 @@ def coco_numbers(ground_truth: GroundTruth, predictions: Predictions, max_dets: 
             category_ids[ground_truth.labels],
             ground_truth.xywh,
             ids=np.arange(1, len(ground_truth) + 1),  # pycocotools takes a match with annotation 0 for none at all
-            area=ground_truth.areas,
+            area=ground_truth.areas if parts is None else parts[0],
             iscrowd=ground_truth.crowd,
         )
         ids = (
@@ -62,22 +54,17 @@ def coco_numbers(ground_truth: GroundTruth, predictions: Predictions, max_dets: 
             predictions.scores,
             category_ids[predictions.labels],
         )
-        evaluation = hotcoco.COCOeval(dataset, dataset.load_res(np.column_stack(ids)), "bbox")
-        evaluation.params.max_dets = [min(1, max_dets), min(10, max_dets), max_dets]
+        results = dataset.load_res(np.column_stack(ids))
+        if parts is not None:
+            results.update_anns(ids=np.arange(1, len(predictions) + 1), area=parts[1])
+        evaluation = hotcoco.COCOeval(dataset, results, "bbox")
+        evaluation.params.max_dets = list(max_dets)
+        if parts is not None:  # the number of a part stands in the place of the area
+            evaluation.params.area_rng = [[part, part] for part in range(count)]
+            evaluation.params.area_rng_lbl = [str(part) for part in range(count)]
         evaluation.run()
     assert evaluation.eval is not None
-    precision = np.asarray(evaluation.eval["precision"])  # (IoU, recall, class, area, max detections)
-    per_class = {
-        name: {"ap": _mean_of_valid(precision[:, :, k, 0, -1]), "ap50": _mean_of_valid(precision[0, :, k, 0, -1])}
-        for k, name in enumerate(ground_truth.classes)
-    }
-    stats = [None if value < 0 else float(value) for value in evaluation.stats]
-    fields: dict[str, Any] = dict(zip(LABELS, stats, strict=True))
-    return Report(
-        **fields, per_class=per_class, images=len(ground_truth.images), objects=int((~ground_truth.crowd).sum())
-    )
-
-
-def _mean_of_valid(values: NDArray[np.float64]) -> float | None:
-    valid = values[values > -1]
-    return float(valid.mean()) if valid.size else None
+    precision, recall = (np.asarray(evaluation.eval[name]) for name in ("precision", "recall"))
+    for table in (precision, recall):
+        table[table < 0] = np.nan
+    return precision, recall, list(evaluation.stats)

@@ -1,10 +1,9 @@
 """Average precision of any drawing of the images, from matches that were made once.
 
-Images can count several times or not at all, so bootstrap and parts of a data set need no new matching.
+Images can count several times or not at all, so bootstrap needs no new matching.
 Axes: i images, g objects, n detections, k classes, t IoU thresholds, h right detections over all thresholds.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -102,46 +101,24 @@ class Ranking:
         ap: Float64[np.ndarray, "t k"] = self.precision(weights).mean(axis=2)
         return ap
 
-    def recall(self, weights: Float64[np.ndarray, " i"] | None = None) -> Float64[np.ndarray, "t k"]:
-        """Share of the objects that are found; NaN for a class without objects."""
-        ones = np.ones(len(self.owners)) if weights is None else weights[self.owners]
-        right = _before(ones[self.right.places])
-        hits = np.diff(right[self.right.bounds]).reshape(-1, self.classes)
-        objects = self.objects(weights)
-        recall: Float64[np.ndarray, "t k"] = np.divide(hits, objects, out=np.full_like(hits, np.nan), where=objects > 0)
-        return recall
 
-
-def rank_matches(
-    ground_truth: GroundTruth,
-    predictions: Predictions,
-    pairs: Pairs,
-    *,
-    counted: Bool[np.ndarray, " g"] | None = None,
-    in_range: Bool[np.ndarray, " n"] | None = None,
-    thresholds: Sequence[float] | Float64[np.ndarray, " t"] = IOU_THRESHOLDS,
-) -> Ranking:
+def rank_matches(ground_truth: GroundTruth, predictions: Predictions, pairs: Pairs) -> Ranking:
     """Match at every threshold.
 
     Args:
         ground_truth: the objects.
         predictions: the detections.
         pairs: of one class each, `same_class`.
-        counted: objects that are asked for, default is all but crowds; detections of the others are ignored.
-        in_range: detections that are mistakes where they match nothing; default is all.
-        thresholds: of the IoU.
     """
-    counted = ~ground_truth.crowd if counted is None else counted
     classes = len(ground_truth.classes)
     order = np.argsort(predictions.labels, kind="stable")
     right, ignored = [], []
-    for threshold in thresholds:
-        matched = match_detections(pairs, ground_truth, len(predictions), threshold, ~counted)
+    for threshold in IOU_THRESHOLDS:
+        matched = match_detections(pairs, ground_truth, len(predictions), threshold)[order]
         hit = matched >= 0
-        good = np.zeros_like(hit)
-        good[hit] = counted[matched[hit]]
-        right.append(good[order])
-        ignored.append((hit & ~good)[order] if in_range is None else ((hit & ~good) | (~hit & ~in_range))[order])
+        in_crowd = hit & np.append(ground_truth.crowd, False)[matched]
+        right.append(hit & ~in_crowd)
+        ignored.append(in_crowd)
     labels = predictions.labels[order]
     rights, ignoreds = _hits(right, labels, classes), _hits(ignored, labels, classes)
     return Ranking(
@@ -150,8 +127,8 @@ def rank_matches(
         right=rights,
         ignored=ignoreds,
         ignored_before=np.searchsorted(_keys(ignoreds, len(predictions)), _keys(rights, len(predictions))),
-        object_owners=ground_truth.owners[counted],
-        object_labels=ground_truth.labels[counted],
+        object_owners=ground_truth.owners[~ground_truth.crowd],
+        object_labels=ground_truth.labels[~ground_truth.crowd],
     )
 
 

@@ -1,24 +1,47 @@
-"""Average precision of parts: by size, by number of objects, by shape."""
+"""Average precision of parts: by size, by number of objects, by shape.
 
-from collections.abc import Sequence
+Axes: g objects, n detections, m either.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
-from fasterrcnn.evaluation.matching import Pairs
-from fasterrcnn.evaluation.metrics.ranking import Ranking, mean_over_classes, rank_matches
+from fasterrcnn.evaluation.metrics.coco import evaluate_boxes
+from fasterrcnn.evaluation.metrics.ranking import mean_over_classes
 
-SIZES = (0.0, 16.0, 32.0, 64.0, 96.0, 192.0, np.inf)
-"""Sides in pixels; 32 and 96 divide COCO's small, medium and large objects."""
+SIZES = {
+    "under 16 px": 0.0,
+    "16 to 32 px": 16.0,
+    "32 to 64 px": 32.0,
+    "64 to 96 px": 64.0,
+    "96 to 192 px": 96.0,
+    "192 px and more": 192.0,
+}
+"""Smallest sides in pixels; 32 and 96 divide COCO's small, medium and large objects."""
 
-ASPECTS = (0.0, 1 / 3, 2 / 3, 3 / 2, 3.0, np.inf)
-"""Width / height."""
+ASPECTS = {
+    "narrower than 1:3": 0.0,
+    "1:3 to 2:3": 1 / 3,
+    "2:3 to 3:2": 2 / 3,
+    "3:2 to 3:1": 3 / 2,
+    "3:1 and wider": 3.0,
+}
+"""Smallest width / height."""
 
-COUNT_BINS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)
-"""Objects in an image."""
+COUNT_BINS = {
+    "1 object": 1.0,
+    "2 to 3 objects": 2.0,
+    "4 to 7 objects": 4.0,
+    "8 to 15 objects": 8.0,
+    "16 to 31 objects": 16.0,
+    "32 to 63 objects": 32.0,
+    "64 objects and more": 64.0,
+}
+"""Fewest objects in an image."""
 
 
 @dataclass(frozen=True)
@@ -46,96 +69,48 @@ class Slice:
     recall: float | None
 
 
-def slice_by_size(ground_truth: GroundTruth, predictions: Predictions, pairs: Pairs) -> tuple[Slice, ...]:
-    """AP by the side of objects, the root of their area; like COCO's small, medium and large.
-
-    Args:
-        ground_truth: the objects.
-        predictions: the detections.
-        pairs: of one class each, `same_class`.
-    """
-    sides, found_sides = (
-        np.sqrt(ground_truth.areas),
-        np.sqrt((predictions.xywh[:, 2] * predictions.xywh[:, 3]).clip(min=0)),
-    )
-    return _by_object(
-        ground_truth, predictions, pairs, (sides, found_sides), SIZES, "{} to {} px", ("under {} px", "{} px and more")
-    )
+def slice_by_size(ground_truth: GroundTruth, predictions: Predictions) -> tuple[Slice, ...]:
+    """AP by the side of objects, the root of their area; like COCO's small, medium and large."""
+    areas = predictions.xywh[:, 2] * predictions.xywh[:, 3]
+    return _slices(ground_truth, predictions, (np.sqrt(ground_truth.areas), np.sqrt(areas.clip(min=0))), SIZES)
 
 
-def slice_by_aspect(ground_truth: GroundTruth, predictions: Predictions, pairs: Pairs) -> tuple[Slice, ...]:
+def slice_by_aspect(ground_truth: GroundTruth, predictions: Predictions) -> tuple[Slice, ...]:
     """AP by width / height of objects; see `slice_by_size`."""
-    shapes = _aspects(ground_truth.xywh), _aspects(predictions.xywh)
-    words = ("narrower than {}", "{} and wider")
-    return _by_object(ground_truth, predictions, pairs, shapes, ASPECTS, "{} to {}", words)
+    return _slices(ground_truth, predictions, (_aspects(ground_truth.xywh), _aspects(predictions.xywh)), ASPECTS)
 
 
-def slice_by_count(ground_truth: GroundTruth, ranking: Ranking) -> tuple[Slice, ...]:
+def slice_by_count(ground_truth: GroundTruth, predictions: Predictions) -> tuple[Slice, ...]:
     """AP of the images with so many objects, crowds apart; images without any have no AP and no part."""
-    counts = np.bincount(ground_truth.owners[~ground_truth.crowd], minlength=len(ground_truth.images))
-    slices = []
-    for low, high in pairwise(COUNT_BINS):
-        chosen = (counts >= low) & (counts < high)
-        first, last = f"{low:g}", f"{high - 1:g}"
-        name = f"{first} to {last} objects" if first != last else f"{first} object"
-        name = f"{first} objects and more" if high == np.inf else name
-        if chosen.any():
-            slices.append(_slice(name, (low, high), chosen, int(counts[chosen].sum()), ranking, chosen.astype(float)))
-    return tuple(slices)
+    counts = np.bincount(ground_truth.owners[~ground_truth.crowd], minlength=len(ground_truth.images)).astype(
+        np.float64
+    )
+    return _slices(ground_truth, predictions, (counts[ground_truth.owners], counts[predictions.owners]), COUNT_BINS)
 
 
-def _by_object(
+def _slices(
     ground_truth: GroundTruth,
     predictions: Predictions,
-    pairs: Pairs,
     values: tuple[Float64[np.ndarray, " g"], Float64[np.ndarray, " n"]],
-    bounds: Sequence[float],
-    between: str,
-    outer: tuple[str, str],
+    lows: Mapping[str, float],
 ) -> tuple[Slice, ...]:
     """Only the objects in a range are asked for, and mistakes outside of it do not count."""
-    slices = []
-    for low, high in pairwise(bounds):
-        chosen, near = ((value >= low) & (value < high) for value in values)
-        chosen &= ~ground_truth.crowd
-        if not chosen.any():
-            continue
-        first, last = _short(low), _short(high)
-        name = outer[0].format(last) if low == 0 else outer[1].format(first) if high == np.inf else None
-        ranking = rank_matches(ground_truth, predictions, pairs, counted=chosen, in_range=near)
-        images = np.bincount(ground_truth.owners[chosen], minlength=len(ground_truth.images)) > 0
-        slices.append(
-            _slice(name or between.format(first, last), (low, high), images, int(chosen.sum()), ranking, None)
-        )
-    return tuple(slices)
-
-
-def _slice(
-    name: str,
-    bounds: tuple[float, float],
-    images: Bool[np.ndarray, " i"],
-    objects: int,
-    ranking: Ranking,
-    weights: Float64[np.ndarray, " i"] | None,
-) -> Slice:
-    ap = ranking.average_precision(weights)
-    return Slice(
-        name=name,
-        low=float(bounds[0]),
-        high=float(bounds[1]),
-        images=int(images.sum()),
-        objects=objects,
-        ap=mean_over_classes(ap),
-        ap50=mean_over_classes(ap[0]),
-        recall=mean_over_classes(ranking.recall(weights)),
+    edges = [*lows.values(), np.inf]
+    of_objects, of_detections = (np.searchsorted(edges, value, side="right") - 1 for value in values)
+    precision, recall, _ = evaluate_boxes(
+        ground_truth, predictions, [len(predictions)], (of_objects, of_detections), len(lows)
     )
+    slices = []
+    for part, (name, low, high) in enumerate(zip(lows, edges, edges[1:], strict=False)):
+        chosen = (of_objects == part) & ~ground_truth.crowd
+        if chosen.any():
+            numbers = (precision[:, :, :, part], precision[0, :, :, part], recall[:, :, part])
+            images = len(np.unique(ground_truth.owners[chosen]))
+            slices.append(Slice(name, low, high, images, int(chosen.sum()), *map(mean_over_classes, numbers)))
+    return tuple(slices)
 
 
 def _aspects(xywh: Float64[np.ndarray, "m 4"]) -> Float64[np.ndarray, " m"]:
     width, height = xywh[:, 2], xywh[:, 3]
     ratios: Float64[np.ndarray, " m"] = np.divide(width, height, out=np.full(len(xywh), np.inf), where=height > 0)
     return ratios
-
-
-def _short(value: float) -> str:
-    return {1 / 3: "1:3", 2 / 3: "2:3", 3 / 2: "3:2", 3: "3:1"}.get(value, f"{value:g}")

@@ -5,14 +5,14 @@ Axes: g objects, n detections.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
+from hotcoco import metrics
 from jaxtyping import Bool, Float64, Int8, Int64
 
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
 from fasterrcnn.evaluation.matching import Pairs, match_detections, overlap, same_class
-from fasterrcnn.evaluation.metrics.ranking import RECALL_LEVELS, mean_over_classes
+from fasterrcnn.evaluation.metrics.ranking import mean_over_classes
 
 RIGHT, IGNORED, CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(8)
 ERROR_KINDS = ("right", "ignored", "classification", "localisation", "both", "duplicate", "background", "missed")
@@ -202,12 +202,7 @@ def _average_precisions(
 ) -> Float64[np.ndarray, " k"]:
     """COCO's AP of each class at one IoU threshold, of detections by falling score; NaN for a class without objects."""
     result = np.full(len(objects), np.nan)
-    order = np.argsort(labels, kind="stable")
-    bounds = np.searchsorted(labels[order], np.arange(len(objects) + 1)).tolist()
-    for k, (low, high) in enumerate(pairwise(bounds)):
-        if objects[k]:
-            hits = np.cumsum(right[order][low:high])
-            precision = hits / np.arange(1, high - low + 1)
-            envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-            result[k] = envelope[np.searchsorted(hits / objects[k], RECALL_LEVELS)].mean()
+    for k in objects.nonzero()[0].tolist():
+        hits = right[labels == k]
+        result[k] = metrics.average_precision(np.arange(len(hits), 0, -1), hits, int(objects[k]))
     return result
