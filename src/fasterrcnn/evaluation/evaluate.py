@@ -27,7 +27,7 @@ from fasterrcnn.evaluation.ground_truth import (
     read_ground_truth,
     read_results,
 )
-from fasterrcnn.evaluation.measure import Examination, Other, measure
+from fasterrcnn.evaluation.measure import Examination, measure
 from fasterrcnn.evaluation.metrics.bootstrap import SAMPLES
 from fasterrcnn.evaluation.metrics.proposal_recall import LIMITS, ProposalRecall, measure_proposals
 from fasterrcnn.evaluation.report import Report
@@ -257,7 +257,7 @@ def evaluate(
         on_bad_box: what to do about errors in the data: "error" refuses them, "fix" fixes them, "drop" leaves them out.
         progress: show a bar on the terminal.
         name: what the detector is called in the report; default is its file.
-        **options: see `Options`: what to measure besides.
+        **options: see `EvaluateOptions`: what to measure besides.
 
     Raises:
         UsageError: the split does not exist, detector and data set have no class in common, or an option is invalid.
@@ -270,9 +270,6 @@ def evaluate(
     annotated = check_and_repair(read_data(data), on_bad_box).data
     records = annotated.split(split)
     ground_truth = ground_truth_of(annotated, records)
-    competitors: list[Other] = []
-    if against is not None:
-        competitors.append((str(against), load_results(against, ground_truth, wanted.max_dets), False))
     if results is not None:
         examination = Examination(load_results(results, ground_truth, wanted.max_dets))
     else:
@@ -280,21 +277,14 @@ def evaluate(
         examination = examine(
             weights, annotated, records, ground_truth, wanted, batch_size=batch_size, progress=progress
         )
+    if against is not None:
+        competitor = (str(against), load_results(against, ground_truth, wanted.max_dets), False)
+        examination = replace(examination, others=(competitor, *examination.others))
+    arguments = [*_argument("on-bad-box", on_bad_box, "error"), *_argument("against", against, None)]
     measured = name or str(weights if results is None else results)
-    arguments = [
-        *_argument("on-bad-box", on_bad_box, "error"),
-        *_argument("against", against, None),
-        *wanted.arguments(),
-    ]
     origin = _origin(measured, annotated, split, arguments, wanted, from_file=results is not None)
-    return measure(
-        ground_truth,
-        replace(examination, others=(*competitors, *examination.others)),
-        origin,
-        samples=wanted.bootstrap,
-        seed=wanted.seed,
-        inclusive=wanted.voc_pixels,
-    )
+    intervals = {"samples": wanted.bootstrap, "seed": wanted.seed}
+    return measure(ground_truth, examination, origin, inclusive=wanted.voc_pixels, **intervals)
 
 
 def ground_truth_of(data: AnnotatedData, records: Sequence[AnnotatedImage]) -> GroundTruth:
@@ -320,7 +310,7 @@ def _origin(
 ) -> MeasurementOrigin:
     """How to repeat the measurement."""
     words = ["fasterrcnn", "evaluate", *(["--results"] if from_file else []), measured, str(data.root)]
-    words += ["--split", split, *arguments]
+    words += ["--split", split, *arguments, *wanted.arguments()]
     packages = ("fasterrcnn", "hotcoco", "numpy", *(() if from_file else ("torch", "torchvision")))
     return MeasurementOrigin(
         command=shlex.join(words),
