@@ -20,7 +20,7 @@ from fasterrcnn import presets
 from fasterrcnn.build import assemble
 from fasterrcnn.errors import UsageError
 from fasterrcnn.inference.quantization import quantize
-from fasterrcnn.inference.runtime_names import check_name, names
+from fasterrcnn.inference.runtimes import check_runtime, runtime_names
 from fasterrcnn.ops.image import make_batch
 from fasterrcnn.weights import native
 
@@ -91,7 +91,7 @@ def reference(checkpoint: Path) -> fasterrcnn.Detector:
 
 
 COMPILED = pytest.param("compiled", marks=pytest.mark.slow)  # minutes on a busy machine
-OTHERS = [name for name in names() if not name.startswith("compiled")]
+OTHERS = [name for name in runtime_names() if not name.startswith("compiled")]
 
 
 @pytest.fixture(scope="module", params=[*OTHERS, COMPILED])
@@ -125,7 +125,7 @@ def assert_same(found: fasterrcnn.Detections, expected: fasterrcnn.Detections, d
 
 
 def test_runtime__says_its_name(detector):
-    assert detector.runtime in names()
+    assert detector.runtime in runtime_names()
     assert detector.runtime in repr(detector)
 
 
@@ -168,10 +168,14 @@ def test_runtime__batch_mates_do_not_matter(detector, reference):
 
 
 def test_runtime__numbers_of_the_dense_part(detector, reference):
-    pixels = torch.from_numpy(image((96, 160))[None].astype(np.float32) / 255)
+    pixels = torch.from_numpy(image((96, 160))[None].astype(np.float32) / 255).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        found, expected = detector._runtime.dense(pixels), reference._runtime.dense(pixels)
-    for ours, theirs in zip(chain(*found), chain(*expected), strict=True):
+        found, expected = detector.stages.dense(pixels), reference.stages.dense(pixels)
+    assert found.sizes_hw == expected.sizes_hw
+    levels = len(reference._model.roi_pooling.strides)
+    pairs = [zip(found.features[:levels], expected.features[:levels], strict=True)]
+    pairs += [zip(found.logits, expected.logits, strict=True), zip(found.deltas, expected.deltas, strict=True)]
+    for ours, theirs in chain(*pairs):
         assert ours.shape == theirs.shape
         error = ((ours - theirs).square().mean() / theirs.square().mean()).sqrt()
         assert error < (FEATURES_INT8 if detector.runtime == "openvino-int8" else 1e-4)
@@ -199,9 +203,9 @@ def test_runtime__in_another_process(detector):
     np.testing.assert_allclose(again.predict(array).boxes, detector.predict(array).boxes, atol=1e-3)
 
 
-def test_check_name__unknown():
+def test_check_runtime__unknown():
     with pytest.raises(UsageError, match="no runtime is called 'tensorflow'; there are torch, winograd, compiled"):
-        check_name("tensorflow")
+        check_runtime("tensorflow")
 
 
 def test_load__int8_without_images(checkpoint):

@@ -82,13 +82,13 @@ def _average_precision(data: Path, split: str, detector: "Detector") -> float | 
 
 
 def _chosen(weights: str, runtimes: list[str] | None) -> "list[RuntimeName]":
-    from fasterrcnn.inference.runtime_names import check_name, names
+    from fasterrcnn.inference.runtimes import check_runtime, runtime_names
 
     if not runtimes:
-        return [name for name in names() if _is_available(name, weights)]
+        return [name for name in runtime_names() if _is_available(name, weights)]
     chosen: list[Any] = runtimes
     for name in chosen:
-        check_name(name)
+        check_runtime(name)
     return chosen
 
 

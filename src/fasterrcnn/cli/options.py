@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.inference.runtime_names import RuntimeName
+from fasterrcnn.inference.runtimes import RuntimeName
 
 if TYPE_CHECKING:
     from fasterrcnn.data.annotations import AnnotatedData

@@ -62,11 +62,11 @@ def follow(detector: Detector, image: ImageInput, *, score: float = 0.5, **rules
     selection = dataclasses.replace(model.postprocess, score_threshold=score, **changes)
     pixels = load_image(image).pixels
     batch = detector.to_batch([pixels])
-    model(batch, selection)
+    model(batch, postprocess=selection)
     recorder = _Recorder(detector.device)
     hook = model.backbone.body.register_forward_hook(lambda _module, _inputs, maps: recorder("body", maps=maps))
     try:
-        (found,) = model(batch, selection, observe=recorder)
+        (found,) = model(batch, postprocess=selection, observe=recorder)
     finally:
         hook.remove()
     original_hw = (pixels.shape[-2], pixels.shape[-1])
@@ -141,7 +141,7 @@ def _to_trace(
         scored_rows=scored["rows"],
         scored=RawDetections(scored["boxes"], scored["scores"], scored["labels"]),
         kept=kept,
-        found=seen["detections"]["found"],
+        found=seen["detections"]["detections"],
         detections=detections,
         seconds={step: recorder.seconds[step] for step in STEPS},
         shapes=_shapes(batch, seen),
@@ -177,5 +177,5 @@ def _shapes(batch: ImageBatch, seen: dict[str, dict[str, Any]]) -> dict[str, tup
         "class logits": tuple(seen["head"]["logits"].shape),
         "class box deltas": tuple(seen["head"]["deltas"].shape),
         "scored boxes": tuple(seen["scored"]["boxes"].shape),
-        "detections": tuple(seen["detections"]["found"].boxes.shape),
+        "detections": tuple(seen["detections"]["detections"].boxes.shape),
     }

@@ -21,8 +21,7 @@ from fasterrcnn.inference.combining import combine
 from fasterrcnn.inference.devices import choose_device, use_threads
 from fasterrcnn.inference.options import Call, Options, complete
 from fasterrcnn.inference.publish import Origin, publish
-from fasterrcnn.inference.runtimes import Runtime, RuntimeName, make_runtime
-from fasterrcnn.inference.runtimes.passing import detect
+from fasterrcnn.inference.runtimes import RuntimeName, make_runtime
 from fasterrcnn.inference.sources import ImageInput, LoadedImage, is_many, is_video, load_image
 from fasterrcnn.inference.tiling import View, take, to_image
 from fasterrcnn.inference.video import files_and_frames
@@ -30,6 +29,7 @@ from fasterrcnn.model.backbones.norms import fold_batch_norm
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.postprocess import PostProcess
 from fasterrcnn.model.proposals import ProposalGenerator
+from fasterrcnn.model.stages import Stages
 from fasterrcnn.ops.image import make_batch
 from fasterrcnn.structures import ImageBatch, RawDetections
 from fasterrcnn.weights import download
@@ -72,19 +72,19 @@ class Detector:
         use_threads(threads)
         self._model = fold_batch_norm(model).to(self.device).eval().requires_grad_(False)
         self._quantized = quantized
-        self._runtime = self._make_runtime()
+        self._stages = self._make_stages()
 
-    def _make_runtime(self) -> Runtime:
-        return make_runtime(self.runtime, self._model, self.device, threads=self.threads, quantized=self._quantized)
+    def _make_stages(self) -> Stages:
+        return make_runtime(self.runtime, self._model, threads=self.threads, quantized=self._quantized)
 
     def __getstate__(self) -> dict[str, Any]:
         # A compiled program belongs to its process; the other one makes its own.
-        return {key: value for key, value in self.__dict__.items() if key != "_runtime"}
+        return {key: value for key, value in self.__dict__.items() if key != "_stages"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         use_threads(self.threads)
-        self._runtime = self._make_runtime()
+        self._stages = self._make_stages()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -95,6 +95,11 @@ class Detector:
     def model(self) -> FasterRCNN:
         """The network that detects, batch norms folded; to look at, not to change."""
         return self._model
+
+    @property
+    def stages(self) -> Stages:
+        """What runs the two heavy parts of the network: ``detector.model(batch, stages=detector.stages)``."""
+        return self._stages
 
     @classmethod
     def from_pretrained(cls, repository: str, *, token: str | None = None, device: str | None = None) -> "Detector":
@@ -257,7 +262,10 @@ class Detector:
 
     def _pass(self, batch: ImageBatch, rules: PostProcess, proposals: ProposalGenerator) -> list[RawDetections]:
         """The one place where a batch passes the network and its post-processing."""
-        return detect(self._model, self._runtime, batch, rules, proposals)
+        detections: list[RawDetections] = self._model(
+            batch, stages=self._stages, postprocess=rules, proposals=proposals
+        )
+        return detections
 
     def _selection(self, call: Call, crowd: int) -> tuple[PostProcess, ProposalGenerator]:
         """Rules and proposals generator of one look: a tile that holds many usual inputs needs as many more."""

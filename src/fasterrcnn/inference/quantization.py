@@ -9,7 +9,7 @@ import tempfile
 from collections import deque
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,8 @@ from fasterrcnn.errors import UsageError, require
 from fasterrcnn.inference.detector import Detector
 from fasterrcnn.inference.devices import use_threads
 from fasterrcnn.inference.runtimes import openvino
-from fasterrcnn.inference.runtimes.eager import EagerRuntime
-from fasterrcnn.inference.runtimes.parts import DenseMaps
 from fasterrcnn.model.faster_rcnn import FasterRCNN
+from fasterrcnn.model.stages import DenseOutputs, Stages
 from fasterrcnn.weights import native
 
 IMAGES = 100
@@ -75,7 +74,8 @@ def quantize_parts(model: FasterRCNN, config: ModelConfig, images: Any, *, most:
     openvino.import_openvino()
     detector = Detector(model, config, device="cpu")
     model = detector._model
-    recorder = detector._runtime = _Recorder(model)
+    eager = detector.stages
+    recorder = detector._stages = _Recorder(eager)
     deque(islice(detector.stream(images), most), maxlen=0)
     if not recorder.pixels or not recorder.pooled:
         raise UsageError("there is nothing to calibrate with: no image, or none with a region of interest")
@@ -83,15 +83,14 @@ def quantize_parts(model: FasterRCNN, config: ModelConfig, images: Any, *, most:
     with tempfile.TemporaryDirectory() as folder:
         for part, examples in (("dense", recorder.pixels), ("head", recorder.pooled)):
             graph = openvino.import_openvino().Core().read_model(openvino.converted(model, part))
-            data = nncf.Dataset([example.numpy() for example in examples])
+            data = nncf.Dataset([example.permute(0, 2, 3, 1).numpy() for example in examples])
             with redirect_stdout(sys.stderr):  # its bars are no results
                 quantized = nncf.quantize(graph, data, subset_size=len(examples))
             parts |= openvino.as_tensors(part, quantized, Path(folder))
-    integers, eager = openvino.OpenVinoRuntime(model, detector.threads, parts), EagerRuntime(model)
+    integers = openvino.openvino_stages(model, detector.threads, parts)
     with torch.inference_mode():
         pixels, pooled = recorder.pixels[0], recorder.pooled[0]
-        found = [*chain(*integers.dense(pixels)), *integers.head(pooled)]
-        refuse_nonsense(found, [*chain(*eager.dense(pixels)), *eager.head(pooled)])
+        refuse_nonsense(_outputs(integers, pixels, pooled), _outputs(eager, pixels, pooled))
     return parts
 
 
@@ -125,24 +124,28 @@ def quantized_parts(path: Path) -> dict[str, Tensor] | None:
         return None
 
 
-class _Recorder(EagerRuntime):
-    """Runs the network as usual and keeps what goes into its parts."""
+def _outputs(stages: Stages, pixels: Tensor, pooled: Tensor) -> list[Tensor]:
+    dense = stages.dense(pixels)
+    return [*dense.features, *dense.logits, *dense.deltas, *stages.head(pooled)]
 
-    def __init__(self, model: FasterRCNN) -> None:
-        super().__init__(model)
+
+class _Recorder:
+    """Stages that keep what goes into them."""
+
+    def __init__(self, stages: Stages) -> None:
+        self._stages = stages
         self.pixels: list[Tensor] = []
         self.pooled: list[Tensor] = []
 
-    def dense(self, pixels: Tensor) -> DenseMaps:
-        """As always."""
+    def dense(self, pixels: Tensor) -> DenseOutputs:
         self.pixels.append(pixels.clone())
-        return super().dense(pixels)
+        return self._stages.dense(pixels)
 
     def head(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """As always; of the regions, which come by falling score, some all along are kept."""
+        # Regions come by falling score: a few from the whole range.
         chosen = torch.linspace(0, len(pooled) - 1, min(_REGIONS, len(pooled))).long()
         self.pooled.append(pooled[chosen].clone())
-        return super().head(pooled)
+        return self._stages.head(pooled)
 
 
 def _import_nncf() -> Any:

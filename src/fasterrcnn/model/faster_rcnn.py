@@ -4,6 +4,7 @@ Axes: b images, c channels, h w pixels or cells, p proposals, r regions, l level
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -13,11 +14,11 @@ from fasterrcnn.model.anchors import AnchorGenerator
 from fasterrcnn.model.backbones import Backbone
 from fasterrcnn.model.box_head import BoxHead
 from fasterrcnn.model.losses import RegionLoss, RPNLoss
-from fasterrcnn.model.observing import Observer, unobserved
 from fasterrcnn.model.postprocess import PostProcess
 from fasterrcnn.model.proposals import ProposalGenerator
 from fasterrcnn.model.roi_pooling import RoIPooling, as_rois
 from fasterrcnn.model.rpn import RegionProposalNetwork
+from fasterrcnn.model.stages import DenseOutputs, Observer, Stages, unobserved
 from fasterrcnn.model.targets import RegionSample, check_targets, sample_regions
 from fasterrcnn.ops.image import pad_to
 from fasterrcnn.structures import ImageBatch, Losses, Proposals, RawDetections, Target
@@ -28,7 +29,8 @@ Features = Sequence[Float[Tensor, "b _ _ _"]]
 class FasterRCNN(nn.Module):
     """Faster R-CNN (Ren et al. 2015) of built parts.
 
-    `forward` detects and `losses` measures; neither looks at ``self.training``.
+    `forward` detects and `losses` measures; neither depends on ``self.training``. The model is its own default
+    `Stages`.
 
     Args:
         classes: names; label i means ``classes[i]``. Background has no name and no label.
@@ -39,12 +41,12 @@ class FasterRCNN(nn.Module):
         anchors: component 1.
         rpn: component 2.
         proposals: component 3, as used for detecting.
-        training_proposals: component 3, as used for the losses, where more proposals are looked at.
+        training_proposals: component 3, as used for the losses, which take more proposals.
         roi_pooling: component 4.
         box_head: pooled regions to class logits and box deltas.
         rpn_loss: losses of the first stage.
         region_loss: losses of the second stage.
-        postprocess: how detections are selected unless a call says otherwise.
+        postprocess: how detections are selected by default.
     """
 
     mean: Tensor
@@ -87,34 +89,43 @@ class FasterRCNN(nn.Module):
     def forward(
         self,
         batch: ImageBatch,
-        postprocess: PostProcess | None = None,
         *,
+        postprocess: PostProcess | None = None,
+        stages: Stages | None = None,
         proposals: ProposalGenerator | None = None,
         features: Features | None = None,
         observe: Observer = unobserved,
     ) -> list[RawDetections]:
         """Detections of each image, in the frame of the network input.
 
-        Images of different padded sizes pass the network in separate groups: padding beyond an image's own
-        would change the features at its border, and so its detections with the company it keeps.
+        Images of different padded sizes pass the network in separate groups: padding beyond an image's own would change
+        the features at its border, and so its detections would depend on the other images of the batch.
 
         Args:
             batch: images.
-            postprocess: rules for this call instead of the model's own.
-            proposals: component 3 for this call instead of the model's own.
-            features: feature maps of this very batch, where they are known; it is then taken as one group.
-            observe: is told what each step makes; see `fasterrcnn.model.observing`.
+            postprocess: selects the detections of this call; default is the model's own.
+            stages: runs the two heavy parts of the network; default is the model itself.
+            proposals: component 3 for this call; default is the model's own.
+            features: feature maps of this batch, where they were computed before; all images are then one group.
+            observe: called with what each step computes; see `fasterrcnn.model.stages.Observer`.
         """
-        rules = postprocess or self.postprocess
+        stages = self if stages is None else stages
+        postprocess = postprocess or self.postprocess
+        proposals = proposals or self.proposals
         if features is not None:
-            return self._detect(batch, features, rules, proposals, observe)
-        found: dict[int, RawDetections] = {}
+            return self._detect(
+                batch, batch.padded_hw, self._first_stage(features), stages, proposals, postprocess, observe
+            )
+        detections: dict[int, RawDetections] = {}
         for padded_hw, members in self.groups(batch).items():
             pixels = batch.pixels[members, :, : padded_hw[0], : padded_hw[1]]
-            group = ImageBatch(pixels, [batch.sizes_hw[i] for i in members])
-            detected = self._detect(group, self.features(group.pixels), rules, proposals, observe)
-            found.update(zip(members, detected, strict=True))
-        return [found[i] for i in range(len(batch))]
+            group = ImageBatch(
+                pixels.contiguous(memory_format=torch.channels_last), [batch.sizes_hw[index] for index in members]
+            )
+            dense = stages.dense(group.pixels)
+            detected = self._detect(group, padded_hw, dense, stages, proposals, postprocess, observe)
+            detections.update(zip(members, detected, strict=True))
+        return [detections[index] for index in range(len(batch.sizes_hw))]
 
     def losses(
         self,
@@ -130,9 +141,9 @@ class FasterRCNN(nn.Module):
 
         Args:
             batch: images.
-            targets: what is true of them.
-            generator: draws anchors and regions; one for each image makes its draws independent of its batch mates.
-            features: feature maps of this very batch, where they are known.
+            targets: their ground truth.
+            generator: samples anchors and regions; with one for each image, no image changes the samples of another.
+            features: feature maps of this batch, where they were computed before.
 
         Raises:
             ValueError: a target has a label outside 0..K-1 or a box without area; the message names it.
@@ -145,19 +156,17 @@ class FasterRCNN(nn.Module):
             generators = [generator] * len(targets)
         else:
             generators = generator
-        if features is None:
-            features = self.features(batch.pixels)
-        logits, deltas = self.rpn(features)
-        anchors = self._anchors(features, batch.padded_hw)
+        dense = self.dense(batch.pixels) if features is None else self._first_stage(features)
+        anchors = _anchors(self.anchors, dense.sizes_hw, batch.padded_hw, batch.pixels.device)
         objectness_loss, rpn_box_loss, drawn = self.rpn_loss(
-            torch.cat(logits, dim=1), torch.cat(deltas, dim=1), torch.cat(anchors), targets, generators
+            torch.cat(dense.logits, dim=1), torch.cat(dense.deltas, dim=1), torch.cat(anchors), targets, generators
         )
-        proposals = self.training_proposals(logits, deltas, anchors, batch.sizes_hw)
+        proposals = self.training_proposals(dense.logits, dense.deltas, anchors, batch.sizes_hw)
         samples = [
-            sample_regions(found, target, self.region_loss.assigner, len(self.classes), draws)
-            for found, target, draws in zip(proposals, targets, generators, strict=True)
+            sample_regions(image_proposals, target, self.region_loss.assigner, len(self.classes), image_generator)
+            for image_proposals, target, image_generator in zip(proposals, targets, generators, strict=True)
         ]
-        class_logits, box_deltas = self.classify(features, [sample.boxes for sample in samples])
+        class_logits, box_deltas = self.classify(dense.features, [sample.boxes for sample in samples])
         class_loss, box_loss, class_weight = self.region_loss(class_logits, box_deltas, _joined(samples))
         weights = torch.tensor([drawn, drawn, class_weight, len(class_logits)], device=class_loss.device)
         return Losses(objectness_loss, rpn_box_loss, class_loss, box_loss, weights)
@@ -168,54 +177,33 @@ class FasterRCNN(nn.Module):
         return maps
 
     def normalised(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """What the backbone takes: RGB in 0..1 less its mean, by its standard deviation."""
+        """RGB in 0..1 minus the mean, divided by the standard deviation: the input of the backbone."""
         return ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
-    def propose(
-        self,
-        features: Features,
-        batch: ImageBatch,
-        proposals: ProposalGenerator | None = None,
-        *,
-        observe: Observer = unobserved,
-    ) -> list[Proposals]:
-        """The first stage: proposals of each image."""
-        logits, deltas = self.rpn(features)
-        observe("rpn", logits=logits, deltas=deltas)
-        anchors = self._anchors(features, batch.padded_hw)
-        observe("anchors", anchors=anchors)
-        return (proposals or self.proposals)(logits, deltas, anchors, batch.sizes_hw, observe=observe)
+    def dense(self, pixels: Float[Tensor, "b 3 h w"]) -> DenseOutputs:
+        """Feature maps and RPN outputs of RGB in 0..1; see `Stages`."""
+        return self._first_stage(self.features(pixels))
 
-    def classify(
-        self, features: Features, regions: Sequence[Float[Tensor, "_ 4"]], *, observe: Observer = unobserved
+    def head(
+        self, pooled: Float[Tensor, "r c s s"]
     ) -> tuple[Float[Tensor, "r k_and_background"], Float[Tensor, "r k 4"]]:
-        """The second stage: class logits and box deltas of the regions of all images, one after the other."""
-        rois = as_rois(regions)
-        pooled = self.roi_pooling(features, rois)
-        observe("pooled", rois=rois, pooled=pooled)
+        """Class logits and box deltas of pooled regions; see `Stages`."""
         logits, deltas = self.box_head(pooled)
-        observe("head", logits=logits, deltas=deltas)
         return logits, deltas
 
-    def _detect(
-        self,
-        batch: ImageBatch,
-        features: Features,
-        rules: PostProcess,
-        proposals: ProposalGenerator | None,
-        observe: Observer,
-    ) -> list[RawDetections]:
-        observe("features", maps=features)
-        regions = [found.boxes for found in self.propose(features, batch, proposals, observe=observe)]
-        logits, deltas = self.classify(features, regions, observe=observe)
-        counts = [len(boxes) for boxes in regions]
-        weights = self.region_loss.delta_weights
-        per_image = zip(torch.split(logits, counts), torch.split(deltas, counts), regions, batch.sizes_hw, strict=True)
-        return [rules(*image, weights, observe=observe) for image in per_image]
+    def propose(
+        self, features: Features, batch: ImageBatch, proposals: ProposalGenerator | None = None
+    ) -> list[Proposals]:
+        """The first stage: proposals of each image of a batch, from its feature maps."""
+        dense = self._first_stage(features)
+        anchors = _anchors(self.anchors, dense.sizes_hw, batch.padded_hw, batch.pixels.device)
+        return (proposals or self.proposals)(dense.logits, dense.deltas, anchors, batch.sizes_hw)
 
-    def _anchors(self, features: Features, padded_hw: tuple[int, int]) -> list[Tensor]:
-        map_sizes = [(level.shape[-2], level.shape[-1]) for level in features]
-        return self.anchors(map_sizes, padded_hw, features[0].device)
+    def classify(
+        self, features: Features, regions: Sequence[Float[Tensor, "_ 4"]]
+    ) -> tuple[Float[Tensor, "r k_and_background"], Float[Tensor, "r k 4"]]:
+        """The second stage: class logits and box deltas of the regions of all images, one after the other."""
+        return self.head(self.roi_pooling(features, as_rois(regions)))
 
     def groups(self, batch: ImageBatch) -> dict[tuple[int, int], list[int]]:
         """Indices of the images by the size that each needs when it is padded alone."""
@@ -224,6 +212,54 @@ class FasterRCNN(nn.Module):
             alone = (pad_to(height, self.size_divisor), pad_to(width, self.size_divisor))
             groups.setdefault(alone, []).append(index)
         return groups
+
+    def _first_stage(self, features: Features) -> DenseOutputs:
+        logits, deltas = self.rpn(features)
+        return DenseOutputs(list(features), tuple((m.shape[-2], m.shape[-1]) for m in features), logits, deltas)
+
+    def _detect(
+        self,
+        batch: ImageBatch,
+        padded_hw: tuple[int, int],
+        dense: DenseOutputs,
+        stages: Stages,
+        proposals: ProposalGenerator,
+        postprocess: PostProcess,
+        observe: Observer,
+    ) -> list[RawDetections]:
+        """From what the network computed for the whole images to the detections of each."""
+        features, sizes_hw, rpn_logits, rpn_deltas = dense
+        observe("features", maps=features)
+        observe("rpn", logits=rpn_logits, deltas=rpn_deltas)
+        anchors = _anchors(self.anchors, sizes_hw, padded_hw, batch.pixels.device)
+        observe("anchors", anchors=anchors)
+        proposed = proposals(rpn_logits, rpn_deltas, anchors, batch.sizes_hw, observe=observe)
+        regions = [image.boxes for image in proposed]
+        rois = as_rois(regions)
+        pooled = self.roi_pooling(features, rois)
+        observe("pooled", rois=rois, pooled=pooled)
+        if len(rois):
+            logits, deltas = stages.head(pooled)
+        else:  # not every runtime can compute nothing
+            logits = pooled.new_zeros(0, len(self.classes) + 1)
+            deltas = pooled.new_zeros(0, len(self.classes), 4)
+        observe("head", logits=logits, deltas=deltas)
+        counts = [len(boxes) for boxes in regions]
+        weights = self.region_loss.delta_weights
+        per_image = zip(torch.split(logits, counts), torch.split(deltas, counts), regions, batch.sizes_hw, strict=True)
+        return [postprocess(*image, weights, observe=observe) for image in per_image]
+
+
+@lru_cache(maxsize=8)  # padded sizes; 3.5 MB of anchors each at 800x1088
+def _anchors(
+    generator: AnchorGenerator,
+    sizes_hw: tuple[tuple[int, int], ...],
+    padded_hw: tuple[int, int],
+    device: torch.device,
+) -> list[Float[Tensor, "_ 4"]]:
+    """Anchors of each level, shared by all calls: do not change them."""
+    with torch.inference_mode(False):  # the losses use them too
+        return generator(sizes_hw, padded_hw, device)
 
 
 def _joined(samples: Sequence[RegionSample]) -> RegionSample:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.model.observing import Observer, unobserved
+from fasterrcnn.model.stages import Observer, unobserved
 from fasterrcnn.ops import boxes
 from fasterrcnn.ops.nms import nms, soft_nms
 from fasterrcnn.structures import RawDetections
@@ -80,9 +80,9 @@ class PostProcess:
         scored = RawDetections(decoded[good], scores[good], labels[good])
         observe("scored", rows=rows[good], labels=scored.labels, scores=scored.scores, boxes=scored.boxes)
         keep, kept_scores = self._suppress(scored)
-        found = RawDetections(scored.boxes[keep], kept_scores, scored.labels[keep])
-        observe("detections", kept=keep, found=found)
-        return found
+        detections = RawDetections(scored.boxes[keep], kept_scores, scored.labels[keep])
+        observe("detections", kept=keep, detections=detections)
+        return detections
 
     def _suppress(self, found: RawDetections) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
         """Indices of the boxes that stay, and their scores, which soft NMS has lowered."""

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from fasterrcnn.model.observing import Observer, unobserved
+from fasterrcnn.model.stages import Observer, unobserved
 from fasterrcnn.ops import boxes
 from fasterrcnn.ops.nms import best_of_each
 from fasterrcnn.structures import Proposals

@@ -206,7 +206,7 @@ def test_losses__many_objects_and_objects_outside(tiny_model, batch_of):
 def test_forward__rules_of_one_call(tiny_model, batch_of):
     batch = batch_of((64, 64))
     (usual,) = tiny_model(batch)
-    (one,) = tiny_model(batch, PostProcess(max_detections=1, classes=(int(usual.labels[-1]),)))
+    (one,) = tiny_model(batch, postprocess=PostProcess(max_detections=1, classes=(int(usual.labels[-1]),)))
     assert one.labels.tolist() == [int(usual.labels[-1])]
     (again,) = tiny_model(batch)
     assert_close(again.scores, usual.scores)

@@ -10,7 +10,9 @@ def watch(model, batch):
     logged = []
     with torch.no_grad():
         found = model(
-            batch, PostProcess(score_threshold=0.2), observe=lambda step, **values: logged.append((step, values))
+            batch,
+            postprocess=PostProcess(score_threshold=0.2),
+            observe=lambda step, **values: logged.append((step, values)),
         )
     return found, logged
 
@@ -30,7 +32,7 @@ def test_observe__nothing_changes(tiny_model, batch_of):
     batch = batch_of((64, 96))
     found, _ = watch(tiny_model, batch)
     with torch.no_grad():
-        expected = tiny_model(batch, PostProcess(score_threshold=0.2))
+        expected = tiny_model(batch, postprocess=PostProcess(score_threshold=0.2))
     assert_close(found[0].boxes, expected[0].boxes, atol=0, rtol=0)
     assert_close(found[0].scores, expected[0].scores, atol=0, rtol=0)
 
@@ -48,5 +50,5 @@ def test_observe__values_fit_together(tiny_model, batch_of):
     scored, detected = values["scored"], values["detections"]
     probabilities = values["head"]["logits"].softmax(dim=1)
     assert_close(scored["scores"], probabilities[scored["rows"], scored["labels"]])
-    assert detected["found"] is found
+    assert detected["detections"] is found
     assert_close(scored["boxes"][detected["kept"]], found.boxes)

@@ -1,67 +1,79 @@
-"""Where the heavy parts of the network run: plain torch, compiled, OpenVINO or ONNX Runtime.
+"""Where the two heavy parts of the network run: plain torch, compiled, OpenVINO or ONNX Runtime.
 
-A `Runtime` does two things: pixels to feature maps and the RPN's numbers, and pooled regions to class logits and box
-deltas. Anchors, proposals, RoI pooling and post-processing are the same for all of them (`passing.py`).
+Every runtime is a `fasterrcnn.model.stages.Stages`; anchors, proposals, RoI pooling and post-processing are those of
+`FasterRCNN.forward` for all of them. Naming a runtime needs no torch, so each is imported when it is made.
 """
 
 from collections.abc import Mapping
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, get_args
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.inference.runtime_names import RuntimeName, check_name
-from fasterrcnn.inference.runtimes.parts import Runtime
-from fasterrcnn.model.faster_rcnn import FasterRCNN
 
-__all__ = ["Runtime", "RuntimeName", "make_runtime"]
+if TYPE_CHECKING:
+    import torch
+
+    from fasterrcnn.model.faster_rcnn import FasterRCNN
+    from fasterrcnn.model.stages import Stages
+
+RuntimeName = Literal["torch", "winograd", "compiled", "compiled-direct", "openvino", "openvino-int8", "onnxruntime"]
+"""``winograd`` and ``compiled`` use Winograd's algorithm where it is faster; the others never do."""
+
+
+def runtime_names() -> tuple[RuntimeName, ...]:
+    """All runtimes, the default first."""
+    return get_args(RuntimeName)
+
+
+def check_runtime(name: str) -> None:
+    """Refuse a name that no runtime has.
+
+    Raises:
+        UsageError: there is no such runtime; the message lists all.
+    """
+    if name not in runtime_names():
+        raise UsageError(f"no runtime is called {name!r}; there are {', '.join(runtime_names())}")
 
 
 def make_runtime(
     name: RuntimeName,
-    model: FasterRCNN,
-    device: torch.device,
+    model: "FasterRCNN",
     *,
     threads: int | None = None,
-    quantized: Mapping[str, Tensor] | None = None,
-) -> Runtime:
+    quantized: "Mapping[str, torch.Tensor] | None" = None,
+) -> "Stages":
     """The runtime of that name for a network; conversions happen at its first use.
 
     Args:
         name: which.
         model: in evaluation mode, batch norms folded; it is not copied and must not be changed.
-        device: where the model is.
         threads: CPU threads of runtimes that have their own; default is as many as torch uses.
-        quantized: what `quantize` made, for "openvino-int8".
+        quantized: the result of `quantize_parts`, for "openvino-int8".
 
     Raises:
-        UsageError: no such runtime, it cannot work on this device, or there is nothing quantized.
+        UsageError: no such runtime, it cannot work on the model's device, or there is nothing quantized.
         MissingExtraError: its library is not installed.
     """
-    check_name(name)
-    if name == "torch":
-        from fasterrcnn.inference.runtimes.eager import EagerRuntime  # noqa: PLC0415 - each runtime when it is wanted
-
-        return EagerRuntime(model)
-    if device.type != "cpu":
+    check_runtime(name)
+    device = model.mean.device
+    if name != "torch" and device.type != "cpu":
         raise UsageError(f"runtime {name} works on the CPU, not on {device}; use the runtime torch there")
-    if name == "winograd":
-        from fasterrcnn.inference.runtimes.eager import EagerRuntime  # noqa: PLC0415
+    if name in ("torch", "winograd"):
+        from fasterrcnn.inference.runtimes.eager import torch_stages  # noqa: PLC0415
 
-        return EagerRuntime(model, fast_3x3=True)
+        return torch_stages(model, fast_3x3=name == "winograd")
     if name in ("compiled", "compiled-direct"):
-        from fasterrcnn.inference.runtimes.compiled import CompiledRuntime  # noqa: PLC0415
+        from fasterrcnn.inference.runtimes.compiled import compiled_stages  # noqa: PLC0415
 
-        return CompiledRuntime(model, fast_3x3=name == "compiled")
+        return compiled_stages(model, fast_3x3=name == "compiled")
     if name == "onnxruntime":
-        from fasterrcnn.inference.runtimes.onnx import OnnxRuntime  # noqa: PLC0415
+        from fasterrcnn.inference.runtimes.onnx import onnx_stages  # noqa: PLC0415
 
-        return OnnxRuntime(model, threads)
-    from fasterrcnn.inference.runtimes.openvino import OpenVinoRuntime  # noqa: PLC0415
+        return onnx_stages(model, threads)
+    from fasterrcnn.inference.runtimes.openvino import openvino_stages  # noqa: PLC0415
 
     if name == "openvino-int8" and not quantized:
         raise UsageError(
             "runtime openvino-int8 needs a file written by `fasterrcnn quantize`, or calibration images"
             " (load(..., calibration=...))"
         )
-    return OpenVinoRuntime(model, threads, quantized if name == "openvino-int8" else None)
+    return openvino_stages(model, threads, quantized if name == "openvino-int8" else None)

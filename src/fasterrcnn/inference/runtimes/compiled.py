@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from torch.export import Dim
 from fasterrcnn.errors import UsageError
 from fasterrcnn.files import cache_folder
 from fasterrcnn.inference.runtimes.eager import fast_dense, make_head
-from fasterrcnn.inference.runtimes.parts import DenseMaps, DensePart, Lazy
+from fasterrcnn.inference.runtimes.parts import DensePart, Lazy, PartName, Program, ProgramStages
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 
 _SMALLEST = 96
@@ -21,37 +21,45 @@ _SMALLEST = 96
 _LARGEST = 2**16
 
 
-class CompiledRuntime:
-    """One program for all sizes of images, one image at a time.
-
-    Compiling takes half a minute or more, once: what it gives is kept in ``TORCHINDUCTOR_CACHE_DIR``, by default
-    below this library's own cache folder. An image that is thinner than `_SMALLEST` passes layer by layer.
+def compiled_stages(model: FasterRCNN, *, fast_3x3: bool) -> ProgramStages:
+    """The dense part compiled, the head layer by layer.
 
     Args:
         model: whose weights are used.
         fast_3x3: compute 3x3 convolutions by Winograd's algorithm where it is faster here.
     """
 
-    def __init__(self, model: FasterRCNN, *, fast_3x3: bool) -> None:
-        self.name = "compiled" if fast_3x3 else "compiled-direct"
-        self._divisor = model.size_divisor
-        self._part = Lazy(lambda: fast_dense(model) if fast_3x3 else DensePart(model).eval())
+    def make(part: PartName) -> Program:
+        if part == "head":
+            return make_head(model, fast=True)
+        return CompiledDense(fast_dense(model) if fast_3x3 else DensePart(model).eval(), model.size_divisor)
+
+    return ProgramStages(model, make)
+
+
+class CompiledDense:
+    """One program for all sizes of images, one image at a time.
+
+    Compiling takes half a minute or more, once: the result is kept in ``TORCHINDUCTOR_CACHE_DIR``, by default below
+    this library's own cache folder. An image with a side below `_SMALLEST` runs layer by layer.
+
+    Args:
+        part: the dense part.
+        divisor: padded sides are multiples of it.
+    """
+
+    def __init__(self, part: DensePart, divisor: int) -> None:
+        self._part, self._divisor = part, divisor
         self._program = Lazy(self._capture)
-        self._head = Lazy(lambda: make_head(model, fast=True))
         self._lock = threading.Lock()
 
-    def dense(self, pixels: Float[Tensor, "b h w 3"]) -> DenseMaps:
-        """Feature maps and RPN outputs."""
-        part = self._part()
+    def __call__(self, pixels: Float[Tensor, "b h w 3"]) -> Sequence[Tensor]:
+        """The outputs of the part."""
         if min(pixels.shape[1:3]) < max(_SMALLEST, 3 * self._divisor):
-            return part.sort(part(pixels))
+            outputs: Sequence[Tensor] = self._part(pixels)
+            return outputs
         each = [self._run(image) for image in torch.split(pixels, 1)]
-        return part.sort(each[0] if len(each) == 1 else [torch.cat(maps) for maps in zip(*each, strict=True)])
-
-    def head(self, pooled: Float[Tensor, "r s s c"]) -> tuple[Tensor, Tensor]:
-        """Class logits and deltas."""
-        logits, deltas = self._head()(pooled)
-        return logits, deltas
+        return each[0] if len(each) == 1 else [torch.cat(maps) for maps in zip(*each, strict=True)]
 
     def _run(self, image: Tensor) -> tuple[Tensor, ...]:
         program = self._program()
@@ -77,7 +85,7 @@ class CompiledRuntime:
         try:
             with torch.no_grad():
                 shapes = ({0: Dim.STATIC, 1: height, 2: width, 3: Dim.STATIC},)
-                graph = torch.export.export(self._part(), (example,), dynamic_shapes=shapes)
+                graph = torch.export.export(self._part, (example,), dynamic_shapes=shapes)
         except Exception as error:  # what an exporter cannot follow comes as any kind of error
             raise UsageError(f"this network cannot be compiled ({str(error).splitlines()[0]})") from error
         program: Callable[[Tensor], tuple[Tensor, ...]] = torch.compile(graph.module(check_guards=False), dynamic=True)

@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fasterrcnn.inference.runtimes import winograd
-from fasterrcnn.inference.runtimes.parts import DenseMaps, DensePart, HeadPart, Lazy
+from fasterrcnn.inference.runtimes.parts import DensePart, HeadPart, PartName, Program, ProgramStages
 from fasterrcnn.model.box_head import PooledLinear, StageBody
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.ops.products import multiply
 
 
-class EagerRuntime:
+def torch_stages(model: FasterRCNN, *, fast_3x3: bool = False) -> ProgramStages:
     """Layer by layer, on every device.
 
     Args:
@@ -23,21 +23,12 @@ class EagerRuntime:
         fast_3x3: compute 3x3 convolutions by Winograd's algorithm where it is faster here; CPU only.
     """
 
-    def __init__(self, model: FasterRCNN, *, fast_3x3: bool = False) -> None:
-        self.name = "winograd" if fast_3x3 else "torch"
-        on_cpu = model.mean.device.type == "cpu"
-        self._dense = Lazy(lambda: fast_dense(model) if fast_3x3 else DensePart(model).eval())
-        self._head = Lazy(lambda: make_head(model, fast=on_cpu))
+    def make(part: PartName) -> Program:
+        if part == "head":
+            return make_head(model, fast=model.mean.device.type == "cpu")
+        return fast_dense(model) if fast_3x3 else DensePart(model).eval()
 
-    def dense(self, pixels: Float[Tensor, "b h w 3"]) -> DenseMaps:
-        """Feature maps and RPN outputs."""
-        part = self._dense()
-        return part.sort(part(pixels))
-
-    def head(self, pooled: Float[Tensor, "r s s c"]) -> tuple[Tensor, Tensor]:
-        """Class logits and deltas."""
-        logits, deltas = self._head()(pooled)
-        return logits, deltas
+    return ProgramStages(model, make)
 
 
 def fast_dense(model: FasterRCNN) -> DensePart:

@@ -5,25 +5,25 @@ Axes: b images, h w pixels, r regions, s side of a pooled map, c channels.
 
 import logging
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.export import Dim
 
 from fasterrcnn.errors import require
 from fasterrcnn.files import atomic_write, cache_folder
 from fasterrcnn.inference.runtimes.marks import digest, weights_digest
-from fasterrcnn.inference.runtimes.parts import DenseMaps, DensePart, Lazy, part_of
+from fasterrcnn.inference.runtimes.parts import PartName, Program, ProgramStages, part_of
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 
-_MOST = 2**16
+_MAX_DIM = 2**16
 _INPUT = "x"
 
 
-class OnnxRuntime:
+def onnx_stages(model: FasterRCNN, threads: int | None) -> ProgramStages:
     """Exported once for each file of weights: the ONNX files are kept in the cache folder.
 
     Args:
@@ -33,37 +33,24 @@ class OnnxRuntime:
     Raises:
         MissingExtraError: ONNX Runtime, or what exports to it, is not installed.
     """
+    for exporter in ("onnx", "onnxscript"):
+        require(exporter, "onnx")
+    library = require("onnxruntime", "onnx")
 
-    name = "onnxruntime"
-
-    def __init__(self, model: FasterRCNN, threads: int | None) -> None:
-        self._library = _import_onnxruntime()
-        self._model, self._threads = model, threads
-        self._sort = DensePart(model).sort
-        self._dense = Lazy(lambda: self._start("dense"))
-        self._head = Lazy(lambda: self._start("head"))
-
-    def dense(self, pixels: Float[Tensor, "b h w 3"]) -> DenseMaps:
-        """Feature maps and RPN outputs."""
-        return self._sort(_run(self._dense(), pixels))
-
-    def head(self, pooled: Float[Tensor, "r s s c"]) -> tuple[Tensor, Tensor]:
-        """Class logits and deltas."""
-        logits, deltas = _run(self._head(), pooled)
-        return logits, deltas
-
-    def _start(self, part: str) -> Any:
-        options = self._library.SessionOptions()
-        options.intra_op_num_threads = self._threads or torch.get_num_threads()
+    def make(part: PartName) -> Program:
+        options = library.SessionOptions()
+        options.intra_op_num_threads = threads or torch.get_num_threads()
         options.log_severity_level = 3  # errors
         # Waiting threads that spin take the processor from torch's, which work in between.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        path = exported(self._model, part)
-        return self._library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = library.InferenceSession(str(exported(model, part)), options, providers=["CPUExecutionProvider"])
+        return partial(_run, session)
+
+    return ProgramStages(model, make)
 
 
-def exported(model: FasterRCNN, part: str) -> Path:
-    """The ONNX file of a part, "dense" or "head", in the cache folder; exported if it is not there yet."""
+def exported(model: FasterRCNN, part: PartName) -> Path:
+    """The ONNX file of a part in the cache folder; exported if it is not there yet."""
     module = part_of(model, part)
     mark = digest(weights_digest(module), torch.__version__)
     path = cache_folder() / "onnx" / f"{part}-{mark}.onnx"
@@ -73,11 +60,11 @@ def exported(model: FasterRCNN, part: str) -> Path:
     return path
 
 
-def _export(module: nn.Module, model: FasterRCNN, part: str, path: Path) -> None:
-    batch = Dim("batch", min=1, max=_MOST)
+def _export(module: nn.Module, model: FasterRCNN, part: PartName, path: Path) -> None:
+    batch = Dim("batch", min=1, max=_MAX_DIM)
     if part == "dense":
         divisor = model.size_divisor
-        height, width = (divisor * Dim(side, min=1, max=_MOST // divisor) for side in ("rows", "columns"))
+        height, width = (divisor * Dim(side, min=1, max=_MAX_DIM // divisor) for side in ("rows", "columns"))
         example, shapes = torch.rand(2, 5 * divisor, 7 * divisor, 3), {0: batch, 1: height, 2: width, 3: Dim.STATIC}
     else:
         side, channels = model.roi_pooling.output_size, model.backbone.channels
@@ -94,9 +81,3 @@ def _export(module: nn.Module, model: FasterRCNN, part: str, path: Path) -> None
 
 def _run(session: Any, x: Tensor) -> list[Tensor]:
     return [torch.from_numpy(output) for output in session.run(None, {_INPUT: x.contiguous().numpy()})]
-
-
-def _import_onnxruntime() -> Any:
-    for exporter in ("onnx", "onnxscript"):
-        require(exporter, "onnx")
-    return require("onnxruntime", "onnx")

@@ -12,21 +12,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from fasterrcnn.errors import require
 from fasterrcnn.files import atomic_write, cache_folder
 from fasterrcnn.inference.runtimes.marks import digest, weights_digest
-from fasterrcnn.inference.runtimes.parts import DenseMaps, DensePart, Lazy, part_of
+from fasterrcnn.inference.runtimes.parts import PartName, Program, ProgramStages, part_of
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 
 SUFFIXES = (".xml", ".bin")
 """Of the two files of an OpenVINO model: its graph and its numbers."""
 
 
-class OpenVinoRuntime:
-    """Converted once for each file of weights: the float32 model is kept in the cache folder.
+def openvino_stages(
+    model: FasterRCNN, threads: int | None, quantized: Mapping[str, Tensor] | None = None
+) -> ProgramStages:
+    """Converted once for each file of weights: the float32 graphs are kept in the cache folder.
 
     Args:
         model: whose weights are converted.
@@ -36,31 +37,17 @@ class OpenVinoRuntime:
     Raises:
         MissingExtraError: OpenVINO is not installed.
     """
+    openvino = import_openvino()
 
-    def __init__(self, model: FasterRCNN, threads: int | None, quantized: Mapping[str, Tensor] | None = None) -> None:
-        self._openvino = import_openvino()
-        self.name = "openvino-int8" if quantized else "openvino"
-        self._model, self._threads, self._quantized = model, threads, quantized
-        self._sort = DensePart(model).sort
-        self._dense = Lazy(lambda: self._start("dense"))
-        self._head = Lazy(lambda: self._start("head"))
-
-    def dense(self, pixels: Float[Tensor, "b h w 3"]) -> DenseMaps:
-        """Feature maps and RPN outputs."""
-        return self._sort(self._dense()(pixels))
-
-    def head(self, pooled: Float[Tensor, "r s s c"]) -> tuple[Tensor, Tensor]:
-        """Class logits and deltas."""
-        logits, deltas = self._head()(pooled)
-        return logits, deltas
-
-    def _start(self, part: str) -> "Program":
-        core = self._openvino.Core()
-        if self._quantized:
-            graph = core.read_model(*(self._quantized[part + suffix].numpy().tobytes() for suffix in SUFFIXES))
+    def make(part: PartName) -> Program:
+        core = openvino.Core()
+        if quantized:
+            graph = core.read_model(*(quantized[part + suffix].numpy().tobytes() for suffix in SUFFIXES))
         else:
-            graph = core.read_model(converted(self._model, part))
-        return Program(compile_graph(graph, self._threads or torch.get_num_threads()))
+            graph = core.read_model(converted(model, part))
+        return OpenVinoProgram(compile_graph(graph, threads or torch.get_num_threads()))
+
+    return ProgramStages(model, make)
 
 
 def compile_graph(graph: Any, threads: int) -> Any:
@@ -73,7 +60,7 @@ def compile_graph(graph: Any, threads: int) -> Any:
     return import_openvino().Core().compile_model(graph, "CPU", settings)
 
 
-class Program:
+class OpenVinoProgram:
     """A compiled model, with working memory for each thread that calls it."""
 
     def __init__(self, compiled: Any) -> None:
@@ -90,26 +77,26 @@ class Program:
         return [torch.from_numpy(output) for output in outputs]
 
 
-def converted(model: FasterRCNN, part: str) -> Path:
-    """The graph of a part, "dense" or "head", in the cache folder; converted if it is not there yet."""
+def converted(model: FasterRCNN, part: PartName) -> Path:
+    """The graph of a part in the cache folder; converted if it is not there yet."""
     openvino = import_openvino()
     module = part_of(model, part)
     mark = digest(weights_digest(module), openvino.__version__, torch.__version__)
     path = cache_folder() / "openvino" / f"{part}-{mark}.xml"
     if not path.exists():
         # The graph is written last: where it is, its numbers are whole.
-        save(to_openvino(module, *example_of(model, part)), path)
+        save_graph(to_openvino(module, *example_of(model, part)), path)
     return path
 
 
-def save(graph: Any, path: Path) -> None:
+def save_graph(graph: Any, path: Path) -> None:
     """Write both files of a graph, under another name first."""
     with atomic_write(path, shared=True) as temporary:
         import_openvino().save_model(graph, str(temporary), compress_to_fp16=False)
         temporary.with_suffix(".bin").replace(path.with_suffix(".bin"))
 
 
-def example_of(model: FasterRCNN, part: str) -> tuple[Tensor, list[int]]:
+def example_of(model: FasterRCNN, part: PartName) -> tuple[Tensor, list[int]]:
     """An input of a part, and its shape with -1 where it is free."""
     if part == "dense":
         return torch.rand(1, 4 * model.size_divisor, 5 * model.size_divisor, 3), [-1, -1, -1, 3]
@@ -126,10 +113,10 @@ def to_openvino(module: nn.Module, example: Tensor, shape: Sequence[int]) -> Any
         return import_openvino().convert_model(traced, example_input=example, input=list(shape))
 
 
-def as_tensors(part: str, graph: Any, folder: Path) -> dict[str, Tensor]:
+def as_tensors(part: PartName, graph: Any, folder: Path) -> dict[str, Tensor]:
     """Both files of a graph as bytes in tensors, by part and suffix."""
     path = folder / f"{part}.xml"
-    save(graph, path)
+    save_graph(graph, path)
     return {
         part + suffix: torch.from_numpy(np.fromfile(path.with_suffix(suffix), dtype=np.uint8)) for suffix in SUFFIXES
     }

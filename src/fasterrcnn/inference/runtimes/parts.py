@@ -1,44 +1,53 @@
-"""The two parts of the network that runtimes run, and what a runtime is.
+"""The two heavy parts of the network as modules for conversion, and stages made of two programs.
 
 Axes: b images, c channels, h w pixels or cells, r regions, s side of a pooled map, k classes, a anchors of a cell.
-Everything that crosses the border of a runtime has its channels last, so that nobody copies a map.
+Programs have channels last in and out, which is how the network's tensors lie in memory.
 """
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Generic, Literal, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fasterrcnn.model.faster_rcnn import FasterRCNN
+from fasterrcnn.model.stages import DenseOutputs
+
+PartName = Literal["dense", "head"]
+Program = Callable[[Tensor], Sequence[Tensor]]
+"""Runs one part; may be called from several threads at once."""
 
 
-class DenseMaps(NamedTuple):
-    """What the dense part gives, channels last, finest level first.
+class ProgramStages:
+    """Stages that run as two programs, each made at its first use; see `fasterrcnn.model.stages.Stages`.
 
-    Attributes:
-        features: of the levels that regions are pooled from.
-        logits: objectness of every anchor of every cell.
-        deltas: four for every anchor.
+    Args:
+        model: whose parts the programs compute.
+        make: makes the program of a part.
     """
 
-    features: list[Float[Tensor, "b _ _ c"]]
-    logits: list[Float[Tensor, "b _ _ a"]]
-    deltas: list[Float[Tensor, "b _ _ a4"]]
+    def __init__(self, model: FasterRCNN, make: Callable[[PartName], Program]) -> None:
+        self._levels, self._classes = len(model.anchors.sizes), len(model.classes)
+        self._dense = Lazy(lambda: make("dense"))
+        self._head = Lazy(lambda: make("head"))
 
+    def dense(self, pixels: Float[Tensor, "b 3 h w"]) -> DenseOutputs:
+        """Feature maps of the levels that regions are pooled from, and RPN outputs."""
+        maps = list(self._dense()(pixels.permute(0, 2, 3, 1)))
+        pooled_levels = len(maps) - 2 * self._levels
+        logits, deltas = maps[pooled_levels : -self._levels], maps[-self._levels :]
+        return DenseOutputs(
+            [level.permute(0, 3, 1, 2) for level in maps[:pooled_levels]],
+            tuple((level.shape[1], level.shape[2]) for level in logits),
+            [level.reshape(len(level), -1) for level in logits],
+            [level.reshape(len(level), -1, 4) for level in deltas],
+        )
 
-@runtime_checkable
-class Runtime(Protocol):
-    """Runs the two heavy parts; may be called from several threads at once."""
-
-    name: str
-
-    def dense(self, pixels: Float[Tensor, "b h w 3"]) -> DenseMaps:
-        """Feature maps and RPN outputs of RGB in 0..1; they may be overwritten by this thread's next call."""
-
-    def head(self, pooled: Float[Tensor, "r s s c"]) -> tuple[Float[Tensor, "r k_and_background"], Tensor]:
-        """Class logits, and deltas (r, 4 k), of at least one region."""
+    def head(self, pooled: Float[Tensor, "r c s s"]) -> tuple[Float[Tensor, "r _"], Float[Tensor, "r k 4"]]:
+        """Class logits and box deltas."""
+        logits, deltas = self._head()(pooled.permute(0, 2, 3, 1))
+        return logits, deltas.view(-1, self._classes, 4)
 
 
 class DensePart(nn.Module):
@@ -65,15 +74,9 @@ class DensePart(nn.Module):
         logits, deltas = self.rpn.maps(features)
         return tuple(m.permute(0, 2, 3, 1) for m in (*features[: self.pooled_levels], *logits, *deltas))
 
-    def sort(self, outputs: Sequence[Tensor]) -> DenseMaps:
-        """The flat tuple by its meaning."""
-        levels = (len(outputs) - self.pooled_levels) // 2
-        features, heads = list(outputs[: self.pooled_levels]), list(outputs[self.pooled_levels :])
-        return DenseMaps(features, heads[:levels], heads[levels:])
-
 
 class HeadPart(nn.Module):
-    """The box head with channels last in, and deltas not sorted by class out."""
+    """The box head with channels last in, and one row of deltas for all classes out."""
 
     def __init__(self, model: FasterRCNN) -> None:
         super().__init__()
@@ -87,27 +90,27 @@ class HeadPart(nn.Module):
         return self.class_logits(features), self.box_deltas(features)
 
 
-def part_of(model: FasterRCNN, part: str) -> nn.Module:
-    """The part of that name, "dense" or "head", for conversion."""
+def part_of(model: FasterRCNN, part: PartName) -> nn.Module:
+    """The part of that name, for conversion."""
     return (DensePart(model) if part == "dense" else HeadPart(model)).eval()
 
 
-Made = TypeVar("Made")
+Value = TypeVar("Value")
 
 
-class Lazy(Generic[Made]):
-    """Something costly that is made once, at its first use, whichever thread comes first."""
+class Lazy(Generic[Value]):
+    """A costly value that is made once, at its first use, by the first thread that needs it."""
 
-    def __init__(self, make: Callable[[], Made]) -> None:
-        self._make: Callable[[], Made] | None = make
-        self._made: Made | None = None
+    def __init__(self, make: Callable[[], Value]) -> None:
+        self._make: Callable[[], Value] | None = make
+        self._value: Value | None = None
         self._lock = threading.Lock()
 
-    def __call__(self) -> Made:
-        """The thing."""
-        if self._made is None:
+    def __call__(self) -> Value:
+        """The value."""
+        if self._value is None:
             with self._lock:
-                if self._made is None:
+                if self._value is None:
                     assert self._make is not None
-                    self._made, self._make = self._make(), None
-        return self._made
+                    self._value, self._make = self._make(), None
+        return self._value

@@ -2,9 +2,8 @@ import pytest
 import torch
 
 from fasterrcnn import presets
-from fasterrcnn.inference.runtimes.eager import ConvolutionHead, EagerRuntime, multiply
+from fasterrcnn.inference.runtimes.eager import ConvolutionHead, multiply, torch_stages
 from fasterrcnn.inference.runtimes.parts import HeadPart
-from fasterrcnn.inference.runtimes.passing import detect
 from fasterrcnn.model.backbones.norms import fold_batch_norm
 
 
@@ -23,7 +22,7 @@ def test_runtime__is_the_model(preset, shrink, lively, batch_of):
     model = fold_batch_norm(lively(shrink(presets.get(preset, ["a", "b", "c"])))).requires_grad_(False)
     batch = batch_of((64, 64), (64, 96), (33, 64))
     with torch.inference_mode():
-        found = detect(model, EagerRuntime(model), batch, model.postprocess, model.proposals)
+        found = model(batch, stages=torch_stages(model))
         expected = model(batch)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours.labels, theirs.labels)
