@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from fasterrcnn.inference.benchmark import BenchmarkRow
     from fasterrcnn.inference.detector import Detector
-    from fasterrcnn.inference.runtime_names import RuntimeName
+    from fasterrcnn.inference.runtimes import RuntimeName
 
 
 def benchmark(

@@ -24,7 +24,7 @@ from jaxtyping import UInt8
 
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import FasterRCNNError
-from fasterrcnn.inference.runtime_names import RuntimeName, names
+from fasterrcnn.inference.runtimes import RuntimeName, runtime_names
 
 if TYPE_CHECKING:
     from fasterrcnn.inference.detector import Detector
@@ -242,7 +242,7 @@ def run_in_turn(
 
 def fastest_row(rows: Sequence[BenchmarkRow]) -> BenchmarkRow | None:
     """The fastest runtime whose detections are those of `torch`; other competitors do not count."""
-    equal = [row for row in rows if row.failure is None and not row.unmatched and row.runtime in names()]
+    equal = [row for row in rows if row.failure is None and not row.unmatched and row.runtime in runtime_names()]
     return min(equal, key=lambda row: row.median or float("inf"), default=None)
 
 

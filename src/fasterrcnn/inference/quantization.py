@@ -23,6 +23,7 @@ from fasterrcnn.errors import UsageError, require
 from fasterrcnn.inference.detector import Detector
 from fasterrcnn.inference.devices import use_threads
 from fasterrcnn.inference.runtimes import openvino
+from fasterrcnn.inference.runtimes.parts import PartName
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.stages import DenseOutputs, Stages
 from fasterrcnn.weights import native
@@ -81,7 +82,8 @@ def quantize_parts(model: FasterRCNN, config: ModelConfig, images: Any, *, most:
         raise UsageError("there is nothing to calibrate with: no image, or none with a region of interest")
     parts: dict[str, Tensor] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for part, examples in (("dense", recorder.pixels), ("head", recorder.pooled)):
+        examples_of: dict[PartName, list[Tensor]] = {"dense": recorder.pixels, "head": recorder.pooled}
+        for part, examples in examples_of.items():
             graph = openvino.import_openvino().Core().read_model(openvino.converted(model, part))
             data = nncf.Dataset([example.permute(0, 2, 3, 1).numpy() for example in examples])
             with redirect_stdout(sys.stderr):  # its bars are no results
