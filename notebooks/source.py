@@ -59,9 +59,9 @@ from fasterrcnn import presets
 from fasterrcnn.build import start_model
 from fasterrcnn.demo.scenes import write_scenes
 from fasterrcnn.evaluation.measure import score_detections
-from fasterrcnn.explanation import lost, stages
-from fasterrcnn.explanation.diagnosis import judge
-from fasterrcnn.explanation.follow import follow
+from fasterrcnn.explanation import stages
+from fasterrcnn.explanation.diagnosis import diagnose_objects
+from fasterrcnn.explanation.trace import trace_image
 from fasterrcnn.model.anchors import AnchorGenerator
 from fasterrcnn.model.postprocess import PostProcess
 from fasterrcnn.model.roi_pooling import RoIPooling
@@ -151,11 +151,11 @@ run = fasterrcnn.fit(
 assert history[-1]["total"] < history[0]["total"] / 2  # it has learned
 
 # %% [en]
-# `follow` runs the detector on an image and keeps the very tensors that each step made, so everything below comes from one real run.
+# `trace_image` runs the detector on an image and keeps the very tensors that each step made, so everything below comes from one real run.
 # Beside it we build the network as it was *before* training, for comparison.
 
 # %% [es]
-# `follow` pasa una imagen por el detector y guarda los mismos tensores que produjo cada paso: todo lo que sigue viene de una única
+# `trace_image` pasa una imagen por el detector y guarda los mismos tensores que produjo cada paso: todo lo que sigue viene de una única
 # ejecución real. Al lado construimos la red tal como era *antes* de entrenar, para comparar.
 
 # %%
@@ -167,7 +167,7 @@ untrained.eval()
 
 record = max(data.split("test"), key=lambda record: len(record.boxes))
 ground_truth = Target(torch.from_numpy(record.boxes), torch.from_numpy(record.labels))  # not resized: 192 stays 192
-trace = follow(detector, record.path, score=0.3)
+trace = trace_image(detector, record.path, score=0.3)
 print("network input", tuple(trace.batch.pixels.shape))
 for stride, level in zip(trace.strides, trace.maps, strict=True):
     print(f"feature map, stride {stride}: {tuple(level.shape)}")
@@ -843,34 +843,34 @@ assert bool((np.diff(recalls) <= 1e-9).all())  # a higher threshold never finds 
 assert math.isclose(best.f1, 2 * best.precision * best.recall / (best.precision + best.recall), rel_tol=1e-6)
 
 # %% [en]
-# At that threshold, what becomes of every true object of the test scenes? `judge` looks for it from the end of the network to its beginning, and names the
-# step where it was lost.
+# At that threshold, what becomes of every object of the test scenes? `diagnose_objects` searches for it from the end of the network to its beginning, and
+# names the step where it was lost.
 
 # %% [es]
-# Con ese umbral, ¿qué pasa con cada objeto verdadero de las escenas de prueba? `judge` lo busca desde el final de la red hasta el principio y
+# Con ese umbral, ¿qué pasa con cada objeto de las escenas de prueba? `diagnose_objects` lo busca desde el final de la red hasta el principio y
 # nombra el paso en que se perdió.
 
 # %%
 threshold = math.floor(100 * best.score) / 100
-cases = []
+diagnosed = []
 for record in data.split("test"):
     target = Target(torch.from_numpy(record.boxes), torch.from_numpy(record.labels))
-    seen = follow(detector, record.path, score=threshold)
-    cases.append((seen, judge(seen, target)))
-kinds = Counter(verdict.kind for _, verdicts in cases for verdict in verdicts)
+    run_on_image = trace_image(detector, record.path, score=threshold)
+    diagnosed.append((run_on_image, diagnose_objects(run_on_image, target)))
+kinds = Counter(diagnosis.kind for _, diagnoses in diagnosed for diagnosis in diagnoses)
 print(f"at score {threshold}:", dict(kinds.most_common()))
-reported = sum(len(seen.found.boxes) for seen, _ in cases)
+reported = sum(len(run_on_image.detections) for run_on_image, _ in diagnosed)
 print(f"{reported} detections, {reported - kinds['found']} of them wrong")
 assert kinds.total() == report.objects
 assert kinds["found"] > kinds.total() / 2
 
-worst, verdicts = max(cases, key=lambda case: sum(verdict.kind != "found" for verdict in case[1]))
-show(lost.draw_verdicts(worst, verdicts), width=640)
-for verdict in verdicts:
-    print(f"{verdict.number} {verdict.name}: {verdict.kind}. {verdict.why}")
+worst, diagnoses = max(diagnosed, key=lambda pair: sum(diagnosis.kind != "found" for diagnosis in pair[1]))
+show(stages.draw_diagnoses(worst, diagnoses), width=640)
+for diagnosis in diagnoses:
+    print(f"{diagnosis.number} {diagnosis.name}: {diagnosis.kind}. {diagnosis.why}")
 
 # %%
-figure = lost.draw_lost(worst, verdicts)
+figure = stages.draw_lost(worst, diagnoses)
 if figure is not None:
     show(figure, width=330 * min(3, len(figure.panels)))
 
@@ -886,7 +886,7 @@ if figure is not None:
 # ## Where to go from here
 #
 # - Your own images: replace `data` at the top by `fasterrcnn.read_data("my-folder")`, drop `short_side`, and give it more epochs.
-# - `fasterrcnn explain WEIGHTS IMAGE -o DIR` writes all these images, and the verdicts, as one page.
+# - `fasterrcnn explain WEIGHTS IMAGE -o DIR` writes all these figures, and the diagnoses, as one page.
 # - Each of the five stages is one file of the library: `model/anchors.py`, `rpn.py`, `proposals.py`, `roi_pooling.py`, `faster_rcnn.py`. Each can be read in one sitting.
 
 # %% [es]
@@ -901,6 +901,6 @@ if figure is not None:
 # ## Para seguir
 #
 # - Tus propias imágenes: cambia `data`, al principio, por `fasterrcnn.read_data("mi-carpeta")`, quita `short_side` y dale más épocas.
-# - `fasterrcnn explain PESOS IMAGEN -o CARPETA` escribe todas estas imágenes, y los veredictos, en una sola página.
+# - `fasterrcnn explain PESOS IMAGEN -o CARPETA` escribe todas estas figuras, y los diagnósticos, en una sola página.
 # - Cada una de las cinco etapas es un archivo de la biblioteca: `model/anchors.py`, `rpn.py`, `proposals.py`, `roi_pooling.py`, `faster_rcnn.py`. Cada uno se lee
 #   de una sentada.

@@ -15,6 +15,7 @@ from fasterrcnn.cli.options import (
     NmsThreshold,
     OnBadBox,
     Preset,
+    Runtime,
     Style,
     Weights,
     log,
@@ -31,7 +32,7 @@ def explain(
     ] = None,
     ground_truth: Annotated[
         Path | None,
-        Parameter(help='The true objects: JSON [{"box": [x1, y1, x2, y2], "name": "cat"}, ...], or a data set.'),
+        Parameter(help='The annotated objects: JSON [{"box": [x1, y1, x2, y2], "name": "cat"}, ...], or a data set.'),
     ] = None,
     score: Annotated[float, Parameter(help="Lowest score, 0 to 1.")] = 0.5,
     min_iou: Annotated[float, Parameter(help="From which overlap on a box has found an object.")] = 0.5,
@@ -43,19 +44,20 @@ def explain(
     preset: Preset = None,
     style: Style = None,
     device: Device = None,
+    runtime: Runtime = None,
     as_json: Json = False,
 ) -> None:
-    """Show every step of a detector on one image, and with --ground truth the step at which it lost each object.
+    """Show every step of a detector on one image, and with --ground-truth the step at which it lost each object.
 
-    Writes index.html, which needs nothing beside it, each image as PNG, and explain.json with the numbers.
+    Writes index.html, which needs nothing beside it, each figure as PNG, and explain.json with the numbers.
     """
-    from fasterrcnn.explanation.explain import explain as look_inside
+    from fasterrcnn.explanation.explain import explain as explain_image
     from fasterrcnn.files import check_output, make_folder
     from fasterrcnn.inference.loading import load
 
     check_output(output)
-    detector = load(weights, classes=names, preset=preset, style=style, device=device, log=log)
-    explanation = look_inside(
+    detector = load(weights, classes=names, preset=preset, style=style, device=device, runtime=runtime, log=log)
+    explanation = explain_image(
         detector,
         image,
         ground_truth=ground_truth,
@@ -71,4 +73,4 @@ def explain(
         print(json.dumps({"folder": str(folder), **explanation.to_dict()}))
         return
     print(explanation)
-    print(f"wrote {folder / 'index.html'}, {len(explanation.figures)} images and explain.json")
+    print(f"wrote {folder / 'index.html'}, {len(explanation.figures)} figures and explain.json")

@@ -1,4 +1,4 @@
-"""What is true of an image: boxes in a small JSON file, or a data set that holds the image.
+"""The ground truth of one image: boxes in a small JSON file, or the annotations of a data set that holds the image.
 
 Axes: g objects. Boxes are xyxy in pixels of the upright original image.
 """
@@ -27,19 +27,19 @@ GroundTruthSource = str | Path | AnnotatedData | Sequence[Mapping[str, Any]] | M
 ``{"box": ..., "name": ...}``, or ``{"boxes": [...], "labels": [...]}`` with names."""
 
 
-class _Row(BaseModel):
-    """One object of a file of boxes; other keys, as those of detections, are passed over."""
+class _BoxRow(BaseModel):
+    """One object of a file of boxes; other keys, such as those of detections, are ignored."""
 
     model_config = ConfigDict(extra="ignore")
     box: tuple[float, float, float, float]
     name: str
 
 
-_ROWS = TypeAdapter(list[_Row])
+_ROWS = TypeAdapter(list[_BoxRow])
 
 
 @dataclass(frozen=True)
-class GroundTruth:
+class ImageGroundTruth:
     """The objects of one image that a detector is asked for.
 
     Attributes:
@@ -57,15 +57,15 @@ class GroundTruth:
         return Target(boxes.scale(self.boxes, original_hw, input_hw), self.labels)
 
 
-def read_ground_truth(
+def read_image_ground_truth(
     source: GroundTruthSource,
     image: Path | None,
     classes: Sequence[str],
     original_hw: tuple[int, int],
     *,
     on_bad_box: BadBoxPolicy = "error",
-) -> GroundTruth:
-    """The true objects of an image.
+) -> ImageGroundTruth:
+    """The annotated objects of an image.
 
     Args:
         source: where they are written; a file of boxes is a JSON list of ``{"box": [x1, y1, x2, y2], "name": "cat"}``
@@ -73,7 +73,7 @@ def read_ground_truth(
         image: its file, by which a data set is searched.
         classes: of the detector.
         original_hw: height and width of the image.
-        on_bad_box: what to do about errors in a data set's boxes of this image; boxes of a list are always refused.
+        on_bad_box: treatment of errors in a data set's boxes of this image; wrong boxes of a list are always refused.
 
     Raises:
         DataError: the file or data set cannot be read, does not hold the image, or has errors.
@@ -91,7 +91,7 @@ def read_ground_truth(
 
 
 def _file_rows(path: Path) -> list[Any] | dict[str, Any] | None:
-    """The content of a file of boxes; None for anything else, which `read_data` may know."""
+    """The content of a file of boxes; None for any other file, which `read_data` may read."""
     if path.suffix.lower() != ".json" or not path.is_file():
         return None
     try:
@@ -105,9 +105,9 @@ def _file_rows(path: Path) -> list[Any] | dict[str, Any] | None:
 
 def _from_rows(
     rows: Sequence[Any] | Mapping[str, Any], where: str, classes: Sequence[str], original_hw: tuple[int, int]
-) -> GroundTruth:
+) -> ImageGroundTruth:
     try:
-        found = _ROWS.validate_python(list(_paired(rows, where) if isinstance(rows, Mapping) else rows))
+        objects = _ROWS.validate_python(list(_paired(rows, where) if isinstance(rows, Mapping) else rows))
     except ValidationError as error:
         first = error.errors()[0]
         place = f"object {first['loc'][0] + 1}" if first["loc"] and isinstance(first["loc"][0], int) else "objects"
@@ -116,16 +116,16 @@ def _from_rows(
             'write [{"box": [x1, y1, x2, y2], "name": "cat"}, ...]'
         ) from None
     height, width = original_hw
-    for number, row in enumerate(found, start=1):
+    for number, row in enumerate(objects, start=1):
         x1, y1, x2, y2 = row.box
         if not (x1 < x2 and y1 < y2 and x2 > 0 and y2 > 0 and x1 < width and y1 < height):  # NaN fails too
             raise DataError(
                 f"{where}: object {number} ({row.name}): box {list(row.box)} has no area in an image of {width} x "
                 f"{height} pixels; x1 < x2 and y1 < y2 are needed, in pixels of the original"
             )
-    labels = [labels_of([row.name], classes)[0] for row in found]
-    xyxy = torch.tensor([row.box for row in found]).reshape(-1, 4)
-    return GroundTruth(boxes.clip(xyxy, original_hw), torch.tensor(labels, dtype=torch.int64))
+    labels = [labels_of([row.name], classes)[0] for row in objects]
+    xyxy = torch.tensor([row.box for row in objects]).reshape(-1, 4)
+    return ImageGroundTruth(boxes.clip(xyxy, original_hw), torch.tensor(labels, dtype=torch.int64))
 
 
 def _paired(columns: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
@@ -136,35 +136,35 @@ def _paired(columns: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     return [{"box": box, "name": name} for box, name in zip(xyxy, names, strict=True)]
 
 
-def _from_data(
-    data: AnnotatedData, image: Path | None, classes: Sequence[str], on_bad_box: BadBoxPolicy
-) -> GroundTruth:
-    wanted = _record_of(data, image)
+def _from_data(data: AnnotatedData, image: Path | None, classes: Sequence[str], on_bad_box: BadBoxPolicy) -> ImageGroundTruth:
+    wanted = _find_image(data, image)
     findings = [finding for finding in data.findings if finding.image == wanted.path]
     alone = AnnotatedData(
         data.root, data.format, data.classes, {"all": [wanted]}, findings, data.category_ids, data.counted
     )
-    records = check_and_repair(alone, on_bad_box).data.images
-    if not records:
+    checked = check_and_repair(alone, on_bad_box).data.images
+    if not checked:
         raise DataError(f"{wanted.path}: nothing of this image's annotations is usable")
-    record = records[0]
-    known = {number: classes.index(name) for number, name in enumerate(data.classes) if name in classes}
-    if not known:
+    annotated = checked[0]
+    labels_by_number = {number: classes.index(name) for number, name in enumerate(data.classes) if name in classes}
+    if not labels_by_number:
         raise UsageError(
             "detector and data set have no class in common: "
             f"{', '.join(classes[:10])} against {', '.join(data.classes[:10])}"
         )
     asked = [
         number
-        for number, (label, difficult) in enumerate(zip(record.labels.tolist(), record.difficult, strict=True))
-        if label in known and not difficult
+        for number, (label, difficult) in enumerate(zip(annotated.labels.tolist(), annotated.difficult, strict=True))
+        if label in labels_by_number and not difficult
     ]
-    labels = torch.tensor([known[int(record.labels[number])] for number in asked], dtype=torch.int64)
-    return GroundTruth(torch.from_numpy(record.boxes)[asked].reshape(-1, 4), labels, len(record.boxes) - len(asked))
+    labels = torch.tensor([labels_by_number[int(annotated.labels[number])] for number in asked], dtype=torch.int64)
+    return ImageGroundTruth(
+        torch.from_numpy(annotated.boxes)[asked].reshape(-1, 4), labels, len(annotated.boxes) - len(asked)
+    )
 
 
-def _record_of(data: AnnotatedData, image: Path | None) -> AnnotatedImage:
-    """The record of that very file; otherwise the only one whose file has the same name.
+def _find_image(data: AnnotatedData, image: Path | None) -> AnnotatedImage:
+    """The image of that very file; otherwise the only one whose file has the same name.
 
     Raises:
         DataError: there is none, or there are several.
@@ -172,10 +172,10 @@ def _record_of(data: AnnotatedData, image: Path | None) -> AnnotatedImage:
     """
     if image is None:
         raise UsageError("a data set is searched by the image's file; give the image as a path, or boxes as a list")
-    exact = [record for record in data.images if record.path.resolve() == image.resolve()]
-    named = exact or [record for record in data.images if record.path.name == image.name]
-    if not named:
+    same_file = [annotated for annotated in data.images if annotated.path.resolve() == image.resolve()]
+    matches = same_file or [annotated for annotated in data.images if annotated.path.name == image.name]
+    if not matches:
         raise DataError(f"{data.root}: no annotations of {image.name} among {len(data.images)} images")
-    if len(named) > 1:
-        raise DataError(f"{data.root}: {len(named)} images are called {image.name}; give the path of one of them")
-    return named[0]
+    if len(matches) > 1:
+        raise DataError(f"{data.root}: {len(matches)} images are called {image.name}; give the path of one of them")
+    return matches[0]

@@ -1,76 +1,81 @@
-"""The walk through a detector as a folder: a page that needs nothing beside it, its images, its numbers."""
+"""An explanation as a folder: a page that needs nothing beside it, its figures, its numbers."""
 
-import base64
-import io
 import json
-from importlib.resources import files
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jinja2 import Environment
-from PIL import Image
-
-from fasterrcnn.explanation.diagnosis import ADVICE, MEANINGS
-from fasterrcnn.explanation.lost import COLOURS
-from fasterrcnn.explanation.trace import STEPS
+from fasterrcnn.explanation.diagnosis import DIAGNOSIS_KINDS, ObjectDiagnosis
+from fasterrcnn.explanation.figures import Figure
+from fasterrcnn.explanation.ground_truth import ImageGroundTruth
+from fasterrcnn.explanation.trace import Trace
 from fasterrcnn.files import atomic_folder, write_text
+from fasterrcnn.reporting.html import render_page
 
-if TYPE_CHECKING:
-    from fasterrcnn.explanation.explain import Explanation
-
-_FEW_COLOURS = 512
-_EFFORT = 4  # of PNG's 9: the last five take most of the time and save little
+_PNG_EFFORT = 4  # of 9: the rest takes most of the time and saves little
 
 
-def write(explanation: "Explanation", folder: Path) -> Path:
-    """Write index.html, explain.json and the images; the folder appears when all of it is there.
+def write_explanation(
+    folder: Path,
+    trace: Trace,
+    figures: Mapping[str, Figure],
+    numbers: Mapping[str, Any],
+    ground_truth: ImageGroundTruth | None = None,
+    diagnoses: Sequence[ObjectDiagnosis] = (),
+    min_iou: float = 0.5,
+) -> Path:
+    """Write index.html, explain.json and the figures into a new folder, completely or not at all.
+
+    Args:
+        folder: the new folder.
+        trace: the run.
+        figures: of its stages, by name.
+        numbers: for explain.json.
+        ground_truth: the objects of the image, where they were given.
+        diagnoses: what became of each object.
+        min_iou: from which overlap on a box has found an object.
 
     Raises:
         UsageError: the folder exists and is not empty.
     """
     with atomic_folder(folder) as temporary:
-        for name, figure in explanation.figures.items():
-            figure.sheet().save(temporary / f"{name}.png", compress_level=_EFFORT)
-        write_text(temporary / "explain.json", json.dumps(explanation.to_dict(), indent=1, ensure_ascii=True))
-        write_text(temporary / "index.html", render(explanation))
+        for name, figure in figures.items():
+            figure.sheet().save(temporary / f"{name}.png", compress_level=_PNG_EFFORT)
+        write_text(temporary / "explain.json", json.dumps(numbers, indent=1, ensure_ascii=True))
+        page = render_explanation(trace, figures, ground_truth, diagnoses, min_iou)
+        write_text(temporary / "index.html", page)
     return folder
 
 
-def render(explanation: "Explanation") -> str:
-    """The page, images inline."""
-    trace = explanation.trace
-    template = files("fasterrcnn.explanation").joinpath("templates/explain.html").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["inline"] = inline
-    return environment.from_string(template).render(
+def render_explanation(
+    trace: Trace,
+    figures: Mapping[str, Figure],
+    ground_truth: ImageGroundTruth | None,
+    diagnoses: Sequence[ObjectDiagnosis],
+    min_iou: float,
+) -> str:
+    """The page as text, figures inside; see `write_explanation`."""
+    return render_page(
+        "fasterrcnn.explanation",
+        "explain.html",
         trace=trace,
-        config=_facts(explanation),
-        figures=explanation.figures,
-        verdicts=explanation.verdicts,
-        counts=explanation.counts,
-        ground_truth=explanation.ground_truth,
-        colours={kind: "rgb({}, {}, {})".format(*colour) for kind, colour in COLOURS.items()},
-        meanings=MEANINGS,
-        advice=ADVICE,
-        steps=STEPS,
+        config=_model_facts(trace),
+        name=trace.source.name if trace.source is not None else "image",
+        total_ms=1000 * sum(trace.seconds.values()),
+        figures=figures,
+        ground_truth=ground_truth,
+        diagnoses=diagnoses,
+        counts=dict(Counter(diagnosis.kind for diagnosis in diagnoses).most_common()),
+        min_iou=min_iou,
+        kinds=DIAGNOSIS_KINDS,
     )
 
 
-def inline(image: Image.Image) -> str:
-    """An image as a data URL: PNG for drawings of few colours, JPEG for the rest."""
-    buffer = io.BytesIO()
-    kind = "png" if image.getcolors(_FEW_COLOURS) else "jpeg"
-    image.save(buffer, kind, **({"compress_level": _EFFORT} if kind == "png" else {"quality": 82}))
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _facts(explanation: "Explanation") -> dict[str, Any]:
-    """Numbers that the text needs beside those of the trace."""
-    trace = explanation.trace
+def _model_facts(trace: Trace) -> dict[str, Any]:
+    """Numbers of the network that the text needs."""
     model = trace.model
-    pooling = model.roi_pooling
     return {
-        "name": trace.source.name if trace.source is not None else "image",
         "neck": type(model.backbone.neck).__name__,
         "candidates": model.proposals.candidates,
         "proposals": model.proposals.proposals,
@@ -78,9 +83,7 @@ def _facts(explanation: "Explanation") -> dict[str, Any]:
         "per_cell": model.anchors.per_cell,
         "positive": model.rpn_loss.assigner.positive_iou,
         "negative": model.rpn_loss.assigner.negative_iou,
-        "method": {"align": "RoIAlign", "pool": "RoIPool"}[pooling.method],
-        "side": pooling.output_size,
-        "pooled_levels": len(pooling.strides),
-        "min_iou": explanation.min_iou,
-        "total_ms": 1000 * sum(trace.seconds.values()),
+        "method": {"align": "RoIAlign", "pool": "RoIPool"}[model.roi_pooling.method],
+        "side": model.roi_pooling.output_size,
+        "pooled_levels": len(model.roi_pooling.strides),
     }

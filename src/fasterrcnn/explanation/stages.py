@@ -1,62 +1,80 @@
-"""Images of the first stage: input, feature maps, anchors, objectness, proposals. Each function stands alone.
+"""The figures of a run, one function for each stage: from the network input to the objects that were lost.
 
-Axes: g objects. Boxes are xyxy in pixels of the network input.
+Each function stands alone. Boxes are xyxy in pixels of the network input.
 """
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from fasterrcnn.explanation.diagnosis import DIAGNOSIS_KINDS, ObjectDiagnosis
 from fasterrcnn.explanation.figures import (
-    GREY,
-    LEVELS,
+    FULL_WIDTH,
+    LEVEL_COLOURS,
     OUTSIDE,
-    VIEW,
-    WHITE,
-    WIDE,
-    Bar,
+    WIDTH,
     Figure,
     Panel,
-    counted,
-    draw_bars,
+    box_marks,
+    cell_colours,
+    cell_norms,
+    count_text,
+    crop_region,
     draw_scores,
-    each,
-    headed,
-    heat_colours,
     heat_map,
+    input_image,
+    input_scale,
+    levels_of_shown,
     log_share,
-    marks,
-    norms,
-    to_pil,
+    make_panels,
+    pool_shown,
     to_unit,
-    view,
-    view_scale,
 )
-from fasterrcnn.explanation.trace import STEPS, Trace
-from fasterrcnn.model.roi_pooling import as_rois
-from fasterrcnn.reporting.drawing import Mark, Pen, colour_of, contact_sheet, draw_boxes, draw_marks
+from fasterrcnn.explanation.trace import STEPS, Trace, to_pil_image
+from fasterrcnn.reporting.drawing import (
+    GREY,
+    WHITE,
+    Bar,
+    Edges,
+    Mark,
+    Pen,
+    add_header,
+    add_legend,
+    colour_of,
+    contact_sheet,
+    draw_bars,
+    draw_boxes,
+    draw_marks,
+)
 from fasterrcnn.structures import Target
 
-COUNTS = (10, 100, 1000)
-_CHANNELS = 6
-_SMALL = 360
-_MARGIN = 80
+_PROPOSAL_COUNTS = (10, 100, 1000)
+_CHANNELS, _CHANNEL_WIDTH = 6, 360
+_ANCHOR_MARGIN = 80  # pixels around the image: anchors reach over its border
+_CELL = 178  # side of a region in the figures, in pixels
+_CLASSES = 4  # shown of each region
+_CLOSE, _MAX_LOST = 470, 24  # side of a close view, in pixels, and how many there are at most
+_BAR_LABEL = 230
+_CLOSE_PENS = {
+    "object": Pen((0, 190, 80)),
+    "anchor": Pen((240, 170, 0), dashed=True),
+    "proposal": Pen((80, 150, 255), dashed=True),
+    "scored box": Pen((230, 40, 40)),
+}
 
 
 def draw_input(trace: Trace) -> Figure:
     """The image, and what the network gets: resized, and padded to a multiple of the stride."""
     original = trace.image.copy()
-    original.thumbnail((VIEW, 2 * VIEW))
+    original.thumbnail((WIDTH, 2 * WIDTH))
     height, width = trace.input_hw
-    padded = to_pil(trace.batch.pixels[0])
-    scale = VIEW / padded.width
-    shown = padded.resize((VIEW, round(padded.height * scale)))
-    edge = [Mark((0.0, 0.0, width * scale - 1, height * scale - 1), Pen(LEVELS[0]))]
+    padded = to_pil_image(trace.batch.pixels[0])
+    scale = WIDTH / padded.width
+    shown = padded.resize((WIDTH, round(padded.height * scale)))
+    edge = [Mark((0.0, 0.0, width * scale - 1, height * scale - 1), Pen(LEVEL_COLOURS[0]))]
     full_h, full_w = trace.original_hw
     return Figure(
         "01-input",
@@ -70,13 +88,15 @@ def draw_input(trace: Trace) -> Figure:
     )
 
 
-def draw_body(trace: Trace) -> Figure:
-    """How strongly each cell of the backbone's maps answers."""
+def draw_body(trace: Trace) -> Figure | None:
+    """How strongly each cell of the maps of the backbone's body answers; None where the runtime does not show them."""
+    if not trace.body_maps:
+        return None
     return Figure("02-body", _norm_panels(trace, trace.body_maps, trace.model.backbone.strides))
 
 
 def draw_features(trace: Trace) -> Figure:
-    """The same of the maps that the two stages work with: those of the neck, or the backbone's own."""
+    """The same for the maps that the two stages work with: those of the neck, or the backbone's own."""
     return Figure("03-features", _norm_panels(trace, trace.maps, trace.strides))
 
 
@@ -88,7 +108,7 @@ def draw_channels(trace: Trace) -> Figure:
     return Figure(
         "04-channels",
         tuple(
-            Panel(f"channel {number} of {len(finest)}", heat_map(trace, to_unit(finest[number]), width=_SMALL))
+            Panel(f"channel {number} of {len(finest)}", heat_map(trace, to_unit(finest[number]), width=_CHANNEL_WIDTH))
             for number in chosen
         ),
         columns=3,
@@ -100,26 +120,26 @@ def draw_anchors(trace: Trace) -> Figure:
     return Figure("05-anchors", tuple(_anchor_panel(trace, level) for level in range(len(trace.anchors))))
 
 
-def draw_matched(trace: Trace, ground_truths: Target) -> Figure:
-    """The anchors that training would match with each true object, in the object's colour."""
+def draw_matched(trace: Trace, ground_truth: Target) -> Figure:
+    """The anchors that training would match with each annotated object, in the object's colour."""
     anchors = torch.cat(trace.anchors)
     assigner = trace.model.rpn_loss.assigner
-    matched = assigner.assign(anchors, ground_truths)
+    matched = assigner.assign(anchors, ground_truth)
     positive = (matched >= 0).nonzero()[:, 0]
-    scale = view_scale(trace, WIDE)
+    scale = input_scale(trace, FULL_WIDTH)
     pens = [Pen(colour_of(int(number))) for number in matched[positive]]
-    thick = marks(ground_truths.boxes, [Pen(WHITE)] * len(ground_truths.boxes), scale=scale)
-    drawn = [*marks(anchors[positive], pens, scale=scale), *thick]
-    objects = counted(len(ground_truths.boxes), "object")
+    thick = box_marks(ground_truth.boxes, [Pen(WHITE)] * len(ground_truth.boxes), scale=scale)
+    drawn = [*box_marks(anchors[positive], pens, scale=scale), *thick]
+    objects = count_text(len(ground_truth.boxes), "object")
     caption = f"{len(positive)} of {len(anchors):,} anchors are matched with {objects} (white)"
-    return Figure("06-matched", (Panel(caption, draw_marks(view(trace, WIDE), drawn)),), columns=1)
+    return Figure("06-matched", (Panel(caption, draw_marks(input_image(trace, FULL_WIDTH), drawn)),), columns=1)
 
 
 def draw_objectness(trace: Trace) -> Figure:
     """The highest objectness of each cell's anchors, laid over the image."""
     panels = []
-    for level, (logits, maps) in enumerate(zip(trace.logits, trace.maps, strict=True)):
-        scores = logits.sigmoid().reshape(*maps.shape[-2:], -1).amax(dim=-1)
+    for level, (logits, grid_hw) in enumerate(zip(trace.logits, trace.grids_hw, strict=True)):
+        scores = logits.sigmoid().reshape(*grid_hw, -1).amax(dim=-1)
         highest = float(scores.max())
         caption = f"level {level}, stride {trace.strides[level]}: highest objectness {highest:.2f}"
         panels.append(Panel(caption, heat_map(trace, scores, over=True)))
@@ -134,55 +154,57 @@ def draw_proposals(trace: Trace) -> Figure:
     )
     panels = []
     for name, order in sides:
-        for count in COUNTS:
+        for count in _PROPOSAL_COUNTS:
             best = order[:count]
-            there = f"the best {count:,}" if len(order) >= count else f"all {len(order):,}"
+            which = f"the best {count:,}" if len(order) >= count else f"all {len(order):,}"
             panels.append(
-                Panel(f"{name}: {there}", draw_scores(trace, trace.candidates[best], trace.candidate_scores[best]))
+                Panel(f"{name}: {which}", draw_scores(trace, trace.candidates[best], trace.candidate_scores[best]))
             )
-    return Figure("08-proposals", tuple(panels), columns=len(COUNTS))
+    return Figure("08-proposals", tuple(panels), columns=len(_PROPOSAL_COUNTS))
 
 
 def _norm_panels(trace: Trace, maps: Sequence[Tensor], strides: Sequence[int]) -> tuple[Panel, ...]:
     panels = []
-    for level, (one, stride) in enumerate(zip(maps, strides, strict=True)):
-        channels, height, width = one.shape
+    for level, (level_maps, stride) in enumerate(zip(maps, strides, strict=False)):
+        channels, height, width = level_maps.shape
         caption = f"level {level}, stride {stride}: {channels} channels of {height} x {width} cells"
-        panels.append(Panel(caption, heat_map(trace, to_unit(norms(one)))))
+        panels.append(Panel(caption, heat_map(trace, to_unit(cell_norms(level_maps)))))
     return tuple(panels)
 
 
 def _anchor_panel(trace: Trace, level: int) -> Panel:
-    height, width = trace.maps[level].shape[-2:]
+    height, width = trace.grids_hw[level]
     cells = trace.anchors[level].reshape(height, width, -1, 4)
-    stride, scale = trace.strides[level], view_scale(trace, VIEW - 2 * _MARGIN)
+    stride, scale = trace.strides[level], input_scale(trace, WIDTH - 2 * _ANCHOR_MARGIN)
     valid_h, valid_w = (-(-side // stride) for side in trace.input_hw)
     middle = cells[min(height, valid_h) // 2, min(width, valid_w) // 2]
-    ground = ImageOps.expand(view(trace, VIEW - 2 * _MARGIN, dimmed=True), _MARGIN, fill=OUTSIDE)
+    background = ImageOps.expand(
+        input_image(trace, WIDTH - 2 * _ANCHOR_MARGIN, dimmed=True), _ANCHOR_MARGIN, fill=OUTSIDE
+    )
     # Every second, third... cell where the dots would run into each other.
     every = max(1, round(10 / (stride * scale)))
     centres = ((cells[..., :2] + cells[..., 2:]) / 2)[:valid_h:every, :valid_w:every].mean(dim=2).flatten(0, 1)
-    shift = torch.tensor([_MARGIN, _MARGIN], dtype=torch.float32)
+    shift = torch.tensor([_ANCHOR_MARGIN, _ANCHOR_MARGIN], dtype=torch.float32)
     dots = [Mark((x - 1, y - 1, x + 1, y + 1), Pen((110, 110, 110))) for x, y in (centres * scale + shift).tolist()]
-    pens = [Pen(LEVELS[level % len(LEVELS)])] * len(middle)
+    pens = [Pen(LEVEL_COLOURS[level % len(LEVEL_COLOURS)])] * len(middle)
     boxes = [Mark(tuple(row), pen) for row, pen in zip((middle * scale + shift.repeat(2)).tolist(), pens, strict=True)]
     sides = (middle[:, 2:] - middle[:, :2]).prod(dim=1).sqrt()
-    said = ", ".join(dict.fromkeys(f"{side:.0f}" for side in sides.tolist()))
-    caption = f"level {level}: {height} x {width} cells x {len(middle)} = {len(trace.anchors[level]):,}; side {said}"
-    return Panel(caption, draw_marks(ground, [*dots, *boxes]))
-
-
-_CELL = 178
-_CLASSES = 4
+    side_names = ", ".join(dict.fromkeys(f"{side:.0f}" for side in sides.tolist()))
+    caption = (
+        f"level {level}: {height} x {width} cells x {len(middle)} = {len(trace.anchors[level]):,}; side {side_names}"
+    )
+    return Panel(caption, draw_marks(background, [*dots, *boxes]))
 
 
 def draw_regions(trace: Trace) -> Figure:
     """Where the shown regions lie, and from which level their features are taken."""
     regions = trace.proposals[trace.shown]
-    levels = region_levels(trace)
-    pens = [Pen(LEVELS[level % len(LEVELS)]) for level in levels]
+    levels = levels_of_shown(trace)
+    pens = [Pen(LEVEL_COLOURS[level % len(LEVEL_COLOURS)]) for level in levels]
     captions = [f"{number} L{level}" for number, level in enumerate(levels, start=1)]
-    drawn = draw_marks(view(trace, WIDE), marks(regions, pens, captions, scale=view_scale(trace, WIDE)))
+    drawn = draw_marks(
+        input_image(trace, FULL_WIDTH), box_marks(regions, pens, captions, scale=input_scale(trace, FULL_WIDTH))
+    )
     caption = f"{len(regions)} of {len(trace.proposals)} regions; L0 is the finest level"
     return Figure("09-regions", (Panel(caption, drawn),), columns=1)
 
@@ -192,16 +214,16 @@ def draw_pooling(trace: Trace) -> Figure:
 
     One of the two is what the network worked with; the other is made by the same component with the other method.
     """
-    pooled = {"pool": pool(trace, "pool"), "align": pool(trace, "align")}
-    levels = region_levels(trace)
+    pooled = {"pool": pool_shown(trace, "pool"), "align": pool_shown(trace, "align")}
+    levels = levels_of_shown(trace)
 
     def panel(number: int) -> Panel:
         box = trace.proposals[trace.shown[number]]
-        maps = {method: norms(values[number]) for method, values in pooled.items()}
-        cells = [headed(crop(trace, box).resize((_CELL, _CELL)), "pixels")]
+        maps = {method: cell_norms(values[number]) for method, values in pooled.items()}
+        cells = [add_header(crop_region(trace, box).resize((_CELL, _CELL)), "pixels")]
         for method, name in (("pool", "RoIPool"), ("align", "RoIAlign")):
             used = " (used)" if method == trace.model.roi_pooling.method else ""
-            cells.append(headed(_cells(maps[method]), name + used))
+            cells.append(add_header(cell_colours(maps[method], _CELL), name + used))
         width, height = (box[2:] - box[:2]).tolist()
         level = levels[number]
         stride = trace.model.roi_pooling.strides[level]
@@ -209,11 +231,11 @@ def draw_pooling(trace: Trace) -> Figure:
         spaced = [ImageOps.expand(cell, 3, fill="white") for cell in cells]
         return Panel(caption, contact_sheet(spaced, 3, background="white"))
 
-    return Figure("10-pooling", each(len(trace.shown), panel, _nothing("no regions")))
+    return Figure("10-pooling", make_panels(len(trace.shown), panel, _nothing("no regions")))
 
 
 def draw_classes(trace: Trace) -> Figure:
-    """What the head says about each shown region: the likeliest classes, and background."""
+    """The head's probabilities for each shown region: the likeliest classes, and background."""
     probabilities = trace.probabilities[trace.shown]
 
     def panel(number: int) -> Panel:
@@ -221,14 +243,14 @@ def draw_classes(trace: Trace) -> Figure:
         best = own[:-1].topk(min(_CLASSES, len(trace.classes))).indices.tolist()
         bars = [Bar(trace.classes[k], float(own[k]), f"{own[k]:.2f}", colour_of(k)) for k in best]
         bars.append(Bar("background", float(own[-1]), f"{own[-1]:.2f}", GREY))
-        thumb = crop(trace, trace.proposals[trace.shown[number]]).resize((_CELL - 22, _CELL - 22))
-        chart = draw_bars(bars, width=VIEW - thumb.width, left=140, size=16)
-        sheet = Image.new("RGB", (VIEW, max(thumb.height, chart.height)), "white")
+        thumb = crop_region(trace, trace.proposals[trace.shown[number]]).resize((_CELL - 22, _CELL - 22))
+        chart = draw_bars(bars, width=WIDTH - thumb.width, left=140, size=16)
+        sheet = Image.new("RGB", (WIDTH, max(thumb.height, chart.height)), "white")
         sheet.paste(thumb, (0, 0))
         sheet.paste(chart, (thumb.width, 0))
         return Panel(f"region {number + 1}", sheet)
 
-    return Figure("11-classes", each(len(trace.shown), panel, _nothing("no regions")))
+    return Figure("11-classes", make_panels(len(trace.shown), panel, _nothing("no regions")))
 
 
 def draw_suppression(trace: Trace) -> Figure:
@@ -244,31 +266,33 @@ def draw_suppression(trace: Trace) -> Figure:
         chosen = ((scored.labels == label) & (kept | (not after))).nonzero()[:, 0]
         pens = [Pen(colour_of(label))] * len(chosen)
         captions = [f"{score:.2f}" for score in scored.scores[chosen].tolist()] if after else None
-        drawn = draw_marks(view(trace), marks(scored.boxes[chosen], pens, captions, scale=view_scale(trace)))
-        threshold = trace.rules.score_threshold
-        said = "left by NMS" if after else f"with a score above {threshold:g}"
-        return Panel(f"{trace.classes[label]}: {len(chosen)} {said}", drawn)
+        drawn = draw_marks(
+            input_image(trace), box_marks(scored.boxes[chosen], pens, captions, scale=input_scale(trace))
+        )
+        threshold = trace.postprocess.score_threshold
+        state = "left by NMS" if after else f"with a score above {threshold:g}"
+        return Panel(f"{trace.classes[label]}: {len(chosen)} {state}", drawn)
 
-    nothing = _nothing(f"no class has a score above {trace.rules.score_threshold:g}")
-    return Figure("12-suppression", each(2 * len(labels), panel, nothing))
+    nothing = _nothing(f"no class has a score above {trace.postprocess.score_threshold:g}")
+    return Figure("12-suppression", make_panels(2 * len(labels), panel, nothing))
 
 
 def draw_detections(trace: Trace) -> Figure:
     """The detections on the original image."""
-    found = trace.detections
-    scale = WIDE / trace.image.width
-    large = trace.image.resize((WIDE, max(1, round(trace.image.height * scale))))
-    captions = [f"{name} {score:.2f}" for name, score in zip(found.names, found.scores, strict=True)]
+    detections = trace.detections
+    scale = FULL_WIDTH / trace.image.width
+    large = trace.image.resize((FULL_WIDTH, max(1, round(trace.image.height * scale))))
+    captions = [f"{name} {score:.2f}" for name, score in zip(detections.names, detections.scores, strict=True)]
     # The best detection is drawn last, on top.
-    drawn = draw_boxes(large, found.boxes[::-1] * np.float32(scale), found.labels[::-1], captions[::-1])
-    return Figure("13-detections", (Panel(counted(len(found), "detection"), drawn),), columns=1)
+    drawn = draw_boxes(large, detections.boxes[::-1] * np.float32(scale), detections.labels[::-1], captions[::-1])
+    return Figure("13-detections", (Panel(count_text(len(detections), "detection"), drawn),), columns=1)
 
 
 def draw_funnel(trace: Trace) -> Figure:
     """How many boxes are left after each step, on a logarithmic scale."""
     funnel = trace.funnel
     bars = [Bar(name, log_share(count, max(funnel.values())), f"{count:,}") for name, count in funnel.items()]
-    panel = Panel("boxes that are left (logarithmic scale)", draw_bars(bars, left=230))
+    panel = Panel("boxes that are left (logarithmic scale)", draw_bars(bars, width=WIDTH, left=_BAR_LABEL))
     return Figure("14-funnel", (panel,), columns=1)
 
 
@@ -276,42 +300,56 @@ def draw_times(trace: Trace) -> Figure:
     """The time of each step of this run."""
     longest = max(trace.seconds.values())
     bars = [
-        Bar(STEPS[step], seconds / longest, f"{1000 * seconds:.1f} ms", LEVELS[1])
+        Bar(STEPS[step], seconds / longest, f"{1000 * seconds:.1f} ms", LEVEL_COLOURS[1])
         for step, seconds in trace.seconds.items()
     ]
     total = 1000 * sum(trace.seconds.values())
-    return Figure("15-times", (Panel(f"{total:.0f} ms together", draw_bars(bars, left=230)),), columns=1)
-
-
-def pool(trace: Trace, method: Literal["align", "pool"]) -> Tensor:
-    """Pooled maps of the shown regions by that method: those of the run, or made anew by the same component."""
-    component = trace.model.roi_pooling
-    if method == component.method:
-        return trace.pooled
-    other = dataclasses.replace(component, method=method)
-    return other([level[None].float() for level in trace.maps], as_rois([trace.proposals[trace.shown]]))
-
-
-def region_levels(trace: Trace) -> list[int]:
-    """The feature map that each shown region is taken from, as RoI pooling chooses it."""
-    levels: list[int] = trace.model.roi_pooling.levels(as_rois([trace.proposals[trace.shown]])).tolist()
-    return levels
-
-
-def crop(trace: Trace, box: Tensor) -> Image.Image:
-    """The pixels of the input inside a box, at least one."""
-    height, width = trace.input_hw
-    x1, y1 = (min(int(value), side - 1) for value, side in zip(box[:2].tolist(), (width, height), strict=True))
-    x2, y2 = (max(low + 1, round(value)) for value, low in zip(box[2:].tolist(), (x1, y1), strict=True))
-    return view(trace, width).crop((x1, y1, x2, y2))
-
-
-def _cells(values: Tensor) -> Image.Image:
-    """A small map as squares of one colour each."""
-    small = Image.new("RGB", (values.shape[1], values.shape[0]))
-    small.putdata(heat_colours(to_unit(values).flatten()))
-    return small.resize((_CELL, _CELL), Image.Resampling.NEAREST)
+    return Figure(
+        "15-times", (Panel(f"{total:.0f} ms together", draw_bars(bars, width=WIDTH, left=_BAR_LABEL)),), columns=1
+    )
 
 
 def _nothing(why: str) -> Panel:
-    return Panel(why, draw_bars(()))
+    return Panel(why, draw_bars((), width=WIDTH))
+
+
+def draw_diagnoses(trace: Trace, diagnoses: Sequence[ObjectDiagnosis]) -> Figure:
+    """Every annotated object, numbered, in the colour of its diagnosis."""
+    scale = 2 * input_scale(trace)
+    drawn = []
+    # Objects that were lost are drawn last, on top.
+    for diagnosis in sorted(diagnoses, key=lambda diagnosis: diagnosis.kind != "found"):
+        kind = "" if diagnosis.kind == "found" else f" {diagnosis.kind}"
+        pen = Pen(DIAGNOSIS_KINDS[diagnosis.kind].colour)
+        drawn.append(Mark(_moved(diagnosis.box, 0.0, 0.0, scale), pen, f"{diagnosis.number}{kind}"))
+    count = sum(diagnosis.kind == "found" for diagnosis in diagnoses)
+    caption = f"{count} of {count_text(len(diagnoses), 'object')} found"
+    return Figure("16-diagnoses", (Panel(caption, draw_marks(input_image(trace, 2 * WIDTH), drawn)),), columns=1)
+
+
+def draw_lost(trace: Trace, diagnoses: Sequence[ObjectDiagnosis]) -> Figure | None:
+    """A close view of each object that was lost, with the best box of some steps; None where none was lost."""
+    lost = [diagnosis for diagnosis in diagnoses if diagnosis.kind != "found"][:_MAX_LOST]
+    if not lost:
+        return None
+    panels = [Panel(f"{item.number}: {item.name}, {item.kind}", draw_close(trace, item)) for item in lost]
+    return Figure("17-lost", tuple(panels), columns=3)
+
+
+def draw_close(trace: Trace, diagnosis: ObjectDiagnosis) -> Image.Image:
+    """One object and its surroundings, with the best anchor, proposal and scored box there was for it."""
+    x1, y1, x2, y2 = diagnosis.box
+    half = 1.1 * max(x2 - x1, y2 - y1, 16)
+    left, top = (x1 + x2) / 2 - half, (y1 + y2) / 2 - half
+    scale, side = _CLOSE / (2 * half), max(1, round(2 * half))
+    window = Image.new("RGB", (side, side), OUTSIDE)
+    window.paste(input_image(trace, trace.input_hw[1]), (-round(left), -round(top)))
+    close = window.resize((_CLOSE, _CLOSE), Image.Resampling.BICUBIC)
+    boxes = {"object": diagnosis.box, **diagnosis.best}
+    drawn = [Mark(_moved(boxes[name], left, top, scale), pen) for name, pen in _CLOSE_PENS.items() if name in boxes]
+    return add_legend(draw_marks(close, drawn), _CLOSE_PENS)
+
+
+def _moved(box: Edges, left: float, top: float, scale: float) -> Edges:
+    x1, y1, x2, y2 = box
+    return (x1 - left) * scale, (y1 - top) * scale, (x2 - left) * scale, (y2 - top) * scale

@@ -1,12 +1,17 @@
 """Everything that an image went through in one run of a detector: the very tensors, counts and times.
 
-Axes: k candidates, p proposals, n scored boxes, s shown regions, c channels.
+Axes: k candidates, p proposals, n scored boxes, s shown regions, c channels, a anchors of one level.
 Boxes are xyxy in pixels of the network input unless a name says otherwise.
 """
 
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -14,14 +19,19 @@ from PIL import Image
 from torch import Tensor
 
 from fasterrcnn.detections import Detections
+from fasterrcnn.inference.detector import Detector, in_original_frame
+from fasterrcnn.inference.sources import ImageInput, load_image
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-from fasterrcnn.model.postprocess import PostProcess
+from fasterrcnn.model.postprocess import NmsKind, PostProcess
+from fasterrcnn.model.stages import DenseOutputs, Stages
+from fasterrcnn.ops import boxes
 from fasterrcnn.structures import ImageBatch, RawDetections
 
 STEPS = {
-    "body": "backbone: backbone",
+    "body": "backbone: body",
     "features": "backbone: neck",
     "rpn": "region proposal network",
+    "dense": "backbone and region proposal network",
     "anchors": "anchors",
     "candidates": "best anchors, decoded",
     "proposals": "NMS of proposals",
@@ -30,7 +40,25 @@ STEPS = {
     "scored": "class boxes, decoded",
     "detections": "NMS of detections",
 }
-"""The steps of a run in their order, and what they are called on a page."""
+"""The steps of a run in their order, and their names for people. A runtime that computes the first three in one program
+has the step "dense" instead."""
+
+_SHOWN_REGIONS = 8
+_SAME_REGION = 0.3  # IoU of two regions that show the same objects
+
+
+class Selection(TypedDict, total=False):
+    """Options that decide about detections; the checkpoint has the values of those that are left out.
+
+    Attributes:
+        nms: "class", "agnostic", "soft-linear" or "soft-gaussian".
+        nms_threshold: IoU above which the lower-scored box is dropped, 0..1.
+        max_detections: of the image.
+    """
+
+    nms: NmsKind | None
+    nms_threshold: float | None
+    max_detections: int | None
 
 
 @dataclass(frozen=True)
@@ -41,11 +69,13 @@ class Trace:
         image: the original, upright, RGB.
         source: its file, where there is one.
         preset: name of the architecture.
-        model: the network that ran.
-        rules: how detections were selected.
+        runtime: what ran the network.
+        model: the network.
+        postprocess: how detections were selected.
         batch: the network input, padding included.
-        body_maps: of the backbone's backbone, finest first, each (c, h, w).
-        maps: of the backbone, finest first, each (c, h, w).
+        body_maps: of the backbone's body, finest first, each (c, h, w); empty where the runtime does not show them.
+        maps: of the backbone, finest first, each (c, h, w): at least those that regions are pooled from.
+        grids_hw: height and width of the grid of anchors of each level.
         logits: objectness of the anchors of each level.
         anchors: of each level.
         candidate_index: which of all anchors, level after level, are the best of their level.
@@ -54,27 +84,29 @@ class Trace:
         good: which candidates are large and likely enough.
         survivors: candidates that NMS left, by falling score; the first ``len(proposals)`` went on.
         proposals: the regions of the second stage.
-        shown: which proposals are worth showing: those behind the best detections, then the likeliest that show
-            something else.
-        pooled: their maps after RoI pooling.
+        shown: which proposals the figures show: those behind the best detections, then the likeliest that show other
+            objects.
+        pooled: the maps of the shown ones after RoI pooling.
         class_logits: of every proposal, background last.
         scored_rows: proposal of each scored box.
         scored: boxes of every proposal and class above the score threshold.
         kept: which of them are detections.
-        found: the detections.
+        input_detections: the detections, in pixels of the network input.
         detections: the same in the original's pixels.
-        seconds: of each of `STEPS`.
+        seconds: of each step, by the names of `STEPS`.
         shapes: of the tensors, by name.
     """
 
     image: Image.Image
     source: Path | None
     preset: str
+    runtime: str
     model: FasterRCNN
-    rules: PostProcess
+    postprocess: PostProcess
     batch: ImageBatch
     body_maps: list[Float[Tensor, "_ _ _"]]
     maps: list[Float[Tensor, "_ _ _"]]
+    grids_hw: tuple[tuple[int, int], ...]
     logits: list[Float[Tensor, " _"]]
     anchors: list[Float[Tensor, "_ 4"]]
     candidate_index: Int64[Tensor, " k"]
@@ -89,7 +121,7 @@ class Trace:
     scored_rows: Int64[Tensor, " n"]
     scored: RawDetections
     kept: Int64[Tensor, " _"]
-    found: RawDetections
+    input_detections: RawDetections
     detections: Detections
     seconds: dict[str, float]
     shapes: dict[str, tuple[int, ...]]
@@ -111,7 +143,7 @@ class Trace:
 
     @property
     def probabilities(self) -> Float[Tensor, "p _"]:
-        """What the head says about every proposal, background last; rows add up to 1."""
+        """Of every proposal and class, background last; rows add up to 1."""
         return self.class_logits.softmax(dim=1)
 
     @property
@@ -124,7 +156,7 @@ class Trace:
     def strides(self) -> list[int]:
         """Pixels of the input between the anchors of each level, from top to bottom, as the generator spaces them."""
         fixed = self.model.anchors.strides
-        return list(fixed or (self.batch.padded_hw[0] // level.shape[-2] for level in self.maps))
+        return list(fixed or (self.batch.padded_hw[0] // height for height, _ in self.grids_hw))
 
     @property
     def funnel(self) -> dict[str, int]:
@@ -136,6 +168,185 @@ class Trace:
             "left by NMS": len(self.survivors),
             "proposals": len(self.proposals),
             "boxes, one a class": len(self.proposals) * len(self.classes),
-            f"score above {self.rules.score_threshold:g}": len(self.scored.boxes),
-            "detections": len(self.found.boxes),
+            f"score above {self.postprocess.score_threshold:g}": len(self.scored.boxes),
+            "detections": len(self.input_detections.boxes),
         }
+
+
+@torch.no_grad()
+def trace_image(detector: Detector, image: ImageInput, *, score: float = 0.5, **selection: Unpack[Selection]) -> Trace:
+    """Run a detector on an image, with its own runtime, and keep what each step makes.
+
+    The image passes the network twice: the first run is not timed, because first runs are slower.
+
+    Args:
+        detector: that detects.
+        image: a file, a Pillow image, an RGB array or tensor, as `Detector.predict` takes it.
+        score: a detection needs a higher score, 0..1.
+        **selection: see `Selection`.
+
+    Raises:
+        ImageError: the image cannot be decoded.
+        UsageError: an option or the image is invalid; the message names it.
+    """
+    changes: dict[str, Any] = {name: value for name, value in selection.items() if value is not None}
+    model = detector.model
+    postprocess = dataclasses.replace(model.postprocess, score_threshold=score, **changes)
+    pixels = load_image(image).pixels
+    batch = detector.to_batch([pixels])
+    model(batch, postprocess=postprocess, stages=detector.stages)
+    recorder = _Recorder(detector.stages, detector.device)
+    with recorder.watching(model):
+        (raw,) = model(batch, postprocess=postprocess, stages=recorder, observe=recorder)
+    original_hw = (pixels.shape[-2], pixels.shape[-1])
+    source = Path(image) if isinstance(image, str | Path) else None
+    detections = in_original_frame(raw, batch.sizes_hw[0], original_hw, detector.classes, source=source)
+    fractions = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+    return _to_trace(recorder, to_pil_image(fractions), detector, postprocess, batch.to("cpu"), detections)
+
+
+def to_pil_image(pixels: Float[Tensor, "3 h w"]) -> Image.Image:
+    """RGB in 0..1 as a Pillow image."""
+    return Image.fromarray((pixels * 255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy())
+
+
+class _Recorder:
+    """Runs the stages of a runtime, and keeps copies of the values of each step and the time since the last one."""
+
+    def __init__(self, stages: Stages, device: torch.device) -> None:
+        self.values: dict[str, dict[str, Any]] = {}
+        self.seconds: dict[str, float] = {}
+        self.grids_hw: tuple[tuple[int, int], ...] = ()
+        self._stages = stages
+        self._device = device
+        self._last = time.perf_counter()
+
+    @contextmanager
+    def watching(self, model: FasterRCNN) -> Iterator[None]:
+        """Also keep the parts of the dense stage, where the runtime calls the modules of the model itself."""
+
+        def of_body(_module: object, _inputs: object, maps: list[Tensor]) -> None:
+            self("body", maps=maps)
+
+        def of_backbone(_module: object, _inputs: object, maps: list[Tensor]) -> None:
+            self("features", maps=maps)
+
+        hooks = [
+            model.backbone.body.register_forward_hook(of_body),
+            model.backbone.register_forward_hook(of_backbone),
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def dense(self, pixels: Tensor) -> DenseOutputs:
+        """The runtime's own."""
+        outputs = self._stages.dense(pixels)
+        self.grids_hw = outputs.sizes_hw
+        self("rpn" if "features" in self.values else "dense")
+        return outputs
+
+    def head(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """The runtime's own."""
+        return self._stages.head(pooled)
+
+    def __call__(self, step: str, **values: Any) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        # The first report of a step counts: that of a hook, which saw all maps, or of the dense stage, which was timed.
+        self.seconds.setdefault(step, time.perf_counter() - self._last)
+        kept = self.values.setdefault(step, {})
+        kept.update({name: _to_cpu(value) for name, value in values.items() if name not in kept})
+        self._last = time.perf_counter()
+
+
+def _to_cpu(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, RawDetections):
+        return RawDetections(value.boxes.cpu(), value.scores.cpu(), value.labels.cpu())
+    return [_to_cpu(member) for member in value] if isinstance(value, list | tuple) else value
+
+
+def _to_trace(
+    recorder: _Recorder,
+    image: Image.Image,
+    detector: Detector,
+    postprocess: PostProcess,
+    batch: ImageBatch,
+    detections: Detections,
+) -> Trace:
+    values = recorder.values
+    first, second, scored = values["proposals"], values["head"], values["scored"]
+    kept = values["detections"]["kept"]
+    proposals = values["pooled"]["rois"][:, 1:]
+    shown = _shown_regions(scored["rows"][kept], proposals)
+    untimed = ("features", "rpn") if "dense" in recorder.seconds else ()
+    body_maps = values["body"]["maps"] if "body" in values else []
+    return Trace(
+        image=image,
+        source=detections.source,
+        preset=detector.config.preset,
+        runtime=detector.runtime,
+        model=detector.model,
+        postprocess=postprocess,
+        batch=batch,
+        body_maps=[level[0] for level in body_maps],
+        # Copies: the next run of a runtime may overwrite its outputs.
+        maps=[level[0].float().clone() for level in values["features"]["maps"]],
+        grids_hw=recorder.grids_hw,
+        logits=[level[0].float().clone() for level in values["rpn"]["logits"]],
+        anchors=values["anchors"]["anchors"],
+        candidate_index=values["candidates"]["index"][0],
+        candidate_scores=first["scores"],
+        candidates=first["boxes"],
+        good=first["good"],
+        survivors=first["survivors"],
+        proposals=proposals,
+        shown=shown,
+        # A copy of a few: all of them may be a gigabyte.
+        pooled=values["pooled"]["pooled"][shown].float(),
+        class_logits=second["logits"].float().clone(),
+        scored_rows=scored["rows"],
+        scored=RawDetections(scored["boxes"], scored["scores"], scored["labels"]),
+        kept=kept,
+        input_detections=values["detections"]["detections"],
+        detections=detections,
+        seconds={step: recorder.seconds[step] for step in STEPS if step in recorder.seconds and step not in untimed},
+        shapes=_shapes(batch, values),
+    )
+
+
+def _shown_regions(rows: Int64[Tensor, " _"], proposals: Float[Tensor, "p 4"]) -> Int64[Tensor, " s"]:
+    """Proposals behind detections, then the likeliest of those that show other objects than these."""
+    chosen = list(dict.fromkeys(rows.tolist()))[:_SHOWN_REGIONS]
+    for row in range(len(proposals)):
+        if len(chosen) == _SHOWN_REGIONS:
+            break
+        overlap = boxes.iou(proposals[chosen], proposals[row : row + 1]) if chosen else proposals.new_zeros(1)
+        if overlap.max() < _SAME_REGION:
+            chosen.append(row)
+    return torch.tensor(chosen, dtype=torch.int64)
+
+
+def _shapes(batch: ImageBatch, values: dict[str, dict[str, Any]]) -> dict[str, tuple[int, ...]]:
+    def levels(name: str, maps: Sequence[Tensor]) -> dict[str, tuple[int, ...]]:
+        return {f"{name}, level {number}": tuple(level.shape) for number, level in enumerate(maps)}
+
+    return {
+        "network input": tuple(batch.pixels.shape),
+        **levels("backbone map", values["body"]["maps"] if "body" in values else ()),
+        **levels("feature map", values["features"]["maps"]),
+        **levels("objectness logits", values["rpn"]["logits"]),
+        **levels("box deltas", values["rpn"]["deltas"]),
+        **levels("anchors", values["anchors"]["anchors"]),
+        "candidates": tuple(values["candidates"]["boxes"].shape),
+        "regions (image, x1, y1, x2, y2)": tuple(values["pooled"]["rois"].shape),
+        "pooled maps": tuple(values["pooled"]["pooled"].shape),
+        "class logits": tuple(values["head"]["logits"].shape),
+        "class box deltas": tuple(values["head"]["deltas"].shape),
+        "scored boxes": tuple(values["scored"]["boxes"].shape),
+        "detections": tuple(values["detections"]["detections"].boxes.shape),
+    }

@@ -1,4 +1,4 @@
-"""Images in Pillow: any mode to upright RGB, boxes with labels on top, and sheets of several.
+"""Images in Pillow: any mode to upright RGB, boxes with labels on top, bar charts, and sheets of several.
 
 Line width and letters scale with the image; a class keeps its colour, and the letters on it are black or
 white, whichever can be read.
@@ -19,6 +19,7 @@ _TEXT_SIZE = 14  # of titles and legends, which stand beside the image
 Colour = tuple[int, int, int]
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 Edges = tuple[float, float, float, float]
+WHITE, BLACK, GREY = (255, 255, 255), (20, 20, 20), (150, 150, 150)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,23 @@ class Mark:
     caption: str = ""
 
 
+@dataclass(frozen=True)
+class Bar:
+    """One line of a bar chart.
+
+    Attributes:
+        label: on the left.
+        share: length, 0..1.
+        value: text on the right.
+        colour: of the bar.
+    """
+
+    label: str
+    share: float
+    value: str
+    colour: Colour = (60, 84, 200)
+
+
 def colour_of(label: int) -> Colour:
     """A colour for a class: neighbours in the list are far apart on the colour wheel."""
     hue = (0.02 + label * _GOLDEN_RATIO) % 1.0
@@ -62,7 +80,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     Palettes and grey values become colours, transparency is dropped, 16 bits become 8 by scaling.
 
     Raises:
-        ValueError: float pixels, whose range nobody knows.
+        ValueError: float pixels, whose range is unknown.
     """
     upright = ImageOps.exif_transpose(image)
     if upright.mode == "F":
@@ -99,7 +117,7 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     draw = ImageDraw.Draw(copy)
     short_side = min(copy.size)
     width = max(2, round(short_side / 250))
-    font = _font(max(10, round(short_side / 36)))
+    font = text_font(max(10, round(short_side / 36)))
     for mark in marks:
         _draw_outline(draw, mark.box, mark.pen, width)
         if mark.caption:
@@ -120,13 +138,13 @@ def contact_sheet(images: Sequence[Image.Image], columns: int, *, background: st
 def add_title(image: Image.Image, title: str) -> Image.Image:
     """The image below a line of black text, in a white frame; text that is too long is cut off."""
     framed = ImageOps.expand(image, border=(2, 2 * _TEXT_SIZE, 2, 2), fill="white")
-    ImageDraw.Draw(framed).text((4, _TEXT_SIZE), title, font=_font(_TEXT_SIZE), fill="black", anchor="lm")
+    ImageDraw.Draw(framed).text((4, _TEXT_SIZE), title, font=text_font(_TEXT_SIZE), fill="black", anchor="lm")
     return framed
 
 
 def add_legend(image: Image.Image, meanings: Mapping[str, Pen]) -> Image.Image:
-    """The image below a line that says what the pens mean, widened with white where the line is longer."""
-    font, gap = _font(_TEXT_SIZE), 2 * _TEXT_SIZE
+    """The image below a line with the meaning of each pen, widened with white where the line is longer."""
+    font, gap = text_font(_TEXT_SIZE), 2 * _TEXT_SIZE
     lengths = [math.ceil(font.getbbox(meaning)[2]) for meaning in meanings]
     needed = gap // 2 + sum(2 * gap + length for length in lengths)
     sheet = Image.new("RGB", (max(image.width, needed), image.height + 2 * gap), "white")
@@ -138,6 +156,49 @@ def add_legend(image: Image.Image, meanings: Mapping[str, Pen]) -> Image.Image:
         draw.text((x + gap + 6, gap), meaning, font=font, fill="black", anchor="lm")
         x += 2 * gap + length
     return sheet
+
+
+def add_header(image: Image.Image, text: str, *, size: int = 15) -> Image.Image:
+    """The image below a dark band with a line of text."""
+    band = round(1.5 * size)
+    sheet = Image.new("RGB", (image.width, image.height + band), BLACK)
+    sheet.paste(image, (0, band))
+    ImageDraw.Draw(sheet).text(
+        (5, band / 2), fit_text(text, sheet.width - 8, size), WHITE, text_font(size), anchor="lm"
+    )
+    return sheet
+
+
+def draw_bars(bars: Sequence[Bar], *, width: int, left: int = 190, size: int = 17) -> Image.Image:
+    """A bar chart on white: labels on the left, values at the ends."""
+    step = round(1.9 * size)
+    image = Image.new("RGB", (width, step * max(1, len(bars)) + size // 2), WHITE)
+    draw = ImageDraw.Draw(image)
+    right = 5 * size
+    for number, bar in enumerate(bars):
+        middle = step * number + step / 2 + size / 4
+        length = max(2.0, bar.share * (width - left - right))
+        draw.text((left - 8, middle), fit_text(bar.label, left - 12, size), BLACK, text_font(size), anchor="rm")
+        draw.rectangle((left, middle - 0.55 * size, left + length, middle + 0.55 * size), fill=bar.colour)
+        draw.text((left + length + 6, middle), bar.value, BLACK, text_font(size), anchor="lm")
+    if not bars:
+        draw.text((8, step / 2), "nothing here", GREY, text_font(size), anchor="lm")
+    return image
+
+
+def fit_text(text: str, width: int, size: int) -> str:
+    """The text, shortened until it is no wider than that many pixels."""
+    if text_font(size).getlength(text) <= width:
+        return text
+    while text and text_font(size).getlength(f"{text}...") > width:
+        text = text[:-1]
+    return f"{text}..."
+
+
+@lru_cache(maxsize=32)
+def text_font(size: int) -> Font:
+    """Letters of that height in pixels."""
+    return ImageFont.load_default(size)
 
 
 def _draw_outline(draw: ImageDraw.ImageDraw, box: Edges, pen: Pen, width: int) -> None:
@@ -180,8 +241,3 @@ def _draw_caption(
     luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
     ink = (0, 0, 0) if luminance > 140 else (255, 255, 255)
     draw.text((x + pad - left, y + pad - top), caption, font=font, fill=ink)
-
-
-@lru_cache(maxsize=32)
-def _font(size: int) -> Font:
-    return ImageFont.load_default(size)

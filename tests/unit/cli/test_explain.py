@@ -11,7 +11,7 @@ def image(tmp_path, photo):
     return tmp_path / "p.png"
 
 
-def test_explain__page_and_verdicts(run, checkpoint, image, tmp_path):
+def test_explain__page_and_diagnoses(run, checkpoint, image, tmp_path):
     best = load(checkpoint).predict(image, score=0.2).to_records()[0]
     (tmp_path / "boxes.json").write_text(json.dumps([best, {"box": [1, 1, 3, 3], "name": "owl"}]))
     outcome = run(
@@ -22,20 +22,20 @@ def test_explain__page_and_verdicts(run, checkpoint, image, tmp_path):
     assert "2 owl: no anchor. The anchor that fits best" in outcome.out
     assert "wrote seen/index.html" in outcome.out
     numbers = json.loads((tmp_path / "here" / "seen" / "explain.json").read_text())
-    assert [verdict["kind"] for verdict in numbers["verdicts"]] == ["found", "no anchor"]
+    assert [diagnosis["kind"] for diagnosis in numbers["diagnoses"]] == ["found", "no anchor"]
 
 
 def test_explain__json_and_the_next_free_folder(run, checkpoint, image, tmp_path):
     outcome = run("explain", checkpoint, image, "--json", "--score", "0.2", "--nms", "agnostic")
-    said = json.loads(outcome.out)
-    assert said["folder"] == "runs/explain-1"
-    assert said["rules"]["nms"] == "agnostic"
-    written = json.loads((tmp_path / "here" / said.pop("folder") / "explain.json").read_text())
-    assert written.keys() == said.keys()
+    numbers = json.loads(outcome.out)
+    assert numbers["folder"] == "runs/explain-1"
+    assert numbers["postprocess"]["nms"] == "agnostic"
+    written = json.loads((tmp_path / "here" / numbers.pop("folder") / "explain.json").read_text())
+    assert written.keys() == numbers.keys()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["none.png", "-o", "seen"], "none.png"),
         (["IMAGE", "-o", "seen", "--ground-truth", "none"], "none: no such file or folder"),
@@ -43,9 +43,9 @@ def test_explain__json_and_the_next_free_folder(run, checkpoint, image, tmp_path
         (["IMAGE", "-o", "..", "--score", "0.2"], "exists and is not empty"),
     ],
 )
-def test_explain__one_line_errors_and_nothing_written(arguments, said, run, checkpoint, image, tmp_path):
+def test_explain__one_line_errors_and_nothing_written(arguments, message, run, checkpoint, image, tmp_path):
     outcome = run("explain", checkpoint, *[image if a == "IMAGE" else a for a in arguments])
     assert outcome.code == 2
     assert outcome.is_one_line
-    assert said in outcome.err
+    assert message in outcome.err
     assert list((tmp_path / "here").iterdir()) == []

@@ -1,4 +1,4 @@
-"""A detector of real parts whose RPN and head say what a test wants them to say."""
+"""A detector of real parts whose RPN and head give what a test sets."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Candidate:
-    """What the RPN says about one anchor: anchors are squares of 32 pixels around (16 column, 16 row)."""
+    """The RPN's output for one anchor: anchors are squares of 32 pixels around (16 column, 16 row)."""
 
     row: int
     column: int
@@ -41,7 +41,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Region:
-    """What the head says about one proposal; the order is that of the proposals."""
+    """The head's output for one proposal; the order is that of the proposals."""
 
     proposal: Box
     cat: float
@@ -68,15 +68,17 @@ class _RPN(RegionProposalNetwork):
         super().__init__(3, 1)
         logits = torch.full((1, CELLS * CELLS), -9.0)
         deltas = torch.zeros(1, CELLS * CELLS, 4)
-        for said in candidates:
-            anchor = torch.tensor([[16.0 * said.column, 16.0 * said.row] * 2]) + torch.tensor([-16.0, -16, 16, 16])
-            index = said.row * CELLS + said.column
-            logits[0, index] = math.log(said.objectness / (1 - said.objectness))
-            deltas[0, index] = boxes.encode(torch.tensor([said.box]), anchor)[0]
-        self.said = [logits], [deltas]
+        for candidate in candidates:
+            anchor = torch.tensor([[16.0 * candidate.column, 16.0 * candidate.row] * 2]) + torch.tensor(
+                [-16.0, -16, 16, 16]
+            )
+            index = candidate.row * CELLS + candidate.column
+            logits[0, index] = math.log(candidate.objectness / (1 - candidate.objectness))
+            deltas[0, index] = boxes.encode(torch.tensor([candidate.box]), anchor)[0]
+        self.planted = [logits], [deltas]
 
     def forward(self, features):
-        return self.said
+        return self.planted
 
 
 class _Head(BoxHead):
@@ -94,8 +96,8 @@ class _Head(BoxHead):
         return self.logits, self.deltas
 
 
-def _plant(said: Sequence[tuple], regions_said: Sequence[tuple], **changes) -> Detector:
-    candidates, regions = [Candidate(*row) for row in said], [Region(*row) for row in regions_said]
+def _plant(candidate_rows: Sequence[tuple], region_rows: Sequence[tuple], **changes) -> Detector:
+    candidates, regions = [Candidate(*row) for row in candidate_rows], [Region(*row) for row in region_rows]
     limits = {"candidates": len(candidates), "proposals": 100, **changes}
     rpn_assigner = Assigner(0.7, 0.3, 256, 0.5, best_for_each=True)
     model = FasterRCNN(
@@ -115,8 +117,11 @@ def _plant(said: Sequence[tuple], regions_said: Sequence[tuple], **changes) -> D
         postprocess=PostProcess(),
     )
     config = presets.get("resnet50-c4", ("cat", "dog"))
-    size = config.input.model_copy(update={"short_side": SIDE, "long_side": SIDE})
-    return Detector(model, config.model_copy(update={"input": size, "preset": "planted"}), device="cpu")
+    input_config = config.input.model_copy(update={"short_side": SIDE, "long_side": SIDE})
+    config = config.model_copy(update={"input": input_config, "preset": "planted"})
+    detector = Detector(model, config, device="cpu")
+    detector._stages = detector.model  # a runtime would leave out the planted outputs
+    return detector
 
 
 @pytest.fixture(scope="session")

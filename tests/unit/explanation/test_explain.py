@@ -2,11 +2,13 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from fasterrcnn.errors import UsageError
 from fasterrcnn.explanation.explain import explain
+from fasterrcnn.inference.loading import load
 
 T = (32.0, 32.0, 64.0, 64.0)
 VOID = {"meta", "img", "br", "link", "input"}
@@ -38,8 +40,8 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def planted(plant):
-    said = [(6, 6, 0.9, (80.0, 80.0, 112.0, 112.0)), (3, 3, 0.8, T)]
-    return plant(said, [(said[0][3], 0.9, 0.05, {0: said[0][3]}), (T, 0.3, 0.1, {0: T})])
+    far = (80.0, 80.0, 112.0, 112.0)
+    return plant([(6, 6, 0.9, far), (3, 3, 0.8, T)], [(far, 0.9, 0.05, {0: far}), (T, 0.3, 0.1, {0: T})])
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +101,8 @@ def test_explain__numbers(written):
         "score above 0.5": 1,
         "detections": 1,
     }
-    assert [verdict["kind"] for verdict in numbers["verdicts"]] == ["found", "low score"]
-    assert numbers["verdicts"][1]["evidence"]["class_score"] == pytest.approx(0.3)
+    assert [diagnosis["kind"] for diagnosis in numbers["diagnoses"]] == ["found", "low score"]
+    assert numbers["diagnoses"][1]["evidence"]["class_score"] == pytest.approx(0.3)
     assert numbers["ground_truth"] == {"objects": 2, "left_out": 0, "min_iou": 0.5}
     assert numbers["shapes"]["pooled maps"] == [2, 3, 7, 7]
     assert numbers["detections"] == explanation.trace.detections.to_records()
@@ -109,7 +111,7 @@ def test_explain__numbers(written):
 
 def test_explain__without_ground_truth_writes_nothing_unless_asked(planted, image, tmp_path):
     explanation = explain(planted, image)
-    assert (explanation.verdicts, explanation.ground_truth) == ((), None)
+    assert (explanation.diagnoses, explanation.ground_truth) == ((), None)
     assert not [name for name in explanation.figures if name.startswith(("06", "16", "17"))]
     assert explanation.to_dict()["ground_truth"] is None
     text = (explanation.save(tmp_path / "later") / "index.html").read_text(encoding="utf-8")
@@ -121,6 +123,21 @@ def test_explain__a_checkpoint(checkpoint, photo, tmp_path):
     explanation = explain(checkpoint, photo((64, 96)), tmp_path / "out", score=0.2)
     assert explanation.trace.preset == "timm:test_efficientnet"
     assert (tmp_path / "out" / "index.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("runtime", ["torch", "openvino", "onnxruntime"])
+def test_explain__follows_the_runtime(runtime, checkpoint, photo, tmp_path):
+    pytest.importorskip(runtime)
+    image = photo((64, 96))
+    explanation = explain(checkpoint, image, tmp_path / "out", score=0.2, runtime=runtime)
+    detections = load(checkpoint, runtime=runtime).predict(image, score=0.2)
+    assert explanation.trace.detections.names == detections.names
+    np.testing.assert_allclose(explanation.trace.detections.boxes, detections.boxes, atol=1e-3)
+    assert json.loads((tmp_path / "out" / "explain.json").read_text())["runtime"] == runtime
+    assert ("02-body" in explanation.figures) == (runtime == "torch")
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    Page(page)
+    assert f"runtime {runtime}" in page
 
 
 def test_explain__into_an_empty_folder_that_is_there(planted, image, tmp_path):
@@ -135,12 +152,14 @@ def test_explain__refuses_before_any_work(planted, image, ground_truth, tmp_path
         explain(planted, image, tmp_path)
     with pytest.raises(UsageError, match="min_iou must lie above 0"):
         explain(planted, image, ground_truth=ground_truth, min_iou=0.0)
+    with pytest.raises(UsageError, match="the detector runs on torch, not on openvino"):
+        explain(planted, image, runtime="openvino")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_explain__a_failure_leaves_nothing(planted, ground_truth, image, tmp_path, monkeypatch):
     explanation = explain(planted, image, ground_truth=ground_truth)
-    monkeypatch.setattr("fasterrcnn.explanation.page.render", lambda _: 1 / 0)
+    monkeypatch.setattr("fasterrcnn.explanation.page.render_explanation", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         explanation.save(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -5,14 +5,19 @@ import pytest
 from PIL import Image
 
 from fasterrcnn.reporting.drawing import (
+    Bar,
     Mark,
     Pen,
+    add_header,
     add_legend,
     add_title,
     colour_of,
     contact_sheet,
+    draw_bars,
     draw_boxes,
     draw_marks,
+    fit_text,
+    text_font,
     upright_rgb,
 )
 
@@ -215,3 +220,19 @@ def test_upright_rgb__integers_of_eight_bits():
 def test_upright_rgb__float_pixels():
     with pytest.raises(ValueError, match="32-bit float pixels; save it with 8 or 16 bits"):
         upright_rgb(Image.new("F", (2, 2)))
+
+
+def test_fit_text__is_cut_to_the_room():
+    assert fit_text("short", 200, 16) == "short"
+    cut = fit_text("a very long name of a class" * 3, 100, 16)
+    assert cut.endswith("...")
+    assert text_font(16).getlength(cut) <= 100
+    assert draw_bars([Bar("x" * 200, 1.0, "1")], width=560).width == 560
+    assert add_header(Image.new("RGB", (50, 50)), "y" * 99).size == (50, 72)
+
+
+def test_draw_bars__lengths_are_shares():
+    pixels = np.asarray(draw_bars([Bar("a", 1.0, "1"), Bar("b", 0.5, "2")], width=560)).astype(int)
+    lengths = [(np.abs(row - Bar.colour).sum(axis=1) == 0).sum() for row in (pixels[20], pixels[52])]
+    assert lengths[0] == pytest.approx(2 * lengths[1], abs=2)
+    assert draw_bars([], width=100).width == 100
