@@ -50,11 +50,11 @@ class Counts:
 
 
 def detect(detector, image, score):
-    """The detections of the model without an observer; a runtime may round otherwise."""
+    """The detections without an observer, with the same runtime: another one may round otherwise."""
     selection = dataclasses.replace(detector.model.postprocess, score_threshold=score)
     batch = detector.to_batch([torch.from_numpy(np.array(image)).permute(2, 0, 1)])
     with torch.no_grad():
-        (detections,) = detector.model(batch, postprocess=selection)
+        (detections,) = detector.model(batch, postprocess=selection, stages=detector.stages)
     return detections
 
 
