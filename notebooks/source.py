@@ -6,11 +6,11 @@
 #
 # 1. **Anchor Box Generator**: thousands of reference boxes, spread over the image.
 # 2. **RPN**: for each of them, is there an object, and where exactly?
-# 3. **Proposals Generator**: the few hundred boxes that are worth a closer look.
+# 3. **Proposals Generator**: the few hundred boxes that the second stage examines.
 # 4. **RoI Pooling**: regions of any size become feature maps of one size.
 # 5. **Faster R-CNN**: forward, loss computing, post-process detections.
 #
-# Then it measures the detector by hand, and looks at what it gets wrong. Every stage has an image, a shape, a number that you can
+# Then it measures the detector by hand, and examines its errors. Every stage has an image, a shape, a number that you can
 # check with pencil and paper (the `assert` lines do check it), and a question with a folded answer. The code calls the library's own
 # modules, one by one; nothing is written a second time for teaching. It needs no GPU and downloads no data.
 
@@ -117,7 +117,7 @@ show(contact_sheet([draw_ground_truth(record) for record in data.split("train")[
 # ## Fine-tuning
 #
 # The stages show more when the network has learned something, so training comes first, and while it runs you can read on. This is
-# *transfer learning*: the backbone (EfficientNet-Lite0) has learned from ImageNet what edges, colours and shapes look like; the
+# *transfer learning*: the backbone (EfficientNet-Lite0) has learned from ImageNet to recognise edges, colours and shapes; the
 # two stages of the detector start from random numbers. Five epochs of 128 small images take one to two minutes on two quiet CPU cores.
 
 # %% [es]
@@ -184,7 +184,7 @@ show(stages.draw_features(trace))
 # %% [en]
 # ## 1. Anchor Box Generator
 #
-# A network cannot easily say "there are three objects": the number of its outputs is fixed. So the question is turned round. Around
+# A network cannot easily report "there are three objects": the number of its outputs is fixed. So the question is turned round. Around
 # *every cell* of a feature map we put a few reference boxes, the **anchors**, and ask about each of them.
 #
 # By hand: a map of 4 x 4 cells with stride 16, one size (32), three ratios (height / width): 4 · 4 · 3 = 48 anchors. The
@@ -241,7 +241,7 @@ assert all(torch.equal(mine, its) for mine, its in zip(anchors, trace.anchors, s
 show(stages.draw_anchors(trace))
 
 # %% [en]
-# Which anchors *should* say yes? Those that overlap an object enough. Overlap is measured by **IoU**, intersection over union. By hand:
+# Which anchors *should* answer yes? Those that overlap an object enough. Overlap is measured by **IoU**, intersection over union. By hand:
 # squares from (0, 0) to (10, 10) and from (5, 5) to (15, 15) share 5 · 5 = 25 and together cover 100 + 100 - 25 = 175, so their IoU
 # is 25 / 175 = 1 / 7. In training, an anchor is positive from IoU 0.7 on, and so is the best one of each object; below 0.3 it is background;
 # in between it is not asked.
@@ -263,7 +263,7 @@ show(stages.draw_matched(trace, ground_truth), width=640)
 #
 # <details><summary>Answer</summary>
 #
-# A cell of a coarse map has seen a large part of the image, and so can judge a large object; it is too coarse to place a small one. A cell of the
+# A cell of a coarse map has seen a large part of the image, and so can recognise a large object; it is too coarse to place a small one. A cell of the
 # finest map is the other way round. It is cheaper, too: large objects need few anchors, because an anchor that is large still overlaps
 # well when it is some pixels off.
 # </details>
@@ -541,7 +541,7 @@ show(stages.draw_funnel(trace))
 #
 # <details><summary>Answer</summary>
 #
-# The RPN does not know classes: "object or not" has one best box. The head may learn that, say, signs of one class are usually taller than what the
+# The RPN does not know classes: "object or not" has one best box. The head may learn that, for example, signs of one class are often taller than what the
 # proposal shows. (Sharing one set between the classes works nearly as well, and some detectors do it.)
 # </details>
 
@@ -712,7 +712,7 @@ print(f"AP of right, wrong, right with two objects: {average_precision([1, 0, 1]
 assert math.isclose(average_precision([1, 0, 1], 2), (51 + 50 * 2 / 3) / 101)
 
 
-def judge_detections(found, label, threshold):
+def mark_right(found, label, threshold):
     """For each detection of a class in these images, by falling score: is it right?"""
     ranked = sorted(
         ((score, number, i) for number, one in enumerate(found) for i, score in enumerate(one.scores)),
@@ -741,7 +741,7 @@ objects = Counter(int(label) for record in five_records for label in record.labe
 
 def mean_over_classes(threshold):
     """AP of the five images at one IoU threshold."""
-    each = [average_precision(judge_detections(found, label, threshold), objects[label]) for label in objects]
+    each = [average_precision(mark_right(found, label, threshold), objects[label]) for label in objects]
     return sum(each) / len(each)
 
 
@@ -750,7 +750,7 @@ print("objects", {classes[label]: objects[label] for label in sorted(objects)})
 print("AP at IoU 0.50, 0.55, ... 0.95:", [round(float(value), 3) for value in by_hand])
 
 # %% [en]
-# That is the AP at ten IoU thresholds: the stricter they are, the fewer boxes are good enough. Their mean is what is usually called AP. Now the
+# That is the AP at ten IoU thresholds: the stricter they are, the fewer boxes are good enough. Their mean is what is commonly called AP. Now the
 # library, which measures as COCO's own program does. The two must agree.
 
 # %% [es]
@@ -787,7 +787,7 @@ ground_truths = [draw_ground_truth(record) for record in five_records]
 show(contact_sheet([*ground_truths, *[one.filter(score=0.3).plot() for one in found]], columns=5), width=1280)
 
 # %% [en]
-# Above: the true boxes; below: what was found with a score of at least 0.3. Five images say little. All 40 test scenes, none of which was seen in training:
+# Above: the true boxes; below: what was found with a score of at least 0.3. Five images prove little. All 40 test scenes, none of which was seen in training:
 
 # %% [es]
 # Arriba, las cajas verdaderas; abajo, lo que se encontró con una puntuación de al menos 0,3. Cinco imágenes dicen poco. Las 40 escenas de prueba, ninguna vista
@@ -808,7 +808,7 @@ assert report.ap50 >= report.ap75
 # <details><summary>Answer</summary>
 #
 # Hardly: they stand at the end of the ranking, where they can only lower a precision that is read at recalls which would otherwise count
-# as 0. AP judges the *order*. How many detections you want to see is another question, and the next section's.
+# as 0. AP measures the *order*. How many detections you want to see is another question, and the next section's.
 # </details>
 
 # %% [es]
@@ -823,7 +823,7 @@ assert report.ap50 >= report.ap75
 # %% [en]
 # ## 7. Thresholds and failures
 #
-# Whoever uses a detector has to choose a score threshold. A low one finds more (recall) and invents more (lower precision).
+# The user of a detector has to choose a score threshold. A low one finds more (recall) and invents more (lower precision).
 
 # %% [es]
 # ## 7. Umbrales y fallos
@@ -880,7 +880,7 @@ if figure is not None:
 # <details><summary>Answer</summary>
 #
 # Counting: the one with the highest F1, or where misses and inventions cancel out. Braking: a low one, because a missed stop sign costs more than
-# a second look at a board that is none. Choose it on images that are not the test set, or the test set is no test any more.
+# a false alarm at a board that is none. Choose it on images that are not the test set, or the test set is no test any more.
 # </details>
 #
 # ## Where to go from here

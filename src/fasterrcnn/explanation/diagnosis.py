@@ -123,7 +123,7 @@ def diagnose_objects(trace: Trace, ground_truth: Target, *, min_iou: float = 0.5
         ground_truth: the objects of the image, in the frame of the network input.
         min_iou: lowest overlap of a box that counts, 0..1.
     """
-    matches = match_detections(trace, ground_truth, min_iou)
+    matches = _match_detections(trace, ground_truth, min_iou)
     anchors = torch.cat(trace.anchors)
     highest = _highest_overlaps(anchors, ground_truth)
     near_iou = trace.model.rpn_loss.assigner.negative_iou
@@ -151,7 +151,7 @@ def diagnose_objects(trace: Trace, ground_truth: Target, *, min_iou: float = 0.5
     return diagnoses
 
 
-def match_detections(trace: Trace, ground_truth: Target, min_iou: float) -> Int64[Tensor, " d"]:
+def _match_detections(trace: Trace, ground_truth: Target, min_iou: float) -> Int64[Tensor, " d"]:
     """The object that each detection counts for, or -1: by falling score, each takes the free object of its class that
     it overlaps most, as COCO's evaluation does (Lin et al. 2014).
     """

@@ -1,7 +1,7 @@
 """Everything that an image went through in one run of a detector: the very tensors, counts and times.
 
 Axes: k candidates, p proposals, n scored boxes, s shown regions, c channels, a anchors of one level.
-Boxes are xyxy in pixels of the network input unless a name says otherwise.
+Boxes are xyxy in pixels of the network input unless a name has another frame in it.
 """
 
 import dataclasses

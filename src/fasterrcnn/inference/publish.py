@@ -1,4 +1,4 @@
-"""Publishing a detector on the Hugging Face Hub, with a model card that says what it is and how to use it."""
+"""Publishing a detector on the Hugging Face Hub, with a model card that describes it and shows how to use it."""
 
 import re
 import tempfile

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-EpochRow = Mapping[str, Number]
+CurveRow = Mapping[str, Number]
 """The numbers of one epoch by name, as in metrics.csv."""
 
 _COLOURS = ("#3b82f6", "#f97316", "#10b981", "#a855f7")
@@ -28,7 +28,7 @@ _LOSSES = {
 _PRECISIONS = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
 
 
-def write_curves(rows: Sequence[EpochRow], path: Path) -> None:
+def write_curves(rows: Sequence[CurveRow], path: Path) -> None:
     """Write the curves of a run as PNG; the file is there whole or not at all.
 
     Args:
@@ -46,7 +46,7 @@ def write_curves(rows: Sequence[EpochRow], path: Path) -> None:
     write_bytes(path, png.getbuffer())
 
 
-def make_figure(rows: Sequence[EpochRow]) -> "matplotlib.figure.Figure":
+def make_figure(rows: Sequence[CurveRow]) -> "matplotlib.figure.Figure":
     """The curves as a figure of matplotlib, made without pyplot and its global state."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - heavy, and needed once an epoch only
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
@@ -71,20 +71,20 @@ def make_figure(rows: Sequence[EpochRow]) -> "matplotlib.figure.Figure":
     return figure
 
 
-def best_epoch(rows: Sequence[EpochRow]) -> EpochRow | None:
+def best_epoch(rows: Sequence[CurveRow]) -> CurveRow | None:
     """The row with the highest average precision, the first of equals; None where it was never measured."""
     measured = [row for row in rows if math.isfinite(row.get("ap", math.nan))]
     return max(measured, key=lambda row: row["ap"], default=None)
 
 
-def _draw_total(axes: "matplotlib.axes.Axes", rows: Sequence[EpochRow]) -> None:
+def _draw_total(axes: "matplotlib.axes.Axes", rows: Sequence[CurveRow]) -> None:
     axes.set_title("Total loss")
     axes.set_ylabel("loss")
     _plot(axes, rows, "total", _COLOURS[0], "training")
     _plot(axes, rows, "val_total", _COLOURS[1], "validation", dashed=True)
 
 
-def _draw_parts(axes: "matplotlib.axes.Axes", rows: Sequence[EpochRow]) -> None:
+def _draw_parts(axes: "matplotlib.axes.Axes", rows: Sequence[CurveRow]) -> None:
     axes.set_title("Parts of the loss (dashed: validation)")
     axes.set_ylabel("loss")
     for (name, label), colour in zip(_LOSSES.items(), _COLOURS, strict=True):
@@ -92,7 +92,7 @@ def _draw_parts(axes: "matplotlib.axes.Axes", rows: Sequence[EpochRow]) -> None:
         _plot(axes, rows, f"val_{name}", colour, "", dashed=True)
 
 
-def _draw_precision(axes: "matplotlib.axes.Axes", rows: Sequence[EpochRow]) -> None:
+def _draw_precision(axes: "matplotlib.axes.Axes", rows: Sequence[CurveRow]) -> None:
     axes.set_ylabel("average precision")
     best = best_epoch(rows)
     if best is None:
@@ -107,7 +107,7 @@ def _draw_precision(axes: "matplotlib.axes.Axes", rows: Sequence[EpochRow]) -> N
 
 
 def _plot(
-    axes: "matplotlib.axes.Axes", rows: Sequence[EpochRow], name: str, colour: str, label: str, *, dashed: bool = False
+    axes: "matplotlib.axes.Axes", rows: Sequence[CurveRow], name: str, colour: str, label: str, *, dashed: bool = False
 ) -> None:
     """One column against the epoch, where it has a value; without such values nothing, not even in the legend."""
     points = [(row["epoch"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]

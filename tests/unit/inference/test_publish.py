@@ -151,7 +151,7 @@ def test_load__cached_in_our_place_and_then_offline(published, tmp_path, monkeyp
     assert published.requests == []
 
 
-def test_push__card_says_what_is_known(published):
+def test_push__card_has_what_is_known(published):
     card = published.repositories[REPOSITORY]["README.md"].decode()
     head = yaml.safe_load(card.split("---")[1])
     assert head["library_name"] == "fasterrcnn"
@@ -183,15 +183,15 @@ def test_push__card_of_a_run_goes_along(hub, checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("address", "message"),
     [
         ("someone/dogs", "hf://someone/dogs: no such repository at http://.*/someone/dogs, or it is private"),
         ("someone/cells@old", "hf://someone/cells@old: no such revision"),
         ("someone/cells/best.pth", "hf://someone/cells/best.pth: has no best.pth; name a file"),
     ],
 )
-def test_pull__what_is_not_there(published, address, said):
-    with pytest.raises(WeightsError, match=said) as caught:
+def test_pull__what_is_not_there(published, address, message):
+    with pytest.raises(WeightsError, match=message) as caught:
         load(f"hf://{address}")
     assert "\n" not in str(caught.value)
 
@@ -246,7 +246,7 @@ def test_push__weights_are_not_the_folded_ones(published, checkpoint, tmp_path):
     assert_close(native.load_checkpoint(tmp_path / "x.safetensors")[0], native.load_checkpoint(checkpoint)[0])
 
 
-def test_write_repository__colours_that_were_said_of_the_file(tmp_path, weightless):
+def test_write_repository__colours_that_were_given(tmp_path, weightless):
     """The stem of a file in Caffe's style is turned round; what is published is what detects."""
     config = presets.get("resnet50-c4", ("cat", "dog"))
     names = mmdetection.mmdetection_key_map(config)

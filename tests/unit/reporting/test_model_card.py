@@ -202,10 +202,10 @@ def test_model_card__training(facts):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.4, "0 seconds"), (59.0, "59 seconds"), (90.0, "1.5 minutes"), (9000.0, "2.5 hours")]
+    ("seconds", "text"), [(0.4, "0 seconds"), (59.0, "59 seconds"), (90.0, "1.5 minutes"), (9000.0, "2.5 hours")]
 )
-def test_model_card__time(facts, seconds, said):
-    assert dict(tables_of(render(replace(facts, seconds=seconds)))["/"])["time"] == said
+def test_model_card__time(facts, seconds, text):
+    assert dict(tables_of(render(replace(facts, seconds=seconds)))["/"])["time"] == text
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_checkpoint_sections__nothing_known():
 
 
 @pytest.mark.parametrize(
-    ("weights", "preset", "said"),
+    ("weights", "preset", "pattern"),
     [
         (None, "resnet50-fpn", "random numbers"),
         ("imagenet", "resnet50-fpn", "torchvision.*BSD-3-Clause.*ImageNet.*research"),
@@ -324,13 +324,13 @@ def test_checkpoint_sections__nothing_known():
         ("/home/jane/mine.pth", "resnet50-fpn", r"user's own, mine\.pth: its own licence"),
     ],
 )
-def test_start_licence(weights, preset, said):
+def test_start_licence(weights, preset, pattern):
     text = start_licence(weights, preset)
-    assert re.search(said, text)
+    assert re.search(pattern, text)
     assert "jane" not in text
 
 
 @pytest.mark.parametrize("preset", [*presets.names(), "timm:resnet18"])
-def test_start_licence__timm_and_torchvision_are_told_apart(preset):
+def test_start_licence__timm_and_torchvision_are_distinguished(preset):
     is_timm = presets.get(preset).backbone.body.startswith("timm:")
     assert ("timm" in start_licence("imagenet", preset)) == is_timm

@@ -56,7 +56,7 @@ def test_make_figure__training_and_validation():
     assert list(rate.values()) == [[(1, 0.1), (2, 0.2)]]
 
 
-def test_make_figure__every_panel_says_what_it_shows():
+def test_make_figure__every_panel_is_labelled():
     for axes in make_figure([row(1, ap=0.1)]).axes:
         assert axes.get_title()
         assert axes.get_xlabel() == "epoch"

@@ -142,12 +142,12 @@ def test_page__images_are_decoded_when_they_are_near(browser, five, tmp_path):
 def test_page__a_gallery_for_each_error(browser, five, tmp_path):
     five.save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
-    said = {}
+    lines = {}
     for kind in five.analysis.costs.counts:
         browser.run(f"document.querySelector('#gallery [data-kind=\"{kind}\"]').click()")
         text = "[...document.querySelectorAll('.crop:not([hidden]) figcaption')].map(one => one.innerText)"
-        said[kind] = [re.sub(r"\s+", " ", one) for one in browser.run(text)]
-    assert said == {
+        lines[kind] = [re.sub(r"\s+", " ", line) for line in browser.run(text)]
+    assert lines == {
         "classification": ["dog 0.50 object: cat, IoU 1.00 4.jpg"],
         "localisation": ["cat 0.60 object: cat, IoU 0.40 4.jpg"],
         "both": [],

@@ -83,8 +83,8 @@ for (const filters of document.querySelectorAll("[data-list]")) {
     const number = Math.min(limit, fitting.length);
     filters.querySelector(".shown").textContent = `${number} of ${fitting.length}`;
     more.hidden = number === fitting.length;
-    for (const said of tabs.length ? document.querySelectorAll("[data-explains]") : []) {
-      said.hidden = said.dataset.explains !== tabs.find((tab) => tab.ariaPressed === "true").dataset.kind;
+    for (const meaning of tabs.length ? document.querySelectorAll("[data-explains]") : []) {
+      meaning.hidden = meaning.dataset.explains !== tabs.find((tab) => tab.ariaPressed === "true").dataset.kind;
     }
   }
 
