@@ -136,7 +136,9 @@ def _paired(columns: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     return [{"box": box, "name": name} for box, name in zip(xyxy, names, strict=True)]
 
 
-def _from_data(data: AnnotatedData, image: Path | None, classes: Sequence[str], on_bad_box: BadBoxPolicy) -> ImageGroundTruth:
+def _from_data(
+    data: AnnotatedData, image: Path | None, classes: Sequence[str], on_bad_box: BadBoxPolicy
+) -> ImageGroundTruth:
     wanted = _find_image(data, image)
     findings = [finding for finding in data.findings if finding.image == wanted.path]
     alone = AnnotatedData(

@@ -19,9 +19,7 @@ from fasterrcnn.reporting.charts import Chart
 from fasterrcnn.reporting.drawing import Edges, upright_rgb
 from fasterrcnn.reporting.tables import Table
 
-MAX_IMAGE_PIXELS = 178_956_970
-"""A header that claims more is refused before memory is taken: Pillow's own limit."""
-
+_MAX_PIXELS = 178_956_970  # a header that claims more is refused before memory is taken: Pillow's own limit
 _THUMBNAIL_QUALITY, _IMAGE_QUALITY = 72, 82
 _FEW_COLOURS = 512  # an image with fewer is a plot: PNG shows it sharper than JPEG
 _PNG_EFFORT = 4  # of 9: the rest takes most of the time and saves little
@@ -123,7 +121,7 @@ def _environment(package: str) -> Environment:
 
 def _thumbnails(image: Image.Image, crops: Sequence[Crop]) -> list[Thumbnail]:
     width, height = image.size
-    if width * height > MAX_IMAGE_PIXELS:
+    if width * height > _MAX_PIXELS:
         raise ValueError("too large")
     whole = (0.0, 0.0, float(width), float(height))
     scale = min(1.0, max(crop.side / _longer_side(crop.region or whole) for crop in crops))

@@ -86,7 +86,7 @@ def test_make_thumbnails__what_cannot_be_shown(tmp_path, content):
 
 def test_make_thumbnails__an_absurd_size_is_not_decoded(tmp_path, monkeypatch):
     halves((640, 480), 9).save(tmp_path / "a.jpg")
-    monkeypatch.setattr("fasterrcnn.reporting.html.MAX_IMAGE_PIXELS", 640 * 480 - 1)
+    monkeypatch.setattr("fasterrcnn.reporting.html._MAX_PIXELS", 640 * 480 - 1)
     with pytest.raises(ImageError, match="cannot be shown"):
         make_thumbnails(tmp_path / "a.jpg", [Crop(None, 100)])
 
