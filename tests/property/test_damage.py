@@ -1,4 +1,4 @@
-"""The doctor names whatever is damaged, in every format, and nothing else."""
+"""The check names whatever is damaged, in every format, and nothing else."""
 
 import csv
 import io
@@ -35,7 +35,7 @@ class ImageFile:
     split: str
     content: bytes | None
     objects: list[list]  # name of the class, then xyxy
-    size: tuple[int, int] = (WIDTH, HEIGHT)  # that the annotations say
+    size: tuple[int, int] = (WIDTH, HEIGHT)  # in the annotations
 
 
 @dataclass
@@ -201,12 +201,12 @@ def examine(data: Set, kind: str, damage: Callable[[Path], object] = lambda root
 
 
 def check(findings: list[Finding], kind: str, file: str, number: int | None, image: str | None) -> None:
-    """One finding says it, and there is no error but this."""
-    said = [(f.kind, f.file.name, f.annotation, f.image and f.image.name) for f in findings]
-    assert (kind, file, number, image) in said
-    errors = [row for row in said if FINDING_KINDS[row[0]][0] == "error"]
+    """One finding names it, and there is no other error."""
+    rows = [(f.kind, f.file.name, f.annotation, f.image and f.image.name) for f in findings]
+    assert (kind, file, number, image) in rows
+    errors = [row for row in rows if FINDING_KINDS[row[0]][0] == "error"]
     assert errors == ([(kind, file, number, image)] if FINDING_KINDS[kind][0] == "error" else [])
-    assert len([row for row in said if row[0] == kind]) == 1
+    assert len([row for row in rows if row[0] == kind]) == 1
 
 
 @pytest.mark.parametrize("kind", FORMATS)

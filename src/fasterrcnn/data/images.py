@@ -19,7 +19,7 @@ EXTENSIONS = frozenset(
 )
 """Extensions of the images of a folder; a file that the user names may have any."""
 
-MAX_IMAGE_PIXELS = 178_956_970
+MAX_DECODED_PIXELS = 178_956_970
 """An image whose header states more is refused before memory is allocated; Pillow's own limit."""
 
 _BYTES = Path("image in memory")
@@ -140,11 +140,11 @@ def _header(source: Path | io.BytesIO, path: Path) -> Image.Image:
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except Image.DecompressionBombError:
-        raise ImageError(f"{path}: more than {MAX_IMAGE_PIXELS:,} pixels; cut it into tiles") from None
+        raise ImageError(f"{path}: more than {MAX_DECODED_PIXELS:,} pixels; cut it into tiles") from None
     except Exception:  # decoders raise many types
         raise ImageError(f"{path}: not an image that can be decoded") from None
     width, height = image.size
-    if width * height > MAX_IMAGE_PIXELS:
+    if width * height > MAX_DECODED_PIXELS:
         image.close()
-        raise ImageError(f"{path}: {width} x {height} is more than {MAX_IMAGE_PIXELS:,} pixels; cut it into tiles")
+        raise ImageError(f"{path}: {width} x {height} is more than {MAX_DECODED_PIXELS:,} pixels; cut it into tiles")
     return image

@@ -6,7 +6,7 @@ Axes: n boxes.
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -137,15 +137,7 @@ class Statistics:
         }
 
     def _counted(self, counts: Counts) -> dict[str, Any]:
-        by_class = dict(zip(self.classes, counts.by_class, strict=True))
-        return {
-            "images": counts.images,
-            "negatives": counts.negatives,
-            "boxes": counts.boxes,
-            "difficult": counts.difficult,
-            "left_out": counts.left_out,
-            "by_class": by_class,
-        }
+        return {**asdict(counts), "by_class": dict(zip(self.classes, counts.by_class, strict=True))}
 
     def __str__(self) -> str:
         lines = [self._lead(), "", *align_columns(*self._split_table())]

@@ -15,6 +15,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from fasterrcnn.data.formats.voc import to_xml
 from fasterrcnn.demo import signs
 from fasterrcnn.demo.signs import Rgb, Sprite, vary
 
@@ -137,21 +138,11 @@ def write_scenes(
 
 
 def _to_voc(scene: Scene, filename: str) -> "ElementTree.ElementTree[ElementTree.Element]":
-    def add_texts(parent: ElementTree.Element, **texts: str | int) -> None:
-        for name, text in texts.items():
-            ElementTree.SubElement(parent, name).text = str(text)
-
-    root = ElementTree.Element("annotation")
-    add_texts(root, filename=filename)
     width, height = scene.image.size
-    add_texts(ElementTree.SubElement(root, "size"), width=width, height=height, depth=3)
-    for (x1, y1, x2, y2), label in zip(scene.boxes.tolist(), scene.labels.tolist(), strict=True):
-        entry = ElementTree.SubElement(root, "object")
-        add_texts(entry, name=CLASSES[label], truncated=0, difficult=0)
-        edges = ElementTree.SubElement(entry, "bndbox")
-        add_texts(edges, xmin=math.floor(x1), ymin=math.floor(y1), xmax=math.ceil(x2), ymax=math.ceil(y2))
-    ElementTree.indent(root)
-    return ElementTree.ElementTree(root)
+    names = [CLASSES[label] for label in scene.labels.tolist()]
+    boxes = [(math.floor(x1), math.floor(y1), math.ceil(x2), math.ceil(y2)) for x1, y1, x2, y2 in scene.boxes.tolist()]
+    objects = zip(names, boxes, [False] * len(names), strict=True)
+    return ElementTree.ElementTree(to_xml(filename, (height, width), objects))
 
 
 def _draw_street(rng: Generator, street: _Street) -> Image.Image:

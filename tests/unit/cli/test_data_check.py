@@ -108,11 +108,11 @@ def test_check__json_is_strict(run, tmp_path):
     assert content["findings"][0]["what"] == "annotation 14 (cat): box nan,10,nan,inf is not finite"
 
 
-def test_check__fix_writes_a_copy_and_says_what_was_changed(run, tmp_path):
+def test_check__fix_writes_a_copy_and_a_list_of_changes(run, tmp_path):
     root = write_coco(tmp_path / "set", BAD)
     before = hashes(root)
     outcome = run("data", "check", root, "--fix", tmp_path / "fixed")
-    assert outcome.code == 2  # of the data that were looked at
+    assert outcome.code == 2  # of the data that was checked
     assert hashes(root) == before
     lines = (tmp_path / "fixed" / "changes.txt").read_text().splitlines()
     assert lines[0] == f"3 changes, made to a copy of {root}"

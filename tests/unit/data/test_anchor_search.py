@@ -16,7 +16,7 @@ from fasterrcnn.ops.boxes import iou
 SQUARES = AnchorConfig(sizes=((32.0,), (64.0,)), ratios=((1.0,), (1.0,)), rounded=False)
 
 
-def record(boxes, difficult=None, size_hw=(100, 200), labels=None) -> AnnotatedImage:
+def annotated(boxes, difficult=None, size_hw=(100, 200), labels=None) -> AnnotatedImage:
     array = np.array(boxes, np.float32).reshape(-1, 4)
     return AnnotatedImage(
         Path("a.png"),
@@ -37,7 +37,7 @@ def squares(sides, seed=0) -> np.ndarray:
 
 def test_input_boxes__in_the_frame_of_the_network():
     config = InputConfig(short_side=50, long_side=1000)
-    boxes = input_boxes([record([(0, 0, 20, 40)]), record([(100, 10, 300, 90)], size_hw=(200, 400))], config)
+    boxes = input_boxes([annotated([(0, 0, 20, 40)]), annotated([(100, 10, 300, 90)], size_hw=(200, 400))], config)
     assert boxes.dtype == np.float32
     np.testing.assert_allclose(boxes, [(0, 0, 10, 20), (25, 2.5, 75, 22.5)])
 
@@ -46,14 +46,14 @@ def test_input_boxes__leaves_out_what_is_not_learned():
     config = InputConfig(short_side=100, long_side=200)
     nan, inf = float("nan"), float("inf")
     bad = [(5, 5, 5, 20), (9, 9, 3, 20), (0, 0, nan, 5), (0, 0, inf, 5), (-inf, 0, inf, 5)]
-    given_record = record(
+    given_record = annotated(
         [*bad, (1, 1, 9, 9), (2, 2, 8, 8)], difficult=[False] * 6 + [True], labels=[0, 0, 0, 0, 0, 3, 2]
     )
     np.testing.assert_allclose(input_boxes([given_record], config), [(1, 1, 9, 9)])
     assert input_labels([given_record]).tolist() == [3]
 
 
-@pytest.mark.parametrize("records", [[], [record([])]])
+@pytest.mark.parametrize("records", [[], [annotated([])]])
 def test_input_boxes__none(records):
     assert input_boxes(records, InputConfig()).shape == (0, 4)
     assert input_labels(records).shape == (0,)

@@ -11,7 +11,7 @@ from fasterrcnn.data.findings import Finding
 from fasterrcnn.errors import UsageError
 
 
-def record(number, boxes=(), labels=(), difficult=None, **more) -> AnnotatedImage:
+def annotated(number, boxes=(), labels=(), difficult=None, **more) -> AnnotatedImage:
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     difficult = [False] * len(boxes) if difficult is None else difficult
     return AnnotatedImage(
@@ -33,7 +33,7 @@ TWO = [[1, 2, 11, 22], [0, 0, 4, 5]]
 
 
 def test_select__every_column():
-    whole = record(
+    whole = annotated(
         1,
         TWO,
         [1, 0],
@@ -51,16 +51,16 @@ def test_select__every_column():
 
 
 def test_select__nothing_and_no_columns():
-    nothing = record(1, TWO, [1, 0]).select(np.array([False, False]))
+    nothing = annotated(1, TWO, [1, 0]).select(np.array([False, False]))
     assert nothing.boxes.shape == (0, 4)
     assert nothing.labels.shape == nothing.difficult.shape == (0,)
     assert nothing.numbers is nothing.areas is None
-    assert record(1).select(np.zeros(0, np.bool_)).boxes.shape == (0, 4)
+    assert annotated(1).select(np.zeros(0, np.bool_)).boxes.shape == (0, 4)
 
 
 def test_split():
-    first = record(1)
-    data = data_of({"train": [first], "val": [first, record(2)]})
+    first = annotated(1)
+    data = data_of({"train": [first], "val": [first, annotated(2)]})
     assert data.split("train")[0] is first
     with pytest.raises(UsageError, match="cells: no split 'tset'; there are: train, val"):
         data.split("tset")
@@ -74,9 +74,9 @@ def test_training_split():
 
 
 def test_records__each_once():
-    first, second = record(1), record(2)
+    first, second = annotated(1), annotated(2)
     # Equal is not the same: an image in two places is two records.
-    data = data_of({"train": [first, record(1)], "val": [first, second]})
+    data = data_of({"train": [first, annotated(1)], "val": [first, second]})
     assert len(data.images) == 3
     assert [r.image_id for r in data.images] == [1, 1, 2]
     assert data_of({}).images == []
@@ -89,7 +89,7 @@ def test_category_ids__from_one_where_the_format_has_none():
 
 
 def test_finding__names_the_annotation_and_its_box():
-    given_numbers = record(1, [[5, 5.5, 5, 20], [0, 0, 1, 1]], [0, 1], numbers=np.array([17, 4], np.int64))
+    given_numbers = annotated(1, [[5, 5.5, 5, 20], [0, 0, 1, 1]], [0, 1], numbers=np.array([17, 4], np.int64))
     data = data_of({"all": [given_numbers]})
     assert data.describe_box(given_numbers, 0) == "annotation 17 (cat)"
     finding = data.box_finding("flat-box", given_numbers, 0, "has no area")
@@ -107,7 +107,7 @@ def test_finding__names_the_annotation_and_its_box():
 
 
 def test_map__a_record_in_two_splits_is_changed_once():
-    first, second = record(1, TWO, [0, 1]), record(2)
+    first, second = annotated(1, TWO, [0, 1]), annotated(2)
     data = data_of({"train": [first, second], "val": [first]}, findings=[Finding("leak", Path("x"), "y")])
     seen = []
 
@@ -140,7 +140,7 @@ def test_map__a_record_in_two_splits_is_changed_once():
     ],
 )
 def test_summary(splits, classes, expected):
-    made = {1: record(1), 2: record(2), 3: record(3, TWO, [0, 0]), 4: record(4, TWO, [0, 0])}
+    made = {1: annotated(1), 2: annotated(2), 3: annotated(3, TWO, [0, 0]), 4: annotated(4, TWO, [0, 0])}
     data = data_of({name: [made[number] for number in numbers] for name, numbers in splits.items()}, classes)
     assert data.summary() == f"Pascal VOC, {expected}"
 
@@ -172,7 +172,7 @@ def test_arrange__as_a_search_for_every_owner(owners):
 
 
 def test_to_coco__by_hand():
-    records = [record(3, TWO, [1, 0], [False, True]), record(7)]
+    records = [annotated(3, TWO, [1, 0], [False, True]), annotated(7)]
     assert to_coco(data_of({"all": records}), records) == {
         "images": [
             {"id": 3, "file_name": "3.jpg", "height": 30, "width": 40},
@@ -187,7 +187,7 @@ def test_to_coco__by_hand():
 
 
 def test_to_coco__areas_and_category_ids_of_the_original():
-    one = record(0, TWO, [1, 0], areas=np.array([1.5, 2], np.float32), numbers=np.array([0, 40], np.int64))
+    one = annotated(0, TWO, [1, 0], areas=np.array([1.5, 2], np.float32), numbers=np.array([0, 40], np.int64))
     written = to_coco(data_of({"all": [one]}, category_ids=(90, 0)), [one])
     assert [(row["id"], row["category_id"], row["area"]) for row in written["annotations"]] == [
         (1, 0, 1.5),

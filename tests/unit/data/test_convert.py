@@ -25,8 +25,8 @@ FORMATS = ("coco", "voc", "yolo")
 BOX = (5.25, 6, 15, 26.1)
 
 
-def record(path, boxes=(BOX,), labels=None, *, size_hw=(30, 40), image_id=1, difficult=(), image=True, **columns):
-    """A record, and its image unless the file is there."""
+def annotated(path, boxes=(BOX,), labels=None, *, size_hw=(30, 40), image_id=1, difficult=(), image=True, **columns):
+    """A annotated, and its image unless the file is there."""
     if image and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", size_hw[::-1], (image_id % 256, 0, 0)).save(path, format="PNG")
@@ -69,10 +69,10 @@ def files(folder) -> list[str]:
 @pytest.fixture
 def splits(tmp_path):
     train = [
-        record(tmp_path / "in/a.png", [BOX, (0, 0, 40, 30)], [1, 0], difficult=[1]),
-        record(tmp_path / "in/b.png", [], image_id=2),
+        annotated(tmp_path / "in/a.png", [BOX, (0, 0, 40, 30)], [1, 0], difficult=[1]),
+        annotated(tmp_path / "in/b.png", [], image_id=2),
     ]
-    return {"train": train, "val": [record(tmp_path / "in/c.png", [(1, 2, 8.5, 7)], size_hw=(7, 9), image_id=3)]}
+    return {"train": train, "val": [annotated(tmp_path / "in/c.png", [(1, 2, 8.5, 7)], size_hw=(7, 9), image_id=3)]}
 
 
 def test_write_data__coco(tmp_path, splits):
@@ -99,8 +99,8 @@ def test_write_data__coco(tmp_path, splits):
 
 def test_write_data__coco_keeps_ids_and_areas(tmp_path):
     columns = {"numbers": np.array([70, 12]), "areas": np.array([100.5, 8], np.float32)}
-    first = record(tmp_path / "a.png", [BOX, BOX], image_id=900, **columns)
-    second = record(tmp_path / "b.png", [], image_id=4)
+    first = annotated(tmp_path / "a.png", [BOX, BOX], image_id=900, **columns)
+    second = annotated(tmp_path / "b.png", [], image_id=4)
     data = data_of({"all": [first, second]}, "COCO", category_ids=(90, 1))
     assert write_data(data, tmp_path / "out", "coco") == []
     again = read_data(tmp_path / "out")
@@ -115,7 +115,7 @@ def test_write_data__coco_keeps_ids_and_areas(tmp_path):
 )
 def test_write_data__coco_numbers_anew(tmp_path, format, numbers):
     columns = {} if numbers is None else {"numbers": np.array(numbers)}
-    data = data_of({"all": [record(tmp_path / "a.png", [BOX, BOX], **columns)]}, format)
+    data = data_of({"all": [annotated(tmp_path / "a.png", [BOX, BOX], **columns)]}, format)
     write_data(data, tmp_path / "out", "coco")
     content = json.loads((tmp_path / "out/annotations/instances_all.json").read_text())
     assert [annotation["id"] for annotation in content["annotations"]] == [1, 2]
@@ -183,7 +183,7 @@ def test_write_data__may_be_moved(tmp_path, splits, to):
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_write_data__a_image_in_several_splits(tmp_path, splits, to):
+def test_write_data__an_image_in_several_splits(tmp_path, splits, to):
     first, second = splits["train"]
     data = data_of({"train": [first], "trainval": [first, second], "val": []})
     notes = write_data(data, tmp_path / "out", to)
@@ -199,7 +199,7 @@ def test_write_data__a_image_in_several_splits(tmp_path, splits, to):
 
 def test_write_data__voc_takes_equal_records_for_one(tmp_path):
     # COCO files of train and trainval list an image twice.
-    first, second = record(tmp_path / "a.png"), record(tmp_path / "a.png", image_id=9)
+    first, second = annotated(tmp_path / "a.png"), annotated(tmp_path / "a.png", image_id=9)
     write_data(data_of({"train": [first], "trainval": [second]}), tmp_path / "out", "voc")
     assert len(read_data(tmp_path / "out").images) == 1
 
@@ -207,7 +207,7 @@ def test_write_data__voc_takes_equal_records_for_one(tmp_path):
 @pytest.mark.parametrize("to", FORMATS)
 def test_write_data__images_of_one_name(tmp_path, to):
     places = ["1/a.png", "2/a.png", "3/A.PNG", "4/a.webp", "4/a-2.png"]
-    records = [record(tmp_path / place, [(n, 1, 20, 20)], image_id=n) for n, place in enumerate(places, start=1)]
+    records = [annotated(tmp_path / place, [(n, 1, 20, 20)], image_id=n) for n, place in enumerate(places, start=1)]
     notes = write_data(data_of({"train": records}), tmp_path / "out", to)
     names = ["a.png", "a-2.png", "A-3.PNG", "a-4.webp", "a-2-2.png"]
     folder = {"coco": "train", "voc": "JPEGImages", "yolo": "images/train"}[to]
@@ -221,7 +221,9 @@ def test_write_data__images_of_one_name(tmp_path, to):
 
 @pytest.mark.parametrize("to", FORMATS)
 def test_write_data__same_names_in_two_splits(tmp_path, to):
-    data = data_of({s: [record(tmp_path / s / "1.png", image_id=n)] for n, s in enumerate(("train", "val"), start=1)})
+    data = data_of(
+        {s: [annotated(tmp_path / s / "1.png", image_id=n)] for n, s in enumerate(("train", "val"), start=1)}
+    )
     write_data(data, tmp_path / "out", to)
     assert [r.path.name for r in read_data(tmp_path / "out").images] == [
         "1.png",
@@ -248,7 +250,7 @@ def test_write_data__same_names_in_two_splits(tmp_path, to):
     ],
 )
 def test_write_data__file_names(tmp_path, name, safe, to):
-    data = data_of({"train": [record(tmp_path / "in" / name)]})
+    data = data_of({"train": [annotated(tmp_path / "in" / name)]})
     write_data(data, tmp_path / "out", to)
     assert [r.path.name for r in read_data(tmp_path / "out").images] == [safe]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
@@ -257,7 +259,7 @@ def test_write_data__file_names(tmp_path, name, safe, to):
 @pytest.mark.parametrize("to", FORMATS)
 def test_write_data__odd_boxes_as_they_are(tmp_path, to):
     odd = [(5, 5, 5, 20), (-3, -4, 50, 60), (9, 9, 9, 9), (30, 20, 45, 29.125), (0.1, 0.2, 0.3, 0.4)]
-    data = data_of({"train": [record(tmp_path / "a.png", odd)]})
+    data = data_of({"train": [annotated(tmp_path / "a.png", odd)]})
     write_data(data, tmp_path / "out", to)
     boxes = read_data(tmp_path / "out").images[0].boxes
     # YOLO's reader takes a share far above 1 for pixels.
@@ -268,7 +270,7 @@ def test_write_data__odd_boxes_as_they_are(tmp_path, to):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_write_data__not_finite(tmp_path, value):
-    odd = record(tmp_path / "a.png", [BOX, (1, 2, value, 4)], source=tmp_path / "a.json", numbers=np.array([3, 17]))
+    odd = annotated(tmp_path / "a.png", [BOX, (1, 2, value, 4)], source=tmp_path / "a.json", numbers=np.array([3, 17]))
     with pytest.raises(
         DataError, match=r'a\.json: annotation 17 \(cat\): box 1,2,.*,4 is not finite.*data check --fix"'
     ):
@@ -307,7 +309,7 @@ def test_write_data__splits_that_tools_do_not_know(tmp_path, splits):
 
 @pytest.mark.parametrize("to", FORMATS)
 def test_write_data__nothing_half_written(tmp_path, splits, to, monkeypatch):
-    missing = record(tmp_path / "in/absent.png", image=False)
+    missing = annotated(tmp_path / "in/absent.png", image=False)
     data = data_of({**splits, "test": [missing]})
     with pytest.raises(DataError, match=r"absent\.png: no such file; nothing was written"):
         write_data(data, tmp_path / "out", to)
@@ -324,7 +326,7 @@ def test_write_data__nothing_half_written(tmp_path, splits, to, monkeypatch):
 
 def test_write_data__what_is_lost(tmp_path):
     columns = {"areas": np.array([9.75 * 20.1, 8], np.float32)}
-    first = record(tmp_path / "a.png", [BOX, BOX], [2, 2], difficult=[0, 1], **columns)
+    first = annotated(tmp_path / "a.png", [BOX, BOX], [2, 2], difficult=[0, 1], **columns)
     data = data_of({"train": [first]}, "COCO", ("owl", "dog", "ant"), category_ids=(3, 2, 1))
     masks = "has no areas: of 1 object the box counts, not the outline"
     ids = "has no ids of classes: those of the original are lost"
@@ -357,7 +359,7 @@ def test_write_data__what_is_lost(tmp_path):
 def test_write_data__round_trips(tmp_path_factory, rows):
     root = tmp_path_factory.mktemp("trip")
     # VOC and COCO have no data sets without classes.
-    splits = {"train": [record(root / "0.png", [BOX, BOX], [0, 1], image_id=99)]}
+    splits = {"train": [annotated(root / "0.png", [BOX, BOX], [0, 1], image_id=99)]}
     for number, (size_hw, objects, split) in enumerate(rows, start=1):
         scale = np.array([*size_hw[::-1], *size_hw[::-1]])
         boxes = np.array([values for _, *values in objects]).reshape(-1, 2, 2)
@@ -365,7 +367,7 @@ def test_write_data__round_trips(tmp_path_factory, rows):
         path = root / f"{number}.png"
         Image.new("1", size_hw[::-1]).save(path, compress_level=1)
         labels = [label for label, *_ in objects]
-        splits.setdefault(split, []).append(record(path, boxes, labels, size_hw=size_hw, image_id=number))
+        splits.setdefault(split, []).append(annotated(path, boxes, labels, size_hw=size_hw, image_id=number))
     splits = {name: splits[name] for name in ("train", "val", "test") if name in splits}
     data = data_of(splits)
     now = data

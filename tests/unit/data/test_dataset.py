@@ -63,9 +63,9 @@ def test_dataset__boxes_are_scaled_with_the_image(records):
 @pytest.mark.parametrize("antialias", [True, False])
 def test_dataset__without_augmentation_the_pixels_are_those_of_detection(records, antialias):
     config = INPUT.model_copy(update={"antialias": antialias})
-    for index, record in enumerate(records):
-        to_hw = image.resized_hw(record.size_hw, 40, 60)
-        expected = image.to_input(read_image_tensor(record.path), to_hw, antialias=antialias)
+    for index, annotated in enumerate(records):
+        to_hw = image.resized_hw(annotated.size_hw, 40, 60)
+        expected = image.to_input(read_image_tensor(annotated.path), to_hw, antialias=antialias)
         assert torch.equal(DetectionDataset(records, config)[index, 5][0], expected)
 
 
@@ -130,11 +130,11 @@ def test_dataset__large_photographs_come_reduced_and_boxes_stay(tmp_path):
     path = tmp_path / "large.jpg"
     Image.fromarray(pixels).save(path, quality=95, subsampling=0)
     box = np.array([[400, 200, 800, 600]], np.float32)
-    record = AnnotatedImage(path, 1, (803, 1001), box, np.zeros(1, np.int64), np.zeros(1, np.bool_))
+    annotated = AnnotatedImage(path, 1, (803, 1001), box, np.zeros(1, np.int64), np.zeros(1, np.bool_))
     config = InputConfig(short_side=80, long_side=200, antialias=True)
     flips = set()
     for epoch in range(1, 9):
-        view, target = DetectionDataset([record], config, augmentation="light")[0, epoch]
+        view, target = DetectionDataset([annotated], config, augmentation="light")[0, epoch]
         found = (view[0] > view[2]).nonzero()
         edges = torch.cat([found.amin(dim=0).flip(0), found.amax(dim=0).flip(0) + 1]).float()
         assert_close(target.boxes[0], edges, rtol=0, atol=0.6)
@@ -197,7 +197,7 @@ def test_collate__least_size_where_others_share_the_batch(records):
     assert small.padded_hw == (64, 32)  # 60 x 15 pixels; no bucket is asked for
 
 
-def test_padded_hw__size_of_a_image_alone(records):
+def test_padded_hw__size_of_an_image_alone(records):
     examples = DetectionDataset(records, INPUT)
     assert [examples.padded_hw(index) for index in range(3)] == [(64, 64)] * 3
     assert [examples.padded_hw(index, 1) for index in range(3)] == [(64, 64), (64, 64), (64, 32)]

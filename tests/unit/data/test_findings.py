@@ -44,7 +44,7 @@ def test_printable(text, shown):
 
 
 @pytest.mark.parametrize("kind", FINDING_KINDS)
-def test_kinds__every_one_says_what_to_do(kind):
+def test_kinds__every_one_has_advice(kind):
     severity, advice = FINDING_KINDS[kind]
     assert severity in ("error", "warning", "note")
     assert advice
@@ -64,12 +64,12 @@ def test_errors_of():
     assert only_errors([]) == []
 
 
-def test_refuse__nothing_to_refuse():
+def test_raise_on_errors__nothing_to_refuse():
     raise_on_errors([], Path("set"))
     raise_on_errors([WARNING] * 3, Path("set"))
 
 
-def test_refuse__one_error():
+def test_raise_on_errors__one_error():
     with pytest.raises(
         DataError, match=r'^1 error in set: a\.xml: object 1 .* has no area \[.*\]\. .*"drop"'
     ) as caught:
@@ -78,7 +78,7 @@ def test_refuse__one_error():
 
 
 @pytest.mark.parametrize(("count", "end"), [(20, ""), (21, "; and 1 more"), (1000, "; and 980 more")])
-def test_refuse__the_first_twenty(count, end):
+def test_raise_on_errors__the_first_twenty(count, end):
     many = [Finding("flat-box", Path("a.xml"), f"object {n} is flat\n") for n in range(1, count + 1)]
     with pytest.raises(
         DataError, match=rf"^{count} errors in set: .*object 20 is flat\\n \[[^;]*\]{end}\. Correct"

@@ -186,9 +186,9 @@ def test_read__not_images(tmp_path, read):
 def test_read_image__header_that_claims_too_much(tmp_path, photo, monkeypatch):
     path = tmp_path / "photo.png"
     photo(SIZE_HW).save(path)
-    monkeypatch.setattr(images, "MAX_IMAGE_PIXELS", 40 * 24)
+    monkeypatch.setattr(images, "MAX_DECODED_PIXELS", 40 * 24)
     read_image_tensor(path)
-    monkeypatch.setattr(images, "MAX_IMAGE_PIXELS", 40 * 24 - 1)
+    monkeypatch.setattr(images, "MAX_DECODED_PIXELS", 40 * 24 - 1)
     with pytest.raises(ImageError, match=r"photo\.png: 24 x 40 is more than 959 pixels; cut it into tiles"):
         read_image_tensor(path)
 
@@ -197,7 +197,7 @@ def test_read_image__header_that_claims_too_much(tmp_path, photo, monkeypatch):
 def test_read_image__large_images_below_the_limit(tmp_path, side):
     path = tmp_path / "large.png"
     Image.new("1", (side, side)).save(path)
-    assert side * side < images.MAX_IMAGE_PIXELS
+    assert side * side < images.MAX_DECODED_PIXELS
     assert read_size_hw(path) == (side, side)
 
 

@@ -18,7 +18,7 @@ CLASSES = ("cat", "dog", "owl")
 THREE = {"train": 0.7, "val": 0.2, "test": 0.1}
 
 
-def record(path, labels=(0,), image_id=1) -> AnnotatedImage:
+def annotated(path, labels=(0,), image_id=1) -> AnnotatedImage:
     count = len(labels)
     boxes = np.tile(np.array([1, 1, 9, 9], np.float32), (count, 1))
     return AnnotatedImage(path, image_id, (24, 32), boxes, np.array(labels, np.int64), np.zeros(count, bool))
@@ -26,7 +26,9 @@ def record(path, labels=(0,), image_id=1) -> AnnotatedImage:
 
 def data_of(root, labels_of, splits=None) -> AnnotatedData:
     """A data set of images that are not there, which are like none."""
-    records = [record(root / name, labels, number) for number, (name, labels) in enumerate(labels_of.items(), start=1)]
+    records = [
+        annotated(root / name, labels, number) for number, (name, labels) in enumerate(labels_of.items(), start=1)
+    ]
     return AnnotatedData(root, "test", CLASSES, splits or {"all": records})
 
 
@@ -85,13 +87,13 @@ def test_split_data__every_image_in_one_split(tmp_path_factory, labels, weights,
     assert all(splits.values())
 
 
-def test_split_data__every_split_gets_a_image(tmp_path):
+def test_split_data__every_split_gets_an_image(tmp_path):
     data = data_of(tmp_path, dict.fromkeys(("a.jpg", "b.jpg", "c.jpg"), (0,)))
     splits = split_data(data, {"train": 0.98, "val": 0.01, "test": 0.01}).data.splits
     assert [len(records) for records in splits.values()] == [1, 1, 1]
 
 
-def test_split_data__lookalikes_stay_together(tmp_path, photo):
+def test_split_data__duplicates_stay_together(tmp_path, photo):
     labels_of = {}
     for seed in range(12):
         image = photo((60, 80), seed)
@@ -129,7 +131,7 @@ def test_split_data__group_that_takes_no_part_binds_nothing(tmp_path):
 
 
 def test_split_data__numbers_that_collide(tmp_path):
-    first, second = record(tmp_path / "a.jpg", image_id=7), record(tmp_path / "b.jpg", image_id=9)
+    first, second = annotated(tmp_path / "a.jpg", image_id=7), annotated(tmp_path / "b.jpg", image_id=9)
     data = AnnotatedData(tmp_path, "test", CLASSES, {"train": [first], "val": [second], "trainval": [first, second]})
     halves = {"train": 0.5, "test": 0.5}
     assert sorted(r.image_id for r in split_data(data, halves).data.images) == [7, 9]
@@ -137,12 +139,12 @@ def test_split_data__numbers_that_collide(tmp_path):
     assert sorted(r.image_id for r in split_data(data, halves).data.images) == [1, 2]
 
 
-def test_split_data__a_image_listed_twice(tmp_path):
-    twice = [record(tmp_path / "a.jpg"), record(tmp_path / "a.jpg", image_id=2)]
-    other = [record(tmp_path / "a.jpg", (1,)), record(tmp_path / "b.jpg")]
+def test_split_data__an_image_listed_twice(tmp_path):
+    twice = [annotated(tmp_path / "a.jpg"), annotated(tmp_path / "a.jpg", image_id=2)]
+    other = [annotated(tmp_path / "a.jpg", (1,)), annotated(tmp_path / "b.jpg")]
     data = AnnotatedData(tmp_path, "test", CLASSES, {"train": twice[:1], "trainval": [*twice[1:], *other]})
     result = split_data(data, {"train": 0.5, "test": 0.5})
-    # What says the same counts once; other objects of the same image stay with it.
+    # Equal annotations of an image count once; other objects of the same image stay with it.
     assert sorted(sorted(members) for members in names(result.data).values()) == [["a.jpg", "a.jpg"], ["b.jpg"]]
     assert result.kept_together == 2
 

@@ -13,7 +13,7 @@ from fasterrcnn.errors import UsageError
 INPUT = InputConfig(short_side=200, long_side=400)
 
 
-def record(boxes=(), labels=(), difficult=None, size_hw=(100, 200)) -> AnnotatedImage:
+def annotated(boxes=(), labels=(), difficult=None, size_hw=(100, 200)) -> AnnotatedImage:
     array = np.array(boxes, np.float32).reshape(-1, 4)
     flags = np.array(difficult if difficult is not None else [False] * len(array), np.bool_)
     return AnnotatedImage(Path("a.png"), 1, size_hw, array, np.array(labels, np.int64), flags)
@@ -26,12 +26,12 @@ def data_of(splits: dict[str, list[AnnotatedImage]], classes=("cat", "dog")) -> 
 def pets() -> AnnotatedData:
     """At the input twice as large: a 20 x 40 cat, a 40 x 40 and a 200 x 50 dog."""
     nan = float("nan")
-    both = record([(0, 0, 20, 20), (0, 0, 10, 20), (0, 0, 100, 25)], [1, 0, 1])
-    odd = record([(5, 5, 5, 9), (nan, 0, 9, 9), (1, 1, 9, 9)], [0, 0, 1], [False, False, True], size_hw=(200, 200))
-    return data_of({"train": [both, record()], "val": [odd], "both": [both, odd]})
+    both = annotated([(0, 0, 20, 20), (0, 0, 10, 20), (0, 0, 100, 25)], [1, 0, 1])
+    odd = annotated([(5, 5, 5, 9), (nan, 0, 9, 9), (1, 1, 9, 9)], [0, 0, 1], [False, False, True], size_hw=(200, 200))
+    return data_of({"train": [both, annotated()], "val": [odd], "both": [both, odd]})
 
 
-def test_describe__counts_by_hand():
+def test_compute_statistics__counts_by_hand():
     found = compute_statistics(pets(), INPUT)
     assert (found.total.images, found.total.negatives, found.total.boxes) == (3, 1, 3)
     assert (found.total.difficult, found.total.left_out, found.total.by_class) == (1, 2, (1, 2))
@@ -42,7 +42,7 @@ def test_describe__counts_by_hand():
     assert found.image_sizes == {(100, 200): 2, (200, 200): 1}
 
 
-def test_describe__sizes_at_the_input_of_the_network():
+def test_compute_statistics__sizes_at_the_input_of_the_network():
     found = compute_statistics(pets(), INPUT)
     np.testing.assert_allclose(found.sides, [(40, 40), (20, 40), (200, 50)])
     np.testing.assert_allclose(found.sizes, [40, 800**0.5, 100])
@@ -60,7 +60,7 @@ def test_to_dict__survives_json():
     assert logged["image_sizes"][0] == {"height": 100, "width": 200, "images": 2}
 
 
-def test_text__says_what_counts():
+def test_text__has_the_numbers():
     text = str(compute_statistics(pets(), INPUT))
     assert text.startswith("pets: COCO, 3 images, 3 boxes; 2 without an area or not finite are left out")
     assert "dog  2  ████████████████████████\n  cat  1  ████████████\n" in text
@@ -72,7 +72,7 @@ def test_text__says_what_counts():
 def test_text__is_short_whatever_the_classes(classes):
     names = [f"class {n}" for n in range(classes)]
     boxes = [(0, 0, 9, 9)] * classes
-    found = compute_statistics(data_of({"all": [record(boxes, range(classes))]}, names), INPUT)
+    found = compute_statistics(data_of({"all": [annotated(boxes, range(classes))]}, names), INPUT)
     text = str(found)
     assert len(text.splitlines()) <= 40
     assert max(map(len, text.splitlines())) <= 120
@@ -80,7 +80,7 @@ def test_text__is_short_whatever_the_classes(classes):
 
 
 def test_text__classes_without_boxes():
-    text = str(compute_statistics(data_of({"all": [record([(0, 0, 9, 9)], [0])]}), INPUT))
+    text = str(compute_statistics(data_of({"all": [annotated([(0, 0, 9, 9)], [0])]}), INPUT))
     assert "  dog  0\n" in text
 
 
@@ -89,10 +89,10 @@ def test_text__classes_without_boxes():
     [
         {},
         {"all": []},
-        {"all": [record()]},
-        {"train": [record([(0, 0, 0, 0)], [0])], "val": []},
-        {"all": [record([(3, 3, 9, 9)], [1])]},
-        {"all": [record([(3, 3, 9, 9)], [1], [True])]},
+        {"all": [annotated()]},
+        {"train": [annotated([(0, 0, 0, 0)], [0])], "val": []},
+        {"all": [annotated([(3, 3, 9, 9)], [1])]},
+        {"all": [annotated([(3, 3, 9, 9)], [1], [True])]},
     ],
 )
 @pytest.mark.parametrize("classes", [("cat", "dog"), ("<i>", "a & b")])
@@ -129,7 +129,7 @@ def test_save__other_kinds_of_file(tmp_path):
         compute_statistics(pets(), INPUT).save(tmp_path / "pets.csv")
 
 
-def test_describe__real_data(shared_data):
+def test_compute_statistics__real_data(shared_data):
     found = compute_statistics(PascalVoc().read(shared_data / "bccd/BCCD"), INPUT)
     assert dict(zip(found.classes, found.total.by_class, strict=True)) == {"Platelets": 361, "RBC": 4153, "WBC": 372}
     assert (found.total.images, found.total.left_out) == (364, 2)

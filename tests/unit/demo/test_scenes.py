@@ -98,7 +98,7 @@ def test_draw_scene__boxes_are_where_the_signs_are(monkeypatch: pytest.MonkeyPat
     def paint_magenta(pen: signs.SignPen, _: np.random.Generator) -> None:
         pen.rectangle(0.0, 0.0, 1.0, 1.0, (255, 0, 255))
 
-    # Nothing else in a scene is magenta, so the colour tells where the signs are.
+    # Nothing else in a scene is magenta, so the colour marks the signs.
     monkeypatch.setattr(signs, "SIGN_PAINTERS", dict.fromkeys(CLASSES, paint_magenta))
     for index in range(20):
         scene = draw_scene(11, index)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fasterrcnn.config import InputConfig
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.findings import Finding
-from fasterrcnn.data.formats import format_of
+from fasterrcnn.data.formats import data_format_of
 from fasterrcnn.data.formats.base import BoxFormat, DataFormat
 
 Mask = NDArray[np.bool_]
@@ -205,7 +205,7 @@ def _find_misreadings(table: BoxTable) -> Iterator[tuple[NDArray[np.int64], Misr
     """The rows whose boxes are in another layout: all, or those of some splits, which may come from other tools."""
     data = table.data
     everything = np.arange(len(table))
-    form = format_of(data)
+    form = data_format_of(data)
     misreading = find_misreading(form, table.boxes, table.sizes)
     if misreading is not None:
         yield everything, misreading
@@ -236,7 +236,7 @@ def _find_shares(table: BoxTable) -> Mask:
     broken: Mask = np.any(np.where(small[:, None], table.boxes, 0.0) % 1 != 0, axis=1)
     # If most are shares, 0,0,1,1 is one too: the whole image.
     shares = small if broken.sum() > len(table) / 2 else broken
-    form = format_of(table.data)
+    form = data_format_of(table.data)
     return np.zeros_like(shares) if form is not None and form.relative_boxes else shares
 
 
@@ -312,7 +312,7 @@ def _describe(table: BoxTable, masks: dict[str, Mask]) -> list[Finding]:
 def _hint(table: BoxTable, row: int) -> str:
     """Name the layout in which a single box would fit."""
     box, size = table.boxes[row : row + 1], table.sizes[row : row + 1]
-    fitting = (other for other in misreadings(format_of(table.data)) if fit_images(other.reread(box), size)[0])
+    fitting = (other for other in misreadings(data_format_of(table.data)) if fit_images(other.reread(box), size)[0])
     other = next(fitting, None)
     return "" if other is None else f" (as {LAYOUTS[other.written]} it would fit)"
 

@@ -19,7 +19,7 @@ from fasterrcnn.data.checks.images import (
 )
 from fasterrcnn.data.checks.repair import BadBoxPolicy, Repaired, repair
 from fasterrcnn.data.findings import FINDING_KINDS, Finding, Severity, printable, raise_on_errors
-from fasterrcnn.data.formats import format_of
+from fasterrcnn.data.formats import data_format_of
 
 HEADERS_READ = 20_000
 """With up to so many images, training reads the header of each before it starts; this takes seconds."""
@@ -132,7 +132,7 @@ def _of_files(data: AnnotatedData, facts: ImageFacts) -> list[Finding]:
 
 def _uncertain_sizes(data: AnnotatedData) -> list[AnnotatedImage]:
     """Images whose stated size has not been compared with the file, or differs from it."""
-    form = format_of(data)
+    form = data_format_of(data)
     if form is not None and not form.opens_images and len(data.images) <= HEADERS_READ:
         return data.images
     differ = {finding.image for finding in data.findings if finding.kind == "size-mismatch"}

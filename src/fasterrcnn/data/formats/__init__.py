@@ -64,7 +64,7 @@ def read_data(
     return chosen.read(place, options)
 
 
-def format_of(data: AnnotatedData) -> DataFormat | None:
+def data_format_of(data: AnnotatedData) -> DataFormat | None:
     """The format that data was read from; None for data in memory."""
     return next((form for form in FORMATS.values() if form.title == data.format), None)
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage
 from fasterrcnn.data.findings import Finding, size_mismatch, unreadable_image
 from fasterrcnn.data.formats.base import BoxFormat
@@ -74,7 +72,11 @@ class RowCollector:
                 if rows.stated_hw is not None and rows.stated_hw != size_hw:
                     self.findings.append(size_mismatch(rows.path, rows.source or rows.path, rows.stated_hw, size_hw))
                     size_hw = rows.stated_hw
-                splits.setdefault(rows.split, []).append(_annotated(rows, number, size_hw))
+                numbers = None if rows.source is None else rows.numbers
+                image = AnnotatedImage.from_lists(
+                    rows.path, number, size_hw, rows.boxes, rows.labels, rows.difficult, rows.source, numbers
+                )
+                splits.setdefault(rows.split, []).append(image)
         if not splits:
             first = f"; first: {self.findings[0]}" if self.findings else ""
             raise DataError(f"{title} ({root}): no image that could be used{first}")
@@ -88,21 +90,6 @@ class RowCollector:
         except ImageError as error:
             self.findings.append(unreadable_image(path, error))
             return None
-
-
-def _annotated(rows: ImageRows, image_id: int, size_hw: tuple[int, int]) -> AnnotatedImage:
-    with np.errstate(over="ignore"):
-        boxes = np.array(rows.boxes, dtype=np.float64).reshape(-1, 4).astype(np.float32)
-    return AnnotatedImage(
-        rows.path,
-        image_id,
-        size_hw,
-        boxes,
-        np.array(rows.labels, dtype=np.int64),
-        np.array(rows.difficult, dtype=np.bool_),
-        rows.source,
-        None if rows.source is None else np.array(rows.numbers, dtype=np.int64),
-    )
 
 
 def box_to_xyxy(box: Box, box_format: BoxFormat) -> Box:

@@ -8,8 +8,8 @@ box with xmin = xmax is empty. (The challenge itself counted pixels from 1, both
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -57,7 +57,7 @@ class PascalVoc(DataFormat):
             DataError: there is no annotated image at all, or a split file is no text.
         """
         findings: list[Finding] = []
-        parsed: dict[Path, _ParsedFile] = {}
+        parsed: dict[Path, tuple[AnnotatedImage, list[str]]] = {}
         files_of_split: dict[str, list[Path]] = {}
         for folder_split, xml_folder in _xml_folders(place).items():
             annotated = {file.stem for file in _xml_files(xml_folder)}
@@ -69,29 +69,20 @@ class PascalVoc(DataFormat):
             for split, stems in splits.items():
                 files_of_split[split] = [xml_folder / f"{stem}.xml" for stem in stems]
             for file in sorted({file for split in splits for file in files_of_split[split]}):
-                content = _parse_file(file, images.get(file.stem, []), findings)
+                content = _read_file(file, images.get(file.stem, []), findings)
                 if content is not None:
                     parsed[file] = content
             unlisted = [path for stem, paths in images.items() if stem not in annotated for path in paths]
             findings += [Finding("unlisted-image", path, "image without annotations", image=path) for path in unlisted]
         if not any(files_of_split.values()):
             raise DataError(f"{place}: no annotated image")
-        classes = tuple(sorted({o.name for content in parsed.values() for o in content.objects}))
-        annotated_images = {
-            file: _annotated_image(number, content, classes)
-            for number, (file, content) in enumerate(parsed.items(), start=1)
+        classes = tuple(sorted({name for _, names in parsed.values() for name in names}))
+        done = {
+            file: replace(image, image_id=number, labels=np.array([classes.index(name) for name in names], np.int64))
+            for number, (file, (image, names)) in enumerate(parsed.items(), start=1)
         }
-        return AnnotatedData(
-            place,
-            self.title,
-            classes,
-            {
-                split: [annotated_images[file] for file in files if file in annotated_images]
-                for split, files in files_of_split.items()
-            },
-            findings,
-            counted="object",
-        )
+        by_split = {split: [done[file] for file in files if file in done] for split, files in files_of_split.items()}
+        return AnnotatedData(place, self.title, classes, by_split, findings, counted="object")
 
     def write(self, data: AnnotatedData, splits: Mapping[str, Sequence[AnnotatedImage]], folder: Path) -> list[str]:
         """Write one XML file for each image, and a list of names for each split."""
@@ -100,7 +91,10 @@ class PascalVoc(DataFormat):
         notes = copy_images(list(distinct.values()), names, folder / "JPEGImages")
         (folder / "Annotations").mkdir()
         for image, name in zip(distinct.values(), names, strict=True):
-            text = ElementTree.tostring(_to_xml(data, image, name), encoding="unicode")
+            boxes = shortest_decimals(image.boxes)
+            names_of_objects = [data.classes[label] for label in image.labels]
+            objects = zip(names_of_objects, boxes, image.difficult.tolist(), strict=True)
+            text = ElementTree.tostring(to_xml(name, image.size_hw, objects), encoding="unicode")
             write_file(folder / "Annotations" / f"{Path(name).stem}.xml", text + "\n")
         if list(splits) != [NO_SPLIT]:
             (folder / "ImageSets" / "Main").mkdir(parents=True)
@@ -127,15 +121,6 @@ class _Object:
     name: str
     box: tuple[float, float, float, float]
     difficult: bool
-    number: int
-
-
-@dataclass(frozen=True)
-class _ParsedFile:
-    image: Path
-    size_hw: tuple[int, int]
-    objects: list[_Object]
-    file: Path
 
 
 def _search(folder: Path, levels: int) -> list[Path]:
@@ -214,8 +199,8 @@ def _stem(line: str, annotated: set[str]) -> str:
     return stem if extension.lower() in EXTENSIONS and name not in annotated else name
 
 
-def _parse_file(file: Path, paths: list[Path], findings: list[Finding]) -> _ParsedFile | None:
-    """The content of one XML file, or None if it or its image cannot be read."""
+def _read_file(file: Path, paths: list[Path], findings: list[Finding]) -> tuple[AnnotatedImage, list[str]] | None:
+    """The image of one XML file, without its labels, and the class names; None if file or image cannot be read."""
     if not os.path.isfile(file):
         findings.append(Finding("missing-annotations", file, "no such file", image=paths[0] if paths else None))
         return None
@@ -241,7 +226,10 @@ def _parse_file(file: Path, paths: list[Path], findings: list[Finding]) -> _Pars
     if all(stated_hw) and stated_hw != size_hw:
         findings.append(size_mismatch(paths[0], file, stated_hw, size_hw))
         size_hw = stated_hw
-    return _ParsedFile(paths[0], size_hw, objects, file)
+    boxes, flags = [o.box for o in objects], [o.difficult for o in objects]
+    labels, numbers = [0] * len(objects), list(range(1, len(objects) + 1))
+    image = AnnotatedImage.from_lists(paths[0], 0, size_hw, boxes, labels, flags, file, numbers)
+    return image, [o.name for o in objects]
 
 
 def _parse(file: Path) -> ElementTree.Element:
@@ -268,7 +256,7 @@ def _read_object(element: ElementTree.Element, number: int) -> _Object:
     except ValueError as error:
         raise DataError(f"object {number} ({name}): xmin, ymin, xmax and ymax must be numbers ({error})") from None
     difficult = (element.findtext("difficult") or "0").strip() == "1"
-    return _Object(name, (left, top, right, bottom), difficult, number)
+    return _Object(name, (left, top, right, bottom), difficult)
 
 
 def _pixels(text: str | None) -> int:
@@ -279,21 +267,18 @@ def _pixels(text: str | None) -> int:
         return 0
 
 
-def _annotated_image(image_id: int, content: _ParsedFile, classes: tuple[str, ...]) -> AnnotatedImage:
-    return AnnotatedImage(
-        content.image,
-        image_id,
-        content.size_hw,
-        np.array([o.box for o in content.objects], dtype=np.float32).reshape(-1, 4),
-        np.array([classes.index(o.name) for o in content.objects], dtype=np.int64),
-        np.array([o.difficult for o in content.objects], dtype=np.bool_),
-        content.file,
-        np.array([o.number for o in content.objects], dtype=np.int64),
-    )
+def to_xml(
+    name: str,
+    size_hw: tuple[int, int],
+    objects: Iterable[tuple[str, Sequence[float], bool]],
+) -> ElementTree.Element:
+    """The annotation of one image.
 
-
-def _to_xml(data: AnnotatedData, image: AnnotatedImage, name: str) -> ElementTree.Element:
-    """The annotation of one image."""
+    Args:
+        name: of the image file.
+        size_hw: its height and width.
+        objects: class, xyxy box and difficult flag of each.
+    """
 
     def add(parent: ElementTree.Element, tag: str, text: object = None) -> ElementTree.Element:
         element = ElementTree.SubElement(parent, tag)
@@ -304,17 +289,17 @@ def _to_xml(data: AnnotatedData, image: AnnotatedImage, name: str) -> ElementTre
     add(root, "folder", "JPEGImages")
     add(root, "filename", name)
     size = add(root, "size")
-    for tag, pixels in zip(("width", "height", "depth"), (*image.size_hw[::-1], 3), strict=True):
+    for tag, pixels in zip(("width", "height", "depth"), (*size_hw[::-1], 3), strict=True):
         add(size, tag, pixels)
     add(root, "segmented", 0)
-    for box, label, difficult in zip(shortest_decimals(image.boxes), image.labels, image.difficult, strict=True):
+    for class_name, box, difficult in objects:
         entry = add(root, "object")
-        add(entry, "name", data.classes[label])
+        add(entry, "name", class_name)
         add(entry, "pose", "Unspecified")
         add(entry, "truncated", 0)
         add(entry, "difficult", int(difficult))
         corners = add(entry, "bndbox")
-        for tag, value in zip(_SIDES, box, strict=True):
-            add(corners, tag, np.format_float_positional(np.float32(value), trim="-"))
+        for tag, side in zip(_SIDES, box, strict=True):
+            add(corners, tag, np.format_float_positional(np.float32(side), trim="-"))
     ElementTree.indent(root)
     return root

@@ -329,12 +329,9 @@ def _read_image(
             shown = line if len(line) <= 60 else f"{line[:57]}..."
             findings.append(Finding(kind, file, f"line {number} ({shown}): {what}", number, path))
     table = np.array(rows, dtype=np.float64).reshape(-1, 6)
-    with np.errstate(over="ignore"):
-        boxes = (table[:, 2:] * (width, height, width, height)).astype(np.float32)
-    numbers, labels = table[:, :2].T.astype(np.int64)
-    return AnnotatedImage(
-        path, image_id, (height, width), boxes, labels, np.zeros(len(rows), dtype=np.bool_), file, numbers
-    )
+    boxes = (table[:, 2:] * (width, height, width, height)).tolist()
+    numbers, labels = table[:, :2].T.astype(np.int64).tolist()
+    return AnnotatedImage.from_lists(path, image_id, (height, width), boxes, labels, None, file, numbers)
 
 
 def _read_line(line: str, class_count: int) -> tuple[float, float, float, float, float]:

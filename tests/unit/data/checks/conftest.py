@@ -9,7 +9,7 @@ import pytest
 from fasterrcnn.data.annotations import NO_SPLIT, AnnotatedData, AnnotatedImage
 
 
-def _record(
+def _annotated(
     number: int, boxes: Sequence[Sequence[float]], labels: Sequence[int] = (), size_hw=(80, 100)
 ) -> AnnotatedImage:
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
@@ -26,8 +26,8 @@ def _record(
 
 
 @pytest.fixture(scope="session")
-def record_of() -> Callable[..., AnnotatedImage]:
-    return _record
+def annotated_of() -> Callable[..., AnnotatedImage]:
+    return _annotated
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +35,7 @@ def data_of() -> Callable[..., AnnotatedData]:
     """A data set from the boxes of each image, or from records."""
 
     def make(*images, classes=("cat", "dog"), data_format="Pascal VOC", splits=None, findings=()) -> AnnotatedData:
-        records = [p if isinstance(p, AnnotatedImage) else _record(n, p) for n, p in enumerate(images, start=1)]
+        records = [p if isinstance(p, AnnotatedImage) else _annotated(n, p) for n, p in enumerate(images, start=1)]
         splits = splits or {NO_SPLIT: records}
         return AnnotatedData(Path("set"), data_format, tuple(classes), splits, list(findings), counted="object")
 

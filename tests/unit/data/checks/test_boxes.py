@@ -30,8 +30,10 @@ def kinds_of(data, config=SMALL_INPUT):
     return [finding.kind for finding in check_boxes(data, config)]
 
 
-def test_tabulate__rows_know_where_they_come_from(data_of, record_of):
-    table = tabulate(data_of(record_of(1, [GOOD, GOOD], [1, 0]), [], record_of(3, [[0, 0, 5, 5]], size_hw=(30, 20))))
+def test_tabulate__rows_know_where_they_come_from(data_of, annotated_of):
+    table = tabulate(
+        data_of(annotated_of(1, [GOOD, GOOD], [1, 0]), [], annotated_of(3, [[0, 0, 5, 5]], size_hw=(30, 20)))
+    )
     assert table.boxes.tolist() == [GOOD, GOOD, [0, 0, 5, 5]]
     assert (table.labels.tolist(), table.owners.tolist()) == ([1, 0, 0], [0, 0, 2])
     assert (table.indices.tolist(), table.sizes.tolist()) == ([0, 1, 0], [[100, 80], [100, 80], [20, 30]])
@@ -112,7 +114,7 @@ def test_check_boxes__two_pixels_show_nothing_however_large_the_input(data_of):
     assert kinds_of(data_of([[10, 10, 12, 13]]), InputConfig(short_side=800, long_side=1333)) == []
 
 
-def test_check_boxes__one_finding_says_that_all_are_in_another_layout(data_of):
+def test_check_boxes__one_finding_that_all_are_in_another_layout(data_of):
     """Left, top, width, height in Pascal VOC."""
     rng = np.random.default_rng(3)
     images = [np.hstack([rng.integers(30, 60, (4, 2)), rng.integers(10, 20, (4, 2))]) for _ in range(5)]
@@ -124,7 +126,7 @@ def test_check_boxes__one_finding_says_that_all_are_in_another_layout(data_of):
 
 
 def test_check_boxes__shares_in_another_layout(data_of):
-    """Both are said, and each box is named once."""
+    """Both are reported, each box once."""
     rng = np.random.default_rng(3)
     images = [np.hstack([rng.uniform(0.5, 0.7, (4, 2)), rng.uniform(0.2, 0.29, (4, 2))]) for _ in range(3)]
     meant = interpret(tabulate(data_of(*images)))
@@ -155,8 +157,8 @@ def test_check_boxes__yolo_is_not_asked_for_pixels(data_of):
         ([10, 10, 40, 36], [0, 0], []),
     ],
 )
-def test_check_boxes__copies(data_of, record_of, other, labels, expected):
-    found = check_boxes(data_of([GOOD], record_of(2, [GOOD, other], labels)), SMALL_INPUT)
+def test_check_boxes__copies(data_of, annotated_of, other, labels, expected):
+    found = check_boxes(data_of([GOOD], annotated_of(2, [GOOD, other], labels)), SMALL_INPUT)
     assert [finding.kind for finding in found] == [kind for kind, _ in expected]
     for finding, (_, words) in zip(found, expected, strict=True):
         assert (finding.annotation, finding.file.name) == (2, "2.xml")
@@ -269,7 +271,7 @@ def test_find_misreading__knows_every_layout(data_format, written, seed, count):
         assert found == Misreading(READ_AS[data_format], written)
 
 
-def test_find_misreading__a_table_that_the_user_said_the_wrong_thing_about():
+def test_find_misreading__a_table_whose_format_the_user_stated_wrongly():
     boxes = spread(np.random.default_rng(0), 50)
     found = find_misreading(FORMATS_BY_TITLE["CSV"], read(boxes, "xywh"), np.full((50, 2), (640.0, 480.0)))
     assert found == Misreading("xywh", "xyxy")

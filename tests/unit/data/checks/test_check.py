@@ -18,13 +18,13 @@ READ = Finding("unlisted-image", Path("b.jpg"), "no annotations")
 
 
 @pytest.fixture
-def on_disk(tmp_path, record_of, data_of):
+def on_disk(tmp_path, annotated_of, data_of):
     """A data set of one image of 100 x 80 with these boxes."""
     noise = np.random.default_rng(0).integers(0, 255, (80, 100, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
 
     def make(*boxes, size_hw=(80, 100), path=tmp_path / "a.png", **more):
-        return data_of(replace(record_of(1, boxes, size_hw=size_hw), path=path), classes=("cat",), **more)
+        return data_of(replace(annotated_of(1, boxes, size_hw=size_hw), path=path), classes=("cat",), **more)
 
     return make
 
@@ -46,22 +46,22 @@ def test_check_data__nothing_found(on_disk):
 
 
 def test_check_data__a_wrong_size_does_not_put_boxes_outside(on_disk):
-    """Neither of the image as it is nor as the annotations say."""
+    """Neither of the image as it is nor as the annotations state."""
     assert [f.kind for f in check_data(on_disk([60, 50, 90, 70], size_hw=(20, 40))).findings] == ["size-mismatch"]
     assert [f.kind for f in check_data(on_disk([60, 50, 190, 150], size_hw=(160, 200))).findings] == ["size-mismatch"]
 
 
-def test_check_data__what_the_reader_said_is_said_once(on_disk, tmp_path):
-    said = Finding("size-mismatch", Path("1.xml"), "states 40 x 20", image=tmp_path / "a.png")
-    data = on_disk([60, 50, 90, 70], size_hw=(20, 40), findings=[said])
-    assert check_data(data).findings == [said]
+def test_check_data__findings_of_the_reader_are_not_repeated(on_disk, tmp_path):
+    mismatch = Finding("size-mismatch", Path("1.xml"), "states 40 x 20", image=tmp_path / "a.png")
+    data = on_disk([60, 50, 90, 70], size_hw=(20, 40), findings=[mismatch])
+    assert check_data(data).findings == [mismatch]
     with pytest.raises(DataError, match=r"^1 error in set: 1\.xml: states 40 x 20"):
         check_and_repair(data)
     assert check_and_repair(data, "fix").data.images[0].size_hw == (80, 100)
     assert check_and_repair(data, "drop").data.images == []
 
 
-def test_check_data__boxes_of_a_damaged_image_are_looked_at_too(on_disk, tmp_path):
+def test_check_data__boxes_of_a_damaged_image_are_checked_too(on_disk, tmp_path):
     (tmp_path / "b.png").write_bytes(b"no image")
     found = check_data(on_disk(GOOD, [5, 5, 5, 9], path=tmp_path / "b.png")).findings
     assert [finding.kind for finding in found] == ["unreadable-image", "flat-box"]
@@ -96,12 +96,12 @@ def test_diagnosis__names_cannot_write_to_the_terminal(data_of):
     text.encode("utf-8")
 
 
-def test_admit__sound_data(on_disk):
+def test_check_and_repair__sound_data(on_disk):
     for policy in ("error", "fix", "drop"):
         assert check_and_repair(on_disk(GOOD), policy).changes == []
 
 
-def test_admit__refuses_errors_in_one_line(data_of):
+def test_check_and_repair__refuses_errors_in_one_line(data_of):
     boxes = [[n, 5, n, 9] for n in range(1, 24)]
     lost = Finding("missing-image", Path("a.xml"), "there is no image")
     with pytest.raises(
@@ -119,7 +119,7 @@ def test_admit__refuses_errors_in_one_line(data_of):
         ("drop", [GOOD], "left out: 3"),
     ],
 )
-def test_admit__fixes_or_leaves_out_and_says_how_often(on_disk, policy, left, counts):
+def test_check_and_repair__counts_what_it_did(on_disk, policy, left, counts):
     data = on_disk(GOOD, [5, 5, 5, 9], [40, 5, 10, 9], [7, 7, 7, 7])
     repaired = check_and_repair(data, policy)
     assert repaired.data.images[0].boxes.tolist() == left
@@ -127,14 +127,14 @@ def test_admit__fixes_or_leaves_out_and_says_how_often(on_disk, policy, left, co
     assert len(repaired.changes) == 4
 
 
-def test_admit__warnings_do_not_stop_training(data_of):
+def test_check_and_repair__warnings_do_not_stop_training(data_of):
     repaired = check_and_repair(data_of([GOOD, GOOD, [7, 7, 7, 7], [90, 10, 120, 30]], findings=[READ]))
     assert repaired.data.images[0].boxes.tolist() == [GOOD, GOOD, [90, 10, 100, 30]]
     assert repaired.changes[0] == "left out: 1, cut at the border: 1"
     assert len(repaired.changes) == 3
 
 
-def test_admit__headers_of_images_that_no_reader_has_opened(on_disk, tmp_path, monkeypatch):
+def test_check_and_repair__headers_of_images_that_no_reader_has_opened(on_disk, tmp_path, monkeypatch):
     (tmp_path / "b.png").write_bytes(b"no image")
     damaged = on_disk(GOOD, path=tmp_path / "b.png", data_format="COCO")
     with pytest.raises(DataError, match=r"b\.png: not an image that can be decoded"):
@@ -156,7 +156,7 @@ def test_check_data__drawn_scenes_are_sound(tmp_path):
 
 
 def test_check_data__blood_cells(shared_data):
-    """Two clicks that became points, and fifteen photographs whose red cells nobody labelled."""
+    """Two clicks that became points, and fifteen photographs whose red cells have no labels."""
     data = read_data(shared_data / "bccd")
     found = check_data(data).by_kind()
     assert all(finding.severity == "warning" for findings in found.values() for finding in findings)
@@ -165,9 +165,9 @@ def test_check_data__blood_cells(shared_data):
         ("BloodImage_00338", 13, "504,337,504,337 is a point"),
     ]
     named = {finding.image.stem.removeprefix("BloodImage_") for finding in found["missing-objects"]}
-    training = {record.path.stem.removeprefix("BloodImage_") for record in data.split("train")}
+    training = {annotated.path.stem.removeprefix("BloodImage_") for annotated in data.split("train")}
     assert named & training == {"00134", "00150", "00224", "00250", "00258", "00267", "00268", "00322"}
-    without = {record.path for record in data.images if not (record.labels == data.classes.index("RBC")).any()}
+    without = {annotated.path for annotated in data.images if not (annotated.labels == data.classes.index("RBC")).any()}
     assert {finding.image for finding in found["missing-objects"]} == without
     assert check_and_repair(data).counts == {"left out": 2}
 
@@ -180,7 +180,7 @@ def test_check_data__road_signs(shared_data):
     ]
 
 
-def test_admit__leaves_out_what_is_damaged_behind_its_header(on_disk, tmp_path):
+def test_check_and_repair__leaves_out_what_is_damaged_behind_its_header(on_disk, tmp_path):
     data = on_disk(GOOD)
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:3000])
     assert len(check_and_repair(data).data.images) == 1  # headers only: quick

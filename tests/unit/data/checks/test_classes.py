@@ -7,12 +7,12 @@ BOX = [10, 10, 40, 40]
 
 
 @pytest.fixture
-def labelled(data_of, record_of):
+def labelled(data_of, annotated_of):
     """A data set from how many boxes of each class each image has."""
 
     def make(*counts, classes, splits=None):
         records = [
-            record_of(number, [BOX] * sum(row), np.repeat(np.arange(len(row)), row).tolist())
+            annotated_of(number, [BOX] * sum(row), np.repeat(np.arange(len(row)), row).tolist())
             for number, row in enumerate(counts, start=1)
         ]
         named = None if splits is None else {name: [records[i] for i in rows] for name, rows in splits.items()}
@@ -21,18 +21,18 @@ def labelled(data_of, record_of):
     return make
 
 
-def said(data):
+def messages(data):
     return [(finding.kind, finding.what) for finding in check_classes(data)]
 
 
 def test_check_classes__nothing_there(data_of):
-    assert said(data_of(classes=())) == []
-    assert said(data_of([], classes=())) == []
-    assert said(data_of([BOX], classes=("cat",))) == []
+    assert messages(data_of(classes=())) == []
+    assert messages(data_of([], classes=())) == []
+    assert messages(data_of([BOX], classes=("cat",))) == []
 
 
 def test_check_classes__unused(labelled):
-    assert said(labelled([1, 0, 1, 0], classes=("cat", "dog", "cow", "owl"))) == [
+    assert messages(labelled([1, 0, 1, 0], classes=("cat", "dog", "cow", "owl"))) == [
         ("unused-class", "class 'dog' has no box"),
         ("unused-class", "class 'owl' has no box"),
     ]
@@ -85,7 +85,7 @@ def test_check_classes__similar_names(labelled, classes, counts):
     ],
 )
 def test_check_classes__names_that_are_meant(labelled, classes, counts):
-    assert said(labelled(counts, classes=classes)) == []
+    assert messages(labelled(counts, classes=classes)) == []
 
 
 def test_is_typo__a_class_without_boxes_is_reported_as_unused():
@@ -95,23 +95,23 @@ def test_is_typo__a_class_without_boxes_is_reported_as_unused():
 
 def test_check_classes__not_in_a_split(labelled):
     data = labelled([2, 1], [1, 0], [0, 3], classes=("cat", "dog"), splits={"train": [0], "val": [1], "test": [2]})
-    assert said(data) == [
+    assert messages(data) == [
         ("class-not-in-split", "class 'dog' has no box in the split 'val'"),
         ("class-not-in-split", "class 'cat' has no box in the split 'test'"),
     ]
 
 
 def test_check_classes__imbalance_from_20_to_1_on(labelled):
-    assert said(labelled([19, 1], classes=("cat", "owl"))) == []
-    assert said(labelled([60, 4, 3, 1], classes=("cat", "owl", "dog", "bee"))) == [
+    assert messages(labelled([19, 1], classes=("cat", "owl"))) == []
+    assert messages(labelled([60, 4, 3, 1], classes=("cat", "owl", "dog", "bee"))) == [
         ("imbalance", "60 boxes of 'cat', 3 of 'dog': 20 to 1"),
         ("imbalance", "60 boxes of 'cat', 1 of 'bee': 60 to 1"),
     ]
 
 
-@pytest.mark.parametrize("usual", [[3], [3, 4, 5], [12, 10, 11, 14, 9, 3]])
-def test_check_classes__a_common_class_is_missing(labelled, usual):
-    counts = [(usual[n % len(usual)], n % 2) for n in range(30)]
+@pytest.mark.parametrize("typical", [[3], [3, 4, 5], [12, 10, 11, 14, 9, 3]])
+def test_check_classes__a_common_class_is_missing(labelled, typical):
+    counts = [(typical[n % len(typical)], n % 2) for n in range(30)]
     counts[17] = (0, 1)
     (finding,) = check_classes(labelled(*counts, classes=("cell", "dog")))
     assert finding.kind == "missing-objects"
@@ -121,7 +121,7 @@ def test_check_classes__a_common_class_is_missing(labelled, usual):
 
 def test_check_classes__images_without_any_box_are_meant_so(labelled):
     counts = [(4, 1)] * 29 + [(0, 0)]
-    assert said(labelled(*counts, classes=("cell", "dog"))) == []
+    assert messages(labelled(*counts, classes=("cell", "dog"))) == []
 
 
 @pytest.mark.parametrize(
@@ -129,12 +129,12 @@ def test_check_classes__images_without_any_box_are_meant_so(labelled):
     [
         [(1, 1)] * 29 + [(0, 1)],  # one is not many
         [(4, 1)] * 20 + [(0, 1)] * 10,  # not common
-        [(4, 1)] * 8 + [(0, 1)],  # too few images to tell
+        [(4, 1)] * 8 + [(0, 1)],  # too few images to decide
         [(n % 7, 1) for n in range(70)],  # as many show none as show six
     ],
 )
 def test_check_classes__what_is_not_suspicious(labelled, counts):
-    assert said(labelled(*counts, classes=("cell", "dog"))) == []
+    assert messages(labelled(*counts, classes=("cell", "dog"))) == []
 
 
 @pytest.mark.parametrize(

@@ -16,16 +16,16 @@ from fasterrcnn.data.checks.images import (
 BOX = [10, 10, 40, 40]
 
 
-def look(data):
+def decode(data):
     return decode_images(data, lambda records, total: records)
 
 
-def glance(data):
+def headers(data):
     return read_headers(data.images)
 
 
 @pytest.fixture
-def painted(tmp_path, record_of, data_of):
+def painted(tmp_path, annotated_of, data_of):
     """A data set of images that are written to a folder: arrays, or copies of files; some with a box, in splits."""
 
     def make(images, boxes=None, splits=None, size_hw=(80, 100)):
@@ -37,7 +37,7 @@ def painted(tmp_path, record_of, data_of):
             elif content is not None:
                 Image.fromarray(content).save(path)
             own = [BOX] if boxes is None else boxes.get(name, [])
-            records.append(replace(record_of(number, own, size_hw=size_hw), path=path))
+            records.append(replace(annotated_of(number, own, size_hw=size_hw), path=path))
         named = None if splits is None else {s: [records[i] for i in rows] for s, rows in splits.items()}
         return data_of(*records, splits=named)
 
@@ -53,68 +53,68 @@ def blobs(seed, height=80, width=100):
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
-@pytest.mark.parametrize("method", [look, glance])
-def test_look__nothing_there(painted, method):
+@pytest.mark.parametrize("method", [decode, headers])
+def test_images__nothing_there(painted, method):
     assert method(painted({})) == ImageFacts()
 
 
-@pytest.mark.parametrize("method", [look, glance])
-def test_look__sound_images(painted, method):
+@pytest.mark.parametrize("method", [decode, headers])
+def test_images__sound_images(painted, method):
     data = painted({f"{n}.png": noise(n) for n in range(40)})
-    seen = method(data)
-    assert seen.findings == []
-    assert seen.sizes_hw == {record.path: (80, 100) for record in data.images}
+    facts = method(data)
+    assert facts.findings == []
+    assert facts.sizes_hw == {annotated.path: (80, 100) for annotated in data.images}
 
 
-@pytest.mark.parametrize("method", [look, glance])
-def test_look__files_that_are_no_images(painted, method):
+@pytest.mark.parametrize("method", [decode, headers])
+def test_images__files_that_are_no_images(painted, method):
     data = painted({"a.png": noise(0), "b.png": b"no image", "c.png": None})
-    seen = method(data)
-    assert [(f.kind, f.file.name, f.image.name) for f in seen.findings] == [
+    facts = method(data)
+    assert [(f.kind, f.file.name, f.image.name) for f in facts.findings] == [
         ("unreadable-image", "b.png", "b.png"),
         ("unreadable-image", "c.png", "c.png"),
     ]
-    assert str(seen.findings[1]).count("c.png") == 1
-    assert len(seen.sizes_hw) == 1
+    assert str(facts.findings[1]).count("c.png") == 1
+    assert len(facts.sizes_hw) == 1
 
 
-def test_look__truncated_image_is_found_by_decoding(painted, tmp_path):
+def test_images__truncated_image_is_found_by_decoding(painted, tmp_path):
     Image.fromarray(noise(0)).save(tmp_path / "whole.png")
     half = (tmp_path / "whole.png").read_bytes()[:5000]
     data = painted({"a.png": noise(1), "half.png": half})
-    (finding,) = look(data).findings
+    (finding,) = decode(data).findings
     assert (finding.kind, finding.image.name) == ("unreadable-image", "half.png")
     assert "damaged" in finding.what
-    assert glance(data).findings == []
+    assert headers(data).findings == []
 
 
-def test_look__not_enough_memory(painted, monkeypatch):
+def test_images__not_enough_memory(painted, monkeypatch):
     def fail(image):
         raise MemoryError
 
     monkeypatch.setattr("fasterrcnn.data.checks.images.take_fingerprint", fail)
-    (finding,) = look(painted({"a.png": noise(0)})).findings
+    (finding,) = decode(painted({"a.png": noise(0)})).findings
     assert finding.what == "there is not enough memory for it"
 
 
-@pytest.mark.parametrize("method", [look, glance])
+@pytest.mark.parametrize("method", [decode, headers])
 @pytest.mark.parametrize(
-    ("said_hw", "words"),
+    ("stated_hw", "words"),
     [
         ((80, 90), "states 90 x 80 for a.png, the image has 100 x 80 (width x height)"),
         ((100, 80), "(width x height); width and height are exchanged, or the image was rotated"),
     ],
 )
-def test_look__another_size_than_the_annotations_say(painted, method, said_hw, words):
-    seen = method(painted({"a.png": noise(0)}, size_hw=said_hw))
-    (finding,) = seen.findings
+def test_images__another_size_than_the_annotations_state(painted, method, stated_hw, words):
+    facts = method(painted({"a.png": noise(0)}, size_hw=stated_hw))
+    (finding,) = facts.findings
     assert (finding.kind, finding.file.name, finding.image.name) == ("size-mismatch", "1.xml", "a.png")
     assert finding.what.endswith(words)
-    assert list(seen.sizes_hw.values()) == [(80, 100)]
+    assert list(facts.sizes_hw.values()) == [(80, 100)]
 
 
 @pytest.mark.parametrize(
-    ("boxes", "said_hw", "true_hw", "expected"),
+    ("boxes", "stated_hw", "true_hw", "expected"),
     [
         ([BOX], (80, 100), (80, 100), (80, 100)),
         ([[10, 10, 90, 70]], (80, 100), (40, 50), (80, 100)),  # made smaller after it was annotated
@@ -127,8 +127,8 @@ def test_look__another_size_than_the_annotations_say(painted, method, said_hw, w
         ([], (80, 100), (40, 50), (40, 50)),
     ],
 )
-def test_frame_hw(record_of, boxes, said_hw, true_hw, expected):
-    assert frame_hw(record_of(1, boxes, size_hw=said_hw), true_hw) == expected
+def test_frame_hw(annotated_of, boxes, stated_hw, true_hw, expected):
+    assert frame_hw(annotated_of(1, boxes, size_hw=stated_hw), true_hw) == expected
 
 
 def test_same_aspect_ratio__within_rounding():
@@ -137,69 +137,69 @@ def test_same_aspect_ratio__within_rounding():
     assert not same_aspect_ratio((480, 640), (480, 660))
 
 
-def test_framed__images_that_cannot_be_opened_keep_their_size(data_of, record_of):
-    data = data_of(record_of(1, [BOX]), record_of(2, [BOX]))
+def test_framed__images_that_cannot_be_opened_keep_their_size(data_of, annotated_of):
+    data = data_of(annotated_of(1, [BOX]), annotated_of(2, [BOX]))
     framed = ImageFacts(sizes_hw={data.images[1].path: (60, 60)}).framed(data)
-    assert [record.size_hw for record in framed.images] == [(80, 100), (60, 60)]
+    assert [annotated.size_hw for annotated in framed.images] == [(80, 100), (60, 60)]
 
 
-def test_look__the_same_image_twice(painted):
+def test_images__the_same_image_twice(painted):
     data = painted({"a.png": noise(0), "b.png": noise(1), "c.png": noise(0), "d.png": noise(0)}, {"a.png": [BOX]})
-    assert [(f.kind, f.file.name, f.what) for f in look(data).findings] == [
+    assert [(f.kind, f.file.name, f.what) for f in decode(data).findings] == [
         ("same-image", "c.png", "the same image as a.png, with other boxes"),
         ("same-image", "d.png", "the same image as a.png, with other boxes"),
     ]
 
 
-def test_look__the_same_image_in_two_splits(painted):
+def test_images__the_same_image_in_two_splits(painted):
     data = painted({"a.png": noise(0), "b.png": noise(1), "c.png": noise(0)}, splits={"train": [0, 1], "val": [2]})
-    (finding,) = look(data).findings
+    (finding,) = decode(data).findings
     assert (finding.kind, finding.file.name) == ("leak", "c.png")
     assert finding.what == "in 'val': the same image as a.png in 'train'"
 
 
-def test_look__nearly_the_same_image_matters_between_splits_only(painted):
+def test_images__nearly_the_same_image_matters_between_splits_only(painted):
     images = {"a.png": blobs(0), "b.png": blobs(1), "c.jpg": blobs(0)}
-    (finding,) = look(painted(images, splits={"train": [0, 1], "val": [2]})).findings
+    (finding,) = decode(painted(images, splits={"train": [0, 1], "val": [2]})).findings
     assert (finding.kind, finding.image.name) == ("leak", "c.jpg")
     assert finding.what == "in 'val': nearly the same image as a.png in 'train'"
-    assert look(painted(images)).findings == []
+    assert decode(painted(images)).findings == []
 
 
-def test_look__a_file_that_is_listed_twice(painted, data_of):
-    (record,) = painted({"a.png": noise(0)}).images
-    (finding,) = look(data_of(record, replace(record, image_id=2))).findings
+def test_images__a_file_that_is_listed_twice(painted, data_of):
+    (annotated,) = painted({"a.png": noise(0)}).images
+    (finding,) = decode(data_of(annotated, replace(annotated, image_id=2))).findings
     assert (finding.kind, finding.what) == ("same-image", "is listed twice")
-    data = data_of(splits={"train": [record], "val": [replace(record, image_id=2)]})
-    assert look(data).findings == []  # said by the listing already
+    data = data_of(splits={"train": [annotated], "val": [replace(annotated, image_id=2)]})
+    assert decode(data).findings == []  # reported by check_listing already
     (finding,) = check_listing(data)
     assert (finding.kind, finding.what) == ("leak", "is in the splits 'train' and 'val'")
 
 
-def test_look__empty_images_of_one_colour_or_a_gradient_are_no_copies(painted):
+def test_images__empty_images_of_one_colour_or_a_gradient_are_no_copies(painted):
     flat = np.full((80, 100, 3), 90, np.uint8)
     slope = np.broadcast_to(np.linspace(0, 255, 100)[None, :, None], (80, 100, 3)).astype(np.uint8)
     images = {"a.png": flat, "b.png": flat, "c.png": slope, "d.png": slope, "e.jpg": slope}
     splits = {"train": [0, 2], "val": [1, 3, 4]}
-    assert look(painted(images, boxes={}, splits=splits)).findings == []
-    assert [f.image.name for f in look(painted(images, splits=splits)).findings][:2] == ["b.png", "d.png"]
+    assert decode(painted(images, boxes={}, splits=splits)).findings == []
+    assert [f.image.name for f in decode(painted(images, splits=splits)).findings][:2] == ["b.png", "d.png"]
 
 
-def test_check_listing__trainval_is_train_and_val(data_of, record_of):
-    a, b, c = (record_of(n, [BOX]) for n in (1, 2, 3))
+def test_check_listing__trainval_is_train_and_val(data_of, annotated_of):
+    a, b, c = (annotated_of(n, [BOX]) for n in (1, 2, 3))
     assert check_listing(data_of(splits={"train": [a], "val": [b], "trainval": [a, b], "test": [c]})) == []
     (finding,) = check_listing(data_of(splits={"train": [a, c], "trainval": [a, c], "test": [c]}))
     assert (finding.kind, finding.file.name) == ("leak", "3.png")
 
 
-def test_look__progress_sees_every_image(painted):
+def test_images__progress_sees_every_image(painted):
     data = painted({f"{n}.png": noise(n) for n in range(3)})
     passed = []
 
     def track(records, total):
-        for record in records:
-            passed.append((record.path.name, total))
-            yield record
+        for annotated in records:
+            passed.append((annotated.path.name, total))
+            yield annotated
 
     decode_images(data, track)
     assert passed == [("0.png", 3), ("1.png", 3), ("2.png", 3)]

@@ -41,12 +41,12 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def grey_data(tmp_path, record_of, data_of):
+def grey_data(tmp_path, annotated_of, data_of):
     """A data set of one grey image of 720 x 480."""
     Image.new("RGB", (720, 480), (128, 128, 128)).save(tmp_path / "a.png")
 
     def make(boxes, **more):
-        return data_of(replace(record_of(1, boxes, size_hw=(480, 720)), path=tmp_path / "a.png"), **more)
+        return data_of(replace(annotated_of(1, boxes, size_hw=(480, 720)), path=tmp_path / "a.png"), **more)
 
     return make
 

@@ -16,7 +16,7 @@ USELESS = {"not-finite", "point-box", "inverted-box", "flat-box", "outside-box",
 
 
 def boxes_of(repaired):
-    return [record.boxes.tolist() for record in repaired.data.images]
+    return [annotated.boxes.tolist() for annotated in repaired.data.images]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -31,7 +31,7 @@ def test_repair__sound_data_stay_as_they_are(data_of, policy, images):
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize(
-    ("box", "expected", "said"),
+    ("box", "expected", "change"),
     [
         ([50, 40, 50, 40], [], "box 50,40,50,40 (point-box); left out"),
         ([50, 40, 50, 60], [], "box 50,40,50,60 (flat-box); left out"),
@@ -40,11 +40,11 @@ def test_repair__sound_data_stay_as_they_are(data_of, policy, images):
         ([80, -5, 130, 60], [[80, 0, 100, 60]], "box 80,-5,130,60 (over-border); cut at the border"),
     ],
 )
-def test_repair__whatever_the_policy(data_of, policy, box, expected, said):
+def test_repair__whatever_the_policy(data_of, policy, box, expected, change):
     repaired = repair(data_of([GOOD], [GOOD, box]), policy)
     assert boxes_of(repaired) == [[GOOD], [GOOD, *expected]]
-    assert repaired.changes == [f"labels/2.xml: object 2 (cat): {said}"]
-    assert repaired.counts == {said.partition("; ")[2]: 1}
+    assert repaired.changes == [f"labels/2.xml: object 2 (cat): {change}"]
+    assert repaired.counts == {change.partition("; ")[2]: 1}
 
 
 def test_repair__a_pixel_over_the_border_is_cut_without_a_word(data_of):
@@ -54,7 +54,7 @@ def test_repair__a_pixel_over_the_border_is_cut_without_a_word(data_of):
 
 
 @pytest.mark.parametrize(
-    ("box", "fixed", "said"),
+    ("box", "fixed", "change"),
     [
         ([40, 10, 10, 30], [10, 10, 40, 30], "box 40,10,10,30 is inverted; corners exchanged: 10,10,40,30"),
         ([40, 30, 10, 10], [10, 10, 40, 30], "box 40,30,10,10 is inverted; corners exchanged: 10,10,40,30"),
@@ -65,11 +65,11 @@ def test_repair__a_pixel_over_the_border_is_cut_without_a_word(data_of):
         ),
     ],
 )
-def test_repair__fix_fixes_what_drop_leaves_out(data_of, box, fixed, said):
+def test_repair__fix_fixes_what_drop_leaves_out(data_of, box, fixed, change):
     data = data_of([GOOD, GOOD, box])
     repaired = repair(data, "fix")
     np.testing.assert_allclose(boxes_of(repaired), [[GOOD, GOOD, fixed]], rtol=1e-6)
-    assert repaired.changes == [f"labels/1.xml: object 3 (cat): {said}"]
+    assert repaired.changes == [f"labels/1.xml: object 3 (cat): {change}"]
     dropped = repair(data, "drop")
     assert boxes_of(dropped) == [[GOOD, GOOD]]
     assert dropped.changes[0].endswith("; left out")
@@ -135,23 +135,23 @@ def test_repair__anything_becomes_sound(data_of, policy):
         fixed = repair(data, policy).data
         found = {finding.kind for finding in check_boxes(fixed, InputConfig())}
         assert not found & USELESS
-        for record in fixed.images:
-            assert (record.boxes >= 0).all()
-            assert (record.boxes <= [100, 80, 100, 80]).all()
-            assert (record.boxes[:, 2:] > record.boxes[:, :2]).all()
-            assert len(record.labels) == len(record.difficult) == len(record.numbers) == len(record.boxes)
+        for annotated in fixed.images:
+            assert (annotated.boxes >= 0).all()
+            assert (annotated.boxes <= [100, 80, 100, 80]).all()
+            assert (annotated.boxes[:, 2:] > annotated.boxes[:, :2]).all()
+            assert len(annotated.labels) == len(annotated.difficult) == len(annotated.numbers) == len(annotated.boxes)
         assert not repair(fixed, policy).changes
 
 
-def test_repair__a_image_in_two_splits_stays_one_record(data_of, record_of):
-    record = record_of(1, [GOOD, [5, 5, 5, 9]])
-    fixed = repair(data_of(splits={"train": [record], "trainval": [record]}), "drop").data
+def test_repair__an_image_in_two_splits_stays_one_object(data_of, annotated_of):
+    annotated = annotated_of(1, [GOOD, [5, 5, 5, 9]])
+    fixed = repair(data_of(splits={"train": [annotated], "trainval": [annotated]}), "drop").data
     assert fixed.splits["train"][0] is fixed.splits["trainval"][0]
     assert len(fixed.images[0].boxes) == 1
 
 
-def test_repair__repeated_boxes_only_on_request(data_of, record_of):
-    data = data_of(record_of(1, [GOOD, GOOD, GOOD, [50, 50, 70, 70]], [0, 0, 1, 0]))
+def test_repair__repeated_boxes_only_on_request(data_of, annotated_of):
+    data = data_of(annotated_of(1, [GOOD, GOOD, GOOD, [50, 50, 70, 70]], [0, 0, 1, 0]))
     assert repair(data, "fix").changes == []
     repaired = repair(data, "fix", duplicates_too=True)
     assert boxes_of(repaired) == [[GOOD, GOOD, [50, 50, 70, 70]]]
@@ -180,12 +180,12 @@ def test_repair__unreadable_images_are_left_out(data_of):
     finding = Finding("unreadable-image", data.images[0].path, "damaged", image=data.images[0].path)
     for policy in POLICIES:
         repaired = repair(data, policy, [finding])
-        assert [record.image_id for record in repaired.data.images] == [2]
+        assert [annotated.image_id for annotated in repaired.data.images] == [2]
         assert repaired.changes == ["images/1.png: damaged; image left out"]
 
 
 @pytest.mark.parametrize(
-    ("said_hw", "boxes", "expected", "words"),
+    ("stated_hw", "boxes", "expected", "words"),
     [
         ((40, 50), [[5, 5, 20, 30]], [[10, 10, 40, 60]], "size corrected, boxes scaled to it"),
         ((160, 200), [[20, 20, 180, 120]], [[10, 10, 90, 60]], "size corrected, boxes scaled to it"),
@@ -196,21 +196,23 @@ def test_repair__unreadable_images_are_left_out(data_of):
         ((300, 300), [[20, 20, 180, 120]], None, "image left out"),
     ],
 )
-def test_repair__size_of_a_image(data_of, record_of, tmp_path, said_hw, boxes, expected, words):
+def test_repair__size_of_an_image(data_of, annotated_of, tmp_path, stated_hw, boxes, expected, words):
     noise = np.random.default_rng(0).integers(0, 255, (80, 100, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
-    data = data_of(replace(record_of(1, boxes, size_hw=said_hw), path=tmp_path / "a.png", areas=np.ones(1, np.float32)))
+    data = data_of(
+        replace(annotated_of(1, boxes, size_hw=stated_hw), path=tmp_path / "a.png", areas=np.ones(1, np.float32))
+    )
     diagnosis = check_data(data)
     assert [finding.kind for finding in diagnosis.findings if finding.severity == "error"][:1] == ["size-mismatch"]
     repaired = repair(data, "fix", diagnosis.findings)
     assert repaired.changes[0].endswith(words)
     assert boxes_of(repaired) == ([] if expected is None else [expected])
-    assert all(record.size_hw == (80, 100) and record.areas is None for record in repaired.data.images)
+    assert all(annotated.size_hw == (80, 100) and annotated.areas is None for annotated in repaired.data.images)
     assert check_data(repaired.data).counts["error"] == 0
     assert repair(data, "drop", diagnosis.findings).data.images == []
 
 
-def test_repair__the_image_vanished_meanwhile(data_of, record_of):
-    data = data_of(record_of(1, [GOOD]))
+def test_repair__the_image_vanished_meanwhile(data_of, annotated_of):
+    data = data_of(annotated_of(1, [GOOD]))
     finding = Finding("size-mismatch", Path("1.xml"), "states 1 x 1", image=data.images[0].path)
     assert repair(data, "fix", [finding]).data.images == []

@@ -55,11 +55,11 @@ def single(tmp_path):
     return make
 
 
-def said(data) -> list[tuple[str, str]]:
+def messages(data) -> list[tuple[str, str]]:
     return [(finding.kind, finding.what) for finding in data.findings]
 
 
-def test_read__record(single):
+def test_read__annotated_image(single):
     categories = [{"id": 90, "name": " toothbrush "}, {"id": 0, "name": "cat"}, {"id": 7, "name": "owl"}]
     crowd = {"iscrowd": 1, "area": 5.5, "segmentation": {"counts": [1], "size": [1, 2]}}
     file = single(
@@ -88,7 +88,7 @@ def test_read__record(single):
 
 def test_read__no_annotations(single):
     data = read(single())
-    assert [record.boxes.shape for record in data.split("all")] == [(0, 4), (0, 4)]
+    assert [annotated.boxes.shape for annotated in data.split("all")] == [(0, 4), (0, 4)]
     assert data.findings == []
 
 
@@ -130,7 +130,7 @@ def test_read__layouts(tmp_path, file, images):
     assert data.images[0].path == tmp_path / images / "1.jpg"
     assert data.findings == []
     assert recognise(path) == [path]
-    if images != "training":  # only the split's name tells
+    if images != "training":  # only the name of the split decides
         assert read(path).images[0].path == data.images[0].path
 
 
@@ -169,8 +169,8 @@ def test_read__roboflow(tmp_path):
     }
     assert data.classes == ("cat", "dog")
     assert data.category_ids == (1, 2)
-    assert [record.labels.tolist() for record in data.images] == [[1], [1], [1]]
-    assert [record.numbers.tolist() for record in data.images] == [[0], [0], [0]]
+    assert [annotated.labels.tolist() for annotated in data.images] == [[1], [1], [1]]
+    assert [annotated.numbers.tolist() for annotated in data.images] == [[0], [0], [0]]
     assert data.findings == []
 
 
@@ -195,14 +195,14 @@ def test_read__images_of_the_right_split(tmp_path):
         put_image(tmp_path / "images" / split / "1.jpg")
         put_json(tmp_path / "annotations" / f"{split}.json", content([image(1)]))
     data = read(tmp_path)
-    assert [record.path.parent.name for record in data.images] == ["train", "val"]
+    assert [annotated.path.parent.name for annotated in data.images] == ["train", "val"]
 
 
 def test_read__folder_with_most_of_the_images(tmp_path):
     for name in ("images/3.jpg", "data/1.jpg", "data/2.jpg", "data/3.jpg"):
         put_image(tmp_path / name)
     data = read(put_json(tmp_path / "x.json", content([image(1), image(2), image(3)])))
-    assert [record.path.parent.name for record in data.images] == ["data"] * 3
+    assert [annotated.path.parent.name for annotated in data.images] == ["data"] * 3
 
 
 def test_read__images_named(tmp_path):
@@ -213,7 +213,7 @@ def test_read__images_named(tmp_path):
     with pytest.raises(DataError, match=r"train\.json: its images \(1\.jpg\.\.\.\) are in none of .*name their folder"):
         read(tmp_path / "set")
     data = read(tmp_path / "set", ReadOptions(images=tmp_path / "store"))
-    assert [record.path.parent.name for record in data.images] == ["train", "val"]
+    assert [annotated.path.parent.name for annotated in data.images] == ["train", "val"]
     with pytest.raises(DataError, match=r"are in none of .*/absent; name their folder \(--images\)"):
         read(tmp_path / "set", ReadOptions(images=tmp_path / "absent"))
 
@@ -254,9 +254,9 @@ def test_read__paths_that_lead_out(tmp_path, name):
 def test_read__two_images_are_one_file(single):
     # One image for each annotation; or /a/1.jpg and /b/1.jpg, of which only the name can be used.
     data = read(single(note(1, 1), note(2, 2), images=[image(1, "/a/1.jpg"), image(2, "/b/1.jpg")]))
-    (record,) = data.split("all")
-    assert (record.image_id, record.numbers.tolist()) == (1, [1, 2])
-    assert said(data)[0] == ("same-image", "images 1 and 2 are one file; their boxes are put together")
+    (annotated,) = data.split("all")
+    assert (annotated.image_id, annotated.numbers.tolist()) == (1, [1, 2])
+    assert messages(data)[0] == ("same-image", "images 1 and 2 are one file; their boxes are put together")
 
 
 def test_read__linked_images(tmp_path):
@@ -275,8 +275,8 @@ def test_read__unlisted_and_missing_images(single, tmp_path):
     put_image(tmp_path / "other" / "unrelated.jpg")
     images = [image(1), image(5), image(6, "x" * 300 + "/y.jpg"), image(7, "\ud800.jpg"), image(8, "a\0/b.jpg")]
     data = read(single(note(1, 1), note(2, 5), images=images))
-    assert [record.image_id for record in data.images] == [1]
-    assert said(data) == [
+    assert [annotated.image_id for annotated in data.images] == [1]
+    assert messages(data) == [
         ("missing-image", f"image 5: there is no {tmp_path / '5.jpg'}"),
         ("missing-image", f"image 6: there is no {tmp_path / ('x' * 300) / 'y.jpg'}"),
         ("missing-image", f"image 7: there is no {tmp_path}/\ud800.jpg"),
@@ -286,7 +286,7 @@ def test_read__unlisted_and_missing_images(single, tmp_path):
     assert data.findings[-1].file == tmp_path / "2.jpg"
 
 
-def test_read__size_from_the_image_where_the_file_says_none(single, tmp_path):
+def test_read__size_from_the_image_where_the_file_has_none(single, tmp_path):
     tags = Image.Exif()
     tags[274] = 6
     Image.new("RGB", (40, 30)).save(tmp_path / "2.jpg", exif=tags)
@@ -297,8 +297,8 @@ def test_read__size_from_the_image_where_the_file_says_none(single, tmp_path):
         image(3, height=0),
     ]
     data = read(single(note(1, 3), images=images))
-    assert [record.size_hw for record in data.images] == [(30, 40), (40, 30)]
-    assert said(data) == [("unreadable-image", "not an image that can be decoded")]
+    assert [annotated.size_hw for annotated in data.images] == [(30, 40), (40, 30)]
+    assert messages(data) == [("unreadable-image", "not an image that can be decoded")]
 
 
 @pytest.mark.parametrize("size", [("40", "30"), (40.0, 30.0), (float("nan"), 30), (-1, -1), ([40], {})])
@@ -383,10 +383,10 @@ def test_read__boxes_stay_as_they_are_written(single):
 def test_read__annotation_that_cannot_be_used(single, change, kind, what):
     data = read(single(note(4), {**note(17), **change}))
     assert data.images[0].numbers.tolist() == [4]
-    ((found, said_what),) = said(data)
-    assert found == kind
-    assert said_what.startswith("annotation 17: ")
-    assert what in said_what
+    ((kind_of_finding, message),) = messages(data)
+    assert kind_of_finding == kind
+    assert message.startswith("annotation 17: ")
+    assert what in message
     assert data.findings[0].annotation == 17
     assert data.findings[0].file.name == "data.json"
 
@@ -396,7 +396,7 @@ def test_read__annotation_without(single, key):
     broken = note(17)
     del broken[key]
     data = read(single(note(4), broken))
-    assert said(data) == [("unreadable-annotations", f"annotation 17 has no {key}")]
+    assert messages(data) == [("unreadable-annotations", f"annotation 17 has no {key}")]
 
 
 def test_read__long_values_are_cut_in_messages(single):
@@ -413,7 +413,7 @@ def test_read__colliding_ids(single):
         categories=[CAT, {"id": 1, "name": "dog"}, {"id": 2, "name": "owl"}, {"id": 3, "name": "owl"}],
     )
     data = read(file)
-    assert said(data) == [
+    assert messages(data) == [
         ("colliding-id", "two categories have the id 1; the first counts"),
         ("colliding-id", "categories 2, 3 are all called 'owl'; they count as one class"),
         ("colliding-id", "2 images have the id 3, one is 2.jpg"),
@@ -422,16 +422,16 @@ def test_read__colliding_ids(single):
     ]
     assert data.classes == ("cat", "owl")
     assert data.category_ids == (1, 2)
-    assert [record.image_id for record in data.images] == [1, 2]
+    assert [annotated.image_id for annotated in data.images] == [1, 2]
     assert len(data.images[0].boxes) == 2
 
 
 @pytest.mark.parametrize("change", [{"id": None}, {"id": "a"}, {"id": 1.5}, {"file_name": ""}, {"file_name": None}])
 def test_read__image_without_id_or_name(single, change):
     data = read(single(images=[image(1), {**image(2), **change}]))
-    assert [record.image_id for record in data.images] == [1]
-    assert said(data)[0][0] == "unreadable-annotations"
-    assert "needs a whole number as id, and a file_name" in said(data)[0][1]
+    assert [annotated.image_id for annotated in data.images] == [1]
+    assert messages(data)[0][0] == "unreadable-annotations"
+    assert "needs a whole number as id, and a file_name" in messages(data)[0][1]
 
 
 def test_read__no_image_is_named(single):
@@ -467,10 +467,10 @@ def test_read__empty_split(tmp_path):
     put_json(tmp_path / "test" / "_annotations.coco.json", content())
     data = read(tmp_path)
     assert list(data.splits) == ["train"]
-    assert said(data) == [("empty-split", "lists no image")]
+    assert messages(data) == [("empty-split", "lists no image")]
 
 
-def test_read__files_whose_names_do_not_tell_the_splits(tmp_path):
+def test_read__files_whose_names_do_not_state_the_splits(tmp_path):
     for name in ("one", "two"):
         put_json(tmp_path / f"{name}.json", content([image(1)]))
     with pytest.raises(
@@ -555,8 +555,8 @@ VALUE = st.recursive(
 def test_read__whatever_an_annotation_holds(single, row):
     good = note(4)
     data = read(single(good, {**good, **row}))
-    taken = sum(len(record.boxes) for record in data.images)
-    lost = [kind for kind, _ in said(data) if kind != "colliding-id"]
+    taken = sum(len(annotated.boxes) for annotated in data.images)
+    lost = [kind for kind, _ in messages(data) if kind != "colliding-id"]
     assert taken + len(lost) == 2
 
 
@@ -564,7 +564,7 @@ def test_read__whatever_an_annotation_holds(single, row):
 @given(row=st.fixed_dictionaries({}, optional=dict.fromkeys(image(1), VALUE)))
 def test_read__whatever_an_image_holds(single, row):
     data = read(single(note(1, 2), images=[{**image(1), **row}, image(2)]))
-    assert 2 in [record.image_id for record in data.images] or data.findings
+    assert 2 in [annotated.image_id for annotated in data.images] or data.findings
 
 
 def test_to_coco__gives_back_what_was_read(single):
@@ -600,13 +600,13 @@ def test_read__coco_val2014_against_pycocotools(shared_data, tmp_path):
     assert data.findings == []
     assert len(data.classes) == 80
     assert len(data.images) == 100
-    for record in data.images:
-        rows = oracle.loadAnns(oracle.getAnnIds(imgIds=record.image_id))
-        assert record.numbers.tolist() == [row["id"] for row in rows]
-        assert [data.category_ids[label] for label in record.labels] == [row["category_id"] for row in rows]
-        assert [data.classes[n] for n in record.labels] == [oracle.cats[row["category_id"]]["name"] for row in rows]
-        assert record.difficult.tolist() == [bool(row["iscrowd"]) for row in rows]
+    for annotated in data.images:
+        rows = oracle.loadAnns(oracle.getAnnIds(imgIds=annotated.image_id))
+        assert annotated.numbers.tolist() == [row["id"] for row in rows]
+        assert [data.category_ids[label] for label in annotated.labels] == [row["category_id"] for row in rows]
+        assert [data.classes[n] for n in annotated.labels] == [oracle.cats[row["category_id"]]["name"] for row in rows]
+        assert annotated.difficult.tolist() == [bool(row["iscrowd"]) for row in rows]
         boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        np.testing.assert_array_equal(record.boxes, boxes.astype(np.float32))
-        np.testing.assert_array_equal(record.areas, np.array([row["area"] for row in rows], np.float32))
+        np.testing.assert_array_equal(annotated.boxes, boxes.astype(np.float32))
+        np.testing.assert_array_equal(annotated.areas, np.array([row["area"] for row in rows], np.float32))

@@ -78,7 +78,7 @@ def test_read__boxes(read, text, options, box):
 @pytest.mark.parametrize("text", [f"{HEADER}\na.png,,,,,\nb.png,1,2,3,4,cat", "a.png,,,,,\nb.png,1,2,3,4,cat\n,,,,,"])
 def test_read__row_without_a_box_is_a_negative(read, text):
     data = read(text)
-    assert [record.boxes.shape for record in data.images] == [(0, 4), (1, 4)]
+    assert [annotated.boxes.shape for annotated in data.images] == [(0, 4), (1, 4)]
     assert data.images[0].labels.shape == data.images[0].numbers.shape == (0,)
     assert found(data) == []
 
@@ -104,16 +104,16 @@ def test_read__row_that_is_left_out(read, row, kind, what):
     assert boxes_of(data) == [[[1, 2, 3, 4], "dog"]]
 
 
-def test_read__a_missing_image_is_said_once(read):
+def test_read__a_missing_image_is_reported_once(read):
     data = read(f"{HEADER}\nc.png,1,2,3,4,cat\nc.png,1,2,3,4,cat\nb.png,1,2,3,4,dog")
     assert [number for _, number, _ in found(data)] == [2]
 
 
-def test_read__unreadable_image_is_said_once(write_files):
+def test_read__unreadable_image_is_reported_once(write_files):
     rows = "a.png,1,2,3,4,x,train\na.png,1,2,3,4,x,train\na.png,1,2,3,4,x,val\nb.png,,,,,,train"
     root = write_files({"a.png": "none", "b.png": None, "t.csv": f"{HEADER},split\n{rows}"})
     data = CsvTable().read(root / "t.csv")
-    assert [record.path.name for record in data.images] == ["b.png"]
+    assert [annotated.path.name for annotated in data.images] == ["b.png"]
     finding = data.findings[0]
     assert str(finding) == f"{root / 'a.png'}: not an image that can be decoded"
     assert (finding.kind, finding.image) == ("unreadable-image", root / "a.png")
@@ -217,7 +217,7 @@ def test_read__size_of_the_image_that_is_wrong(write_files):
     finding = data.findings[0]
     assert (finding.kind, finding.image) == ("size-mismatch", root / "b.png")
     assert "states 30 x 40 for b.png, the image has 40 x 30 (width x height); width and height are exch" in finding.what
-    assert [record.size_hw for record in data.images] == [(30, 40), (40, 30), (30, 40)]
+    assert [annotated.size_hw for annotated in data.images] == [(30, 40), (40, 30), (30, 40)]
 
 
 def test_read__images_that_no_row_names(write_files):
@@ -258,7 +258,7 @@ def table(tmp_path):
         ("\ufeffImageID,xmin,ymin,xmax,ymax,LabelName", ","),
     ],
 )
-def test_read_columns__usual_names(table, header, delimiter):
+def test_read_columns__common_names(table, header, delimiter):
     columns = read_columns(table(header))
     assert (columns.image, columns.box, columns.label) == (0, (1, 2, 3, 4), 5)
     assert (columns.split, columns.difficult) == (None, None)

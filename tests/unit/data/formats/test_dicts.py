@@ -35,10 +35,10 @@ def test_read__by_hand(write_files):
         "val": ["b.png"],
         "all": ["a.png"],
     }
-    (record,) = data.split("all")
-    np.testing.assert_array_equal(record.boxes, np.array([[1, 2, 3, 4], [5, 6, 7.5, 8]], np.float32))
-    assert record.size_hw == (30, 40)
-    assert data.describe_box(record, 1) == "box 2 (cat)"
+    (annotated,) = data.split("all")
+    np.testing.assert_array_equal(annotated.boxes, np.array([[1, 2, 3, 4], [5, 6, 7.5, 8]], np.float32))
+    assert annotated.size_hw == (30, 40)
+    assert data.describe_box(annotated, 1) == "box 2 (cat)"
     assert data.split("val")[0].boxes.shape == (0, 4)
 
 
@@ -125,5 +125,5 @@ def test_read__formats_agree(tmp_path_factory, boxes):
     }
     for box_format, values in written.items():
         row = {"image": path, "boxes": values, "labels": ["x"] * len(values)}
-        (record,) = read_dicts([row], box_format=box_format).images
-        np.testing.assert_allclose(record.boxes, corners, rtol=1e-5, atol=1e-3)
+        (annotated,) = read_dicts([row], box_format=box_format).images
+        np.testing.assert_allclose(annotated.boxes, corners, rtol=1e-5, atol=1e-3)

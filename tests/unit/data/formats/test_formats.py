@@ -55,9 +55,9 @@ def test_read_data__recognised(write_files, name, files):
     root = write_files(files)
     data = read_data(root)
     assert data.format == name
-    (record,) = data.images
-    assert record.path.name == "a.png"
-    assert record.boxes.round(4).tolist() == [[1, 2, 3, 4]]
+    (annotated,) = data.images
+    assert annotated.path.name == "a.png"
+    assert annotated.boxes.round(4).tolist() == [[1, 2, 3, 4]]
     assert data.classes == ("cat",)
     assert data.findings == []
     assert read_data(str(root)).summary() == data.summary()
@@ -80,19 +80,19 @@ def test_read_data__list_of_dicts(write_files):
     root = write_files({"a.png": None})
     rows = [{"image": root / "a.png", "boxes": [[1, 2, 3, 4]], "labels": ["cat"]}]
     assert read_data(rows).images[0].boxes.tolist() == [[1, 2, 3, 4]]
-    (record,) = read_data(rows, box_format="xywh", classes=["dog", "cat"]).images
-    assert record.boxes.tolist() == [[1, 2, 4, 6]]
-    assert record.labels.tolist() == [1]
+    (annotated,) = read_data(rows, box_format="xywh", classes=["dog", "cat"]).images
+    assert annotated.boxes.tolist() == [[1, 2, 4, 6]]
+    assert annotated.labels.tolist() == [1]
 
 
 def test_read_data__options_reach_the_readers(write_files):
     root = write_files({"boxes/data.json": COCO, "boxes/boxes.csv": CSV, "store/a.png": None})
     for file in ("data.json", "boxes.csv"):
-        (record,) = read_data(root / "boxes" / file, images=str(root / "store")).images
-        assert record.path == root / "store" / "a.png"
+        (annotated,) = read_data(root / "boxes" / file, images=str(root / "store")).images
+        assert annotated.path == root / "store" / "a.png"
     table = root / "boxes" / "boxes.csv"
-    (record,) = read_data(table, images=root / "store", classes=["dog", "cat"], box_format="xywh").images
-    assert (record.boxes.tolist(), record.labels.tolist()) == ([[1, 2, 4, 6]], [1])
+    (annotated,) = read_data(table, images=root / "store", classes=["dog", "cat"], box_format="xywh").images
+    assert (annotated.boxes.tolist(), annotated.labels.tolist()) == ([[1, 2, 4, 6]], [1])
     table.write_text(CSV.replace("label", "kind"))
     assert read_data(table, images=root / "store", columns={"label": "kind"}).classes == ("cat",)
     yolo = write_files({"images/a.png": None, "labels/a.txt": YOLO}, root / "yolo")

@@ -21,7 +21,7 @@ def thing(name: str, box, extra: str = "") -> str:
     return f"<object><name>{name}</name>{extra}<bndbox>{inner}</bndbox></object>"
 
 
-def said_size(width, height) -> str:
+def size_xml(width, height) -> str:
     return f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
 
 
@@ -56,10 +56,10 @@ def folder(tmp_path):
 
 
 def stems(data) -> dict[str, list[str]]:
-    return {name: [record.path.stem for record in records] for name, records in data.splits.items()}
+    return {name: [annotated.path.stem for annotated in records] for name, records in data.splits.items()}
 
 
-def said(data) -> list[tuple[str, str, str]]:
+def messages(data) -> list[tuple[str, str, str]]:
     return [(finding.kind, finding.file.name, finding.what) for finding in data.findings]
 
 
@@ -79,18 +79,22 @@ def test_read__without_splits_all(folder):
         data.split("test")
 
 
-def test_read__record(folder):
+def test_read__annotated_image(folder):
     objects = thing("owl", (1, 2, 3, 4)), thing(" cat ", ("5.5", " 6 ", "15", "26"), "<difficult>1</difficult>")
     root = folder({"a": xml(*objects)})
-    (record,) = read(root).split("all")
-    assert record.image_id == 1
-    assert record.size_hw == (30, 40)
-    np.testing.assert_array_equal(record.boxes, np.array([[1, 2, 3, 4], [5.5, 6, 15, 26]], np.float32))
-    assert record.labels.tolist() == [1, 0]  # classes are sorted by name
-    assert record.difficult.tolist() == [False, True]
-    assert (record.boxes.dtype, record.labels.dtype, record.difficult.dtype) == (np.float32, np.int64, np.bool_)
-    assert record.source == root / "Annotations" / "a.xml"
-    assert record.numbers.tolist() == [1, 2]
+    (annotated,) = read(root).split("all")
+    assert annotated.image_id == 1
+    assert annotated.size_hw == (30, 40)
+    np.testing.assert_array_equal(annotated.boxes, np.array([[1, 2, 3, 4], [5.5, 6, 15, 26]], np.float32))
+    assert annotated.labels.tolist() == [1, 0]  # classes are sorted by name
+    assert annotated.difficult.tolist() == [False, True]
+    assert (annotated.boxes.dtype, annotated.labels.dtype, annotated.difficult.dtype) == (
+        np.float32,
+        np.int64,
+        np.bool_,
+    )
+    assert annotated.source == root / "Annotations" / "a.xml"
+    assert annotated.numbers.tolist() == [1, 2]
 
 
 def test_read__image_without_objects(folder):
@@ -106,7 +110,7 @@ def test_read__no_object_at_all(folder):
     assert len(data.split("all")) == 1
 
 
-def test_read__a_image_in_two_splits_is_one_record(folder):
+def test_read__an_image_in_two_splits_is_one_object(folder):
     data = read(folder({"a": xml(GOOD), "b": xml(GOOD)}, {"train": ["a", "b"], "val": ["b"]}))
     assert data.split("train")[1] is data.split("val")[0]
     assert data.summary().startswith("Pascal VOC, 2 images")
@@ -166,7 +170,7 @@ def test_read__layouts(tmp_path, annotations, images):
     write_pair(root / annotations, "b", images=root / images)
     assert recognise(tmp_path) == [root]
     data = read(root)
-    assert [record.path for record in data.split("all")] == [root / images / "a.jpg", root / images / "b.jpg"]
+    assert [annotated.path for annotated in data.split("all")] == [root / images / "a.jpg", root / images / "b.jpg"]
     assert data.findings == []
 
 
@@ -181,7 +185,7 @@ def test_read__a_folder_for_each_split(tmp_path):
     assert stems(data) == {"test": ["b"], "train": ["a"], "val": ["a"]}
     assert data.classes == ("cat", "dog")
     assert data.split("val")[0].path == tmp_path / "valid" / "a.jpg"
-    assert len({record.image_id for record in data.images}) == 3
+    assert len({annotated.image_id for annotated in data.images}) == 3
 
 
 def test_read__linked_images(tmp_path, folder):
@@ -201,7 +205,7 @@ def test_read__nothing(folder):
 def test_read__empty_split(folder):
     data = read(folder({"a": xml(GOOD)}, {"train": ["a"], "val": []}))
     assert list(data.splits) == ["train"]
-    assert said(data) == [("empty-split", "val.txt", "names no image")]
+    assert messages(data) == [("empty-split", "val.txt", "names no image")]
 
 
 def test_read__names_with_spaces_dots_and_marks(folder):
@@ -244,7 +248,7 @@ def test_read__boxes_stay_as_they_are_written(folder):
 def test_read__damaged_annotation(folder, text, message):
     data = read(folder({"a": text, "b": xml(GOOD)}))
     assert stems(data) == {"all": ["b"]}
-    ((kind, file, what),) = said(data)
+    ((kind, file, what),) = messages(data)
     assert (kind, file) == ("unreadable-annotations", "a.xml")
     assert what.startswith(message)
     assert data.findings[0].image == data.root / "JPEGImages" / "a.jpg"
@@ -258,7 +262,7 @@ MORE = "".join(f'<!ENTITY lol{n} "{f"&lol{n - 1};" * 10}">' for n in range(1, 10
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le"])
 def test_read__xml_bomb_is_refused(folder, encoding):
     data = read(folder({"a": LAUGHS.format(encoding.removesuffix("-le"), MORE).encode(encoding), "b": xml(GOOD)}))
-    assert said(data) == [
+    assert messages(data) == [
         ("unreadable-annotations", "a.xml", "declares XML entities, which can blow up in memory; refused")
     ]
 
@@ -276,7 +280,7 @@ def test_read__deep_and_large_files(folder, monkeypatch):
     deep = xml(GOOD, "<part>" * 50_000 + "</part>" * 50_000)
     data = read(folder({"a": deep, "b": xml(GOOD, " " * 2**20)}))
     assert stems(data) == {"all": ["a"]}
-    assert said(data) == [("unreadable-annotations", "b.xml", "larger than 1 MiB")]
+    assert messages(data) == [("unreadable-annotations", "b.xml", "larger than 1 MiB")]
 
 
 def test_read__utf_16(folder):
@@ -290,7 +294,7 @@ def test_read__missing_files(folder):
     root = folder({"a": xml(GOOD), "b": xml(GOOD)}, {"train": ["a", "b", "ghost", "x" * 300]}, images=["a", "ghost"])
     data = read(root)
     assert stems(data) == {"train": ["a"]}
-    assert said(data) == [
+    assert messages(data) == [
         ("missing-image", "b.xml", "there is no image called b.*"),
         ("missing-annotations", "ghost.xml", "no such file"),
         ("missing-annotations", f"{'x' * 300}.xml", "no such file"),
@@ -304,7 +308,7 @@ def test_read__folder_instead_of_a_file(folder):
     (root / "Annotations" / "b.xml").unlink()
     (root / "Annotations" / "b.xml").mkdir()
     (root / "ImageSets/Main/train.txt").mkdir()
-    assert said(read(root)) == [("missing-annotations", "b.xml", "no such file")]
+    assert messages(read(root)) == [("missing-annotations", "b.xml", "no such file")]
 
 
 def test_read__two_images_of_one_name(folder):
@@ -312,7 +316,7 @@ def test_read__two_images_of_one_name(folder):
     Image.new("RGB", (40, 30)).save(root / "JPEGImages" / "a.png")
     data = read(root)
     assert stems(data) == {"all": ["b"]}
-    assert said(data) == [("colliding-id", "a.xml", "several images have its name: a.jpg, a.png")]
+    assert messages(data) == [("colliding-id", "a.xml", "several images have its name: a.jpg, a.png")]
 
 
 def test_read__image_that_is_none(folder):
@@ -320,12 +324,10 @@ def test_read__image_that_is_none(folder):
     (root / "JPEGImages" / "a.jpg").write_text("no image")
     data = read(root)
     assert stems(data) == {"all": ["b"]}
-    assert said(data) == [("unreadable-image", "a.jpg", "not an image that can be decoded")]
+    assert messages(data) == [("unreadable-image", "a.jpg", "not an image that can be decoded")]
 
 
-@pytest.mark.parametrize(
-    "size", ["", "<size/>", said_size(0, 0), said_size(40, 30), said_size("", ""), said_size("a", 1)]
-)
+@pytest.mark.parametrize("size", ["", "<size/>", size_xml(0, 0), size_xml(40, 30), size_xml("", ""), size_xml("a", 1)])
 def test_read__size_missing_zero_or_right(folder, size):
     data = read(folder({"a": xml(GOOD, size=size)}))
     assert data.split("all")[0].size_hw == (30, 40)
@@ -333,28 +335,28 @@ def test_read__size_missing_zero_or_right(folder, size):
 
 
 def test_read__size_disagrees(folder):
-    data = read(folder({"a": xml(GOOD, size=said_size(80, 60))}))
+    data = read(folder({"a": xml(GOOD, size=size_xml(80, 60))}))
     assert data.split("all")[0].size_hw == (60, 80)  # that of the boxes
-    assert said(data) == [
+    assert messages(data) == [
         ("size-mismatch", "a.xml", "states 80 x 60 for a.jpg, the image has 40 x 30 (width x height)")
     ]
 
 
 def test_read__image_turned_by_exif(folder):
-    # The file stores 40 x 30 and says that it is to be shown as 30 x 40: boxes of either frame are told by the size.
-    root = folder({"stored": xml(GOOD, size=said_size(40, 30)), "shown": xml(GOOD, size=said_size(30, 40))})
+    # The file stores 40 x 30 and is to be shown as 30 x 40: the stated size decides to which of them the boxes belong.
+    root = folder({"stored": xml(GOOD, size=size_xml(40, 30)), "shown": xml(GOOD, size=size_xml(30, 40))})
     tags = Image.Exif()
     tags[274] = 6
     for name in ("stored", "shown"):
         Image.new("RGB", (40, 30)).save(root / "JPEGImages" / f"{name}.jpg", exif=tags)
     data = read(root)
-    assert [record.size_hw for record in data.images] == [(40, 30), (30, 40)]
+    assert [annotated.size_hw for annotated in data.images] == [(40, 30), (30, 40)]
     what = "states 40 x 30 for stored.jpg, the image has 30 x 40 (width x height); width and height are exchanged, or"
-    assert said(data) == [("size-mismatch", "stored.xml", f"{what} the image was rotated")]
+    assert messages(data) == [("size-mismatch", "stored.xml", f"{what} the image was rotated")]
 
 
 def test_read__png_turned_by_exif_behind_its_pixels(folder):
-    root = folder({"a": xml(GOOD, size=said_size(30, 40))}, images=[])
+    root = folder({"a": xml(GOOD, size=size_xml(30, 40))}, images=[])
     tags = Image.Exif()
     tags[274] = 6
     file = root / "JPEGImages" / "a.png"
@@ -411,9 +413,11 @@ def test_read__blood_cells(shared_data):
         "test": 72,
     }
     assert data.classes == ("Platelets", "RBC", "WBC")
-    records = [record for name in ("train", "val", "test") for record in data.split(name)]
-    assert np.bincount(np.concatenate([record.labels for record in records])).tolist() == [361, 4155, 372]
-    flat = {(record.path.stem, *box) for record in records for box in record.boxes.tolist() if box[0] == box[2]}
+    records = [annotated for name in ("train", "val", "test") for annotated in data.split(name)]
+    assert np.bincount(np.concatenate([annotated.labels for annotated in records])).tolist() == [361, 4155, 372]
+    flat = {
+        (annotated.path.stem, *box) for annotated in records for box in annotated.boxes.tolist() if box[0] == box[2]
+    }
     assert flat == {("BloodImage_00338", 504, 337, 504, 337), ("BloodImage_00343", 181, 329, 181, 329)}
     assert data.findings == []
 

@@ -27,16 +27,20 @@ def found(data):
 
 def test_read__record_by_hand(one):
     data = one(f"{GOOD}\n\n1 0.25 0.2 0.5 0.4\n")
-    (record,) = data.images
-    np.testing.assert_array_equal(record.boxes, np.array([GOOD_BOX, [0, 0, 20, 12]], np.float32))
-    assert (record.boxes.dtype, record.labels.dtype, record.difficult.dtype) == (np.float32, np.int64, np.bool_)
-    assert record.labels.tolist() == [0, 1]
-    assert record.difficult.tolist() == [False, False]
-    assert record.numbers.tolist() == [1, 3]
-    assert (record.image_id, record.size_hw) == (1, (30, 40))
-    assert record.source == data.root / "labels/a.txt"
+    (annotated,) = data.images
+    np.testing.assert_array_equal(annotated.boxes, np.array([GOOD_BOX, [0, 0, 20, 12]], np.float32))
+    assert (annotated.boxes.dtype, annotated.labels.dtype, annotated.difficult.dtype) == (
+        np.float32,
+        np.int64,
+        np.bool_,
+    )
+    assert annotated.labels.tolist() == [0, 1]
+    assert annotated.difficult.tolist() == [False, False]
+    assert annotated.numbers.tolist() == [1, 3]
+    assert (annotated.image_id, annotated.size_hw) == (1, (30, 40))
+    assert annotated.source == data.root / "labels/a.txt"
     assert data.category_ids == (1, 2)
-    assert data.describe_box(record, 1) == "line 3 (dog)"
+    assert data.describe_box(annotated, 1) == "line 3 (dog)"
     assert data.summary() == "YOLO, 1 image, 2 classes (cat, dog), no splits"
     assert data.findings == []
 
@@ -47,9 +51,9 @@ def test_read__upright_image(tmp_path, write_files):
     tags[274] = 6
     (root / "images").mkdir()
     Image.new("RGB", (40, 30)).save(root / "images/a.png", exif=tags)
-    (record,) = Yolo().read(root, ReadOptions(classes=("cat",))).images
-    assert record.size_hw == (40, 30)
-    np.testing.assert_array_equal(record.boxes, np.array([[11.25, 10, 18.75, 30]], np.float32))
+    (annotated,) = Yolo().read(root, ReadOptions(classes=("cat",))).images
+    assert annotated.size_hw == (40, 30)
+    np.testing.assert_array_equal(annotated.boxes, np.array([[11.25, 10, 18.75, 30]], np.float32))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +63,7 @@ def test_read__upright_image(tmp_path, write_files):
         ("0 0.1 0.9 0.9 0.1 0.1 0.1 0.5 1.0", [4, 3, 36, 30]),
         ("0\t0.5  0.5 0.25 0.5 ", GOOD_BOX),
         ("0.0 5e-1 .5 0.25 0.5", GOOD_BOX),
-        ("0 0.5 0.5 1.5 1.0", [-10, 0, 50, 30]),  # over the border, which a later check says
+        ("0 0.5 0.5 1.5 1.0", [-10, 0, 50, 30]),  # over the border, which a later check reports
         ("0 0.5 0.5 -0.25 0.5", [25, 7.5, 15, 22.5]),
         ("0 nan 0.5 0.25 0.5", [np.nan, 7.5, np.nan, 22.5]),
         ("0 0.5 0.5 0.25 inf", [15, -np.inf, 25, np.inf]),
@@ -94,10 +98,15 @@ def test_read__line_that_is_taken(one, line, box):
 )
 def test_read__line_that_is_left_out(one, line, kind, what):
     data = one(f"1 0.5 0.5 1 1\n{line}\n{GOOD}")
-    (record,) = data.images
-    assert record.numbers.tolist() == [1, 3]
+    (annotated,) = data.images
+    assert annotated.numbers.tolist() == [1, 3]
     (finding,) = data.findings
-    assert (finding.kind, finding.annotation, finding.file, finding.image) == (kind, 2, record.source, record.path)
+    assert (finding.kind, finding.annotation, finding.file, finding.image) == (
+        kind,
+        2,
+        annotated.source,
+        annotated.path,
+    )
     assert finding.what.startswith(f"line 2 ({line}): {what}")
 
 
@@ -132,7 +141,7 @@ def test_read__images_and_labels_without_the_other(write_files):
         | {"labels/classes.txt": "cat", "labels/README.txt": "hello"}
     )
     data = Yolo().read(root)
-    assert [len(record.boxes) for record in data.images] == [1, 0]
+    assert [len(annotated.boxes) for annotated in data.images] == [1, 0]
     unlabelled, orphan = data.findings
     assert (unlabelled.kind, unlabelled.file, unlabelled.image) == (
         "unlabelled-image",
@@ -149,8 +158,8 @@ def test_read__unreadable_files(write_files):
         | {"labels/a.txt": GOOD, "labels/b.txt": "grün".encode("latin-1"), "labels/c.txt": GOOD}
     )
     data = Yolo().read(root, ReadOptions(classes=("cat",)))
-    assert [record.path.name for record in data.images] == ["c.png"]
-    assert [record.image_id for record in data.images] == [1]
+    assert [annotated.path.name for annotated in data.images] == ["c.png"]
+    assert [annotated.image_id for annotated in data.images] == [1]
     image, labels = data.findings
     assert image.kind == "unreadable-image"
     assert image.what == "not an image that can be decoded"
@@ -161,7 +170,7 @@ def test_read__unreadable_files(write_files):
 def test_read__two_images_of_one_stem(write_files):
     root = write_files({"images/a.png": None, "images/a.bmp": None, "images/b.png": None, "labels/a.txt": GOOD})
     data = Yolo().read(root, ReadOptions(classes=("cat",)))
-    assert [record.path.name for record in data.images] == ["b.png"]
+    assert [annotated.path.name for annotated in data.images] == ["b.png"]
     collision = data.findings[0]
     assert (collision.kind, collision.file) == ("colliding-id", root / "labels/a.txt")
     assert collision.what == "several images have its name: a.bmp, a.png"
@@ -175,18 +184,18 @@ def test_read__agrees_with_voc(shared_data, tmp_path):
     root = tmp_path / "cells"
     (root / "images").mkdir(parents=True)
     (root / "labels").mkdir()
-    for record in expected.images[:30]:
-        (root / "images" / record.path.name).symlink_to(record.path)
-        boxes = record.boxes / np.tile(record.size_hw[::-1], 2)
+    for annotated in expected.images[:30]:
+        (root / "images" / annotated.path.name).symlink_to(annotated.path)
+        boxes = annotated.boxes / np.tile(annotated.size_hw[::-1], 2)
         centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-        rows = np.column_stack([record.labels, centres, sizes])
-        np.savetxt(root / "labels" / f"{record.path.stem}.txt", rows, fmt=["%d", "%.6f", "%.6f", "%.6f", "%.6f"])
+        rows = np.column_stack([annotated.labels, centres, sizes])
+        np.savetxt(root / "labels" / f"{annotated.path.stem}.txt", rows, fmt=["%d", "%.6f", "%.6f", "%.6f", "%.6f"])
     data = Yolo().read(root, ReadOptions(classes=expected.classes))
-    by_name = {record.path.name: record for record in data.images}
+    by_name = {annotated.path.name: annotated for annotated in data.images}
     assert len(by_name) == 30
-    for record in expected.images[:30]:
-        np.testing.assert_allclose(by_name[record.path.name].boxes, record.boxes, atol=0.01)
-        assert by_name[record.path.name].labels.tolist() == record.labels.tolist()
+    for annotated in expected.images[:30]:
+        np.testing.assert_allclose(by_name[annotated.path.name].boxes, annotated.boxes, atol=0.01)
+        assert by_name[annotated.path.name].labels.tolist() == annotated.labels.tolist()
 
 
 def names_of(data):
@@ -209,8 +218,8 @@ def test_read__splits_by_layout(write_files, pairs, described):
     assert Yolo().recognise(root) == [root]
     data = Yolo().read(root)
     assert names_of(data) == {"train": [pairs[0][0]], "val": [pairs[1][0]]}
-    assert [len(record.boxes) for record in data.images] == [1, 1]
-    assert sorted(record.image_id for record in data.images) == [1, 2]
+    assert [len(annotated.boxes) for annotated in data.images] == [1, 1]
+    assert sorted(annotated.image_id for annotated in data.images) == [1, 2]
     assert data.findings == []
 
 
@@ -240,11 +249,11 @@ def test_read__splits_by_yaml(write_files, entries):
             "train": ["images/train/a.png", "images/train/sub/c.png"],
             "val": ["images/val/b.png"],
         }
-        assert [record.image_id for record in data.split("train")] == [1, 2]
+        assert [annotated.image_id for annotated in data.split("train")] == [1, 2]
         assert data.findings == []
 
 
-def test_read__a_image_in_two_splits_is_one_record(write_files):
+def test_read__an_image_in_two_splits_is_one_object(write_files):
     lists = {"train.txt": "images/a.png\nimages/b.png", "test.txt": "images/b.png\nimages/b.png\nimages/none.png"}
     root = write_files({"images/a.png": None, "images/b.png": None, "labels/a.txt": GOOD, "labels/b.txt": GOOD} | lists)
     data = Yolo().read(root, ReadOptions(classes=("cat",)))
