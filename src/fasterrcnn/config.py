@@ -198,7 +198,7 @@ class ModelConfig(_Config):
 class ReadingConfig(_Config):
     """How to read a data set that does not say it all itself; see `fasterrcnn.read_data`."""
 
-    format: Literal["coco", "voc", "yolo", "csv"] | None = None
+    format: str | None = None
     images: str | None = None
     classes: tuple[str, ...] | None = None
     columns: dict[str, str] | None = None

@@ -55,9 +55,7 @@ DataSource = Annotated[Path, Parameter(help="Folder or file in COCO, Pascal VOC,
 class Reading:
     """How to read a data set that does not say it all itself."""
 
-    format: Annotated[
-        Literal["coco", "voc", "yolo", "csv"] | None, Parameter(help="Format, where several are possible.")
-    ] = None
+    format: Annotated[str | None, Parameter(help="Format, where several are possible: coco, voc, yolo or csv.")] = None
     images: Annotated[Path | None, Parameter(help="Folder of the images (COCO, CSV).")] = None
     class_names: Annotated[
         list[str] | None,

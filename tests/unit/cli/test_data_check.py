@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fasterrcnn.data.formats import read_data
+from fasterrcnn.data.formats import FORMATS, read_data
 
 GIB = 2**30
 SECONDS = 30
@@ -309,3 +309,9 @@ def test_check__loads_no_torch(tmp_path):
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode == 0
+
+
+def test_help__names_every_format(run):
+    check, convert = (run("data", command, "--help").out for command in ("check", "convert"))
+    assert all(name in check for name in FORMATS)
+    assert all(name in convert for name, form in FORMATS.items() if form.can_write)
