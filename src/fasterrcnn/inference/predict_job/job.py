@@ -1,5 +1,6 @@
-"""A whole prediction job: all sources, all outputs, one event for each thing that is done or cannot be done."""
+"""A prediction job: all sources, all files that are written, and an event for each image, frame and error."""
 
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,18 +13,18 @@ from fasterrcnn.inference.options import Options
 from fasterrcnn.inference.predict_job.journal import Entry, Journal
 from fasterrcnn.inference.predict_job.tasks import Task
 from fasterrcnn.inference.predict_job.workers import map_in_processes
-from fasterrcnn.inference.predict_job.writers import Saver, Stopwatch, write_coco, write_csv
+from fasterrcnn.inference.predict_job.writers import Saver, write_coco, write_csv
 from fasterrcnn.inference.video import atomic_video, frame_rate
 
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened.
+    """An image, a frame or a video that is done, or an error.
 
     Attributes:
-        task: what it happened to.
-        entry: what was recorded of an image, a frame or the end of a video.
-        error: what could not be read or written.
+        task: the source.
+        entry: its entry in the journal.
+        error: why a source cannot be read or a file cannot be written.
         text: one line for people.
     """
 
@@ -35,12 +36,12 @@ class Event:
 
 @dataclass(frozen=True)
 class Job:
-    """A detector with all that is said about its use; can be sent to another process.
+    """A detector with the options of its calls and the writer of its files; can be pickled.
 
     Attributes:
-        detector: finds.
-        options: of each call.
-        saver: writes what belongs to one image.
+        detector: detects.
+        options: of each call of the detector.
+        saver: writes the files of each image.
     """
 
     detector: Detector
@@ -48,8 +49,8 @@ class Job:
     saver: Saver
 
     def __call__(self, tasks: Sequence[Task]) -> list[Event]:
-        """Look at a few images; what a worker process does."""
-        return list(self.look_at(tasks))
+        """Predict a few images; a worker process calls this."""
+        return list(self.predict_images(tasks))
 
     def run(
         self,
@@ -60,83 +61,84 @@ class Job:
         threads: int | None = None,
         prepare: Callable[[], object] | None = None,
     ) -> Generator[Event, None, None]:
-        """Look at everything, images first, then videos, which take one process; then write the tables.
+        """Predict all images, then all videos, which take one process; then write the tables.
 
-        Whoever stops early, by closing the iterator or by Ctrl-C, gets the tables of what is done.
+        The tables are also written when the iterator is closed early, or by Ctrl-C: they hold all that is done.
 
         Args:
-            tasks: what to look at.
-            journal: the open record.
+            tasks: images, videos and cameras.
+            journal: the open journal.
             workers: processes for images.
             threads: of each of them; see `map_in_processes`.
             prepare: see `map_in_processes`.
         """
         images = [task for task in tasks if not task.is_video]
         size = self.options.get("batch_size") or 1
-        parts = [images[start : start + size] for start in range(0, len(images), size)]
+        batches = [images[start : start + size] for start in range(0, len(images), size)]
         try:
             if workers > 1:
-                results = map_in_processes(self, parts, workers=workers, threads=threads, prepare=prepare)
+                results = map_in_processes(self, batches, workers=workers, threads=threads, prepare=prepare)
                 with closing(results):
-                    for events in results:
-                        yield from _recorded(events, journal)
+                    for batch in results:
+                        yield from _recorded(batch, journal)
             else:
-                with closing(self.look_at(images)) as one_by_one:
-                    yield from _recorded(one_by_one, journal)
+                with closing(self.predict_images(images)) as events:
+                    yield from _recorded(events, journal)
             for task in tasks:
                 if task.is_video:
-                    with closing(self.watch(task, journal)) as frames:
-                        yield from frames
+                    with closing(self.predict_video(task, journal)) as events:
+                        yield from events
         finally:
             self._write_tables(journal)
 
-    def look_at(self, tasks: Sequence[Task]) -> Generator[Event, None, None]:
-        """Images one after the other: while one is drawn and written, the network has the next."""
-        watch = Stopwatch()
+    def predict_images(self, tasks: Sequence[Task]) -> Generator[Event, None, None]:
+        """Predict images one after the other; one is drawn and written while the network works on the next."""
+        started = time.monotonic()
         files = [task.source for task in tasks if isinstance(task.source, Path)]
         outcomes = self.detector.outcomes(files, **self.options)
-        with closing(outcomes), closing(prefetch(outcomes)) as coming:
-            for task, found in zip(tasks, coming, strict=True):
+        with closing(outcomes), closing(prefetch(outcomes)) as prefetched:
+            for task, outcome in zip(tasks, prefetched, strict=True):
                 try:
-                    if isinstance(found, ImageError):
-                        raise found
-                    entry = self.saver.image(task, found)
+                    if isinstance(outcome, ImageError):
+                        raise outcome
+                    entry = self.saver.save_image(task, outcome)
                 except ImageError as error:
                     yield Event(task, error=str(error))
-                else:
-                    yield Event(task, entry, text=f"{found} {watch.lap():.2f} s")
+                    continue
+                seconds, started = time.monotonic() - started, time.monotonic()
+                yield Event(task, entry, text=f"{outcome} {seconds:.2f} s")
 
-    def watch(self, task: Task, journal: Journal) -> Generator[Event, None, None]:
-        """The frames of a video or camera; they are recorded here, so that their end is recorded however it comes."""
-        wanted = "images" in self.saver.kinds
+    def predict_video(self, task: Task, journal: Journal) -> Generator[Event, None, None]:
+        """Predict the frames of a video or camera; its end is recorded here, an interruption included."""
+        annotated = "images" in self.saver.kinds
         target = self.saver.output / f"{task.stem}.mp4"
         camera = isinstance(task.source, int)
         part = target if camera else target.with_stem(f"{task.stem}-part")
         rate = 25.0 if isinstance(task.source, int) else frame_rate(task.source)
-        watch, frames, objects = Stopwatch(), 0, 0
+        started, frames, objects = time.monotonic(), 0, 0
         outcomes = self.detector.outcomes(task.source, **self.options)
         try:
-            with atomic_video(target, rate, part=part) as video, closing(prefetch(outcomes)) as coming:
-                for found in coming:
-                    if isinstance(found, ImageError):
-                        yield Event(task, error=str(found))
+            with atomic_video(target, rate, part=part) as video, closing(prefetch(outcomes)) as prefetched:
+                for outcome in prefetched:
+                    if isinstance(outcome, ImageError):
+                        yield Event(task, error=str(outcome))
                         continue
-                    if wanted:
-                        video.write(found.plot(), found.seconds or 0.0)
-                    frames, objects = frames + 1, objects + len(found)
-                    entry = self.saver.frame(task, found)
+                    if annotated:
+                        video.write(outcome.plot(), outcome.seconds or 0.0)
+                    frames, objects = frames + 1, objects + len(outcome)
+                    entry = self.saver.save_frame(task, outcome)
                     journal.add(entry)
-                    yield Event(task, entry, text=str(found))
+                    yield Event(task, entry, text=str(outcome))
         except (KeyboardInterrupt, GeneratorExit):
-            stopped = self.saver.end_of_video(task, part if wanted else None, frames, interrupted=not camera)
-            journal.add(stopped)
+            journal.add(self.saver.video_entry(task, part if annotated else None, frames, interrupted=not camera))
             raise
         finally:
             outcomes.close()
         if frames:
-            entry = self.saver.end_of_video(task, target if wanted else None, frames)
+            entry = self.saver.video_entry(task, target if annotated else None, frames)
             journal.add(entry)
-            yield Event(task, entry, text=f"{task.source}: {frames} frames, {objects} objects {watch.lap():.1f} s")
+            seconds = time.monotonic() - started
+            yield Event(task, entry, text=f"{task.source}: {frames} frames, {objects} objects {seconds:.1f} s")
 
     def _write_tables(self, journal: Journal) -> None:
         if "coco" in self.saver.kinds:

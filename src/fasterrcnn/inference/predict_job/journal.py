@@ -1,7 +1,7 @@
-"""The record of what was found, a line of JSON for each image or frame: it grows while the work goes on.
+"""The journal of a prediction job: a line of JSON for each image or frame, written while the job runs.
 
-It is hidden until the work ends, when it becomes ``detections.jsonl``. Who was killed finds it again: lines that were
-written count, a last one that is torn does not, and neither do the frames of a video that was not finished.
+The file is hidden until the job ends, then it becomes ``detections.jsonl``. After a process was killed, the next one
+reads what was written: complete lines count, a broken last one does not, nor do the frames of an unfinished video.
 """
 
 import json
@@ -12,31 +12,30 @@ from typing import Any, TextIO
 
 from fasterrcnn.files import atomic_write
 
-NAME = "detections.jsonl"
+JOURNAL = "detections.jsonl"
 
 Entry = dict[str, Any]
 
 
 class Journal:
-    """The record of one output folder, open for more; use it in a ``with`` statement.
+    """The journal of one output folder, open for more entries; use it in a ``with`` statement.
 
     Args:
         folder: the output folder; it is made.
-        keep: which sources of an earlier record stay, by the last entry of each; None begins anew.
+        keep: whether a source of an earlier job stays, given its last entry; None starts a new journal.
     """
 
     def __init__(self, folder: Path, keep: Callable[[Entry], bool] | None) -> None:
-        self.path = folder / NAME
+        self.path = folder / JOURNAL
         self.stems: dict[str, str] = {}
-        self._growing = folder / f".{NAME}.growing"
+        self._growing = folder / f".{JOURNAL}.growing"
         folder.mkdir(parents=True, exist_ok=True)
         earlier = self._growing if self._growing.exists() else self.path
-        going_on = keep is not None and earlier.exists()
-        if keep is not None and going_on:
+        entries: Iterator[Entry] = iter(())
+        if keep is not None and earlier.exists():
             self.stems = {file: last["stem"] for file, last in _last_entries(earlier).items() if keep(last)}
-        with atomic_write(self._growing) as temporary, temporary.open("w", encoding="utf-8") as file:
-            old = finished_entries(earlier) if going_on else ()
-            file.writelines(json.dumps(entry) + "\n" for entry in old if entry["file"] in self.stems)
+            entries = finished_entries(earlier)
+        _write(self._growing, (entry for entry in entries if entry["file"] in self.stems))
         self._file: TextIO = self._growing.open("a", encoding="utf-8")
 
     def __enter__(self) -> "Journal":
@@ -45,10 +44,9 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """The record of work that ended, or was stopped by hand, gets its name; after an error it stays hidden."""
+        """The journal of a job that ended, or was interrupted, gets its name; after an error it stays hidden."""
         if kind is None or issubclass(kind, KeyboardInterrupt | GeneratorExit):
-            with atomic_write(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(entry) + "\n" for entry in self.entries())
+            _write(self.path, self.entries())
             self._file.close()
             self._growing.unlink()
         self._file.close()
@@ -59,28 +57,41 @@ class Journal:
         self._file.flush()
 
     def entries(self) -> Iterator[Entry]:
-        """What is recorded and finished, in order, one at a time."""
+        """All finished entries, in order."""
         self._file.flush()
         return finished_entries(self._growing)
 
 
 def finished_entries(path: Path) -> Iterator[Entry]:
-    """The images of a record, and the frames and ends of videos that have an end, in order."""
-    ended = set(_last_entries(path))
-    return (entry for entry in _lines(path) if entry["file"] in ended)
+    """The images of a journal, and the frames and ends of videos that have an end, in order."""
+    finished = set(_last_entries(path))
+    return (entry for entry in _read(path) if entry["file"] in finished)
 
 
 def _last_entries(path: Path) -> dict[str, Entry]:
-    """The entry of each image, and of the end of each video."""
-    return {entry["file"]: entry for entry in _lines(path) if "frame" not in entry}
+    """The entry of each image, and of the end of each video, by file."""
+    return {entry["file"]: entry for entry in _read(path) if "frame" not in entry}
 
 
-def _lines(path: Path) -> Iterator[Entry]:
+def _write(path: Path, entries: Iterator[Entry]) -> None:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(entry) + "\n" for entry in entries)
+
+
+def _read(path: Path) -> Iterator[Entry]:
     with path.open(encoding="utf-8") as file:
         for line in file:
             try:
                 entry = json.loads(line)
-            except ValueError:  # torn when its writer was killed
+            except ValueError:  # incomplete, because its writer was killed
                 continue
             if isinstance(entry, dict) and isinstance(entry.get("file"), str) and isinstance(entry.get("stem"), str):
-                yield entry
+                yield _upgrade(entry)
+
+
+def _upgrade(entry: Entry) -> Entry:
+    """Entries of version 0.1 have other words for ``image`` and for the kind of file ``images``."""
+    entry = {"image" if key == "picture" else key: value for key, value in entry.items()}
+    if isinstance(entry.get("saved"), list):
+        entry["saved"] = ["images" if kind == "pictures" else kind for kind in entry["saved"]]
+    return entry

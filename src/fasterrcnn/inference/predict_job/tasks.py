@@ -1,4 +1,4 @@
-"""What there is to look at, and the name under which the results of each are kept."""
+"""The images, videos and cameras of a prediction job, and the name under which the results of each are written."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,32 +27,32 @@ class Task:
 
 
 def list_sources(sources: Sequence[str | Path]) -> list[Path | int]:
-    """All files that the sources stand for, each once, and the numbers of cameras; a missing file is named later.
+    """All files of the sources, each once, and the numbers of cameras; missing files are reported when they are read.
 
     Raises:
-        DataError: a folder holds no images, or nothing matches a glob.
-        UsageError: nothing was named.
+        DataError: a folder holds no images, or no file matches a glob.
+        UsageError: there is no source.
     """
     if not sources:
         raise UsageError("name at least one image, video, folder or glob")
-    found: list[Path | int] = []
+    files: list[Path | int] = []
     for source in sources:
         if is_many(source):
-            found += find_files(source)
+            files += find_files(source)
         elif str(source).isdecimal() and not Path(source).exists():
-            found.append(int(str(source)))
+            files.append(int(str(source)))
         else:
-            found.append(Path(source))
-    return list(dict.fromkeys(found))
+            files.append(Path(source))
+    return list(dict.fromkeys(files))
 
 
-def name_tasks(sources: Sequence[Path | int], output: Path, known: Mapping[str, str]) -> list[Task]:
-    """Tasks in the order of the sources: each is called as its file is, numbered where two would share a name.
+def name_tasks(sources: Sequence[Path | int], output: Path, earlier_stems: Mapping[str, str]) -> list[Task]:
+    """Tasks in the order of the sources: each has the stem of its file, with a number where two would be equal.
 
     Args:
         sources: files and numbers of cameras.
         output: folder for the results.
-        known: names that sources had before, which they keep.
+        earlier_stems: stems that sources had in an earlier run, which they keep.
 
     Raises:
         UsageError: results could replace one of the files that are read, or the output is no folder.
@@ -62,10 +62,12 @@ def name_tasks(sources: Sequence[Path | int], output: Path, known: Mapping[str, 
         raise UsageError(f"{output} holds images that are read; give another output folder")
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file, not a folder")
-    taken = {stem.lower() for stem in known.values()}  # some file systems do not tell A from a
+    taken = {stem.lower() for stem in earlier_stems.values()}  # some file systems ignore case
     tasks = []
     for source in sources:
-        stem = known.get(str(source)) or _free(source.stem if isinstance(source, Path) else f"camera-{source}", taken)
+        stem = earlier_stems.get(str(source))
+        if stem is None:
+            stem = _free(source.stem if isinstance(source, Path) else f"camera-{source}", taken)
         taken.add(stem.lower())
         tasks.append(Task(source, stem))
     return tasks
