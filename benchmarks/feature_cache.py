@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fasterrcnn.cli.options import settle
+from fasterrcnn.cli.options import configure_process
 
-settle()
+configure_process()
 
 import torch
 from compare import report

@@ -61,7 +61,7 @@ def compare(
 
 
 if __name__ == "__main__":
-    options.settle()
+    options.configure_process()
     torch.manual_seed(0)
     rows = {
         f"{case}: {direction}": numbers

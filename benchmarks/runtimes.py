@@ -21,7 +21,7 @@ from PIL import Image
 from predict import lively_model
 
 from fasterrcnn.build import load_model
-from fasterrcnn.cli.options import settle
+from fasterrcnn.cli.options import configure_process
 from fasterrcnn.inference.benchmark import BOX_TOLERANCE, SCORE_TOLERANCE, BenchmarkRow, benchmark
 from fasterrcnn.inference.quantization import quantize
 from fasterrcnn.inference.runtimes import names
@@ -53,7 +53,7 @@ def main() -> None:
             threads=[arguments.threads],
             rounds=arguments.rounds,
             others={name: MakeTorchvision(weights, name) for name in VARIANTS if name in only},
-            prepare=settle,
+            prepare=configure_process,
             log=log,
         )
     show(rows)

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import fasterrcnn
-from fasterrcnn.cli.options import settle
+from fasterrcnn.cli.options import configure_process
 from fasterrcnn.data.images import image_files
 
 SETTLED = 200
@@ -39,7 +39,7 @@ def resident_mib() -> float:
 
 def memory(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Memory after the first images, and the most and the last after that."""
-    settle()
+    configure_process()
     detector = fasterrcnn.load(options.weights)
     seen: list[float] = []
     for number, _ in enumerate(detector.predict(folder), start=1):

@@ -18,9 +18,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from fasterrcnn.cli.options import settle
+from fasterrcnn.cli.options import configure_process
 
-settle()
+configure_process()
 
 import timm
 import torch

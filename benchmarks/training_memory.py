@@ -11,9 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fasterrcnn.cli.options import settle
+from fasterrcnn.cli.options import configure_process
 
-settle()
+configure_process()
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""``fasterrcnn benchmark``: which runtime is the fastest here, and what it costs."""
+"""``fasterrcnn benchmark``: which runtime is the fastest on this machine, and how much memory it takes."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import Json, Names, Preset, Weights, settle
+from fasterrcnn.cli.options import Json, Names, Preset, Weights, configure_process
 from fasterrcnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def benchmark(
         rounds=rounds,
         options={"classes": names, "preset": preset},
         average_precision=None if data is None else partial(_average_precision, data, split),
-        prepare=settle,
+        prepare=configure_process,
         log=None if as_json else lambda text: print(text, file=sys.stderr, flush=True),
     )
     best = fastest_row(rows)

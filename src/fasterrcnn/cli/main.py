@@ -1,4 +1,4 @@
-"""The ``fasterrcnn`` command: finds the sub-command, and turns errors into one line and exit code 2."""
+"""The ``fasterrcnn`` command: runs the sub-command, and turns errors into one line and exit code 2."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from fasterrcnn.errors import FasterRCNNError
 
 app = App(
     name="fasterrcnn",
-    help="Faster R-CNN, whole: fine-tune it on your boxes, measure it, predict with it.",
+    help="Faster R-CNN: fine-tune it on your boxes, evaluate it, predict with it.",
     version=lambda: version("fasterrcnn"),
     help_epilogue="--offline, with any command: download nothing; weights that are not in the cache are an error.",
     help_format="plaintext",
@@ -21,19 +21,19 @@ app = App(
 )
 _OFFLINE = "--offline"
 _COMMANDS = {
-    "demo": "Draw road scenes, fine-tune a detector on them, measure it, show what it sees.",
+    "demo": "Draw road scenes, fine-tune a detector on them, evaluate it, show its detections.",
     "train": "Fine-tune a detector on annotated images.",
-    "evaluate": "Measure a detector, or the detections of any model: COCO's numbers, errors, diagnoses.",
+    "evaluate": "Evaluate a detector, or the detections of any model: COCO's numbers, errors, diagnoses.",
     "predict": "Find objects in images.",
     "explain": "Show each step of a detector on one image, and why it missed objects.",
-    "benchmark": "Measure all runtimes here, and say which to use.",
+    "benchmark": "Measure all runtimes on this machine, and name the fastest.",
     "quantize": "Write a checkpoint that also runs with 8-bit integers.",
 }
 _DATA_COMMANDS = {
-    "check": "Find what is wrong with a data set, and fix a copy of it.",
+    "check": "Find problems of a data set, and fix a copy of it.",
     "stats": "Count and measure the objects, at the size the network sees them.",
     "anchors": "Fit anchors to the objects.",
-    "show": "Draw what the network will see.",
+    "show": "Draw the training images as the network gets them.",
     "split": "Divide a data set into train, val and test.",
     "convert": "Write a data set in another format.",
 }
@@ -42,7 +42,7 @@ _WEIGHTS_COMMANDS = {
 }
 for _name, _help in _COMMANDS.items():
     app.command(f"fasterrcnn.cli.{'weights' if _name == 'quantize' else _name}:{_name}", help=_help)
-_data = App(name="data", help="Look at, check, divide and convert data sets.")
+_data = App(name="data", help="Check, count, show, split and convert data sets.")
 for _name, _help in _DATA_COMMANDS.items():
     _data.command(f"fasterrcnn.cli.data:{_name}", help=_help)
 app.command(_data)
@@ -53,8 +53,8 @@ app.command(_weights)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 done but for some images, 2 an error, 130 interrupted."""
-    options.settle()
+    """Run the command line and exit: 0 done, 1 done except for some images, 2 an error, 130 interrupted."""
+    options.configure_process()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if _OFFLINE in given:
         given = [argument for argument in given if argument != _OFFLINE]

@@ -1,4 +1,4 @@
-"""Types of options that several commands share."""
+"""Options that several commands share."""
 
 import ctypes
 import os
@@ -25,22 +25,22 @@ Weights = Annotated[
 Device = Annotated[str | None, Parameter(help="cpu, cuda or mps; default is the best there is.")]
 Runtime = Annotated[
     RuntimeName | None,
-    Parameter(help="What runs the network; `fasterrcnn benchmark` tells which is the fastest here. Default: torch."),
+    Parameter(help="What runs the network; `fasterrcnn benchmark` finds the fastest. Default: torch."),
 ]
 Nms = Annotated[Literal["class", "agnostic", "soft-linear", "soft-gaussian"] | None, Parameter(help="Kind of NMS.")]
 NmsThreshold = Annotated[float | None, Parameter(help="IoU above which the weaker box goes.")]
-MaxDetections = Annotated[int | None, Parameter(help="Most detections of an image.")]
+MaxDetections = Annotated[int | None, Parameter(help="Largest number of detections of an image.")]
 Names = Annotated[
     list[str] | None,
     Parameter(help="Class names, for a checkpoint that has none.", consume_multiple=True, negative=""),
 ]
-Preset = Annotated[str | None, Parameter(help="Architecture of a torchvision file whose keys do not tell.")]
+Preset = Annotated[str | None, Parameter(help="Architecture of a torchvision file, if its keys fit several.")]
 Style = Annotated[
     Literal["caffe", "pytorch"] | None,
-    Parameter(help="Colours and strides of a Detectron2 or MMDetection file that does not tell."),
+    Parameter(help="Colours and strides of a Detectron2 or MMDetection file that does not state them."),
 ]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of text.")]
-BatchSize = Annotated[int, Parameter(help="Images that pass the network together.")]
+BatchSize = Annotated[int, Parameter(help="Images in a batch.")]
 
 
 OnBadBox = Annotated[
@@ -53,9 +53,9 @@ DataSource = Annotated[Path, Parameter(help="Folder or file in COCO, Pascal VOC,
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Reading:
-    """How to read a data set that does not say it all itself."""
+    """How to read a data set whose files do not state everything."""
 
-    format: Annotated[str | None, Parameter(help="Format, where several are possible: coco, voc, yolo or csv.")] = None
+    format: Annotated[str | None, Parameter(help="Format, if the files fit several: coco, voc, yolo or csv.")] = None
     images: Annotated[Path | None, Parameter(help="Folder of the images (COCO, CSV).")] = None
     class_names: Annotated[
         list[str] | None,
@@ -69,12 +69,10 @@ class Reading:
             negative="",
         ),
     ] = None
-    box_format: Annotated[
-        Literal["xyxy", "xywh", "cxcywh"], Parameter(help="What the four numbers of a table's boxes are.")
-    ] = "xyxy"
+    box_format: Annotated[Literal["xyxy", "xywh", "cxcywh"], Parameter(help="Format of the boxes in a table.")] = "xyxy"
 
     def to_dict(self) -> dict[str, Any]:
-        """As `fasterrcnn.config.ReadingConfig` has it."""
+        """The fields of `fasterrcnn.config.ReadingConfig`."""
         columns = None if self.columns is None else dict(pair.split("=", 1) for pair in self.columns)
         images = None if self.images is None else str(self.images)
         return {
@@ -86,7 +84,7 @@ class Reading:
         }
 
     def read(self, data: Path) -> "AnnotatedData":
-        """The data set, with its problems as findings.
+        """The data set, its problems included as findings.
 
         Raises:
             UsageError: a column is not given as meaning=name.
@@ -100,24 +98,24 @@ class Reading:
 
 
 def log(line: str) -> None:
-    """Say something beside the results."""
+    """Print a message to the standard error stream, beside the results."""
     print(line, file=sys.stderr)
 
 
 def on_terminal() -> bool:
-    """Whether a person watches, so that a progress bar makes sense."""
+    """Whether the output goes to a terminal, so that a progress bar makes sense."""
     return sys.stderr.isatty() and sys.stdout.isatty()
 
 
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # numbers of glibc's mallopt
 
 
-def settle() -> None:
-    """Wait quietly and keep memory. To be called before torch is imported.
+def configure_process() -> None:
+    """Make waiting threads sleep, and keep freed memory for the next tensor. Call it before torch is imported.
 
-    Threads that wait by spinning make every program on a busy machine many times slower, this one most of all. And
-    glibc gives large tensors back to the system when they are freed, so that the next one pays for every page anew.
-    Both are left alone where the environment says something already, and memory where the C library is another.
+    OpenMP's threads wait in a busy loop by default, which makes all programs on a busy machine many times slower. glibc
+    gives the memory of large tensors back to the system when they are freed, and the next tensor pays for every page
+    again. Settings that are already in the environment stay, and the memory of other C libraries.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if any(name.startswith("MALLOC_") for name in os.environ):

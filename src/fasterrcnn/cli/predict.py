@@ -1,4 +1,4 @@
-"""``fasterrcnn predict``: annotated images and videos, and what was found as files of several formats."""
+"""``fasterrcnn predict``: annotated images and videos, and the detections as files of several formats."""
 
 import json
 import sys
@@ -22,22 +22,21 @@ from fasterrcnn.cli.options import (
     Runtime,
     Style,
     Weights,
+    configure_process,
     log,
     on_terminal,
-    settle,
 )
 from fasterrcnn.errors import UsageError
+from fasterrcnn.inference.predict_job.journal import SaveKind
 
 if TYPE_CHECKING:
     from fasterrcnn.inference.predict_job.job import Event
 
-Kind = Literal["images", "coco", "csv", "yolo", "crops"]
-
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Finding:
-    """How to look, and what to report."""
+class Detecting:
+    """How to detect, and which detections to report."""
 
     score: Annotated[float, Parameter(help="Lowest score, 0 to 1.")] = 0.5
     classes: Annotated[
@@ -47,42 +46,41 @@ class Finding:
     nms_threshold: NmsThreshold = None
     max_detections: MaxDetections = None
     tile: Annotated[
-        int | None, Parameter(help="Look at larger images in square tiles of so many pixels, and as a whole.")
+        int | None,
+        Parameter(help="Side of square tiles, in pixels; larger images are predicted in tiles and as a whole."),
     ] = None
-    overlap: Annotated[float, Parameter(help="Share of a tile that its neighbour has too, 0 to 0.9.")] = 0.2
+    overlap: Annotated[float, Parameter(help="Share of a tile that overlaps with its neighbour, 0 to 0.9.")] = 0.2
     merge: Annotated[
-        Literal["nms", "soft", "ios"], Parameter(help="What becomes of objects that two tiles have found.")
+        Literal["nms", "soft", "ios"], Parameter(help="How detections of one object in two tiles are merged.")
     ] = "nms"
     augment: Annotated[
         list[str] | None,
         Parameter(
-            help='Look again: "flip" at the mirror image, 0.75 or 1.25 at other sizes.',
+            help='Test-time augmentation: "flip" for the mirror image, 0.75 or 1.25 for other sizes.',
             consume_multiple=True,
             negative="",
         ),
     ] = None
-    every: Annotated[int, Parameter(help="Of videos, look at each n-th frame.")] = 1
+    every: Annotated[int, Parameter(help="Of videos, predict each n-th frame.")] = 1
     batch_size: BatchSize = 1
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Saving:
-    """What to keep, and how to work."""
+    """Which files to write, and with how many processes."""
 
     save: Annotated[
-        list[Kind],
+        list[SaveKind],
         Parameter(
-            help="What to write: annotated images and videos, results.json of COCO, detections.csv, labels/ of YOLO, "
-            "crops/ of the objects. detections.jsonl is always there.",
+            help="Files to write: annotated images and videos, results.json of COCO, detections.csv, labels/ of YOLO, "
+            "crops/ of the objects. detections.jsonl is always written.",
             consume_multiple=True,
             negative="",
         ),
-    ] = ("images", "coco")  # type: ignore[assignment]  # a default that nobody can change
-    skip_existing: Annotated[
-        bool, Parameter(help="Go on where an earlier run into the same folder stopped.", negative="")
-    ] = False
-    workers: Annotated[int, Parameter(help="Processes that look at images; each has its share of the threads.")] = 1
+    ] = ("images", "coco")  # type: ignore[assignment]  # a tuple, because a default must not change
+    skip_existing: Annotated[bool, Parameter(help="Continue an earlier run into the same folder.", negative="")] = False
+    workers: Annotated[int, Parameter(help="Processes that predict images; the threads are divided among them.")] = 1
     threads: Annotated[int | None, Parameter(help="CPU threads of torch, in each process.")] = None
 
 
@@ -94,7 +92,7 @@ def predict(
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="Folder for everything that is written.")],
-    finding: Finding = Finding(),
+    detecting: Detecting = Detecting(),
     saving: Saving = Saving(),
     names: Names = None,
     preset: Preset = None,
@@ -103,9 +101,9 @@ def predict(
     runtime: Runtime = None,
     as_json: Json = False,
 ) -> int:
-    """Find objects in images and videos: draws them, and writes detections.jsonl and other files.
+    """Find objects in images and videos: draw them, and write detections.jsonl and other files.
 
-    An image that cannot be read is named and left out; the exit code is then 1. Ctrl-C keeps what is done.
+    An image that cannot be read is reported and left out; the exit code is then 1. Ctrl-C keeps all that is done.
     """
     from fasterrcnn.inference.loading import load
     from fasterrcnn.inference.predict_job.job import Job
@@ -119,46 +117,46 @@ def predict(
         weights, classes=names, preset=preset, style=style,
         device=device, threads=saving.threads, runtime=runtime, log=log,
     )  # fmt: skip
-    options: Any = asdict(finding)
-    detector.stream([], **options)  # refuses bad options before anything is written
+    options: Any = asdict(detecting)
+    detector.stream([], **options)  # raises for bad options before anything is written
     files = list_sources(sources)
-    name_tasks(files, output, {})  # likewise
+    name_tasks(files, output, {})  # raises for a bad output folder
     saver = Saver(output, tuple(dict.fromkeys(saving.save)))
     with Journal(output, saver.is_done if saving.skip_existing else None) as journal:
         tasks = name_tasks(files, output, journal.stems)
-        left = [task for task in tasks if str(task.source) not in journal.stems]
-        if len(left) < len(tasks) and not as_json:
-            print(f"{len(tasks) - len(left)} of {len(tasks)} are done already")
+        remaining = [task for task in tasks if str(task.source) not in journal.stems]
+        if len(remaining) < len(tasks) and not as_json:
+            print(f"{len(tasks) - len(remaining)} of {len(tasks)} are done already")
         job = Job(detector, options, saver)
-        run = job.run(left, journal, workers=saving.workers, threads=saving.threads, prepare=settle)
+        run = job.run(remaining, journal, workers=saving.workers, threads=saving.threads, prepare=configure_process)
         with closing(run) as events:
-            done, broken = _follow(events, len(left), as_json)
+            done, failed = _report(events, len(remaining), as_json)
     if not as_json:
         print(_summary(done, saver.kinds, output))
-    return 1 if broken else 0
+    return 1 if failed else 0
 
 
-def _follow(events: "Iterator[Event]", total: int, as_json: bool) -> tuple[int, int]:
-    """Tell what happens; how many sources are done, and how many are not, or not wholly, readable."""
-    done, broken = 0, set()
+def _report(events: "Iterator[Event]", total: int, as_json: bool) -> tuple[int, int]:
+    """Print the events; how many sources are done, and how many cannot be read, or not completely."""
+    done, failed = 0, set()
     with _progress(total, shown=on_terminal() and not as_json) as advance:
         for event in events:
             frame = event.entry is not None and "frame" in event.entry
             if event.error is not None:
                 print(f"error: {event.error}", file=sys.stderr, flush=True)
-                broken.add(event.task)
+                failed.add(event.task)
             elif as_json:
                 print(json.dumps(event.entry), flush=True)
             elif not frame:
                 print(event.text, flush=True)
             done += event.entry is not None and not frame
             advance(event.text if frame else None)
-    return done, len(broken)
+    return done, len(failed)
 
 
 @contextmanager
 def _progress(total: int, *, shown: bool) -> "Iterator[Any]":
-    """A bar on the terminal; what it gives is called with None for each thing done, with a text for a frame."""
+    """A bar on the terminal; gives a function to call with None for each source done, or with the text of a frame."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -176,7 +174,7 @@ def _progress(total: int, *, shown: bool) -> "Iterator[Any]":
         yield advance
 
 
-def _summary(done: int, kinds: tuple[Kind, ...], output: Path) -> str:
+def _summary(done: int, kinds: tuple[SaveKind, ...], output: Path) -> str:
     files = {"coco": "results.json", "csv": "detections.csv", "yolo": "labels", "crops": "crops"}
     parts = [f"{done} image{'' if done == 1 else 's'}"] if "images" in kinds else []
     parts += [files[kind] for kind in kinds if kind in files] or ["detections.jsonl"]

@@ -1,4 +1,4 @@
-"""``fasterrcnn weights convert``: a detector from one kind of file to another."""
+"""``fasterrcnn weights convert`` and ``fasterrcnn quantize``: a detector as another kind of file."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +15,7 @@ def convert(
     *,
     to: Annotated[
         Literal["fasterrcnn", "torchvision", "detectron2"] | None,
-        Parameter(help="Kind of file, where the name does not tell: a .pth may be Detectron2's, too."),
+        Parameter(help="Kind of file, if the suffix fits several: .pth may be Detectron2's, too."),
     ] = None,
     names: Names = None,
     preset: Preset = None,
@@ -24,7 +24,7 @@ def convert(
         float | None, Parameter(help="Eps of the batch norms; 0 for a file fine-tuned from torchvision's resnet50-fpn.")
     ] = None,
 ) -> None:
-    """Write a detector of any family as ours, with everything that belongs to it, or back in another's layout."""
+    """Write a detector of any family as a file of this library, or in the layout of another one."""
     from fasterrcnn.build import convert_weights
 
     notes = convert_weights(
@@ -37,24 +37,24 @@ def convert(
 
 def quantize(
     weights: Weights,
-    images: Annotated[str, Parameter(help="Folder or glob of images like those to come, without annotations.")],
+    images: Annotated[str, Parameter(help="Folder or glob of typical images, without annotations.")],
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="The .safetensors file to write.")],
-    most: Annotated[int, Parameter(help="Images to calibrate with.")] = 100,
-    data: Annotated[Path | None, Parameter(help="Annotated data set, to print what becomes of AP.")] = None,
+    max_images: Annotated[int, Parameter(help="Images to calibrate with.")] = 100,
+    data: Annotated[Path | None, Parameter(help="Annotated data set, to print AP before and after.")] = None,
     split: Annotated[str, Parameter(help="Which of its images.")] = "val",
     threads: Annotated[int | None, Parameter(help="CPU threads.")] = None,
 ) -> None:
     """Write a checkpoint whose network also runs with 8-bit integers, in OpenVINO, calibrated on images.
 
-    Whatever loads it then uses them, unless told another runtime.
+    A detector that is loaded from it uses them, unless another runtime is chosen.
     """
     from fasterrcnn.evaluation.evaluate import evaluate
     from fasterrcnn.inference.loading import load
     from fasterrcnn.inference.quantization import quantize as write
 
-    write(weights, images, output, most=most, threads=threads)
+    write(weights, images, output, most=max_images, threads=threads)
     print(f"wrote {output}")
     if data is not None:
         before = evaluate(load(output, device="cpu", runtime="torch"), data, split=split).ap

@@ -18,7 +18,7 @@ class Outcome:
 
     @property
     def is_one_line(self) -> bool:
-        """Whether the only thing that was said is one line that begins with "error:"."""
+        """Whether the whole output is one line that begins with "error:"."""
         return self.out == "" and self.err.startswith("error: ") and self.err.count("\n") == 1
 
 
@@ -32,8 +32,8 @@ def run(capsys, tmp_path, monkeypatch) -> Callable[..., Outcome]:
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return Outcome(caught.value.code, said.out, said.err)
+        output = capsys.readouterr()
+        return Outcome(caught.value.code, output.out, output.err)
 
     return run
 

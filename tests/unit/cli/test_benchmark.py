@@ -23,7 +23,7 @@ def test_benchmark__a_row_for_each_and_what_to_use(run, checkpoint):
     assert head.split()[:3] == ["runtime", "threads", "median"]
     assert [row.split()[:2] for row in rows] == [["torch", "1"], ["winograd", "1"]]
     assert use in ('use here: runtime="torch", threads=1', 'use here: runtime="winograd", threads=1')
-    assert "torch" in outcome.err  # what happens is told meanwhile
+    assert "torch" in outcome.err  # progress is logged
 
 
 def test_benchmark__json(run, checkpoint):
@@ -64,7 +64,7 @@ def test_quantize__then_predict(run, with_biases, data, tmp_path):
         pytest.importorskip(package)
     photos = data / "JPEGImages"
     output = tmp_path / "small.safetensors"
-    outcome = run("quantize", with_biases, photos, "-o", output, "--most", "4")
+    outcome = run("quantize", with_biases, photos, "-o", output, "--max-images", "4")
     assert outcome.code == 0, outcome.err
     assert outcome.out == f"wrote {output}\n"
     assert load(output).runtime == "openvino-int8"

@@ -113,10 +113,10 @@ def test_predict__output_is_a_file(run, checkpoint, images):
 def test_predict__json(run, checkpoint, images):
     outcome = run("predict", checkpoint, images / "p0.png", "-o", "seen", "--score", "0.3", "--json")
     (line,) = outcome.out.splitlines()
-    said = json.loads(line)
-    assert said["file"] == str(images / "p0.png")
-    assert said["image"] == "seen/p0.jpg"
-    assert said["detections"] == load(checkpoint).predict(images / "p0.png", score=0.3).to_records()
+    entry = json.loads(line)
+    assert entry["file"] == str(images / "p0.png")
+    assert entry["image"] == "seen/p0.jpg"
+    assert entry["detections"] == load(checkpoint).predict(images / "p0.png", score=0.3).to_records()
 
 
 def test_predict__options(run, checkpoint, images):

@@ -18,9 +18,9 @@ def raw(*rows) -> RawDetections:
 
 def joined(*tiles, rules=RULES, merge="nms", limit=None) -> list[list[float]]:
     """Rows of what is left of tiles, each a list of (row, cut sides)."""
-    found = [raw(*[row for row, _ in tile]) for tile in tiles]
+    parts = [raw(*[row for row, _ in tile]) for tile in tiles]
     cut = [torch.tensor([sides for _, sides in tile], dtype=torch.bool).view(-1, 4) for tile in tiles]
-    left = join(pieces_of(found, cut), rules, merge, limit=limit)
+    left = join(pieces_of(parts, cut), rules, merge, limit=limit)
     return torch.cat([left.boxes, left.scores[:, None], left.labels[:, None].float()], dim=1).tolist()
 
 
@@ -71,7 +71,7 @@ def test_join__pieces_that_do_not_fit_stay_apart():
 def test_join__box_inside_another_from_another_tile(merge, count):
     outer, inner = (0, 0, 100, 100, 0.75, 0), (10, 10, 40, 40, 0.5, 0)
     assert len(joined([(outer, NO)], [(inner, NO)], merge=merge)) == count
-    assert len(joined([(outer, NO), (inner, NO)], merge=merge)) == 2  # one tile knows what it says
+    assert len(joined([(outer, NO), (inner, NO)], merge=merge)) == 2  # boxes of one tile are not merged
 
 
 def test_join__soft_lowers_scores():
@@ -83,8 +83,8 @@ def test_join__soft_lowers_scores():
 
 def test_join__sorted_limited_and_above_the_threshold():
     rows = [(i * 50, 0, i * 50 + 20, 20, 0.25 + i / 8, 0) for i in range(4)]
-    found = joined([(rows[0], NO), (rows[1], NO)], [(rows[2], NO), (rows[3], NO)])
-    assert [row[4] for row in found] == [0.625, 0.5, 0.375, 0.25]
+    fused = joined([(rows[0], NO), (rows[1], NO)], [(rows[2], NO), (rows[3], NO)])
+    assert [row[4] for row in fused] == [0.625, 0.5, 0.375, 0.25]
     assert len(joined([(row, NO) for row in rows], limit=3)) == 3
     strict = PostProcess(score_threshold=0.4)
     assert [row[4] for row in joined([(row, NO) for row in rows], rules=strict)] == [0.625, 0.5]
@@ -95,22 +95,22 @@ def test_join__nothing(merge):
     assert joined([], [], merge=merge) == []
 
 
-def test_vote__mean_box_and_share_of_the_looks():
-    looks = [raw((0, 0, 10, 10, 0.5, 0), (50, 50, 60, 60, 0.9, 0)), raw((0, 0, 12, 10, 0.25, 0))]
-    found = vote(looks, RULES)
-    assert_close(found.scores, torch.tensor([0.45, 0.375]))
-    assert_close(found.boxes[1], torch.tensor([0.0, 0, (0.5 * 10 + 0.25 * 12) / 0.75, 10]))
+def test_vote__mean_box_and_mean_score():
+    versions = [raw((0, 0, 10, 10, 0.5, 0), (50, 50, 60, 60, 0.9, 0)), raw((0, 0, 12, 10, 0.25, 0))]
+    fused = vote(versions, RULES)
+    assert_close(fused.scores, torch.tensor([0.45, 0.375]))
+    assert_close(fused.boxes[1], torch.tensor([0.0, 0, (0.5 * 10 + 0.25 * 12) / 0.75, 10]))
 
 
 def test_vote__classes_and_threshold():
-    looks = [raw((0, 0, 10, 10, 0.5, 0), (0, 0, 10, 10, 0.5, 1)), raw((0, 0, 10, 10, 0.5, 0))]
-    found = vote(looks, PostProcess(score_threshold=0.3))
-    assert found.labels.tolist() == [0]
+    versions = [raw((0, 0, 10, 10, 0.5, 0), (0, 0, 10, 10, 0.5, 1)), raw((0, 0, 10, 10, 0.5, 0))]
+    fused = vote(versions, PostProcess(score_threshold=0.3))
+    assert fused.labels.tolist() == [0]
     assert len(vote([raw(), raw()], RULES).boxes) == 0
 
 
-def test_vote__one_look_changes_nothing():
-    look = raw((0, 0, 10, 10, 0.75, 0), (3, 0, 13, 10, 0.5, 1), (40, 40, 44, 48, 0.25, 0))
-    found = vote([look], RULES)
-    assert_close(found.boxes, look.boxes)
-    assert_close(found.scores, look.scores)
+def test_vote__of_one_version_changes_nothing():
+    version = raw((0, 0, 10, 10, 0.75, 0), (3, 0, 13, 10, 0.5, 1), (40, 40, 44, 48, 0.25, 0))
+    fused = vote([version], RULES)
+    assert_close(fused.boxes, version.boxes)
+    assert_close(fused.scores, version.scores)

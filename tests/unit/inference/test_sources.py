@@ -99,7 +99,7 @@ def test_load_image__float_tensors(dtype):
     ],
 )
 def test_load_image__wrong_things(source, message):
-    # The shapes of `load_image` are not checked: it is the one that says what is wrong.
+    # Without the check of shapes: the function itself reports what is wrong.
     with pytest.raises(UsageError, match=message):
         getattr(load_image, "__wrapped__", load_image)(source)
 

@@ -12,7 +12,7 @@ av = pytest.importorskip("av")
 
 
 def frame(number: int, size=(64, 48)) -> Image.Image:
-    """Grey that tells the number."""
+    """Grey; its level shows the number."""
     return Image.new("RGB", size, (20 + 10 * number,) * 3)
 
 

@@ -8,13 +8,19 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from fasterrcnn.files import atomic_write
 
 JOURNAL = "detections.jsonl"
 
+SaveKind = Literal["images", "coco", "csv", "yolo", "crops"]
+"""Annotated images and videos; results.json; detections.csv; labels/*.txt; crops/CLASS/*.jpg."""
+
 Entry = dict[str, Any]
+
+_OLD_WORDS = {"picture": "image", "pictures": "images"}
+"""Key of the annotated image, and its kind of file, in journals of version 0.1."""
 
 
 class Journal:
@@ -90,8 +96,7 @@ def _read(path: Path) -> Iterator[Entry]:
 
 
 def _upgrade(entry: Entry) -> Entry:
-    """Entries of version 0.1 have other words for ``image`` and for the kind of file ``images``."""
-    entry = {"image" if key == "picture" else key: value for key, value in entry.items()}
+    entry = {_OLD_WORDS.get(key, key): value for key, value in entry.items()}
     if isinstance(entry.get("saved"), list):
-        entry["saved"] = ["images" if kind == "pictures" else kind for kind in entry["saved"]]
+        entry["saved"] = [_OLD_WORDS.get(kind, kind) for kind in entry["saved"]]
     return entry

@@ -6,18 +6,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from PIL import Image
 
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError
 from fasterrcnn.files import atomic_write
-from fasterrcnn.inference.predict_job.journal import Entry
+from fasterrcnn.inference.predict_job.journal import Entry, SaveKind
 from fasterrcnn.inference.predict_job.tasks import Task
-
-SaveKind = Literal["images", "coco", "csv", "yolo", "crops"]
-"""Annotated images and videos; results.json; detections.csv; labels/*.txt; crops/CLASS/*.jpg."""
 
 _QUALITY = 90
 

@@ -7,20 +7,20 @@ import pytest
 from fasterrcnn.cli import options
 
 
-def test_settle__leaves_the_users_choice(monkeypatch):
+def test_configure_process__leaves_the_users_choice(monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
-    options.settle()
+    options.configure_process()
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts page faults of Linux")
-def test_settle__memory_is_used_again():
+def test_configure_process__memory_is_used_again():
     program = """
 import resource, sys
 if sys.argv[1] == "settled":
-    from fasterrcnn.cli import process
-    process.settle()
+    from fasterrcnn.cli.options import configure_process
+    configure_process()
 import torch
 def faults():
     for _ in range(20):
