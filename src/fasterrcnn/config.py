@@ -17,6 +17,7 @@ Positive = Annotated[int, Field(gt=0, le=10**6)]
 Side = Annotated[int, Field(gt=0, le=2**14)]
 Few = Field(max_length=64)  # a file that says more would take all memory before anything else is known of it
 PerLevel = Annotated[tuple[Annotated[tuple[float, ...], Few], ...], Few]
+NmsKind = Literal["class", "agnostic", "soft-linear", "soft-gaussian"]
 NormKind = Literal["frozen", "batch", "group"]
 Augmentation = Literal["none", "light", "default", "strong"]
 RecipeName = Literal["quick", "standard", "best"]
@@ -149,7 +150,7 @@ class PostProcessConfig(_Config):
     """Which detections are reported when a call does not say."""
 
     score_threshold: Fraction = 0.05
-    nms: Literal["class", "agnostic", "soft-linear", "soft-gaussian"] = "class"
+    nms: NmsKind = "class"
     nms_threshold: Fraction = 0.5
     max_detections: Positive = 100
     min_side: float = Field(

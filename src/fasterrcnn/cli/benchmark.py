@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import Json, Names, Preset, Weights, configure_process
+from fasterrcnn.cli.options import CheckpointOptions, Json, Weights, configure_process
 from fasterrcnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,17 +26,14 @@ def benchmark(
     *,
     runtimes: Annotated[
         list[str] | None,
-        Parameter(help="Which to measure; default: all that are installed.", consume_multiple=True, negative=""),
+        Parameter(help="Which to measure; default: all that are installed."),
     ] = None,
-    threads: Annotated[
-        list[int] | None, Parameter(help="Numbers of threads; default: 1 and all.", consume_multiple=True, negative="")
-    ] = None,
+    threads: Annotated[list[int] | None, Parameter(help="Numbers of threads; default: 1 and all.")] = None,
     image: Annotated[Path | None, Parameter(help="The image to predict; default: a drawn one of 480x640.")] = None,
     data: Annotated[Path | None, Parameter(help="Annotated data set, to measure AP too.")] = None,
     split: Annotated[str, Parameter(help="Which of its images.")] = "test",
     rounds: Annotated[int, Parameter(help="Images that each runtime predicts.")] = 10,
-    names: Names = None,
-    preset: Preset = None,
+    checkpoint: CheckpointOptions = CheckpointOptions(),
     as_json: Json = False,
 ) -> None:
     """Measure all runtimes, in turn and each in its own process, and name the one to use on this machine.
@@ -60,7 +57,7 @@ def benchmark(
         _chosen(weights, runtimes),
         threads=sorted(set(threads or (1, processors()))),
         rounds=rounds,
-        options={"classes": names, "preset": preset},
+        options=checkpoint.to_dict(),
         average_precision=None if data is None else partial(_average_precision, data, split),
         prepare=configure_process,
         log=None if as_json else lambda text: print(text, file=sys.stderr, flush=True),

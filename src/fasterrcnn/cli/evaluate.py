@@ -2,58 +2,14 @@
 
 import json
 import sys
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Unpack
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import (
-    BatchSize,
-    Device,
-    Json,
-    Names,
-    OnBadBox,
-    Preset,
-    Reading,
-    Runtime,
-    Style,
-    Weights,
-    log,
-    on_terminal,
-)
+from fasterrcnn.cli.options import Json, LoadOptions, OnBadBox, Reading, Weights, on_terminal
 from fasterrcnn.errors import UsageError
-
-if TYPE_CHECKING:
-    from fasterrcnn.inference.detector import Detector
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Measures:
-    """What to measure besides the plain numbers."""
-
-    flip: Annotated[bool, Parameter(help="Measure also with each image's mirror image.", negative="")] = False
-    scales: Annotated[
-        list[float] | None,
-        Parameter(help="Measure also with other sizes: 0.75 1.25 ...", consume_multiple=True, negative=""),
-    ] = None
-    soft_nms: Annotated[bool, Parameter(help="Measure also with soft-NMS.", negative="")] = False
-    max_dets: Annotated[
-        int | None, Parameter(help="Most detections of an image and class that count; default is COCO's 100.")
-    ] = None
-    proposals: Annotated[bool, Parameter(help="Measure also what the first stage reaches.")] = True
-    bootstrap: Annotated[
-        int | None, Parameter(help="Drawings of the images for the intervals; 0 for none, default is 500.")
-    ] = None
-    seed: Annotated[int, Parameter(help="Of the drawings.")] = 0
-    voc_pixels: Annotated[
-        bool, Parameter(help="Pascal VOC's numbers with corners that count as pixels.", negative="")
-    ] = False
-
-    def given(self) -> dict[str, Any]:
-        """As `fasterrcnn.evaluate` takes them."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+from fasterrcnn.evaluation.options import EvaluateOptions
 
 
 def evaluate(
@@ -78,16 +34,12 @@ def evaluate(
             help="Also write a report here: a page (.html), numbers (.json), or a folder with both and tables.",
         ),
     ] = None,
-    measures: Measures = Measures(),
     on_bad_box: OnBadBox = "error",
     reading: Reading = Reading(),
-    batch_size: BatchSize = 1,
-    names: Names = None,
-    preset: Preset = None,
-    style: Style = None,
-    device: Device = None,
-    runtime: Runtime = None,
+    batch_size: Annotated[int, Parameter(help="Images in a batch.")] = 1,
+    loading: LoadOptions = LoadOptions(),
     as_json: Json = False,
+    **options: Unpack[EvaluateOptions],
 ) -> None:
     """Measure a detector: the 12 COCO numbers with intervals, AP of each class, what the errors cost, and diagnoses.
 
@@ -101,7 +53,7 @@ def evaluate(
         check_target(output)
     annotated = reading.read(data)
     report = measure(
-        None if results is not None else _load(weights, names, preset, style, device, runtime),
+        None if results is not None else loading.load(weights),
         annotated,
         split=split,
         results=results,
@@ -110,17 +62,11 @@ def evaluate(
         on_bad_box=on_bad_box,
         progress=on_terminal() and not as_json,
         name=None if results is not None else weights,
-        **measures.given(),
+        **options,
     )
     print(json.dumps(report.to_dict()) if as_json else report)
     if output is not None:
         report.save(output)
-
-
-def _load(weights: str, names: Names, preset: Preset, style: Style, device: Device, runtime: Runtime) -> "Detector":
-    from fasterrcnn.inference.loading import load
-
-    return load(weights, classes=names, preset=preset, style=style, device=device, runtime=runtime, log=log)
 
 
 def _data(weights: str, data: Path | None, results: Path | None) -> Path:

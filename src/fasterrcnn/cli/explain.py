@@ -2,24 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Unpack
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import (
-    Device,
-    Json,
-    MaxDetections,
-    Names,
-    Nms,
-    NmsThreshold,
-    OnBadBox,
-    Preset,
-    Runtime,
-    Style,
-    Weights,
-    log,
-)
+from fasterrcnn.cli.options import Json, LoadOptions, OnBadBox, Weights
+from fasterrcnn.inference.options import PostprocessOptions
 
 
 def explain(
@@ -36,16 +24,10 @@ def explain(
     ] = None,
     score: Annotated[float, Parameter(help="Lowest score, 0 to 1.")] = 0.5,
     min_iou: Annotated[float, Parameter(help="From which overlap on a box has found an object.")] = 0.5,
-    nms: Nms = None,
-    nms_threshold: NmsThreshold = None,
-    max_detections: MaxDetections = None,
     on_bad_box: OnBadBox = "error",
-    names: Names = None,
-    preset: Preset = None,
-    style: Style = None,
-    device: Device = None,
-    runtime: Runtime = None,
+    loading: LoadOptions = LoadOptions(),
     as_json: Json = False,
+    **selection: Unpack[PostprocessOptions],
 ) -> None:
     """Show every step of a detector on one image, and with --ground-truth the step at which it lost each object.
 
@@ -53,10 +35,9 @@ def explain(
     """
     from fasterrcnn.explanation.explain import explain as explain_image
     from fasterrcnn.files import check_output, make_folder
-    from fasterrcnn.inference.loading import load
 
     check_output(output)
-    detector = load(weights, classes=names, preset=preset, style=style, device=device, runtime=runtime, log=log)
+    detector = loading.load(weights)
     explanation = explain_image(
         detector,
         image,
@@ -64,9 +45,7 @@ def explain(
         score=score,
         min_iou=min_iou,
         on_bad_box=on_bad_box,
-        nms=nms,
-        nms_threshold=nms_threshold,
-        max_detections=max_detections,
+        **selection,
     )
     folder = explanation.save(make_folder(output, "explain"))
     if as_json:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from fasterrcnn.cli import options
 from fasterrcnn.errors import FasterRCNNError
@@ -16,6 +16,7 @@ app = App(
     version=lambda: version("fasterrcnn"),
     help_epilogue="--offline, with any command: download nothing; weights that are not in the cache are an error.",
     help_format="plaintext",
+    default_parameter=Parameter(consume_multiple=True, negative_iterable=""),  # --classes cat dog
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )

@@ -14,6 +14,7 @@ from fasterrcnn.inference.runtimes import RuntimeName
 
 if TYPE_CHECKING:
     from fasterrcnn.data.annotations import AnnotatedData
+    from fasterrcnn.inference.detector import Detector
 
 Weights = Annotated[
     str,
@@ -23,31 +24,47 @@ Weights = Annotated[
     ),
 ]
 Device = Annotated[str | None, Parameter(help="cpu, cuda or mps; default is the best there is.")]
-Runtime = Annotated[
-    RuntimeName | None,
-    Parameter(help="What runs the network; `fasterrcnn benchmark` finds the fastest. Default: torch."),
-]
-Nms = Annotated[Literal["class", "agnostic", "soft-linear", "soft-gaussian"] | None, Parameter(help="Kind of NMS.")]
-NmsThreshold = Annotated[float | None, Parameter(help="IoU above which the weaker box goes.")]
-MaxDetections = Annotated[int | None, Parameter(help="Largest number of detections of an image.")]
-Names = Annotated[
-    list[str] | None,
-    Parameter(help="Class names, for a checkpoint that has none.", consume_multiple=True, negative=""),
-]
-Preset = Annotated[str | None, Parameter(help="Architecture of a torchvision file, if its keys fit several.")]
-Style = Annotated[
-    Literal["caffe", "pytorch"] | None,
-    Parameter(help="Colours and strides of a Detectron2 or MMDetection file that does not state them."),
-]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of text.")]
-BatchSize = Annotated[int, Parameter(help="Images in a batch.")]
-
-
 OnBadBox = Annotated[
     Literal["error", "fix", "drop"],
     Parameter(help="Errors in the data: refuse them, fix them, or leave them out."),
 ]
 DataSource = Annotated[Path, Parameter(help="Folder or file in COCO, Pascal VOC, YOLO or CSV layout.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """How to read a checkpoint that does not state everything."""
+
+    names: Annotated[list[str] | None, Parameter(help="Class names, for a checkpoint that has none.")] = None
+    preset: Annotated[str | None, Parameter(help="Architecture of a torchvision file, if its keys fit several.")] = None
+    style: Annotated[
+        Literal["caffe", "pytorch"] | None,
+        Parameter(help="Colours and strides of a Detectron2 or MMDetection file that does not state them."),
+    ] = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The arguments of `fasterrcnn.load` and `fasterrcnn.build.load_model`."""
+        return {"classes": self.names, "preset": self.preset, "style": self.style}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class LoadOptions(CheckpointOptions):
+    """How to read a checkpoint, and where the network runs."""
+
+    device: Device = None
+    runtime: Annotated[
+        RuntimeName | None,
+        Parameter(help="What runs the network; `fasterrcnn benchmark` finds the fastest. Default: torch."),
+    ] = None
+
+    def load(self, weights: str, *, threads: int | None = None) -> "Detector":
+        """The detector of a checkpoint."""
+        from fasterrcnn.inference.loading import load
+
+        return load(weights, **self.to_dict(), device=self.device, runtime=self.runtime, threads=threads, log=log)
 
 
 @Parameter(name="*")
@@ -59,14 +76,12 @@ class Reading:
     images: Annotated[Path | None, Parameter(help="Folder of the images (COCO, CSV).")] = None
     class_names: Annotated[
         list[str] | None,
-        Parameter(help="Classes in the order of their labels (YOLO, CSV).", consume_multiple=True, negative=""),
+        Parameter(help="Classes in the order of their labels (YOLO, CSV)."),
     ] = None
     columns: Annotated[
         list[str] | None,
         Parameter(
             help="Columns of a table, as meaning=name: image=photo label=kind x1=left...",
-            consume_multiple=True,
-            negative="",
         ),
     ] = None
     box_format: Annotated[Literal["xyxy", "xywh", "cxcywh"], Parameter(help="Format of the boxes in a table.")] = "xyxy"

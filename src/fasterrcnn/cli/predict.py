@@ -2,133 +2,68 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import (
-    BatchSize,
-    Device,
-    Json,
-    MaxDetections,
-    Names,
-    Nms,
-    NmsThreshold,
-    Preset,
-    Runtime,
-    Style,
-    Weights,
-    configure_process,
-    log,
-    on_terminal,
-)
+from fasterrcnn.cli.options import Json, LoadOptions, Weights, configure_process, on_terminal
 from fasterrcnn.errors import UsageError
+from fasterrcnn.inference.options import PostprocessOptions, PredictOptions
 from fasterrcnn.inference.predict_job.journal import SaveKind
 
 if TYPE_CHECKING:
     from fasterrcnn.inference.predict_job.job import Event
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Detecting:
-    """How to detect, and which detections to report."""
-
-    score: Annotated[float, Parameter(help="Lowest score, 0 to 1.")] = 0.5
-    classes: Annotated[
-        list[str] | None, Parameter(help="Report these classes only.", consume_multiple=True, negative="")
-    ] = None
-    nms: Nms = None
-    nms_threshold: NmsThreshold = None
-    max_detections: MaxDetections = None
-    tile: Annotated[
-        int | None,
-        Parameter(help="Side of square tiles, in pixels; larger images are predicted in tiles and as a whole."),
-    ] = None
-    overlap: Annotated[float, Parameter(help="Share of a tile that overlaps with its neighbour, 0 to 0.9.")] = 0.2
-    merge: Annotated[
-        Literal["nms", "soft", "ios"], Parameter(help="How detections of one object in two tiles are merged.")
-    ] = "nms"
-    augment: Annotated[
-        list[str] | None,
-        Parameter(
-            help='Test-time augmentation: "flip" for the mirror image, 0.75 or 1.25 for other sizes.',
-            consume_multiple=True,
-            negative="",
-        ),
-    ] = None
-    every: Annotated[int, Parameter(help="Of videos, predict each n-th frame.")] = 1
-    batch_size: BatchSize = 1
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Saving:
-    """Which files to write, and with how many processes."""
-
+def predict(
+    weights: Weights,
+    sources: Annotated[list[str], Parameter(help="Images, folders, globs, videos, or the number of a camera.")],
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="Folder for all files that are written.")],
     save: Annotated[
-        list[SaveKind],
+        Sequence[SaveKind],
         Parameter(
             help="Files to write: annotated images and videos, results.json of COCO, detections.csv, labels/ of YOLO, "
             "crops/ of the objects. detections.jsonl is always written.",
-            consume_multiple=True,
-            negative="",
+            show_default=" ".join,
         ),
-    ] = ("images", "coco")  # type: ignore[assignment]  # a tuple, because a default must not change
-    skip_existing: Annotated[bool, Parameter(help="Continue an earlier run into the same folder.", negative="")] = False
-    workers: Annotated[int, Parameter(help="Processes that predict images; the threads are divided among them.")] = 1
-    threads: Annotated[int | None, Parameter(help="CPU threads of torch, in each process.")] = None
-
-
-def predict(
-    weights: Weights,
-    sources: Annotated[
-        list[str], Parameter(help="Images, folders, globs, videos, or the number of a camera.", negative="")
-    ],
-    /,
-    *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"], help="Folder for everything that is written.")],
-    detecting: Detecting = Detecting(),
-    saving: Saving = Saving(),
-    names: Names = None,
-    preset: Preset = None,
-    style: Style = None,
-    device: Device = None,
-    runtime: Runtime = None,
+    ] = ("images", "coco"),
+    skip_existing: Annotated[bool, Parameter(help="Continue an earlier run in that folder.", negative="")] = False,
+    workers: Annotated[int, Parameter(help="Processes that predict images; the threads are divided among them.")] = 1,
+    threads: Annotated[int | None, Parameter(help="CPU threads of torch, in each process.")] = None,
+    loading: LoadOptions = LoadOptions(),
     as_json: Json = False,
+    postprocess: Annotated[PostprocessOptions | None, Parameter(name="*")] = None,
+    **predict_options: Unpack[PredictOptions],
 ) -> int:
     """Find objects in images and videos: draw them, and write detections.jsonl and other files.
 
     An image that cannot be read is reported and left out; the exit code is then 1. Ctrl-C keeps all that is done.
     """
-    from fasterrcnn.inference.loading import load
     from fasterrcnn.inference.predict_job.job import Job
     from fasterrcnn.inference.predict_job.journal import Journal
     from fasterrcnn.inference.predict_job.tasks import list_sources, name_tasks
     from fasterrcnn.inference.predict_job.writers import Saver
 
-    if saving.workers < 1:
-        raise UsageError(f"workers must be at least 1, not {saving.workers}")
-    detector = load(
-        weights, classes=names, preset=preset, style=style,
-        device=device, threads=saving.threads, runtime=runtime, log=log,
-    )  # fmt: skip
-    options: Any = asdict(detecting)
+    if workers < 1:
+        raise UsageError(f"workers must be at least 1, not {workers}")
+    detector = loading.load(weights, threads=threads)
+    options: Any = {"score": 0.5, **predict_options, **(postprocess or {})}
     detector.stream([], **options)  # raises for bad options before anything is written
     files = list_sources(sources)
     name_tasks(files, output, {})  # raises for a bad output folder
-    saver = Saver(output, tuple(dict.fromkeys(saving.save)))
-    with Journal(output, saver.is_done if saving.skip_existing else None) as journal:
+    saver = Saver(output, tuple(dict.fromkeys(save)))
+    with Journal(output, saver.is_done if skip_existing else None) as journal:
         tasks = name_tasks(files, output, journal.stems)
         remaining = [task for task in tasks if str(task.source) not in journal.stems]
         if len(remaining) < len(tasks) and not as_json:
             print(f"{len(tasks) - len(remaining)} of {len(tasks)} are done already")
         job = Job(detector, options, saver)
-        run = job.run(remaining, journal, workers=saving.workers, threads=saving.threads, prepare=configure_process)
+        run = job.run(remaining, journal, workers=workers, threads=threads, prepare=configure_process)
         with closing(run) as events:
             done, failed = _report(events, len(remaining), as_json)
     if not as_json:

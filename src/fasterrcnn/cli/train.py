@@ -11,12 +11,7 @@ from fasterrcnn.cli.options import Device, Json, OnBadBox, Reading, on_terminal
 
 Assignments = Annotated[
     list[str] | None,
-    Parameter(
-        name="--set",
-        help="Any setting: epochs=3 model.regions.box_loss=giou ...",
-        consume_multiple=True,
-        negative="",
-    ),
+    Parameter(name="--set", help="Any setting: epochs=3 model.regions.box_loss=giou ..."),
 ]
 
 

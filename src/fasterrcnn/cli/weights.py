@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import Names, Preset, Style, Weights
+from fasterrcnn.cli.options import CheckpointOptions, Weights
 
 
 def convert(
@@ -17,9 +17,7 @@ def convert(
         Literal["fasterrcnn", "torchvision", "detectron2"] | None,
         Parameter(help="Kind of file, if the suffix fits several: .pth may be Detectron2's, too."),
     ] = None,
-    names: Names = None,
-    preset: Preset = None,
-    style: Style = None,
+    checkpoint: CheckpointOptions = CheckpointOptions(),
     norm_eps: Annotated[
         float | None, Parameter(help="Eps of the batch norms; 0 for a file fine-tuned from torchvision's resnet50-fpn.")
     ] = None,
@@ -27,9 +25,7 @@ def convert(
     """Write a detector of any family as a file of this library, or in the layout of another one."""
     from fasterrcnn.build import convert_weights
 
-    notes = convert_weights(
-        source, target, to=to, classes=names, preset=preset, norm_eps=norm_eps, style=style, log=print
-    )
+    notes = convert_weights(source, target, to=to, norm_eps=norm_eps, log=print, **checkpoint.to_dict())
     for line in notes:
         print(f"note: {line}")
     print(f"wrote {target}")

@@ -3,10 +3,10 @@
 import dataclasses
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from fasterrcnn.detections import Detections
 from fasterrcnn.errors import UsageError
 from fasterrcnn.evaluation.analysis import MeasurementOrigin
 from fasterrcnn.evaluation.ground_truth import (
-    MAX_DETS,
     GroundTruth,
     Predictions,
     load_results,
@@ -28,8 +27,8 @@ from fasterrcnn.evaluation.ground_truth import (
     read_results,
 )
 from fasterrcnn.evaluation.measure import Examination, measure
-from fasterrcnn.evaluation.metrics.bootstrap import SAMPLES
 from fasterrcnn.evaluation.metrics.proposal_recall import LIMITS, ProposalRecall, measure_proposals
+from fasterrcnn.evaluation.options import EvaluateOptions, EvaluationPlan, complete_evaluate_options
 from fasterrcnn.evaluation.report import Report
 from fasterrcnn.inference.detector import Detector
 from fasterrcnn.inference.loading import load
@@ -38,86 +37,6 @@ from fasterrcnn.ops import boxes
 
 if TYPE_CHECKING:
     from fasterrcnn.inference.detector import Detector
-
-
-class EvaluateOptions(TypedDict, total=False):
-    """Options of each call of `evaluate`.
-
-    Attributes:
-        flip: measure also with test-time augmentation by mirroring.
-        scales: measure also with test-time augmentation at these multiples of the input size.
-        soft_nms: measure also with Gaussian soft-NMS.
-        max_dets: most detections of an image and class that count; default is COCO's 100.
-        proposals: measure also how many objects the region proposal network reaches, on at most 500 images; default.
-        bootstrap: resamples of the images for the intervals; 0 leaves them out.
-        seed: of the resamples.
-        voc_pixels: in Pascal VOC's numbers, corners count as pixels: width = x2 - x1 + 1.
-    """
-
-    flip: bool
-    scales: Sequence[float]
-    soft_nms: bool
-    max_dets: int
-    proposals: bool
-    bootstrap: int
-    seed: int
-    voc_pixels: bool
-
-
-@dataclass(frozen=True)
-class EvaluationPlan:
-    """The options of one call, complete; see `Options`."""
-
-    flip: bool = False
-    scales: tuple[float, ...] = ()
-    soft_nms: bool = False
-    max_dets: int = MAX_DETS
-    proposals: bool = True
-    bootstrap: int = SAMPLES
-    seed: int = 0
-    voc_pixels: bool = False
-
-    @property
-    def has_variants(self) -> bool:
-        """Whether the detector has to run again with other options."""
-        return self.flip or self.soft_nms or bool(self.scales)
-
-    def arguments(self) -> list[str]:
-        """As on the command line, without defaults."""
-        words = []
-        for name, default in asdict(EvaluationPlan()).items():
-            value, flag = getattr(self, name), name.replace("_", "-")
-            if value == default:
-                continue
-            if isinstance(value, bool):
-                words.append(f"--{flag}" if value else f"--no-{flag}")
-            else:
-                words += [f"--{flag}", *(f"{item:g}" for item in (value if isinstance(value, tuple) else (value,)))]
-        return words
-
-
-def complete_evaluate_options(options: EvaluateOptions) -> EvaluationPlan:
-    """The options of a call, with defaults for those that are not given.
-
-    Raises:
-        UsageError: an option does not exist, or its value cannot work.
-    """
-    names = [field.name for field in fields(EvaluationPlan)]
-    unknown = set(options) - set(names)
-    if unknown:
-        raise UsageError(f"no option is called {unknown.pop()!r}; there are {', '.join(names)}")
-    given: dict[str, Any] = {**options}
-    if "scales" in given:
-        given["scales"] = tuple(float(scale) for scale in given["scales"])
-    wanted = EvaluationPlan(**given)
-    if wanted.max_dets < 1:
-        raise UsageError(f"max_dets must be at least 1, not {wanted.max_dets}")
-    if wanted.bootstrap < 0:
-        raise UsageError(f"bootstrap must be 0 or more resamples, not {wanted.bootstrap}")
-    for scale in wanted.scales:
-        if not 0.1 <= scale <= 10:
-            raise UsageError(f"a scale must lie in 0.1..10, not {scale:g}")
-    return wanted
 
 
 def propose(detector: Detector, paths: Sequence[Path], limit: int) -> Iterator[Float64[np.ndarray, "_ 4"]]:

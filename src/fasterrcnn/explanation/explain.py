@@ -12,10 +12,11 @@ from fasterrcnn.explanation import page, stages
 from fasterrcnn.explanation.diagnosis import ObjectDiagnosis, diagnose_objects
 from fasterrcnn.explanation.figures import Figure
 from fasterrcnn.explanation.ground_truth import GroundTruthSource, ImageGroundTruth, read_image_ground_truth
-from fasterrcnn.explanation.trace import Selection, Trace, trace_image
+from fasterrcnn.explanation.trace import Trace, trace_image
 from fasterrcnn.files import check_output
 from fasterrcnn.inference.detector import Detector
 from fasterrcnn.inference.loading import load
+from fasterrcnn.inference.options import PostprocessOptions
 from fasterrcnn.inference.runtimes import RuntimeName
 from fasterrcnn.inference.sources import ImageInput
 from fasterrcnn.structures import Target
@@ -123,7 +124,7 @@ def explain(
     min_iou: float = 0.5,
     on_bad_box: BadBoxPolicy = "error",
     runtime: RuntimeName | None = None,
-    **selection: Unpack[Selection],
+    **selection: Unpack[PostprocessOptions],
 ) -> Explanation:
     """What a detector does with an image, step by step, and where it loses the objects that it misses.
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -20,9 +20,10 @@ from torch import Tensor
 
 from fasterrcnn.detections import Detections
 from fasterrcnn.inference.detector import Detector, in_original_frame
+from fasterrcnn.inference.options import PostprocessOptions
 from fasterrcnn.inference.sources import ImageInput, load_image
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-from fasterrcnn.model.postprocess import NmsKind, PostProcess
+from fasterrcnn.model.postprocess import PostProcess
 from fasterrcnn.model.stages import DenseOutputs, Stages
 from fasterrcnn.ops import boxes
 from fasterrcnn.structures import ImageBatch, RawDetections
@@ -45,20 +46,6 @@ has the step "dense" instead."""
 
 _SHOWN_REGIONS = 8
 _SAME_REGION = 0.3  # IoU of two regions that show the same objects
-
-
-class Selection(TypedDict, total=False):
-    """Options that decide about detections; the checkpoint has the values of those that are left out.
-
-    Attributes:
-        nms: "class", "agnostic", "soft-linear" or "soft-gaussian".
-        nms_threshold: IoU above which the lower-scored box is dropped, 0..1.
-        max_detections: of the image.
-    """
-
-    nms: NmsKind | None
-    nms_threshold: float | None
-    max_detections: int | None
 
 
 @dataclass(frozen=True)
@@ -174,7 +161,9 @@ class Trace:
 
 
 @torch.no_grad()
-def trace_image(detector: Detector, image: ImageInput, *, score: float = 0.5, **selection: Unpack[Selection]) -> Trace:
+def trace_image(
+    detector: Detector, image: ImageInput, *, score: float = 0.5, **selection: Unpack[PostprocessOptions]
+) -> Trace:
     """Run a detector on an image, with its own runtime, and keep what each step makes.
 
     The image passes the network twice: the first run is not timed, because first runs are slower.
@@ -183,7 +172,7 @@ def trace_image(detector: Detector, image: ImageInput, *, score: float = 0.5, **
         detector: that detects.
         image: a file, a Pillow image, an RGB array or tensor, as `Detector.predict` takes it.
         score: a detection needs a higher score, 0..1.
-        **selection: see `Selection`.
+        **selection: see `PostprocessOptions`.
 
     Raises:
         ImageError: the image cannot be decoded.

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from fasterrcnn.inference.calls import Call
 from fasterrcnn.inference.fusion import join, pieces_of, vote
-from fasterrcnn.inference.options import Call
 from fasterrcnn.inference.tiling import View, cut_sides
 from fasterrcnn.structures import RawDetections
 

@@ -17,9 +17,10 @@ from fasterrcnn.data.pixels import resize_to_input
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError
 from fasterrcnn.inference.batches import batches_by_size, batches_of_views, load_batches, prefetch
+from fasterrcnn.inference.calls import Call, complete
 from fasterrcnn.inference.combining import combine
 from fasterrcnn.inference.devices import choose_device, use_threads
-from fasterrcnn.inference.options import Call, Options, complete
+from fasterrcnn.inference.options import DetectorOptions
 from fasterrcnn.inference.publish import Origin, publish
 from fasterrcnn.inference.runtimes import RuntimeName, make_runtime
 from fasterrcnn.inference.sources import ImageInput, LoadedImage, is_many, is_video, load_image
@@ -143,17 +144,17 @@ class Detector:
         return f"Detector({self.config.preset}, {len(self.classes)} classes, {self.device}, {self.runtime})"
 
     @overload
-    def predict(self, source: Sequence[ImageInput], **options: Unpack[Options]) -> list[Detections]: ...
+    def predict(self, source: Sequence[ImageInput], **options: Unpack[DetectorOptions]) -> list[Detections]: ...
     @overload
-    def predict(self, source: ImageInput | int, **options: Unpack[Options]) -> Any: ...
-    def predict(self, source: Any, **options: Unpack[Options]) -> Any:
+    def predict(self, source: ImageInput | int, **options: Unpack[DetectorOptions]) -> Any: ...
+    def predict(self, source: Any, **options: Unpack[DetectorOptions]) -> Any:
         """Find objects.
 
         Args:
             source: an image: a file, the bytes of a file, a Pillow image, an RGB array (height, width, 3) or an RGB
                 tensor (3, height, width), both uint8 or float in 0..1; or a list of these; or a folder, a glob, a
                 video file or the number of a camera.
-            **options: see `Options`; what is left out has the checkpoint's own value.
+            **options: see `DetectorOptions`; what is left out has the checkpoint's own value.
 
         Returns:
             `Detections` for one image; a list for a list, in its order; an iterator for a folder, glob, video or
@@ -174,20 +175,20 @@ class Detector:
         return self._detect([load_image(source)], call)[0]
 
     def stream(
-        self, source: ImageInput | int | Iterable[ImageInput], **options: Unpack[Options]
+        self, source: ImageInput | int | Iterable[ImageInput], **options: Unpack[DetectorOptions]
     ) -> Iterator[Detections]:
         """As `predict` of many images, but one after the other, so that memory stays the same.
 
         Args:
             source: a folder, glob, video or camera, or any images one after the other.
-            **options: see `Options`.
+            **options: see `DetectorOptions`.
         """
         call = complete(options, self._model.postprocess, self.classes)
         log = call.on_error or (_warn if isinstance(source, str | Path | int) else _raise)
         return self._readable(self.outcomes(source, **options), log)
 
     def outcomes(
-        self, source: ImageInput | int | Iterable[ImageInput], **options: Unpack[Options]
+        self, source: ImageInput | int | Iterable[ImageInput], **options: Unpack[DetectorOptions]
     ) -> Generator[Detections | ImageError, None, None]:
         """As `stream`, but an image that cannot be read has its error in its place."""
         call = complete(options, self._model.postprocess, self.classes)
@@ -198,7 +199,7 @@ class Detector:
             images = [source] if isinstance(source, bytes | np.ndarray | Tensor | Image.Image) else source
         return self._outcomes(images, call, window=_WINDOW * call.batch_size)
 
-    def warmup(self, image_hw: tuple[int, int] | None = None, **options: Unpack[Options]) -> None:
+    def warmup(self, image_hw: tuple[int, int] | None = None, **options: Unpack[DetectorOptions]) -> None:
         """Predict once on a grey image, so that the first real one of that size does not wait for preparations.
 
         Args:

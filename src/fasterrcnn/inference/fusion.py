@@ -5,21 +5,16 @@ Axes: n m boxes. Boxes are xyxy in pixels of the original image.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from fasterrcnn.inference.options import MergeKind
 from fasterrcnn.model.postprocess import PostProcess
 from fasterrcnn.ops import boxes as box_ops
 from fasterrcnn.ops.nms import nms, soft_nms
 from fasterrcnn.structures import RawDetections
-
-MergeKind = Literal["nms", "soft", "ios"]
-"""What happens to two overlapping boxes of one class from different tiles: "nms" removes the one with the lower score
-where their intersection over union is too large, "ios" where their intersection over the smaller box is; "soft" lowers
-its score."""
 
 _MIN_INSIDE = 0.5
 """A cut box is a piece of the object in another box if at least this share of it lies inside that one."""

@@ -1,136 +1,63 @@
-"""What can be said at each call of `Detector.predict`, checked before any image is read."""
+"""The options of a call of `Detector.predict`, which are also those of ``fasterrcnn predict``. Needs no torch."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypedDict, get_args
+from typing import Literal, TypedDict
 
-from fasterrcnn.detections import labels_of
-from fasterrcnn.errors import ImageError, UsageError
-from fasterrcnn.inference.fusion import MergeKind
-from fasterrcnn.inference.tiling import Looks
-from fasterrcnn.model.postprocess import NmsKind, PostProcess
+from fasterrcnn.config import NmsKind
+from fasterrcnn.errors import ImageError
 
-_VOTE_FLOOR = 0.05
-"""Several looks report what is as likely as this, so that one that is less sure still has a vote."""
+MergeKind = Literal["nms", "soft", "ios"]
+"""What happens to two overlapping boxes of one class from different tiles: "nms" removes the one with the lower score
+where their intersection over union is too large, "ios" where their intersection over the smaller box is; "soft" lowers
+its score."""
 
 
-class Options(TypedDict, total=False):
-    """What can be said at each call of `Detector.predict`; None is as good as nothing.
+class PostprocessOptions(TypedDict, total=False):
+    """How detections are selected; None is the same as leaving one out.
 
     Attributes:
-        score: lowest score, 0..1.
-        classes: names of the classes to report.
-        nms: "class", "agnostic", "soft-linear" or "soft-gaussian".
-        nms_threshold: IoU above which the lower-scored box goes, 0..1.
-        max_detections: most detections of an image. With tiles and nothing said: of each tile.
-        batch_size: images, or tiles, that pass the network together.
-        tile: side of square tiles, in pixels of the image; images that are larger are looked at tile by tile, and
-            whole for what is larger than a tile's overlap.
-        overlap: share of a tile's side that it has in common with its neighbour, 0..0.9.
-        merge: what becomes of an object that two tiles have found: "nms", "soft" or "ios".
-        augment: further looks at each image: "flip" for its mirror image, numbers for other sizes; True for both.
-        every: of a video or camera, look at each n-th frame.
-        on_error: is told of each image that cannot be read, which is then left out. Default: the error is raised; for
-            folders, globs, videos and cameras it becomes a warning.
+        nms: Kind of non-maximum suppression. Default: the checkpoint's.
+        nms_threshold: IoU above which the box with the lower score is suppressed, 0 to 1. Default: the checkpoint's.
+        max_detections: Largest number of detections of an image. Default: the checkpoint's, with tiles for each tile.
+    """
+
+    nms: NmsKind | None
+    nms_threshold: float | None
+    max_detections: int | None
+
+
+class PredictOptions(TypedDict, total=False):
+    """How images are predicted; None is the same as leaving one out.
+
+    Attributes:
+        score: Lowest score, 0 to 1. Default: the checkpoint's; on the command line 0.5.
+        classes: Names of the classes to report. Default: all.
+        tile: Side of square tiles, in pixels; larger images are predicted in tiles, and as a whole for large objects.
+        overlap: Share of a tile's side that overlaps with its neighbour, 0 to 0.9. Default: 0.2.
+        merge: How detections of one object in several tiles are merged. Default: nms.
+        augment: Test-time augmentation: "flip" for the mirror image, numbers such as 0.75 and 1.25 for other sizes.
+        batch_size: Images, or tiles, in a batch. Default: 1.
+        every: Of videos and cameras, predict each n-th frame. Default: 1.
     """
 
     score: float | None
     classes: Sequence[str] | None
-    nms: NmsKind | None
-    nms_threshold: float | None
-    max_detections: int | None
-    batch_size: int | None
     tile: int | None
     overlap: float | None
     merge: MergeKind | None
-    augment: bool | str | float | Sequence[str | float] | None
+    augment: Sequence[str | float] | float | None
+    batch_size: int | None
     every: int | None
-    on_error: Callable[[ImageError], object] | None
 
 
-@dataclass(frozen=True)
-class Call:
-    """The options of one call, complete.
+class DetectorOptions(PredictOptions, PostprocessOptions, total=False):
+    """The options of a call of `Detector.predict`: `PredictOptions`, `PostprocessOptions` and ``on_error``.
+
+    ``augment=True`` is the same as ``augment=("flip", 0.75, 1.25)``.
 
     Attributes:
-        rules: post-processing of an image.
-        looks: how it is looked at.
-        merge: how tiles are put together.
-        limit: most detections of an image in tiles; None is no limit.
-        batch_size: images, or tiles, that pass the network together.
-        every: which frames of a video.
-        on_error: is told of each image that cannot be read.
+        on_error: called with the error of each image that cannot be read, which is then left out. Default: the error is
+            raised; for folders, globs, videos and cameras it becomes a warning.
     """
 
-    rules: PostProcess
-    looks: Looks
-    merge: MergeKind
-    limit: int | None
-    batch_size: int
-    every: int
     on_error: Callable[[ImageError], object] | None
-
-    @property
-    def rules_of_a_look(self) -> PostProcess:
-        """Post-processing of one look out of several at the same region: it may be less sure than all together."""
-        if self.looks.views_of_a_region == 1:
-            return self.rules
-        return dataclasses.replace(self.rules, score_threshold=min(self.rules.score_threshold, _VOTE_FLOOR))
-
-
-def complete(options: Options, usual: PostProcess, classes: Sequence[str]) -> Call:
-    """The options of a call, with the checkpoint's own values where nothing is said.
-
-    Args:
-        options: what was said.
-        usual: the checkpoint's post-processing.
-        classes: names; label i means ``classes[i]``.
-
-    Raises:
-        UsageError: an option does not exist, or its value cannot work.
-    """
-    unknown = set(options) - set(Options.__annotations__)
-    if unknown:
-        raise UsageError(f"no option is called {unknown.pop()!r}; there are {', '.join(Options.__annotations__)}")
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    renamed = {"score": "score_threshold"}
-    changes = {
-        renamed.get(name, name): given[name]
-        for name in ("score", "nms", "nms_threshold", "max_detections")
-        if name in given
-    }
-    if "classes" in given:
-        changes["classes"] = tuple(labels_of(given["classes"], classes))
-    for name in ("batch_size", "every"):
-        if given.get(name, 1) < 1:
-            raise UsageError(f"{name} must be at least 1, not {given[name]}")
-    merge = given.get("merge", "nms")
-    if merge not in get_args(MergeKind):
-        raise UsageError(f"merge is {merge!r}; there are {', '.join(get_args(MergeKind))}")
-    mirror, scales = _augmentation(given.get("augment", False))
-    return Call(
-        rules=dataclasses.replace(usual, **changes),
-        looks=Looks(given.get("tile"), given.get("overlap", Looks.overlap), mirror, scales),
-        merge=merge,
-        limit=given.get("max_detections"),
-        batch_size=given.get("batch_size", 1),
-        every=given.get("every", 1),
-        on_error=given.get("on_error"),
-    )
-
-
-def _augmentation(augment: bool | str | float | Sequence[str | float]) -> tuple[bool, tuple[float, ...]]:
-    """Whether to mirror, and further sizes."""
-    if isinstance(augment, bool):
-        return augment, (0.75, 1.25) if augment else ()
-    wanted = [augment] if isinstance(augment, str | int | float) else list(augment)
-    scales = []
-    for one in wanted:
-        if one == "flip":
-            continue
-        try:
-            scales.append(float(one))
-        except ValueError:
-            raise UsageError(f'augment is {one!r}; there are "flip" and sizes such as 0.75 and 1.25') from None
-    return "flip" in wanted, tuple(dict.fromkeys(scale for scale in scales if scale != 1))

@@ -9,7 +9,7 @@ from pathlib import Path
 from fasterrcnn.errors import ImageError
 from fasterrcnn.inference.batches import prefetch
 from fasterrcnn.inference.detector import Detector
-from fasterrcnn.inference.options import Options
+from fasterrcnn.inference.options import DetectorOptions
 from fasterrcnn.inference.predict_job.journal import Entry, Journal
 from fasterrcnn.inference.predict_job.tasks import Task
 from fasterrcnn.inference.predict_job.workers import map_in_processes
@@ -45,7 +45,7 @@ class Job:
     """
 
     detector: Detector
-    options: Options
+    options: DetectorOptions
     saver: Saver
 
     def __call__(self, tasks: Sequence[Task]) -> list[Event]:
