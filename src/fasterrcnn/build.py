@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fasterrcnn import presets
+from fasterrcnn.acceleration import accelerate
 from fasterrcnn.config import AssignConfig, BackboneConfig, ModelConfig, ProposalConfig, RegionConfig
 from fasterrcnn.errors import UsageError, WeightsError
 from fasterrcnn.model.anchors import AnchorGenerator
@@ -158,7 +159,7 @@ def _open(
 
 
 def assemble(config: ModelConfig) -> FasterRCNN:
-    """The network that the configuration describes, with random weights, in channels_last memory."""
+    """The network that the configuration describes, with random weights, channels last, accelerated for training."""
     if not config.classes:
         raise UsageError('a model needs classes, for example classes=["cat", "dog"]')
     backbone = _backbone(config.backbone)
@@ -199,7 +200,7 @@ def assemble(config: ModelConfig) -> FasterRCNN:
             min_side=config.postprocess.min_side,
         ),
     )
-    return network.to(memory_format=torch.channels_last)
+    return accelerate(network.to(memory_format=torch.channels_last), for_="training")
 
 
 def _materialise(sketch: FasterRCNN, config: ModelConfig) -> FasterRCNN:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fasterrcnn.acceleration import accelerate
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.data.pixels import resize_to_input
 from fasterrcnn.detections import Detections
@@ -26,7 +27,6 @@ from fasterrcnn.inference.runtimes import RuntimeName, make_runtime
 from fasterrcnn.inference.sources import ImageInput, LoadedImage, is_many, is_video, load_image
 from fasterrcnn.inference.tiling import View, take, to_image
 from fasterrcnn.inference.video import files_and_frames
-from fasterrcnn.model.backbones.norms import fold_batch_norm
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.postprocess import PostProcess
 from fasterrcnn.model.proposals import ProposalGenerator
@@ -71,7 +71,7 @@ class Detector:
         self.device = choose_device(device or (None if runtime == "torch" else "cpu"))
         self.threads = threads
         use_threads(threads)
-        self._model = fold_batch_norm(model).to(self.device).eval().requires_grad_(False)
+        self._model = accelerate(model, for_="inference").to(self.device).eval().requires_grad_(False)
         self._quantized = quantized
         self._stages = self._make_stages()
 

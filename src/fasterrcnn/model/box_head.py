@@ -6,35 +6,10 @@ Axes: r regions, c channels, s side of the pooled map, f features, k classes.
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fasterrcnn.model.backbones.norms import Norm, make_norm
-from fasterrcnn.ops.products import linear
-
-
-class Linear(nn.Linear):
-    """A fully connected layer that learns faster on the CPU (`fasterrcnn.ops.products`)."""
-
-    def forward(self, x: Float[Tensor, "r f"]) -> Float[Tensor, "r o"]:
-        """The product and the bias."""
-        return linear(x, self.weight, self.bias)
-
-
-class PooledLinear(Linear):
-    """The first of these layers, over all numbers of a pooled map.
-
-    Maps may have their channels last, the kernels have them first. Where the layer learns on the CPU, the kernels are
-    brought into the maps' order: they are fewer numbers.
-    """
-
-    def forward(self, pooled: Float[Tensor, "r c s s"]) -> Float[Tensor, "r o"]:
-        """The product and the bias."""
-        if not torch.is_grad_enabled() or pooled.device.type != "cpu" or pooled.is_contiguous():
-            return linear(pooled.flatten(1), self.weight, self.bias)
-        weight = self.weight.view(-1, *pooled.shape[1:]).permute(0, 2, 3, 1).flatten(1)
-        return linear(pooled.permute(0, 2, 3, 1).flatten(1), weight, self.bias)
 
 
 class BoxHead(nn.Module):
@@ -75,10 +50,9 @@ def fully_connected_body(
         if norm is not None:
             layers.append(make_norm(norm, in_channels))
         layers.append(nn.ReLU(inplace=True))
-    # The identity keeps the numbers under which the layers' weights are stored.
-    layers += [nn.Identity(), PooledLinear(in_channels * output_size**2, widths[0]), nn.ReLU(inplace=True)]
-    for features, width in pairwise(widths):
-        layers += [Linear(features, width), nn.ReLU(inplace=True)]
+    layers.append(nn.Flatten())
+    for features, width in pairwise([in_channels * output_size**2, *widths]):
+        layers += [nn.Linear(features, width), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
 

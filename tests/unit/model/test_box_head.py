@@ -4,7 +4,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fasterrcnn.model.backbones.norms import FrozenBatchNorm2d, Norm
-from fasterrcnn.model.box_head import BoxHead, Linear, PooledLinear, StageBody, fully_connected_body
+from fasterrcnn.model.box_head import BoxHead, StageBody, fully_connected_body
 
 
 @pytest.mark.parametrize("regions", [0, 1, 5])
@@ -26,30 +26,17 @@ def test_box_head__rows_of_the_deltas_belong_to_classes():
 
 def test_fully_connected_body__layers():
     body = fully_connected_body(4, 7, (16, 8))
-    assert [type(layer) for layer in body] == [nn.Identity, PooledLinear, nn.ReLU, Linear, nn.ReLU]
+    assert [type(layer) for layer in body] == [nn.Flatten, nn.Linear, nn.ReLU, nn.Linear, nn.ReLU]
     assert body[1].in_features == 4 * 49
 
 
 def test_fully_connected_body__convolutions_and_norms():
     body = fully_connected_body(4, 7, (8,), convs=2, norm=Norm())
-    kinds = [nn.Conv2d, FrozenBatchNorm2d, nn.ReLU] * 2 + [nn.Identity, PooledLinear, nn.ReLU]
+    kinds = [nn.Conv2d, FrozenBatchNorm2d, nn.ReLU] * 2 + [nn.Flatten, nn.Linear, nn.ReLU]
     assert [type(layer) for layer in body] == kinds
     assert body[0].bias is None
     assert fully_connected_body(4, 7, (8,), convs=1)[0].bias is not None
     assert body(torch.rand(3, 4, 7, 7)).shape == (3, 8)
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_pooled_linear__numbers_in_the_order_of_the_weights(layout):
-    layer = PooledLinear(4 * 9, 5)
-    pooled = torch.rand(6, 4, 3, 3).contiguous(memory_format=layout)
-    plain = nn.functional.linear(pooled.flatten(1), layer.weight, layer.bias)
-    towards = torch.rand(6, 5)
-    (expected,) = torch.autograd.grad(plain, layer.weight, towards)
-    assert_close(layer(pooled), plain)
-    assert_close(torch.autograd.grad(layer(pooled), layer.weight, towards)[0], expected)
-    with torch.no_grad():
-        assert torch.equal(layer(pooled), plain)
 
 
 def test_stage_body__is_the_mean_over_the_map():

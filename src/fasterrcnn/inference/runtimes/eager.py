@@ -8,11 +8,11 @@ import copy
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fasterrcnn.inference.runtimes import winograd
+from fasterrcnn.acceleration import winograd
+from fasterrcnn.acceleration.onednn_linear import multiply
 from fasterrcnn.inference.runtimes.parts import DensePart, HeadPart, PartName, Program, ProgramStages
-from fasterrcnn.model.box_head import PooledLinear, StageBody
+from fasterrcnn.model.box_head import StageBody
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-from fasterrcnn.ops.products import multiply
 
 
 def torch_stages(model: FasterRCNN, *, fast_3x3: bool = False) -> ProgramStages:
@@ -47,7 +47,7 @@ def make_head(model: FasterRCNN, *, fast: bool) -> nn.Module:
 
 
 class ConvolutionHead(nn.Module):
-    """A fully connected head whose products are computed by oneDNN (`fasterrcnn.ops.products`).
+    """A fully connected head whose products are computed by oneDNN (`fasterrcnn.acceleration.onednn_linear`).
 
     The rows of the first product are the regions as they lie in memory, channels last: its weights are sorted likewise,
     once.
@@ -56,8 +56,10 @@ class ConvolutionHead(nn.Module):
     def __init__(self, head: HeadPart) -> None:
         super().__init__()
         layers = list(head.body.children())
-        first = next(number for number, layer in enumerate(layers) if isinstance(layer, PooledLinear))
-        self.convs = nn.Sequential(*(layer for layer in layers[:first] if not isinstance(layer, nn.Identity)))
+        first = next(number for number, layer in enumerate(layers) if isinstance(layer, nn.Linear))
+        self.convs = nn.Sequential(
+            *(layer for layer in layers[:first] if not isinstance(layer, nn.Identity | nn.Flatten))
+        )
         self.layers = [layer for layer in layers[first:] if isinstance(layer, nn.Linear)]
         self.class_logits = head.class_logits
         self.box_deltas = head.box_deltas

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from fasterrcnn.acceleration.autotune import cache_digest, weights_digest
 from fasterrcnn.errors import require
 from fasterrcnn.files import atomic_write, cache_folder
-from fasterrcnn.inference.runtimes.marks import digest, weights_digest
 from fasterrcnn.inference.runtimes.parts import PartName, Program, ProgramStages, part_of
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 
@@ -52,7 +52,7 @@ def onnx_stages(model: FasterRCNN, threads: int | None) -> ProgramStages:
 def exported(model: FasterRCNN, part: PartName) -> Path:
     """The ONNX file of a part in the cache folder; exported if it is not there yet."""
     module = part_of(model, part)
-    mark = digest(weights_digest(module), torch.__version__)
+    mark = cache_digest(weights_digest(module), torch.__version__)
     path = cache_folder() / "onnx" / f"{part}-{mark}.onnx"
     if not path.exists():
         with atomic_write(path, shared=True) as temporary:

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fasterrcnn.acceleration.autotune import cache_digest, weights_digest
 from fasterrcnn.errors import require
 from fasterrcnn.files import atomic_write, cache_folder
-from fasterrcnn.inference.runtimes.marks import digest, weights_digest
 from fasterrcnn.inference.runtimes.parts import PartName, Program, ProgramStages, part_of
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 
@@ -81,7 +81,7 @@ def converted(model: FasterRCNN, part: PartName) -> Path:
     """The graph of a part in the cache folder; converted if it is not there yet."""
     openvino = import_openvino()
     module = part_of(model, part)
-    mark = digest(weights_digest(module), openvino.__version__, torch.__version__)
+    mark = cache_digest(weights_digest(module), openvino.__version__, torch.__version__)
     path = cache_folder() / "openvino" / f"{part}-{mark}.xml"
     if not path.exists():
         # The graph is written last: where it is, its numbers are whole.

@@ -1,17 +1,13 @@
-"""Normalisation layers: frozen batch norm for small batches, batch norm, group norm; and folding."""
+"""Normalisation layers: frozen batch norm for small batches, batch norm, group norm."""
 
-import copy
 import math
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from fasterrcnn.model.backbones.merged import MergedConv2d, folded
 
 
 @dataclass(frozen=True)
@@ -60,33 +56,3 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
     if norm.kind == "batch":
         return nn.BatchNorm2d(channels, norm.eps)
     return nn.GroupNorm(math.gcd(32, channels), channels, norm.eps)
-
-
-Network = TypeVar("Network", bound=nn.Module)
-
-
-def fold_batch_norm(model: Network) -> Network:
-    """A copy of the model, for prediction, whose batch norms are part of the convolutions before them.
-
-    Folds where a convolution is directly followed by a batch norm in the order of definition, which this
-    library's networks (and torchvision's) keep equal to the order of computation; of a timm backbone, what is merged.
-    Computed in float64: the result differs from the original by float32 rounding only.
-    """
-    network = copy.deepcopy(model)
-    _fold_children(network)
-    for module in network.modules():
-        if isinstance(module, MergedConv2d):
-            module.fold()
-    return network
-
-
-def _fold_children(module: nn.Module) -> None:
-    if getattr(module, "defines_layers_out_of_order", False):
-        return
-    children = list(module.named_children())
-    for (_, conv), (name, norm) in pairwise(children):
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, FrozenBatchNorm2d | nn.BatchNorm2d):
-            conv.weight, conv.bias = folded(conv.weight, conv.bias, norm)
-            setattr(module, name, nn.Identity())
-    for child in module.children():
-        _fold_children(child)

@@ -4,7 +4,6 @@ Axes: b images, h w cells.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fasterrcnn.errors import UsageError, require
-from fasterrcnn.model.backbones.merged import MergedConv2d, MergedNorm
 
 _PROBE = 128
 """Side of the image that a new backbone is tried on."""
@@ -27,7 +25,7 @@ class TimmBackbone(nn.Module):
         frozen_norm: fix the statistics and the affine part of its batch norms.
     """
 
-    defines_layers_out_of_order = True  # not known, so taken as such: see fold_batch_norm
+    defines_layers_out_of_order = True  # some of timm's networks do: acceleration folds no norm by order here
 
     def __init__(self, name: str, strides: Sequence[int], *, frozen_norm: bool = True) -> None:
         super().__init__()
@@ -48,8 +46,6 @@ class TimmBackbone(nn.Module):
         self.strides = tuple(strides)
         self.channels = tuple(network.feature_info.channels())
         self.network: nn.Module = timm.layers.freeze_batch_norm_2d(network) if frozen_norm else network
-        if frozen_norm:
-            _merge_norms(self.network, timm.layers)
         self._check(name)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
@@ -76,27 +72,3 @@ class TimmBackbone(nn.Module):
         expected = [(1, c, _PROBE // s, _PROBE // s) for c, s in zip(self.channels, self.strides, strict=True)]
         if [tuple(m.shape) for m in maps] != expected:
             raise UsageError(f"timm's {name} gives no plain feature maps; choose a convolutional network")
-
-
-_IN_ORDER = ("timm.models.efficientnet", "timm.models._efficientnet_blocks", "timm.models.mobilenetv3")
-"""Modules of timm whose networks compute their convolutions and norms in the order of their definition."""
-
-
-def _merge_norms(module: nn.Module, layers: Any) -> None:
-    """Merge, in place, frozen norms of timm's layers into the convolutions before them where that order is known."""
-    children = list(module.named_children()) if type(module).__module__ in _IN_ORDER else []
-    for (conv_name, conv), (norm_name, norm) in pairwise(children):
-        if not isinstance(norm, layers.FrozenBatchNormAct2d) or not isinstance(norm.drop, nn.Identity):
-            continue
-        same = isinstance(conv, layers.Conv2dSame)
-        if (same or type(conv) is nn.Conv2d) and conv.bias is None and _is_square(conv):
-            merged = MergedNorm(norm, norm.act)
-            setattr(module, conv_name, MergedConv2d(conv, merged, same=same))
-            setattr(module, norm_name, merged)
-    for child in module.children():
-        _merge_norms(child, layers)
-
-
-def _is_square(conv: nn.Conv2d) -> bool:
-    square = all(len({*sides}) == 1 for sides in (conv.kernel_size, conv.stride, conv.padding))
-    return square and conv.dilation == (1, 1)

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from fasterrcnn import presets
+from fasterrcnn.acceleration import accelerate
 from fasterrcnn.inference.runtimes.eager import ConvolutionHead, multiply, torch_stages
 from fasterrcnn.inference.runtimes.parts import HeadPart
-from fasterrcnn.model.backbones.norms import fold_batch_norm
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -19,7 +19,8 @@ def test_multiply__is_the_product(rows, threads, request):
 
 @pytest.mark.parametrize("preset", ["resnet50-fpn", "resnet50-fpn-v2", "resnet50-c4", "resnet50-c5"])
 def test_runtime__is_the_model(preset, shrink, lively, batch_of):
-    model = fold_batch_norm(lively(shrink(presets.get(preset, ["a", "b", "c"])))).requires_grad_(False)
+    model = lively(shrink(presets.get(preset, ["a", "b", "c"])))
+    model = accelerate(model, for_="inference").requires_grad_(False)
     batch = batch_of((64, 64), (64, 96), (33, 64))
     with torch.inference_mode():
         found = model(batch, stages=torch_stages(model))

@@ -1,4 +1,4 @@
-"""Depthwise convolutions that learn fast on the CPU.
+"""Depthwise convolutions that train fast on the CPU.
 
 oneDNN has a quick gradient towards the weights of a depthwise convolution for 3x3 kernels only; for others it takes
 ten times as long as the convolution. But a larger kernel is covered by 3x3 parts, and the gradient of each part is that
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from fasterrcnn.ops.products import learns_on_cpu
+from fasterrcnn.acceleration.onednn_linear import trains_on_cpu
 
 _QUICK = 3
 
@@ -29,7 +29,7 @@ def depthwise(
     padding: int,
     zeros: int = 0,
 ) -> Float[Tensor, "b c h_out w_out"]:
-    """`torch.nn.functional.conv2d` with a group for each channel, faster where it learns on the CPU in float32.
+    """`torch.nn.functional.conv2d` with a group for each channel, faster where it trains on the CPU in float32.
 
     Args:
         x: maps.
@@ -40,7 +40,7 @@ def depthwise(
         zeros: so many first rows and columns of the kernels are zero for good and get no gradient.
     """
     side = weight.shape[-1]
-    if not learns_on_cpu(x) or not weight.requires_grad or side == _QUICK or side - zeros < _QUICK:
+    if not trains_on_cpu(x) or not weight.requires_grad or side == _QUICK or side - zeros < _QUICK:
         return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
     out: Tensor = _Depthwise.apply(x, weight, bias, stride, padding, zeros)
     return out
@@ -89,16 +89,16 @@ def _towards_kernels(
     seen = F.pad(x, (before, after[1], before, after[0]))
     part_hw = [(cells - 1) * stride + _QUICK for cells in gradient.shape[-2:]]
     part = weight[..., :_QUICK, :_QUICK]
-    found = torch.zeros_like(weight)
+    result = torch.zeros_like(weight)
     starts = sorted({*range(0, side - _QUICK, _QUICK), side - _QUICK})
     for top in starts:
         for left in starts:
             window = seen[..., top : top + part_hw[0], left : left + part_hw[1]]
             row, column = top + zeros, left + zeros
-            found[..., row : row + _QUICK, column : column + _QUICK] = _gradients(
+            result[..., row : row + _QUICK, column : column + _QUICK] = _gradients(
                 gradient, window.contiguous(memory_format=torch.channels_last), part, stride, 0, of_x=False
             )
-    return found
+    return result
 
 
 def _gradients(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, *, of_x: bool) -> Tensor:

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fasterrcnn.acceleration import autotune, winograd
 from fasterrcnn.errors import UsageError
-from fasterrcnn.inference.runtimes import choices, winograd
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 
@@ -15,9 +15,9 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ comp
 def own_cache(tmp_path_factory, monkeypatch):
     """Measurements and kernels of the tests stay out of the user's folder; the kernel is compiled once."""
     monkeypatch.setenv("FASTERRCNN_CACHE", str(tmp_path_factory.getbasetemp() / "winograd"))
-    choices._known.cache_clear()
+    autotune._remembered.cache_clear()
     yield
-    choices._known.cache_clear()
+    autotune._remembered.cache_clear()
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (4, 4), (5, 7), (3, 50), (33, 18), (64, 96)])

@@ -18,10 +18,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fasterrcnn.acceleration.autotune import cache_digest, fastest_way, processor
 from fasterrcnn.errors import UsageError
 from fasterrcnn.files import atomic_write, cache_folder
-from fasterrcnn.inference.runtimes import choices
-from fasterrcnn.inference.runtimes.marks import digest, processor
 
 ERROR_BOUND = 1e-4
 """Largest error, as a share of the largest output, on inputs and weights that are normally distributed."""
@@ -130,7 +129,7 @@ def either_convolution(x: Tensor, weight: Tensor, transformed: Tensor, bias: Ten
     for chunk in CHUNKS:
         ways[f"winograd-{chunk}"] = partial(convolve, x, transformed, bias, chunk)
     b, c, h, w = x.shape
-    return choices.fastest(f"3x3 {c}-{len(bias)}", b * (-(-h // 4)) * (-(-w // 4)), ways)()
+    return fastest_way(f"3x3 {c}-{len(bias)}", b * (-(-h // 4)) * (-(-w // 4)), ways)()
 
 
 @either_convolution.register_fake
@@ -157,7 +156,7 @@ def _library() -> ctypes.CDLL:
         UsageError: there is no C++ compiler, or it fails.
     """
     source = _SOURCE.read_text(encoding="utf-8")
-    path = cache_folder() / f"winograd-{digest(source, *_FLAGS, processor())}.so"
+    path = cache_folder() / f"winograd-{cache_digest(source, *_FLAGS, processor())}.so"
     if not path.exists():
         _compile(path)
     library = ctypes.CDLL(str(path))

@@ -1,6 +1,11 @@
-"""Which of several ways to compute something is the fastest here: measured once, remembered in the cache folder."""
+"""The fastest of several ways to compute something on this machine: measured once, remembered in the cache folder.
 
+Also the digests by which the cache folder names what belongs to a processor or to weights.
+"""
+
+import hashlib
 import json
+import platform
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -9,9 +14,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import nn
 
 from fasterrcnn.files import atomic_write, cache_folder
-from fasterrcnn.inference.runtimes.marks import digest, processor
 
 Way = TypeVar("Way", bound=Callable[[], object])
 
@@ -22,7 +27,7 @@ _GAIN = 0.95
 _lock = threading.Lock()
 
 
-def fastest(what: str, size: int, ways: Mapping[str, Way]) -> Way:
+def fastest_way(what: str, size: int, ways: Mapping[str, Way]) -> Way:
     """The fastest way.
 
     Args:
@@ -31,14 +36,14 @@ def fastest(what: str, size: int, ways: Mapping[str, Way]) -> Way:
         ways: equivalent computations by name, the safe one first.
     """
     key = f"{what} at {size.bit_length()} with {torch.get_num_threads()} threads"
-    known = _known()
-    name = known.get(key, "")
+    remembered = _remembered()
+    name = remembered.get(key, "")
     if name not in ways:
         with _lock:
-            name = known.get(key, "")
+            name = remembered.get(key, "")
             if name not in ways:
-                name = known[key] = _measure(ways)
-                _keep(known)
+                name = remembered[key] = _measure(ways)
+                _remember(remembered)
     return ways[name]
 
 
@@ -57,11 +62,11 @@ def _measure(ways: Mapping[str, Way]) -> str:
 
 
 def _file() -> Path:
-    return cache_folder() / f"choices-{digest(processor(), torch.__version__)}.json"
+    return cache_folder() / f"choices-{cache_digest(processor(), torch.__version__)}.json"
 
 
 @lru_cache(maxsize=1)
-def _known() -> dict[str, str]:
+def _remembered() -> dict[str, str]:
     """What was measured before; a file that cannot be read counts for nothing."""
     try:
         content = json.loads(_file().read_text(encoding="utf-8"))
@@ -70,9 +75,35 @@ def _known() -> dict[str, str]:
         return {}
 
 
-def _keep(known: Mapping[str, str]) -> None:
+def _remember(choices: Mapping[str, str]) -> None:
     try:
         with atomic_write(_file(), shared=True) as temporary:
-            temporary.write_text(json.dumps(dict(sorted(known.items())), indent=1), encoding="utf-8")
+            temporary.write_text(json.dumps(dict(sorted(choices.items())), indent=1), encoding="utf-8")
     except OSError:  # nowhere to keep it: the next process measures again
         return
+
+
+@lru_cache(maxsize=1)
+def processor() -> str:
+    """A short name of what this machine's processor is and can do."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else [platform.processor()]
+    kinds = {line for line in lines if line.split(":")[0].strip() in ("model name", "flags", "Features", "cpu family")}
+    return cache_digest("\n".join(sorted(kinds)) + platform.machine())
+
+
+def cache_digest(*parts: str | bytes) -> str:
+    """Twelve characters that stand for the parts."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(part.encode() if isinstance(part, str) else part)
+    return whole.hexdigest()[:12]
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Twelve characters that stand for a module's architecture and its numbers."""
+    whole = hashlib.sha256(repr(module).encode())
+    for key, value in module.state_dict().items():
+        whole.update(key.encode())
+        whole.update(value.detach().contiguous().cpu().numpy().data)
+    return whole.hexdigest()[:12]

@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from fasterrcnn.ops.depthwise import depthwise
+from fasterrcnn.acceleration.depthwise import depthwise
 
 
 def leaves(map_hw: tuple[int, int], side: int, zeros: int = 0) -> list[torch.Tensor]:

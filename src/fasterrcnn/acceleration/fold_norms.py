@@ -1,4 +1,4 @@
-"""Convolutions that do the work of the frozen batch norms behind them, in training too.
+"""Batch norms that become part of the convolutions before them: for training where they are frozen, for inference all.
 
 A frozen norm is a factor and a shift for each channel. Applied to the kernels instead of the maps, they cost nothing,
 and the backward pass has two maps less to read and write.
@@ -6,7 +6,9 @@ and the backward pass has two maps less to read and write.
 Axes: b images, c channels in, k channels out, h w cells.
 """
 
+import sys
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from fasterrcnn.ops.depthwise import depthwise
+from fasterrcnn.acceleration.depthwise import depthwise
 
 
 class MergedNorm(nn.Module):
@@ -56,7 +58,7 @@ class ReLU6(nn.Module):
 
 
 class _ReLU6(torch.autograd.Function):
-    """What came out tells as well as what went in where the gradient passes."""
+    """Its output shows as well as its input where the gradient passes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -82,19 +84,21 @@ class MergedConv2d(nn.Module):
         same: pad as TensorFlow does, on the right and below where the padding is odd.
     """
 
+    norm: MergedNorm | None
+
     def __init__(self, conv: nn.Conv2d, norm: MergedNorm, *, same: bool) -> None:
         super().__init__()
         self.weight = conv.weight
         self.bias: Tensor | None = None
         self.kernel, self.stride, self.same = conv.kernel_size[0], conv.stride[0], same
         self._padding, self._groups = int(conv.padding[0]), conv.groups
-        self._norm: tuple[MergedNorm, ...] = (norm,)  # in a tuple: it has its place in the network already
+        self.__dict__["norm"] = norm  # not as a submodule: its own place in the network keeps its state
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h_out w_out"]:
         """Convolution and norm."""
         weight, bias = self.weight, self.bias
-        if self._norm:
-            weight, bias = _merge(weight, bias, self._norm[0])
+        if self.norm is not None:
+            weight, bias = _merge(weight, bias, self.norm)
         if not self.same:
             return self._convolve(x, weight, bias, self._padding)
         height, width = x.shape[-2:]
@@ -119,21 +123,77 @@ class MergedConv2d(nn.Module):
         return self.same and self.stride == 2 and self.kernel % 2 == 1
 
     def fold(self) -> None:
-        """Make the norm part of the weights for good, in float64; for a network that does not learn any more."""
-        if self._norm:
-            self.weight, self.bias = folded(self.weight, None, self._norm[0], wide=self._can_be_wide)
-            self._norm = ()
+        """Make the norm part of the weights for good, in float64; for a network that is not trained any more."""
+        if self.norm is not None:
+            self.weight, self.bias = folded(self.weight, None, self.norm, wide=self._can_be_wide)
+            self.__dict__["norm"] = None
 
     def _same_padding(self, side: int) -> tuple[int, int]:
         whole = max((-(-side // self.stride) - 1) * self.stride + self.kernel - side, 0)
         return whole // 2, whole - whole // 2
 
 
+def fold_batch_norms(network: nn.Module) -> None:
+    """Make batch norms part of the convolutions before them, in place, for prediction.
+
+    A norm is folded where it follows a convolution in the order of definition, which this library's networks (and
+    torchvision's) keep equal to the order of computation; in a timm backbone, only what `merge_frozen_norms` merged.
+    Computed in float64: the result differs from the original by float32 rounding only.
+    """
+    _fold_in_order(network)
+    for module in network.modules():
+        if isinstance(module, MergedConv2d):
+            module.fold()
+
+
+def _fold_in_order(module: nn.Module) -> None:
+    if getattr(module, "defines_layers_out_of_order", False):
+        return
+    for (_, conv), (name, norm) in pairwise(list(module.named_children())):
+        if isinstance(conv, nn.Conv2d) and _is_batch_norm(norm):
+            conv.weight, conv.bias = folded(conv.weight, conv.bias, norm)
+            setattr(module, name, nn.Identity())
+    for child in module.children():
+        _fold_in_order(child)
+
+
+def _is_batch_norm(module: nn.Module) -> bool:
+    """Whether a module is a batch norm, frozen or not, without the activation that timm's norms have."""
+    return isinstance(module, nn.BatchNorm2d) or type(module).__name__ == "FrozenBatchNorm2d"
+
+
+_IN_ORDER = ("timm.models.efficientnet", "timm.models._efficientnet_blocks", "timm.models.mobilenetv3")
+"""Modules of timm whose networks compute their convolutions and norms in the order of their definition."""
+
+
+def merge_frozen_norms(module: nn.Module) -> None:
+    """Merge, in place, frozen norms of timm's layers into the convolutions before them where that order is known."""
+    layers: Any = sys.modules.get("timm.layers")
+    if layers is None:  # then no network is one of timm's
+        return
+    children = list(module.named_children()) if type(module).__module__ in _IN_ORDER else []
+    for (conv_name, conv), (norm_name, norm) in pairwise(children):
+        if not isinstance(norm, layers.FrozenBatchNormAct2d) or not isinstance(norm.drop, nn.Identity):
+            continue
+        same = isinstance(conv, layers.Conv2dSame)
+        if (same or type(conv) is nn.Conv2d) and conv.bias is None and _is_square(conv):
+            merged = MergedNorm(norm, norm.act)
+            setattr(module, conv_name, MergedConv2d(conv, merged, same=same))
+            setattr(module, norm_name, merged)
+    for child in module.children():
+        merge_frozen_norms(child)
+
+
+def _is_square(conv: nn.Conv2d) -> bool:
+    square = all(len({*sides}) == 1 for sides in (conv.kernel_size, conv.stride, conv.padding))
+    return square and conv.dilation == (1, 1)
+
+
 @torch.no_grad()
 def folded(
     kernels: Float[Tensor, "k c _ _"], bias: Float[Tensor, " k"] | None, norm: Any, *, wide: bool = False
 ) -> tuple[nn.Parameter, nn.Parameter]:
-    """Kernels and bias of a convolution that ends in a batch norm, computed in float64; they do not learn.
+    """Kernels and bias of a convolution that ends in a batch norm, computed in float64; they are not trained.
 
     Args:
         kernels: of the convolution.
@@ -155,7 +215,7 @@ def _merge(
     kernels: Float[Tensor, "k c _ _"],
     bias: Float[Tensor, " k"] | None,
     norm: Any,
-    number: Callable[[Tensor], Tensor] = lambda given: given,
+    number: Callable[[Tensor], Tensor] = lambda value: value,
 ) -> tuple[Float[Tensor, "k c _ _"], Float[Tensor, " k"]]:
     """Kernels and bias of a convolution that does the norm's work too, all numbers as `number` gives them."""
     scale = number(norm.weight) * (number(norm.running_var) + norm.eps).rsqrt()

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fasterrcnn.ops.products import linear, multiply
+from fasterrcnn.acceleration.onednn_linear import OnednnLinear, OnednnPooledLinear, linear, multiply, use_onednn
+from fasterrcnn.model.box_head import fully_connected_body
 
 
 def numbers(rows: int, features: int, outputs: int) -> list[torch.Tensor]:
@@ -56,3 +57,26 @@ def test_multiply__like_linear(threads, rows):
     x, weight, bias, _ = numbers(rows, 24, 6)
     torch.testing.assert_close(multiply(x, weight, bias), F.linear(x, weight, bias))
     torch.testing.assert_close(multiply(x, weight, None), F.linear(x, weight))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_onednn_pooled_linear__numbers_in_the_order_of_the_weights(layout):
+    layer = OnednnPooledLinear(4 * 9, 5)
+    pooled = torch.rand(6, 4, 3, 3).contiguous(memory_format=layout)
+    plain = torch.nn.functional.linear(pooled.flatten(1), layer.weight, layer.bias)
+    towards = torch.rand(6, 5)
+    (expected,) = torch.autograd.grad(plain, layer.weight, towards)
+    torch.testing.assert_close(layer(pooled), plain)
+    torch.testing.assert_close(torch.autograd.grad(layer(pooled), layer.weight, towards)[0], expected)
+    with torch.no_grad():
+        assert torch.equal(layer(pooled), plain)
+
+
+def test_use_onednn__same_parameters_and_names():
+    body = fully_connected_body(4, 7, (16, 8))
+    before = dict(body.named_parameters())
+    use_onednn(body)
+    assert [type(layer) for layer in body[:4]] == [torch.nn.Identity, OnednnPooledLinear, torch.nn.ReLU, OnednnLinear]
+    after = dict(body.named_parameters())
+    assert list(after) == list(before)
+    assert all(after[name] is before[name] for name in before)

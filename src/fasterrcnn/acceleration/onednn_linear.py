@@ -1,4 +1,4 @@
-"""Products of matrices on the CPU, by way of oneDNN.
+"""Fully connected layers on the CPU by way of oneDNN.
 
 torch gives plain products to MKL, which takes twice as long on processors that are not Intel's. A product is also a 1x1
 convolution of a map that has a cell for each row, and those go to oneDNN.
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
@@ -18,17 +18,17 @@ _IMAGES = 16
 """From so many images on, torch gives 1x1 convolutions to oneDNN also when it has one thread."""
 
 
-def learns_on_cpu(x: Tensor) -> bool:
+def trains_on_cpu(x: Tensor) -> bool:
     """Whether gradients of what is made of a tensor may be wanted, on a CPU and in plain float32."""
     is_plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     return is_plain and torch.is_grad_enabled()
 
 
 def linear(x: Float[Tensor, "r f"], weight: Float[Tensor, "o f"], bias: Float[Tensor, " o"]) -> Float[Tensor, "r o"]:
-    """`torch.nn.functional.linear`, faster where it learns on the CPU in float32."""
-    if not learns_on_cpu(x) or not (x.requires_grad or weight.requires_grad):
+    """`torch.nn.functional.linear`, faster where it trains on the CPU in float32."""
+    if not trains_on_cpu(x) or not (x.requires_grad or weight.requires_grad):
         return F.linear(x, weight, bias)
-    out: Tensor = _Linear.apply(x, weight, bias)
+    out: Tensor = _Product.apply(x, weight, bias)
     return out
 
 
@@ -44,7 +44,46 @@ def multiply(
     return _as_rows(out)[:rows]
 
 
-class _Linear(torch.autograd.Function):
+class OnednnLinear(nn.Linear):
+    """A fully connected layer that trains faster on the CPU."""
+
+    def forward(self, x: Float[Tensor, "r f"]) -> Float[Tensor, "r o"]:
+        """The product and the bias."""
+        return linear(x, self.weight, self.bias)
+
+
+class OnednnPooledLinear(OnednnLinear):
+    """The first of these layers, over all numbers of a pooled map.
+
+    Maps may have their channels last, the kernels have them first. Where the layer trains on the CPU, the kernels are
+    brought into the maps' order: they are fewer numbers.
+    """
+
+    def forward(self, pooled: Float[Tensor, "r c s s"]) -> Float[Tensor, "r o"]:
+        """The product and the bias."""
+        if not torch.is_grad_enabled() or pooled.device.type != "cpu" or pooled.is_contiguous():
+            return linear(pooled.flatten(1), self.weight, self.bias)
+        weight = self.weight.view(-1, *pooled.shape[1:]).permute(0, 2, 3, 1).flatten(1)
+        return linear(pooled.permute(0, 2, 3, 1).flatten(1), weight, self.bias)
+
+
+def use_onednn(body: nn.Module) -> None:
+    """Exchange, in place, the fully connected layers of a box head's body: the first follows a flatten layer."""
+    previous = ""
+    for name, layer in list(body.named_children()):
+        if type(layer) is nn.Linear:
+            first = bool(previous) and isinstance(body.get_submodule(previous), nn.Flatten)
+            faster = (OnednnPooledLinear if first else OnednnLinear)(
+                layer.in_features, layer.out_features, device="meta"
+            )
+            faster.weight, faster.bias = layer.weight, layer.bias
+            setattr(body, name, faster)
+            if first:
+                setattr(body, previous, nn.Identity())
+        previous = name
+
+
+class _Product(torch.autograd.Function):
     """Both directions as such products: torch's own backward of a 1x1 convolution is slower."""
 
     @staticmethod
