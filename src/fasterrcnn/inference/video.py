@@ -4,9 +4,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,17 +23,6 @@ _CLOCK = 90_000
 
 _MISSING_SECONDS = 0.5
 """A video that ends so many seconds before the end that its header states is cut off."""
-
-
-@runtime_checkable
-class Camera(Protocol):
-    """The part of OpenCV's VideoCapture that is used."""
-
-    def read(self) -> tuple[bool, Any]:
-        """Whether there is a frame, and the frame, BGR."""
-
-    def release(self) -> None:
-        """Free the device."""
 
 
 def require_av() -> ModuleType:
@@ -64,15 +54,7 @@ def files_and_frames(source: str | Path | int, every: int) -> Iterator[Path | Lo
     files = find_files(source)
     if any(is_video(file) for file in files):
         require_av()
-    return _all_of(files, every)
-
-
-def _all_of(files: list[Path], every: int) -> Iterator[Path | LoadedImage | ImageError]:
-    for file in files:
-        if is_video(file):
-            yield from video_frames(file, every)
-        else:
-            yield file
+    return chain.from_iterable(video_frames(file, every) if is_video(file) else (file,) for file in files)
 
 
 def video_frames(path: Path, every: int = 1) -> Iterator[LoadedImage | ImageError]:
@@ -135,8 +117,8 @@ def camera_frames(index: int, every: int = 1) -> Iterator[LoadedImage | ImageErr
     return captured(camera, every)
 
 
-def captured(camera: Camera, every: int) -> Iterator[LoadedImage]:
-    """Each n-th frame of an open camera, as RGB, with the time since the first."""
+def captured(camera: Any, every: int) -> Iterator[LoadedImage]:
+    """Each n-th frame of an open ``cv2.VideoCapture``, as RGB, with the time since the first."""
     number, started = 0, time.monotonic()
     try:
         while True:

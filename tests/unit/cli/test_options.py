@@ -5,6 +5,8 @@ import sys
 import pytest
 
 from fasterrcnn.cli import options
+from fasterrcnn.evaluation.options import EvaluateOptions
+from fasterrcnn.inference.options import PostprocessOptions, PredictOptions
 
 
 def test_configure_process__leaves_the_users_choice(monkeypatch):
@@ -34,3 +36,21 @@ print(faults() - first)
         for how in ("plain", "settled")
     )
     assert settled < plain / 10
+
+
+@pytest.mark.parametrize(
+    ("command", "kinds"),
+    [
+        ("predict", (PredictOptions, PostprocessOptions)),
+        ("explain", (PostprocessOptions,)),
+        ("evaluate", (EvaluateOptions,)),
+    ],
+)
+def test_help__options_of_python_with_their_documentation(run, command, kinds):
+    text = " ".join(run(command, "--help").out.replace("│", " ").split())
+    for kind in kinds:
+        for name in kind.__annotations__:
+            first_words = kind.__doc__.partition(f" {name}: ")[2].split()[:3]
+            assert len(first_words) == 3, name
+            assert f"--{name.replace('_', '-')} " in text
+            assert first_words[0] in text
