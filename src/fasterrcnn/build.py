@@ -9,7 +9,7 @@ from torch import nn
 from fasterrcnn import presets
 from fasterrcnn.acceleration import accelerate
 from fasterrcnn.config import AssignConfig, BackboneConfig, ModelConfig, ProposalConfig, RegionConfig
-from fasterrcnn.errors import UsageError, WeightsError
+from fasterrcnn.errors import UsageError, WeightsError, first_line
 from fasterrcnn.model.anchors import AnchorGenerator
 from fasterrcnn.model.backbones import Backbone
 from fasterrcnn.model.backbones.fpn import FeaturePyramid, Reduction
@@ -29,7 +29,6 @@ from fasterrcnn.weights import convert, load, transfer
 from fasterrcnn.weights.catalog import Located, locate
 from fasterrcnn.weights.detectron2 import BackboneStyle
 from fasterrcnn.weights.layout import changed
-from fasterrcnn.weights.pickles import reason
 from fasterrcnn.weights.state_dict import check_names, fill_network
 from fasterrcnn.weights.transfer import LoadReport
 
@@ -120,7 +119,7 @@ def convert_weights(
         WeightsError: the file cannot be read, or its tensors do not fit its architecture.
         UsageError: the family has no such network, or the name does not tell the kind.
     """
-    kind = convert.format_of(target, to)
+    kind = convert.weight_format_of(target, to)
     network, config, source = _open(locate(path), classes, preset, norm_eps, style)
     if log is not None:
         log(source.line)
@@ -151,7 +150,7 @@ def _open(
         with torch.device("meta"):  # what the file says of the model is not worth memory before its tensors agree
             sketch = assemble(config)
     except (ValueError, RuntimeError, OverflowError) as error:
-        raise WeightsError(f"{path}: its header describes no model ({reason(error)})") from None
+        raise WeightsError(f"{path}: its header describes no model ({first_line(error)})") from None
     check_names(sketch, source.state, str(path), source.name_in_file)
     network = _materialise(sketch, config)
     fill_network(network, source.state, str(path), source.name_in_file)

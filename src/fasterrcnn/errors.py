@@ -61,3 +61,9 @@ def require(module: str, extra: str, *, package: str | None = None) -> Any:
         return import_module(module)
     except ImportError:
         raise MissingExtraError(package or module, extra) from None
+
+
+def first_line(error: object) -> str:
+    """The first line of an error's text, at most 150 characters of it: for a message of one line about it."""
+    text = str(error).strip()
+    return text.splitlines()[0][:150] if text else type(error).__name__

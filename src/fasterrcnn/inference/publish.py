@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 from fasterrcnn.build import load_model
 from fasterrcnn.config import ModelConfig
-from fasterrcnn.errors import UsageError, WeightsError
+from fasterrcnn.errors import UsageError, WeightsError, first_line
 from fasterrcnn.reporting.model_card import HUB, ModelCard, checkpoint_sections, read_sections, render_model_card
 from fasterrcnn.weights import download, native
 from fasterrcnn.weights.detectron2 import BackboneStyle
-from fasterrcnn.weights.pickles import reason
 
 _CARD = "README.md"
 _NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -59,7 +58,7 @@ def publish(
             )
         except Exception as error:  # its client raises kinds of several libraries
             raise WeightsError(
-                f"{repository}: cannot be published ({reason(error)}); hf auth login, or token="
+                f"{repository}: cannot be published ({first_line(error)}); hf auth login, or token="
             ) from None
     return str(address)
 

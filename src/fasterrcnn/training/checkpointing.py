@@ -26,7 +26,7 @@ from fasterrcnn.training.module import TrainingModule
 from fasterrcnn.training.optimizer import WeightAverage
 from fasterrcnn.training.progress import EpochRecord
 from fasterrcnn.weights import native
-from fasterrcnn.weights.torch_files import read_torch
+from fasterrcnn.weights.safe_read import read_torch
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 STATES = "state"

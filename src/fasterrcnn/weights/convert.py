@@ -20,7 +20,7 @@ from fasterrcnn.weights.state_dict import State
 WeightFormat = Literal["fasterrcnn", "torchvision", "detectron2"]
 
 
-def format_of(path: Path, wanted: WeightFormat | None) -> WeightFormat:
+def weight_format_of(path: Path, wanted: WeightFormat | None) -> WeightFormat:
     """The kind of file to write: as said, else by its name: .safetensors ours, .pth torchvision's, .pkl Detectron2's.
 
     Raises:

@@ -24,9 +24,8 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from fasterrcnn.errors import UsageError, WeightsError, require
+from fasterrcnn.errors import UsageError, WeightsError, first_line, require
 from fasterrcnn.files import cache_folder
-from fasterrcnn.weights.pickles import reason
 
 MIRROR, OFFLINE = "FASTERRCNN_MIRROR", "FASTERRCNN_OFFLINE"
 """Environment variables: where files are looked for instead, and whether to stay off the net."""
@@ -208,12 +207,12 @@ def _difference(file: Path, published: Published) -> str:
 
 def _said(error: BaseException) -> str:
     if isinstance(error, urllib.error.HTTPError):
-        return reason(f"HTTP {error.code} {error.reason}")
+        return first_line(f"HTTP {error.code} {error.reason}")
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
         return _said(error.reason)
     if isinstance(error, TimeoutError):
         return f"nothing came for {TIMEOUT:g} s" if str(error) in ("timed out", "") else str(error)
-    return reason(error.reason if isinstance(error, urllib.error.URLError) else error)
+    return first_line(error.reason if isinstance(error, urllib.error.URLError) else error)
 
 
 def _size(file: Path) -> int:
@@ -287,4 +286,4 @@ def _explain(hf: Any, error: Exception, address: str, name: str) -> str:
         return f"hf://{address}: no such revision"
     if isinstance(error, hf.errors.EntryNotFoundError) and not isinstance(error, hf.errors.LocalEntryNotFoundError):
         return f"hf://{address}: has no {name}; name a file that {url} has: hf://user/repository/FILE"
-    return f"hf://{address}: cannot be downloaded ({reason(error)}); download {name} from {url} and give the file"
+    return f"hf://{address}: cannot be downloaded ({first_line(error)}); download {name} from {url} and give the file"

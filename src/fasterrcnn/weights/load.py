@@ -11,7 +11,7 @@ from fasterrcnn.errors import WeightsError
 from fasterrcnn.weights import detectron2, mmdetection, native, torchvision
 from fasterrcnn.weights.catalog import named
 from fasterrcnn.weights.detectron2 import BackboneStyle
-from fasterrcnn.weights.files import read_tensors
+from fasterrcnn.weights.safe_read import read_tensors
 from fasterrcnn.weights.state_dict import State
 
 

@@ -20,8 +20,7 @@ from fasterrcnn import presets
 from fasterrcnn.config import EARLIER_BODY, ModelConfig
 from fasterrcnn.errors import UsageError, WeightsError
 from fasterrcnn.files import write_bytes
-from fasterrcnn.weights.files import read_metadata
-from fasterrcnn.weights.safetensors_files import read_safetensors
+from fasterrcnn.weights.safe_read import read_metadata, read_safetensors
 from fasterrcnn.weights.state_dict import State
 
 _ENTRY = "fasterrcnn"
@@ -77,7 +76,7 @@ def load_checkpoint(path: Path) -> tuple[State, ModelConfig, dict[str, Any]]:
         WeightsError: not a safetensors file, not one of this library, or damaged.
     """
     try:
-        tensors, (table, metadata, start), payload = read_safetensors(path)
+        tensors, table, metadata, content = read_safetensors(path)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
     if _ENTRY not in metadata:
@@ -87,7 +86,7 @@ def load_checkpoint(path: Path) -> tuple[State, ModelConfig, dict[str, Any]]:
         if header["format"] != _FORMAT:
             raise WeightsError(f"{path}: written in format {header['format']}; this release reads {_FORMAT}")
         digest = header.pop("sha256", None)
-        if digest is not None and digest != _digest(memoryview(payload)[start:], table, header):
+        if digest is not None and digest != _digest(content, table, header):
             raise WeightsError(f"{path}: damaged, its content is not what was written")
         weights = {upgrade_key(key): value for key, value in tensors.items() if not key.startswith(EXTRA)}
         return weights, ModelConfig.model_validate(header["model"]), header["notes"]

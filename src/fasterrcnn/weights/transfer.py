@@ -21,9 +21,9 @@ from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.weights import catalog, detectron2, native
 from fasterrcnn.weights import torchvision as tv
 from fasterrcnn.weights.detectron2 import Pixels
-from fasterrcnn.weights.files import read_tensors
 from fasterrcnn.weights.layout import changed
 from fasterrcnn.weights.load import open_weights
+from fasterrcnn.weights.safe_read import read_tensors
 from fasterrcnn.weights.state_dict import State, check_tensors
 
 ROWS_OF_CLASS = {"box_head.class_logits.": 1, "box_head.box_deltas.": 4}

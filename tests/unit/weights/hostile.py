@@ -101,11 +101,19 @@ def gadgets(canary: str) -> dict[str, bytes]:
 def bombs() -> dict[str, bytes]:
     """Opcodes that take time or memory, or that are torn; the last is not always reached."""
     deep = b")" + b"\x85" * 300_000
+    shallower = b")" + b"\x85" * 9000
     laughs = b"K\x01K\x01\x86" + b"".join(b"q" + bytes([i]) + b"0" * 0 + b"h" + bytes([i]) + b"\x86" for i in range(60))
     lists = b"]" + b"".join(b"q" + bytes([i]) + b"](h" + bytes([i]) + b"h" + bytes([i]) + b"e" for i in range(60))
     wide = b"(" + b"K\x01" * 9000 + b"tq\x00" + b"}" + b"(" + b"h\x00N" * 60_000 + b"u"
     ordered = b"ccollections\nOrderedDict\n(](" + b"(" + b"K\x01" * 90 + b"tN\x86" * 1 + b"etq\x010"
+    one_hash = b"".join(b"\x8a\x0a" + (i * (2**61 - 1)).to_bytes(10, "little") + b"N" for i in range(25_000))
+    encode = b"(c_codecs\nencode\nq\x00" + text("a" * 100_000) + b"q\x01" + text("latin1") + b"q\x02"
+    size = b"(ctorch\nSize\nq\x00(" + b"K\x01" * 9000 + b"tq\x01"
     return {
+        "keys of one hash": b"}(" + one_hash + b"u",
+        "copies of a text": encode + b"h\x00h\x01h\x02\x86R" * 20_000 + b"t",
+        "a size again and again": size + b"h\x00h\x01\x85R" * 20_000 + b"t",
+        "a name again and again": b"(" + text("mmcv." + "a" * 100_000) + b"q\x00" + b"h\x00h\x00\x93" * 20_000 + b"t",
         "memo of 2 billion": b"Nr\xff\xff\xff\x7f",
         "memo of 4 billion": b"Nr\xff\xff\xff\xff",
         "memo by text": b"Np99999999999999\n",
@@ -124,6 +132,7 @@ def bombs() -> dict[str, bytes]:
         "frame of 8 EB": b"\x95" + b"\xff" * 7 + b"\x7fN",
         "deep tuples": deep,
         "deep tuples as a key": b"}" + deep + b"Ns",
+        "less deep tuples as a key": b"}" + shallower + b"Ns",
         "deep lists": b"]" * 300_000 + b"a" * 299_999,
         "billion laughs": laughs,
         "billion laughs as a key": b"}" + laughs + b"Ns",
@@ -169,7 +178,16 @@ def arrays() -> dict[str, bytes]:
         return b"(K\x03" + text("<") + state + b"tb"
 
     huge = b"\x8a\x08" + b"\xff" * 7 + b"\x0f"
+    laughs = b"](K\x01K\x01e" + b"".join(b"q%c](h%ch%ce" % (i, i, i) for i in range(60))
+    unbuilt = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tC\x01btR"
+    state = b"(K\x01(J" + struct.pack("<i", 100_000) + b"tcnumpy\ndtype\n(" + text("u1") + b"K\x00K\x01tR\x89h\x00tb"
+    shared = b"".join(text(f"w{i}") + unbuilt + state for i in range(200))
     return {
+        "kind of lists": b"cnumpy\ndtype\n((" + laughs + b"tK\x00K\x01tR",
+        "shape of lists": array(b"(" + laughs + b"t"),
+        "scalar of lists": b"cnumpy.core.multiarray\nscalar\n((" + laughs + b"tNtR",
+        "bytes of many arrays": b"}(" + text("meta") + b"B" + struct.pack("<I", 100_000) + bytes(100_000) + b"q\x00"
+        + text("model") + b"}(" + shared + b"uu",
         "huge shape": array(b"(" + huge + b"t"),
         "huge shape times nothing": array(b"(" + huge + b"K\x00t", raw=b"C\x00"),
         "overflowing shape": array(b"(" + b"J\xff\xff\xff\x7f" * 3 + b"t"),
@@ -247,6 +265,7 @@ def tensors() -> dict[str, bytes]:
         right[:-1] + text("v") + right[right.index(b"ctorch") : -1].replace(b"\x8a\x08\x04", b"\x8a\x08\x02") + b"s"
     )
     return found | {
+        "keys that are deep": b"".join(SIX) + b"\x80\x02}.\x80\x02]" + b")" + b"\x85" * 9000 + b"a.",
         "storage is not there": torch_zip(right),
         "storage of two sizes": torch_zip(swapped, **data),
     }

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from fasterrcnn.cli.main import main
-from fasterrcnn.weights import pickles
+from fasterrcnn.weights import safe_pickle
 
 hostile = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("hostile.py"))))
 CANARY = Path(tempfile.gettempdir()) / f"canary-{os.getpid()}"
@@ -37,7 +37,7 @@ def here(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_download(monkeypatch):
     monkeypatch.setenv("FASTERRCNN_OFFLINE", "1")
-    monkeypatch.setattr(pickles, "MAX_STEPS", 20_000)  # every step is slow here, where types are checked
+    monkeypatch.setattr(safe_pickle, "MAX_STEPS", 20_000)  # every step is slow here, where types are checked
 
 
 def test_cases__are_many_and_their_traps_work(here):
@@ -92,6 +92,10 @@ HEAVIEST = (
     "pickle: bomb, memo of 2 billion",
     "torch: bomb, two million values",
     "pickle: bomb, marks",
+    "torch: bomb, deep tuples as a key",
+    "torch: bomb, keys of one hash",
+    "torch: bomb, copies of a text",
+    "array: shape of lists",
     "safetensors: layers of a billion",
     "zip bomb",
 )

@@ -13,7 +13,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fasterrcnn.errors import WeightsError
-from fasterrcnn.weights.files import kind_of, read_metadata, read_tensors
+from fasterrcnn.weights.safe_read import read_metadata, read_tensors, weight_file_kind
 
 STATE = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.zeros(2)}
 
@@ -125,19 +125,19 @@ MANY = {
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors", "weights.pkl", "weights"])
 def test_read_tensors__kind_is_told_by_content(tmp_path, name):
     torch.save(MANY, tmp_path / name)
-    assert kind_of(tmp_path / name) == "torch"
+    assert weight_file_kind(tmp_path / name) == "torch"
     assert_close(read_tensors(tmp_path / name)[0], MANY)
     torch.save(MANY, tmp_path / name, _use_new_zipfile_serialization=False)
-    assert kind_of(tmp_path / name) == "torch"
+    assert weight_file_kind(tmp_path / name) == "torch"
     assert_close(read_tensors(tmp_path / name)[0], MANY)
     flat = {key: value.contiguous() for key, value in MANY.items()}
     safetensors.torch.save_file(flat, tmp_path / name, {"format": "pt"})
-    assert kind_of(tmp_path / name) == "safetensors"
+    assert weight_file_kind(tmp_path / name) == "safetensors"
     tensors, metadata = read_tensors(tmp_path / name)
     assert_close(tensors, MANY)
     assert metadata == read_metadata(tmp_path / name) == {"format": "pt"}
     (tmp_path / name).write_bytes(pickle.dumps({"w": np.arange(3)}, protocol=2))
-    assert kind_of(tmp_path / name) == "numpy"
+    assert weight_file_kind(tmp_path / name) == "numpy"
     assert read_metadata(tmp_path / name) == {}
 
 
@@ -259,7 +259,7 @@ def test_read_tensors__values_beside_the_weights_are_bounded(tmp_path):
         (b"hello", "neither safetensors nor a checkpoint of torch or numpy"),
     ],
 )
-def test_kind_of__says_what_it_is_instead(tmp_path, content, said):
+def test_weight_file_kind__says_what_it_is_instead(tmp_path, content, said):
     (tmp_path / "w.pth").write_bytes(content)
     with pytest.raises(WeightsError, match=rf"w\.pth: not a weight file: {said}"):
-        kind_of(tmp_path / "w.pth")
+        weight_file_kind(tmp_path / "w.pth")
