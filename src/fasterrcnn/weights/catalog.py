@@ -37,7 +37,7 @@ _IN_FOLDER = ("best.safetensors", "last.safetensors", download.HUB_FILE)
 
 
 class Located(NamedTuple):
-    """A weight file, and what its name tells that its content does not.
+    """A weight file, and what its name states and its content does not.
 
     Attributes:
         path: of the file.
@@ -112,10 +112,10 @@ def _torch_hub(published: Published) -> Path:
 
 def _published(url: str) -> Published:
     """With the hash that both publishers put into the name: torchvision SHA-256, Detectron2 MD5."""
-    if found := re.search(r"/model_final_([0-9a-f]{6})\.pkl$", url):
-        return Published(url, "md5", found[1])
-    found = re.search(r"-([0-9a-f]{8,64})\.\w+$", url)
-    return Published(url, "sha256", found[1] if found else "")
+    if name_hash := re.search(r"/model_final_([0-9a-f]{6})\.pkl$", url):
+        return Published(url, "md5", name_hash[1])
+    name_hash = re.search(r"-([0-9a-f]{8,64})\.\w+$", url)
+    return Published(url, "sha256", name_hash[1] if name_hash else "")
 
 
 def _unknown(text: str, path: Path) -> str:

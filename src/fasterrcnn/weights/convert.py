@@ -21,10 +21,10 @@ WeightFormat = Literal["fasterrcnn", "torchvision", "detectron2"]
 
 
 def weight_format_of(path: Path, wanted: WeightFormat | None) -> WeightFormat:
-    """The kind of file to write: as said, else by its name: .safetensors ours, .pth torchvision's, .pkl Detectron2's.
+    """The kind of file to write: as given, else by its name: .safetensors ours, .pth torchvision's, .pkl Detectron2's.
 
     Raises:
-        UsageError: the name does not tell, or tells another kind than was said.
+        UsageError: the name has no such suffix, or that of another kind than was given.
     """
     kinds: dict[str, tuple[WeightFormat, ...]] = {
         ".safetensors": ("fasterrcnn",),
@@ -42,7 +42,7 @@ def weight_format_of(path: Path, wanted: WeightFormat | None) -> WeightFormat:
 def write_detector(
     source: WeightFile, state: State, config: ModelConfig, path: Path, target: WeightFormat
 ) -> list[str]:
-    """Write a detector, whole or not at all, and give notes about what the file cannot say.
+    """Write a detector, whole or not at all, and give notes about what the file cannot hold.
 
     Args:
         source: where it comes from; its name and hash go into our header.
@@ -64,8 +64,8 @@ def write_detector(
     theirs = detectron2.to_detectron2(state, config)
     written = _arrays_bytes(theirs) if path.suffix == ".pkl" else _torch_bytes({"model": theirs})
     write_bytes(path, written)
-    usual = detectron2.with_detectron2_numerics(config)
-    return [*_classes_note(config), *_numbers_note(config, usual), *detectron2.detectron2_options(config)]
+    family_config = detectron2.with_detectron2_numerics(config)
+    return [*_classes_note(config), *_numbers_note(config, family_config), *detectron2.detectron2_options(config)]
 
 
 def _torch_bytes(content: Any) -> bytes:
@@ -84,6 +84,12 @@ def _classes_note(config: ModelConfig) -> list[str]:
     return [f"the file has no names of classes; in order they are {', '.join(config.classes)}"]
 
 
-def _numbers_note(config: ModelConfig, usual: ModelConfig) -> list[str]:
-    found = [f"{name} is {own}, not {other}" for name, (own, other) in native.differences(config, usual).items()]
-    return [f"the file does not say, and the family's own code has it otherwise: {'; '.join(found)}"] if found else []
+def _numbers_note(config: ModelConfig, family_config: ModelConfig) -> list[str]:
+    numbers = [
+        f"{name} is {own}, not {other}" for name, (own, other) in native.differences(config, family_config).items()
+    ]
+    return (
+        [f"the file does not hold them, and the family's own code has it otherwise: {'; '.join(numbers)}"]
+        if numbers
+        else []
+    )

@@ -76,7 +76,7 @@ def recognise_detectron2(state: State, style: BackboneStyle | None = None) -> tu
         style: "caffe" or "pytorch", where the file has no ``pixel_mean``; the zoo's ResNets are "caffe", the default.
 
     Raises:
-        WeightsError: a tensor that tells is missing, or the architecture is none of ours; the message says which.
+        WeightsError: a needed tensor is missing, or the architecture is none of ours; the message names it.
     """
     pyramid = any(key.startswith("backbone.bottom_up.") for key in state)
     body = "backbone.bottom_up" if pyramid else "backbone"
@@ -116,11 +116,13 @@ def _pixels(state: State, shape: Shape, style: BackboneStyle | None) -> Pixels:
     return CAFFE if shape.groups == 1 else RESNEXT
 
 
-def _anchors(state: State, usual: AnchorConfig) -> AnchorConfig:
-    """The anchors of a file that holds them, else the usual ones."""
-    cells = [state[key].double() for key in (f"{_ANCHORS}{level}" for level in range(len(usual.sizes))) if key in state]
-    if len(cells) != len(usual.sizes):
-        return usual
+def _anchors(state: State, default: AnchorConfig) -> AnchorConfig:
+    """The anchors of a file that holds them, else the default ones."""
+    cells = [
+        state[key].double() for key in (f"{_ANCHORS}{level}" for level in range(len(default.sizes))) if key in state
+    ]
+    if len(cells) != len(default.sizes):
+        return default
     sizes: list[tuple[float, ...]] = []
     ratios: list[tuple[float, ...]] = []
     for cell in cells:
@@ -132,7 +134,7 @@ def _anchors(state: State, usual: AnchorConfig) -> AnchorConfig:
         expected = _turned(cell_anchors(sizes[-1], ratios[-1], rounded=False), (len(ratios[-1]), len(sizes[-1])))
         if expected.shape != cell.shape or not torch.allclose(expected.double(), cell, atol=0.5):
             raise WeightsError(f"{_ANCHORS}{len(sizes) - 1}: its anchors are not every size in every ratio")
-    return usual.model_copy(update={"sizes": tuple(sizes), "ratios": tuple(ratios)})
+    return default.model_copy(update={"sizes": tuple(sizes), "ratios": tuple(ratios)})
 
 
 def detectron2_key_map(config: ModelConfig) -> KeyMap:
@@ -212,7 +214,7 @@ def detectron2_options(config: ModelConfig) -> list[str]:
     shape = Shape.of(config.backbone.body)
     assert shape is not None
     mean, std = ([round(255 * value, 3) for value in values[::-1]] for values in (config.input.mean, config.input.std))
-    said = {
+    options = {
         "MODEL.RESNETS.DEPTH": shape.depth,
         "MODEL.RESNETS.NUM_GROUPS": shape.groups,
         "MODEL.RESNETS.WIDTH_PER_GROUP": shape.width,
@@ -231,9 +233,9 @@ def detectron2_options(config: ModelConfig) -> list[str]:
         "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": config.regions.sampling_ratio,
     }
     if config.regions.widths:
-        said |= {"MODEL.ROI_BOX_HEAD.NUM_FC": len(config.regions.widths)}
-        said |= {"MODEL.ROI_BOX_HEAD.FC_DIM": config.regions.widths[0]}
-    return [f"{name} {str(value).replace(' ', '')}" for name, value in said.items()]
+        options |= {"MODEL.ROI_BOX_HEAD.NUM_FC": len(config.regions.widths)}
+        options |= {"MODEL.ROI_BOX_HEAD.FC_DIM": config.regions.widths[0]}
+    return [f"{name} {str(value).replace(' ', '')}" for name, value in options.items()]
 
 
 # ---- ImageNet backbones

@@ -28,7 +28,7 @@ from fasterrcnn.errors import UsageError, WeightsError, first_line, require
 from fasterrcnn.files import cache_folder
 
 MIRROR, OFFLINE = "FASTERRCNN_MIRROR", "FASTERRCNN_OFFLINE"
-"""Environment variables: where files are looked for instead, and whether to stay off the net."""
+"""Environment variables: where files are fetched from instead, and whether network access is forbidden."""
 
 TRIES = 5
 """In a row, without progress."""
@@ -62,7 +62,7 @@ class Published:
 
 
 def is_offline() -> bool:
-    """Whether the environment says to stay off the net."""
+    """Whether the environment forbids network access."""
     return os.environ.get(OFFLINE, "").lower() not in ("", "0", "false", "no")
 
 
@@ -85,7 +85,7 @@ def fetch(published: Published, *, elsewhere: Path | None = None) -> Path:
         elsewhere: another cache that may have it already.
 
     Raises:
-        WeightsError: it cannot be had; the message says from where to fetch it and where to put it.
+        WeightsError: it cannot be downloaded; the message states from where to fetch it and where to put it.
     """
     place = published.place
     for candidate in (place, elsewhere):
@@ -105,7 +105,7 @@ def fetch(published: Published, *, elsewhere: Path | None = None) -> Path:
         except OSError as error:
             if not isinstance(error, urllib.error.URLError | TimeoutError | ConnectionError):
                 raise  # of this disk
-            what = f"cannot download {address} ({_said(error)})"
+            what = f"cannot download {address} ({_description(error)})"
             raise WeightsError(f"{what}; {by_hand}, or give a file of your own") from None
         part.replace(place)
     return place
@@ -145,7 +145,7 @@ def _insist(address: str, part: Path, log: Callable[[int, int | None], None]) ->
             problem = error
         left = TRIES if _size(part) - before >= _PROGRESS else left - 1
         if left <= 0:
-            raise urllib.error.URLError(f"{_said(problem)}, {TRIES} times") from None
+            raise urllib.error.URLError(f"{_description(problem)}, {TRIES} times") from None
         time.sleep(_PAUSE * 2 ** (TRIES - 1 - left))
 
 
@@ -182,7 +182,7 @@ def _copy(answer: Any, file: Any, have: int, total: int | None, log: Callable[[i
     while block := answer.read1(2**18):
         have += len(block)
         if have > (_MAX_BYTES if total is None else total):
-            raise urllib.error.URLError("it sends more than it said")
+            raise urllib.error.URLError("it sends more than it announced")
         file.write(block)
         log(have, total)
         if time.monotonic() - window > TIMEOUT:
@@ -198,18 +198,18 @@ def _difference(file: Path, published: Published) -> str:
     if not published.prefix:
         return ""
     with file.open("rb") as opened:
-        found = hashlib.file_digest(opened, published.algorithm).hexdigest()
-    if found.startswith(published.prefix):
+        digest = hashlib.file_digest(opened, published.algorithm).hexdigest()
+    if digest.startswith(published.prefix):
         return ""
     name = {"sha256": "SHA-256", "md5": "MD5"}[published.algorithm]
-    return f"its {name} begins with {found[: len(published.prefix)]}, not {published.prefix}"
+    return f"its {name} begins with {digest[: len(published.prefix)]}, not {published.prefix}"
 
 
-def _said(error: BaseException) -> str:
+def _description(error: BaseException) -> str:
     if isinstance(error, urllib.error.HTTPError):
         return first_line(f"HTTP {error.code} {error.reason}")
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
-        return _said(error.reason)
+        return _description(error.reason)
     if isinstance(error, TimeoutError):
         return f"nothing came for {TIMEOUT:g} s" if str(error) in ("timed out", "") else str(error)
     return first_line(error.reason if isinstance(error, urllib.error.URLError) else error)
@@ -222,7 +222,7 @@ def _size(file: Path) -> int:
 
 
 HUB_FILE = "model.safetensors"
-"""What a repository calls its weights, unless told otherwise."""
+"""What a repository calls its weights, by default."""
 
 _ADDRESS = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w.-]+))?(/(?P<file>[\w./ -]+))?")
 

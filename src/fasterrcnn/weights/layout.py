@@ -51,14 +51,14 @@ def bottlenecks(shape: Shape, stage: int) -> Iterator[tuple[str, str]]:
 
 
 def resnet_shape(state: Mapping[str, Tensor], stages: Sequence[str]) -> Shape:
-    """Depth and width of the ResNet in a file, told by the blocks of two stages and by a grouped convolution.
+    """Depth and width of the ResNet in a file, recognised by the blocks of two stages and by a grouped convolution.
 
     Args:
         state: tensors of the file.
         stages: what the names of the first three stages begin with, the dot before the block's number included.
 
     Raises:
-        WeightsError: a tensor that tells is missing, or there is no such ResNet.
+        WeightsError: a needed tensor is missing, or there is no such ResNet.
     """
     counts = [_blocks(state, stage) for stage in stages[1:3]]
     depth = next((depth for depth, blocks in BLOCKS.items() if list(blocks[1:3]) == counts), None)
@@ -71,8 +71,8 @@ def resnet_shape(state: Mapping[str, Tensor], stages: Sequence[str]) -> Shape:
 
 
 def _blocks(state: Mapping[str, Tensor], prefix: str) -> int:
-    found = (re.match(rf"{re.escape(prefix)}(\d+)\.", key) for key in state)
-    return len({match[1] for match in found if match})
+    matches = (re.match(rf"{re.escape(prefix)}(\d+)\.", key) for key in state)
+    return len({match[1] for match in matches if match})
 
 
 def head_widths(state: Mapping[str, Tensor], layers: Sequence[str], predictor: str) -> tuple[int, ...]:
@@ -91,7 +91,7 @@ def head_widths(state: Mapping[str, Tensor], layers: Sequence[str], predictor: s
 
 
 def shape_of(state: Mapping[str, Tensor], key: str, dimensions: int) -> tuple[int, ...]:
-    """Shape of a tensor that the architecture is told by.
+    """Shape of a tensor that the architecture follows from.
 
     Raises:
         WeightsError: it is missing, or has another number of dimensions.

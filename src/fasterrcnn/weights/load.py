@@ -1,4 +1,4 @@
-"""What a file of weights is, told by its content: ours, torchvision's, Detectron2's, MMDetection's, or a backbone."""
+"""Opens a file of weights by its content: ours, torchvision's, Detectron2's, MMDetection's, or a backbone."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -51,12 +51,12 @@ class WeightFile:
 
 
 def open_weights(path: Path, *, preset: str | None = None, style: BackboneStyle | None = None) -> WeightFile:
-    """Read a file and say what it is.
+    """Read a file and recognise it.
 
     Args:
         path: .safetensors, .pth or .pkl; the content decides, not the name.
-        preset: architecture of a torchvision file whose keys do not tell ("mobilenetv3-large-320-fpn").
-        style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not tell.
+        preset: architecture of a torchvision file that its keys leave open ("mobilenetv3-large-320-fpn").
+        style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not state them.
 
     Raises:
         WeightsError: the file cannot be read, or is a detector of no known architecture.

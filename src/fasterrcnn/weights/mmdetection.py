@@ -1,6 +1,6 @@
 """MMDetection's layout (2.x and 3.x): Faster R-CNN with C4, DC5 or a pyramid, in Caffe's or PyTorch's style.
 
-Rows are in our order: background last, anchors ratio by ratio. What the keys do not tell (colours, strides, names of
+Rows are in our order: background last, anchors ratio by ratio. What the keys do not hold (colours, strides, names of
 the classes) stands in the configuration that training keeps beside the tensors.
 """
 
@@ -35,10 +35,10 @@ def recognise_mmdetection(
     Args:
         state: its tensors.
         metadata: what the file holds beside them; ``meta`` has the configuration as text.
-        style: "caffe" or "pytorch", where the file does not tell; default "pytorch".
+        style: "caffe" or "pytorch", where the file does not state it; default "pytorch".
 
     Raises:
-        WeightsError: written by release 1, or the architecture is none of ours; the message says which tensor.
+        WeightsError: written by release 1, or the architecture is none of ours; the message names the tensor.
     """
     if "bbox_head.fc_cls.weight" in state:
         raise WeightsError(
@@ -49,7 +49,7 @@ def recognise_mmdetection(
     single = "c4" if any(key.startswith("roi_head.shared_head.") for key in state) else "dc5"
     kind = "fpn" if any(key.startswith("neck.") for key in state) else single
     config = _with_numerics(presets.get(f"{shape}-{kind}"))
-    pixels, stride_in_1x1 = _told(state, str(_config_text(metadata)), shape, style)
+    pixels, stride_in_1x1 = _pixels_and_strides(state, str(_config_text(metadata)), shape, style)
     config = changed(pixels.applied(config), backbone={"stride_in_1x1": stride_in_1x1})
     if kind != "c4":
         widths = head_widths(state, [f"{_HEAD}.shared_fcs.{number}" for number in range(4)], f"{_HEAD}.fc_cls")
@@ -60,13 +60,13 @@ def recognise_mmdetection(
 def mmdetection_class_names(metadata: Mapping[str, Any]) -> Sequence[str]:
     """Names of the classes, in order; empty where the file has none."""
     meta = metadata.get("meta")
-    found: Any = ()
+    names: Any = ()
     if isinstance(meta, Mapping):
         of_data = meta.get("dataset_meta")
         holder: Mapping[str, Any] = of_data if isinstance(of_data, Mapping) else meta
-        found = holder.get("classes") or holder.get("CLASSES") or ()
-    strings = isinstance(found, list | tuple) and all(isinstance(name, str) for name in found)
-    return tuple(found) if strings else ()
+        names = holder.get("classes") or holder.get("CLASSES") or ()
+    strings = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return tuple(names) if strings else ()
 
 
 def _config_text(metadata: Mapping[str, Any]) -> Any:
@@ -74,8 +74,8 @@ def _config_text(metadata: Mapping[str, Any]) -> Any:
     return (meta.get("config") or meta.get("cfg") or "") if isinstance(meta, Mapping) else ""
 
 
-def _told(state: State, text: str, shape: Shape, style: BackboneStyle | None) -> tuple[Pixels, bool]:
-    """Pixels, and whether strides lie in the first 1x1: as said, else as the configuration has it, else as usual.
+def _pixels_and_strides(state: State, text: str, shape: Shape, style: BackboneStyle | None) -> tuple[Pixels, bool]:
+    """Pixels, and whether strides lie in the first 1x1: as given, else as the configuration has it, else the default.
 
     Backbones that Caffe trained came with folded norms: a stem whose running means are all zero is one of these.
     """

@@ -61,7 +61,7 @@ def save_state(path: Path, state: State, config: ModelConfig, notes: Mapping[str
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is a checkpoint of this library, told by its header.
+    """Whether a file is a checkpoint of this library, by its header.
 
     Raises:
         WeightsError: no weight file at all.
@@ -128,14 +128,14 @@ NUMERIC_FIELDS = {
 
 
 def with_numerics_of(config: ModelConfig, trained: ModelConfig) -> ModelConfig:
-    """The configuration with a trained one's numbers, but for those that were said to be other than the preset's."""
+    """The configuration with a trained one's numbers, but for those that were set to other values than the preset's."""
     try:
-        usual = presets.get(config.preset)
+        default = presets.get(config.preset)
     except UsageError:  # a network of the user's own
-        usual = config
+        default = config
     parts: dict[str, Any] = {}
     for part, names in NUMERIC_FIELDS.items():
-        own, old, preset = getattr(config, part), getattr(trained, part), getattr(usual, part)
+        own, old, preset = getattr(config, part), getattr(trained, part), getattr(default, part)
         if part == "anchors" and (own.sizes, own.ratios) != (old.sizes, old.ratios):
             continue  # strides and rounding go with the sizes
         changes = {name: getattr(old, name) for name in names if getattr(own, name) == getattr(preset, name)}

@@ -53,10 +53,10 @@ def is_torchvision_detector(state: Mapping[str, Tensor]) -> bool:
 
 
 def recognise_torchvision(state: Mapping[str, Tensor], preset: str | None = None) -> ModelConfig:
-    """The configuration of a detector, without class names, told by its keys.
+    """The configuration of a detector, without class names, recognised by its keys.
 
     The two MobileNetV3 detectors hold the same keys and differ in input size and proposals only: the answer is
-    ``mobilenetv3-large-fpn``; who has the other says so by ``preset``. The published first version of
+    ``mobilenetv3-large-fpn``; ``preset`` chooses the other. The published first version of
     ``resnet50-fpn`` has the old key layout and batch norms without eps; files in the new layout get 1e-5.
 
     Raises:
@@ -131,9 +131,9 @@ def to_torchvision(state: Mapping[str, Tensor], config: ModelConfig) -> State:
         UsageError: torchvision has no such network.
     """
     backbone, regions = config.backbone, config.regions
-    known = backbone.body.startswith("mobilenet") or (Shape.of(backbone.body) and backbone.stages == (1, 2, 3, 4))
+    has_body = backbone.body.startswith("mobilenet") or (Shape.of(backbone.body) and backbone.stages == (1, 2, 3, 4))
     heads = {(1, 0, 2), (2, 4, 1)}
-    if not known or backbone.neck != "fpn" or (config.rpn.convs, regions.convs, len(regions.widths)) not in heads:
+    if not has_body or backbone.neck != "fpn" or (config.rpn.convs, regions.convs, len(regions.widths)) not in heads:
         raise UsageError(f"torchvision has no network like {config.preset}: only its four presets and their likes")
     if backbone.stride_in_1x1 or backbone.norm == "group":
         raise UsageError(

@@ -53,7 +53,7 @@ def rearrange_class_rows(state: State, same: Mapping[int, int], fresh: Mapping[s
         for key in [key for key in state if key.startswith(prefix) and key in fresh and same]:
             old, new = state[key], fresh[key].clone()
             if old.shape[1:] != new.shape[1:] or len(old) < rows * (1 + max(same.values())):
-                chosen[key] = old  # of another width: told of as such
+                chosen[key] = old  # of another width: reported as such
                 continue
             for number, place in same.items():
                 new[rows * number : rows * (number + 1)] = old[rows * place : rows * (place + 1)]
@@ -138,12 +138,12 @@ class LoadReport:
     def lines(self) -> list[str]:
         """A few lines: where from, how much, which rows, which parts are new."""
         numbers = sum(math.prod(shape) for shape in self.loaded.values())
-        found = [f"start: {self.source}", f"loaded {len(self.loaded)} tensors ({numbers:,} numbers)"]
+        lines = [f"start: {self.source}", f"loaded {len(self.loaded)} tensors ({numbers:,} numbers)"]
         for prefix, what in self.rows.items():
             shapes = [f"{key} {shape}" for key, shape in self.remapped.items() if key.startswith(prefix)]
-            found += [f"remapped {', '.join(shapes)}: {what}"] if shapes else []
+            lines += [f"remapped {', '.join(shapes)}: {what}"] if shapes else []
         parts = Counter(".".join(key.split(".")[:2]) for key in self.fresh)
-        return [*found, f"fresh: {', '.join(f'{part} ({n})' for part, n in parts.items()) or 'nothing'}"]
+        return [*lines, f"fresh: {', '.join(f'{part} ({n})' for part, n in parts.items()) or 'nothing'}"]
 
     def table(self) -> str:
         """All tensors, one a line: what became of it, its name, its shape."""
@@ -174,20 +174,20 @@ class _Start:
 
 
 def start_from(network: FasterRCNN, config: ModelConfig, weights: str) -> LoadReport:
-    """Fill a new network with pre-trained weights, and say what became of every tensor.
+    """Fill a new network with pre-trained weights, and report what became of every tensor.
 
     Its class rows stay fresh, but for classes that the weights know by the same name. Where the weights are a
     detector's with other anchors, each anchor takes the RPN's rows of the most similar old one.
 
     Args:
         network: as built from the configuration.
-        config: says which backbone and which preset.
+        config: names the backbone and the preset.
         weights: "imagenet" (the backbone), "coco" (all of a torchvision preset), or what `names.locate` knows: a file
             or the name of one, which is a detector of this library, torchvision, Detectron2 or MMDetection, or an
             ImageNet backbone of torchvision, Detectron2 or timm.
 
     Raises:
-        WeightsError: cannot be downloaded or read, or does not fit; the message says what to do.
+        WeightsError: cannot be downloaded or read, or does not fit; the message states what to do.
         UsageError: there are no such weights for this model.
     """
     start = _read(config, weights)
@@ -244,7 +244,7 @@ def numerics_of(config: ModelConfig, weights: str | None) -> ModelConfig:
     """The configuration with the numbers that those start weights were trained with.
 
     A detector's file has them all (`numerics.FIELDS`), a backbone of timm or Detectron2 its pixels. Numbers that were
-    said to be other than the preset's stay.
+    set to be other than the preset's stay.
     """
     body = config.backbone.body
     if weights == "imagenet" and body.startswith("timm:") and body != _LITE0:
@@ -269,8 +269,8 @@ def _read(config: ModelConfig, weights: str) -> _Start:
         return _Start(_imagenet(config), "ImageNet weights")
     if weights == "coco":
         if config.preset not in catalog.TORCHVISION:
-            known = ", ".join(catalog.TORCHVISION)
-            raise UsageError(f'{config.preset} has no "coco" weights (they exist for {known}); use "imagenet"')
+            with_coco = ", ".join(catalog.TORCHVISION)
+            raise UsageError(f'{config.preset} has no "coco" weights (they exist for {with_coco}); use "imagenet"')
         file = catalog.fetch_torchvision(catalog.TORCHVISION[config.preset])
         start = _from_file(catalog.Located(file, config.preset), config)
         return replace(start, source="torchvision's COCO weights", about="")
@@ -321,11 +321,11 @@ def _timm(name: str, config: ModelConfig) -> State:
     return state
 
 
-def _from_file(found: catalog.Located, config: ModelConfig) -> _Start:
-    path = found.path
-    source = open_weights(path, preset=found.preset or (config.preset if config.preset in _SAME_KEYS else None))
+def _from_file(located: catalog.Located, config: ModelConfig) -> _Start:
+    path = located.path
+    source = open_weights(path, preset=located.preset or (config.preset if config.preset in _SAME_KEYS else None))
     if source.config is not None:
-        eps = {} if found.norm_eps is None else {"norm_eps": found.norm_eps}
+        eps = {} if located.norm_eps is None else {"norm_eps": located.norm_eps}
         trained = changed(source.config, backbone=eps)
         return _Start(source.state, str(path), trained, None, source.name_in_file, source.line)
     state, in_head = source.state, config.regions.body == "layer4"

@@ -464,7 +464,7 @@ def pieces() -> dict[str, bytes]:
 
 
 def all_files(canary: str) -> dict[str, bytes]:
-    """Every case, by a name that says what it is."""
+    """Every case, by a name that describes it."""
     found: dict[str, bytes] = {}
     values = gadgets(canary) | {f"bomb, {name}": code for name, code in bombs().items()}
     for name, code in values.items():

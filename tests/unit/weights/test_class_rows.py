@@ -5,7 +5,7 @@ from fasterrcnn.weights.transfer import rearrange_class_rows, same_names
 
 
 def rows(classes: int) -> dict[str, torch.Tensor]:
-    """Every row says whose it is: the class's number, background's last; a delta's class and number."""
+    """Every row holds its owner: the class's number, background's last; a delta's class and number."""
     logits = torch.arange(classes + 1.0)
     deltas = (10 * torch.arange(float(classes))[:, None] + torch.arange(4)).flatten()
     return {

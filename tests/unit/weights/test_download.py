@@ -199,7 +199,7 @@ def test_fetch__gets_there(site, cache, manners, requests):
 
 
 @pytest.mark.parametrize(
-    ("manner", "said"),
+    ("manner", "message"),
     [
         ("absent", "HTTP 404"),
         ("busy", "HTTP 503 Service Unavailable, 5 times"),
@@ -215,9 +215,9 @@ def test_fetch__gets_there(site, cache, manners, requests):
         ("other part", "it sends another part than was asked for, 5 times"),
     ],
 )
-def test_fetch__says_what_is_wrong(site, cache, manner, said):
+def test_fetch__names_what_is_wrong(site, cache, manner, message):
     site.manners = [manner]
-    with pytest.raises(WeightsError, match=rf"^cannot download {site.url} \(.*{said}.*\); fetch ") as caught:
+    with pytest.raises(WeightsError, match=rf"^cannot download {site.url} \(.*{message}.*\); fetch ") as caught:
         fetch(published(site))
     assert f"fetch {site.url} on another machine and put it at {cache / NAME}, or give a file" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -334,9 +334,9 @@ def test_fetch__no_bar_without_a_terminal(site, capfd):
 def test_fetch__bar_on_a_terminal(site, capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     fetch(published(site))
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "2.1/2.1 MB" in said.err
+    message = capsys.readouterr()
+    assert message.out == ""
+    assert "2.1/2.1 MB" in message.err
 
 
 def test_server__really_stalls(site):

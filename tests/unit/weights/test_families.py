@@ -48,7 +48,7 @@ def test_recognise__names_in_the_file_are_those_of_the_file(files, family, prese
     assert {source.name_in_file(key) for key in source.state} == set(state)
 
 
-def test_line__says_what_the_file_is(files):
+def test_line__describes_the_file(files):
     assert load.recognise(HERE, files("detectron2", "resnet101-c4"), {}).line == (
         "somewhere.bin: resnet101-c4 of Detectron2, 80 classes (person, bicycle, car...), "
         "BGR pixels, 0..255 less the mean"

@@ -57,12 +57,12 @@ def test_hostile__one_line_and_nothing_run(here, capfd, name):
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(SystemExit) as caught:
         main(["predict", str(path), str(here / "photo.png"), "-o", str(here / "seen")])
-    said = capfd.readouterr()
+    message = capfd.readouterr()
     assert caught.value.code == 2
-    assert said.out == ""
-    assert said.err.startswith(f"error: {path}: ")
-    assert said.err.count("\n") == 1
-    assert len(said.err) < 600
+    assert message.out == ""
+    assert message.err.startswith(f"error: {path}: ")
+    assert message.err.count("\n") == 1
+    assert len(message.err) < 600
     assert not CANARY.exists()
     assert not (here / "seen").exists()
     assert time.process_time() - started < 10
@@ -85,7 +85,7 @@ import re, sys
 from fasterrcnn.cli.main import main
 try:
     main(sys.argv[1:])
-finally:  # the most memory this program had; what getrusage says begins with that of the process before it
+finally:  # the most memory this program had; what getrusage gives begins with that of the process before it
     print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 """
 HEAVIEST = (
@@ -123,9 +123,9 @@ def test_not_files__of_the_file_system(tmp_path, capfd):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "folder").mkdir()
-    for name, said in (("pipe", "no such file"), ("loop", "no such file"), ("folder", "no weights in this folder")):
+    for name, message in (("pipe", "no such file"), ("loop", "no such file"), ("folder", "no weights in this folder")):
         with pytest.raises(SystemExit) as caught:
             main(["predict", str(tmp_path / name), "photo.png", "-o", str(tmp_path / "seen")])
         assert caught.value.code == 2
-        assert said in capfd.readouterr().err
+        assert message in capfd.readouterr().err
     assert not Path("/dev/zero").is_file()

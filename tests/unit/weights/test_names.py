@@ -134,10 +134,10 @@ def zoo(tmp_path, monkeypatch):
 
 
 def test_detectron2__from_the_name_to_detections_a_start_and_our_file(zoo, cache, photo, tmp_path):
-    said = []
-    detector = load(ZOO, log=said.append)
+    message = []
+    detector = load(ZOO, log=message.append)
     in_cache = cache / zoo.name
-    assert said == [
+    assert message == [
         f"{in_cache}: resnet50-fpn of Detectron2, 80 classes (person, bicycle, car...), "
         "BGR pixels, 0..255 less the mean"
     ]
@@ -190,7 +190,7 @@ def test_locate__folder_of_a_run(tmp_path, checkpoint):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("resnet50-fnp", r"^resnet50-fnp: no such file, and no weights are called so; did you mean resnet50-fpn\?$"),
         ("nonsense", r"names are resnet50-fpn, resnet50-fpn-v2, .* and hf://user/repository$"),
@@ -199,9 +199,9 @@ def test_locate__folder_of_a_run(tmp_path, checkpoint):
         ("", "no such file"),
     ],
 )
-def test_locate__unknown(name, said, tmp_path, monkeypatch):
+def test_locate__unknown(name, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(WeightsError, match=said):
+    with pytest.raises(WeightsError, match=message):
         catalog.locate(name)
 
 

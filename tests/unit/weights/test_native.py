@@ -185,19 +185,19 @@ def test_load__flipped_byte_in_the_header_changes_nothing_that_is_read(small, bi
     """Most are refused. Some mean the same (1e-05 and 1E-05), and who spoils the name of the hash has no hash."""
     good = small.read_bytes()
     state, *rest = native.load_checkpoint(small)
-    said = []
+    messages = []
     for place in range(len(good) - 6 * 4):
         small.write_bytes(flipped(good, place, bits))
         try:
             seen, *others = native.load_checkpoint(small)
         except WeightsError as error:
-            said.append(str(error))
+            messages.append(str(error))
         else:
             assert others == rest, place
             assert seen.keys() == state.keys(), place
             assert all(seen[key].dtype == state[key].dtype for key in state), place
-    assert len(said) > 0.95 * len(good)
-    assert not any("\n" in message for message in said)
+    assert len(messages) > 0.95 * len(good)
+    assert not any("\n" in message for message in messages)
 
 
 @pytest.mark.parametrize("text", ['"epoch": 3', '"cat"', '"short_side": 64'])

@@ -21,14 +21,14 @@ def test_taken_over__from_detectron2():
     assert native.with_numerics_of(config, trained) == config
 
 
-def test_taken_over__what_was_said_stays():
+def test_taken_over__what_was_chosen_stays():
     preset = presets.get("resnet50-fpn")
-    said = changed(preset, regions={"box_loss": "giou"}, input={"short_side": 320}, anchors={"ratios": ((1.0,),) * 5})
-    config = native.with_numerics_of(said, with_detectron2_numerics(preset))
+    chosen = changed(preset, regions={"box_loss": "giou"}, input={"short_side": 320}, anchors={"ratios": ((1.0,),) * 5})
+    config = native.with_numerics_of(chosen, with_detectron2_numerics(preset))
     assert config.regions.box_loss == "giou"
     assert config.regions.aligned
     assert config.input.short_side == 320
-    assert config.anchors == said.anchors
+    assert config.anchors == chosen.anchors
 
 
 def test_taken_over__by_a_network_of_ones_own():

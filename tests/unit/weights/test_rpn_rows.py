@@ -12,7 +12,7 @@ def anchors(sizes, ratios, levels: int = 1) -> AnchorConfig:
 
 
 def state_of(count: int) -> dict[str, torch.Tensor]:
-    """Every number says which anchor (hundreds) and which of its four deltas it belongs to."""
+    """Every number encodes which anchor (hundreds) and which of its four deltas it belongs to."""
     objectness = 100.0 * torch.arange(count)
     deltas = (objectness[:, None] + torch.arange(4)).flatten()
     return {
@@ -49,7 +49,7 @@ def test_nearest_anchors__ratio_decides_where_a_whole_level_shrinks():
     assert nearest_anchors(old, new) == [0, 1, 2]
 
 
-def test_nearest_anchors__all_levels_have_a_say():
+def test_nearest_anchors__all_levels_count():
     old = AnchorConfig(sizes=((32.0,), (64.0,)), ratios=((0.5, 2.0),) * 2)
     # A little nearer to the first on one level, much nearer to the second on the other.
     new = AnchorConfig(sizes=((32.0,), (64.0,)), ratios=((0.9,), (2.0,)))

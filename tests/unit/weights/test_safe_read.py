@@ -123,7 +123,7 @@ MANY = {
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors", "weights.pkl", "weights"])
-def test_read_tensors__kind_is_told_by_content(tmp_path, name):
+def test_read_tensors__kind_by_content(tmp_path, name):
     torch.save(MANY, tmp_path / name)
     assert weight_file_kind(tmp_path / name) == "torch"
     assert_close(read_tensors(tmp_path / name)[0], MANY)
@@ -142,7 +142,7 @@ def test_read_tensors__kind_is_told_by_content(tmp_path, name):
 
 
 @pytest.mark.parametrize("length", [632, 640, 648])
-def test_read_tensors__header_whose_length_looks_like_a_pickle(tmp_path, length):
+def test_read_tensors__header_whose_length_reads_as_a_pickle(tmp_path, length):
     """640 is the beginning of a pickle of protocol 2."""
     file = tmp_path / "w.safetensors"
     for padding in range(length):
@@ -248,7 +248,7 @@ def test_read_tensors__values_beside_the_weights_are_bounded(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "an empty file"),
         (b"<!DOCTYPE html>", "a web page or XML, probably what a site answered"),
@@ -259,7 +259,7 @@ def test_read_tensors__values_beside_the_weights_are_bounded(tmp_path):
         (b"hello", "neither safetensors nor a checkpoint of torch or numpy"),
     ],
 )
-def test_weight_file_kind__says_what_it_is_instead(tmp_path, content, said):
+def test_weight_file_kind__names_what_it_is_instead(tmp_path, content, message):
     (tmp_path / "w.pth").write_bytes(content)
-    with pytest.raises(WeightsError, match=rf"w\.pth: not a weight file: {said}"):
+    with pytest.raises(WeightsError, match=rf"w\.pth: not a weight file: {message}"):
         weight_file_kind(tmp_path / "w.pth")
