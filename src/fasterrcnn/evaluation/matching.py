@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
 
@@ -88,14 +88,49 @@ def match_detections(pairs: Pairs, ground_truth: GroundTruth, count: int, thresh
         count: number of detections.
         threshold: IoU that a match needs.
     """
+    return _match(pairs, ground_truth.crowd, count, threshold)
+
+
+def match_image(
+    detections: Float[np.ndarray, "n 4"],
+    detection_labels: Int64[np.ndarray, " n"],
+    boxes: Float[np.ndarray, "g 4"],
+    labels: Int64[np.ndarray, " g"],
+    crowd: Bool[np.ndarray, " g"],
+    *,
+    min_iou: float = 0.5,
+) -> Int64[np.ndarray, " n"]:
+    """As `match_detections`, for the detections and objects of one image, within each class.
+
+    Args:
+        detections: xyxy, by falling score.
+        detection_labels: their classes.
+        boxes: xyxy of the objects.
+        labels: their classes.
+        crowd: which objects are crowds or difficult: the overlap is the share of the detection inside, and they match
+            any number of detections.
+        min_iou: overlap that a match needs.
+    """
+    rows, objects = (detection_labels[:, None] == labels).nonzero()
+    xywh, object_xywh = (
+        np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1, dtype=np.float64)
+        for xyxy in (detections, boxes)
+    )
+    overlaps = overlap(xywh[rows], object_xywh[objects], crowd[objects])
+    order = np.lexsort((-objects, -overlaps, rows))
+    pairs = Pairs(rows[order], objects[order], overlaps[order])
+    return _match(pairs, crowd, len(detections), min_iou)
+
+
+def _match(pairs: Pairs, crowd: Bool[np.ndarray, " g"], count: int, threshold: float) -> Int64[np.ndarray, " n"]:
     near = pairs.take(pairs.overlaps >= min(threshold, 1 - 1e-10))
-    if ground_truth.crowd.any():
-        order = np.lexsort((ground_truth.crowd[near.objects], near.detections))  # stable: overlaps keep falling
+    if crowd.any():
+        order = np.lexsort((crowd[near.objects], near.detections))  # stable: overlaps keep falling
         near = Pairs(near.detections[order], near.objects[order], near.overlaps[order])
     matched = [-1] * count
-    taken = bytearray(len(ground_truth))
+    taken = bytearray(len(crowd))
     for detection, item, is_crowd in zip(
-        near.detections.tolist(), near.objects.tolist(), ground_truth.crowd[near.objects].tolist(), strict=True
+        near.detections.tolist(), near.objects.tolist(), crowd[near.objects].tolist(), strict=True
     ):
         if matched[detection] < 0 and not taken[item]:
             matched[detection] = item

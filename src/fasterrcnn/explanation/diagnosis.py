@@ -6,10 +6,12 @@ Axes: g objects, a anchors, p proposals, n scored boxes, d detections. Boxes are
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from fasterrcnn.evaluation.matching import match_image
 from fasterrcnn.explanation.evidence import Evidence, ObjectOverlaps, best_boxes, best_objectness, gather_evidence
 from fasterrcnn.explanation.trace import Trace
 from fasterrcnn.ops import boxes
@@ -123,7 +125,10 @@ def diagnose_objects(trace: Trace, ground_truth: Target, *, min_iou: float = 0.5
         ground_truth: the objects of the image, in the frame of the network input.
         min_iou: lowest overlap of a box that counts, 0..1.
     """
-    matches = _match_detections(trace, ground_truth, min_iou)
+    detections = trace.input_detections
+    columns = (detections.boxes, detections.labels, ground_truth.boxes, ground_truth.labels)
+    crowd = np.zeros(len(ground_truth.labels), np.bool_)
+    matches = torch.from_numpy(match_image(*(column.numpy() for column in columns), crowd, min_iou=min_iou))
     anchors = torch.cat(trace.anchors)
     highest = _highest_overlaps(anchors, ground_truth)
     near_iou = trace.model.rpn_loss.assigner.negative_iou
@@ -149,24 +154,6 @@ def diagnose_objects(trace: Trace, ground_truth: Target, *, min_iou: float = 0.5
         evidence, best = gather_evidence(overlaps), best_boxes(overlaps)
         diagnoses.append(ObjectDiagnosis(number + 1, label, overlaps.name, (x1, y1, x2, y2), kind, why, evidence, best))
     return diagnoses
-
-
-def _match_detections(trace: Trace, ground_truth: Target, min_iou: float) -> Int64[Tensor, " d"]:
-    """The object that each detection counts for, or -1: by falling score, each takes the free object of its class that
-    it overlaps most, as COCO's evaluation does (Lin et al. 2014).
-    """
-    detections = trace.input_detections
-    matches = torch.full((len(detections.boxes),), -1)
-    if not len(ground_truth.boxes):
-        return matches
-    overlap = boxes.iou(detections.boxes, ground_truth.boxes)
-    overlap[detections.labels[:, None] != ground_truth.labels] = 0
-    for number in range(len(matches)):
-        best = int(overlap[number].argmax())
-        if overlap[number, best] >= min_iou:
-            matches[number] = best
-            overlap[:, best] = 0
-    return matches
 
 
 def _highest_overlaps(anchors: Float[Tensor, "a 4"], ground_truth: Target) -> Float[Tensor, " a"]:

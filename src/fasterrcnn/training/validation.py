@@ -16,6 +16,7 @@ from fasterrcnn.data.images import read_image
 from fasterrcnn.data.show import draw_target
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import UsageError
+from fasterrcnn.evaluation.matching import match_image
 from fasterrcnn.evaluation.measure import score_detections
 from fasterrcnn.inference.detector import in_original_frame
 from fasterrcnn.reporting.drawing import Mark, Pen, add_legend, add_title, contact_sheet, draw_marks
@@ -139,65 +140,12 @@ def draw_comparison(
     return add_legend(_on_sheet(cells), meanings)
 
 
-def match_detections(
-    detections: NDArray[np.float32],
-    detection_labels: NDArray[np.int64],
-    boxes: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    difficult: NDArray[np.bool_],
-    *,
-    min_iou: float = 0.5,
-) -> NDArray[np.int64]:
-    """The object that each detection matches, as in COCO's evaluation (Lin et al. 2014).
-
-    By falling score, each detection takes the free object of its class with the largest IoU; a difficult object only
-    where no other is free. A difficult object may be a crowd: its overlap is the share of the detection inside it,
-    and it matches any number of detections.
-
-    Args:
-        detections: (n, 4), by falling score.
-        detection_labels: (n,).
-        boxes: (g, 4).
-        labels: (g,).
-        difficult: (g,).
-        min_iou: overlap that a match needs.
-
-    Returns:
-        (n,) indices of objects; -1 for none.
-    """
-    overlaps = _overlaps(detections.astype(np.float64), boxes.astype(np.float64), difficult)
-    fits = (overlaps >= min_iou) & (detection_labels[:, None] == labels)
-    free = np.ones(len(boxes), np.bool_)
-    matched = np.full(len(detections), -1, np.int64)
-    for number in range(len(detections)) if len(boxes) else ():
-        # Objects that are not difficult get one more, so that they come first.
-        rank = np.where(fits[number] & free, overlaps[number] + ~difficult, 0)
-        best = rank.argmax()
-        if rank[best] > 0:
-            matched[number] = best
-            free[best] = difficult[best]
-    return matched
-
-
-def _overlaps(
-    detections: NDArray[np.float64], boxes: NDArray[np.float64], difficult: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """(n, g) IoU, and for difficult objects the share of the detection that is inside."""
-    corner = np.maximum(detections[:, None, :2], boxes[:, :2])
-    sides = np.minimum(detections[:, None, 2:], boxes[:, 2:]) - corner
-    shared = sides.clip(min=0).prod(axis=2)
-    areas, box_areas = ((xyxy[:, 2:] - xyxy[:, :2]).prod(axis=1) for xyxy in (detections, boxes))
-    whole = np.where(difficult, areas[:, None], areas[:, None] + box_areas - shared)
-    overlaps: NDArray[np.float64] = shared / np.maximum(whole, np.finfo(np.float64).tiny)
-    return overlaps
-
-
 def _draw_cell(image: AnnotatedImage, detections: Detections, classes: Sequence[str]) -> Image.Image:
     pil_image = read_image(image.path)
     pil_image.thumbnail((_LONG_SIDE, _LONG_SIDE))
     detected = _scaled(detections.boxes, detections.image_hw, pil_image.size)
     boxes = _scaled(image.boxes, image.size_hw, pil_image.size)
-    matched = match_detections(detected, detections.labels, boxes, image.labels, image.difficult)
+    matched = match_image(detected, detections.labels, boxes, image.labels, image.difficult)
     not_counted = (matched >= 0) & np.append(image.difficult, False)[matched]
     found, false_positive = (matched >= 0) & ~not_counted, matched < 0
     missed = ~image.difficult & ~np.isin(np.arange(len(boxes)), matched)

@@ -12,10 +12,11 @@ from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.data.pixels import from_pil
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError, UsageError
+from fasterrcnn.evaluation.matching import match_image
 from fasterrcnn.reporting.drawing import colour_of
 from fasterrcnn.structures import Target, no_boxes
 from fasterrcnn.training import validation
-from fasterrcnn.training.validation import draw_batch, draw_comparison, match_detections
+from fasterrcnn.training.validation import draw_batch, draw_comparison
 
 CLASSES = ("cat", "dog")
 HIT, INVENTED, MISSED, NOT_COUNTED = (
@@ -29,7 +30,7 @@ FAR = [60, 60, 80, 80]
 
 def match(predicted, ground_truth) -> list[int]:
     """Rows of (box, label) and of (box, label, difficult)."""
-    found = match_detections(
+    found = match_image(
         np.array([box for box, _ in predicted], np.float32).reshape(-1, 4),
         np.array([label for _, label in predicted], np.int64),
         np.array([box for box, _, _ in ground_truth], np.float32).reshape(-1, 4),
@@ -56,7 +57,7 @@ def match(predicted, ground_truth) -> list[int]:
         ([(OBJECT, 0), (OBJECT, 0)], [(HALF, 0, False), (OBJECT, 0, False)], [1, 0]),  # then what is left
     ],
 )
-def test_match_detections__greedy(predicted, ground_truth, expected):
+def test_match_image__greedy(predicted, ground_truth, expected):
     assert match(predicted, ground_truth) == expected
 
 
@@ -72,16 +73,16 @@ def test_match_detections__greedy(predicted, ground_truth, expected):
         ([(OBJECT, 0)], [(LESS, 0, True)], [-1]),
     ],
 )
-def test_match_detections__difficult(predicted, ground_truth, expected):
+def test_match_image__difficult(predicted, ground_truth, expected):
     assert match(predicted, ground_truth) == expected
 
 
-def test_match_detections__box_without_area():
+def test_match_image__box_without_area():
     assert match([([10, 10, 10, 10], 0)], [([10, 10, 10, 10], 0, False), (OBJECT, 0, True)]) == [-1]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_match_detections__as_pycocotools(seed):
+def test_match_image__as_pycocotools(seed):
     coco = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
     rng = np.random.default_rng(seed)
@@ -110,7 +111,7 @@ def test_match_detections__as_pycocotools(seed):
     for image in evaluation.evalImgs:
         expected[np.array(image["dtIds"]) - 1] = image["dtMatches"][0] - 1
     boxes = (predicted.astype(np.float32), predicted_labels, ground_truth.astype(np.float32), labels, difficult)
-    assert match_detections(*boxes).tolist() == expected.tolist()
+    assert match_image(*boxes).tolist() == expected.tolist()
     assert (expected >= 0).any()
 
 
