@@ -126,9 +126,15 @@ def diagnose_objects(trace: Trace, ground_truth: Target, *, min_iou: float = 0.5
         min_iou: lowest overlap of a box that counts, 0..1.
     """
     detections = trace.input_detections
-    columns = (detections.boxes, detections.labels, ground_truth.boxes, ground_truth.labels)
-    crowd = np.zeros(len(ground_truth.labels), np.bool_)
-    matches = torch.from_numpy(match_image(*(column.numpy() for column in columns), crowd, min_iou=min_iou))
+    matched = match_image(
+        detections.boxes.numpy(),
+        detections.labels.numpy(),
+        ground_truth.boxes.numpy(),
+        ground_truth.labels.numpy(),
+        np.zeros(len(ground_truth.labels), np.bool_),
+        min_iou=min_iou,
+    )
+    matches = torch.from_numpy(matched)
     anchors = torch.cat(trace.anchors)
     highest = _highest_overlaps(anchors, ground_truth)
     near_iou = trace.model.rpn_loss.assigner.negative_iou

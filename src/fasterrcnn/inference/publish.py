@@ -22,7 +22,7 @@ class Origin(NamedTuple):
 
     Attributes:
         path: the file.
-        style: colours and strides that were said of it, as in `build.load_model`.
+        style: its colours and strides where they were given, as in `build.load_model`.
     """
 
     path: Path

@@ -176,7 +176,7 @@ def test_draw_comparison__lower_score(record):
 
 
 def test_draw_comparison__no_objects_and_no_predictions(record):
-    empty = record.take(np.zeros(3, np.bool_))
+    empty = record.select(np.zeros(3, np.bool_))
     assert not any(colours_of(empty, detections([])).values())
     assert colours_of(empty, detections([(OBJECT, 0, 0.9)]))[INVENTED]
 
