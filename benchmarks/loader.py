@@ -91,7 +91,7 @@ def main() -> None:
     records = data.split(data.training_split)
     examples = DetectionDataset(records, config, augmentation="default")
     batches = epoch_batches(examples, BATCH, Random(0))
-    plans = [BatchPlan(tuple(batch), epoch=1) for batch in batches]
+    plans = [BatchPlan(tuple(batch), view=1) for batch in batches]
     plain = PlainDataset(records, config)
     ours = BatchLoader(examples, WORKERS)
     theirs = DataLoader(

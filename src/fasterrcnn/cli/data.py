@@ -93,7 +93,7 @@ def _track(images: "Iterable[AnnotatedImage]", total: int) -> "Iterable[Annotate
 def _write_fixed(data_report: "DataReport", folder: Path) -> None:
     """The repaired copy, and a list of the changes."""
     from fasterrcnn.data.checks import repair
-    from fasterrcnn.data.convert import write_data
+    from fasterrcnn.data.formats import write_data
     from fasterrcnn.files import write_text
 
     repaired = repair(data_report.data, "fix", data_report.findings, duplicates_too=True)
@@ -115,8 +115,8 @@ def convert(
 ) -> None:
     """Write a data set in another format, images included; boxes stay exactly as they are, valid or not."""
     from fasterrcnn.data.checks.boxes import check_values
-    from fasterrcnn.data.convert import write_data
     from fasterrcnn.data.findings import only_errors, raise_on_errors
+    from fasterrcnn.data.formats import write_data
 
     annotated = reading.read(data)
     raise_on_errors(annotated.findings, annotated.root)
@@ -174,8 +174,8 @@ def split(
     reading: Reading = Reading(),
 ) -> None:
     """Split a data set again: every class in every split, nearly identical images never in two."""
-    from fasterrcnn.data.convert import write_data
     from fasterrcnn.data.findings import raise_on_errors
+    from fasterrcnn.data.formats import write_data
     from fasterrcnn.data.split import split_data
     from fasterrcnn.files import check_output
 

@@ -21,7 +21,21 @@ Floats = NDArray[np.float64]
 SIZE_BINS = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}
 """COCO's bins of the area, from (included) and to (not included); here in pixels of the network input."""
 
-_CHUNK = 100_000
+NEAREST, FARTHEST = 1.5, 16.0
+"""Range of an anchor's size, as a multiple of the stride of its level."""
+
+FINEST, COARSEST = 1.0, 32.0
+"""The same for small anchors of the finest level and large ones of the coarsest, which no other level can have."""
+
+RATIO_LIMIT = 8.0
+"""Largest ratio of the longer side of an anchor to the shorter one."""
+
+_STEPS = (0.4, 0.2, 0.1, 0.05, 0.02)  # of the hill climbing, in the logarithm
+_RESTARTS = 8
+_RESTART_NOISE = 0.15
+_ROUNDS = 4
+_UNUSED = 2e-3  # loss of mean reward (about 2) below which a level is not needed
+_CHUNK = 100_000  # boxes at a time, to save memory
 
 
 def has_area(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -187,22 +201,6 @@ def _recall(iou: Floats, parts: dict[str, Recall]) -> Recall:
 
 def _formatted(number: float | None, form: str) -> str:
     return "n/a" if number is None else form.format(number)
-
-
-NEAREST, FARTHEST = 1.5, 16.0
-"""Range of an anchor's size, as a multiple of the stride of its level."""
-
-FINEST, COARSEST = 1.0, 32.0
-"""The same for small anchors of the finest level and large ones of the coarsest, which no other level can have."""
-
-RATIO_LIMIT = 8.0
-"""Largest ratio of the longer side of an anchor to the shorter one."""
-
-_STEPS = (0.4, 0.2, 0.1, 0.05, 0.02)  # of the hill climbing, in the logarithm
-_RESTARTS = 8
-_RESTART_NOISE = 0.15
-_ROUNDS = 4
-_UNUSED = 2e-3  # loss of mean reward (about 2) below which a level is not needed
 
 
 @dataclass(frozen=True)

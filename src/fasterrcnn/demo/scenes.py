@@ -15,6 +15,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from fasterrcnn.boxes import box_areas, box_intersections
 from fasterrcnn.data.formats.voc import to_xml
 from fasterrcnn.demo import signs
 from fasterrcnn.demo.signs import Rgb, Sprite, vary
@@ -218,9 +219,8 @@ def _hang(rng: Generator, sprite: Sprite, street: _Street) -> _Placed:
 
 def _overlap(first: _Placed, second: _Placed) -> bool:
     """Whether the boxes share more than MAX_OVERLAP of the smaller one, which bounds their IoU as well."""
-    a, b = first.box, second.box
-    shared = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None).prod()
-    return bool(shared > MAX_OVERLAP * min((a[2:] - a[:2]).prod(), (b[2:] - b[:2]).prod()))
+    a, b = first.box[None], second.box[None]
+    return bool((box_intersections(a, b) > MAX_OVERLAP * np.minimum(box_areas(a), box_areas(b))).all())
 
 
 def _add_pole(rng: Generator, image: Image.Image, sign: _Placed, street: _Street) -> None:

@@ -10,6 +10,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from fasterrcnn.boxes import box_iou
 from fasterrcnn.config import InputConfig
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.findings import Finding
@@ -35,6 +36,15 @@ _ANY = get_args(BoxFormat)  # of a table or list, where the user may have stated
 
 _MISFITS, _MISFIT_SHARE = 3, 0.05  # fewer are mistakes in single boxes
 _UNEXPLAINED = 0.1  # share of the misfits that may not fit the other layout either
+
+SMALLEST_SIDE = 8.0
+"""Square root of the area in pixels of the network input; maps of stride 4 or 8 hardly show smaller objects."""
+
+SMALLEST_ORIGINAL = 2.0
+"""Pixels of the original: a box with both sides up to this, or one up to half of it, shows nothing."""
+
+_WHOLE = 0.99  # of the image's area
+_SAME = 0.9  # IoU of boxes that were drawn around one object
 
 
 @dataclass(frozen=True)
@@ -103,16 +113,6 @@ def _to_xyxy(numbers: Boxes, layout: str) -> Boxes:
         return numbers
     near = first if layout in ("xywh", "yxhw") else first - second / 2
     return np.hstack([near, near + second])
-
-
-SMALLEST_SIDE = 8.0
-"""Square root of the area in pixels of the network input; maps of stride 4 or 8 hardly show smaller objects."""
-
-SMALLEST_ORIGINAL = 2.0
-"""Pixels of the original: a box with both sides up to this, or one up to half of it, shows nothing."""
-
-_WHOLE = 0.99  # of the image's area
-_SAME = 0.9  # IoU of boxes that were drawn around one object
 
 
 @dataclass(frozen=True)
@@ -352,18 +352,10 @@ def find_duplicate_boxes(table: BoxTable, sound: Mask) -> dict[int, int]:
         places, left, right = places[near], left[near], right[near]
         if not len(places):
             break
-        same = _iou(boxes[left], boxes[right]) >= _SAME
+        same = box_iou(boxes[left], boxes[right]) >= _SAME
         for a, b in zip(left[same].tolist(), right[same].tolist(), strict=True):
             earlier_of[max(a, b)] = min(a, b, earlier_of.get(max(a, b), a))
     return dict(sorted(earlier_of.items()))
-
-
-def _iou(first: Boxes, second: Boxes) -> NDArray[np.float64]:
-    shared = np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])
-    both = shared.clip(min=0).prod(axis=1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
-    iou: NDArray[np.float64] = both / (areas[0] + areas[1] - both)
-    return iou
 
 
 def _check_duplicates(table: BoxTable, sound: Mask) -> list[Finding]:

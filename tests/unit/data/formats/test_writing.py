@@ -15,8 +15,7 @@ from PIL import Image
 
 from fasterrcnn.data import formats
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
-from fasterrcnn.data.convert import write_data
-from fasterrcnn.data.formats import read_data, writing
+from fasterrcnn.data.formats import read_data, write_data, writing
 from fasterrcnn.data.images import read_size_hw
 from fasterrcnn.errors import DataError, UsageError
 
