@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from fasterrcnn.evaluation.evaluate import evaluate
     from fasterrcnn.evaluation.report import Report
     from fasterrcnn.explanation.explain import explain
-    from fasterrcnn.inference.detector import Detector
-    from fasterrcnn.inference.loading import load
+    from fasterrcnn.inference.detector import Detector, load
     from fasterrcnn.training.fit import Run, fit
 
 _HOMES = {
@@ -28,7 +27,7 @@ _HOMES = {
     "evaluate": "fasterrcnn.evaluation.evaluate",
     "explain": "fasterrcnn.explanation.explain",
     "fit": "fasterrcnn.training.fit",
-    "load": "fasterrcnn.inference.loading",
+    "load": "fasterrcnn.inference.detector",
     "read_data": "fasterrcnn.data.formats",
 }
 

@@ -34,7 +34,7 @@ def demo(
     from fasterrcnn.demo.scenes import write_scenes
     from fasterrcnn.evaluation.evaluate import evaluate
     from fasterrcnn.files import check_output, make_folder
-    from fasterrcnn.inference.loading import load
+    from fasterrcnn.inference.detector import load
     from fasterrcnn.training.fit import fit
 
     started = time.monotonic()

@@ -62,7 +62,7 @@ class LoadOptions(CheckpointOptions):
 
     def load(self, weights: str, *, threads: int | None = None) -> "Detector":
         """The detector of a checkpoint."""
-        from fasterrcnn.inference.loading import load
+        from fasterrcnn.inference.detector import load
 
         return load(weights, **self.to_dict(), device=self.device, runtime=self.runtime, threads=threads, log=log)
 

@@ -47,7 +47,7 @@ def quantize(
     A detector that is loaded from it uses them, unless another runtime is chosen.
     """
     from fasterrcnn.evaluation.evaluate import evaluate
-    from fasterrcnn.inference.loading import load
+    from fasterrcnn.inference.detector import load
     from fasterrcnn.inference.quantization import quantize as write
 
     write(weights, images, output, most=max_images, threads=threads)

@@ -30,8 +30,7 @@ from fasterrcnn.evaluation.measure import Examination, measure
 from fasterrcnn.evaluation.metrics.proposal_recall import LIMITS, ProposalRecall, measure_proposals
 from fasterrcnn.evaluation.options import EvaluateOptions, EvaluationPlan, complete_evaluate_options
 from fasterrcnn.evaluation.report import Report
-from fasterrcnn.inference.detector import Detector
-from fasterrcnn.inference.loading import load
+from fasterrcnn.inference.detector import Detector, load
 from fasterrcnn.inference.sources import load_image
 from fasterrcnn.ops import boxes
 

@@ -14,8 +14,7 @@ from fasterrcnn.explanation.figures import Figure
 from fasterrcnn.explanation.ground_truth import GroundTruthSource, ImageGroundTruth, read_image_ground_truth
 from fasterrcnn.explanation.trace import Trace, trace_image
 from fasterrcnn.files import check_output
-from fasterrcnn.inference.detector import Detector
-from fasterrcnn.inference.loading import load
+from fasterrcnn.inference.detector import Detector, load
 from fasterrcnn.inference.options import PostprocessOptions
 from fasterrcnn.inference.runtimes import RuntimeName
 from fasterrcnn.inference.sources import ImageInput

@@ -1,15 +1,25 @@
 """Images in batches of one shape: those that need the same padded input pass the network together."""
 
+import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby, islice
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
 from fasterrcnn.config import InputConfig
+from fasterrcnn.data.pixels import resize_to_input
 from fasterrcnn.errors import ImageError
 from fasterrcnn.inference.sources import LoadedImage, load_image, size_hw
 from fasterrcnn.inference.tiling import View
+from fasterrcnn.inference.video import files_and_frames
+from fasterrcnn.ops.image import make_batch
 from fasterrcnn.ops.sizes import pad_to
+from fasterrcnn.structures import ImageBatch
 
 Numbered = tuple[int, Any]
 
@@ -58,6 +68,27 @@ def _load(image: Any) -> LoadedImage | ImageError:
         return load_image(image)
     except ImageError as error:
         return error
+
+
+def input_batches(images: Any, config: InputConfig) -> Iterator[ImageBatch]:
+    """Network inputs one by one, of all kinds of images that `Detector.stream` takes; unreadable files give a warning.
+
+    Raises:
+        ImageError: an image that is no file of a folder, glob or video cannot be read.
+    """
+    from_files = isinstance(images, str | Path | int)
+    if from_files:
+        images = files_and_frames(images, 1)
+    elif isinstance(images, bytes | np.ndarray | Tensor | Image.Image):
+        images = [images]
+    for image in map(_load, images):
+        if isinstance(image, LoadedImage):
+            pixels = resize_to_input(image.pixels, config)
+            yield make_batch([pixels], fill=config.mean, size_divisor=config.size_divisor)
+        elif from_files:
+            warnings.warn(str(image), stacklevel=2)
+        else:
+            raise image
 
 
 def batches_of_views(queue: Sequence[tuple[LoadedImage, View]], size: int) -> Iterator[list[tuple[LoadedImage, View]]]:

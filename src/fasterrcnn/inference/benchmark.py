@@ -63,7 +63,7 @@ class MakeDetector:
 
     def __call__(self, threads: int) -> "Detector":
         """The detector."""
-        from fasterrcnn.inference.loading import load  # noqa: PLC0415 - torch is imported in the process that measures
+        from fasterrcnn.inference.detector import load  # noqa: PLC0415 - torch is imported in the process that measures
 
         return load(self.weights, device="cpu", runtime=self.runtime, threads=threads, **self.options)
 

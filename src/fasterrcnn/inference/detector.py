@@ -1,4 +1,4 @@
-"""`Detector`: give it images, get boxes in their pixels."""
+"""`load` and `Detector`: give it images, get boxes in their pixels."""
 
 import dataclasses
 import warnings
@@ -13,19 +13,20 @@ from PIL import Image
 from torch import Tensor
 
 from fasterrcnn.acceleration import accelerate
+from fasterrcnn.build import load_model
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.data.pixels import resize_to_input
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError
 from fasterrcnn.inference.batches import batches_by_size, batches_of_views, load_batches, prefetch
 from fasterrcnn.inference.calls import Call, complete
-from fasterrcnn.inference.combining import combine
 from fasterrcnn.inference.devices import choose_device, use_threads
 from fasterrcnn.inference.options import DetectorOptions
 from fasterrcnn.inference.publish import Origin, publish
+from fasterrcnn.inference.quantization import quantize_parts, quantized_parts
 from fasterrcnn.inference.runtimes import RuntimeName, make_runtime
 from fasterrcnn.inference.sources import ImageInput, LoadedImage, is_many, is_video, load_image
-from fasterrcnn.inference.tiling import View, take, to_image
+from fasterrcnn.inference.tiling import View, combine, take, to_image
 from fasterrcnn.inference.video import files_and_frames
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.postprocess import PostProcess
@@ -34,6 +35,8 @@ from fasterrcnn.model.stages import Stages
 from fasterrcnn.ops.image import make_batch
 from fasterrcnn.structures import ImageBatch, RawDetections
 from fasterrcnn.weights import download
+from fasterrcnn.weights.catalog import locate
+from fasterrcnn.weights.detectron2 import BackboneStyle
 
 _WINDOW = 16
 """Batches among which images of a stream are exchanged so that those of one size go together."""
@@ -115,8 +118,6 @@ class Detector:
             WeightsError: it cannot be downloaded or read.
             MissingExtraError: huggingface_hub is not installed.
         """
-        from fasterrcnn.inference.loading import load  # noqa: PLC0415 - it makes detectors
-
         return load(download.pull(repository.removeprefix("hf://"), token=token), device=device)
 
     def push_to_hub(
@@ -257,7 +258,13 @@ class Detector:
             found += [to_image(one, view) for one, (_, view) in zip(raw, part, strict=True)]
         results = iter(found)
         return [
-            describe(combine([next(results) for _ in views], views, image.hw, call), image, self.classes)
+            describe(
+                combine(
+                    [next(results) for _ in views], views, image.hw, call.looks, call.rules, call.merge, call.limit
+                ),
+                image,
+                self.classes,
+            )
             for image, views in zip(images, looks, strict=True)
         ]
 
@@ -276,6 +283,54 @@ class Detector:
         more: dict[str, Any] = {"candidates": crowd * proposals.candidates, "proposals": crowd * proposals.proposals}
         most = rules.max_detections if call.limit else crowd * rules.max_detections
         return dataclasses.replace(rules, max_detections=most), dataclasses.replace(proposals, **more)
+
+
+def load(
+    path: str | Path,
+    *,
+    classes: Sequence[str] | None = None,
+    preset: str | None = None,
+    norm_eps: float | None = None,
+    style: BackboneStyle | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    runtime: RuntimeName | None = None,
+    calibration: Any = None,
+    log: Callable[[str], None] | None = None,
+) -> Detector:
+    """A detector from a checkpoint.
+
+    Args:
+        path: a file of this library, torchvision, Detectron2 or MMDetection, told by its content; the folder of a run;
+            or a name: ``resnet50-fpn``, ``detectron2/faster_rcnn_R_50_FPN_3x``, ``hf://user/repository``
+            (`fasterrcnn.weights.catalog.locate`).
+        classes: names of the classes. Where a file has none, 80 and 90 classes are COCO's, others ``class_0``...
+        preset: architecture of a torchvision file whose keys do not tell ("mobilenetv3-large-320-fpn").
+        norm_eps: eps of its batch norms; 0 for a file fine-tuned from torchvision's COCO ``resnet50-fpn``.
+        style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not tell.
+        device: "cpu", "cuda", "mps"; default is the best there is that the runtime works on.
+        threads: CPU threads of torch, for the whole process; default leaves them as they are.
+        runtime: what runs the network: "torch", or on the CPU "winograd", "compiled", "compiled-direct", "openvino",
+            "openvino-int8" or "onnxruntime". Default: "openvino-int8" for a file of `quantize`, else "torch".
+        calibration: images, of any kind that `predict` takes, for "openvino-int8" with a file that is not quantized.
+        log: called with one line that says what the file is, where it is not of this library.
+
+    Raises:
+        WeightsError: the file cannot be downloaded or read, or does not fit.
+        UsageError: there is no such runtime, or it does not work on that device.
+        MissingExtraError: the runtime's library is not installed.
+    """
+    use_threads(threads)
+    file = locate(path)
+    model, config = load_model(file, classes=classes, preset=preset, norm_eps=norm_eps, style=style, log=log)
+    quantized = quantized_parts(file.path)
+    runtime = runtime or ("openvino-int8" if quantized else "torch")
+    if calibration is not None and runtime == "openvino-int8":
+        quantized = quantize_parts(model, config, calibration)
+    return Detector(
+        model, config, device=device, threads=threads, runtime=runtime, quantized=quantized,
+        source=Origin(file.path, style),
+    )  # fmt: skip
 
 
 def _warn(error: ImageError) -> None:

@@ -6,7 +6,6 @@ Axes: b images, h w pixels, r regions, s side of a pooled map, c channels.
 import logging
 import sys
 import tempfile
-from collections import deque
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from itertools import islice
@@ -17,12 +16,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fasterrcnn.acceleration import accelerate
 from fasterrcnn.build import load_model
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import UsageError, require
-from fasterrcnn.inference.detector import Detector
+from fasterrcnn.inference.batches import input_batches
 from fasterrcnn.inference.devices import use_threads
 from fasterrcnn.inference.runtimes import openvino
+from fasterrcnn.inference.runtimes.eager import torch_stages
 from fasterrcnn.inference.runtimes.parts import PartName
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.stages import DenseOutputs, Stages
@@ -73,11 +74,12 @@ def quantize_parts(model: FasterRCNN, config: ModelConfig, images: Any, *, most:
     """Both parts of a network as 8-bit OpenVINO models, in bytes; see `quantize`."""
     nncf = _import_nncf()
     openvino.import_openvino()
-    detector = Detector(model, config, device="cpu")
-    model = detector._model
-    eager = detector.stages
-    recorder = detector._stages = _Recorder(eager)
-    deque(islice(detector.stream(images), most), maxlen=0)
+    model = accelerate(model, for_="inference").cpu().eval().requires_grad_(False)
+    eager = torch_stages(model)
+    recorder = _Recorder(eager)
+    with torch.inference_mode():
+        for batch in islice(input_batches(images, config.input), most):
+            model(batch, stages=recorder)
     if not recorder.pixels or not recorder.pooled:
         raise UsageError("there is nothing to calibrate with: no image, or none with a region of interest")
     parts: dict[str, Tensor] = {}
@@ -89,7 +91,7 @@ def quantize_parts(model: FasterRCNN, config: ModelConfig, images: Any, *, most:
             with redirect_stdout(sys.stderr):  # its bars are no results
                 quantized = nncf.quantize(graph, data, subset_size=len(examples))
             parts |= openvino.as_tensors(part, quantized, Path(folder))
-    integers = openvino.openvino_stages(model, detector.threads, parts)
+    integers = openvino.openvino_stages(model, None, parts)
     with torch.inference_mode():
         pixels, pooled = recorder.pixels[0], recorder.pooled[0]
         refuse_nonsense(_outputs(integers, pixels, pooled), _outputs(eager, pixels, pooled))

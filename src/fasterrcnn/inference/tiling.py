@@ -15,6 +15,9 @@ from torch import Tensor
 from fasterrcnn.config import InputConfig
 from fasterrcnn.data.pixels import resize_to_input
 from fasterrcnn.errors import UsageError
+from fasterrcnn.inference.fusion import join, pieces_of, vote
+from fasterrcnn.inference.options import MergeKind
+from fasterrcnn.model.postprocess import PostProcess
 from fasterrcnn.ops import boxes
 from fasterrcnn.structures import RawDetections
 
@@ -148,6 +151,44 @@ def cut_sides(xyxy: Float[Tensor, "n 4"], view: View, image_hw: tuple[int, int])
     near = xyxy.new_tensor([x2 - x1, y2 - y1, x2 - x1, y2 - y1]) * _BORDER
     inner = torch.tensor([x1 > 0, y1 > 0, x2 < image_hw[1], y2 < image_hw[0]], device=xyxy.device)
     return ((xyxy - edges).abs() <= near) & inner
+
+
+def combine(
+    detections: Sequence[RawDetections],
+    views: Sequence[View],
+    image_hw: tuple[int, int],
+    looks: Looks,
+    postprocess: PostProcess,
+    merge: MergeKind,
+    limit: int | None,
+) -> RawDetections:
+    """The detections of one image from those of all views of it: views of one region vote, then regions are joined.
+
+    Beside tiles, the view of the whole image counts for objects that are too large for the overlap of two tiles:
+    of every smaller object, some tile shows the whole, and at a larger size.
+
+    Args:
+        detections: of each view, in pixels of the image.
+        views: those of one region follow each other, that of the whole image comes first.
+        image_hw: height and width of the image.
+        looks: what made the views.
+        postprocess: how detections are selected.
+        merge: how tiles are put together.
+        limit: largest number of detections of an image in tiles; None is no limit.
+    """
+    repeats = looks.views_of_a_region
+    regions = [
+        detections[start] if repeats == 1 else vote(detections[start : start + repeats], postprocess)
+        for start in range(0, len(detections), repeats)
+    ]
+    if len(regions) == 1:
+        return regions[0]
+    whole, *tiles = regions
+    overlap = looks.overlap * (looks.tile or 0)
+    large = (whole.boxes[:, 2:] - whole.boxes[:, :2]).amax(dim=1) > overlap
+    regions = [RawDetections(whole.boxes[large], whole.scores[large], whole.labels[large]), *tiles]
+    cut = [cut_sides(region.boxes, view, image_hw) for region, view in zip(regions, views[::repeats], strict=True)]
+    return join(pieces_of(regions, cut), postprocess, merge, limit=limit)
 
 
 def _tile_scale(tile: int, size: InputConfig) -> float:

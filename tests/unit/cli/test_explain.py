@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from fasterrcnn.inference.loading import load
+from fasterrcnn.inference.detector import load
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import os
 import pytest
 from PIL import Image
 
-from fasterrcnn.inference.loading import load
+from fasterrcnn.inference.detector import load
 from fasterrcnn.weights import native
 
 

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from fasterrcnn.demo.scenes import CLASSES
-from fasterrcnn.inference.loading import load
+from fasterrcnn.inference.detector import load
 
 TINY = ["--model", "timm:test_efficientnet", "--weights", "none", "--short-side", "64", "--logger", "none"]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fasterrcnn.demo.scenes import write_scenes
-from fasterrcnn.inference.loading import load
+from fasterrcnn.inference.detector import load
 from fasterrcnn.weights import native
 
 

@@ -8,7 +8,7 @@ from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.evaluation.evaluate import evaluate
 from fasterrcnn.evaluation.report_files import results_of
-from fasterrcnn.inference.loading import load
+from fasterrcnn.inference.detector import load
 
 
 @pytest.fixture(scope="module")

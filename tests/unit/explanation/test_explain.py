@@ -8,7 +8,7 @@ from PIL import Image
 
 from fasterrcnn.errors import UsageError
 from fasterrcnn.explanation.explain import explain
-from fasterrcnn.inference.loading import load
+from fasterrcnn.inference.detector import load
 
 T = (32.0, 32.0, 64.0, 64.0)
 VOID = {"meta", "img", "br", "link", "input"}

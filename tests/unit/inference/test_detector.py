@@ -14,9 +14,8 @@ from torch.testing import assert_close
 from fasterrcnn.data.pixels import from_pil
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError, MissingExtraError, UsageError, WeightsError
-from fasterrcnn.inference.detector import Detector
+from fasterrcnn.inference.detector import Detector, load
 from fasterrcnn.inference.devices import choose_device
-from fasterrcnn.inference.loading import load
 from fasterrcnn.inference.video import atomic_video
 from fasterrcnn.ops.image import make_batch, resized_hw, to_input
 

@@ -12,7 +12,7 @@ from fasterrcnn.data.formats import read_data
 from fasterrcnn.demo.scenes import write_scenes
 from fasterrcnn.errors import DataError, TrainingError, UsageError, WeightsError
 from fasterrcnn.evaluation.evaluate import evaluate
-from fasterrcnn.inference.loading import load
+from fasterrcnn.inference.detector import load
 from fasterrcnn.training.fit import fit
 from fasterrcnn.weights import native
 

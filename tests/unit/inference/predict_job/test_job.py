@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from fasterrcnn.inference.loading import load
+from fasterrcnn.inference.detector import load
 from fasterrcnn.inference.predict_job.job import Job
 from fasterrcnn.inference.predict_job.journal import JOURNAL, Journal
 from fasterrcnn.inference.predict_job.tasks import Task, name_tasks
