@@ -124,7 +124,7 @@ def test_predict__options(detector, photo):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scores": 0.5}, "no option is called 'scores'; there are score, classes, nms"),
+        ({"scores": 0.5}, "no option is called 'scores'; there are score, classes, tile"),
         ({"classes": ["bee"]}, "no class is called 'bee'; there are: cat, dog, owl"),
         ({"score": 2.0}, r"score_threshold must lie in 0\.\.1"),
         ({"max_detections": 0}, "max_detections must be at least 1"),
