@@ -207,22 +207,26 @@ class ReadingConfig(_Config):
 
 
 class TrainConfig(_Config):
-    """One training run. The defaults are those of the recipe "standard"."""
+    """One training run. The defaults are those of the recipe "standard".
+
+    The command line takes types and help of its options from here.
+    """
 
     data: str
     model: ModelConfig
     reading: ReadingConfig = ReadingConfig()
-    recipe: RecipeName = "standard"
+    recipe: RecipeName = Field("standard", description="how long to train: some minutes, normally, or for the best AP")
     weights: str | None = Field(
-        "imagenet", description='"imagenet", "coco", a file, or none for random (norms then learn)'
+        "imagenet",
+        description='start weights: "imagenet", "coco", a file or a name of any family, or none for random weights',
     )
-    split: str | None = Field(None, description='default: "train" where there are splits')
-    val_split: str | None = Field(None, description='default: "val" where there is one')
-    epochs: Positive = 16
+    split: str | None = Field(None, description='training split; default: "train" where there are splits')
+    val_split: str | None = Field(None, description='validation split; default: "val" where there is one')
+    epochs: Positive = Field(16, description="passes over the training images")
     batch_size: Positive = Field(4, description="images of a step, in each process")
     accumulate: Positive = Field(1, description="batches whose gradients make one step")
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = Field(5e-4, gt=0, description="default: 5e-4 for adamw, 5e-3 for sgd")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="method of gradient descent")
+    learning_rate: float = Field(5e-4, gt=0, description="highest rate; default: 5e-4 for adamw, 5e-3 for sgd")
     backbone_rate: float = Field(0.2, ge=0, description="learning rate of the backbone, as a share of the rest")
     weight_decay: float = Field(0.02, ge=0, description="default: 0.02 for adamw, 1e-4 for sgd")
     momentum: Fraction = 0.9
@@ -231,7 +235,7 @@ class TrainConfig(_Config):
     final_rate: Fraction = Field(0.01, description="learning rate at the end of the cosine, as a share")
     drops: tuple[Fraction, ...] = Field((0.65, 0.9), description="when the rate falls to a tenth, as shares of a run")
     clip_norm: float = Field(10.0, gt=0)
-    ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights that are kept; 0: no average")
+    ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights that are saved; 0: no average")
     augmentation: Augmentation = Field("default", description="how much the training images are varied")
     views: Positive | None = Field(
         None, description="views of each image, the first as it is, then again; none: ever new ones"
@@ -239,47 +243,50 @@ class TrainConfig(_Config):
     anchors: str | None = Field(
         None,
         description='"auto" fits them to the objects, "preset" keeps the model\'s, a YAML file has its own; '
-        "default: auto, but preset for a detector that was trained already",
+        "default: auto, but preset for start weights of a trained detector",
     )
     class_balance: Literal["none", "repeat", "weights", "focal"] = Field(
-        "none", description="for rare classes: show their images more often, weigh them more, or damp what is easy"
+        "none",
+        description="for rare classes: repeat their images, weight their loss, or take the focal loss",
     )
     repeat_below: Fraction = Field(0.3, description="repeat: classes in a smaller share of the images are rare")
-    on_bad_box: Literal["error", "fix", "drop"] = Field("error", description="what to do about errors in the data")
+    on_bad_box: Literal["error", "fix", "drop"] = Field(
+        "error", description="errors in the data: refuse them, fix them, or leave them out"
+    )
     workers: int | None = Field(None, ge=0, description="processes that load images; default: 0 on a CPU, else 4")
     freeze: Annotated[int, Field(ge=0)] | Literal["backbone"] = Field(
-        1, description='parts of a pre-trained backbone that do not learn, the stem first; "backbone": all of it'
+        1, description='stages of a pretrained backbone that are not trained, the stem first; "backbone": all of it'
     )
-    unfreeze_at: Positive | None = Field(None, description="epoch from which everything learns")
+    unfreeze_at: Positive | None = Field(None, description="epoch from which everything is trained")
     cache_features: bool = Field(
-        False, description='freeze="backbone": the frozen backbone runs once for each view, its maps are kept on disk'
+        False, description="run a frozen backbone (freeze=backbone) once for each view and keep its maps on disk"
     )
-    cache_limit: float = Field(10.0, gt=0, description="GiB that kept maps may take, those of earlier runs included")
-    train_norms: bool = Field(False, description="pre-trained batch norms learn; for batches of 16 and more")
-    short_side: Positive | None = Field(None, description="instead of the preset's input size")
+    cache_limit: float = Field(10.0, gt=0, description="largest size of all cached maps in GiB, earlier runs included")
+    train_norms: bool = Field(False, description="train pretrained batch norms; for batches of 16 and more")
+    short_side: Positive | None = Field(None, description="pixels of the input's short side; default: the preset's")
     long_side: Positive | None = None
-    precision: Literal["float32", "bf16", "fp16"] = "float32"
-    devices: Positive = Field(1, description="processes on this machine; torchrun and SLURM say it themselves")
+    precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="number format of the network")
+    devices: Positive = Field(1, description="processes on this machine; torchrun and SLURM set it themselves")
     patience: Positive | None = Field(None, description="epochs without a better AP before the run ends early")
-    logger: str = Field("tensorboard", description='"tensorboard", "none", or a logger of Lightning: "wandb"...')
-    checkpoint_minutes: float = Field(5.0, ge=0, description="between two states to go on from; 0: after every step")
+    logger: str = Field("tensorboard", description='"tensorboard", "none", or a logger of Lightning, for example "wandb"')
+    checkpoint_minutes: float = Field(5.0, ge=0, description="between two states to resume from; 0: after every step")
     deterministic: bool = Field(False, description="equal bits from equal runs, on a GPU too")
-    seed: int = Field(0, ge=0)
-    device: str | None = Field(None, description="default: cuda, mps or cpu, whichever is there")
+    seed: int = Field(0, ge=0, description="of everything random")
+    device: str | None = Field(None, description="where the network runs: cpu, cuda or mps; default: the fastest")
 
     @model_validator(mode="before")
     @classmethod
     def _rates_of_sgd(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Numbers that suit one optimiser are 10 times too small or 200 times too large for the other."""
+        """Learning rate and weight decay that suit one optimizer do not suit the other."""
         sgd = {"learning_rate": 5e-3, "weight_decay": 1e-4}
         return {**sgd, **values} if values.get("optimizer") == "sgd" else values
 
     @model_validator(mode="after")
-    def _frozen_body_knows_something(self) -> "TrainConfig":
+    def _frozen_body_is_pretrained(self) -> "TrainConfig":
         if self.freeze == "backbone" and self.weights is None:
-            raise UsageError('freeze="backbone" with random weights would learn from noise; give start weights')
+            raise UsageError('freeze="backbone" with random weights would train on noise; give start weights')
         if self.cache_features and (self.freeze != "backbone" or self.train_norms):
             raise UsageError(
-                'cache_features needs a backbone that stays as it is: freeze="backbone" and no train_norms'
+                'cache_features needs a backbone that does not change: freeze="backbone" and no train_norms'
             )
         return self

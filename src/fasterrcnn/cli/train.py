@@ -1,13 +1,14 @@
 """``fasterrcnn train``: fine-tune a detector on annotated images."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, cast
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import Device, Json, OnBadBox, Reading, on_terminal
+from fasterrcnn.cli.options import Json, Reading, on_terminal
+from fasterrcnn.config import TrainConfig
 
 Assignments = Annotated[
     list[str] | None,
@@ -15,60 +16,26 @@ Assignments = Annotated[
 ]
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Settings:
-    """What a run may do otherwise than the recipe says; left out, the values of the recipe hold."""
+_OPTIONS = (
+    *("weights", "recipe", "epochs", "batch_size", "optimizer", "learning_rate", "short_side", "augmentation"),
+    *("anchors", "freeze", "unfreeze_at", "cache_features", "class_balance", "patience", "on_bad_box", "workers"),
+    *("split", "val_split", "precision", "devices", "logger", "deterministic", "seed", "device"),
+)
+"""Fields of `TrainConfig` with an option of their own; all others are set by ``--set``."""
 
-    weights: Annotated[
-        str | None, Parameter(help='Start: "imagenet", "coco", a file of any family or its name, or "none" for random.')
-    ] = None
-    recipe: Annotated[
-        Literal["quick", "standard", "best"] | None, Parameter(help="How much time there is: minutes, more, most.")
-    ] = None
-    epochs: Annotated[int | None, Parameter(help="Passes over the training images.")] = None
-    batch_size: Annotated[int | None, Parameter(help="Images per step and process.")] = None
-    optimizer: Annotated[Literal["adamw", "sgd"] | None, Parameter(help="Optimiser.")] = None
-    learning_rate: Annotated[float | None, Parameter(help="Highest learning rate.")] = None
-    short_side: Annotated[int | None, Parameter(help="Pixels of the network input's short side.")] = None
-    augmentation: Annotated[
-        Literal["none", "light", "default", "strong"] | None, Parameter(help="How much training images are varied.")
-    ] = None
-    anchors: Annotated[
-        str | None,
-        Parameter(help='"auto" fits them to the objects, "preset" keeps the model\'s, or a YAML file has them.'),
-    ] = None
-    freeze: Annotated[
-        str | None, Parameter(help='Parts of the backbone that do not learn: a number, or "backbone".')
-    ] = None
-    unfreeze_at: Annotated[int | None, Parameter(help="Epoch from which everything learns.")] = None
-    cache_features: Annotated[
-        bool | None,
-        Parameter(help="With --freeze backbone: run the backbone once, keep its maps on disk.", negative=""),
-    ] = None
-    class_balance: Annotated[
-        Literal["none", "repeat", "weights", "focal"] | None, Parameter(help="What to do for rare classes.")
-    ] = None
-    patience: Annotated[int | None, Parameter(help="Epochs without a better AP before the run ends.")] = None
-    on_bad_box: OnBadBox | None = None
-    workers: Annotated[int | None, Parameter(help="Processes that load images.")] = None
-    split: Annotated[str | None, Parameter(help='Training split; default is "train".')] = None
-    val_split: Annotated[str | None, Parameter(help='Validation split; default is "val".')] = None
-    precision: Annotated[Literal["float32", "bf16", "fp16"] | None, Parameter(help="Numbers of the network.")] = None
-    devices: Annotated[int | None, Parameter(help="Processes that train together on this machine.")] = None
-    logger: Annotated[str | None, Parameter(help='"tensorboard", "none", or any logger of Lightning.')] = None
-    deterministic: Annotated[bool | None, Parameter(help="Equal bits from equal runs, on a GPU too.", negative="")] = (
-        None
-    )
-    seed: Annotated[int | None, Parameter(help="Of everything random.")] = None
-    device: Device = None
 
-    def given(self) -> dict[str, Any]:
-        """The settings that were said, as `fit` takes them."""
-        said = {name: value for name, value in asdict(self).items() if value is not None}
-        if said.get("freeze", "").isdigit():
-            said["freeze"] = int(said["freeze"])
-        return {**said, "weights": None} if said.get("weights") == "none" else said
+def _option(name: str) -> tuple[str, Any, Any]:
+    """Name, type and default of an option; an option that is left out has the value of the recipe."""
+    field = TrainConfig.model_fields[name]
+    assert field.description is not None
+    text = field.description[0].upper() + field.description[1:] + "."
+    return name, Annotated[cast(Any, field.annotation) | None, Parameter(help=text, negative="")], None
+
+
+Settings = Parameter(name="*")(
+    make_dataclass("Settings", map(_option, _OPTIONS), frozen=True, namespace={"__module__": __name__})
+)
+_NONE_GIVEN = Settings()
 
 
 def train(
@@ -87,7 +54,7 @@ def train(
     resume: Annotated[Path | None, Parameter(help="Folder of an interrupted run to continue.")] = None,
     config: Annotated[Path | None, Parameter(help="YAML file of settings, like the config.yaml of a run.")] = None,
     assignments: Assignments = None,
-    settings: Settings = Settings(),
+    settings: Settings = _NONE_GIVEN,  # type: ignore[valid-type]  # mypy does not know types that are made at run time
     reading: Reading = Reading(),
     as_json: Json = False,
 ) -> None:
@@ -101,7 +68,9 @@ def train(
     from fasterrcnn.training.progress import plain_numbers
     from fasterrcnn.training.trainer import is_main_process
 
-    given = settings.given()
+    given = {name: value for name, value in asdict(settings).items() if value is not None}
+    if given.get("weights") == "none":
+        given["weights"] = None
     if reading != Reading():
         given["reading"] = reading.to_dict()
     run = fit(

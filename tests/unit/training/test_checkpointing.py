@@ -4,44 +4,85 @@ import io
 import re
 import resource
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
-from fasterrcnn.demo.scenes import write_scenes
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.training import checkpointing
 from fasterrcnn.training.fit import fit
 
-MODEL = {"preset": "timm:test_efficientnet", "backbone": {"neck_channels": 32}, "regions": {"widths": [32]}}
 STATE = {"epoch": 3, "weights": {str(number): torch.rand(1000) for number in range(200)}}
 
 
-@pytest.mark.parametrize(("minutes", "frozen"), [(0.0, False), (60.0, False), (0.0, True)])
-def test_resume__from_every_state(tmp_path, monkeypatch, minutes, frozen):
-    """After every step and every epoch; after epochs alone; with a backbone that is trained later."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+@pytest.fixture
+def all_states(monkeypatch):
+    """Runs keep all of their states."""
     monkeypatch.setattr(checkpointing, "_KEPT_STATES", 1000)
     monkeypatch.setattr(checkpointing, "remove_states", lambda run: None)
-    write_scenes(tmp_path / "scenes", train=3, val=1, test=1, seed=0, size_hw=(96, 96))
-    options = {"model": MODEL, "weights": None, "short_side": 64, "logger": "none", "epochs": 3, "batch_size": 1}
+
+
+def states_of(run) -> list[Path]:
+    return sorted(run.path.glob("state/[!.]*.state"))
+
+
+def copy_interrupted(run, newest, folder) -> Path:
+    """A copy of the run as it was when that state was the newest one."""
+    shutil.copytree(run.path, folder)
+    (folder / "results.json").unlink()
+    for later in folder.glob("state/[!.]*.state"):
+        if later.name > newest.name:
+            later.unlink()
+    return folder
+
+
+@pytest.mark.usefixtures("all_states")
+@pytest.mark.parametrize(
+    ("minutes", "frozen"), [pytest.param(0.0, False, marks=pytest.mark.slow), (60.0, False), (0.0, True)]
+)
+def test_resume__from_every_state(train, start, tmp_path, monkeypatch, minutes, frozen):
+    """After every step and every epoch; after epochs alone; with a backbone that is trained later."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    options = {"epochs": 3, "batch_size": 1, "checkpoint_minutes": minutes, "accumulate": 2}
     if frozen:
-        start = fit(tmp_path / "scenes", output=tmp_path / "start", **{**options, "epochs": 1})
         options |= {"weights": str(start.last), "freeze": "backbone", "cache_features": True, "unfreeze_at": 2}
-    run = fit(tmp_path / "scenes", output=tmp_path / "run", checkpoint_minutes=minutes, accumulate=2, **options)
-    states = sorted(run.path.glob("state/[!.]*.state"))
-    assert len(states) == (6 if minutes == 0 else 3)
-    for newest in states:
-        copy = tmp_path / newest.stem
-        shutil.copytree(run.path, copy)
-        (copy / "results.json").unlink()
-        for later in copy.glob("state/[!.]*.state"):
-            if later.name > newest.name:
-                later.unlink()
-        again = fit(resume=copy)
+    run = train("run", **options)
+    assert len(states_of(run)) == (6 if minutes == 0 else 3)
+    for newest in states_of(run):
+        again = fit(resume=copy_interrupted(run, newest, tmp_path / newest.stem))
         assert again.last.read_bytes() == run.last.read_bytes()
         assert again.best.read_bytes() == run.best.read_bytes()
         assert again.metrics.keys() == run.metrics.keys()
+
+
+@pytest.mark.usefixtures("all_states")
+def test_resume__run_of_version_0_1(train, start, tmp_path):
+    """Its word for a body is in the names of tensors and in the settings, and data.txt has other words."""
+    run = train("run", epochs=2, weights=str(start.last), ema=0.5)
+    newest = states_of(run)[0]
+    folder = copy_interrupted(run, newest, tmp_path / "old")
+
+    def earlier(name):
+        return re.sub(r"\b(backbone|box_head)\.body\b", r"\1.trunk", name)
+
+    state = checkpointing.StateFiles().load_checkpoint(newest)
+    state["state_dict"] = {earlier(name): value for name, value in state["state_dict"].items()}
+    average = state["callbacks"]["WeightAverage"]
+    average["average"] = {earlier(name): value for name, value in average["average"].items()}
+    for names in (state["state_dict"], average["average"]):
+        assert any("backbone.trunk." in name for name in names)
+    rewritten(folder / "state" / newest.name, state)
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    for part in ("backbone", "regions"):
+        settings["model"][part]["trunk"] = settings["model"][part].pop("body")
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "data.txt").write_text((folder / "data.txt").read_text().replace("images", "pictures"))
+
+    again = fit(resume=folder)
+    assert again.last.read_bytes() == run.last.read_bytes()
+    assert again.best.read_bytes() == run.best.read_bytes()
 
 
 def rewritten(state_file, content):
@@ -53,6 +94,11 @@ def rewritten(state_file, content):
         b"fasterrcnn state, sha256 " + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
     )
     return state_file
+
+
+def test_load_checkpoint__fixed_norms_of_version_0_1(tmp_path):
+    path = rewritten(tmp_path / "1.state", {"state_dict": {}, "trained_norms": ["backbone.trunk.norm1", "norm2"]})
+    assert checkpointing.StateFiles().load_checkpoint(path)["trained_norms"] == ["backbone.body.norm1", "norm2"]
 
 
 class _Malicious:
@@ -83,8 +129,12 @@ def test_load_checkpoint__refuses_everything_else(tmp_path, kind):
         "framework": {"args": argparse.Namespace(a=1)},
         "list": [1],
     }[kind]
-    said = {"code": "an object of io.open", "framework": "an object of argparse.Namespace", "list": "it holds a list"}
-    with pytest.raises(WeightsError, match=rf"1\.state: no state of a run .*{re.escape(said[kind])}"):
+    reasons = {
+        "code": "an object of io.open",
+        "framework": "an object of argparse.Namespace",
+        "list": "it holds a list",
+    }
+    with pytest.raises(WeightsError, match=rf"1\.state: no state of a run .*{re.escape(reasons[kind])}"):
         checkpointing.StateFiles().load_checkpoint(rewritten(tmp_path / "1.state", content))
     assert not (tmp_path / "trap").exists()
 
@@ -135,9 +185,9 @@ def test_newest_state__half_written_files_are_none(kept):
     (kept / checkpointing.STATES).mkdir()
     for path in list(kept.glob("*.state")):
         path.rename(kept / checkpointing.STATES / path.name)
-    said: list[str] = []
-    assert checkpointing.newest_state(kept, said.append) == checkpointing.state_path(kept, 1)
+    lines: list[str] = []
+    assert checkpointing.newest_state(kept, lines.append) == checkpointing.state_path(kept, 1)
     for path in kept.glob(f"{checkpointing.STATES}/[!.]*"):
         path.unlink()
-    assert checkpointing.newest_state(kept, said.append) is None
-    assert not said
+    assert checkpointing.newest_state(kept, lines.append) is None
+    assert not lines
