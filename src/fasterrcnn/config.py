@@ -268,7 +268,7 @@ class TrainConfig(_Config):
     precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="number format of the network")
     devices: Positive = Field(1, description="processes on this machine; torchrun and SLURM set it themselves")
     patience: Positive | None = Field(None, description="epochs without a better AP before the run ends early")
-    logger: str = Field("tensorboard", description='"tensorboard", "none", or a logger of Lightning, for example "wandb"')
+    logger: str = Field("tensorboard", description='"tensorboard", "none", or a logger of Lightning such as "wandb"')
     checkpoint_minutes: float = Field(5.0, ge=0, description="between two states to resume from; 0: after every step")
     deterministic: bool = Field(False, description="equal bits from equal runs, on a GPU too")
     seed: int = Field(0, ge=0, description="of everything random")
@@ -284,9 +284,9 @@ class TrainConfig(_Config):
     @model_validator(mode="after")
     def _frozen_body_is_pretrained(self) -> "TrainConfig":
         if self.freeze == "backbone" and self.weights is None:
-            raise UsageError('freeze="backbone" with random weights would train on noise; give start weights')
+            raise UsageError('freeze="backbone" with random weights would learn from noise; give start weights')
         if self.cache_features and (self.freeze != "backbone" or self.train_norms):
             raise UsageError(
-                'cache_features needs a backbone that does not change: freeze="backbone" and no train_norms'
+                'cache_features needs a backbone that stays as it is: freeze="backbone" and no train_norms'
             )
         return self

@@ -15,7 +15,6 @@ Assignments = Annotated[
     Parameter(name="--set", help="Any setting: epochs=3 model.regions.box_loss=giou ..."),
 ]
 
-
 _OPTIONS = (
     *("weights", "recipe", "epochs", "batch_size", "optimizer", "learning_rate", "short_side", "augmentation"),
     *("anchors", "freeze", "unfreeze_at", "cache_features", "class_balance", "patience", "on_bad_box", "workers"),
@@ -60,10 +59,10 @@ def train(
 ) -> None:
     """Fine-tune a detector on annotated images.
 
-    The run's folder gets best.safetensors, last.safetensors and a README.md that says what else is in it. Options that
+    The run's folder gets best.safetensors, last.safetensors and a README.md that describes all files. Options that
     are left out have the values of the recipe; the run's config.yaml shows them all. With --json, one line an epoch.
     """
-    annotated = None if data is None else reading.read(data)  # before torch is imported: mistakes are told at once
+    annotated = None if data is None else reading.read(data)  # before torch is imported, so that errors come at once
     from fasterrcnn.training.fit import fit
     from fasterrcnn.training.progress import plain_numbers
     from fasterrcnn.training.trainer import is_main_process
