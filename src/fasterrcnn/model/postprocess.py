@@ -16,7 +16,7 @@ from fasterrcnn.ops import boxes
 from fasterrcnn.ops.nms import nms, soft_nms
 from fasterrcnn.structures import RawDetections
 
-NmsKind = Literal["class", "agnostic", "soft-linear", "soft-gaussian"]
+_NmsKind = Literal["class", "agnostic", "soft-linear", "soft-gaussian"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PostProcess:
     """
 
     score_threshold: float = 0.05
-    nms: NmsKind = "class"
+    nms: _NmsKind = "class"
     nms_threshold: float = 0.5
     soft_sigma: float = 0.5
     max_detections: int = 100
@@ -44,8 +44,8 @@ class PostProcess:
     min_side: float = 1e-2
 
     def __post_init__(self) -> None:
-        if self.nms not in get_args(NmsKind):
-            raise UsageError(f"nms is {self.nms!r}; there are {', '.join(get_args(NmsKind))}")
+        if self.nms not in get_args(_NmsKind):
+            raise UsageError(f"nms is {self.nms!r}; there are {', '.join(get_args(_NmsKind))}")
         for name in ("score_threshold", "nms_threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} must lie in 0..1, not {getattr(self, name)}")
