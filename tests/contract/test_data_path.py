@@ -1,0 +1,41 @@
+"""The way of one image file through `predict`: how many files of the library it enters."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import fasterrcnn
+from fasterrcnn import presets
+from fasterrcnn.build import assemble
+
+ROOT = Path(fasterrcnn.__file__).parent
+FILES = {"resnet50-fpn": 26, "efficientnet-lite0-fpn": 28}
+"""Files that are entered today; the aim is 12."""
+
+
+@pytest.mark.parametrize("preset", FILES)
+def test_predict__files_entered(preset, tmp_path):
+    if preset.startswith("efficientnet"):
+        pytest.importorskip("timm")
+    config = presets.get(preset, ["a", "b"])
+    config = config.model_copy(update={"input": config.input.model_copy(update={"short_side": 128, "long_side": 224})})
+    detector = fasterrcnn.Detector(assemble(config), config, device="cpu")
+    path = tmp_path / "image.png"
+    Image.new("RGB", (96, 64), (90, 120, 60)).save(path)
+    detector.predict(path)  # preparations
+    entered: dict[str, set[str]] = {}
+
+    def enter(frame, event, _argument):
+        file = Path(frame.f_code.co_filename)
+        if event == "call" and file.is_relative_to(ROOT):
+            entered.setdefault(file.relative_to(ROOT).as_posix(), set()).add(frame.f_code.co_name)
+
+    sys.setprofile(enter)
+    try:
+        detector.predict(path)
+    finally:
+        sys.setprofile(None)
+    assert "forward" in entered["model/faster_rcnn.py"]
+    assert len(entered) <= FILES[preset], sorted(entered)
