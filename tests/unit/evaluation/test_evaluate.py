@@ -1,9 +1,14 @@
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import fasterrcnn
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.evaluation.evaluate import evaluate
@@ -142,3 +147,10 @@ def test_evaluate__results_of_a_report_give_the_same_numbers(detector, tmp_path,
 def test_evaluate__options_that_cannot_be(given, said):
     with pytest.raises(UsageError, match=said):
         evaluate(None, [], **given)
+
+
+def test_evaluate__results_need_no_torch():
+    code = "import sys; import fasterrcnn.evaluation.evaluate; sys.exit('torch' in sys.modules)"
+    source = Path(fasterrcnn.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(source)}, check=False)
+    assert done.returncode == 0
