@@ -79,7 +79,10 @@ def prepare(weights: Path | None, images: Path | None, folder: Path) -> tuple[Pa
     native.save_checkpoint(folder / "model.safetensors", model, config)
     files = sorted(images.glob("*.jpg")) if images else []
     quantize(
-        folder / "model.safetensors", files or [blobs(seed) for seed in range(8)], folder / "int8.safetensors", most=32
+        folder / "model.safetensors",
+        files or [blobs(seed) for seed in range(8)],
+        folder / "int8.safetensors",
+        max_images=32,
     )
     array = np.array(Image.open(files[0]).convert("RGB").resize((640, 480))) if files else blobs(0)
     return folder / "int8.safetensors", array

@@ -50,7 +50,7 @@ def quantize(
     from fasterrcnn.inference.detector import load
     from fasterrcnn.inference.quantization import quantize as write
 
-    write(weights, images, output, most=max_images, threads=threads)
+    write(weights, images, output, max_images=max_images, threads=threads)
     print(f"wrote {output}")
     if data is not None:
         before = evaluate(load(output, device="cpu", runtime="torch"), data, split=split).ap

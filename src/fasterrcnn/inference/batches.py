@@ -15,7 +15,7 @@ from fasterrcnn.config import InputConfig
 from fasterrcnn.data.pixels import resize_to_input
 from fasterrcnn.errors import ImageError
 from fasterrcnn.inference.sources import LoadedImage, load_image, size_hw
-from fasterrcnn.inference.tiling import View
+from fasterrcnn.inference.tiling import Tile
 from fasterrcnn.inference.video import files_and_frames
 from fasterrcnn.ops.image import make_batch
 from fasterrcnn.ops.sizes import pad_to
@@ -25,32 +25,33 @@ Numbered = tuple[int, Any]
 
 
 def batches_by_size(
-    images: Iterable[Any], batch_size: int, window: int, size: InputConfig
+    images: Iterable[Any], batch_size: int, window: int, input_config: InputConfig
 ) -> Iterator[tuple[Numbered, ...]]:
     """Numbered images in batches, sorted by the size of their padded input within each window.
 
     Args:
-        images: of any kind that `size_hw` knows; sizes of files are read from their headers.
-        batch_size: most images of a batch.
-        window: images among which the order may change; only so many are looked at ahead.
-        size: how an image becomes the network input.
+        images: of any kind that `size_hw` accepts; sizes of files are read from their headers.
+        batch_size: largest number of images in a batch.
+        window: number of images that are read ahead and sorted; the order changes only among them.
+        input_config: how an image becomes the network input.
     """
     numbered = enumerate(images)
     if batch_size == 1:
-        yield from ((one,) for one in numbered)
+        yield from ((item,) for item in numbered)
         return
 
-    def shape(one: Numbered) -> tuple[int, int]:
-        hw = size_hw(one[1])
+    def padded_hw(item: Numbered) -> tuple[int, int]:
+        hw = size_hw(item[1])
         if min(hw) < 1:
             return 0, 0
-        height, width = size.resized_hw(hw)
-        return pad_to(height, size.size_divisor), pad_to(width, size.size_divisor)
+        height, width = input_config.resized_hw(hw)
+        divisor = input_config.size_divisor
+        return pad_to(height, divisor), pad_to(width, divisor)
 
-    while seen := list(islice(numbered, max(window, batch_size))):
-        seen.sort(key=shape)
-        for start in range(0, len(seen), batch_size):
-            yield tuple(seen[start : start + batch_size])
+    while ahead := list(islice(numbered, max(window, batch_size))):
+        ahead.sort(key=padded_hw)
+        for start in range(0, len(ahead), batch_size):
+            yield tuple(ahead[start : start + batch_size])
 
 
 def load_batches(
@@ -91,10 +92,12 @@ def input_batches(images: Any, config: InputConfig) -> Iterator[ImageBatch]:
             raise image
 
 
-def batches_of_views(queue: Sequence[tuple[LoadedImage, View]], size: int) -> Iterator[list[tuple[LoadedImage, View]]]:
-    """The views in batches of at most that size; crowded ones are not mixed with others."""
-    for _, views in groupby(queue, key=lambda look: look[1].crowd):
-        while part := list(islice(views, size)):
+def batches_of_tiles(
+    queue: Sequence[tuple[LoadedImage, Tile]], batch_size: int
+) -> Iterator[list[tuple[LoadedImage, Tile]]]:
+    """Batches of at most that many tiles; all tiles of a batch have the same capacity."""
+    for _, same_capacity in groupby(queue, key=lambda entry: entry[1].capacity):
+        while part := list(islice(same_capacity, batch_size)):
             yield part
 
 
@@ -103,12 +106,12 @@ _END: Final = object()
 
 
 def prefetch(items: Iterator[T]) -> Generator[T, None, None]:
-    """The same items in the same order; the next one is made in a thread while this one is used.
+    """The same items in the same order; the next one is computed in a thread while this one is used.
 
-    What making an item raises is raised here, in its place. Never more than one item is made ahead.
+    An error of an item is raised here, in its place. Never more than one item is computed ahead.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="fasterrcnn-prefetch") as pool:
-        coming = pool.submit(next, items, _END)
-        while (item := coming.result()) is not _END:
-            coming = pool.submit(next, items, _END)
-            yield item  # type: ignore[misc]  # the end alone is no T
+        pending = pool.submit(next, items, _END)
+        while (item := pending.result()) is not _END:
+            pending = pool.submit(next, items, _END)
+            yield item  # type: ignore[misc]  # only the end is not a T

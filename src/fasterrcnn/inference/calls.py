@@ -8,11 +8,11 @@ from typing import Any, get_args
 from fasterrcnn.detections import labels_of
 from fasterrcnn.errors import ImageError, UsageError
 from fasterrcnn.inference.options import DetectorOptions, MergeKind
-from fasterrcnn.inference.tiling import Looks
+from fasterrcnn.inference.tiling import TilingOptions
 from fasterrcnn.model.postprocess import PostProcess
 
 _VOTE_FLOOR = 0.05
-"""Several looks report what is as likely as this, so that one that is less sure still has a vote."""
+"""Score threshold of each augmented version, so that a version with a low score still counts in the vote."""
 
 
 @dataclass(frozen=True)
@@ -20,17 +20,17 @@ class Call:
     """The options of one call, complete.
 
     Attributes:
-        rules: post-processing of an image.
-        looks: how it is looked at.
+        postprocess: of an image.
+        tiling: its tiles and augmented versions.
         merge: how tiles are put together.
-        limit: most detections of an image in tiles; None is no limit.
+        limit: largest number of detections of an image in tiles; None is no limit.
         batch_size: images, or tiles, that pass the network together.
         every: which frames of a video.
-        on_error: is told of each image that cannot be read.
+        on_error: called with the error of each image that cannot be read.
     """
 
-    rules: PostProcess
-    looks: Looks
+    postprocess: PostProcess
+    tiling: TilingOptions
     merge: MergeKind
     limit: int | None
     batch_size: int
@@ -38,23 +38,24 @@ class Call:
     on_error: Callable[[ImageError], object] | None
 
     @property
-    def rules_of_a_look(self) -> PostProcess:
-        """Post-processing of one look out of several at the same region: it may be less sure than all together."""
-        if self.looks.views_of_a_region == 1:
-            return self.rules
-        return dataclasses.replace(self.rules, score_threshold=min(self.rules.score_threshold, _VOTE_FLOOR))
+    def pass_postprocess(self) -> PostProcess:
+        """Post-processing of one pass; with augmented versions of a region, the score threshold is lower."""
+        if self.tiling.passes_per_region == 1:
+            return self.postprocess
+        threshold = min(self.postprocess.score_threshold, _VOTE_FLOOR)
+        return dataclasses.replace(self.postprocess, score_threshold=threshold)
 
 
-def complete(options: DetectorOptions, usual: PostProcess, classes: Sequence[str]) -> Call:
-    """The options of a call, with the checkpoint's own values where nothing is said.
+def complete(options: DetectorOptions, default: PostProcess, classes: Sequence[str]) -> Call:
+    """The options of a call, with the checkpoint's own values for those that are not given.
 
     Args:
-        options: what was said.
-        usual: the checkpoint's post-processing.
+        options: those that are given.
+        default: the checkpoint's post-processing.
         classes: names; label i means ``classes[i]``.
 
     Raises:
-        UsageError: an option does not exist, or its value cannot work.
+        UsageError: an option does not exist, or its value is invalid.
     """
     names = DetectorOptions.__annotations__
     if unknown := set(options) - set(names):
@@ -76,8 +77,8 @@ def complete(options: DetectorOptions, usual: PostProcess, classes: Sequence[str
         raise UsageError(f"merge is {merge!r}; there are {', '.join(get_args(MergeKind))}")
     mirror, scales = _augmentation(given.get("augment", False))
     return Call(
-        rules=dataclasses.replace(usual, **changes),
-        looks=Looks(given.get("tile"), given.get("overlap", Looks.overlap), mirror, scales),
+        postprocess=dataclasses.replace(default, **changes),
+        tiling=TilingOptions(given.get("tile"), given.get("overlap", TilingOptions.overlap), mirror, scales),
         merge=merge,
         limit=given.get("max_detections"),
         batch_size=given.get("batch_size", 1),
@@ -92,11 +93,11 @@ def _augmentation(augment: bool | str | float | Sequence[str | float]) -> tuple[
         return augment, (0.75, 1.25) if augment else ()
     wanted = [augment] if isinstance(augment, str | int | float) else list(augment)
     scales = []
-    for one in wanted:
-        if one == "flip":
+    for transform in wanted:
+        if transform == "flip":
             continue
         try:
-            scales.append(float(one))
+            scales.append(float(transform))
         except ValueError:
-            raise UsageError(f'augment is {one!r}; there are "flip" and sizes such as 0.75 and 1.25') from None
+            raise UsageError(f'augment is {transform!r}; there are "flip" and sizes such as 0.75 and 1.25') from None
     return "flip" in wanted, tuple(dict.fromkeys(scale for scale in scales if scale != 1))

@@ -4,6 +4,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack, overload
 
@@ -18,7 +19,7 @@ from fasterrcnn.config import ModelConfig
 from fasterrcnn.data.pixels import resize_to_input
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError
-from fasterrcnn.inference.batches import batches_by_size, batches_of_views, load_batches, prefetch
+from fasterrcnn.inference.batches import batches_by_size, batches_of_tiles, load_batches, prefetch
 from fasterrcnn.inference.calls import Call, complete
 from fasterrcnn.inference.devices import choose_device, use_threads
 from fasterrcnn.inference.options import DetectorOptions
@@ -26,7 +27,7 @@ from fasterrcnn.inference.publish import Origin, publish
 from fasterrcnn.inference.quantization import quantize_parts, quantized_parts
 from fasterrcnn.inference.runtimes import RuntimeName, make_runtime
 from fasterrcnn.inference.sources import ImageInput, LoadedImage, is_many, is_video, load_image
-from fasterrcnn.inference.tiling import View, combine, take, to_image
+from fasterrcnn.inference.tiling import Tile, combine, crop_tile, to_image_coordinates
 from fasterrcnn.inference.video import files_and_frames
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.postprocess import PostProcess
@@ -50,11 +51,11 @@ class Detector:
     Args:
         model: a network; it is copied, later training does not reach the detector.
         config: what the network was built from.
-        device: "cpu", "cuda", "mps"; default is the best there is that the runtime works on.
-        threads: CPU threads of torch. They belong to the process: the last detector that asks for a number has it.
+        device: "cpu", "cuda", "mps"; default is the best available one that the runtime supports.
+        threads: CPU threads of torch. They belong to the process: the last detector that sets a number decides.
         runtime: what runs the network; see `fasterrcnn.load`.
-        quantized: what `quantize_parts` gave, for the runtime "openvino-int8".
-        source: what the network was read from; `push_to_hub` reads it again, for folding changed the weights.
+        quantized: the result of `quantize_parts`, for the runtime "openvino-int8".
+        source: the file of the network; `push_to_hub` reads it again, because folding the norms changed the weights.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Detector:
         return make_runtime(self.runtime, self._model, threads=self.threads, quantized=self._quantized)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A compiled program belongs to its process; the other one makes its own.
+        # A compiled program belongs to its process; another process compiles its own.
         return {key: value for key, value in self.__dict__.items() if key != "_stages"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -97,7 +98,7 @@ class Detector:
 
     @property
     def model(self) -> FasterRCNN:
-        """The network that detects, batch norms folded; to look at, not to change."""
+        """The network that detects, batch norms folded; to inspect, not to change."""
         return self._model
 
     @property
@@ -123,7 +124,7 @@ class Detector:
     def push_to_hub(
         self, repository: str, *, token: str | None = None, private: bool = False, message: str | None = None
     ) -> str:
-        """Publish the weights as ``model.safetensors``, with a model card: the run's own, or what is known of them.
+        """Publish the weights as ``model.safetensors``, with a model card: the run's own, or one made from the file.
 
         Args:
             repository: ``user/repository``; made where it does not exist.
@@ -136,7 +137,7 @@ class Detector:
 
         Raises:
             UsageError: the detector was not loaded from a file.
-            WeightsError: the server refuses; the message says why.
+            WeightsError: the server refuses; the message has the reason.
             MissingExtraError: huggingface_hub is not installed.
         """
         return publish(self.source, self.config, repository, token=token, private=private, message=message)
@@ -155,7 +156,7 @@ class Detector:
             source: an image: a file, the bytes of a file, a Pillow image, an RGB array (height, width, 3) or an RGB
                 tensor (3, height, width), both uint8 or float in 0..1; or a list of these; or a folder, a glob, a
                 video file or the number of a camera.
-            **options: see `DetectorOptions`; what is left out has the checkpoint's own value.
+            **options: see `DetectorOptions`; an option that is not given has the checkpoint's own value.
 
         Returns:
             `Detections` for one image; a list for a list, in its order; an iterator for a folder, glob, video or
@@ -163,16 +164,16 @@ class Detector:
 
         Raises:
             ImageError: an image cannot be decoded.
-            DataError: there is nothing to look at.
-            UsageError: an option or an image is of no use; the message says why.
+            DataError: there are no images.
+            UsageError: an option or an image is invalid; the message has the reason.
             MissingExtraError: videos need PyAV, cameras OpenCV.
         """
         if is_many(source) or is_video(source):
             return self.stream(source, **options)
         call = complete(options, self._model.postprocess, self.classes)
         if isinstance(source, list | tuple):
-            found = self._outcomes(source, call, window=len(source))
-            return list(self._readable(found, call.on_error or _raise))
+            outcomes = self._outcomes(source, call, window=len(source))
+            return list(self._readable(outcomes, call.on_error or _raise))
         return self._detect([load_image(source)], call)[0]
 
     def stream(
@@ -217,21 +218,21 @@ class Detector:
         """In the order of the images, which are batched by size and read ahead."""
         batches = batches_by_size(images, call.batch_size, window, self.config.input)
         done: dict[int, Detections | ImageError] = {}
-        turn = 0
+        next_number = 0
         with closing(load_batches(batches)) as loading, closing(prefetch(loading)) as loaded:
             for numbers, batch in loaded:
-                found = iter(self._detect([one for one in batch if isinstance(one, LoadedImage)], call))
-                for number, one in zip(numbers, batch, strict=True):
-                    done[number] = one if isinstance(one, ImageError) else next(found)
-                while turn in done:
-                    yield done.pop(turn)
-                    turn += 1
+                detections = iter(self._detect([image for image in batch if isinstance(image, LoadedImage)], call))
+                for number, image in zip(numbers, batch, strict=True):
+                    done[number] = image if isinstance(image, ImageError) else next(detections)
+                while next_number in done:
+                    yield done.pop(next_number)
+                    next_number += 1
 
     @staticmethod
     def _readable(
         outcomes: Iterator[Detections | ImageError], log: Callable[[ImageError], object]
     ) -> Iterator[Detections]:
-        """The detections alone; errors are told."""
+        """The detections alone; `log` is called with each error."""
         for outcome in outcomes:
             if isinstance(outcome, ImageError):
                 log(outcome)
@@ -239,50 +240,48 @@ class Detector:
                 yield outcome
 
     def to_batch(self, images: Sequence[Tensor]) -> ImageBatch:
-        """What the network is given for whole images as `load_image` reads them: resized, padded, on its device."""
-        size = self.config.input
-        inputs = [resize_to_input(pixels.to(self.device), size) for pixels in images]
-        return make_batch(inputs, fill=size.mean, size_divisor=size.size_divisor)
+        """Whole images, as `load_image` reads them, as input of the network: resized, padded, on its device."""
+        input_config = self.config.input
+        inputs = [resize_to_input(pixels.to(self.device), input_config) for pixels in images]
+        return make_batch(inputs, fill=input_config.mean, size_divisor=input_config.size_divisor)
 
     @torch.inference_mode()
     def _detect(self, images: Sequence[LoadedImage], call: Call) -> list[Detections]:
-        """Detections of images that are in memory: all looks at all of them, batch by batch, then put together."""
-        size = self.config.input
-        looks = [call.looks(image.hw, size) for image in images]
-        queue = [(image, view) for image, views in zip(images, looks, strict=True) for view in views]
-        found: list[RawDetections] = []
-        for part in batches_of_views(queue, call.batch_size):
-            inputs = [take(image.pixels, view, size).to(self.device) for image, view in part]
-            batch = make_batch(inputs, fill=size.mean, size_divisor=size.size_divisor)
-            raw = self._pass(batch, *self._selection(call, part[0][1].crowd))
-            found += [to_image(one, view) for one, (_, view) in zip(raw, part, strict=True)]
-        results = iter(found)
-        return [
-            describe(
-                combine(
-                    [next(results) for _ in views], views, image.hw, call.looks, call.rules, call.merge, call.limit
-                ),
-                image,
-                self.classes,
-            )
-            for image, views in zip(images, looks, strict=True)
-        ]
+        """Detections of images that are in memory: the tiles of all images, batch by batch, then combined."""
+        input_config = self.config.input
+        tiles_of_images = [call.tiling.tiles(image.hw, input_config) for image in images]
+        queue = [(image, tile) for image, tiles in zip(images, tiles_of_images, strict=True) for tile in tiles]
+        in_image: list[RawDetections] = []  # of every tile in the queue
+        for part in batches_of_tiles(queue, call.batch_size):
+            inputs = [crop_tile(image.pixels, tile, input_config).to(self.device) for image, tile in part]
+            batch = make_batch(inputs, fill=input_config.mean, size_divisor=input_config.size_divisor)
+            raw = self._pass(batch, *self._selection(call, part[0][1].capacity))
+            in_image += [to_image_coordinates(in_tile, tile) for in_tile, (_, tile) in zip(raw, part, strict=True)]
+        results = iter(in_image)
+        detections = []
+        for image, tiles in zip(images, tiles_of_images, strict=True):
+            parts = list(islice(results, len(tiles)))
+            combined = combine(parts, tiles, image.hw, call.tiling, call.postprocess, call.merge, call.limit)
+            detections.append(describe(combined, image, self.classes))
+        return detections
 
-    def _pass(self, batch: ImageBatch, rules: PostProcess, proposals: ProposalGenerator) -> list[RawDetections]:
+    def _pass(self, batch: ImageBatch, postprocess: PostProcess, proposals: ProposalGenerator) -> list[RawDetections]:
         """The one place where a batch passes the network and its post-processing."""
         detections: list[RawDetections] = self._model(
-            batch, stages=self._stages, postprocess=rules, proposals=proposals
+            batch, stages=self._stages, postprocess=postprocess, proposals=proposals
         )
         return detections
 
-    def _selection(self, call: Call, crowd: int) -> tuple[PostProcess, ProposalGenerator]:
-        """Rules and proposals generator of one look: a tile that holds many usual inputs needs as many more."""
-        rules, proposals = call.rules_of_a_look, self._model.proposals
-        if crowd == 1:
-            return rules, proposals
-        more: dict[str, Any] = {"candidates": crowd * proposals.candidates, "proposals": crowd * proposals.proposals}
-        most = rules.max_detections if call.limit else crowd * rules.max_detections
-        return dataclasses.replace(rules, max_detections=most), dataclasses.replace(proposals, **more)
+    def _selection(self, call: Call, capacity: int) -> tuple[PostProcess, ProposalGenerator]:
+        """Post-processing and proposals generator of one pass, with limits that grow with the capacity of the tiles."""
+        postprocess, proposals = call.pass_postprocess, self._model.proposals
+        if capacity == 1:
+            return postprocess, proposals
+        if not call.limit:
+            postprocess = dataclasses.replace(postprocess, max_detections=capacity * postprocess.max_detections)
+        return postprocess, dataclasses.replace(
+            proposals, candidates=capacity * proposals.candidates, proposals=capacity * proposals.proposals
+        )
 
 
 def load(
@@ -301,19 +300,19 @@ def load(
     """A detector from a checkpoint.
 
     Args:
-        path: a file of this library, torchvision, Detectron2 or MMDetection, told by its content; the folder of a run;
-            or a name: ``resnet50-fpn``, ``detectron2/faster_rcnn_R_50_FPN_3x``, ``hf://user/repository``
+        path: a file of this library, torchvision, Detectron2 or MMDetection, recognised by its content; the folder of a
+            run; or a name: ``resnet50-fpn``, ``detectron2/faster_rcnn_R_50_FPN_3x``, ``hf://user/repository``
             (`fasterrcnn.weights.catalog.locate`).
         classes: names of the classes. Where a file has none, 80 and 90 classes are COCO's, others ``class_0``...
-        preset: architecture of a torchvision file whose keys do not tell ("mobilenetv3-large-320-fpn").
+        preset: architecture of a torchvision file where the keys fit several ("mobilenetv3-large-320-fpn").
         norm_eps: eps of its batch norms; 0 for a file fine-tuned from torchvision's COCO ``resnet50-fpn``.
-        style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not tell.
-        device: "cpu", "cuda", "mps"; default is the best there is that the runtime works on.
+        style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not contain them.
+        device: "cpu", "cuda", "mps"; default is the best available one that the runtime supports.
         threads: CPU threads of torch, for the whole process; default leaves them as they are.
         runtime: what runs the network: "torch", or on the CPU "winograd", "compiled", "compiled-direct", "openvino",
             "openvino-int8" or "onnxruntime". Default: "openvino-int8" for a file of `quantize`, else "torch".
         calibration: images, of any kind that `predict` takes, for "openvino-int8" with a file that is not quantized.
-        log: called with one line that says what the file is, where it is not of this library.
+        log: called with one line that names the kind of file, where it is not of this library.
 
     Raises:
         WeightsError: the file cannot be downloaded or read, or does not fit.
@@ -341,12 +340,12 @@ def _raise(error: ImageError) -> None:
     raise error
 
 
-def describe(found: RawDetections, image: LoadedImage, classes: tuple[str, ...]) -> Detections:
-    """Detections that are in the frame of the upright image, with what is known of it."""
+def describe(raw: RawDetections, image: LoadedImage, classes: tuple[str, ...]) -> Detections:
+    """Detections in the frame of the upright image, with its size and source."""
     return Detections(
-        boxes=found.boxes.cpu().numpy(),
-        scores=found.scores.cpu().numpy(),
-        labels=found.labels.cpu().numpy(),
+        boxes=raw.boxes.cpu().numpy(),
+        scores=raw.scores.cpu().numpy(),
+        labels=raw.labels.cpu().numpy(),
         classes=classes,
         image_hw=image.hw,
         source=image.source,
@@ -357,28 +356,28 @@ def describe(found: RawDetections, image: LoadedImage, classes: tuple[str, ...])
 
 
 def in_original_frame(
-    found: RawDetections,
+    raw: RawDetections,
     input_hw: tuple[int, int],
     original_hw: tuple[int, int],
     classes: Sequence[str],
     *,
     source: Path | None = None,
 ) -> Detections:
-    """What was found in a network input, in the pixels of the image that it was made of.
+    """The detections of a network input, in pixels of the image that it was made of.
 
     Args:
-        found: in the frame of the input.
+        raw: in the frame of the input.
         input_hw: size of the input without padding.
         original_hw: size of the upright image.
         classes: names; label i means ``classes[i]``.
         source: file of the image, if it has one.
     """
     height, width = original_hw
-    seen = to_image(found, View((0, 0, width, height), input_hw))
+    in_image = to_image_coordinates(raw, Tile((0, 0, width, height), input_hw))
     return Detections(
-        boxes=seen.boxes.cpu().numpy(),
-        scores=seen.scores.cpu().numpy(),
-        labels=seen.labels.cpu().numpy(),
+        boxes=in_image.boxes.cpu().numpy(),
+        scores=in_image.scores.cpu().numpy(),
+        labels=in_image.labels.cpu().numpy(),
         classes=tuple(classes),
         image_hw=original_hw,
         source=source,

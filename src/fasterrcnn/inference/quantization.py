@@ -30,19 +30,19 @@ from fasterrcnn.model.stages import DenseOutputs, Stages
 from fasterrcnn.weights import native
 
 IMAGES = 100
-"""Images to calibrate with: more changed AP by less than its noise."""
+"""Default number of images to calibrate with: more changed AP by less than its noise."""
 
 _REGIONS = 32
 """Regions of each image that the head is calibrated with."""
 
-_NONSENSE = 0.5
-"""Share of an output's size from which an error is no rounding any more: trained networks show 0.02 to 0.2."""
+_MAX_ERROR = 0.5
+"""Largest error as a share of an output's size: the rounding of trained networks gives 0.02 to 0.2."""
 
 _PREFIX = "openvino-int8/"
 
 
 def quantize(
-    weights: str | Path, images: Any, output: str | Path, *, most: int = IMAGES, threads: int | None = None
+    weights: str | Path, images: Any, output: str | Path, *, max_images: int = IMAGES, threads: int | None = None
 ) -> None:
     """Write a checkpoint whose network can also run with 8-bit integers, in OpenVINO.
 
@@ -50,14 +50,14 @@ def quantize(
 
     Args:
         weights: a checkpoint.
-        images: what to calibrate with, as `Detector.predict` takes it: a folder, a glob, a list. They should look
-            like those to come; annotations are not needed.
+        images: what to calibrate with, as `Detector.predict` takes it: a folder, a glob, a list. They should
+            resemble those to come; annotations are not needed.
         output: the .safetensors file to write.
-        most: images that are used, the first ones.
+        max_images: number of images that are used, the first ones.
         threads: CPU threads of torch, for the whole process; default leaves them as they are.
 
     Raises:
-        UsageError: the output is no .safetensors file, there is no image, or OpenVINO gives nonsense.
+        UsageError: the output is no .safetensors file, there is no image, or OpenVINO computes the network wrongly.
         MissingExtraError: OpenVINO or nncf is not installed.
     """
     path = Path(output)
@@ -65,12 +65,14 @@ def quantize(
         raise UsageError(f"{path}: a quantized checkpoint is a .safetensors file")
     use_threads(threads)
     model, config = load_model(weights)
-    parts = quantize_parts(model, config, images, most=most)
+    parts = quantize_parts(model, config, images, max_images=max_images)
     notes = {"quantized": {"weights": Path(weights).name, "openvino": openvino.import_openvino().__version__}}
     native.save_checkpoint(path, model, config, notes, {_PREFIX + name: value for name, value in parts.items()})
 
 
-def quantize_parts(model: FasterRCNN, config: ModelConfig, images: Any, *, most: int = IMAGES) -> dict[str, Tensor]:
+def quantize_parts(
+    model: FasterRCNN, config: ModelConfig, images: Any, *, max_images: int = IMAGES
+) -> dict[str, Tensor]:
     """Both parts of a network as 8-bit OpenVINO models, in bytes; see `quantize`."""
     nncf = _import_nncf()
     openvino.import_openvino()
@@ -78,7 +80,7 @@ def quantize_parts(model: FasterRCNN, config: ModelConfig, images: Any, *, most:
     eager = torch_stages(model)
     recorder = _Recorder(eager)
     with torch.inference_mode():
-        for batch in islice(input_batches(images, config.input), most):
+        for batch in islice(input_batches(images, config.input), max_images):
             model(batch, stages=recorder)
     if not recorder.pixels or not recorder.pooled:
         raise UsageError("there is nothing to calibrate with: no image, or none with a region of interest")
@@ -88,27 +90,27 @@ def quantize_parts(model: FasterRCNN, config: ModelConfig, images: Any, *, most:
         for part, examples in examples_of.items():
             graph = openvino.import_openvino().Core().read_model(openvino.converted(model, part))
             data = nncf.Dataset([example.permute(0, 2, 3, 1).numpy() for example in examples])
-            with redirect_stdout(sys.stderr):  # its bars are no results
+            with redirect_stdout(sys.stderr):  # its progress bars do not belong to the results
                 quantized = nncf.quantize(graph, data, subset_size=len(examples))
             parts |= openvino.as_tensors(part, quantized, Path(folder))
     integers = openvino.openvino_stages(model, None, parts)
     with torch.inference_mode():
         pixels, pooled = recorder.pixels[0], recorder.pooled[0]
-        refuse_nonsense(_outputs(integers, pixels, pooled), _outputs(eager, pixels, pooled))
+        check_outputs(_outputs(integers, pixels, pooled), _outputs(eager, pixels, pooled))
     return parts
 
 
-def refuse_nonsense(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
-    """Refuse what has nothing in common with the numbers in float32.
+def check_outputs(outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    """Refuse 8-bit outputs that are far from those in float32.
 
     OpenVINO 2026.4 gives zeros where a convolution without a bias ends in an output and is quantized behind it.
 
     Raises:
         UsageError: the root mean square of an error exceeds half that of its output.
     """
-    for number, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
-        error, size = (ours - theirs).square().mean().sqrt().item(), theirs.square().mean().sqrt().item()
-        if not error <= _NONSENSE * size:
+    for number, (output, exact) in enumerate(zip(outputs, expected, strict=True)):
+        error, size = (output - exact).square().mean().sqrt().item(), exact.square().mean().sqrt().item()
+        if not error <= _MAX_ERROR * size:
             raise UsageError(
                 f"OpenVINO computes this network wrongly with 8-bit integers: output {number} is off by {error:.3g},"
                 f" where its size is {size:.3g}; use another runtime"
@@ -116,7 +118,7 @@ def refuse_nonsense(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None
 
 
 def quantized_parts(path: Path) -> dict[str, Tensor] | None:
-    """What `quantize` has put into a checkpoint; None if it is not one of those."""
+    """The 8-bit parts that `quantize` wrote into a checkpoint; None if it has none."""
     prefix = native.EXTRA + _PREFIX
     if path.suffix != ".safetensors":
         return None
@@ -124,7 +126,7 @@ def quantized_parts(path: Path) -> dict[str, Tensor] | None:
         with safe_open(path, framework="pt") as file:
             names = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118 - not a mapping
             return {name.removeprefix(prefix): file.get_tensor(name) for name in names} or None
-    except (SafetensorError, OSError):  # `load_model` says what is wrong
+    except (SafetensorError, OSError):  # `load_model` reports what is wrong
         return None
 
 
@@ -134,7 +136,7 @@ def _outputs(stages: Stages, pixels: Tensor, pooled: Tensor) -> list[Tensor]:
 
 
 class _Recorder:
-    """Stages that keep what goes into them."""
+    """Stages that record their inputs."""
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
@@ -146,7 +148,7 @@ class _Recorder:
         return self._stages.dense(pixels)
 
     def head(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        # Regions come by falling score: a few from the whole range.
+        # Regions are sorted by score: a few from the whole range.
         chosen = torch.linspace(0, len(pooled) - 1, min(_REGIONS, len(pooled))).long()
         self.pooled.append(pooled[chosen].clone())
         return self._stages.head(pooled)

@@ -1,4 +1,4 @@
-"""Looks at one image: whole or in tiles, as it is, mirrored or at other sizes.
+"""Tiling and test-time augmentation: an image as a whole and in tiles, unchanged, mirrored or at other sizes.
 
 Axes: h w pixels, n detections. Regions are xyxy in whole pixels of the original image.
 """
@@ -22,32 +22,33 @@ from fasterrcnn.ops import boxes
 from fasterrcnn.structures import RawDetections
 
 _SCALES = (0.5, 4.0)
-"""Smallest and largest size, against the usual one, at which an image may be looked at again."""
+"""Smallest and largest factor of test-time augmentation, relative to the default size of the network input."""
 
 _PHOTO = 3 / 4
-"""Short side of a usual photograph against its long side."""
+"""Short side of a typical photograph divided by its long side."""
 
 _BORDER = 0.01
-"""A box that ends within this share of a tile's side from the tile's edge is taken for cut."""
+"""A box that ends within this share of a tile's side from the tile's edge counts as cut."""
 
 
 @dataclass(frozen=True)
-class View:
-    """One look at an image.
+class Tile:
+    """A region of an image, a tile or the whole image, and the network input that is made of it.
 
     Attributes:
-        region: the part of the image that is seen.
+        region: the part of the image that the network sees.
         input_hw: size of the network input that is made of it.
-        mirrored: left and right are exchanged.
+        mirrored: the network input is flipped left to right.
         whole: the region is the whole image.
-        crowd: how many usual inputs would have the area of this one, and so as many objects; 1 for whole images.
+        capacity: area of the network input divided by that of a default input, rounded up: a tile with N times the area
+            may hold N times as many objects. 1 for the whole image.
     """
 
     region: tuple[int, int, int, int]
     input_hw: tuple[int, int]
     mirrored: bool = False
     whole: bool = True
-    crowd: int = 1
+    capacity: int = 1
 
     @property
     def hw(self) -> tuple[int, int]:
@@ -57,14 +58,14 @@ class View:
 
 
 @dataclass(frozen=True)
-class Looks:
-    """How images are looked at, chosen at each call.
+class TilingOptions:
+    """Into which tiles and augmented versions images are taken apart, chosen at each call.
 
     Attributes:
-        tile: side of square tiles in pixels of the image; None looks at the whole image only.
-        overlap: share of a tile's side that it has in common with its neighbour, 0..0.9.
-        mirror: look at the mirror image too.
-        scales: further sizes to look at, against the usual one.
+        tile: side of square tiles in pixels of the image; None: the whole image only.
+        overlap: share of a tile's side that it has in common with the next tile, 0..0.9.
+        mirror: add each region flipped left to right.
+        scales: add each region at these factors of the default size.
     """
 
     tile: int | None = None
@@ -82,36 +83,38 @@ class Looks:
                 raise UsageError(f"augment: a size must lie in {_SCALES[0]}..{_SCALES[1]}, not {scale}")
 
     @property
-    def views_of_a_region(self) -> int:
-        """How often each region is looked at."""
+    def passes_per_region(self) -> int:
+        """Augmented versions of each region, the unchanged one included."""
         return (1 + self.mirror) * (1 + len(self.scales))
 
-    def __call__(self, image_hw: tuple[int, int], size: InputConfig) -> list[View]:
-        """All looks at an image of that height and width; those at one region follow each other.
+    def tiles(self, image_hw: tuple[int, int], input_config: InputConfig) -> list[Tile]:
+        """All tiles of an image of that height and width; the augmented versions of one region follow each other.
 
-        The whole image comes first, and alone where it is no larger than a tile.
+        The whole image comes first. It is alone if it is no larger than a tile.
         """
         height, width = image_hw
-        whole = View((0, 0, width, height), size.resized_hw(image_hw))
-        regions = [whole, *self._tiles(image_hw, size)]
+        whole = Tile((0, 0, width, height), input_config.resized_hw(image_hw))
+        regions = [whole, *self._cut(image_hw, input_config)]
         factors = (1.0, *self.scales)
         sides = (False, True) if self.mirror else (False,)
         return [
-            View(view.region, _scaled(view.input_hw, factor), mirrored, view.whole, view.crowd)
-            for view, factor, mirrored in itertools.product(regions, factors, sides)
+            Tile(tile.region, _scaled(tile.input_hw, factor), mirrored, tile.whole, tile.capacity)
+            for tile, factor, mirrored in itertools.product(regions, factors, sides)
         ]
 
-    def _tiles(self, image_hw: tuple[int, int], size: InputConfig) -> list[View]:
+    def _cut(self, image_hw: tuple[int, int], input_config: InputConfig) -> list[Tile]:
         """Tiles of one size, spread evenly."""
         if self.tile is None or max(image_hw) <= self.tile:
             return []
-        scale = _tile_scale(self.tile, size)
+        scale = _tile_scale(self.tile, input_config)
         rows, columns = (self._starts(side) for side in image_hw)
         hw = (min(self.tile, image_hw[0]), min(self.tile, image_hw[1]))
         input_hw = _scaled(hw, scale)
-        crowd = math.ceil(math.prod(input_hw) / (size.short_side * min(size.long_side, size.short_side / _PHOTO)))
+        short_side = input_config.short_side
+        default_area = short_side * min(input_config.long_side, short_side / _PHOTO)
+        capacity = math.ceil(math.prod(input_hw) / default_area)
         return [
-            View((x, y, x + hw[1], y + hw[0]), input_hw, whole=False, crowd=crowd)
+            Tile((x, y, x + hw[1], y + hw[0]), input_hw, whole=False, capacity=capacity)
             for y, x in itertools.product(rows, columns)
         ]
 
@@ -125,29 +128,29 @@ class Looks:
         return [round(number * (side - tile) / (count - 1)) for number in range(count)]
 
 
-def take(
-    pixels: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"], view: View, size: InputConfig
+def crop_tile(
+    pixels: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"], tile: Tile, input_config: InputConfig
 ) -> Float[Tensor, "3 th tw"]:
-    """The network input that shows a view of an image."""
-    x1, y1, x2, y2 = view.region
-    seen = resize_to_input(pixels[:, y1:y2, x1:x2], size, view.input_hw)
-    return seen.flip(-1) if view.mirrored else seen
+    """The network input that is made of a tile."""
+    x1, y1, x2, y2 = tile.region
+    crop = resize_to_input(pixels[:, y1:y2, x1:x2], input_config, tile.input_hw)
+    return crop.flip(-1) if tile.mirrored else crop
 
 
-def to_image(found: RawDetections, view: View) -> RawDetections:
-    """What was found in a view, in the pixels of the whole image, clipped to the view's region."""
-    xyxy = found.boxes.float()
-    if view.mirrored:
-        xyxy = boxes.flip_horizontal(xyxy, view.input_hw[1])
-    xyxy = boxes.clip(boxes.scale(xyxy, view.input_hw, view.hw), view.hw)
-    shift = xyxy.new_tensor(view.region[:2] * 2)
-    return RawDetections(xyxy + shift, found.scores.float(), found.labels)
+def to_image_coordinates(detections: RawDetections, tile: Tile) -> RawDetections:
+    """The detections of a tile, in pixels of the whole image, clipped to the region of the tile."""
+    xyxy = detections.boxes.float()
+    if tile.mirrored:
+        xyxy = boxes.flip_horizontal(xyxy, tile.input_hw[1])
+    xyxy = boxes.clip(boxes.scale(xyxy, tile.input_hw, tile.hw), tile.hw)
+    shift = xyxy.new_tensor(tile.region[:2] * 2)
+    return RawDetections(xyxy + shift, detections.scores.float(), detections.labels)
 
 
-def cut_sides(xyxy: Float[Tensor, "n 4"], view: View, image_hw: tuple[int, int]) -> Bool[Tensor, "n 4"]:
-    """Which sides of each box, left, top, right and bottom, lie on an edge of the view that is none of the image."""
-    x1, y1, x2, y2 = view.region
-    edges = xyxy.new_tensor(view.region)
+def cut_sides(xyxy: Float[Tensor, "n 4"], tile: Tile, image_hw: tuple[int, int]) -> Bool[Tensor, "n 4"]:
+    """Which sides of each box, left, top, right and bottom, lie on an edge of the tile inside the image."""
+    x1, y1, x2, y2 = tile.region
+    edges = xyxy.new_tensor(tile.region)
     near = xyxy.new_tensor([x2 - x1, y2 - y1, x2 - x1, y2 - y1]) * _BORDER
     inner = torch.tensor([x1 > 0, y1 > 0, x2 < image_hw[1], y2 < image_hw[0]], device=xyxy.device)
     return ((xyxy - edges).abs() <= near) & inner
@@ -155,52 +158,53 @@ def cut_sides(xyxy: Float[Tensor, "n 4"], view: View, image_hw: tuple[int, int])
 
 def combine(
     detections: Sequence[RawDetections],
-    views: Sequence[View],
+    tiles: Sequence[Tile],
     image_hw: tuple[int, int],
-    looks: Looks,
+    tiling: TilingOptions,
     postprocess: PostProcess,
     merge: MergeKind,
     limit: int | None,
 ) -> RawDetections:
-    """The detections of one image from those of all views of it: views of one region vote, then regions are joined.
+    """The detections of one image from those of all its tiles.
 
-    Beside tiles, the view of the whole image counts for objects that are too large for the overlap of two tiles:
-    of every smaller object, some tile shows the whole, and at a larger size.
+    First the augmented versions of each region vote, then the regions are joined. Where there are tiles, the whole
+    image only adds objects that are larger than the overlap of two tiles: every smaller object lies completely inside
+    some tile, at a larger size.
 
     Args:
-        detections: of each view, in pixels of the image.
-        views: those of one region follow each other, that of the whole image comes first.
+        detections: of each tile, in pixels of the image.
+        tiles: as `TilingOptions.tiles` gives them.
         image_hw: height and width of the image.
-        looks: what made the views.
+        tiling: the options that made the tiles.
         postprocess: how detections are selected.
         merge: how tiles are put together.
         limit: largest number of detections of an image in tiles; None is no limit.
     """
-    repeats = looks.views_of_a_region
+    repeats = tiling.passes_per_region
     regions = [
         detections[start] if repeats == 1 else vote(detections[start : start + repeats], postprocess)
         for start in range(0, len(detections), repeats)
     ]
     if len(regions) == 1:
         return regions[0]
-    whole, *tiles = regions
-    overlap = looks.overlap * (looks.tile or 0)
+    whole = regions[0]
+    overlap = tiling.overlap * (tiling.tile or 0)
     large = (whole.boxes[:, 2:] - whole.boxes[:, :2]).amax(dim=1) > overlap
-    regions = [RawDetections(whole.boxes[large], whole.scores[large], whole.labels[large]), *tiles]
-    cut = [cut_sides(region.boxes, view, image_hw) for region, view in zip(regions, views[::repeats], strict=True)]
+    regions = [RawDetections(whole.boxes[large], whole.scores[large], whole.labels[large]), *regions[1:]]
+    cut = [cut_sides(region.boxes, tile, image_hw) for region, tile in zip(regions, tiles[::repeats], strict=True)]
     return join(pieces_of(regions, cut), postprocess, merge, limit=limit)
 
 
-def _tile_scale(tile: int, size: InputConfig) -> float:
+def _tile_scale(tile: int, input_config: InputConfig) -> float:
     """The factor by which tiles are resized.
 
-    It is that of the training images, so that the network sees objects at the size that it knows. Where that is not
-    known, or would leave less than half the usual short side of a tile, because the training images were as large as
-    those that are cut up now, it is that of a photograph as wide as a tile.
+    It is the factor of the training images, so that objects have the size that the network was trained on. Where that
+    is not known, it is the factor of a photograph as wide as a tile; also where the training images were so large that
+    a tile would become smaller than half of the default short side.
     """
-    if size.scale is not None and size.scale * tile >= size.short_side / 2:
-        return size.scale
-    return min(size.short_side / (_PHOTO * tile), size.long_side / tile)
+    if input_config.scale is not None and input_config.scale * tile >= input_config.short_side / 2:
+        return input_config.scale
+    return min(input_config.short_side / (_PHOTO * tile), input_config.long_side / tile)
 
 
 def _scaled(hw: Sequence[int], factor: float) -> tuple[int, int]:
