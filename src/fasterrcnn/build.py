@@ -1,4 +1,4 @@
-"""The one place where configuration meets the model."""
+"""Build networks from configurations, and load and convert checkpoints."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -56,7 +56,7 @@ def build_model(
 
 
 def start_model(config: ModelConfig, weights: str | None) -> tuple[FasterRCNN, LoadReport | None]:
-    """As `build_model`, with a report of what became of the start weights; None where there are none."""
+    """As `build_model`, with a report of which start weights were loaded; None without start weights."""
     config = transfer.numerics_of(config, weights)
     network = assemble(config)
     return network, None if weights is None else transfer.start_from(network, config, weights)
@@ -74,21 +74,21 @@ def load_model(
     """The detector that a checkpoint holds, in eval() mode, and its configuration.
 
     Args:
-        weights: a checkpoint of this library, torchvision, Detectron2 or MMDetection, told by its content; what
-            `names.locate` knows, or what it has found.
+        weights: a checkpoint of this library, torchvision, Detectron2 or MMDetection, recognised by its
+            content; a name that `catalog.locate` resolves, or its result.
         classes: names instead of those in the file. Where it has none, 80 and 90 classes are COCO's, and others get
             ``class_0``...
-        preset: architecture of a torchvision file whose keys do not tell ("mobilenetv3-large-320-fpn").
-        norm_eps: eps of its batch norms, which the keys do not tell either: 0 for a ``resnet50-fpn`` that was
+        preset: architecture of a torchvision file where the keys fit several ("mobilenetv3-large-320-fpn").
+        norm_eps: eps of its batch norms, which the file does not contain: 0 for a ``resnet50-fpn`` that was
             fine-tuned from torchvision's COCO weights and saved anew.
-        style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not tell.
-        log: called with one line that says what the file is, where it is not ours.
+        style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not contain them.
+        log: called with one line that names the kind of file, where it is not of this library.
 
     Raises:
         WeightsError: the file cannot be read, or its tensors do not fit the architecture.
     """
-    found = weights if isinstance(weights, Located) else locate(weights)
-    network, config, source = _open(found, classes, preset, norm_eps, style)
+    located = weights if isinstance(weights, Located) else locate(weights)
+    network, config, source = _open(located, classes, preset, norm_eps, style)
     if log is not None and source.family != "fasterrcnn":
         log(source.line)
     return network.eval(), config
@@ -108,16 +108,16 @@ def convert_weights(
     """Write a detector of any family as a file of ours, torchvision's or Detectron2's.
 
     Args:
-        path: what to read; what `names.locate` knows. The options are those of `load_model`.
-        target: what to write: .safetensors is ours, .pth torchvision's, .pkl Detectron2's.
-        to: the kind, where the name does not tell: "detectron2" for a .pth.
+        path: a file, or a name that `catalog.locate` resolves. The options are those of `load_model`.
+        target: file to write: .safetensors is this library's, .pth torchvision's, .pkl Detectron2's.
+        to: the format, where the suffix does not decide it: "detectron2" for a .pth.
 
     Returns:
-        Notes about what the written file cannot say: names of classes, numbers that its family has otherwise.
+        Notes about what the written file cannot hold: names of classes, settings that differ in its family.
 
     Raises:
         WeightsError: the file cannot be read, or its tensors do not fit its architecture.
-        UsageError: the family has no such network, or the name does not tell the kind.
+        UsageError: the family has no such network, or the suffix does not decide the format.
     """
     kind = convert.weight_format_of(target, to)
     network, config, source = _open(locate(path), classes, preset, norm_eps, style)
@@ -127,14 +127,14 @@ def convert_weights(
 
 
 def _open(
-    found: Located,
+    located: Located,
     classes: Sequence[str] | None,
     preset: str | None,
     norm_eps: float | None,
     style: BackboneStyle | None,
 ) -> tuple[FasterRCNN, ModelConfig, load.WeightFile]:
-    path, norm_eps = found.path, found.norm_eps if norm_eps is None else norm_eps
-    source = load.open_weights(path, preset=preset or found.preset, style=style)
+    path, norm_eps = located.path, located.norm_eps if norm_eps is None else norm_eps
+    source = load.open_weights(path, preset=preset or located.preset, style=style)
     if source.config is None:
         raise WeightsError(
             f"{path}: neither a checkpoint of this library nor a Faster R-CNN of torchvision, Detectron2 or MMDetection"
@@ -147,7 +147,7 @@ def _open(
     if norm_eps is not None:
         config = changed(config, backbone={"norm_eps": norm_eps})
     try:
-        with torch.device("meta"):  # what the file says of the model is not worth memory before its tensors agree
+        with torch.device("meta"):  # no memory is allocated before the names of the tensors fit the configuration
             sketch = assemble(config)
     except (ValueError, RuntimeError, OverflowError) as error:
         raise WeightsError(f"{path}: its header describes no model ({first_line(error)})") from None
@@ -169,7 +169,7 @@ def assemble(config: ModelConfig) -> FasterRCNN:
         config.anchors.sizes, config.anchors.ratios, config.anchors.strides, config.anchors.rounded
     )
     rpn = config.rpn
-    found = config.proposals
+    selection = config.proposals
     network = FasterRCNN(
         classes=config.classes,
         mean=config.input.mean,
@@ -178,8 +178,8 @@ def assemble(config: ModelConfig) -> FasterRCNN:
         backbone=backbone,
         anchors=anchors,
         rpn=RegionProposalNetwork(backbone.channels, anchors.per_cell, convs=rpn.convs),
-        proposals=_proposals(found, found.candidates, found.proposals),
-        training_proposals=_proposals(found, found.training_candidates, found.training_proposals),
+        proposals=_proposals(selection, selection.candidates, selection.proposals),
+        training_proposals=_proposals(selection, selection.training_candidates, selection.training_proposals),
         roi_pooling=RoIPooling(
             config.regions.output_size,
             backbone.strides,
@@ -211,7 +211,7 @@ def _materialise(sketch: FasterRCNN, config: ModelConfig) -> FasterRCNN:
     for name in unsaved:
         getattr(network, name).copy_(torch.tensor(getattr(config.input, name)).view(3, 1, 1))
     for name, buffer in network.named_buffers():
-        if name.endswith("num_batches_tracked"):  # the one that files may leave out
+        if name.endswith("num_batches_tracked"):  # files may leave it out
             buffer.zero_()
     return network
 

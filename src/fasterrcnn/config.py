@@ -15,14 +15,14 @@ from fasterrcnn.ops.sizes import resized_hw
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0, le=10**6)]
 Side = Annotated[int, Field(gt=0, le=2**14)]
-Few = Field(max_length=64)  # a file that says more would take all memory before anything else is known of it
+Few = Field(max_length=64)  # a hostile file with a huge list would take all memory before it is checked
 PerLevel = Annotated[tuple[Annotated[tuple[float, ...], Few], ...], Few]
 NmsKind = Literal["class", "agnostic", "soft-linear", "soft-gaussian"]
 NormKind = Literal["frozen", "batch", "group"]
 Augmentation = Literal["none", "light", "default", "strong"]
 RecipeName = Literal["quick", "standard", "best"]
 EARLIER_BODY = "trunk"
-"""What files of version 0.1 call a body, in configurations and in the names of tensors."""
+"""Name of a body in files of version 0.1, in configurations and in the names of tensors."""
 
 
 class _Config(BaseModel):
@@ -147,7 +147,7 @@ class RegionConfig(_BodyConfig):
 
 
 class PostProcessConfig(_Config):
-    """Which detections are reported when a call does not say."""
+    """Which detections are reported by default."""
 
     score_threshold: Fraction = 0.05
     nms: NmsKind = "class"
@@ -197,7 +197,7 @@ class ModelConfig(_Config):
 
 
 class ReadingConfig(_Config):
-    """How to read a data set that does not say it all itself; see `fasterrcnn.read_data`."""
+    """What a data set does not state itself; see `fasterrcnn.read_data`."""
 
     format: str | None = None
     images: str | None = None

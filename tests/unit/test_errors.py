@@ -19,6 +19,6 @@ def test_errors__tree(kind, parent):
     assert issubclass(kind, parent)
 
 
-def test_missing_extra__says_what_to_install():
+def test_missing_extra__names_what_to_install():
     with pytest.raises(errors.MissingExtraError, match=r'^timm is not installed: pip install "fasterrcnn\[timm\]"$'):
         raise errors.MissingExtraError("timm", "timm")

@@ -22,7 +22,7 @@ Way = TypeVar("Way", bound=Callable[[], object])
 
 _ROUNDS = 3
 _GAIN = 0.95
-"""A way other than the first must take less than this share of the first one's time: it must never lose."""
+"""Another way than the first is chosen only if it needs less than this share of its time: noise must not decide."""
 
 _lock = threading.Lock()
 
@@ -32,7 +32,7 @@ def fastest_way(what: str, size: int, ways: Mapping[str, Way]) -> Way:
 
     Args:
         what: the kind of work.
-        size: how much of it; sizes between the same powers of two are taken for one, so that few are measured.
+        size: how much of it; sizes between the same powers of two share one measurement.
         ways: equivalent computations by name, the safe one first.
     """
     key = f"{what} at {size.bit_length()} with {torch.get_num_threads()} threads"
@@ -48,7 +48,7 @@ def fastest_way(what: str, size: int, ways: Mapping[str, Way]) -> Way:
 
 
 def _measure(ways: Mapping[str, Way]) -> str:
-    """Alternately, after a warm-up; the best of a few rounds of each is the least disturbed one."""
+    """The ways alternate, after a warm-up; the shortest time of each way is the least disturbed one."""
     best = dict.fromkeys(ways, float("inf"))
     for number in range(_ROUNDS + 1):
         for name, way in ways.items():
@@ -67,7 +67,7 @@ def _file() -> Path:
 
 @lru_cache(maxsize=1)
 def _remembered() -> dict[str, str]:
-    """What was measured before; a file that cannot be read counts for nothing."""
+    """The choices of earlier measurements; a file that cannot be read is ignored."""
     try:
         content = json.loads(_file().read_text(encoding="utf-8"))
         return {str(key): str(value) for key, value in content.items()}
@@ -79,7 +79,7 @@ def _remember(choices: Mapping[str, str]) -> None:
     try:
         with atomic_write(_file(), shared=True) as temporary:
             temporary.write_text(json.dumps(dict(sorted(choices.items())), indent=1), encoding="utf-8")
-    except OSError:  # nowhere to keep it: the next process measures again
+    except OSError:  # it cannot be stored: the next process measures again
         return
 
 

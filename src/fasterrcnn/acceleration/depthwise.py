@@ -83,7 +83,7 @@ def _towards_kernels(
 ) -> Float[Tensor, "c 1 k k"]:
     side = weight.shape[-1] - zeros
     before = padding - zeros
-    # All that the kernels ever see, so that no part needs padding of its own.
+    # All pixels that the kernels cover, padded once, so that no part needs its own padding.
     seen_hw = [(cells - 1) * stride + side for cells in gradient.shape[-2:]]
     after = [seen - cells - before for seen, cells in zip(seen_hw, x.shape[-2:], strict=True)]
     seen = F.pad(x, (before, after[1], before, after[0]))

@@ -21,7 +21,7 @@ from fasterrcnn.acceleration.depthwise import depthwise
 
 
 class MergedNorm(nn.Module):
-    """A frozen batch norm whose work is done before it: it keeps its numbers, and applies the activation behind it.
+    """A frozen batch norm that is merged into the convolution before it; keeps its buffers and applies the activation.
 
     Args:
         norm: a frozen batch norm of any class, whose buffers are shared.
@@ -58,7 +58,7 @@ class ReLU6(nn.Module):
 
 
 class _ReLU6(torch.autograd.Function):
-    """Its output shows as well as its input where the gradient passes."""
+    """Its backward needs only the output, which shows where the gradient passes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class MergedConv2d(nn.Module):
         return self.same and self.stride == 2 and self.kernel % 2 == 1
 
     def fold(self) -> None:
-        """Make the norm part of the weights for good, in float64; for a network that is not trained any more."""
+        """Make the norm part of the weights for good, in float64; for a network that is no longer trained."""
         if self.norm is not None:
             self.weight, self.bias = folded(self.weight, None, self.norm, wide=self._can_be_wide)
             self.__dict__["norm"] = None

@@ -120,7 +120,7 @@ class WinogradConv(nn.Module):
 
 @torch.library.custom_op("fasterrcnn::conv3x3", mutates_args=(), tags=(torch.Tag.needs_fixed_stride_order,))
 def either_convolution(x: Tensor, weight: Tensor, transformed: Tensor, bias: Tensor) -> Tensor:
-    """The convolution in the way that was measured to be faster on this machine; measures what is not known yet."""
+    """The convolution in the way that was measured to be faster on this machine; measures at the first call."""
 
     def direct() -> Tensor:
         return F.conv2d(x, weight, bias, padding=1).contiguous(memory_format=torch.channels_last)
@@ -173,7 +173,7 @@ def _compile(path: Path) -> None:
 
     try:
         compiler = get_cpp_compiler()
-    except Exception:  # its own kinds of errors, which differ from release to release
+    except Exception:  # its errors differ from release to release
         raise UsageError("Winograd's kernel needs a C++ compiler (g++, or $CXX); none was found") from None
     with atomic_write(path, shared=True) as temporary:
         # Threads of torch's own OpenMP; a compiler that has none gives a kernel with one thread.

@@ -56,7 +56,7 @@ def publish(
             api.upload_folder(
                 repo_id=repository, folder_path=folder, commit_message=message or "Detector made with fasterrcnn"
             )
-        except Exception as error:  # its client raises kinds of several libraries
+        except Exception as error:  # its client raises errors of several libraries
             raise WeightsError(
                 f"{repository}: cannot be published ({first_line(error)}); hf auth login, or token="
             ) from None
@@ -64,7 +64,7 @@ def publish(
 
 
 def write_repository(folder: Path, source: Origin, config: ModelConfig, repository: str) -> None:
-    """Write what a repository of the Hub holds: ``model.safetensors`` and the model card.
+    """Write the files of a repository of the Hub: ``model.safetensors`` and the model card.
 
     Args:
         folder: to write into.

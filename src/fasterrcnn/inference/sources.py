@@ -1,4 +1,4 @@
-"""What `predict` takes: files, folders, globs, videos, cameras, and images in memory.
+"""Sources of `predict`: files, folders, globs, videos, cameras, and images in memory.
 
 Axes: h w pixels.
 """
@@ -150,7 +150,7 @@ def _from_array(image: NDArray[Any]) -> Tensor:
             "an array must be height x width x 3 (RGB), uint8 0..255 or float 0..1, or grey, or with alpha, "
             f"not {image.dtype} {image.shape}"
         )
-    # A copy, because torch knows neither memory that is read-only nor rows that run backwards.
+    # A copy, because torch supports neither read-only memory nor negative strides.
     return torch.from_numpy(np.array(image[..., None] if grey else image)).permute(2, 0, 1)
 
 

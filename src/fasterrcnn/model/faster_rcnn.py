@@ -240,7 +240,7 @@ class FasterRCNN(nn.Module):
         observe("pooled", rois=rois, pooled=pooled)
         if len(rois):
             logits, deltas = stages.head(pooled)
-        else:  # not every runtime can compute nothing
+        else:  # not every runtime accepts an empty input
             logits = pooled.new_zeros(0, len(self.classes) + 1)
             deltas = pooled.new_zeros(0, len(self.classes), 4)
         observe("head", logits=logits, deltas=deltas)

@@ -72,7 +72,7 @@ class PostProcess:
             allowed = torch.zeros(probabilities.shape[1], dtype=torch.bool, device=wanted.device)
             allowed[list(self.classes)] = True
             wanted = wanted & allowed
-        # Only what passes the threshold is decoded: most of p x k never gets a box.
+        # Only boxes above the threshold are decoded: they are few of p x k.
         rows, labels = wanted.nonzero().unbind(1)
         scores = probabilities[rows, labels]
         decoded = boxes.clip(boxes.decode(deltas[rows, labels], proposals[rows], delta_weights), size_hw)
@@ -84,17 +84,17 @@ class PostProcess:
         observe("detections", kept=keep, detections=detections)
         return detections
 
-    def _suppress(self, found: RawDetections) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
+    def _suppress(self, scored: RawDetections) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
         """Indices of the boxes that stay, and their scores, which soft NMS has lowered."""
         if self.nms in ("class", "agnostic"):
-            groups = found.labels if self.nms == "class" else torch.zeros_like(found.labels)
-            keep = nms(found.boxes, found.scores, groups, self.nms_threshold)[: self.max_detections]
-            keep = keep[boxes.have_area(found.boxes[keep])]
-            return keep, found.scores[keep]
+            groups = scored.labels if self.nms == "class" else torch.zeros_like(scored.labels)
+            keep = nms(scored.boxes, scored.scores, groups, self.nms_threshold)[: self.max_detections]
+            keep = keep[boxes.have_area(scored.boxes[keep])]
+            return keep, scored.scores[keep]
         return soft_nms(
-            found.boxes,
-            found.scores,
-            found.labels,
+            scored.boxes,
+            scored.scores,
+            scored.labels,
             method=self.nms.removeprefix("soft-"),
             threshold=self.nms_threshold,
             sigma=self.soft_sigma,

@@ -1,4 +1,4 @@
-"""Component 3, the proposals generator: the few hundred regions that are worth a closer look.
+"""Component 3, the proposals generator: the few hundred regions that the second stage classifies.
 
 Axes: b images, a anchors of one level, k candidates, p proposals.
 """
@@ -52,17 +52,17 @@ class ProposalGenerator:
         """Proposals of each image, inside the part of it that is not padding; no gradient flows through them."""
         best = [self._best_of_level(*level) for level in zip(logits, deltas, anchors, strict=True)]
         level_of = torch.cat([top.new_full(top.shape[1:], level) for level, (top, _, _) in enumerate(best)])
-        logits_of_best = torch.cat([found for _, found, _ in best], dim=1)
+        logits_of_best = torch.cat([top_logits for _, top_logits, _ in best], dim=1)
         candidates = torch.cat([decoded for _, _, decoded in best], dim=1)
         starts = accumulate((len(level) for level in anchors), initial=0)
         index = torch.cat([start + top for start, (top, _, _) in zip(starts, best, strict=False)], dim=1)
         observe("candidates", index=index, boxes=candidates)
         scores = logits_of_best.sigmoid()
         ranks = scores if self.ranked_by == "score" else logits_of_best
-        clipped = [boxes.clip(found, size_hw) for found, size_hw in zip(candidates, sizes_hw, strict=True)]
+        clipped = [boxes.clip(decoded, size_hw) for decoded, size_hw in zip(candidates, sizes_hw, strict=True)]
         good = [self._are_good(*image) for image in zip(clipped, scores, strict=True)]
         kept = best_of_each(
-            [(found[at], rank[at], level_of[at]) for found, rank, at in zip(clipped, ranks, good, strict=True)],
+            [(decoded[at], rank[at], level_of[at]) for decoded, rank, at in zip(clipped, ranks, good, strict=True)],
             self.nms_threshold,
             limit=self.proposals if observe is unobserved else level_of.numel(),  # an observer sees all survivors
         )

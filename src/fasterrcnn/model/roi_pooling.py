@@ -19,7 +19,7 @@ from fasterrcnn.ops.roi_align import pool_by_level, pyramid_roi_align
 
 @dataclass(frozen=True)
 class RoIPooling:
-    """Cuts every region out of the feature maps and brings it to a fixed size.
+    """Pools every region of the feature maps to a fixed size.
 
     Attributes:
         output_size: side of the pooled maps, in bins.

@@ -1,4 +1,4 @@
-"""What each anchor and each region should have said: assignment and sampling.
+"""The target of each anchor and each region: assignment and sampling.
 
 Axes: a anchors of an image, g ground truth, r sampled regions.
 """
@@ -98,7 +98,7 @@ def sample_regions(
 
 
 def check_targets(targets: Sequence[Target], classes: Sequence[str]) -> None:
-    """Refuse targets that would poison the losses, naming the image of the batch, the box and the value.
+    """Refuse targets that would make the losses invalid, naming the image of the batch, the box and the value.
 
     Raises:
         UsageError: a label outside 0..K-1, a box that is not finite or has no area, or counts that differ.

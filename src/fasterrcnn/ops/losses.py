@@ -29,7 +29,7 @@ def giou(boxes: Float[Tensor, "n 4"], target_boxes: Float[Tensor, "n 4"]) -> Flo
 
 
 def objectness(logits: Float[Tensor, " n"], is_object: Float[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Mean binary cross-entropy of objectness logits against 0 or 1; zero when there is nothing to judge."""
+    """Mean binary cross-entropy of objectness logits against 0 or 1; zero without rows."""
     summed = F.binary_cross_entropy_with_logits(logits.float(), is_object, reduction="sum")
     return summed / max(1, len(logits))
 
@@ -42,7 +42,7 @@ def classification(
     label_smoothing: float = 0.0,
     focal_gamma: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """Mean softmax cross-entropy, weighted by class weights; zero when there is nothing to judge.
+    """Mean softmax cross-entropy, weighted by class weights; zero without rows.
 
     Args:
         logits: background is the last class.

@@ -17,7 +17,7 @@ IGNORED = -2
 """The anchor is neither positive nor negative: it takes no part in training."""
 
 _CHUNK_PAIRS = 1_000_000
-"""Pairs looked at in one go: 4 MB for each temporary tensor, which the cache still likes."""
+"""Pairs processed together: 4 MB for each temporary tensor, which fit into the cache."""
 
 
 def match(
@@ -78,7 +78,7 @@ def inside_ignored(anchors: Float[Tensor, "a 4"], regions: Float[Tensor, "i 4"])
 def _chunks(anchors: int, objects: int) -> Iterator[slice]:
     """Rows of the anchors, so many that their overlaps with all objects stay small.
 
-    What a chunk finds is written into tensors made beforehand: small results allocated between the large
+    The result of a chunk is written into tensors allocated beforehand: small results allocated between the large
     temporaries would keep the allocator from using their memory again.
     """
     rows = max(1, _CHUNK_PAIRS // max(1, objects))

@@ -46,7 +46,7 @@ def best_after_nms(
     kept = order[:0]
     parts = len(order) // max(limit, 2 * _GROUP_BY_GROUP) if boxes.device.type == "cpu" else 1
     for part in order.tensor_split(max(1, parts)):
-        # What is suppressed follows from the boxes before it alone.
+        # Whether a box is suppressed depends only on the boxes before it.
         best = torch.cat([kept, part])
         kept = best[_survivors(boxes[best], scores[best], groups[best], threshold)]
         if len(kept) >= limit:
@@ -58,7 +58,7 @@ def _survivors(
     boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], groups: Int64[Tensor, " n"], threshold: float
 ) -> Int64[Tensor, " k"]:
     """Rising indices of what stays of boxes that are sorted already."""
-    # Sorted, for torchvision's own order of equal scores is left to chance.
+    # Sorted, because torchvision does not define the order of equal scores.
     return batched_nms(boxes.float(), scores.float(), groups, threshold).sort().values
 
 
@@ -102,8 +102,8 @@ def soft_nms(
         limit: stop after that many boxes.
     """
     boxes, scores = boxes.detach(), scores.detach().float().clone()
-    # All factors at once are quickest; of very many boxes, they would need more memory than time is worth.
-    known = _fading(boxes, groups, boxes, groups, method, threshold, sigma) if len(boxes) <= _AT_ONCE else None
+    # All factors at once are fastest, but for very many boxes they need too much memory.
+    all_factors = _fading(boxes, groups, boxes, groups, method, threshold, sigma) if len(boxes) <= _AT_ONCE else None
     kept: list[int] = []
     kept_scores: list[float] = []
     while len(kept) < min(limit, len(boxes)):
@@ -113,11 +113,11 @@ def soft_nms(
             break
         kept.append(best)
         kept_scores.append(score)
-        one = slice(best, best + 1)
+        row = slice(best, best + 1)
         scores *= (
-            _fading(boxes[one], groups[one], boxes, groups, method, threshold, sigma)[0]
-            if known is None
-            else known[best]
+            _fading(boxes[row], groups[row], boxes, groups, method, threshold, sigma)[0]
+            if all_factors is None
+            else all_factors[best]
         )
         scores[best] = -math.inf
     index = torch.tensor(kept, dtype=torch.int64, device=boxes.device)

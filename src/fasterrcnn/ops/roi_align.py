@@ -1,4 +1,4 @@
-"""RoIAlign (He et al. 2017) as a weighted gather-sum, several times faster on a CPU than the usual kernel.
+"""RoIAlign (He et al. 2017) as a weighted gather-sum, several times faster on a CPU than torchvision's kernel.
 
 A feature map in channels_last memory is a table of h * w rows of c numbers. Each output bin is the mean of
 s x s bilinear samples, so it is a weighted sum of 4 * s * s rows of that table: exactly what `embedding_bag`

@@ -106,19 +106,19 @@ def test_predict__odd_sizes(detector, photo, size_hw):
 
 def test_predict__options(detector, photo):
     image = photo((120, 160))
-    usual = detector.predict(image)
-    middle = float(np.median(usual.scores))
-    assert len(detector.predict(image, score=middle)) == int((usual.scores > middle).sum())
+    default = detector.predict(image)
+    middle = float(np.median(default.scores))
+    assert len(detector.predict(image, score=middle)) == int((default.scores > middle).sum())
     assert len(detector.predict(image, max_detections=2)) == 2
-    name = usual.names[0]
+    name = default.names[0]
     assert set(detector.predict(image, classes=[name]).names) == {name}
     assert len(detector.predict(image, classes=[])) == 0
-    assert len(detector.predict(image, nms_threshold=0.0)) <= len(usual)
-    assert len(detector.predict(image, nms="agnostic")) <= len(usual)
+    assert len(detector.predict(image, nms_threshold=0.0)) <= len(default)
+    assert len(detector.predict(image, nms="agnostic")) <= len(default)
     soft = detector.predict(image, nms="soft-gaussian")
-    assert soft.scores[0] == pytest.approx(usual.scores[0])
-    same(detector.predict(image, score=None, nms=None), usual)
-    same(detector.predict(image), usual)
+    assert soft.scores[0] == pytest.approx(default.scores[0])
+    same(detector.predict(image, score=None, nms=None), default)
+    same(detector.predict(image), default)
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_predict__augmented(detector, photo):
         ({"every": 0}, "every must be at least 1, not 0"),
     ],
 )
-def test_predict__looks_that_cannot_be(detector, photo, tmp_path, options, message):
+def test_predict__invalid_options(detector, photo, tmp_path, options, message):
     for source in (photo((20, 20)), [], tmp_path):
         with pytest.raises(UsageError, match=message):
             detector.predict(source, **options)

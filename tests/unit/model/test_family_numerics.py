@@ -23,7 +23,7 @@ def propose(logits, **options):
     return found
 
 
-def test_proposals__logits_tell_sure_ones_apart_that_have_one_score():
+def test_proposals__logits_rank_candidates_of_equal_score():
     logits = [[20.0, 30.0], [0.0, 40.0]]
     assert float(torch.tensor(20.0).sigmoid()) == 1.0
     assert_close(propose(logits, ranked_by="score").boxes, ANCHORS[[0, 1]].flip(0))  # best of the first level first

@@ -203,13 +203,13 @@ def test_losses__many_objects_and_objects_outside(tiny_model, batch_of):
 
 
 @torch.no_grad()
-def test_forward__rules_of_one_call(tiny_model, batch_of):
+def test_forward__postprocess_of_one_call(tiny_model, batch_of):
     batch = batch_of((64, 64))
-    (usual,) = tiny_model(batch)
-    (one,) = tiny_model(batch, postprocess=PostProcess(max_detections=1, classes=(int(usual.labels[-1]),)))
-    assert one.labels.tolist() == [int(usual.labels[-1])]
+    (default,) = tiny_model(batch)
+    (selected,) = tiny_model(batch, postprocess=PostProcess(max_detections=1, classes=(int(default.labels[-1]),)))
+    assert selected.labels.tolist() == [int(default.labels[-1])]
     (again,) = tiny_model(batch)
-    assert_close(again.scores, usual.scores)
+    assert_close(again.scores, default.scores)
 
 
 @torch.no_grad()

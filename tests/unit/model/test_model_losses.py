@@ -55,7 +55,7 @@ def test_rpn_loss__everything_ignored():
 
 
 def test_rpn_loss__every_image_has_its_own_draws():
-    """One of two anchors is drawn of each image; its logit tells which."""
+    """One of two anchors is drawn of each image; its logit shows which."""
     loss = RPNLoss(Assigner(0.7, 0.3, 1, 0.5, best_for_each=True))
     logits, nothing = torch.tensor([[0.0, 9.0]]), torch.zeros(1, 2, 4)
 

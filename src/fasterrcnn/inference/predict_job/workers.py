@@ -59,7 +59,7 @@ def map_in_processes(
         workers,
         mp_context=multiprocessing.get_context("spawn"),  # OpenMP's threads do not survive a fork
         initializer=_start_worker,
-        # As bytes, because torch would pass tensors through shared memory, which containers have little of.
+        # As bytes, because torch would pass tensors through shared memory, of which containers have little.
         initargs=(pickle.dumps(function), threads, prepare),
     )
     pending: deque[Future[Any]] = deque()

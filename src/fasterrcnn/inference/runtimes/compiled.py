@@ -16,7 +16,7 @@ from fasterrcnn.inference.runtimes.parts import DensePart, Lazy, PartName, Progr
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 
 _SMALLEST = 96
-"""Pixels of a side from which the compiled program serves; maps of one cell would need one of their own."""
+"""Smallest side in pixels that the compiled program accepts; maps of one cell would need another program."""
 
 _LARGEST = 2**16
 
@@ -86,7 +86,7 @@ class CompiledDense:
             with torch.no_grad():
                 shapes = ({0: Dim.STATIC, 1: height, 2: width, 3: Dim.STATIC},)
                 graph = torch.export.export(self._part, (example,), dynamic_shapes=shapes)
-        except Exception as error:  # what an exporter cannot follow comes as any kind of error
+        except Exception as error:  # the exporter raises many kinds of errors
             raise UsageError(f"this network cannot be compiled ({str(error).splitlines()[0]})") from error
         program: Callable[[Tensor], tuple[Tensor, ...]] = torch.compile(graph.module(check_guards=False), dynamic=True)
         return program

@@ -32,7 +32,7 @@ def torch_stages(model: FasterRCNN, *, fast_3x3: bool = False) -> ProgramStages:
 
 
 def fast_dense(model: FasterRCNN) -> DensePart:
-    """The dense part with layers that know Winograd's algorithm; all other weights are shared with the model."""
+    """The dense part with layers that use Winograd's algorithm; all other weights are shared with the model."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     part = copy.deepcopy(DensePart(model), shared).eval()
     winograd.replace_convolutions(part)
@@ -40,7 +40,7 @@ def fast_dense(model: FasterRCNN) -> DensePart:
 
 
 def make_head(model: FasterRCNN, *, fast: bool) -> nn.Module:
-    """The box head: with products as convolutions if it has fully connected layers and shall be fast."""
+    """The box head: with products as convolutions if it has fully connected layers and ``fast`` is set."""
     if fast and not isinstance(model.box_head.body, StageBody):
         return ConvolutionHead(HeadPart(model)).eval()
     return HeadPart(model).eval()

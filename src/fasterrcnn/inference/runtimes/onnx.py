@@ -41,7 +41,7 @@ def onnx_stages(model: FasterRCNN, threads: int | None) -> ProgramStages:
         options = library.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
         options.log_severity_level = 3  # errors
-        # Waiting threads that spin take the processor from torch's, which work in between.
+        # Waiting threads that spin would slow down torch's threads, which work in between.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = library.InferenceSession(str(exported(model, part)), options, providers=["CPUExecutionProvider"])
         return partial(_run, session)

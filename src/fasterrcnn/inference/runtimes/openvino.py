@@ -53,7 +53,7 @@ def openvino_stages(
 def compile_graph(graph: Any, threads: int) -> Any:
     """A graph of OpenVINO, ready to run on the CPU in the precision that it has."""
     settings = {
-        "INFERENCE_PRECISION_HINT": "f32",  # or some processors compute in bfloat16
+        "INFERENCE_PRECISION_HINT": "f32",  # otherwise some processors compute in bfloat16
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
     }
@@ -84,7 +84,7 @@ def converted(model: FasterRCNN, part: PartName) -> Path:
     mark = cache_digest(weights_digest(module), openvino.__version__, torch.__version__)
     path = cache_folder() / "openvino" / f"{part}-{mark}.xml"
     if not path.exists():
-        # The graph is written last: where it is, its numbers are whole.
+        # The graph is written last: if it exists, the file of its weights is complete.
         save_graph(to_openvino(module, *example_of(model, part)), path)
     return path
 
@@ -107,7 +107,7 @@ def example_of(model: FasterRCNN, part: PartName) -> tuple[Tensor, list[int]]:
 def to_openvino(module: nn.Module, example: Tensor, shape: Sequence[int]) -> Any:
     """A module as a graph of OpenVINO."""
     with _quiet(), torch.no_grad():
-        # Without the tracer's own check: it compares graphs to the letter, and checked shapes leave letters in them.
+        # Without the tracer's own check: it compares graphs as text, and checks of shapes change that text.
         trace: Any = torch.jit.trace
         traced = trace(module, example, check_trace=False)
         return import_openvino().convert_model(traced, example_input=example, input=list(shape))

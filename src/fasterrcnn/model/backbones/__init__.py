@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 
 class Body(Protocol):
-    """What a backbone offers besides being a module that turns images into a list of maps."""
+    """What a backbone needs besides being a module that turns images into a list of maps."""
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
 
     def stages(self) -> list[nn.Module]:
-        """Parts from the input on: the order in which a network is frozen."""
+        """Stages from the input on: the order in which a network is frozen."""
 
 
 class Backbone(nn.Module):
@@ -42,10 +42,10 @@ class Backbone(nn.Module):
 
     @property
     def depth(self) -> int:
-        """Parts of the backbone that can be frozen one after the other."""
+        """Number of stages of the backbone that can be frozen one after the other."""
         return len(cast(Body, self.body).stages())
 
     def freeze(self, stages: int) -> None:
-        """Let only what comes after the first ``stages`` parts of the backbone learn: the stem is the first."""
+        """Freeze the first ``stages`` stages of the backbone and train the others; the stem is the first."""
         for number, stage in enumerate(cast(Body, self.body).stages()):
             stage.requires_grad_(number >= stages)

@@ -16,7 +16,7 @@ class Norm:
 
     Attributes:
         kind: "frozen" keeps the statistics and the affine part of a pre-trained network as they are; "batch"
-            learns both; "group" (32 groups, fewer where the channels ask for it) depends on no batch.
+            trains both; "group" (32 groups, fewer where the channels ask for it) depends on no batch.
         eps: added to the variance; belongs to the checkpoint's family.
     """
 

@@ -35,10 +35,10 @@ class Shape:
     @classmethod
     def of(cls, name: str) -> "Shape | None":
         """The network of that name, "resnet101" or "resnext101-32x8d"; None for any other name."""
-        found = re.fullmatch(r"resnet(\d+)|resnext(\d+)-(\d+)x(\d+)d", name)
-        if found is None or int(found[1] or found[2]) not in BLOCKS:
+        parsed = re.fullmatch(r"resnet(\d+)|resnext(\d+)-(\d+)x(\d+)d", name)
+        if parsed is None or int(parsed[1] or parsed[2]) not in BLOCKS:
             return None
-        return cls(int(found[1])) if found[1] else cls(int(found[2]), int(found[3]), int(found[4]))
+        return cls(int(parsed[1])) if parsed[1] else cls(int(parsed[2]), int(parsed[3]), int(parsed[4]))
 
     def __str__(self) -> str:
         return f"resnet{self.depth}" if self.groups == 1 else f"resnext{self.depth}-{self.groups}x{self.width}d"
@@ -180,7 +180,7 @@ class ResNet(nn.Module):
 def initialise(network: nn.Module) -> None:
     """He et al. 2015 for every convolution; frozen norms damp the residual branches.
 
-    A random network whose norms cannot learn would double its variance in every block; with a branch gain of
+    A random network whose norms are not trained would double its variance in every block; with a branch gain of
     1/4 the whole of ResNet-50 grows by a factor below 2. Pre-trained weights overwrite both.
     """
     for module in network.modules():

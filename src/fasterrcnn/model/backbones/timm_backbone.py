@@ -34,7 +34,7 @@ class TimmBackbone(nn.Module):
             close = ", ".join(timm.list_models(f"*{name.split('_', maxsplit=1)[0]}*")[:5]) or "see timm.list_models()"
             raise UsageError(f"timm has no network {name!r}; close: {close}")
         try:
-            with torch.device("meta"):  # what it says of itself is wanted, not its numbers
+            with torch.device("meta"):  # only its description is needed, not its weights
                 probe: Any = timm.create_model(name, features_only=True, pretrained=False)
         except (RuntimeError, AttributeError, TypeError) as error:
             raise UsageError(f"timm's {name} cannot give feature maps: {error}") from error
@@ -62,7 +62,7 @@ class TimmBackbone(nn.Module):
 
     @torch.no_grad()
     def _check(self, name: str) -> None:
-        """Transformers give maps of another layout, or want one size of image: say so now, not in the first step."""
+        """Refuse networks that give maps of another layout or need one size of image, as many transformers do."""
         self.network.eval()
         try:
             maps = self.network(torch.zeros(1, 3, _PROBE, _PROBE))
