@@ -1,6 +1,6 @@
 """Tiny detectors with random weights that nevertheless detect, and images for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -140,3 +140,12 @@ def _weightless(config: ModelConfig) -> State:
 def weightless() -> Callable[[ModelConfig], State]:
     """Tensors of a whole detector that take no memory."""
     return _weightless
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Torch's number of threads, on which the method of some products and sums depends."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
