@@ -122,9 +122,9 @@ def test_resume__torn_files(scenes, settings, unbroken, tmp_path):
         for path in chance.sample(sorted(whole), chance.randint(1, len(whole))):
             tear(path, chance)
         good = [path for path in states if path.read_bytes() == whole[path]]
-        said: list[str] = []
-        assert checkpointing.newest_state(run, said.append) == (good[-1] if good else None)
-        assert len(said) == len([path for path in states if path not in good and path > max(good, default=run)])
+        lines: list[str] = []
+        assert checkpointing.newest_state(run, lines.append) == (good[-1] if good else None)
+        assert len(lines) == len([path for path in states if path not in good and path > max(good, default=run)])
         for name in WEIGHTS:
             if (run / name) in whole and (run / name).read_bytes() != whole[run / name]:
                 with pytest.raises(FasterRCNNError, match=name):
@@ -144,10 +144,10 @@ def tear(path, chance) -> None:
 
 
 def test_resume__finished_run(unbroken):
-    said = []
+    lines = []
     before = {path: path.stat().st_mtime_ns for path in unbroken.iterdir()}
-    run = fit(resume=unbroken, log=said.append)
-    assert said == [f"{unbroken} is finished; there is nothing to resume"]
+    run = fit(resume=unbroken, log=lines.append)
+    assert lines == [f"{unbroken} is finished; there is nothing to resume"]
     assert run.metrics["epoch"] >= 1
     assert before == {path: path.stat().st_mtime_ns for path in unbroken.iterdir()}
 

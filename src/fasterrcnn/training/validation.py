@@ -1,4 +1,4 @@
-"""Validation: losses and COCO's average precision after each epoch, and drawings of batches and of detections."""
+"""Validation: losses and COCO's average precision after each epoch, and images of batches and of detections."""
 
 import math
 from collections.abc import Sequence

@@ -152,9 +152,9 @@ def test_fit__options_of_the_trainer(train, options):
 
 def test_fit__images_without_objects_in_every_batch(train, scenes):
     data = read_data(scenes)
-    nothing = [record.take(np.zeros(len(record.boxes), np.bool_)) for record in data.split("train")]
+    nothing = [record.select(np.zeros(len(record.boxes), np.bool_)) for record in data.split("train")]
     one, (val,) = data.split("train")[:1], data.split("val")
-    empty = [val.take(np.zeros(len(val.boxes), np.bool_))]
+    empty = [val.select(np.zeros(len(val.boxes), np.bool_))]
     mostly_empty = AnnotatedData(data.root, data.format, data.classes, {"train": [*one, *nothing[1:]], "val": empty})
     run = train("run", data=mostly_empty, epochs=2, batch_size=1)
     assert math.isfinite(run.metrics["val_total"])

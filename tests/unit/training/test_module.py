@@ -34,8 +34,15 @@ def records(tmp_path, photo) -> list[AnnotatedImage]:
 @pytest.fixture
 def settings(tiny_config):
     """Settings of a short run of the tiny network from random numbers."""
-    usual = {"data": "x", "model": tiny_config, "weights": None, "batch_size": 2, "epochs": 2, "augmentation": "light"}
-    return lambda **changes: TrainConfig(**{**usual, **changes})
+    default = {
+        "data": "x",
+        "model": tiny_config,
+        "weights": None,
+        "batch_size": 2,
+        "epochs": 2,
+        "augmentation": "light",
+    }
+    return lambda **changes: TrainConfig(**{**default, **changes})
 
 
 @pytest.fixture
@@ -192,7 +199,7 @@ def norms_of(model) -> list[torch.nn.BatchNorm2d]:
     ("options", "fixed"),
     [({"weights": "x.pth"}, True), ({"weights": "x.pth", "train_norms": True}, False), ({"weights": None}, False)],
 )
-def test_train__norms_that_know_something_stay(normed, records, settings, options, fixed):
+def test_train__pretrained_norms_stay_fixed(normed, records, settings, options, fixed):
     *known, fresh = norms_of(normed)
     for norm in known:
         norm.running_mean.fill_(0.5)
@@ -206,7 +213,7 @@ def test_train__norms_that_know_something_stay(normed, records, settings, option
 
 
 def test_train__norms_stay_in_a_run_that_goes_on(normed, records, settings):
-    """Fresh norms that have learned look as if they had come with the weights: the state tells them apart."""
+    """Fresh norms that were trained have statistics like pretrained ones: the state distinguishes them."""
     config = settings(weights="x.pth", freeze=0)
     first, second = norms_of(normed)[:2]
     first.running_mean.fill_(0.5)

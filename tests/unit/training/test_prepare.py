@@ -63,24 +63,24 @@ def test_open_data__refuses_errors(folder):
 
 
 @pytest.mark.parametrize(("policy", "boxes"), [("fix", [[5, 6, 15, 18], [10, 15, 20, 20]]), ("drop", [[5, 6, 15, 18]])])
-def test_open_data__fixes_and_tells(folder, policy, boxes):
-    said = []
-    data = prepare.open_data(folder, settings(on_bad_box=policy), said.append).data
+def test_open_data__fixes_and_logs(folder, policy, boxes):
+    lines = []
+    data = prepare.open_data(folder, settings(on_bad_box=policy), lines.append).data
     np.testing.assert_array_equal(data.split("train")[0].boxes, np.array(boxes, np.float32))
-    assert said[0].startswith("COCO, 1 image, 1 class (cat)")
-    assert said[1] in ("note: corners exchanged: 1", "note: left out: 1")
-    assert "annotation 2 (cat)" in said[2]
+    assert lines[0].startswith("COCO, 1 image, 1 class (cat)")
+    assert lines[1] in ("note: corners exchanged: 1", "note: left out: 1")
+    assert "annotation 2 (cat)" in lines[2]
 
 
 def test_open_data__many_changes_are_counted(tmp_path):
     points = [record(i, [[5, 5, 5, 5], [1, 1, 9, 9]]) for i in range(30)]
-    said = []
+    lines = []
     data = AnnotatedData(tmp_path, "test", ("cat",), {"train": points})
-    opened = prepare.open_data(data, settings(), said.append).data
+    opened = prepare.open_data(data, settings(), lines.append).data
     assert [len(r.boxes) for r in opened.split("train")] == [1] * 30
-    assert said[1] == "note: left out: 30"
-    assert len(said) == 22
-    assert said[-1] == "note: and 11 more, all in data.txt of the run"
+    assert lines[1] == "note: left out: 30"
+    assert len(lines) == 22
+    assert lines[-1] == "note: and 11 more, all in data.txt of the run"
 
 
 def test_start_config__category_ids_travel(folder):
@@ -116,13 +116,13 @@ def test_start_config__input_size(folder, sides, expected):
     assert (size.short_side, size.long_side) == expected
 
 
-def test_with_anchors__fitted_and_told():
-    said = []
-    model = prepare.with_anchors(PRESET, tall_boxes(100), settings(), said.append)
+def test_with_anchors__fitted_and_logged():
+    lines = []
+    model = prepare.with_anchors(PRESET, tall_boxes(100), settings(), lines.append)
     assert model.anchors != PRESET.anchors
     assert max(model.anchors.ratios[0]) > 3
-    assert len(said) == 1
-    assert "100 boxes" in said[0]
+    assert len(lines) == 1
+    assert "100 boxes" in lines[0]
 
 
 @pytest.mark.parametrize(
@@ -150,10 +150,10 @@ def test_with_anchors__when(monkeypatch, options, fitted):
     assert calls == ([100] if fitted else [])
 
 
-def test_with_anchors__few_boxes_say_nothing():
-    said = []
-    assert prepare.with_anchors(PRESET, tall_boxes(5), settings(), said.append) == PRESET
-    assert said == ["anchors: as they were (5 boxes, fewer than 30)"]
+def test_with_anchors__too_few_boxes():
+    lines = []
+    assert prepare.with_anchors(PRESET, tall_boxes(5), settings(), lines.append) == PRESET
+    assert lines == ["anchors: as they were (5 boxes, fewer than 30)"]
 
 
 def test_with_anchors__from_a_file(tmp_path):
@@ -211,7 +211,7 @@ def test_with_class_balance__loss_stays(kind):
 @pytest.mark.parametrize(
     ("kind", "own"), [("focal", {"focal_gamma": 0.5}), ("weights", {"class_weights": (1.0, 2.0, 3.0, 0.5)})]
 )
-def test_with_class_balance__what_the_model_says_stays(kind, own):
+def test_with_class_balance__settings_of_the_model_stay(kind, own):
     model = BALANCED.model_copy(update={"regions": BALANCED.regions.model_copy(update=own)})
     assert prepare.with_class_balance(model, [labelled(0, 1)], settings(class_balance=kind)) == model
 
@@ -222,11 +222,11 @@ def test_prepare_run__patience_needs_validation(folder):
         prepare.prepare_run(folder, chosen, lambda line: None)
 
 
-def test_prepare_run__all_is_decided_and_told(folder):
-    said = []
-    setup = prepare.prepare_run(folder, settings(on_bad_box="drop", short_side=240, epochs=3), said.append)
+def test_prepare_run__all_is_decided_and_logged(folder):
+    lines = []
+    setup = prepare.prepare_run(folder, settings(on_bad_box="drop", short_side=240, epochs=3), lines.append)
     assert (setup.config.model.classes, setup.config.model.input.short_side) == (("cat",), 240)
     assert [len(r.boxes) for r in setup.images] == [1]
     assert setup.val_images == []
-    assert said[-1].startswith("recipe standard: 3 epochs of 1 images, short side 240, ")
+    assert lines[-1].startswith("recipe standard: 3 epochs of 1 images, short side 240, ")
     assert prepare.prepare_resumed(folder, setup.config, lambda line: None).config == setup.config

@@ -66,8 +66,8 @@ def test_fingerprint__of_the_images_bytes(records, photo):
         lambda r: replace(r, difficult=~r.difficult),
         lambda r: replace(r, size_hw=(30, 20)),
         lambda r: replace(r, path=r.path.rename(r.path.with_name("other.png"))),
-        lambda r: r.take(np.array([True, False])),
-        lambda r: r.take(np.array([False, False])),
+        lambda r: r.select(np.array([True, False])),
+        lambda r: r.select(np.array([False, False])),
     ],
     ids=["boxes", "sides", "labels", "difficult", "size", "name", "one object", "no object"],
 )
@@ -130,10 +130,10 @@ def test_describe_environment__plain_values():
     assert yaml.safe_load(yaml.safe_dump(found)) == found
 
 
-def test_describe_environment__says_not_whose_machine_it_is(monkeypatch):
+def test_describe_environment__has_no_names_of_people_or_computers(monkeypatch):
     monkeypatch.setenv("HOME", "/home/jane.doe")
     monkeypatch.setenv("USER", "jane.doe")
     monkeypatch.setenv("HOSTNAME", "janes-laptop")
-    said = json.dumps(describe_environment())
+    text = json.dumps(describe_environment())
     for private in (getpass.getuser(), platform.node(), str(Path.home()), str(Path.cwd()), "janes-laptop"):
-        assert private not in said
+        assert private not in text

@@ -6,18 +6,18 @@ from fasterrcnn.config import TrainConfig
 from fasterrcnn.errors import UsageError
 from fasterrcnn.training import settings
 
-SAID = {"data": "x", "model": "timm:test_efficientnet"}
+GIVEN = {"data": "x", "model": "timm:test_efficientnet"}
 
 
 def test_resolve__defaults():
-    assert settings.resolve(SAID) == TrainConfig(data="x", model=presets.get("timm:test_efficientnet"))
+    assert settings.resolve(GIVEN) == TrainConfig(data="x", model=presets.get("timm:test_efficientnet"))
 
 
-def test_resolve__recipe_then_what_is_said_then_assignments(monkeypatch):
+def test_resolve__recipe_then_what_is_given_then_assignments(monkeypatch):
     recipe = {"epochs": 10, "augmentation": "light", "ema": 0.9, "seed": 3}
     monkeypatch.setitem(settings.TRAINING_RECIPES, "quick", recipe)
     chosen = settings.resolve(
-        {**SAID, "recipe": "quick", "augmentation": "strong", "ema": 0.8, "seed": 4}, ["ema=0.7", "seed=5"]
+        {**GIVEN, "recipe": "quick", "augmentation": "strong", "ema": 0.8, "seed": 4}, ["ema=0.7", "seed=5"]
     )
     assert (chosen.recipe, chosen.epochs, chosen.augmentation, chosen.ema, chosen.seed) == (
         "quick",
@@ -29,8 +29,8 @@ def test_resolve__recipe_then_what_is_said_then_assignments(monkeypatch):
 
 
 @pytest.mark.parametrize("recipe", settings.TRAINING_RECIPES)
-def test_resolve__recipes_say_only_what_exists(recipe):
-    chosen = settings.resolve({**SAID, "recipe": recipe})
+def test_resolve__recipes_have_only_what_exists(recipe):
+    chosen = settings.resolve({**GIVEN, "recipe": recipe})
     assert {name: getattr(chosen, name) for name in settings.TRAINING_RECIPES[recipe]} == settings.TRAINING_RECIPES[
         recipe
     ]
@@ -38,27 +38,27 @@ def test_resolve__recipes_say_only_what_exists(recipe):
 
 def test_resolve__recipe_in_an_assignment(monkeypatch):
     monkeypatch.setitem(settings.TRAINING_RECIPES, "best", {"epochs": 77})
-    assert settings.resolve(SAID, ["recipe=best"]).epochs == 77
-    assert settings.resolve({**SAID, "epochs": 5}, ["recipe=best"]).epochs == 5
+    assert settings.resolve(GIVEN, ["recipe=best"]).epochs == 77
+    assert settings.resolve({**GIVEN, "epochs": 5}, ["recipe=best"]).epochs == 5
 
 
 def test_resolve__input_size_of_a_recipe(monkeypatch):
     monkeypatch.setitem(settings._INPUT_SCALES, "quick", 0.5)
-    said = {**SAID, "recipe": "quick"}
-    assert settings.resolve(said).short_side == 240
-    assert settings.resolve({**said, "short_side": 96}).short_side == 96
-    assert settings.resolve({**said, "long_side": 96}).short_side is None
+    given = {**GIVEN, "recipe": "quick"}
+    assert settings.resolve(given).short_side == 240
+    assert settings.resolve({**given, "short_side": 96}).short_side == 96
+    assert settings.resolve({**given, "long_side": 96}).short_side is None
 
 
 def test_resolve__model_of_any_kind():
     name = "efficientnet-lite0-fpn"
     preset = presets.get(name)
     for model in (name, preset, {"preset": name}, preset.model_dump()):
-        assert settings.resolve({**SAID, "model": model}).model == preset
+        assert settings.resolve({**GIVEN, "model": model}).model == preset
 
 
 def test_resolve__part_of_a_model():
-    changed = settings.resolve({**SAID, "model": {"preset": "resnet50-fpn", "regions": {"widths": [64]}}}).model
+    changed = settings.resolve({**GIVEN, "model": {"preset": "resnet50-fpn", "regions": {"widths": [64]}}}).model
     old = presets.get("resnet50-fpn")
     assert changed == old.model_copy(update={"regions": old.regions.model_copy(update={"widths": (64,)})})
 
@@ -67,15 +67,15 @@ def test_resolve__part_of_a_model():
     "model", ["resnet50-fpn", {"preset": "resnet50-fpn", "rpn": {"convs": 2}}, presets.get("resnet50-fpn")]
 )
 def test_resolve__nested_assignment(model):
-    changed = settings.resolve({**SAID, "model": model}, ["model.regions.box_loss=giou"]).model
-    plain = settings.resolve({**SAID, "model": model}).model
+    changed = settings.resolve({**GIVEN, "model": model}, ["model.regions.box_loss=giou"]).model
+    plain = settings.resolve({**GIVEN, "model": model}).model
     assert plain.regions.box_loss == "smooth_l1"
     assert changed == plain.model_copy(update={"regions": plain.regions.model_copy(update={"box_loss": "giou"})})
 
 
 def test_resolve__nested_assignments_meet():
     changes = ["model.regions.beta=0", "model.regions.widths=[64, 32]", "model.postprocess.max_detections=7"]
-    model = settings.resolve(SAID, changes).model
+    model = settings.resolve(GIVEN, changes).model
     assert (model.regions.beta, model.regions.widths, model.postprocess.max_detections) == (0, (64, 32), 7)
     assert model.regions.aligned  # as in the preset
 
@@ -86,10 +86,10 @@ def test_resolve__model_alone_in_assignments():
 
 
 def test_resolve__what_is_given_is_left_alone():
-    said = {**SAID, "model": {"preset": "resnet50-fpn", "regions": {"beta": 0.5}}, "reading": {"format": "coco"}}
-    before = yaml.safe_dump(said)
-    settings.resolve(said, ["model.regions.beta=0.1", "reading.format=voc", "epochs=3"])
-    assert yaml.safe_dump(said) == before
+    given = {**GIVEN, "model": {"preset": "resnet50-fpn", "regions": {"beta": 0.5}}, "reading": {"format": "coco"}}
+    before = yaml.safe_dump(given)
+    settings.resolve(given, ["model.regions.beta=0.1", "reading.format=voc", "epochs=3"])
+    assert yaml.safe_dump(given) == before
 
 
 @pytest.mark.parametrize(
@@ -109,21 +109,21 @@ def test_resolve__what_is_given_is_left_alone():
     ],
 )
 def test_resolve__values_of_assignments(assignment, name, value):
-    found = settings.resolve(SAID, [assignment])
+    resolved = settings.resolve(GIVEN, [assignment])
     for part in name.split("."):
-        found = getattr(found, part)
-    assert found == value
-    assert type(found) is type(value)
+        resolved = getattr(resolved, part)
+    assert resolved == value
+    assert type(resolved) is type(value)
 
 
 def test_resolve__the_last_assignment_counts():
-    assert settings.resolve(SAID, ["epochs=3", "epochs=4"]).epochs == 4
+    assert settings.resolve(GIVEN, ["epochs=3", "epochs=4"]).epochs == 4
 
 
 @pytest.mark.parametrize("assignment", ["epochs", "=3", "", "model..beta=3", ".epochs=3", "epochs.=3"])
 def test_resolve__no_assignment(assignment):
     with pytest.raises(UsageError, match=r"^'.*': give name=value, for example epochs=12 or model\.regions"):
-        settings.resolve(SAID, [assignment])
+        settings.resolve(GIVEN, [assignment])
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_resolve__no_assignment(assignment):
 )
 def test_resolve__mistakes_are_one_line(values, assignments, message):
     with pytest.raises(UsageError) as caught:
-        settings.resolve({**SAID, **values}, assignments)
+        settings.resolve({**GIVEN, **values}, assignments)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
@@ -228,6 +228,6 @@ def test_dump__of_classes_and_anchors(tmp_path):
 
 @pytest.mark.parametrize("recipe", settings.TRAINING_RECIPES)
 def test_dump__a_recipe_is_not_applied_again(tmp_path, recipe):
-    chosen = settings.resolve({**SAID, "recipe": recipe, "epochs": 123, "short_side": 77})
+    chosen = settings.resolve({**GIVEN, "recipe": recipe, "epochs": 123, "short_side": 77})
     (tmp_path / "a.yaml").write_text(settings.dump(chosen))
     assert settings.resolve(settings.read_settings(tmp_path / "a.yaml")) == chosen
