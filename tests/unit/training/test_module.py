@@ -34,7 +34,7 @@ def records(tmp_path, photo) -> list[AnnotatedImage]:
 @pytest.fixture
 def settings(tiny_config):
     """Settings of a short run of the tiny network from random numbers."""
-    default = {
+    defaults = {
         "data": "x",
         "model": tiny_config,
         "weights": None,
@@ -42,7 +42,7 @@ def settings(tiny_config):
         "epochs": 2,
         "augmentation": "light",
     }
-    return lambda **changes: TrainConfig(**{**default, **changes})
+    return lambda **changes: TrainConfig(**{**defaults, **changes})
 
 
 @pytest.fixture
