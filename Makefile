@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check docs fix clean
+.PHONY: demo test test-slow test-all lint check docs fix clean
 
 demo: .venv/ready
 	$(BIN)/fasterrcnn demo
@@ -13,12 +13,19 @@ demo: .venv/ready
 test: .venv/ready
 	$(PYTEST)
 
-check: .venv/ready
+# What takes long and rarely breaks: compiled networks, more random cases, whole runs.
+test-slow: .venv/ready
+	$(PYTEST) -m slow
+
+test-all: test test-slow
+
+lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(PYTEST)
+
+check: lint test
 
 # The site, in site/. Its search needs a server: python -m http.server -d site
 docs: .venv/docs-ready
@@ -31,7 +38,7 @@ fix: .venv/ready
 clean:
 	rm -rf .venv site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
-# torch is installed first and by itself, so that an interrupted set-up goes on where it was.
+# torch is installed first and by itself, so that an interrupted set-up continues where it was.
 .venv/ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -q torch torchvision
