@@ -116,7 +116,7 @@ def main() -> None:
     for name in ("ours", "whole report"):
         difference = float(np.abs(np.array(rows[name][0][0], float) - expected).max())
         assert difference < 1e-9, f"{name}: {difference}"
-    said = {
+    measured = {
         name: {
             "seconds": statistics.median(r[1] for r in runs),
             "peak_mib": max(r[2] for r in runs),
@@ -124,14 +124,14 @@ def main() -> None:
         }
         for name, runs in rows.items()
     }
-    for name, row in said.items():
+    for name, row in measured.items():
         print(
             f"{name:14}{row['seconds']:8.1f} s   peak {row['peak_mib']:6.0f} MiB, of which data {row['data_mib']:.0f}"
         )
     ratios = sorted(b[1] / a[1] for a, b in zip(rows["ours"], rows["pycocotools"], strict=True))
     print(f"pycocotools / ours: {statistics.median(ratios):.0f} ({ratios[0]:.0f} to {ratios[-1]:.0f})")
     if options.output:
-        options.output.write_text(json.dumps({**said, "ratios": ratios}, indent=1))
+        options.output.write_text(json.dumps({**measured, "ratios": ratios}, indent=1))
 
 
 if __name__ == "__main__":

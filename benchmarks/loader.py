@@ -105,7 +105,7 @@ def main() -> None:
         "ours_cpu_ms_per_image": statistics.median(cpu_milliseconds(examples) for _ in range(3)),
         "theirs_cpu_ms_per_image": statistics.median(cpu_milliseconds(plain) for _ in range(3)),
     }
-    sys.argv[1:] = [] if arguments.output is None else [str(arguments.output)]  # where `report` looks for the file
+    sys.argv[1:] = [] if arguments.output is None else [str(arguments.output)]  # where `report` expects the file
     report("loader", {f"{data.root.name}, {arguments.model}, {WORKERS} processes": numbers})
 
 

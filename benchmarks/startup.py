@@ -15,7 +15,7 @@ ROUNDS = 9
 
 
 def seconds_to_first_line(command: list[str]) -> float:
-    """Until the process says something, or ends."""
+    """Until the process writes something, or ends."""
     started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""What the documents say can be done: Python blocks run, commands exist with their options."""
+"""What the documents promise: Python blocks run, commands exist with their options."""
 
 import os
 import pickle
@@ -37,7 +37,7 @@ CELLS = dict(zip(CLASSES, ("RBC", "WBC", "Platelets", "Neutrophil", "Eosinophil"
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block; `reason` says why it is not run."""
+    """A fenced block; `reason` states why it is not run."""
 
     document: Path
     line: int
@@ -176,7 +176,7 @@ def test_python__runs(document, workshop, tmp_path, monkeypatch, capsys):
     assert os.listdir(tmp_path)
 
 
-def test_python__what_is_not_run_says_why():
+def test_python__what_is_not_run_states_why():
     """The list of all blocks that are not run; it is to stay short."""
     reasons = {
         (name_of(b.document), b.line): b.reason for path in DOCUMENTS for b in blocks_of(path) if b.reason is not None

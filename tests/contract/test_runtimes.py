@@ -124,7 +124,7 @@ def assert_same(found: fasterrcnn.Detections, expected: fasterrcnn.Detections, d
             assert (near & (many.labels == label)).any()
 
 
-def test_runtime__says_its_name(detector):
+def test_runtime__has_its_name(detector):
     assert detector.runtime in runtime_names()
     assert detector.runtime in repr(detector)
 

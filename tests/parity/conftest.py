@@ -20,7 +20,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "mobilenetv3-large-320-fpn": detection.fasterrcnn_mobilenet_v3_large_320_fpn,
 }
 BACKGROUND = {"resnet50-fpn": 5.5, "mobilenetv3-large-fpn": 5.3}
-"""Mean of the background logit where many regions are looked at: more than one detection, fewer than 100."""
+"""Mean of the background logit where many regions are classified: more than one detection, fewer than 100."""
 
 
 def _random_image(image_hw: tuple[int, int], seed: int) -> Tensor:

@@ -20,7 +20,7 @@ CAFFE = {"style": "caffe", "to_rgb": False, "mean": (103.530, 116.280, 123.675),
 
 @dataclass(frozen=True)
 class Config:
-    """What its configuration files say about detecting."""
+    """What its configuration files set for detecting."""
 
     kind: str  # "fpn", "c4" or "dc5"
     classes: int = 6

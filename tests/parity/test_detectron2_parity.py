@@ -59,7 +59,7 @@ def at_size(path: Path, config: Config, logged: list[str] | None = None) -> Dete
     """Our detector of that file, for the reference's input size and number of proposals.
 
     In float64, as the reference: random networks enlarge float32's rounding to 0.0006 pixels, and a small mistake could
-    not be told from it.
+    not be recognised by it.
     """
     model, loaded = build.load_model(path, log=(logged if logged is not None else []).append)
     size = loaded.input.model_copy(update={"short_side": config.short, "long_side": config.long})
@@ -89,7 +89,7 @@ SLOW = {"R50-C4", "R50-DC5", "R50-FPN, torchvision's pixels"}
 def test_detections(name: str, tmp_path: Path) -> None:
     config = CONFIGS[name]
     tensors = random_checkpoint(config)
-    if config.input_format == "RGB":  # such a file has to tell
+    if config.input_format == "RGB":  # such a file has to state it
         logged = {"pixel_mean": config.pixel_mean, "pixel_std": config.pixel_std}
         written = {**tensors, **{key: torch.tensor(value).view(3, 1, 1) for key, value in logged.items()}}
     else:
