@@ -2,7 +2,7 @@
 
 python benchmarks/open_data.py [--supervision-python PATH] [--output OUT.json]
 
-Both are made in a temporary folder (600 MB); their images are hard links to one photograph, so that looking for files
+Both are made in a temporary folder (600 MB); their images are hard links to one photograph, so that searching files
 and reading their sizes is real work. Each reader runs in fresh processes: pycocotools and, where it can be imported,
 supervision beside our own. One that wants more than 8 GiB fails, before it takes the machine along. Imports are not
 timed, but their memory counts. On a busy machine compare the processor's seconds, not at the clock's.
