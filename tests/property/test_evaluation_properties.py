@@ -231,7 +231,7 @@ def test_confusion_and_calibration__as_hotcoco(split):
 @FEW
 @given(splits(ties=False), st.integers(0, 2**32))
 def test_errors_and_confusion__as_hotcoco(split, seed):
-    # Without crowds, equal overlaps and overlaps of exactly .10 or .50; docs/evaluation.md says what differs there.
+    # Without crowds, equal overlaps and overlaps of exactly .10 or .50; docs/evaluation.md lists what differs there.
     import hotcoco
 
     rng = np.random.default_rng(seed)

@@ -40,7 +40,7 @@ def test_train__files_of_a_run(trained, scenes):
     assert float(row["val_total"]) > 0
 
 
-def test_train__says_what_it_does(run, scenes, tmp_path):
+def test_train__reports_what_it_does(run, scenes, tmp_path):
     outcome = run("train", scenes, *TINY, "--epochs", "2", "--seed", "3", "-o", tmp_path / "new")
     lines = outcome.out.splitlines()
     assert (outcome.code, outcome.err) == (0, "")
@@ -100,9 +100,9 @@ def test_evaluate__text_and_json(run, scenes, trained, tmp_path):
     assert "AP50" in text.out
     report = tmp_path / "report.json"
     machine = run("evaluate", trained / "last.safetensors", scenes, "--json", "--split", "val", "-o", report)
-    said = json.loads(machine.out)
-    assert said["images"] == 1
-    assert json.loads(report.read_text()) == said
+    values = json.loads(machine.out)
+    assert values["images"] == 1
+    assert json.loads(report.read_text()) == values
 
 
 def test_evaluate__unknown_split(run, scenes, trained):
@@ -130,10 +130,10 @@ def test_evaluate__results_of_any_model(run, scenes, trained, tmp_path):
     results = tmp_path / "results.json"
     results.write_text("[]")
     outcome = run("evaluate", scenes, "--results", results, "--against", results, "-o", report, "--json")
-    said = json.loads(outcome.out)
-    assert (outcome.code, outcome.err, said["ap"]) == (0, "", 0.0)
-    assert [one["name"] for one in said["diagnoses"] if one["is_mistake"]] == ["no-detections"]
-    assert said == json.loads(report.read_text())
+    values = json.loads(outcome.out)
+    assert (outcome.code, outcome.err, values["ap"]) == (0, "", 0.0)
+    assert [one["name"] for one in values["diagnoses"] if one["is_mistake"]] == ["no-detections"]
+    assert values == json.loads(report.read_text())
     both = run("evaluate", trained / "last.safetensors", scenes, "--results", results, "--bootstrap", "0")
     assert "last.safetensors is not used" in both.err
     assert "problem (no-detections)" in both.out

@@ -134,7 +134,7 @@ def test_evaluate__results_of_a_report_give_the_same_numbers(detector, tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"results": None}, "give weights, or the results of a detector"),
         ({"results": "r.json", "flip": True}, "flip, scales and soft_nms need weights"),
@@ -144,8 +144,8 @@ def test_evaluate__results_of_a_report_give_the_same_numbers(detector, tmp_path,
         ({"results": "r.json", "flipp": True}, "no option is called 'flipp'"),
     ],
 )
-def test_evaluate__options_that_cannot_be(given, said):
-    with pytest.raises(UsageError, match=said):
+def test_evaluate__options_that_cannot_be(given, message):
+    with pytest.raises(UsageError, match=message):
         evaluate(None, [], **given)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from fasterrcnn.config import EARLIER_BODY
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.training import checkpointing
 from fasterrcnn.training.fit import fit
@@ -65,18 +66,18 @@ def test_resume__run_of_version_0_1(train, start, tmp_path):
     folder = copy_interrupted(run, newest, tmp_path / "old")
 
     def earlier(name):
-        return re.sub(r"\b(backbone|box_head)\.body\b", r"\1.trunk", name)
+        return re.sub(r"\b(backbone|box_head)\.body\b", rf"\1.{EARLIER_BODY}", name)
 
     state = checkpointing.StateFiles().load_checkpoint(newest)
     state["state_dict"] = {earlier(name): value for name, value in state["state_dict"].items()}
     average = state["callbacks"]["WeightAverage"]
     average["average"] = {earlier(name): value for name, value in average["average"].items()}
     for names in (state["state_dict"], average["average"]):
-        assert any("backbone.trunk." in name for name in names)
+        assert any(f"backbone.{EARLIER_BODY}." in name for name in names)
     rewritten(folder / "state" / newest.name, state)
     settings = yaml.safe_load((folder / "config.yaml").read_text())
     for part in ("backbone", "regions"):
-        settings["model"][part]["trunk"] = settings["model"][part].pop("body")
+        settings["model"][part][EARLIER_BODY] = settings["model"][part].pop("body")
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     (folder / "data.txt").write_text((folder / "data.txt").read_text().replace("images", "pictures"))
 
@@ -97,7 +98,9 @@ def rewritten(state_file, content):
 
 
 def test_load_checkpoint__fixed_norms_of_version_0_1(tmp_path):
-    path = rewritten(tmp_path / "1.state", {"state_dict": {}, "trained_norms": ["backbone.trunk.norm1", "norm2"]})
+    path = rewritten(
+        tmp_path / "1.state", {"state_dict": {}, "trained_norms": [f"backbone.{EARLIER_BODY}.norm1", "norm2"]}
+    )
     assert checkpointing.StateFiles().load_checkpoint(path)["trained_norms"] == ["backbone.body.norm1", "norm2"]
 
 
