@@ -72,7 +72,7 @@ def report(ground_truth: dict, results: list[dict]) -> list[float]:
     from fasterrcnn.evaluation.analysis import MeasurementOrigin
     from fasterrcnn.evaluation.ground_truth import read_ground_truth, read_results
     from fasterrcnn.evaluation.measure import Examination, measure
-    from fasterrcnn.evaluation.metrics.bootstrap import SAMPLES
+    from fasterrcnn.evaluation.options import SAMPLES
 
     objects = read_ground_truth(ground_truth)
     examination = Examination(read_results(objects, results))

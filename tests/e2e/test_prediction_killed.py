@@ -43,9 +43,13 @@ def start(folder, output, *more, photos="photos") -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "fasterrcnn", "predict", "w.safetensors", photos, "-o", output, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command, cwd=folder, stdout=pipe, stderr=pipe, env=environment, bufsize=0, pipesize=PIPE_BYTES
-    )
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore SIGINT
+    try:
+        return subprocess.Popen(
+            command, cwd=folder, stdout=pipe, stderr=pipe, env=environment, bufsize=0, pipesize=PIPE_BYTES
+        )
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def check_whole(output) -> int:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
 
 from fasterrcnn.errors import DataError
+from fasterrcnn.evaluation.options import MAX_DETS
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,6 @@ def to_xyxy(xywh: Float64[np.ndarray, "m 4"]) -> Float64[np.ndarray, "m 4"]:
     """Left, top, right, bottom of boxes given as left, top, width, height."""
     return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
 
-
-MAX_DETS = 100
-"""Detections of an image and class that count, by falling score, unless more are asked for."""
 
 _FARTHEST = 1e9
 """Pixels beyond which no image reaches; the area of such a box is still a number."""

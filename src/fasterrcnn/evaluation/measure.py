@@ -7,7 +7,7 @@ from typing import Any
 from fasterrcnn.errors import UsageError
 from fasterrcnn.evaluation.analysis import Analysis, MeasurementOrigin
 from fasterrcnn.evaluation.diagnoses import diagnose
-from fasterrcnn.evaluation.ground_truth import MAX_DETS, GroundTruth, Predictions, read_ground_truth, read_results
+from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions, read_ground_truth, read_results
 from fasterrcnn.evaluation.matching import find_pairs, same_class
 from fasterrcnn.evaluation.metrics.bootstrap import Comparison, Samples, compare_paired, draw, estimate
 from fasterrcnn.evaluation.metrics.calibration import measure_calibration
@@ -19,6 +19,7 @@ from fasterrcnn.evaluation.metrics.proposal_recall import ProposalRecall
 from fasterrcnn.evaluation.metrics.ranking import Ranking, mean_over_classes, rank_matches
 from fasterrcnn.evaluation.metrics.slices import slice_by_aspect, slice_by_count, slice_by_size
 from fasterrcnn.evaluation.metrics.tide import classify_errors, price_errors
+from fasterrcnn.evaluation.options import MAX_DETS
 from fasterrcnn.evaluation.report import LABELS, Report
 
 

@@ -5,8 +5,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, TypedDict
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.evaluation.ground_truth import MAX_DETS
-from fasterrcnn.evaluation.metrics.bootstrap import SAMPLES
+
+MAX_DETS = 100
+"""Detections of an image and class that count, by falling score, unless more are asked for."""
+
+SAMPLES = 500
+"""Resamples of the images for the intervals."""
 
 
 class EvaluateOptions(TypedDict, total=False):

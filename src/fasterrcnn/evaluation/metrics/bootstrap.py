@@ -73,7 +73,7 @@ class Comparison:
     is_variant: bool
 
 
-SAMPLES, LEVEL, SEED = 500, 0.95, 0
+LEVEL, SEED = 0.95, 0
 
 _Numbers = tuple[Mapping[str, float | None], Mapping[str, Mapping[str, float | None]]]
 """COCO's 12 numbers, and AP and AP50 of each class."""
