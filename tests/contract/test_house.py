@@ -25,6 +25,9 @@ GENERIC_NAMES = {"found", "one", "known", "usual", "most", "thing", "things"}
 ALLOWED_LINES = {
     'EARLIER_BODY = "trunk"': "files of version 0.1 are still read",
     '_OLD_WORDS = {"picture": "image", "pictures": "images"}': "prediction journals of version 0.1 are still read",
+    'old = {"file": "a.jpg", "stem": "a", "picture": "out/a.jpg", "detections": [], "saved": ["coco", "pictures"]}': (
+        "an entry of such a journal, for the test that reads it"
+    ),
     '(folder / "data.txt").write_text((folder / "data.txt").read_text().replace("images", "pictures"))': (
         "a run folder of version 0.1, for the test that resumes it"
     ),
