@@ -47,7 +47,7 @@ def scenes(tmp_path_factory):
 
 
 def test_fit__keeps_the_rows_of_classes_with_the_same_name(scenes, torchvision_file, tmp_path):
-    said = []
+    messages = []
     still = {"optimizer": "sgd", "learning_rate": 1e-12, "weight_decay": 0.0, "ema": 0.0, "augmentation": "none"}
     run = fit(
         scenes,
@@ -56,7 +56,7 @@ def test_fit__keeps_the_rows_of_classes_with_the_same_name(scenes, torchvision_f
         weights=str(torchvision_file),
         epochs=1,
         short_side=96,
-        log=said.append,
+        log=messages.append,
         logger="none",
         **still,
     )
@@ -70,7 +70,7 @@ def test_fit__keeps_the_rows_of_classes_with_the_same_name(scenes, torchvision_f
     assert deltas[rows["bus"]].tolist() == pytest.approx([COCO_BUS / 100] * 4, abs=1e-6)
     assert deltas[rows["tram"]].tolist() == pytest.approx([0] * 4, abs=1e-6)
 
-    logged = "\n".join(said)
+    logged = "\n".join(messages)
     assert f"start: {torchvision_file}: {PRESET} of torchvision, 90 classes (person, bicycle, car...)" in logged
     assert "remapped box_head.class_logits.weight (4, 1024), box_head.class_logits.bias (4,): kept " in logged
     assert "Car (was 2)" in logged
@@ -101,12 +101,14 @@ def caffe_detector(weightless, classes):
     return config, {key: value.clone() for key, value in weightless(config).items()}
 
 
-def test_start__numerics_of_detectron2_are_taken_over_but_not_what_was_said(tmp_path, weightless, shrink):
+def test_start__numerics_of_detectron2_are_taken_over_but_not_what_was_set(tmp_path, weightless, shrink):
     trained, state = caffe_detector(weightless, ("cat", "dog"))
     path = tmp_path / "trained.safetensors"
     native.save_state(path, state, trained)
-    said = settings.resolve({"data": "x", "model": {"preset": "resnet50-c4", "regions": {"box_loss": "giou"}}}).model
-    config = changed(said, input={"short_side": 96}).with_classes(("dog", "owl"))
+    messages = settings.resolve(
+        {"data": "x", "model": {"preset": "resnet50-c4", "regions": {"box_loss": "giou"}}}
+    ).model
+    config = changed(messages, input={"short_side": 96}).with_classes(("dog", "owl"))
     network, report = start_model(config, str(path))
     assert network.backbone.body.layer2[0].conv1.stride == (2, 2)
     assert network.std.flatten().tolist() == pytest.approx([1 / 255] * 3)

@@ -147,18 +147,20 @@ def _draw_cell(image: AnnotatedImage, detections: Detections, classes: Sequence[
     boxes = _scaled(image.boxes, image.size_hw, pil_image.size)
     matched = match_image(detected, detections.labels, boxes, image.labels, image.difficult)
     not_counted = (matched >= 0) & np.append(image.difficult, False)[matched]
-    found, false_positive = (matched >= 0) & ~not_counted, matched < 0
+    true_positive, false_positive = (matched >= 0) & ~not_counted, matched < 0
     missed = ~image.difficult & ~np.isin(np.arange(len(boxes)), matched)
     names = [classes[label] for label in image.labels]
     captions = [f"{classes[label]} {s:.2f}" for label, s in zip(detections.labels, detections.scores, strict=True)]
     marks = [
         *_marks(boxes, image.difficult, _NOT_COUNTED, ["difficult"] * len(boxes)),
         *_marks(detected, not_counted, _NOT_COUNTED, captions),
-        *_marks(detected, found, _FOUND, captions),
+        *_marks(detected, true_positive, _FOUND, captions),
         *_marks(boxes, missed, _MISSED, names),
         *_marks(detected, false_positive, _FALSE_POSITIVE, captions),
     ]
-    title = f"{found.sum()} found, {missed.sum()} missed, {false_positive.sum()} false positive: {image.path.name}"
+    title = (
+        f"{true_positive.sum()} found, {missed.sum()} missed, {false_positive.sum()} false positive: {image.path.name}"
+    )
     return add_title(draw_marks(pil_image, marks), title)
 
 

@@ -65,5 +65,5 @@ def measure_calibration(
 def _errors(
     scores: Float64[np.ndarray, " n"], right: Bool[np.ndarray, " n"], bins: int
 ) -> tuple[float, float] | tuple[None, None]:
-    """Expected and largest calibration error; None without detections, where hotcoco says 0."""
+    """Expected and largest calibration error; None without detections, where hotcoco gives 0."""
     return metrics.calibration_error(scores, right, bins) if len(scores) else (None, None)
