@@ -25,6 +25,9 @@ GENERIC_NAMES = {"found", "one", "known", "usual", "most", "thing", "things"}
 ALLOWED_LINES = {
     'EARLIER_BODY = "trunk"': "files of version 0.1 are still read",
     '_OLD_WORDS = {"picture": "image", "pictures": "images"}': "prediction journals of version 0.1 are still read",
+    'rng = Random(f"seed {self.seed}, epoch {view}, picture {image.image_id}")': (
+        "the random changes of an image stay those of runs begun with version 0.1"
+    ),
     'old = {"file": "a.jpg", "stem": "a", "picture": "out/a.jpg", "detections": [], "saved": ["coco", "pictures"]}': (
         "an entry of such a journal, for the test that reads it"
     ),

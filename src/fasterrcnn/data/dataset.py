@@ -72,7 +72,8 @@ class DetectionDataset(Dataset[DetectionExample]):
             # Exactly as in detection, so without the decoder's own reduction, which averages pixels.
             sample = transforms.plain_sample(_sample(image, read_image_tensor(image.path), 1), self.config)
         else:
-            rng = Random(f"seed {self.seed}, epoch {view}, image {image.image_id}")
+            # The word of version 0.1 stays: another one would change the images of runs that are resumed.
+            rng = Random(f"seed {self.seed}, epoch {view}, picture {image.image_id}")
             sample = transforms.augment(
                 self._read(image, settings.magnification),
                 settings,
