@@ -22,7 +22,7 @@ from fasterrcnn.detections import Detections
 from fasterrcnn.errors import UsageError
 from fasterrcnn.inference.runtimes.openvino import Program, compile_graph, to_openvino
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-from fasterrcnn.weights.torchvision import native_name
+from fasterrcnn.weights.torchvision import torchvision_names
 
 Variant = Literal["torchvision", "torchvision-channels-last", "torchvision-compiled", "torchvision-openvino"]
 """The model as it comes, with another memory layout, compiled whole, or with backbone and RPN head in OpenVINO."""
@@ -114,10 +114,10 @@ def torchvision_model(model: FasterRCNN, config: ModelConfig) -> nn.Module:
     for module in theirs.modules():
         if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
             module.eps = config.backbone.norm_eps
-    ours = model.state_dict()
+    ours, names = model.state_dict(), torchvision_names(convs=config.regions.convs > 0)
     # Their norms count batches, which no prediction reads.
     wanted = [key for key in theirs.state_dict() if not key.endswith("num_batches_tracked")]
-    theirs.load_state_dict({key: _rows(key, ours[native_name(key)]) for key in wanted}, strict=False)
+    theirs.load_state_dict({key: _rows(key, ours[names.ours(key)]) for key in wanted}, strict=False)
     return theirs.eval()
 
 

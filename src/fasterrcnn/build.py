@@ -25,11 +25,10 @@ from fasterrcnn.model.proposals import ProposalGenerator
 from fasterrcnn.model.roi_pooling import RoIPooling
 from fasterrcnn.model.rpn import RegionProposalNetwork
 from fasterrcnn.model.targets import Assigner
-from fasterrcnn.weights import convert, load, transfer
+from fasterrcnn.weights import load, transfer
 from fasterrcnn.weights.catalog import Located, locate
 from fasterrcnn.weights.detectron2 import BackboneStyle
-from fasterrcnn.weights.layout import changed
-from fasterrcnn.weights.state_dict import check_names, fill_network
+from fasterrcnn.weights.layout import changed, check_names, fill_network
 from fasterrcnn.weights.transfer import LoadReport
 
 
@@ -98,7 +97,7 @@ def convert_weights(
     path: str | Path,
     target: Path,
     *,
-    to: convert.WeightFormat | None = None,
+    to: load.WeightFormat | None = None,
     classes: Sequence[str] | None = None,
     preset: str | None = None,
     norm_eps: float | None = None,
@@ -119,11 +118,11 @@ def convert_weights(
         WeightsError: the file cannot be read, or its tensors do not fit its architecture.
         UsageError: the family has no such network, or the suffix does not decide the format.
     """
-    kind = convert.weight_format_of(target, to)
+    kind = load.weight_format_of(target, to)
     network, config, source = _open(locate(path), classes, preset, norm_eps, style)
     if log is not None:
         log(source.line)
-    return convert.write_detector(source, network.state_dict(), config, target, kind)
+    return load.write_detector(source, network.state_dict(), config, target, kind)
 
 
 def _open(

@@ -16,7 +16,7 @@ from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.ops.image import make_batch
 from fasterrcnn.structures import ImageBatch
 from fasterrcnn.weights import native
-from fasterrcnn.weights.state_dict import State
+from fasterrcnn.weights.layout import State
 
 CLASSES = ("cat", "dog", "owl")
 

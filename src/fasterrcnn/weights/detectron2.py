@@ -5,7 +5,8 @@ names of classes. Pixels become RGB by turning the stem's input channels round, 
 """
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,10 +16,9 @@ from torch import Tensor
 from fasterrcnn import presets
 from fasterrcnn.config import AnchorConfig, ModelConfig
 from fasterrcnn.errors import UsageError, WeightsError
-from fasterrcnn.model.backbones.resnet import BLOCKS, Shape
+from fasterrcnn.model.backbones.resnet import Shape
 from fasterrcnn.ops.anchors import cell_anchors
-from fasterrcnn.weights.layout import KeyMap, bottlenecks, changed, head_widths, resnet_shape, with_numerics_in_common
-from fasterrcnn.weights.state_dict import State
+from fasterrcnn.weights.layout import KeyMap, State, changed, head_widths, resnet_shape
 
 BackboneStyle = Literal["caffe", "pytorch"]
 
@@ -41,6 +41,12 @@ class Pixels:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     bgr: bool
+
+    @classmethod
+    def in_order_of_file(cls, mean: Sequence[float], std: Sequence[float], *, bgr: bool) -> "Pixels":
+        """From numbers that begin with the colour that the stem takes first."""
+        (red, green, blue), (std_red, std_green, std_blue) = (v[::-1] if bgr else v for v in (mean, std))
+        return cls((red, green, blue), (std_red, std_green, std_blue), bgr)
 
     @property
     def caffe(self) -> bool:
@@ -103,14 +109,29 @@ def with_detectron2_numerics(config: ModelConfig) -> ModelConfig:
     )
 
 
+def with_numerics_in_common(config: ModelConfig) -> ModelConfig:
+    """The numbers that Detectron2 and MMDetection agree on for an architecture."""
+    pyramid = config.backbone.neck == "fpn"
+    counts = {"candidates": 1000, "proposals": 1000, "training_candidates": 2000, "training_proposals": 1000}
+    if not pyramid:
+        counts = {"candidates": 6000, "proposals": 1000, "training_candidates": 12000, "training_proposals": 2000}
+    return changed(
+        config,
+        backbone={"norm_eps": 1e-5},
+        anchors={"strides": (4, 8, 16, 32, 64) if pyramid else (16,), "rounded": False},
+        rpn={"beta": 0.0},
+        proposals={**counts, "min_side": 0.0},
+        regions={"sampling_ratio": 0, "aligned": True, "beta": 0.0},
+        postprocess={"min_side": 0.0},
+    )
+
+
 def _pixels(state: State, shape: Shape, style: BackboneStyle | None) -> Pixels:
     if all(key in state for key in _PIXELS):
         mean, std = ([round(float(v), 4) for v in state[key].flatten().double()] for key in _PIXELS)
         if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
             raise WeightsError(f"pixel_mean {mean} and pixel_std {std} are not those of three colours")
-        bgr = mean[0] < mean[2]  # photographs are redder than blue
-        order = (2, 1, 0) if bgr else (0, 1, 2)
-        return Pixels((mean[order[0]], mean[1], mean[order[2]]), (std[order[0]], std[1], std[order[2]]), bgr)
+        return Pixels.in_order_of_file(mean, std, bgr=mean[0] < mean[2])  # photographs are redder than blue
     if style is not None:
         return CAFFE if style == "caffe" else PYTORCH
     return CAFFE if shape.groups == 1 else RESNEXT
@@ -143,27 +164,40 @@ def detectron2_key_map(config: ModelConfig) -> KeyMap:
     Raises:
         UsageError: Detectron2 has no such network.
     """
-    shape = Shape.of(config.backbone.body)
-    kind = config.backbone.neck, config.regions.body
-    plain = config.rpn.convs == 1 and config.regions.convs == 0 and config.backbone.norm != "group"
-    if shape is None or not plain or kind[0] == "reduction" or config.backbone.neck_norm:
+    regions, kind = config.regions, (config.backbone.neck, config.regions.body)
+    plain = config.rpn.convs == 1 and regions.convs == 0 and config.backbone.norm != "group"
+    if Shape.of(config.backbone.body) is None or not plain or kind[0] == "reduction" or config.backbone.neck_norm:
         raise UsageError(f"Detectron2 has no network like {config.preset}: only ResNets with C4, DC5 or a pyramid")
-    pyramid = config.backbone.neck == "fpn"
-    body = "backbone.bottom_up" if pyramid else "backbone"
-    names = {"backbone.body.conv1": f"{body}.stem.conv1", "backbone.body.bn1": f"{body}.stem.conv1.norm"}
-    for stage in range(1, len(BLOCKS[shape.depth]) + 1):
-        in_head = stage == 4 and config.regions.body == "layer4"
-        ours = "box_head.body.stage" if in_head else f"backbone.body.layer{stage}"
-        theirs = "roi_heads.res5" if in_head else f"{body}.res{stage + 1}"
-        names |= {f"{ours}.{own}": f"{theirs}.{other}" for own, other in bottlenecks(shape, stage)}
-    if pyramid:
-        names |= {f"backbone.neck.lateral.{i}.0": f"backbone.fpn_lateral{i + 2}" for i in range(4)}
-        names |= {f"backbone.neck.output.{i}.0": f"backbone.fpn_output{i + 2}" for i in range(4)}
-    names |= {"rpn.convs.0": f"{_RPN}.conv", "rpn.objectness": f"{_RPN}.objectness_logits"}
-    names |= {"rpn.deltas": f"{_RPN}.anchor_deltas"}
-    names |= {f"box_head.body.{2 * i + 1}": f"roi_heads.box_head.fc{i + 1}" for i in range(len(config.regions.widths))}
-    names |= {"box_head.class_logits": f"{_BOX}.cls_score", "box_head.box_deltas": f"{_BOX}.bbox_pred"}
-    return KeyMap(names)
+    body = "backbone.bottom_up" if kind[0] == "fpn" else "backbone"
+    return KeyMap(
+        (
+            ("box_head.body.stage", "roi_heads.res5"),
+            *_body_branches(body),
+            *((f"backbone.neck.lateral.{i}.0", f"backbone.fpn_lateral{i + 2}") for i in range(4)),
+            *((f"backbone.neck.output.{i}.0", f"backbone.fpn_output{i + 2}") for i in range(4)),
+            ("rpn.convs.0", f"{_RPN}.conv"),
+            ("rpn.objectness", f"{_RPN}.objectness_logits"),
+            ("rpn.deltas", f"{_RPN}.anchor_deltas"),
+            *((f"box_head.body.{2 * i + 1}", f"roi_heads.box_head.fc{i + 1}") for i in range(len(regions.widths))),
+            ("box_head.class_logits", f"{_BOX}.cls_score"),
+            ("box_head.box_deltas", f"{_BOX}.bbox_pred"),
+        ),
+        _IN_BLOCKS,
+    )
+
+
+_IN_BLOCKS = (
+    ("bn1", "conv1.norm"),
+    ("bn2", "conv2.norm"),
+    ("bn3", "conv3.norm"),
+    ("downsample.1", "shortcut.norm"),
+    ("downsample.0", "shortcut"),
+)
+
+
+def _body_branches(body: str) -> list[tuple[str, str]]:
+    stages = [(f"backbone.body.layer{stage}", f"{body}.res{stage + 1}") for stage in (1, 2, 3, 4)]
+    return [*stages, ("backbone.body", f"{body}.stem")]
 
 
 def from_detectron2(state: State, config: ModelConfig, *, bgr: bool) -> State:
@@ -240,13 +274,19 @@ def detectron2_options(config: ModelConfig) -> list[str]:
 
 # ---- ImageNet backbones
 
-_CAFFE2_TENSORS = {
-    "_bn_s": ".norm.weight",
-    "_bn_b": ".norm.bias",
-    "_bn_rm": ".norm.running_mean",
-    "_bn_riv": ".norm.running_var",
-    "_w": ".weight",
-}
+_CAFFE2_NAMES = (
+    (r"^(res\.)?conv1\.(?=w$|bn\.)", "stem.conv1."),
+    (r"\.branch1\.", ".shortcut."),
+    (r"\.branch2a\.", ".conv1."),
+    (r"\.branch2b\.", ".conv2."),
+    (r"\.branch2c\.", ".conv3."),
+    (r"\.bn\.s$", ".norm.weight"),
+    (r"\.bn\.b$", ".norm.bias"),
+    (r"\.bn\.rm$", ".norm.running_mean"),
+    (r"\.bn\.riv$", ".norm.running_var"),
+    (r"\.w$", ".weight"),
+)
+"""Parts of Caffe2's names, with dots for its underscores, and what Detectron2 calls them."""
 
 
 def is_detectron2_body(state: Mapping[str, Tensor]) -> bool:
@@ -263,15 +303,12 @@ def body_from_detectron2(state: State, *, layer4_in_head: bool) -> tuple[State, 
     """The tensors of an ImageNet ResNet under our names, without the classifier; and its pixels."""
     caffe2 = "conv1_w" in state
     named = {_caffe2_name(key) if caffe2 else key: value for key, value in state.items()}
-    named = {key: value for key, value in named.items() if key.startswith(("stem.", "res"))}
-    shape = resnet_shape(named, [f"res{stage}." for stage in (2, 3, 4)])
+    named = {f"backbone.{key}": value for key, value in named.items() if key.startswith(("stem.", "res"))}
+    shape = resnet_shape(named, [f"backbone.res{stage}." for stage in (2, 3, 4)])
     pixels = (CAFFE if shape.groups == 1 else RESNEXT) if caffe2 else PYTORCH
-    names = {"stem.conv1": "backbone.body.conv1", "stem.conv1.norm": "backbone.body.bn1"}
-    for stage in (1, 2, 3, 4):
-        ours = "box_head.body.stage" if stage == 4 and layer4_in_head else f"backbone.body.layer{stage}"
-        names |= {f"res{stage + 1}.{other}": f"{ours}.{own}" for own, other in bottlenecks(shape, stage)}
-    renamed = KeyMap(names)
-    native = {renamed.theirs(key): value for key, value in named.items()}
+    in_head = [("box_head.body.stage", "backbone.res5")] if layer4_in_head else []
+    names = KeyMap([*in_head, *_body_branches("backbone")], _IN_BLOCKS)
+    native = {names.ours(key): value for key, value in named.items()}
     for key in [key for key in native if ".bn" in key or ".downsample.1." in key]:
         module, _, _ = key.rpartition(".")  # folded norms have no statistics
         native.setdefault(f"{module}.running_mean", torch.zeros_like(native[key]))
@@ -280,12 +317,7 @@ def body_from_detectron2(state: State, *, layer4_in_head: bool) -> tuple[State, 
 
 
 def _caffe2_name(key: str) -> str:
-    key = key.replace("res_conv1_bn", "conv1_bn")
-    for suffix, tensor in _CAFFE2_TENSORS.items():
-        if key.endswith(suffix):
-            module = key.removesuffix(suffix).replace("_", ".")
-            module = "stem.conv1" if module == "conv1" else module
-            for own, other in (("branch1", "shortcut"), ("branch2a", "conv1"), ("branch2b", "conv2")):
-                module = module.replace(own, other)
-            return module.replace("branch2c", "conv3") + tensor
+    key = key.replace("_", ".")
+    for pattern, replacement in _CAFFE2_NAMES:
+        key = re.sub(pattern, replacement, key)
     return key

@@ -1,53 +1,52 @@
-"""How families of checkpoints name the tensors of one network: one table of modules, read in both directions."""
+"""Tensors by name: how families of checkpoints name those of one network, and how they are laid into it."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.model.backbones.resnet import BLOCKS, Shape
 
+State = dict[str, Tensor]
+
 
 @dataclass(frozen=True)
 class KeyMap:
-    """Names of the modules with tensors.
+    """Our names and a family's for the tensors of one network, read in both directions.
 
     Attributes:
-        modules: our name -> the family's. Tensors of a module (weight, bias, running_mean...) have equal names.
+        branches: (ours, theirs) of modules and of whole branches; the first that a tensor's name begins with counts.
+            Tensors of a module (weight, bias, running_mean...) and branches that are not listed have equal names.
+        inside: (ours, theirs) of modules anywhere in these branches; at most one of them is in a name.
     """
 
-    modules: Mapping[str, str]
+    branches: Sequence[tuple[str, str]]
+    inside: Sequence[tuple[str, str]] = ()
 
     def theirs(self, key: str) -> str:
         """The family's name of one of our tensors; our own where it has none."""
-        return _renamed(key, self.modules)
+        return _renamed(key, self.branches, self.inside)
 
     def ours(self, key: str) -> str:
         """Our name of one of the family's tensors; its own where we have none."""
-        return _renamed(key, self._inverse)
-
-    @cached_property
-    def _inverse(self) -> dict[str, str]:
-        return {theirs: ours for ours, theirs in self.modules.items()}
+        return _renamed(key, [pair[::-1] for pair in self.branches], [pair[::-1] for pair in self.inside])
 
 
-def _renamed(key: str, modules: Mapping[str, str]) -> str:
-    module, _, tensor = key.rpartition(".")
-    return f"{modules[module]}.{tensor}" if module in modules else key
+def _renamed(key: str, branches: Sequence[tuple[str, str]], inside: Sequence[tuple[str, str]]) -> str:
+    branch = next((pair for pair in branches if key.startswith(f"{pair[0]}.")), None)
+    if branch is None:
+        return key
+    renamed = branch[1] + key.removeprefix(branch[0])
+    for old, new in inside:
+        if f".{old}." in renamed:
+            return renamed.replace(f".{old}.", f".{new}.")
+    return renamed
 
 
-def bottlenecks(shape: Shape, stage: int) -> Iterator[tuple[str, str]]:
-    """Modules of a ResNet stage (1..4): torchvision's name, then Detectron2's, both from the block's number on."""
-    for block in range(BLOCKS[shape.depth][stage - 1]):
-        for number in (1, 2, 3):
-            yield f"{block}.conv{number}", f"{block}.conv{number}"
-            yield f"{block}.bn{number}", f"{block}.conv{number}.norm"
-    yield "0.downsample.0", "0.shortcut"
-    yield "0.downsample.1", "0.shortcut.norm"
+# ---- what the tensors of a file are
 
 
 def resnet_shape(state: Mapping[str, Tensor], stages: Sequence[str]) -> Shape:
@@ -110,18 +109,69 @@ def changed(config: ModelConfig, **parts: Mapping[str, object]) -> ModelConfig:
     return config.model_copy(update=update)
 
 
-def with_numerics_in_common(config: ModelConfig) -> ModelConfig:
-    """The numbers that Detectron2 and MMDetection agree on for an architecture."""
-    pyramid = config.backbone.neck == "fpn"
-    counts = {"candidates": 1000, "proposals": 1000, "training_candidates": 2000, "training_proposals": 1000}
-    if not pyramid:
-        counts = {"candidates": 6000, "proposals": 1000, "training_candidates": 12000, "training_proposals": 2000}
-    return changed(
-        config,
-        backbone={"norm_eps": 1e-5},
-        anchors={"strides": (4, 8, 16, 32, 64) if pyramid else (16,), "rounded": False},
-        rpn={"beta": 0.0},
-        proposals={**counts, "min_side": 0.0},
-        regions={"sampling_ratio": 0, "aligned": True, "beta": 0.0},
-        postprocess={"min_side": 0.0},
-    )
+# ---- into a network
+
+
+def fill_network(
+    network: nn.Module, state: Mapping[str, Tensor], source: str, name_in_file: Callable[[str], str] = str
+) -> None:
+    """Copy every tensor into the network; the two must hold the same names and shapes.
+
+    Args:
+        network: what is filled.
+        state: tensors under the network's names.
+        source: the file, for messages.
+        name_in_file: what the file calls a tensor of the network, for messages.
+
+    Raises:
+        WeightsError: a tensor is missing, left over, of another shape or not finite; the message names it.
+    """
+    given = check_names(network, state, source, name_in_file)
+    check_tensors(given, network.state_dict(), source, name_in_file)
+    network.load_state_dict(given, strict=False)
+
+
+def check_names(
+    network: nn.Module, state: Mapping[str, Tensor], source: str, name_in_file: Callable[[str], str] = str
+) -> State:
+    """The tensors that the network takes, once all of them are there, none is left over and the shapes are the same.
+
+    The network may lie on the device "meta": so it is known what a file holds before memory is taken for it.
+
+    Raises:
+        WeightsError: the message names the tensor.
+    """
+    own = network.state_dict()
+    given = {key: value for key, value in state.items() if key in own or not key.endswith("num_batches_tracked")}
+    misfits = {
+        "missing": [key for key in own if key not in given and not key.endswith("num_batches_tracked")],
+        "left over": [key for key in given if key not in own],
+    }
+    parts = []
+    for what, keys in misfits.items():
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            parts.append(f"{what} {', '.join(map(name_in_file, keys[:3]))}{more}")
+    if parts:
+        raise WeightsError(f"{source}: does not fit the model: {'; '.join(parts)}")
+    _check_shapes(given, own, source, name_in_file)
+    return given
+
+
+def check_tensors(
+    given: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str, name_in_file: Callable[[str], str] = str
+) -> None:
+    """Refuse tensors of another shape than the network's own, and numbers that are not finite."""
+    _check_shapes(given, own, source, name_in_file)
+    for key, value in given.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise WeightsError(f"{source}: {name_in_file(key)} holds NaN or infinite numbers")
+
+
+def _check_shapes(
+    given: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str, name_in_file: Callable[[str], str]
+) -> None:
+    for key, value in given.items():
+        if value.shape != own[key].shape:
+            shapes = f"has shape {tuple(value.shape)}, the model needs {tuple(own[key].shape)}"
+            raise WeightsError(f"{source}: {name_in_file(key)} {shapes}")

@@ -1,22 +1,27 @@
-"""Opens a file of weights by its content: ours, torchvision's, Detectron2's, MMDetection's, or a backbone."""
+"""Files of weights of every family: opened by their content, and written in the layouts that can be written."""
 
 import hashlib
+import io
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
+from fasterrcnn import presets
 from fasterrcnn.config import ModelConfig
-from fasterrcnn.errors import WeightsError
+from fasterrcnn.errors import UsageError, WeightsError
+from fasterrcnn.files import write_bytes
 from fasterrcnn.weights import detectron2, mmdetection, native, torchvision
 from fasterrcnn.weights.catalog import named
 from fasterrcnn.weights.detectron2 import BackboneStyle
+from fasterrcnn.weights.layout import State
 from fasterrcnn.weights.safe_read import read_tensors
-from fasterrcnn.weights.state_dict import State
 
-
-def _as_it_is(key: str) -> str:
-    return key
+WeightFormat = Literal["fasterrcnn", "torchvision", "detectron2"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class WeightFile:
     state: State
     config: ModelConfig | None = None
     about: str = ""
-    name_in_file: Callable[[str], str] = _as_it_is
+    name_in_file: Callable[[str], str] = str
 
     @property
     def line(self) -> str:
@@ -93,11 +98,8 @@ def recognise(
             torchvision.recognise_torchvision(state, preset),
             _classes(state, "roi_heads.box_predictor.cls_score.weight"),
         )
-        convs = config.regions.convs
-        own = torchvision.from_torchvision(state)
-        return WeightFile(
-            path, "torchvision", own, config, "", lambda key: torchvision.torchvision_name(key, convs=convs)
-        )
+        own, names = torchvision.from_torchvision(state), torchvision.torchvision_names(convs=config.regions.convs > 0)
+        return WeightFile(path, "torchvision", own, config, "", names.theirs)
     if detectron2.is_detectron2_detector(state):
         config, pixels = detectron2.recognise_detectron2(state, style)
         config = named(config, _classes(state, "roi_heads.box_predictor.cls_score.weight"))
@@ -107,8 +109,8 @@ def recognise(
         config, pixels = mmdetection.recognise_mmdetection(state, metadata, style)
         count = _classes(state, "roi_head.bbox_head.fc_cls.weight")
         config = named(config, count, mmdetection.mmdetection_class_names(metadata))
-        own = mmdetection.from_mmdetection(state, config, bgr=pixels.bgr)
-        return WeightFile(path, "MMDetection", own, config, str(pixels), mmdetection.mmdetection_key_map(config).theirs)
+        own = mmdetection.from_mmdetection(state, bgr=pixels.bgr)
+        return WeightFile(path, "MMDetection", own, config, str(pixels), mmdetection.MMDETECTION_NAMES.theirs)
     if detectron2.is_caffe2_detector(state):
         raise WeightsError("a detector of the first Detectron; load and save it with Detectron2, and take that file")
     return WeightFile(path, "tensors", state)
@@ -127,7 +129,69 @@ def _classes(state: State, key: str) -> int:
     return len(state[key]) - 1
 
 
-def sha256_of(path: Path) -> str:
-    """The hash of a file, read piece by piece."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def weight_format_of(path: Path, wanted: WeightFormat | None) -> WeightFormat:
+    """The kind of file to write: as given, else by its name: .safetensors ours, .pth torchvision's, .pkl Detectron2's.
+
+    Raises:
+        UsageError: the name has no such suffix, or that of another kind than was given.
+    """
+    kinds: dict[str, tuple[WeightFormat, ...]] = {
+        ".safetensors": ("fasterrcnn",),
+        ".pth": ("torchvision", "detectron2"),
+        ".pkl": ("detectron2",),
+    }
+    possible = kinds.get(path.suffix)
+    if possible is None:
+        raise UsageError(f"{path}: call it .safetensors (ours), .pth (torchvision, Detectron2) or .pkl (Detectron2)")
+    if wanted is not None and wanted not in possible:
+        raise UsageError(f"{path}: a file of {wanted} is not called {path.suffix}")
+    return wanted or possible[0]
+
+
+def write_detector(
+    source: WeightFile, state: State, config: ModelConfig, path: Path, target: WeightFormat
+) -> list[str]:
+    """Write a detector, whole or not at all, and give notes about what the file cannot hold.
+
+    Args:
+        source: where it comes from; its name and hash go into our header.
+        state: tensors under our names, as checked by a network of that configuration.
+        config: of the detector, classes included.
+        path: the file to write.
+        target: what kind of file.
+
+    Raises:
+        UsageError: the family has no such network.
+    """
+    if target == "fasterrcnn":
+        with source.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        origin = {"file": source.path.name, "family": source.family, "sha256": digest}
+        native.save_state(path, state, config, {"source": origin})
+        return []
+    if target == "torchvision":
+        written = _torch_bytes(torchvision.to_torchvision(state, config))
+        family_config, options = presets.get(config.preset), []
+    else:
+        theirs = detectron2.to_detectron2(state, config)
+        written = _arrays_bytes(theirs) if path.suffix == ".pkl" else _torch_bytes({"model": theirs})
+        family_config, options = detectron2.with_detectron2_numerics(config), detectron2.detectron2_options(config)
+    write_bytes(path, written)
+    notes = [f"the file has no names of classes; in order they are {', '.join(config.classes)}"]
+    others = native.differences(config, family_config).items()
+    numbers = "; ".join(f"{name} is {own}, not {other}" for name, (own, other) in others)
+    if numbers:
+        notes.append(f"the file does not hold them, and the family's own code has it otherwise: {numbers}")
+    return [*notes, *options]
+
+
+def _torch_bytes(content: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def _arrays_bytes(state: Mapping[str, Tensor]) -> bytes:
+    """A pickle that Detectron2's checkpointer takes for one of its zoo."""
+    arrays = {key: value.detach().cpu().contiguous().numpy() for key, value in state.items()}
+    return pickle.dumps({"model": arrays, "__author__": "fasterrcnn"}, protocol=4)

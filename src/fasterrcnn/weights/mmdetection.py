@@ -14,12 +14,26 @@ from fasterrcnn import presets
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.model.backbones.resnet import Shape
-from fasterrcnn.weights.detectron2 import CAFFE, PYTORCH, RESNEXT, STEM, BackboneStyle, Pixels
-from fasterrcnn.weights.layout import KeyMap, bottlenecks, changed, head_widths, resnet_shape, with_numerics_in_common
-from fasterrcnn.weights.state_dict import State
+from fasterrcnn.weights import detectron2
+from fasterrcnn.weights.detectron2 import CAFFE, PYTORCH, RESNEXT, BackboneStyle, Pixels
+from fasterrcnn.weights.layout import KeyMap, State, changed, head_widths, resnet_shape
 
 _HEAD = "roi_head.bbox_head"
-_NUMBERS = r"\s*=\s*[\[(]\s*([\d.]+),\s*([\d.]+),\s*([\d.]+),?\s*[\])]"
+MMDETECTION_NAMES = KeyMap(
+    (
+        ("box_head.body.stage", "roi_head.shared_head.layer4"),
+        *((f"backbone.neck.lateral.{i}.0", f"neck.lateral_convs.{i}.conv") for i in range(4)),
+        *((f"backbone.neck.output.{i}.0", f"neck.fpn_convs.{i}.conv") for i in range(4)),
+        ("backbone.body", "backbone"),
+        ("rpn.convs.0", "rpn_head.rpn_conv"),
+        ("rpn.objectness", "rpn_head.rpn_cls"),
+        ("rpn.deltas", "rpn_head.rpn_reg"),
+        *((f"box_head.body.{2 * i + 1}", f"{_HEAD}.shared_fcs.{i}") for i in range(4)),
+        ("box_head.class_logits", f"{_HEAD}.fc_cls"),
+        ("box_head.box_deltas", f"{_HEAD}.fc_reg"),
+    )
+)
+_NUMBERS = r"['\"]?\s*[=:]\s*[\[(]\s*([\d.]+),\s*([\d.]+),\s*([\d.]+),?\s*[\])]"
 
 
 def is_mmdetection_detector(state: Mapping[str, Tensor]) -> bool:
@@ -49,7 +63,7 @@ def recognise_mmdetection(
     single = "c4" if any(key.startswith("roi_head.shared_head.") for key in state) else "dc5"
     kind = "fpn" if any(key.startswith("neck.") for key in state) else single
     config = _with_numerics(presets.get(f"{shape}-{kind}"))
-    pixels, stride_in_1x1 = _pixels_and_strides(state, str(_config_text(metadata)), shape, style)
+    pixels, stride_in_1x1 = _pixels_and_strides(state, _config_text(metadata), shape, style)
     config = changed(pixels.applied(config), backbone={"stride_in_1x1": stride_in_1x1})
     if kind != "c4":
         widths = head_widths(state, [f"{_HEAD}.shared_fcs.{number}" for number in range(4)], f"{_HEAD}.fc_cls")
@@ -69,9 +83,9 @@ def mmdetection_class_names(metadata: Mapping[str, Any]) -> Sequence[str]:
     return tuple(names) if strings else ()
 
 
-def _config_text(metadata: Mapping[str, Any]) -> Any:
+def _config_text(metadata: Mapping[str, Any]) -> str:
     meta = metadata.get("meta")
-    return (meta.get("config") or meta.get("cfg") or "") if isinstance(meta, Mapping) else ""
+    return str(meta.get("config") or meta.get("cfg") or "") if isinstance(meta, Mapping) else ""
 
 
 def _pixels_and_strides(state: State, text: str, shape: Shape, style: BackboneStyle | None) -> tuple[Pixels, bool]:
@@ -81,12 +95,10 @@ def _pixels_and_strides(state: State, text: str, shape: Shape, style: BackboneSt
     """
     if style is not None:
         return (CAFFE, True) if style == "caffe" else (PYTORCH, False)
-    numbers = {name: re.search(rf"\b{name}['\"]?{_NUMBERS.replace('=', '[=:]')}", text) for name in ("mean", "std")}
-    if numbers["mean"] and numbers["std"]:
-        mean, std = ([float(value) for value in numbers[name].groups()] for name in ("mean", "std"))  # type: ignore[union-attr]
+    mean, std = (re.search(rf"\b{name}{_NUMBERS}", text) for name in ("mean", "std"))
+    if mean and std:
         rgb = re.search(r"\b(?:bgr_to_rgb|to_rgb)['\"]?\s*[=:]\s*True", text) is not None
-        order = (0, 1, 2) if rgb else (2, 1, 0)
-        pixels = Pixels((mean[order[0]], mean[1], mean[order[2]]), (std[order[0]], std[1], std[order[2]]), not rgb)
+        pixels = Pixels.in_order_of_file(*([float(n) for n in match.groups()] for match in (mean, std)), bgr=not rgb)
         return pixels, re.search(r"\bstyle['\"]?\s*[=:]\s*['\"]caffe", text) is not None
     running_mean = state.get("backbone.bn1.running_mean")
     if running_mean is not None and not bool(running_mean.any()):
@@ -97,38 +109,17 @@ def _pixels_and_strides(state: State, text: str, shape: Shape, style: BackboneSt
 def _with_numerics(config: ModelConfig) -> ModelConfig:
     """MMDetection's numbers for an architecture (its ``_base_`` files, and its code)."""
     return changed(
-        with_numerics_in_common(config),
+        detectron2.with_numerics_in_common(config),
         input={"resize": "opencv", "antialias": False, "size_divisor": 32},
         regions={"levels": "mmdetection"},
     )
 
 
-def mmdetection_key_map(config: ModelConfig) -> KeyMap:
-    """MMDetection's names of the tensors of a network that `recognise` described."""
-    shape = Shape.of(config.backbone.body)
-    assert shape is not None
-    names = {"backbone.body.conv1": "backbone.conv1", "backbone.body.bn1": "backbone.bn1"}
-    for stage in (1, 2, 3, 4):
-        in_head = stage == 4 and config.regions.body == "layer4"
-        ours = "box_head.body.stage" if in_head else f"backbone.body.layer{stage}"
-        theirs = "roi_head.shared_head.layer4" if in_head else f"backbone.layer{stage}"
-        names |= {f"{ours}.{own}": f"{theirs}.{own}" for own, _ in bottlenecks(shape, stage)}
-    if config.backbone.neck == "fpn":
-        names |= {f"backbone.neck.lateral.{i}.0": f"neck.lateral_convs.{i}.conv" for i in range(4)}
-        names |= {f"backbone.neck.output.{i}.0": f"neck.fpn_convs.{i}.conv" for i in range(4)}
-    names |= {
-        "rpn.convs.0": "rpn_head.rpn_conv",
-        "rpn.objectness": "rpn_head.rpn_cls",
-        "rpn.deltas": "rpn_head.rpn_reg",
-    }
-    names |= {f"box_head.body.{2 * i + 1}": f"{_HEAD}.shared_fcs.{i}" for i in range(len(config.regions.widths))}
-    return KeyMap(names | {"box_head.class_logits": f"{_HEAD}.fc_cls", "box_head.box_deltas": f"{_HEAD}.fc_reg"})
-
-
-def from_mmdetection(state: State, config: ModelConfig, *, bgr: bool) -> State:
+def from_mmdetection(state: State, *, bgr: bool) -> State:
     """The tensors of a detector under our names, red first."""
-    names = mmdetection_key_map(config)
-    native = {names.ours(key): value for key, value in state.items() if not key.startswith("data_preprocessor.")}
-    if bgr and STEM in native:
-        native[STEM] = native[STEM].flip(1)
+    native = {
+        MMDETECTION_NAMES.ours(key): value for key, value in state.items() if not key.startswith("data_preprocessor.")
+    }
+    if bgr and detectron2.STEM in native:
+        native[detectron2.STEM] = native[detectron2.STEM].flip(1)
     return native

@@ -20,8 +20,8 @@ from fasterrcnn import presets
 from fasterrcnn.config import EARLIER_BODY, ModelConfig
 from fasterrcnn.errors import UsageError, WeightsError
 from fasterrcnn.files import write_bytes
+from fasterrcnn.weights.layout import State
 from fasterrcnn.weights.safe_read import read_metadata, read_safetensors
-from fasterrcnn.weights.state_dict import State
 
 _ENTRY = "fasterrcnn"
 _FORMAT = 1

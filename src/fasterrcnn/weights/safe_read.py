@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.weights import safe_pickle
-from fasterrcnn.weights.state_dict import State
+from fasterrcnn.weights.layout import State
 
 WeightFileKind = Literal["safetensors", "torch", "numpy"]
 

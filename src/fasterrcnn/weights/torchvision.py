@@ -14,37 +14,37 @@ from fasterrcnn import presets
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import UsageError, WeightsError
 from fasterrcnn.model.backbones.resnet import Shape
-from fasterrcnn.weights.layout import changed, head_widths, resnet_shape
-from fasterrcnn.weights.state_dict import State
+from fasterrcnn.weights.layout import KeyMap, State, changed, head_widths, resnet_shape
 
-_RENAMES = [
-    (r"backbone\.body\.(\d+)\.", r"backbone.body.layers.\1."),  # MobileNetV3
-    (r"backbone\.body\.", "backbone.body."),
-    (r"backbone\.fpn\.inner_blocks\.(\d+)\.(weight|bias)$", r"backbone.neck.lateral.\1.0.\2"),  # old layout
-    (r"backbone\.fpn\.layer_blocks\.(\d+)\.(weight|bias)$", r"backbone.neck.output.\1.0.\2"),  # old layout
-    (r"backbone\.fpn\.inner_blocks\.", "backbone.neck.lateral."),
-    (r"backbone\.fpn\.layer_blocks\.", "backbone.neck.output."),
-    (r"rpn\.head\.conv\.(weight|bias)$", r"rpn.convs.0.\1"),  # old layout
-    (r"rpn\.head\.conv\.(\d+)\.0\.", r"rpn.convs.\1."),
-    (r"rpn\.head\.cls_logits\.", "rpn.objectness."),
-    (r"rpn\.head\.bbox_pred\.", "rpn.deltas."),
-    (r"roi_heads\.box_head\.fc6\.", "box_head.body.1."),
-    (r"roi_heads\.box_head\.fc7\.", "box_head.body.3."),
-    (r"roi_heads\.box_head\.5\.", "box_head.body.13."),
-    (r"roi_heads\.box_predictor\.cls_score\.", "box_head.class_logits."),
-    (r"roi_heads\.box_predictor\.bbox_pred\.", "box_head.box_deltas."),
-]
-_EXPORT = [
-    (r"backbone\.body\.(layers\.)?", "backbone.body."),
-    (r"backbone\.neck\.lateral\.", "backbone.fpn.inner_blocks."),
-    (r"backbone\.neck\.output\.", "backbone.fpn.layer_blocks."),
-    (r"rpn\.convs\.(\d+)\.", r"rpn.head.conv.\1.0."),
-    (r"rpn\.objectness\.", "rpn.head.cls_logits."),
-    (r"rpn\.deltas\.", "rpn.head.bbox_pred."),
-    (r"box_head\.class_logits\.", "roi_heads.box_predictor.cls_score."),
-    (r"box_head\.box_deltas\.", "roi_heads.box_predictor.bbox_pred."),
-]
-_V2_HEAD = re.compile(r"roi_heads\.box_head\.(\d)\.([01])\.")
+_BRANCHES = (
+    *((f"backbone.body.layers.{i}", f"backbone.body.{i}") for i in range(17)),  # MobileNetV3
+    *((f"backbone.neck.lateral.{i}.{j}", f"backbone.fpn.inner_blocks.{i}.{j}") for i in range(4) for j in (0, 1)),
+    *((f"backbone.neck.output.{i}.{j}", f"backbone.fpn.layer_blocks.{i}.{j}") for i in range(4) for j in (0, 1)),
+    *((f"backbone.neck.lateral.{i}.0", f"backbone.fpn.inner_blocks.{i}") for i in range(4)),  # old layout
+    *((f"backbone.neck.output.{i}.0", f"backbone.fpn.layer_blocks.{i}") for i in range(4)),  # old layout
+    *((f"rpn.convs.{i}", f"rpn.head.conv.{i}.0") for i in (0, 1)),
+    ("rpn.convs.0", "rpn.head.conv"),  # old layout
+    ("rpn.objectness", "rpn.head.cls_logits"),
+    ("rpn.deltas", "rpn.head.bbox_pred"),
+    ("box_head.class_logits", "roi_heads.box_predictor.cls_score"),
+    ("box_head.box_deltas", "roi_heads.box_predictor.bbox_pred"),
+)
+_FIRST_HEAD = (("box_head.body.1", "roi_heads.box_head.fc6"), ("box_head.body.3", "roi_heads.box_head.fc7"))
+_SECOND_HEAD = (  # blocks of convolution, norm and ReLU, counted one by one here
+    *((f"box_head.body.{3 * i + j}", f"roi_heads.box_head.{i}.{j}") for i in range(4) for j in (0, 1)),
+    ("box_head.body.13", "roi_heads.box_head.5"),
+)
+
+SAME_KEYS = {"mobilenetv3-large-fpn", "mobilenetv3-large-320-fpn"}
+
+
+def torchvision_names(*, convs: bool) -> KeyMap:
+    """torchvision's names, in its new layout where it is to be written.
+
+    Args:
+        convs: the box head has convolutions, as in its second version.
+    """
+    return KeyMap((*_BRANCHES, *(_SECOND_HEAD if convs else _FIRST_HEAD)))
 
 
 def is_torchvision_detector(state: Mapping[str, Tensor]) -> bool:
@@ -63,38 +63,27 @@ def recognise_torchvision(state: Mapping[str, Tensor], preset: str | None = None
         WeightsError: a Faster R-CNN of torchvision's, but of none of the four architectures, or not of the one
             that was named.
     """
-    config = _by_keys(state)
-    if preset is None or preset == config.preset:
-        return config
-    named = changed(presets.get(preset), regions={"widths": config.regions.widths})
-    if {preset, config.preset} != {"mobilenetv3-large-fpn", "mobilenetv3-large-320-fpn"}:
-        raise WeightsError(f"the file holds a {config.preset}, not a {preset}")
-    return named
-
-
-def _by_keys(state: Mapping[str, Tensor]) -> ModelConfig:
     second = "roi_heads.box_head.5.weight" in state
-    layers = ["roi_heads.box_head.5"] if second else ["roi_heads.box_head.fc6", "roi_heads.box_head.fc7"]
     if "backbone.body.0.0.weight" in state:
-        widths = head_widths(state, layers, "roi_heads.box_predictor.cls_score")
-        return changed(presets.get("mobilenetv3-large-fpn"), regions={"widths": widths})
-    if "backbone.body.layer4.2.conv3.weight" not in state or not (second or "roi_heads.box_head.fc6.weight" in state):
+        name, numerics = "mobilenetv3-large-fpn", {}
+    elif "backbone.body.layer4.2.conv3.weight" in state and (second or "roi_heads.box_head.fc6.weight" in state):
+        shape = resnet_shape(state, [f"backbone.body.layer{stage}." for stage in (1, 2, 3)])
+        name = f"{shape}-fpn-v2" if second else f"{shape}-fpn"
+        numerics = {"norm_eps": 0.0} if "rpn.head.conv.weight" in state else {}
+    else:
         raise WeightsError("a torchvision Faster R-CNN, but none of its four architectures")
-    shape = resnet_shape(state, [f"backbone.body.layer{stage}." for stage in (1, 2, 3)])
-    config = presets.get(f"{shape}-fpn-v2" if second else f"{shape}-fpn")
+    config = presets.get(preset or name)
+    if preset not in (None, name) and {preset, name} != SAME_KEYS:
+        raise WeightsError(f"the file holds a {name}, not a {preset}")
+    layers = ["roi_heads.box_head.5"] if second else ["roi_heads.box_head.fc6", "roi_heads.box_head.fc7"]
     widths = head_widths(state, layers, "roi_heads.box_predictor.cls_score")
-    config = changed(config, regions={"widths": widths})
-    return changed(config, backbone={"norm_eps": 0.0}) if "rpn.head.conv.weight" in state else config
-
-
-def num_classes(state: Mapping[str, Tensor]) -> int:
-    """Classes without background."""
-    return len(state["roi_heads.box_predictor.cls_score.weight"]) - 1
+    return changed(config, regions={"widths": widths}, backbone=numerics)
 
 
 def from_torchvision(state: Mapping[str, Tensor]) -> State:
     """The tensors of a detector under our names, rows in our order."""
-    native = {native_name(key): value for key, value in state.items()}
+    names = torchvision_names(convs="roi_heads.box_head.5.weight" in state)
+    native = {names.ours(key): value for key, value in state.items()}
     for part in ("weight", "bias"):
         logits, deltas = f"box_head.class_logits.{part}", f"box_head.box_deltas.{part}"
         if logits in native and native[logits].dim():
@@ -102,26 +91,6 @@ def from_torchvision(state: Mapping[str, Tensor]) -> State:
         if deltas in native and native[deltas].dim():
             native[deltas] = native[deltas][4:]  # background's four rows go
     return native
-
-
-def torchvision_name(key: str, *, convs: int) -> str:
-    """torchvision's name, in its new layout, of one of our tensors.
-
-    Args:
-        key: our name.
-        convs: convolutions of the box head, which decide what its layers are called.
-    """
-    for pattern, replacement in _EXPORT:
-        renamed, hits = re.subn(rf"^{pattern}", replacement, key)
-        if hits:
-            return renamed
-    number, _, tensor = key.removeprefix("box_head.body.").partition(".")
-    if not key.startswith("box_head.body.") or not number.isdigit():
-        return key
-    if not convs:
-        return f"roi_heads.box_head.fc{6 + int(number) // 2}.{tensor}"
-    block, layer = divmod(int(number), 3)
-    return f"roi_heads.box_head.{block}.{layer}.{tensor}" if block < convs else f"roi_heads.box_head.5.{tensor}"
 
 
 def to_torchvision(state: Mapping[str, Tensor], config: ModelConfig) -> State:
@@ -136,15 +105,14 @@ def to_torchvision(state: Mapping[str, Tensor], config: ModelConfig) -> State:
     if not has_body or backbone.neck != "fpn" or (config.rpn.convs, regions.convs, len(regions.widths)) not in heads:
         raise UsageError(f"torchvision has no network like {config.preset}: only its four presets and their likes")
     if backbone.stride_in_1x1 or backbone.norm == "group":
-        raise UsageError(
-            "torchvision's ResNets have batch norms, and strides in the 3x3 convolutions; this one has not"
-        )
+        raise UsageError("torchvision's ResNets have batch norms and strides in the 3x3 convolutions; this one has not")
     theirs = dict(state)
     for part in ("weight", "bias"):
         logits, deltas = f"box_head.class_logits.{part}", f"box_head.box_deltas.{part}"
         theirs[logits] = torch.cat([state[logits][-1:], state[logits][:-1]])
         theirs[deltas] = torch.cat([torch.zeros_like(state[deltas][:4]), state[deltas]])
-    return {torchvision_name(key, convs=regions.convs): value for key, value in theirs.items()}
+    names = torchvision_names(convs=regions.convs > 0)
+    return {names.theirs(key): value for key, value in theirs.items()}
 
 
 def body_from_torchvision(state: Mapping[str, Tensor], *, layer4_in_head: bool = False) -> State:
@@ -163,13 +131,3 @@ def body_from_torchvision(state: Mapping[str, Tensor], *, layer4_in_head: bool =
         else:
             native[f"backbone.body.{re.sub(r'^features.', 'layers.', key)}"] = value
     return native
-
-
-def native_name(key: str) -> str:
-    """Our name of one of a detector's tensors."""
-    for pattern, replacement in _RENAMES:
-        renamed, hits = re.subn(rf"^{pattern}", replacement, key)
-        if hits:
-            return renamed
-    # The second version's head: blocks of convolution, norm and ReLU, counted one by one here.
-    return _V2_HEAD.sub(lambda m: f"box_head.body.{3 * int(m[1]) + int(m[2])}.", key)

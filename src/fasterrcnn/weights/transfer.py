@@ -21,10 +21,9 @@ from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.weights import catalog, detectron2, native
 from fasterrcnn.weights import torchvision as tv
 from fasterrcnn.weights.detectron2 import Pixels
-from fasterrcnn.weights.layout import changed
+from fasterrcnn.weights.layout import State, changed, check_tensors
 from fasterrcnn.weights.load import open_weights
 from fasterrcnn.weights.safe_read import read_tensors
-from fasterrcnn.weights.state_dict import State, check_tensors
 
 ROWS_OF_CLASS = {"box_head.class_logits.": 1, "box_head.box_deltas.": 4}
 
@@ -156,7 +155,6 @@ _BODY_WEIGHTS = {
     "resnet50": "ResNet50_Weights.IMAGENET1K_V1",
     "mobilenetv3-large": "MobileNet_V3_Large_Weights.IMAGENET1K_V1",
 }
-_SAME_KEYS = ("mobilenetv3-large-fpn", "mobilenetv3-large-320-fpn")
 _CLASS_ROWS = tuple(ROWS_OF_CLASS)
 _LITE0 = "timm:tf_efficientnet_lite0"
 
@@ -323,7 +321,7 @@ def _timm(name: str, config: ModelConfig) -> State:
 
 def _from_file(located: catalog.Located, config: ModelConfig) -> _Start:
     path = located.path
-    source = open_weights(path, preset=located.preset or (config.preset if config.preset in _SAME_KEYS else None))
+    source = open_weights(path, preset=located.preset or (config.preset if config.preset in tv.SAME_KEYS else None))
     if source.config is not None:
         eps = {} if located.norm_eps is None else {"norm_eps": located.norm_eps}
         trained = changed(source.config, backbone=eps)

@@ -249,7 +249,7 @@ def test_push__weights_are_not_the_folded_ones(published, checkpoint, tmp_path):
 def test_write_repository__colours_that_were_given(tmp_path, weightless):
     """The stem of a file in Caffe's style is turned round; what is published is what detects."""
     config = presets.get("resnet50-c4", ("cat", "dog"))
-    names = mmdetection.mmdetection_key_map(config)
+    names = mmdetection.MMDETECTION_NAMES
     state = {names.theirs(key): value.half().contiguous() for key, value in weightless(config).items()}
     state["backbone.conv1.weight"] = torch.rand(64, 3, 7, 7).half()
     torch.save({"state_dict": state}, tmp_path / "epoch_12.pth")

@@ -8,7 +8,7 @@ import pytest
 from fasterrcnn import presets
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.weights import detectron2, mmdetection, torchvision
-from fasterrcnn.weights.state_dict import State
+from fasterrcnn.weights.layout import State
 
 
 def _files(weightless: Callable[[ModelConfig], State], family: str, preset: str, classes: int = 80) -> State:
@@ -21,7 +21,7 @@ def _files(weightless: Callable[[ModelConfig], State], family: str, preset: str,
         return {
             key: value for key, value in whole.items() if not key.startswith(("pixel_", "proposal_generator.anchor"))
         }
-    return {mmdetection.mmdetection_key_map(config).theirs(key): value for key, value in state.items()}
+    return {mmdetection.MMDETECTION_NAMES.theirs(key): value for key, value in state.items()}
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from torch.testing import assert_close
 
 from fasterrcnn.build import load_model
 from fasterrcnn.errors import WeightsError
-from fasterrcnn.weights.state_dict import fill_network
+from fasterrcnn.weights.layout import fill_network
 
 STATE = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.zeros(2)}
 

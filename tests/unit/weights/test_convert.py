@@ -4,7 +4,7 @@ import pickle
 import pytest
 import torch
 
-from fasterrcnn import build, presets
+from fasterrcnn import presets
 from fasterrcnn.build import assemble, convert_weights, load_model
 from fasterrcnn.cli.main import main
 from fasterrcnn.errors import UsageError
@@ -115,7 +115,7 @@ def test_refused__strides_that_torchvision_has_not(tmp_path, weightless):
     config = changed(presets.get("resnet50-fpn", CLASSES), backbone={"stride_in_1x1": True})
     source = load.WeightFile(tmp_path / "x", "fasterrcnn", {}, config)
     with pytest.raises(UsageError, match="strides in the 3x3 convolutions; this one has not"):
-        build.convert.write_detector(source, weightless(config), config, tmp_path / "a.pth", "torchvision")
+        load.write_detector(source, weightless(config), config, tmp_path / "a.pth", "torchvision")
 
 
 def test_refused__name_of_another_kind(tmp_path):

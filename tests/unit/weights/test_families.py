@@ -10,7 +10,7 @@ from fasterrcnn import build, presets
 from fasterrcnn.build import assemble, load_model
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.weights import load
-from fasterrcnn.weights.state_dict import fill_network
+from fasterrcnn.weights.layout import fill_network
 
 HERE = Path("somewhere.bin")
 FAMILIES = {"torchvision": "torchvision", "detectron2": "Detectron2", "mmdetection": "MMDetection"}
