@@ -46,7 +46,7 @@ def make(image_count: int) -> tuple[dict, list[dict]]:
 
 
 def ours(ground_truth: dict, results: list[dict]) -> list[float]:
-    from fasterrcnn.evaluation.measure import score_detections
+    from fasterrcnn.evaluation.evaluate import score_detections
 
     return list(score_detections(ground_truth, results).numbers.values())
 
@@ -69,14 +69,15 @@ def official(ground_truth: dict, results: list[dict]) -> list[float]:
 def report(ground_truth: dict, results: list[dict]) -> list[float]:
     import tempfile
 
-    from fasterrcnn.evaluation.analysis import MeasurementOrigin
+    from fasterrcnn.evaluation.analysis import MeasurementOrigin, analyse
     from fasterrcnn.evaluation.ground_truth import read_ground_truth, read_results
-    from fasterrcnn.evaluation.measure import Examination, measure
     from fasterrcnn.evaluation.options import SAMPLES
+    from fasterrcnn.evaluation.report import make_report
 
     objects = read_ground_truth(ground_truth)
-    examination = Examination(read_results(objects, results))
-    whole = measure(objects, examination, MeasurementOrigin("", "", "", "", 100), samples=SAMPLES)
+    origin = MeasurementOrigin("", "", "", "", 100)
+    analysis = analyse(objects, read_results(objects, results), origin, samples=SAMPLES)
+    whole = make_report(objects, analysis.numbers, analysis.per_class, analysis)
     with tempfile.TemporaryDirectory() as folder:
         whole.save(Path(folder) / "report")
     return list(whole.numbers.values())

@@ -40,7 +40,8 @@ from fasterrcnn.config import ModelConfig
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, to_coco
 from fasterrcnn.data.checks import check_and_repair
 from fasterrcnn.data.pixels import read_image_tensor
-from fasterrcnn.evaluation.measure import Report, score_detections
+from fasterrcnn.evaluation.evaluate import score_detections
+from fasterrcnn.evaluation.report import Report
 from fasterrcnn.training.prepare import start_config
 from fasterrcnn.training.settings import resolve
 

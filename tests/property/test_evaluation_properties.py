@@ -11,14 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fasterrcnn.evaluation.analysis import MeasurementOrigin
+from fasterrcnn.evaluation.analysis import MeasurementOrigin, analyse
+from fasterrcnn.evaluation.evaluate import score_detections
 from fasterrcnn.evaluation.ground_truth import read_ground_truth, read_results
 from fasterrcnn.evaluation.matching import find_pairs, same_class
-from fasterrcnn.evaluation.measure import Examination, measure, score_detections
-from fasterrcnn.evaluation.metrics.confusion import count_confusions
-from fasterrcnn.evaluation.metrics.ranking import mean_over_classes, rank_matches
+from fasterrcnn.evaluation.metrics.average_precision import mean_over_classes, rank_matches
+from fasterrcnn.evaluation.metrics.error_kinds import ERRORS, IGNORED, MISSED, RIGHT, count_confusions
 from fasterrcnn.evaluation.metrics.slices import SIZES, slice_by_size
-from fasterrcnn.evaluation.metrics.tide import ERRORS, IGNORED, MISSED, RIGHT
+from fasterrcnn.evaluation.report import make_report
 
 IDS = [3, 7, 8, 40, 41]
 CATEGORIES = [{"id": i, "name": f"c{i}"} for i in (2, 5, 6)]
@@ -80,8 +80,9 @@ def official(dataset, detections) -> list[float]:
 
 def whole(dataset, detections, samples: int = 0):
     ground_truth = read_ground_truth(dataset)
-    examination = Examination(read_results(ground_truth, detections))
-    return measure(ground_truth, examination, MeasurementOrigin("", "", "", "", 100), samples=samples)
+    origin = MeasurementOrigin("", "", "", "", 100)
+    analysis = analyse(ground_truth, read_results(ground_truth, detections), origin, samples=samples)
+    return make_report(ground_truth, analysis.numbers, analysis.per_class, analysis)
 
 
 @QUICK

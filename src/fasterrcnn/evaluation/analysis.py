@@ -3,19 +3,33 @@
 Numbers lie in 0..1 unless stated otherwise. Where there is nothing to measure, arrays hold NaN, single values are None.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
 
-from fasterrcnn.evaluation.diagnoses import Diagnosis
+from fasterrcnn.evaluation.diagnoses import Diagnosis, diagnose
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
-from fasterrcnn.evaluation.metrics.bootstrap import Bootstrap, Comparison
-from fasterrcnn.evaluation.metrics.calibration import Calibration
-from fasterrcnn.evaluation.metrics.confusion import Confusion
-from fasterrcnn.evaluation.metrics.curves import Curves
-from fasterrcnn.evaluation.metrics.pascal import PascalNumbers
+from fasterrcnn.evaluation.matching import find_pairs
+from fasterrcnn.evaluation.metrics.average_precision import (
+    Numbers,
+    PascalNumbers,
+    coco_numbers,
+    pascal_numbers,
+    rank_matches,
+)
+from fasterrcnn.evaluation.metrics.bootstrap import Bootstrap, Comparison, Samples, compare_paired, draw, estimate
+from fasterrcnn.evaluation.metrics.curves import Calibration, Curves, measure_calibration, measure_curves
+from fasterrcnn.evaluation.metrics.error_kinds import (
+    Confusion,
+    ErrorCosts,
+    ErrorKinds,
+    classify_errors,
+    count_confusions,
+    price_errors,
+)
 from fasterrcnn.evaluation.metrics.proposal_recall import ProposalRecall
-from fasterrcnn.evaluation.metrics.slices import Slice
-from fasterrcnn.evaluation.metrics.tide import ErrorCosts, ErrorKinds
+from fasterrcnn.evaluation.metrics.slices import Slice, slice_by_aspect, slice_by_count, slice_by_size
 
 
 @dataclass(frozen=True)
@@ -41,11 +55,27 @@ class MeasurementOrigin:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
+class FurtherNumber(NamedTuple):
+    """A number beside COCO's 12, as it stands in the report.
+
+    Attributes:
+        name: in the JSON, under "further_numbers".
+        label: for people, in the printed table and on the page.
+        value: the number; None where there is nothing to measure.
+    """
+
+    name: str
+    label: str
+    value: float | None
+
+
 @dataclass(frozen=True)
 class Analysis:
     """Everything behind the numbers of one report.
 
     Attributes:
+        numbers: COCO's 12 by name.
+        per_class: "ap" and "ap50" of each class.
         ground_truth: the objects and their images.
         predictions: the detections that count.
         error_kinds: right, or which error, of each.
@@ -64,6 +94,8 @@ class Analysis:
         origin: how to repeat it.
     """
 
+    numbers: Numbers
+    per_class: Mapping[str, Numbers]
     ground_truth: GroundTruth
     predictions: Predictions
     error_kinds: ErrorKinds
@@ -80,3 +112,83 @@ class Analysis:
     comparisons: tuple[Comparison, ...]
     diagnoses: tuple[Diagnosis, ...]
     origin: MeasurementOrigin
+
+    @cached_property
+    def further(self) -> tuple[FurtherNumber, ...]:
+        """Numbers beside COCO's 12. A new metric is one line here: printed table, JSON and page show what is listed."""
+        corners = ", corners count as pixels" if self.pascal.inclusive else ""
+        return (
+            FurtherNumber("voc_ap11", f"Pascal VOC AP, 11 points{corners}", self.pascal.ap11),
+            FurtherNumber("voc_ap", f"Pascal VOC AP, area{corners}", self.pascal.ap),
+        )
+
+
+class Other(NamedTuple):
+    """Other detections of the same images: another detector's, or those of this one by other rules (a variant)."""
+
+    name: str
+    predictions: Predictions
+    is_variant: bool
+
+
+def analyse(
+    ground_truth: GroundTruth,
+    predictions: Predictions,
+    origin: MeasurementOrigin,
+    *,
+    others: Sequence[Other] = (),
+    proposals: ProposalRecall | None = None,
+    score_threshold: float | None = None,
+    samples: int = 0,
+    seed: int = 0,
+    inclusive: bool = False,
+) -> Analysis:
+    """Everything that is measured of detections in annotated images.
+
+    Args:
+        ground_truth: the objects.
+        predictions: the detections, `fasterrcnn.evaluation.ground_truth.rank`.
+        origin: how to repeat it; its ``max_dets`` is the limit that all detections were ranked with.
+        others: detections to compare with.
+        proposals: recall of the first stage, where it is known.
+        score_threshold: below it, the detector reported nothing, where that is known.
+        samples: resamples for the intervals; 0 leaves them out, and comparisons then have none.
+        seed: of the resamples.
+        inclusive: corners count as pixels in Pascal VOC's numbers.
+    """
+    numbers, per_class = coco_numbers(ground_truth, predictions, origin.max_dets)
+    pairs = find_pairs(ground_truth, predictions)
+    error_kinds = classify_errors(ground_truth, predictions, pairs)
+    ranking = rank_matches(ground_truth, predictions, pairs)
+    curves = measure_curves(ground_truth, predictions, error_kinds, ranking)
+    score = 0.0 if curves.best_overall is None else curves.best_overall.score
+    drawn = draw(ranking, len(ground_truth.images), samples, seed)
+    return Analysis(
+        numbers=numbers,
+        per_class=per_class,
+        ground_truth=ground_truth,
+        predictions=predictions,
+        error_kinds=error_kinds,
+        curves=curves,
+        confusion=count_confusions(ground_truth, predictions, pairs, score=score),
+        calibration=measure_calibration(ground_truth, predictions, error_kinds),
+        costs=price_errors(ground_truth, predictions, error_kinds),
+        by_size=slice_by_size(ground_truth, predictions),
+        by_count=slice_by_count(ground_truth, predictions),
+        by_aspect=slice_by_aspect(ground_truth, predictions),
+        pascal=pascal_numbers(ground_truth, predictions, inclusive=inclusive),
+        bootstrap=estimate(drawn, ground_truth.classes, seed=seed) if samples else None,
+        proposals=proposals,
+        comparisons=tuple(_compare(ground_truth, drawn, other, origin.max_dets, seed) for other in others),
+        diagnoses=diagnose(
+            ground_truth, predictions, numbers, max_dets=origin.max_dets, score_threshold=score_threshold
+        ),
+        origin=origin,
+    )
+
+
+def _compare(ground_truth: GroundTruth, drawn: Samples, other: Other, max_dets: int, seed: int) -> Comparison:
+    ranking = rank_matches(ground_truth, other.predictions, find_pairs(ground_truth, other.predictions))
+    theirs = draw(ranking, len(ground_truth.images), len(drawn) - 1, seed)
+    numbers = coco_numbers(ground_truth, other.predictions, max_dets)
+    return compare_paired(other.name, drawn, theirs, numbers, is_variant=other.is_variant)

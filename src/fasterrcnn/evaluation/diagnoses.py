@@ -10,7 +10,7 @@ import hotcoco
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
+from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions, place_in_group
 from fasterrcnn.evaluation.matching import find_pairs, match_detections, overlap, same_image
 
 _MOST_IMAGES = 100
@@ -84,8 +84,8 @@ def prepare_trial(ground_truth: GroundTruth, predictions: Predictions) -> Trial 
             for name in ("owners", "labels", "xywh", "areas", "crowd", "numbers")
         },
     )
-    wanted = np.bincount(some.owners, minlength=len(ground_truth.images)) * 2
-    strongest = predictions.take(_place_in_image(predictions) < wanted[predictions.owners])
+    wanted = some.objects_per_image * 2
+    strongest = predictions.take(place_in_group(predictions.owners) < wanted[predictions.owners])
     pairs = list(same_image(strongest.owners, some.owners, len(ground_truth.images)))
     if not len(strongest) or not pairs:
         return None
@@ -197,15 +197,6 @@ def _scales(trial: Trial) -> Iterator[tuple[str, str, _Boxes]]:
         if abs(best - 1) > 0.02 or np.ptp(factors) > 0:
             text = f"The boxes are at network scale, in pixels of a resized image: they fit when {words}."
             yield "boxes-at-network-scale", text.format(best * around), boxes * factors / best
-
-
-def _place_in_image(predictions: Predictions) -> Int64[np.ndarray, " n"]:
-    """0 for the best-scored detection of its image, 1 for the next."""
-    order = np.argsort(predictions.owners, kind="stable")
-    owners = predictions.owners[order]
-    place = np.empty(len(predictions), np.int64)
-    place[order] = np.arange(len(predictions)) - np.searchsorted(owners, owners)
-    return place
 
 
 NAMES = (
@@ -320,7 +311,7 @@ def _about_scores(predictions: Predictions) -> Iterator[Diagnosis]:
 
 
 def _about_classes(ground_truth: GroundTruth, predictions: Predictions) -> Iterator[Diagnosis]:
-    objects = np.bincount(ground_truth.labels[~ground_truth.crowd], minlength=len(ground_truth.classes))
+    objects = ground_truth.objects_per_class
     detections = np.bincount(predictions.labels, minlength=len(ground_truth.classes))
     absent = [name for name, count in zip(ground_truth.classes, objects, strict=True) if not count]
     if absent and objects.any():
@@ -340,7 +331,7 @@ def _about_sizes(ground_truth: GroundTruth, numbers: Mapping[str, float | None])
 
 
 def _about_limit(ground_truth: GroundTruth, max_dets: int) -> Iterator[Diagnosis]:
-    counts = np.bincount(ground_truth.owners[~ground_truth.crowd], minlength=len(ground_truth.images))
+    counts = ground_truth.objects_per_image
     beyond, largest = int((counts > max_dets).sum()), int(counts.max(initial=0))
     if beyond:
         yield Diagnosis(

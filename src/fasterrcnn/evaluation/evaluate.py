@@ -1,11 +1,11 @@
 """A detector, or a file of any model's detections, against an annotated data set. Imports torch only for a detector."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -13,15 +13,12 @@ from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, to_coco
 from fasterrcnn.data.checks import BadBoxPolicy, check_and_repair
 from fasterrcnn.data.formats import DataLike, read_data
 from fasterrcnn.errors import UsageError
-from fasterrcnn.evaluation.analysis import MeasurementOrigin
-from fasterrcnn.evaluation.ground_truth import (
-    GroundTruth,
-    load_results,
-    read_ground_truth,
-)
-from fasterrcnn.evaluation.measure import Examination, measure
-from fasterrcnn.evaluation.options import EvaluateOptions, EvaluationPlan, complete_evaluate_options
-from fasterrcnn.evaluation.report import Report
+from fasterrcnn.evaluation.analysis import MeasurementOrigin, Other, analyse
+from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions, load_results, read_ground_truth, read_results
+from fasterrcnn.evaluation.metrics.average_precision import coco_numbers
+from fasterrcnn.evaluation.metrics.proposal_recall import ProposalRecall
+from fasterrcnn.evaluation.options import MAX_DETS, EvaluateOptions, EvaluationPlan, complete_evaluate_options
+from fasterrcnn.evaluation.report import Report, make_report
 
 if TYPE_CHECKING:
     from fasterrcnn.inference.detector import Detector
@@ -66,23 +63,45 @@ def evaluate(
     annotated = check_and_repair(read_data(data), on_bad_box).data
     records = annotated.split(split)
     ground_truth = ground_truth_of(annotated, records)
-    if results is not None:
-        examination = Examination(load_results(results, ground_truth, wanted.max_dets))
-    else:
-        assert weights is not None
-        from fasterrcnn.evaluation.examine import examine  # noqa: PLC0415 - imports torch
-
-        examination = examine(
-            weights, annotated, records, ground_truth, wanted, batch_size=batch_size, progress=progress
-        )
+    predictions, others, proposals, score_threshold = _gather(
+        weights, results, annotated, records, ground_truth, wanted, batch_size, progress
+    )
     if against is not None:
-        competitor = (str(against), load_results(against, ground_truth, wanted.max_dets), False)
-        examination = replace(examination, others=(competitor, *examination.others))
+        others.insert(0, Other(str(against), load_results(against, ground_truth, wanted.max_dets), is_variant=False))
     arguments = [*_argument("on-bad-box", on_bad_box, "error"), *_argument("against", against, None)]
     measured = name or str(weights if results is None else results)
-    origin = _origin(measured, annotated, split, arguments, wanted, from_file=results is not None)
-    intervals = {"samples": wanted.bootstrap, "seed": wanted.seed}
-    return measure(ground_truth, examination, origin, inclusive=wanted.voc_pixels, **intervals)
+    analysis = analyse(
+        ground_truth,
+        predictions,
+        _origin(measured, annotated, split, arguments, wanted, from_file=results is not None),
+        others=others,
+        proposals=proposals,
+        score_threshold=score_threshold,
+        samples=wanted.bootstrap,
+        seed=wanted.seed,
+        inclusive=wanted.voc_pixels,
+    )
+    return make_report(ground_truth, analysis.numbers, analysis.per_class, analysis)
+
+
+def score_detections(
+    ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], *, max_dets: int = MAX_DETS
+) -> Report:
+    """Average precision and recall of COCO results against a COCO data set: the numbers alone, fast.
+
+    Detections of equal score count in the order they are given, as in COCO's own tools.
+
+    Args:
+        ground_truth: images, annotations and categories.
+        results: image_id, category_id, bbox (left, top, width, height) and score of each detection.
+        max_dets: most detections of an image and class that count.
+
+    Raises:
+        DataError: a result is not finite, or names an image or a category that the ground truth does not have.
+        UsageError: `max_dets` is less than 1.
+    """
+    objects = read_ground_truth(ground_truth)
+    return make_report(objects, *coco_numbers(objects, read_results(objects, results, max_dets), max_dets))
 
 
 def ground_truth_of(data: AnnotatedData, records: Sequence[AnnotatedImage]) -> GroundTruth:
@@ -90,6 +109,25 @@ def ground_truth_of(data: AnnotatedData, records: Sequence[AnnotatedImage]) -> G
     ground_truth = read_ground_truth(to_coco(data, records), [record.path for record in records])
     numbers = [np.arange(1, len(r.boxes) + 1) if r.numbers is None else r.numbers for r in records]
     return replace(ground_truth, numbers=np.concatenate(numbers).astype(np.int64)) if records else ground_truth
+
+
+def _gather(
+    weights: "str | Path | Detector | None",
+    results: str | Path | None,
+    data: AnnotatedData,
+    records: Sequence[AnnotatedImage],
+    ground_truth: GroundTruth,
+    wanted: EvaluationPlan,
+    batch_size: int,
+    progress: bool,
+) -> tuple[Predictions, list[Other], ProposalRecall | None, float | None]:
+    """Detections, those of variants, recall of the first stage and score threshold; a file has the first only."""
+    if results is not None:
+        return load_results(results, ground_truth, wanted.max_dets), [], None, None
+    assert weights is not None
+    from fasterrcnn.evaluation.detector_runs import run_detector  # noqa: PLC0415 - imports torch
+
+    return run_detector(weights, data, records, ground_truth, wanted, batch_size=batch_size, progress=progress)
 
 
 def _argument(name: str, value: object, default: object) -> list[str]:

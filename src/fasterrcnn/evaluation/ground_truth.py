@@ -71,6 +71,16 @@ class GroundTruth:
         """Boxes as xyxy."""
         return to_xyxy(self.xywh)
 
+    @property
+    def objects_per_class(self) -> Int64[np.ndarray, " k"]:
+        """Number of objects of each class, crowds apart."""
+        return np.bincount(self.labels[~self.crowd], minlength=len(self.classes))
+
+    @property
+    def objects_per_image(self) -> Int64[np.ndarray, " i"]:
+        """Number of objects in each image, crowds apart."""
+        return np.bincount(self.owners[~self.crowd], minlength=len(self.images))
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -201,12 +211,17 @@ def rank(predictions: Predictions, max_dets: int = MAX_DETS) -> Predictions:
     predictions = Predictions(
         predictions.owners[order], predictions.labels[order], predictions.scores[order], predictions.xywh[order]
     )
-    groups = predictions.owners * (predictions.labels.max(initial=0) + 1) + predictions.labels
+    place = place_in_group(predictions.owners * (predictions.labels.max(initial=0) + 1) + predictions.labels)
+    return predictions if not len(predictions) or place.max() < max_dets else predictions.take(place < max_dets)
+
+
+def place_in_group(groups: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
+    """How many of the same group stand before each."""
     together = np.argsort(groups, kind="stable")
     sorted_groups = groups[together]
-    place = np.empty(len(predictions), np.int64)
-    place[together] = np.arange(len(predictions)) - np.searchsorted(sorted_groups, sorted_groups)
-    return predictions if not len(predictions) or place.max() < max_dets else predictions.take(place < max_dets)
+    place = np.empty(len(groups), np.int64)
+    place[together] = np.arange(len(groups)) - np.searchsorted(sorted_groups, sorted_groups)
+    return place
 
 
 def _boxes(rows: Rows, what: str) -> Float64[np.ndarray, "m 4"]:

@@ -63,25 +63,25 @@ def signed_decimals(value: float) -> str:
     return f"{value:+.3f}" if abs(value) >= 0.0005 else "0.000"
 
 
-def number_cell(value: float | None) -> Cell:
-    """A cell of `three_decimals`."""
+def to_row(*values: Cell | str | Number | None) -> list[Cell]:
+    """Cells: text, whole numbers with their thousands apart, others by `three_decimals`; cells stay as they are."""
+    return [_to_cell(value) for value in values]
+
+
+def _to_cell(value: Cell | str | Number | None) -> Cell:
+    if isinstance(value, Cell):
+        return value
+    if isinstance(value, str):
+        return Cell(value, value.casefold())
+    if isinstance(value, int):
+        return Cell(f"{value:,}", value)
     is_known = value is not None and math.isfinite(value)
     return Cell(three_decimals(value), value if is_known else None)
 
 
-def count_cell(value: int) -> Cell:
-    """A cell with a whole number."""
-    return Cell(f"{value:,}", value)
-
-
-def text_cell(text: str) -> Cell:
-    """A cell with text."""
-    return Cell(text, text.casefold())
-
-
 def bar_cell(value: float | None, largest: Number) -> Cell:
     """A number before a bar, whose full length stands for the largest value."""
-    cell = number_cell(value)
+    cell = _to_cell(value)
     if cell.order is None:
         return cell
     share = min(max(value or 0.0, 0.0) / largest, 1.0) if largest > 0 else 0.0

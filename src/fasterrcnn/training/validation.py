@@ -16,8 +16,8 @@ from fasterrcnn.data.images import read_image
 from fasterrcnn.data.show import draw_target
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import UsageError
+from fasterrcnn.evaluation.evaluate import score_detections
 from fasterrcnn.evaluation.matching import match_image
-from fasterrcnn.evaluation.measure import score_detections
 from fasterrcnn.inference.detector import in_original_frame
 from fasterrcnn.reporting.drawing import Mark, Pen, add_legend, add_title, contact_sheet, draw_marks
 from fasterrcnn.structures import ImageBatch, Losses, RawDetections, Target

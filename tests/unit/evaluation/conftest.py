@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from fasterrcnn.evaluation.analysis import MeasurementOrigin
+from fasterrcnn.evaluation.analysis import MeasurementOrigin, analyse
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions, read_ground_truth, read_results
-from fasterrcnn.evaluation.measure import Examination, measure
-from fasterrcnn.evaluation.report import Report
+from fasterrcnn.evaluation.report import Report, make_report
 
 Row = Sequence[float]
 
@@ -49,7 +48,7 @@ def report_of() -> Callable[..., Report]:
         ground_truth: GroundTruth, predictions: Predictions, *, max_dets: int = 100, samples: int = 0, **rest
     ) -> Report:
         origin = MeasurementOrigin("fasterrcnn evaluate", "data", "test", "results.json", max_dets)
-        inclusive = rest.pop("inclusive", False)
-        return measure(ground_truth, Examination(predictions, **rest), origin, samples=samples, inclusive=inclusive)
+        analysis = analyse(ground_truth, predictions, origin, samples=samples, **rest)
+        return make_report(ground_truth, analysis.numbers, analysis.per_class, analysis)
 
     return make

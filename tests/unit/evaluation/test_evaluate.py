@@ -12,7 +12,7 @@ import fasterrcnn
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.evaluation.evaluate import evaluate
-from fasterrcnn.evaluation.report_files import results_of
+from fasterrcnn.evaluation.report import results_of
 from fasterrcnn.inference.detector import load
 
 

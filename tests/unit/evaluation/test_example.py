@@ -57,7 +57,7 @@ def test_example__has_all_twelve_numbers_and_all_errors(report):
 
 
 def test_example__error_kinds(report):
-    from fasterrcnn.evaluation.metrics.tide import ERROR_KINDS
+    from fasterrcnn.evaluation.metrics.error_kinds import ERROR_KINDS
 
     expected = [row[-1].split(":")[0] for row in DETECTION_KINDS]
     error_kinds = report.analysis.error_kinds

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fasterrcnn.errors import DataError
-from fasterrcnn.evaluation.measure import score_detections
+from fasterrcnn.evaluation.evaluate import score_detections
 from fasterrcnn.evaluation.report import Report
 
 CATEGORIES = [{"id": 1, "name": "cat"}, {"id": 5, "name": "dog"}]

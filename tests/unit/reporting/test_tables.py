@@ -6,11 +6,9 @@ from fasterrcnn.reporting.tables import (
     Table,
     align_columns,
     bar_cell,
-    count_cell,
-    number_cell,
     signed_decimals,
-    text_cell,
     three_decimals,
+    to_row,
 )
 
 
@@ -24,9 +22,9 @@ def test_align_columns__first_column_to_the_left():
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.5, "0.500"), (None, "n/a"), (math.nan, "n/a"), (math.inf, "n/a")])
-def test_number_cell__unknown_ones_sort_last(value, text):
+def test_to_row__unknown_ones_sort_last(value, text):
     assert three_decimals(value) == text
-    cell = number_cell(value)
+    (cell,) = to_row(value)
     assert (cell.shown, cell.order) == (text, value if text != "n/a" else None)
 
 
@@ -42,7 +40,16 @@ def test_bar_cell__its_length_is_a_share(value, largest, width):
 
 
 def test_table__plain_text_cannot_be_sorted():
-    assert Table(["a"], [[count_cell(1000)], [text_cell("B")]]).is_sortable
+    assert Table(["a"], [to_row(1000), to_row("B")]).is_sortable
     assert not Table(["a"], [["b"]]).is_sortable
     assert not Table(["a"], []).is_sortable
-    assert (count_cell(1000).shown, text_cell("B").order) == ("1,000", "b")
+
+
+def test_to_row__each_kind_of_value():
+    cells = to_row(1000, "B", bar_cell(0.5, 1.0), 0.25)
+    assert [(cell.shown, cell.order) for cell in (*cells[:2], cells[3])] == [
+        ("1,000", 1000),
+        ("B", "b"),
+        ("0.250", 0.25),
+    ]
+    assert cells[2] == bar_cell(0.5, 1.0)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.evaluation.metrics.ranking import Ranking, mean_over_classes
+from fasterrcnn.evaluation.metrics.average_precision import Ranking, mean_over_classes
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
-from fasterrcnn.evaluation.metrics.coco import evaluate_boxes
-from fasterrcnn.evaluation.metrics.ranking import mean_over_classes
+from fasterrcnn.evaluation.metrics.average_precision import evaluate_boxes, mean_over_classes
 
 SIZES = {
     "under 16 px": 0.0,
@@ -82,9 +81,7 @@ def slice_by_aspect(ground_truth: GroundTruth, predictions: Predictions) -> tupl
 
 def slice_by_count(ground_truth: GroundTruth, predictions: Predictions) -> tuple[Slice, ...]:
     """AP of the images with so many objects, crowds apart; images without any have no AP and no part."""
-    counts = np.bincount(ground_truth.owners[~ground_truth.crowd], minlength=len(ground_truth.images)).astype(
-        np.float64
-    )
+    counts = ground_truth.objects_per_image.astype(np.float64)
     return _slices(ground_truth, predictions, (counts[ground_truth.owners], counts[predictions.owners]), COUNT_BINS)
 
 

@@ -3,16 +3,16 @@
 Axes: k classes, t IoU thresholds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
 
 from fasterrcnn.evaluation.analysis import Analysis
+from fasterrcnn.evaluation.metrics.average_precision import RECALL_LEVELS
 from fasterrcnn.evaluation.metrics.curves import OperatingPoint
-from fasterrcnn.evaluation.metrics.ranking import RECALL_LEVELS
-from fasterrcnn.evaluation.metrics.tide import ERRORS
+from fasterrcnn.evaluation.metrics.error_kinds import ERRORS
 from fasterrcnn.reporting.charts import SERIES_COLOURS, Chart, Line, curves, matrix
 from fasterrcnn.reporting.tables import three_decimals
 
@@ -43,7 +43,7 @@ class ClassPage:
     charts: Sequence[Chart]
 
 
-def curve_charts(analysis: Analysis, objects: Sequence[int]) -> list[Chart]:
+def curve_charts(analysis: Analysis) -> list[Chart]:
     """Precision and recall of all classes together and of each, and both against the score."""
     given, names, recalls = analysis.curves, analysis.ground_truth.classes, RECALL_LEVELS.tolist()
     means = [_mean(given.precision[row]) for row, _ in _IOUS]
@@ -52,7 +52,7 @@ def curve_charts(analysis: Analysis, objects: Sequence[int]) -> list[Chart]:
         for n, ((_, text), mean) in enumerate(zip(_IOUS, means, strict=True))
     ]
     overall.append(Line("IoU .50 to .95", recalls, _mean(given.precision.reshape(-1, len(recalls))).tolist(), "s3"))
-    largest = _largest(objects, MAX_LINES)
+    largest = _largest(analysis, MAX_LINES)
     many = len(largest) > SERIES_COLOURS
     of_classes = [
         Line(names[k], recalls, given.precision[0, k].tolist(), "faint" if many else f"s{n}")
@@ -123,26 +123,21 @@ def confusion_chart(analysis: Analysis) -> Chart:
     return matrix("Confusion matrix", names, counts, totals, note=note)
 
 
-def make_class_pages(
-    analysis: Analysis, per_class: Mapping[str, Mapping[str, float | None]], objects: Sequence[int]
-) -> list[ClassPage]:
+def make_class_pages(analysis: Analysis) -> list[ClassPage]:
     """A section for each class, in the order of the classes; of very many, for those with most objects."""
-    return [
-        _class_page(analysis, per_class[analysis.ground_truth.classes[k]], k, objects[k])
-        for k in sorted(_largest(objects, MAX_CLASSES))
-    ]
+    return [_class_page(analysis, k) for k in sorted(_largest(analysis, MAX_CLASSES))]
 
 
-def _class_page(analysis: Analysis, row: Mapping[str, float | None], k: int, objects: int) -> ClassPage:
+def _class_page(analysis: Analysis, k: int) -> ClassPage:
     given, name, costs = analysis.curves, analysis.ground_truth.classes[k], analysis.costs
     best, bootstrap, proposals = given.best[name], analysis.bootstrap, analysis.proposals
     interval = None if bootstrap is None else bootstrap.per_class.get(name)
     between = "" if interval is None else f" ({interval.low:.3f} to {interval.high:.3f})"
     pascal = analysis.pascal.per_class[name]
     facts = [
-        ("objects", f"{objects:,}"),
-        ("AP", three_decimals(row["ap"]) + between),
-        ("AP50", three_decimals(row["ap50"])),
+        ("objects", f"{analysis.ground_truth.objects_per_class[k]:,}"),
+        ("AP", three_decimals(analysis.per_class[name]["ap"]) + between),
+        ("AP50", three_decimals(analysis.per_class[name]["ap50"])),
         ("best threshold", "n/a" if best is None else f"{best.score:.2f} (F1 {best.f1:.3f})"),
         ("VOC AP (11 points, area)", f"{three_decimals(pascal['ap11'])}, {three_decimals(pascal['ap'])}"),
         ("calibration error", three_decimals(analysis.calibration.per_class[name])),
@@ -183,11 +178,13 @@ def _taken_for(analysis: Analysis, k: int, limit: int = 3) -> list[str]:
     return sentences
 
 
-def _largest(objects: Sequence[int], limit: int) -> list[int]:
+def _largest(analysis: Analysis, limit: int) -> list[int]:
     """Classes with objects or not, those with most first, but in their order where all have room."""
+    objects = analysis.ground_truth.objects_per_class
     if len(objects) <= limit:
         return list(range(len(objects)))
-    return sorted(range(len(objects)), key=lambda k: -objects[k])[:limit]
+    largest: list[int] = np.argsort(-objects, kind="stable")[:limit].tolist()
+    return largest
 
 
 def _mean(precision: Float64[np.ndarray, "m r"]) -> Float64[np.ndarray, " r"]:

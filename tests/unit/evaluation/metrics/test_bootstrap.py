@@ -3,8 +3,8 @@ import pytest
 
 from fasterrcnn.errors import UsageError
 from fasterrcnn.evaluation.matching import find_pairs, same_class
+from fasterrcnn.evaluation.metrics.average_precision import rank_matches
 from fasterrcnn.evaluation.metrics.bootstrap import compare_paired, draw, estimate
-from fasterrcnn.evaluation.metrics.ranking import rank_matches
 
 BOX, FAR = (10.0, 10.0, 20.0, 20.0), (60.0, 60.0, 20.0, 20.0)
 

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 
 from fasterrcnn.evaluation.matching import find_pairs, match_detections, overlap, same_class
-from fasterrcnn.evaluation.metrics.calibration import measure_calibration
-from fasterrcnn.evaluation.metrics.confusion import count_confusions
-from fasterrcnn.evaluation.metrics.curves import best_point
-from fasterrcnn.evaluation.metrics.pascal import pascal_numbers
+from fasterrcnn.evaluation.metrics.average_precision import pascal_numbers
+from fasterrcnn.evaluation.metrics.curves import best_point, measure_calibration
+from fasterrcnn.evaluation.metrics.error_kinds import classify_errors, count_confusions
 from fasterrcnn.evaluation.metrics.proposal_recall import measure_proposals
 from fasterrcnn.evaluation.metrics.slices import slice_by_size
-from fasterrcnn.evaluation.metrics.tide import classify_errors
 
 BOX, FAR = (10.0, 10.0, 20.0, 20.0), (60.0, 60.0, 20.0, 20.0)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fasterrcnn.evaluation.matching import find_pairs
-from fasterrcnn.evaluation.metrics.tide import ERROR_KINDS, ERRORS, classify_errors, price_errors
+from fasterrcnn.evaluation.metrics.error_kinds import ERROR_KINDS, ERRORS, classify_errors, price_errors
 
 BOX, FAR = (10.0, 10.0, 20.0, 20.0), (60.0, 60.0, 20.0, 20.0)
 THIRD = (10.0, 10.0, 20.0, 7.0)  # IoU .35 with BOX

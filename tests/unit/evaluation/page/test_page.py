@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fasterrcnn
+from fasterrcnn.evaluation.analysis import Other
 
 pytestmark = pytest.mark.browser
 
@@ -248,7 +249,7 @@ def test_page__comparisons(browser, make_ground_truth, make_predictions, report_
     ground_truth = make_ground_truth((1, 1, 0, 0, 50, 50), (2, 1, 0, 0, 50, 50))
     good = make_predictions(ground_truth, (1, 1, 0.9, 0, 0, 50, 50), (2, 1, 0.9, 0, 0, 50, 50))
     bad = make_predictions(ground_truth, (1, 1, 0.9, 0, 0, 50, 50))
-    others = (("bad.json", bad, False), ("flip", bad, True))
+    others = (Other("bad.json", bad, is_variant=False), Other("flip", bad, is_variant=True))
     report_of(ground_truth, good, samples=20, others=others).save(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
     titles = browser.run("[...document.querySelectorAll('#comparisons h3')].map(one => one.textContent)")

@@ -4,7 +4,6 @@ import pytest
 
 from fasterrcnn.errors import UsageError
 from fasterrcnn.evaluation.page.write import render_report
-from fasterrcnn.evaluation.report import LABELS
 
 
 def test_write_page__a_folder_gets_it_too(five, tmp_path):
@@ -21,7 +20,7 @@ def test_write_page__without_analysis(five, tmp_path):
 
 
 def render(report):
-    return render_report(report.analysis, report.numbers, report.per_class, LABELS)
+    return render_report(report.analysis)
 
 
 def test_render_report__the_same_twice(five):

@@ -12,12 +12,8 @@ from rich.progress import track
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import UsageError
-from fasterrcnn.evaluation.ground_truth import (
-    GroundTruth,
-    Predictions,
-    read_results,
-)
-from fasterrcnn.evaluation.measure import Examination
+from fasterrcnn.evaluation.analysis import Other
+from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions, read_results
 from fasterrcnn.evaluation.metrics.proposal_recall import LIMITS, ProposalRecall, measure_proposals
 from fasterrcnn.evaluation.options import EvaluationPlan
 from fasterrcnn.inference.detector import Detector, load
@@ -49,7 +45,7 @@ _MAX_IMAGES = 500
 """Images whose proposals are measured: enough for the share of objects reached, and the network runs again on them."""
 
 
-def examine(
+def run_detector(
     weights: str | Path | Detector,
     data: AnnotatedData,
     records: Sequence[AnnotatedImage],
@@ -58,7 +54,7 @@ def examine(
     *,
     batch_size: int,
     progress: bool,
-) -> Examination:
+) -> tuple[Predictions, list[Other], ProposalRecall | None, float]:
     """Run a detector on annotated images, once for each variant of its options.
 
     Args:
@@ -69,6 +65,10 @@ def examine(
         wanted: what to measure.
         batch_size: images that pass the network together.
         progress: show a bar on the terminal.
+
+    Returns:
+        its detections, those of its variants, the recall of its first stage where that is wanted, and the score below
+        which it reports nothing.
 
     Raises:
         UsageError: detector and data set have no class in common.
@@ -89,12 +89,9 @@ def examine(
 
     plain = gather(detector.stream(paths, batch_size=batch_size, max_detections=limit), "evaluating")
     streams = _streams(detector, paths, wanted, limit, batch_size)
-    return Examination(
-        plain,
-        tuple((name, gather(stream, name), True) for name, stream in streams),
-        _first_stage(detector, records, ground_truth, progress) if wanted.proposals else None,
-        detector.config.postprocess.score_threshold,
-    )
+    variants = [Other(name, gather(stream, name), is_variant=True) for name, stream in streams]
+    proposals = _first_stage(detector, records, ground_truth, progress) if wanted.proposals else None
+    return plain, variants, proposals, detector.config.postprocess.score_threshold
 
 
 def _streams(

@@ -1,6 +1,7 @@
-"""Images of a report with boxes over them: whole images, ground truth beside detections, a crop for every error.
+"""The images of a report: the costliest with ground truth beside detections, and a crop for every single error.
 
 Boxes are drawn by the browser, in pixels of the upright original image.
+Axes: i images, g objects, n detections, m either.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,24 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64, Int64
 
 from fasterrcnn.errors import ImageError
 from fasterrcnn.evaluation.analysis import Analysis
-from fasterrcnn.evaluation.ground_truth import GroundTruth
-from fasterrcnn.evaluation.metrics.tide import CLASSIFICATION, ERROR_KINDS, IGNORED, RIGHT
-from fasterrcnn.evaluation.page.mistakes import (
-    ErrorExample,
-    ImageErrors,
-    choose_examples,
-    classes_in_error,
-    count_errors,
-    worst_images,
-)
+from fasterrcnn.evaluation.ground_truth import GroundTruth, place_in_group
+from fasterrcnn.evaluation.metrics.error_kinds import BACKGROUND, CLASSIFICATION, ERROR_KINDS, IGNORED, MISSED, RIGHT
 from fasterrcnn.reporting.charts import shorten
 from fasterrcnn.reporting.drawing import Edges
 from fasterrcnn.reporting.html import Crop, Thumbnail, make_thumbnails
 
+OUT_OF_REACH = "out of reach"
+"""The gallery of objects that the first stage does not propose."""
+
+MAX_IMAGES, FIRST_IMAGES = 140, 80
+MAX_EXAMPLES, FIRST_EXAMPLES, EXAMPLES_OF_CLASS = 120, 48, 3
 IMAGE_SIDE, EXAMPLE_SIDE = 640, 200
 MAX_LETTERS = 16_000_000
 """Of all thumbnails of a page together, as base64; the costliest come first."""
@@ -34,6 +32,50 @@ _MAX_BOXES = 150  # of a panel; errors come last, and are kept
 _MARGIN, _MIN_SIDE = 1.7, 40.0  # of a crop: times the boxes in it, and in pixels
 _MAX_COORDINATE = 1e6  # boxes of other people's detectors may be of any size
 _NAME_LETTERS = 48  # a name that fills a page would be there a thousand times
+
+
+@dataclass(frozen=True)
+class ImageErrors:
+    """Errors of each image when detections under a score are left out, at IoU .50.
+
+    A wrong detection costs its score; an object that is not found costs 1.
+
+    Attributes:
+        score: the threshold.
+        cost: of each image.
+        false_positives: wrong detections, but for confusions.
+        misses: objects that are not found, but for confused ones.
+        confusions: detections that lie right but have another class.
+        wrong: which detections are an error that counts here.
+        unfound: which objects no right detection of that score has.
+    """
+
+    score: float
+    cost: Float64[np.ndarray, " i"]
+    false_positives: Int64[np.ndarray, " i"]
+    misses: Int64[np.ndarray, " i"]
+    confusions: Int64[np.ndarray, " i"]
+    wrong: Bool[np.ndarray, " n"]
+    unfound: Bool[np.ndarray, " g"]
+
+
+@dataclass(frozen=True)
+class ErrorExample:
+    """One error of a gallery.
+
+    Attributes:
+        kind: one of `ERRORS`, or `OUT_OF_REACH`.
+        image: 0..i-1.
+        label: class of the detection, or of the object where there is no detection.
+        detection: 0..n-1, or -1.
+        object: the object that it is about, 0..g-1, or -1.
+    """
+
+    kind: str
+    image: int
+    label: int
+    detection: int
+    object: int
 
 
 @dataclass(frozen=True)
@@ -65,7 +107,6 @@ class Card:
         lines: text below.
         labels: classes that are concerned.
         counts: cost, false positives, misses and confusions of a whole image.
-        kind: of an error; empty for a whole image.
     """
 
     file: str
@@ -75,7 +116,6 @@ class Card:
     lines: Sequence[str]
     labels: Sequence[int]
     counts: Mapping[str, float] = field(default_factory=dict)
-    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,19 +149,121 @@ def make_cards(analysis: Analysis, max_letters: int = MAX_LETTERS) -> Cards:
     requests = [(image, Crop(None, IMAGE_SIDE)) for image in whole]
     requests += [(example.image, Crop(_region(analysis, example), EXAMPLE_SIDE)) for example in examples]
     thumbnails, damaged = _read_all(files, requests)
-    kept, left_out = _fitting(thumbnails, max_letters)
     labels = classes_in_error(analysis, errors)
     image_cards, example_cards = list[Card](), {kind: list[Card]() for kind in galleries}
-    for number, (place, thumbnail) in enumerate(kept):
-        if place < len(whole):
+    jpegs, letters, left_out = list[str](), 0, 0
+    for place, thumbnail in enumerate(thumbnails):
+        if thumbnail is None:
+            continue
+        letters += len(thumbnail.jpeg)
+        if letters > max_letters:
+            left_out += 1
+        elif place < len(whole):
             image = whole[place]
-            image_cards.append(_image_card(analysis, errors, image, number, thumbnail, labels[image]))
+            image_cards.append(_image_card(analysis, errors, image, len(jpegs), thumbnail, labels[image]))
+            jpegs.append(thumbnail.jpeg)
         else:
             example = examples[place - len(whole)]
-            example_cards[example.kind].append(_example_card(analysis, example, number, thumbnail))
+            example_cards[example.kind].append(_example_card(analysis, example, len(jpegs), thumbnail))
+            jpegs.append(thumbnail.jpeg)
     unreadable = [str(files[image]) for image in sorted({*np.flatnonzero(~is_there).tolist(), *damaged})]
-    jpegs = [thumbnail.jpeg for _, thumbnail in kept]
     return Cards(image_cards, example_cards, jpegs, unreadable, left_out, errors)
+
+
+def count_errors(analysis: Analysis) -> ImageErrors:
+    """Errors of each image at the threshold of the confusion matrix: the one with the best F1."""
+    ground_truth, detections, error_kinds = analysis.ground_truth, analysis.predictions, analysis.error_kinds
+    images, score = len(ground_truth.images), analysis.confusion.score
+    kept = detections.scores >= score
+    wrong = kept & (error_kinds.kinds >= CLASSIFICATION)
+    confused = wrong & (error_kinds.kinds == CLASSIFICATION)
+    unfound = ~ground_truth.crowd
+    unfound[error_kinds.objects[kept & (error_kinds.kinds == RIGHT)]] = False
+    missed = unfound.copy()
+    missed[error_kinds.objects[confused]] = False
+    # A score may be any number; one that is not finite or below zero costs nothing.
+    prices = np.nan_to_num(detections.scores[wrong], posinf=0.0, neginf=0.0).clip(min=0)
+    cost_of_wrong = np.bincount(detections.owners[wrong], prices, images).astype(float)
+    return ImageErrors(
+        score=score,
+        cost=cost_of_wrong + np.bincount(ground_truth.owners[unfound], minlength=images),
+        false_positives=np.bincount(detections.owners[wrong & ~confused], minlength=images),
+        misses=np.bincount(ground_truth.owners[missed], minlength=images),
+        confusions=np.bincount(detections.owners[confused], minlength=images),
+        wrong=wrong,
+        unfound=unfound,
+    )
+
+
+def worst_images(analysis: Analysis, errors: ImageErrors, is_there: Bool[np.ndarray, " i"]) -> list[int]:
+    """The costliest of the images whose files exist, and the costliest of each class, by falling cost."""
+    costs = np.where(is_there, errors.cost, 0.0)
+    order = np.argsort(-costs, kind="stable")
+    order = order[costs[order] > 0]
+    chosen = dict.fromkeys(order[:FIRST_IMAGES].tolist())
+    owners, labels = _owners_and_labels(analysis, errors)
+    places = np.empty(len(costs), np.int64)
+    places[order] = np.arange(len(order))
+    has_cost = costs[owners] > 0
+    owners, labels = owners[has_cost], labels[has_cost]
+    by_class = np.lexsort((places[owners], labels))
+    first = np.unique(labels[by_class], return_index=True)[1]
+    for image in owners[by_class][first].tolist():
+        if len(chosen) < MAX_IMAGES:
+            chosen[image] = None
+    return sorted(chosen, key=lambda image: int(places[image]))
+
+
+def classes_in_error(analysis: Analysis, errors: ImageErrors) -> dict[int, list[int]]:
+    """Classes of the errors of each image."""
+    classes: dict[int, set[int]] = {}
+    for owner, label in zip(*(column.tolist() for column in _owners_and_labels(analysis, errors)), strict=True):
+        classes.setdefault(owner, set()).add(label)
+    return {owner: sorted(labels) for owner, labels in classes.items()}
+
+
+def choose_examples(analysis: Analysis, is_there: Bool[np.ndarray, " i"]) -> dict[str, list[ErrorExample]]:
+    """Of each kind of error the costliest of all, and of each class, in images whose files exist.
+
+    Detections come by falling score: the higher it is, the more the error costs. Objects come by falling area.
+    """
+    detections, ground_truth, error_kinds = analysis.predictions, analysis.ground_truth, analysis.error_kinds
+    galleries = {}
+    for kind in range(CLASSIFICATION, BACKGROUND + 1):
+        rows = ((error_kinds.kinds == kind) & is_there[detections.owners]).nonzero()[0]
+        galleries[ERROR_KINDS[kind]] = [
+            ErrorExample(ERROR_KINDS[kind], int(detections.owners[d]), int(detections.labels[d]), d, int(about))
+            for d, about in ((d, error_kinds.objects[d]) for d in _choose(rows, detections.labels[rows]))
+        ]
+    of_objects = {ERROR_KINDS[MISSED]: error_kinds.object_kinds == MISSED}
+    if analysis.proposals is not None:
+        of_objects[OUT_OF_REACH] = np.isin(np.arange(len(ground_truth)), analysis.proposals.unreached)
+    for name, wanted in of_objects.items():
+        rows = (wanted & is_there[ground_truth.owners]).nonzero()[0]
+        rows = rows[np.argsort(-ground_truth.areas[rows], kind="stable")]
+        galleries[name] = [
+            ErrorExample(name, int(ground_truth.owners[g]), int(ground_truth.labels[g]), int(finder), g)
+            for g, finder in ((g, error_kinds.finders[g]) for g in _choose(rows, ground_truth.labels[rows]))
+        ]
+    return galleries
+
+
+def _owners_and_labels(
+    analysis: Analysis, errors: ImageErrors
+) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
+    """Image and class of every wrong detection and every object that is not found."""
+    ground_truth, detections, wrong, unfound = analysis.ground_truth, analysis.predictions, errors.wrong, errors.unfound
+    return (
+        np.concatenate([detections.owners[wrong], ground_truth.owners[unfound]]),
+        np.concatenate([detections.labels[wrong], ground_truth.labels[unfound]]),
+    )
+
+
+def _choose(ranked: Int64[np.ndarray, " m"], labels: Int64[np.ndarray, " m"]) -> Sequence[int]:
+    """The first of all, and the first few of each class, in the order given."""
+    wanted = (np.arange(len(ranked)) < FIRST_EXAMPLES) | (place_in_group(labels) < EXAMPLES_OF_CLASS)
+    chosen: list[int] = ranked[wanted][:MAX_EXAMPLES].tolist()
+    return chosen
 
 
 def _is_file(path: Path) -> bool:
@@ -129,20 +271,6 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # a name that no file can have
         return False
-
-
-def _fitting(thumbnails: Sequence[Thumbnail | None], max_letters: int) -> tuple[list[tuple[int, Thumbnail]], int]:
-    """The thumbnails that there is room for, with their places, and how many there are besides."""
-    kept, letters, left_out = list[tuple[int, Thumbnail]](), 0, 0
-    for place, thumbnail in enumerate(thumbnails):
-        if thumbnail is None:
-            continue
-        letters += len(thumbnail.jpeg)
-        if letters <= max_letters:
-            kept.append((place, thumbnail))
-        else:
-            left_out += 1
-    return kept, left_out
 
 
 def _read_all(files: Sequence[Path], requests: Sequence[tuple[int, Crop]]) -> tuple[list[Thumbnail | None], list[int]]:
@@ -250,7 +378,7 @@ def _example_card(analysis: Analysis, example: ErrorExample, number: int, thumbn
         width, height = ground_truth.xywh[example.object, 2:].tolist()
         lines += [_name(ground_truth, example.label), f"{width:.0f} x {height:.0f} pixels"]
     file = ground_truth.images.files[example.image].name
-    return Card(file, number, thumbnail.region, (boxes,), lines, labels, {}, example.kind)
+    return Card(file, number, thumbnail.region, (boxes,), lines, labels)
 
 
 def _name(ground_truth: GroundTruth, label: int | np.int64) -> str:
