@@ -1,6 +1,6 @@
 """What do fitted anchors gain? Shares of boxes that anchors reach, on the training split and on one held out.
 
-python benchmarks/anchors.py DATA [--presets NAME ...] [--split train] [--held-out test] [--output OUT.json]
+python benchmarks/anchors.py DATA [--presets NAME ...] [--split train] [--held-out test]
 
 Fits the anchors of each preset to the training split of a data set and prints how many boxes have an anchor with IoU
 0.5 and 0.7, with the preset's own anchors and with the fitted ones.
@@ -9,28 +9,34 @@ Fits the anchors of each preset to the training split of a data set and prints h
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+
+from compare import base_parser
 
 from fasterrcnn import build, presets
 from fasterrcnn.data.anchors import fit_anchors, input_boxes, input_labels, measure_recall
 from fasterrcnn.data.formats import read_data
 
 
-def main() -> None:
-    """Fit the presets that were asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> argparse.ArgumentParser:
+    parser = base_parser(__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--presets", nargs="+", default=["efficientnet-lite0-fpn", "resnet50-fpn"])
     parser.add_argument("--split", default="train")
     parser.add_argument("--held-out", default="test")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
+    return parser
+
+
+def main(command: Sequence[str] | None = None) -> None:
+    """Fit the presets that were asked for."""
+    arguments = make_parser().parse_args(command)
     data = read_data(arguments.data)
     train, held_out = data.split(arguments.split), data.split(arguments.held_out)
     rows = {}
-    for name in arguments.presets:
+    for name in arguments.presets[:1] if arguments.tiny else arguments.presets:
         config = presets.get(name)
         strides = build.anchor_strides(config)
         started = time.perf_counter()

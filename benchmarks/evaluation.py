@@ -1,7 +1,7 @@
 """Measuring as much as COCO val2017 has: 5,000 images, 36,000 objects, 100 detections an image, 80 classes.
 
 The 12 numbers and the whole report, against pycocotools where asked: equality first, then seconds and memory, each in a
-process of its own. ``python benchmarks/evaluation.py [--images 5000] [--output FILE.json]``
+process of its own. ``python benchmarks/evaluation.py [--images 5000]``
 """
 
 import argparse
@@ -12,11 +12,14 @@ import multiprocessing
 import resource
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from compare import base_parser
 
 CLASSES = 80
+TINY_IMAGES = 20
 
 
 def make(image_count: int) -> tuple[dict, list[dict]]:
@@ -103,12 +106,17 @@ def alone(function, images: int):
     return answer
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def make_parser() -> argparse.ArgumentParser:
+    parser = base_parser(__doc__)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output", type=Path)
-    options = parser.parse_args()
+    return parser
+
+
+def main(command: Sequence[str] | None = None) -> None:
+    options = make_parser().parse_args(command)
+    if options.tiny:
+        options.images, options.repeats = TINY_IMAGES, 1
     rows: dict[str, list] = {"ours": [], "pycocotools": [], "whole report": []}
     for _ in range(options.repeats):
         for name, function in (("ours", ours), ("pycocotools", official), ("whole report", report)):

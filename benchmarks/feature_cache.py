@@ -1,6 +1,6 @@
 """Training with a frozen backbone: with and without the feature cache.
 
-python benchmarks/feature_cache.py DATA [OUT.json]
+python benchmarks/feature_cache.py DATA
 
 First, what arithmetic allows: of each preset, the operations of the frozen backbone and of everything else in a step,
 per image; a cache spares the first alone. Then the time of some detectors on the first 120 training images, 2 epochs of
@@ -9,10 +9,11 @@ time of 10 uncached epochs over that of 10 cached ones. Checks that both give th
 but for those of efficientnet-lite0's backbone, which changes nothing about time.
 """
 
+import argparse
 import os
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from fasterrcnn.cli.options import configure_process
 configure_process()
 
 import torch
-from compare import report
+from compare import base_parser, report
 from torch.utils.flop_counter import FlopCounterMode
 
 import fasterrcnn
@@ -38,8 +39,9 @@ from fasterrcnn.training.feature_cache import frozen_maps
 from fasterrcnn.training.settings import resolve
 from fasterrcnn.weights import native
 
-IMAGES, EPOCHS = 120, 2
 MODEL = "efficientnet-lite0-fpn"
+IMAGES, TINY_IMAGES, EPOCHS = 120, 2, 2
+TINY = {"model": MODEL, "short_side": 64}
 FEW_REGIONS = {"regions": {"assign": {"count": 128}}}
 ROWS: dict[str, dict[str, Any]] = {
     MODEL: {"model": MODEL},
@@ -90,13 +92,25 @@ def operations(config: ModelConfig) -> dict[str, float]:
     return {"body": spared, "rest": paid, "most": (spared + paid) / paid}
 
 
-def main() -> None:
-    data = check_and_repair(fasterrcnn.read_data(sys.argv.pop(1)), "fix").data
-    data = replace(data, splits={"train": data.split("train")[:IMAGES]})
+def make_parser() -> argparse.ArgumentParser:
+    parser = base_parser(__doc__)
+    parser.add_argument("data", type=Path)
+    return parser
+
+
+def main(command: Sequence[str] | None = None) -> None:
+    arguments = make_parser().parse_args(command)
+    torch.manual_seed(0)
+    data = check_and_repair(fasterrcnn.read_data(arguments.data), "fix").data
+    data = replace(data, splits={"train": data.split("train")[: TINY_IMAGES if arguments.tiny else IMAGES]})
     rows: dict[str, dict[str, float]] = {}
-    for name in presets.names():
+    for name in [MODEL] if arguments.tiny else presets.names():
         rows[f"operations of {name}"] = operations(presets.get(name, data.classes))
         print(name, rows[f"operations of {name}"], flush=True)
+    if arguments.tiny:
+        rows["tiny"] = compare(data, TINY)
+        report("feature_cache", rows, arguments.output)
+        return
     few = resolve({"data": "", "model": {"preset": "resnet50-c5", **FEW_REGIONS}}).model.with_classes(data.classes)
     rows["operations of resnet50-c5, 128 regions an image"] = operations(few)
     with tempfile.TemporaryDirectory() as folder:
@@ -109,9 +123,8 @@ def main() -> None:
             weights = {} if "lite0" in name else {"weights": str(start)}
             rows[name] = compare(data, {**options, **weights})
             print(name, rows[name], flush=True)
-    report("feature_cache", rows)
+    report("feature_cache", rows, arguments.output)
 
 
 if __name__ == "__main__":
-    torch.manual_seed(0)
     main()

@@ -1,6 +1,6 @@
 """Loading for training: our data set against torchvision's way, the same operations on full-size images.
 
-python benchmarks/loader.py DATA [--output OUT.json]
+python benchmarks/loader.py DATA
 
 DATA is a folder of annotated images. Both sides decode, mirror, change scale and colours, resize and pad into
 batches of 4, with 2 processes. Theirs follows torchvision's references/detection: `read_image` of torchvision.io,
@@ -9,14 +9,13 @@ then a composition of v2 transforms that works at the size of the image, and a r
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 import torch
-from compare import alternate, report
+from compare import alternate, base_parser, report
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.io import ImageReadMode, decode_image
@@ -30,7 +29,7 @@ from fasterrcnn.data.formats import read_data
 from fasterrcnn.ops import image
 from fasterrcnn.training.data import epoch_batches
 
-ROUNDS = 7
+ROUNDS, REPEATS = 7, 3
 WORKERS = 2
 BATCH = 4
 
@@ -71,7 +70,7 @@ class PlainDataset(Dataset):
 
 def cpu_milliseconds(dataset: Dataset) -> float:
     """Process time of one example, here, with one thread."""
-    for index in range(5):
+    for index in range(min(5, len(dataset))):
         dataset[index]
     started = time.process_time()
     for index in range(len(dataset)):
@@ -79,12 +78,15 @@ def cpu_milliseconds(dataset: Dataset) -> float:
     return 1e3 * (time.process_time() - started) / len(dataset)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def make_parser() -> argparse.ArgumentParser:
+    parser = base_parser(__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--output", type=Path)
     parser.add_argument("--model", default="efficientnet-lite0-fpn", help="preset whose input is meant")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main(command: Sequence[str] | None = None) -> None:
+    arguments = make_parser().parse_args(command)
     torch.set_num_threads(1)
     config = presets.get(arguments.model).input.model_copy(update={"antialias": True})
     data = read_data(arguments.data)
@@ -97,16 +99,16 @@ def main() -> None:
     theirs = DataLoader(
         plain, batch_sampler=batches, collate_fn=plain.collate, num_workers=WORKERS, persistent_workers=True
     )
-    numbers = alternate(lambda: list(map(len, ours.load(plans))), lambda: list(map(len, theirs)), ROUNDS)
+    rounds, repeats = (1, 1) if arguments.tiny else (ROUNDS, REPEATS)
+    numbers = alternate(lambda: list(map(len, ours.load(plans))), lambda: list(map(len, theirs)), rounds)
     numbers |= {
         "images": len(records),
         "ours_images_per_second": len(records) / numbers["ours_seconds"],
         "theirs_images_per_second": len(records) / numbers["theirs_seconds"],
-        "ours_cpu_ms_per_image": statistics.median(cpu_milliseconds(examples) for _ in range(3)),
-        "theirs_cpu_ms_per_image": statistics.median(cpu_milliseconds(plain) for _ in range(3)),
+        "ours_cpu_ms_per_image": statistics.median(cpu_milliseconds(examples) for _ in range(repeats)),
+        "theirs_cpu_ms_per_image": statistics.median(cpu_milliseconds(plain) for _ in range(repeats)),
     }
-    sys.argv[1:] = [] if arguments.output is None else [str(arguments.output)]  # where `report` expects the file
-    report("loader", {f"{data.root.name}, {arguments.model}, {WORKERS} processes": numbers})
+    report("loader", {f"{data.root.name}, {arguments.model}, {WORKERS} processes": numbers}, arguments.output)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Seconds and peak memory of opening large data sets: one of COCO's size, and 10,000 Pascal VOC files.
 
-python benchmarks/open_data.py [--supervision-python PATH] [--output OUT.json]
+python benchmarks/open_data.py [--supervision-python PATH]
 
 Both are made in a temporary folder (600 MB); their images are hard links to one photograph, so that searching files
 and reading their sizes is real work. Each reader runs in fresh processes: pycocotools and, where it can be imported,
@@ -17,8 +17,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from compare import base_parser
 from PIL import Image
 
 ROUNDS = 3
@@ -26,10 +28,10 @@ LIMIT_BYTES = 8 * 1024**3
 SIZE_HW = (480, 640)
 LINKS = 30_000  # of one file; file systems end at 65,000
 
-COCO_IMAGES, COCO_BOXES = 118_000, 860_000
+COCO, TINY_COCO = (118_000, 860_000), (40, 200)  # images, boxes
 # The ids of COCO's 80 classes, which lie in 1..90.
 COCO_IDS = [n for n in range(1, 91) if n not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
-VOC_IMAGES, VOC_BOXES = 10_000, 7
+VOC, TINY_VOC, VOC_BOXES = 10_000, 20, 7  # images, boxes of each
 
 PROGRAMS = {
     "fasterrcnn": """
@@ -71,25 +73,31 @@ print("\\n" + json.dumps(row))
 """
 
 
-def main() -> None:
-    """Make both data sets, open them with every reader, and print the medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> argparse.ArgumentParser:
+    parser = base_parser(__doc__)
     parser.add_argument("--supervision-python", default=sys.executable, help="where supervision is installed")
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
+    return parser
+
+
+def main(command: Sequence[str] | None = None) -> None:
+    """Make both data sets, open them with every reader, and print the medians."""
+    arguments = make_parser().parse_args(command)
+    coco, voc = (TINY_COCO, TINY_VOC) if arguments.tiny else (COCO, VOC)
+    rounds = 1 if arguments.tiny else ROUNDS
     rows: dict[str, dict[str, float]] = {}
+    make: Callable[..., None]
     for name, make, readers, expected in (
-        ("COCO", make_coco, ["fasterrcnn", "pycocotools", "supervision"], (COCO_IMAGES, COCO_BOXES)),
-        ("Pascal VOC", make_voc, ["fasterrcnn", "supervision"], (VOC_IMAGES, VOC_IMAGES * VOC_BOXES)),
+        ("COCO", make_coco, ["fasterrcnn", "pycocotools", "supervision"], coco),
+        ("Pascal VOC", make_voc, ["fasterrcnn", "supervision"], (voc, voc * VOC_BOXES)),
     ):
         with tempfile.TemporaryDirectory() as folder:
-            make(Path(folder))
+            make(Path(folder), *expected)
             for reader in readers:
                 python = arguments.supervision_python if reader == "supervision" else sys.executable
                 if not _can_import(python, reader):
                     print(f"{name}, {reader}: not installed", flush=True)
                     continue
-                row = measure(python, reader, Path(folder))
+                row = measure(python, reader, Path(folder), rounds)
                 if row is None:
                     print(f"{name}, {reader}: more than {LIMIT_BYTES / 1024**3:g} GiB", flush=True)
                     continue
@@ -100,10 +108,10 @@ def main() -> None:
         arguments.output.write_text(json.dumps({"benchmark": "open_data", "rows": rows}, indent=1), encoding="utf-8")
 
 
-def measure(python: str, reader: str, root: Path) -> dict[str, float] | None:
+def measure(python: str, reader: str, root: Path, count: int) -> dict[str, float] | None:
     """Medians over fresh processes; None if memory ends. This process stays small: children inherit its peak."""
     rounds = []
-    for _ in range(ROUNDS):
+    for _ in range(count):
         command = [python, "-c", PROGRAMS[reader] + MEASURE, str(root), str(LIMIT_BYTES)]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if "MemoryError" in done.stderr:
@@ -113,10 +121,10 @@ def measure(python: str, reader: str, root: Path) -> dict[str, float] | None:
     return {key: statistics.median(row[key] for row in rounds) for key in rounds[0]}
 
 
-def make_coco(root: Path) -> None:
+def make_coco(root: Path, image_count: int, box_count: int) -> None:
     """Images, boxes with outlines, and crowds, as in instances_train2017.json: about as many bytes, too."""
     chance = random.Random(0)
-    names = [f"{number:012}.jpg" for number in range(1, COCO_IMAGES + 1)]
+    names = [f"{number:012}.jpg" for number in range(1, image_count + 1)]
     _link_images(root / "train2017", names)
     (root / "annotations").mkdir()
     outlines = [[[round(chance.uniform(0, 640), 2) for _ in range(50)]] for _ in range(1000)]
@@ -128,21 +136,21 @@ def make_coco(root: Path) -> None:
             for number, name in enumerate(names, start=1)
         )
         file.write(f'{{"images": [{", ".join(images)}], "annotations": [')
-        for number in range(COCO_BOXES):
+        for number in range(box_count):
             x, y = round(chance.uniform(0, 500), 2), round(chance.uniform(0, 400), 2)
             file.write(
                 f'{", " if number else ""}{{"segmentation": {texts[number % 1000]}, "area": {x + y:.4f}, '
-                f'"iscrowd": {int(number % 100 == 0)}, "image_id": {chance.randint(1, COCO_IMAGES)}, '
+                f'"iscrowd": {int(number % 100 == 0)}, "image_id": {chance.randint(1, image_count)}, '
                 f'"bbox": [{x}, {y}, 80.25, 60.5], "category_id": {chance.choice(COCO_IDS)}, "id": {number + 1}}}'
             )
         categories = [{"supercategory": "thing", "id": number, "name": f"class {number}"} for number in COCO_IDS]
         file.write(f'], "categories": {json.dumps(categories)}}}')
 
 
-def make_voc(root: Path) -> None:
+def make_voc(root: Path, image_count: int, _box_count: int) -> None:
     """XML as annotation tools write it, sizes included."""
     chance = random.Random(0)
-    names = [f"{number:06}" for number in range(VOC_IMAGES)]
+    names = [f"{number:06}" for number in range(image_count)]
     _link_images(root / "JPEGImages", [f"{name}.jpg" for name in names])
     (root / "Annotations").mkdir()
     size = f"<size><width>{SIZE_HW[1]}</width><height>{SIZE_HW[0]}</height><depth>3</depth></size>"

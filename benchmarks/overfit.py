@@ -1,6 +1,6 @@
 """Can every preset learn four photographs by heart? A check of the whole of training, not a benchmark of speed.
 
-python benchmarks/overfit.py VOC_FOLDER [PRESET ...] [--output OUT.json]
+python benchmarks/overfit.py VOC_FOLDER [PRESET ...]
 
 Takes one photograph of each class (four in all) from a Pascal VOC folder, trains each preset on them from the
 weights that are available offline (ImageNet for efficientnet-lite0, random for the rest), and prints by what factor
@@ -13,14 +13,17 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+from compare import base_parser
 
 import fasterrcnn
 from fasterrcnn import presets
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.data.formats import read_data
 
-SHORT_SIDE = 160
+SHORT_SIDE, TINY_SHORT_SIDE = 160, 64
 PHOTOGRAPHS = 4
 REGIONS = 64  # drawn per photograph, instead of up to 512
 STEPS = {
@@ -31,7 +34,7 @@ STEPS = {
     "resnet50-dc5": 80,
 }
 FEW_REGIONS = {"resnet50-c4": 32, "resnet50-dc5": 32}  # their box heads are heavy
-DEFAULT_STEPS = 100
+DEFAULT_STEPS, TINY_STEPS = 100, 2
 LEARNING_RATE = 3e-4
 
 
@@ -52,7 +55,7 @@ def pick(data: Path, folder: Path) -> None:
         shutil.copy(record.path.parents[1] / "Annotations" / f"{record.path.stem}.xml", folder / "Annotations")
 
 
-def overfit(preset: str, folder: Path, run_folder: Path) -> dict[str, float]:
+def overfit(preset: str, folder: Path, run_folder: Path, *, tiny: bool) -> dict[str, float]:
     """Train one preset on the photographs; factor by which the loss fell, AP50, seconds."""
     started = time.monotonic()
     run = fasterrcnn.fit(
@@ -60,9 +63,9 @@ def overfit(preset: str, folder: Path, run_folder: Path) -> dict[str, float]:
         model=_with_few_regions(preset),
         output=run_folder,
         weights="imagenet" if preset == "efficientnet-lite0-fpn" else None,
-        epochs=STEPS.get(preset, DEFAULT_STEPS),
+        epochs=TINY_STEPS if tiny else STEPS.get(preset, DEFAULT_STEPS),
         batch_size=PHOTOGRAPHS,
-        short_side=SHORT_SIDE,
+        short_side=TINY_SHORT_SIDE if tiny else SHORT_SIDE,
         learning_rate=LEARNING_RATE,
         backbone_rate=1.0,
         augmentation="none",
@@ -88,20 +91,24 @@ def _with_few_regions(preset: str) -> ModelConfig:
     return config.model_copy(update={"regions": config.regions.model_copy(update={"assign": assign})})
 
 
-def main() -> None:
-    """Overfit the presets that were asked for, or all."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> argparse.ArgumentParser:
+    parser = base_parser(__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("presets", nargs="*", default=presets.names())
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
+    return parser
+
+
+def main(command: Sequence[str] | None = None) -> None:
+    """Overfit the presets that were asked for, or all."""
+    arguments = make_parser().parse_args(command)
     rows = {}
     with tempfile.TemporaryDirectory() as folder:
         pick(arguments.data, Path(folder) / "photographs")
         for preset in arguments.presets:
-            rows[preset] = overfit(preset, Path(folder) / "photographs", Path(folder) / preset)
+            run_folder = Path(folder) / preset.replace(":", "-")
+            rows[preset] = overfit(preset, Path(folder) / "photographs", run_folder, tiny=arguments.tiny)
             print(preset, {key: round(value, 3) for key, value in rows[preset].items()}, flush=True)
-            shutil.rmtree(Path(folder) / preset)
+            shutil.rmtree(run_folder)
     if arguments.output:
         arguments.output.write_text(json.dumps(rows, indent=1), encoding="utf-8")
 

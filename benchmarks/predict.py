@@ -1,24 +1,31 @@
 """A whole prediction of resnet50-fpn at 800x1066 on the CPU against torchvision's model with the same weights.
 
-python benchmarks/predict.py [OUT.json]
+python benchmarks/predict.py
 """
 
+import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from compare import alternate, report
+from compare import alternate, base_parser, report
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
 import fasterrcnn
+from fasterrcnn.build import load_model
 
 ROUNDS = 7
+SIDES, TINY_SIDES = (800, 1333), (96, 160)
+"""Of the network's input, at most: the shorter and the longer."""
 
 
-def lively_model() -> torch.nn.Module:
+def lively_model(sides: tuple[int, int] = SIDES) -> torch.nn.Module:
     """torchvision's detector with random weights that detect something: norms that keep the signal's size."""
     torch.manual_seed(0)
-    model = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91).eval()
+    model = fasterrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=91, min_size=sides[0], max_size=sides[1]
+    ).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bn3.weight"):
@@ -30,13 +37,21 @@ def lively_model() -> torch.nn.Module:
     return model
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
+    return base_parser(__doc__)
+
+
+def main(command: Sequence[str] | None = None) -> None:
     """Check that both sides agree, then time them alternately."""
-    theirs = lively_model()
+    arguments = make_parser().parse_args(command)
+    sides, rounds = (TINY_SIDES, 1) if arguments.tiny else (SIDES, ROUNDS)
+    theirs = lively_model(sides)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.pth"
         torch.save(theirs.state_dict(), file)
-        ours = fasterrcnn.load(file, device="cpu")
+        model, config = load_model(file)
+    size = config.input.model_copy(update={"short_side": sides[0], "long_side": sides[1]})
+    ours = fasterrcnn.Detector(model, config.model_copy(update={"input": size}), device="cpu")
     image = torch.rand(3, 480, 640)
     image = torch.nn.functional.avg_pool2d(image[None], 9, 1, 4)[0] * 2 % 1
 
@@ -54,9 +69,10 @@ def main() -> None:
     difference = float((torch.from_numpy(found.scores) - expected["scores"]).abs().max())
     assert deviation < 0.01, deviation
     assert difference < 1e-5, difference
-    numbers = alternate(run_ours, run_theirs, ROUNDS)
+    numbers = alternate(run_ours, run_theirs, rounds)
     numbers |= {"detections": len(found), "largest_box_deviation": deviation, "largest_score_deviation": difference}
-    report("predict", {"resnet50-fpn, 640x480 image at 800x1066": numbers})
+    at = "{}x{}".format(*size.resized_hw((480, 640)))
+    report("predict", {f"resnet50-fpn, 640x480 image at {at}": numbers}, arguments.output)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """From the start of the process to the first line of ``fasterrcnn predict``, against importing torch and torchvision.
 
-python benchmarks/startup.py WEIGHTS IMAGE [OUT.json]
+python benchmarks/startup.py WEIGHTS IMAGE
 """
 
+import argparse
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
+from collections.abc import Sequence
+
+from compare import base_parser
 
 ROUNDS = 9
 
@@ -26,13 +29,22 @@ def seconds_to_first_line(command: list[str]) -> float:
     return seconds
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
+    parser = base_parser(__doc__)
+    parser.add_argument("weights")
+    parser.add_argument("image")
+    return parser
+
+
+def main(command: Sequence[str] | None = None) -> None:
     """Alternate both, and print medians and the median difference."""
-    weights, image = sys.argv[1:3]
+    options = make_parser().parse_args(command)
+    rounds, warm_ups = (1, 0) if options.tiny else (ROUNDS, 1)
     with tempfile.TemporaryDirectory() as folder:
-        ours = [sys.executable, "-m", "fasterrcnn", "predict", weights, image, "-o", folder]
+        ours = [sys.executable, "-m", "fasterrcnn", "predict", options.weights, options.image, "-o", folder]
         base = [sys.executable, "-c", "import torch, torchvision"]
-        times = [(seconds_to_first_line(ours), seconds_to_first_line(base)) for _ in range(ROUNDS + 1)][1:]
+        times = [(seconds_to_first_line(ours), seconds_to_first_line(base)) for _ in range(rounds + warm_ups)]
+    times = times[warm_ups:]
     differences = sorted(a - b for a, b in times)
     numbers = {
         "predict_seconds": statistics.median(a for a, _ in times),
@@ -42,8 +54,8 @@ def main() -> None:
         "difference_highest": differences[-1],
     }
     print({key: round(value, 2) for key, value in numbers.items()})
-    if len(sys.argv) > 3:
-        Path(sys.argv[3]).write_text(json.dumps({"benchmark": "startup", "rows": numbers}, indent=1))
+    if options.output:
+        options.output.write_text(json.dumps({"benchmark": "startup", "rows": numbers}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Many images: memory while they stream, and images a second with one process and with several.
 
-python benchmarks/stream.py memory WEIGHTS FOLDER [OUT.json] [--images 2000]
-python benchmarks/stream.py workers WEIGHTS FOLDER [OUT.json] [--images 200] [--workers 2]
+python benchmarks/stream.py memory WEIGHTS FOLDER [--images 2000]
+python benchmarks/stream.py workers WEIGHTS FOLDER [--images 200] [--workers 2]
 
 The images are links to those of FOLDER, again and again.
 """
@@ -14,13 +14,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+from compare import base_parser
 
 import fasterrcnn
 from fasterrcnn.cli.options import configure_process
 from fasterrcnn.data.images import image_files
 
-SETTLED = 200
+SETTLED, ROUNDS = 200, 3
+TINY_SETTLED, TINY_IMAGES = 2, 8
 
 
 def links(source: Path, target: Path, count: int) -> None:
@@ -40,14 +44,15 @@ def resident_mib() -> float:
 def memory(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Memory after the first images, and the most and the last after that."""
     configure_process()
+    settled = TINY_SETTLED if options.tiny else SETTLED
     detector = fasterrcnn.load(options.weights)
     seen: list[float] = []
     for number, _ in enumerate(detector.predict(folder), start=1):
         seen.append(resident_mib())
-        if number % SETTLED == 0:
+        if number % settled == 0:
             print(f"{number} images: {seen[-1]:.0f} MiB", flush=True)
-    later = seen[SETTLED - 1 :]
-    return {"after_200_mib": later[0], "most_later_mib": max(later), "last_mib": later[-1], "images": len(seen)}
+    later = seen[settled - 1 :]
+    return {f"after_{settled}_mib": later[0], "most_later_mib": max(later), "last_mib": later[-1], "images": len(seen)}
 
 
 def workers(options: argparse.Namespace, folder: Path) -> dict[str, float]:
@@ -66,7 +71,7 @@ def workers(options: argparse.Namespace, folder: Path) -> dict[str, float]:
 
     rows = []
     with tempfile.TemporaryDirectory() as out:
-        for round_number in range(3):
+        for round_number in range(1 if options.tiny else ROUNDS):
             one, several = run(1, f"{out}/{round_number}-1"), run(options.workers, f"{out}/{round_number}-n")
             same = len(json.loads(one[1])) == len(json.loads(several[1]))
             assert same, "one process and several found different numbers of objects"
@@ -79,22 +84,26 @@ def workers(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser()
+def make_parser() -> argparse.ArgumentParser:
+    parser = base_parser(__doc__)
     parser.add_argument("what", choices=("memory", "workers"))
     parser.add_argument("weights")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--images", type=int)
     parser.add_argument("--workers", type=int, default=2)
-    options = parser.parse_args()
+    return parser
+
+
+def main(command: Sequence[str] | None = None) -> None:
+    """Measure, print, write."""
+    options = make_parser().parse_args(command)
+    default = TINY_IMAGES if options.tiny else 2000 if options.what == "memory" else 200
     with tempfile.TemporaryDirectory() as place:
-        links(options.folder, Path(place), options.images or (2000 if options.what == "memory" else 200))
+        links(options.folder, Path(place), options.images or default)
         numbers = (memory if options.what == "memory" else workers)(options, Path(place))
     print({key: round(value, 2) for key, value in numbers.items()})
-    if options.out:
-        options.out.write_text(json.dumps({"benchmark": f"stream {options.what}", "rows": numbers}, indent=1))
+    if options.output:
+        options.output.write_text(json.dumps({"benchmark": f"stream {options.what}", "rows": numbers}, indent=1))
 
 
 if __name__ == "__main__":

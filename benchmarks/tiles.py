@@ -1,6 +1,6 @@
 """How much of what a detector finds in single photographs it finds again, tile by tile, in large mosaics of them.
 
-python benchmarks/tiles.py WEIGHTS FOLDER [OUT.json] [--tile 640] [--overlap 0.2] [--merge nms] [--mosaics 3] [--gap 0]
+python benchmarks/tiles.py WEIGHTS FOLDER [--tile 640] [--overlap 0.2] [--merge nms] [--mosaics 3] [--gap 0]
                            [--score 0.5]
 
 FOLDER holds photographs of one size. A mosaic is 4000x3000 pixels; photographs that it cuts off at its right and lower
@@ -17,25 +17,32 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from compare import base_parser
 from PIL import Image
 
 import fasterrcnn
 from fasterrcnn.data.images import image_files
 
-SIZE = (4000, 3000)
+SIZE, TINY_SIZE = (4000, 3000), (250, 200)
 SCORE, SHIFT = 0.5, 8
 
 
-def mosaic(files: Sequence[Path], gap: int) -> tuple[Image.Image, list[tuple[int, int, Path]]]:
+def size_of(file: Path) -> tuple[int, int]:
+    with Image.open(file) as opened:
+        return opened.size
+
+
+def mosaic(files: Sequence[Path], gap: int, size: tuple[int, int]) -> tuple[Image.Image, list[tuple[int, int, Path]]]:
     """The image, and left, top and file of each photograph that is whole in it."""
-    width, height = Image.open(files[0]).size
-    sheet = Image.new("RGB", SIZE, (128, 128, 128))
-    places = [(x, y) for y in range(0, SIZE[1], height + gap) for x in range(0, SIZE[0], width + gap)]
+    width, height = size_of(files[0])
+    sheet = Image.new("RGB", size, (128, 128, 128))
+    places = [(x, y) for y in range(0, size[1], height + gap) for x in range(0, size[0], width + gap)]
     whole = []
     for number, (x, y) in enumerate(places):
         file = files[number % len(files)]
-        sheet.paste(Image.open(file).convert("RGB"), (x, y))
-        if x + width <= SIZE[0] and y + height <= SIZE[1]:
+        with Image.open(file) as opened:
+            sheet.paste(opened.convert("RGB"), (x, y))
+        if x + width <= size[0] and y + height <= size[1]:
             whole.append((x, y, file))
     return sheet, whole
 
@@ -73,7 +80,7 @@ def duplicates(found: fasterrcnn.Detections, matched: np.ndarray) -> int:
 
 def measure(detector: fasterrcnn.Detector, files: Sequence[Path], options: argparse.Namespace) -> dict[str, float]:
     """The numbers of one mosaic."""
-    sheet, whole = mosaic(files, options.gap)
+    sheet, whole = mosaic(files, options.gap, TINY_SIZE if options.tiny else SIZE)
     boxes, labels, inner = [], [], []
     for x, y, file in whole:
         single = detector.predict(file, score=SCORE)
@@ -122,12 +129,10 @@ def shifted(detector: fasterrcnn.Detector, files: Sequence[Path]) -> tuple[int, 
     return stay, again
 
 
-def main() -> None:
-    """Print each mosaic's numbers and their sum."""
-    parser = argparse.ArgumentParser()
+def make_parser() -> argparse.ArgumentParser:
+    parser = base_parser(__doc__)
     parser.add_argument("weights")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--tile", type=int, default=640)
     parser.add_argument("--overlap", type=float, default=0.2)
     parser.add_argument("--merge", default="nms")
@@ -135,23 +140,30 @@ def main() -> None:
     parser.add_argument("--gap", type=int, default=0)
     parser.add_argument("--score", type=float, default=SCORE, help="from which detections of the mosaic count")
     parser.add_argument("--draw")
-    options = parser.parse_args()
+    return parser
+
+
+def main(command: Sequence[str] | None = None) -> None:
+    """Print each mosaic's numbers and their sum."""
+    options = make_parser().parse_args(command)
+    if options.tiny:
+        options.mosaics, options.tile = 1, 128
     detector = fasterrcnn.load(options.weights)
     files = image_files(options.folder)
-    files = [file for file in files if Image.open(file).size == Image.open(files[0]).size]
+    files = [file for file in files if size_of(file) == size_of(files[0])]
     rows = []
     for number in range(options.mosaics):
         start = number * 49 % len(files)
         rows.append(measure(detector, [*files[start:], *files[:start]], options))
         print(rows[-1], flush=True)
     total = {key: sum(row[key] for row in rows) for key in rows[0]}
-    total["share"] = total["found"] / total["expected"]
+    total["share"] = total["found"] / max(1, total["expected"])
     total["share_shifted"] = total["found_shifted"] / max(1, total["expected_shifted"])
     total["share_whole"] = total["found_whole"] / max(1, total["expected_whole"])
     print({key: round(value, 4) for key, value in total.items()})
-    if options.out:
+    if options.output:
         settings = {key: str(value) for key, value in vars(options).items()}
-        options.out.write_text(json.dumps({"settings": settings, "total": total, "mosaics": rows}, indent=1))
+        options.output.write_text(json.dumps({"settings": settings, "total": total, "mosaics": rows}, indent=1))
 
 
 if __name__ == "__main__":

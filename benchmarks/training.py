@@ -1,6 +1,6 @@
 """Training on a CPU: torchvision's model and reference loop against ours, from the same start and images.
 
-python benchmarks/training.py DATA [--epochs 2] [--seeds 3] [--split val] [--every 1] [--side both] [OUT.json]
+python benchmarks/training.py DATA [--epochs 2] [--seeds 3] [--split val] [--every 1] [--side both]
 
 DATA has a split train. In alternation, once for each seed, both sides (or one, "ours" or "theirs") learn from all
 training images, or from every second, third..., for the same number of epochs. Theirs: torchvision's FasterRCNN and
@@ -12,9 +12,9 @@ proposals and regions. Prints images per second while learning, and AP by one ev
 import argparse
 import random
 import statistics
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ configure_process()
 
 import timm
 import torch
-from compare import report
+from compare import base_parser, report
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.models.detection import FasterRCNN
@@ -46,6 +46,7 @@ from fasterrcnn.training.prepare import start_config
 from fasterrcnn.training.settings import resolve
 
 MODEL, BATCH = "efficientnet-lite0-fpn", 4
+TINY_SHORT_SIDE = 64
 
 
 class Backbone(nn.Module):
@@ -156,14 +157,14 @@ def learn_theirs(config: ModelConfig, data: AnnotatedData, split: str, seed: int
     return row("theirs", epochs * len(records) / seconds, score_theirs(model, data, data.split(split)))
 
 
-def learn_ours(data: AnnotatedData, split: str, seed: int, epochs: int) -> dict[str, float]:
+def learn_ours(data: AnnotatedData, split: str, seed: int, epochs: int, short_side: int | None) -> dict[str, float]:
     records = data.split("train")
     to_learn = replace(data, splits={"train": records})  # or it would be measured after each epoch
     seconds: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         run = fasterrcnn.fit(
             to_learn, model=MODEL, output=Path(folder) / "run", epochs=epochs, batch_size=BATCH, seed=seed,
-            logger="none", on_epoch=lambda measured: seconds.append(measured["seconds"]),
+            short_side=short_side, logger="none", on_epoch=lambda measured: seconds.append(measured["seconds"]),
         )  # fmt: skip
         scores = fasterrcnn.evaluate(run.best, data, split=split)
     return row("ours", epochs * len(records) / sum(seconds), scores)
@@ -174,18 +175,26 @@ def row(side: str, images_per_second: float, scores: Report) -> dict[str, float]
     return {f"{side}_{name}": number or 0.0 for name, number in numbers.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
+def make_parser() -> argparse.ArgumentParser:
+    parser = base_parser(__doc__)
     parser.add_argument("data")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", default="val")
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--side", choices=("both", "ours", "theirs"), default="both")
-    options, sys.argv[1:] = parser.parse_known_args()
+    return parser
+
+
+def main(command: Sequence[str] | None = None) -> None:
+    options = make_parser().parse_args(command)
+    short_side = None
+    if options.tiny:
+        options.epochs, options.seeds, short_side = 1, 1, TINY_SHORT_SIDE
     data = check_and_repair(fasterrcnn.read_data(options.data), "fix").data
     data = replace(data, splits={**data.splits, "train": data.split("train")[:: options.every]})
-    config = start_config(replace(data, splits={"train": data.split("train")}), resolve({"data": "", "model": MODEL}))
+    settings = resolve({"data": "", "model": MODEL, "short_side": short_side})
+    config = start_config(replace(data, splits={"train": data.split("train")}), settings)
     assert presets.get(MODEL).regions.assign.count == config.regions.assign.count
     rows: list[dict[str, float]] = []
     for seed in range(options.seeds):
@@ -193,13 +202,14 @@ def main() -> None:
         if options.side != "ours":
             one |= learn_theirs(config, data, options.split, seed, options.epochs)
         if options.side != "theirs":
-            one |= learn_ours(data, options.split, seed, options.epochs)
+            one |= learn_ours(data, options.split, seed, options.epochs, short_side)
         if options.side == "both":
             one["ratio"] = one["ours_images_per_second"] / one["theirs_images_per_second"]
         rows.append(one)
         print(f"seed {seed}:", one, flush=True)
     medians = {name: statistics.median(one[name] for one in rows) for name in rows[0]}
-    report("training", {f"seed {seed}": one for seed, one in enumerate(rows)} | {"median": medians})
+    whole = {f"seed {seed}": one for seed, one in enumerate(rows)} | {"median": medians}
+    report("training", whole, options.output)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What the documents promise: Python blocks run, commands exist with their options."""
 
+import importlib
 import os
 import pickle
 import re
@@ -103,6 +104,23 @@ def test_commands__mistakes_are_seen():
     assert is_accepted("fasterrcnn explain", named_only=True)
     for wrong in ("fasterrcnn explain", "fasterrcnn data fix x", "fasterrcnn predict w p -o o --nothing"):
         assert not is_accepted(wrong, named_only=False), wrong
+
+
+def test_benchmarks__exist_and_take_their_arguments(monkeypatch, capsys):
+    """Each `python benchmarks/...` of a document; a program that a sentence only names has to be there."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    texts = [path.read_text(encoding="utf-8") for path in (*DOCUMENTS, ROOT / "README.es.md", ROOT / "CHANGELOG.md")]
+    assert [
+        name for text in texts for name in re.findall(r"benchmarks/\w+\.py", text) if not (ROOT / name).exists()
+    ] == []
+    calls = {call for text in texts for call in re.findall(r"python benchmarks/(\w+)\.py([^`\n]*)", text)}
+    assert len(calls) > 10
+    for name, words in sorted(calls):
+        parser = importlib.import_module(name).make_parser()
+        try:
+            parser.parse_args(shlex.split(words))
+        except SystemExit:
+            pytest.fail(f"{name}.py{words}: {capsys.readouterr().err}")
 
 
 def write_cells(folder: Path) -> None:
