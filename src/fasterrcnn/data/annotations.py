@@ -67,25 +67,6 @@ class AnnotatedImage:
     numbers: NDArray[np.int64] | None = None
     areas: NDArray[np.float32] | None = None
 
-    @classmethod
-    def from_lists(
-        cls,
-        path: Path,
-        image_id: int,
-        size_hw: tuple[int, int],
-        boxes: Sequence[Sequence[float]],
-        labels: Sequence[int],
-        difficult: Sequence[bool] | None = None,
-        source: Path | None = None,
-        numbers: Sequence[int] | None = None,
-    ) -> "AnnotatedImage":
-        """An image from plain numbers; coordinates too large for float32 become infinite."""
-        with np.errstate(over="ignore"):
-            xyxy = np.array(boxes, np.float64).reshape(-1, 4).astype(np.float32)
-        flags = np.zeros(len(xyxy), np.bool_) if difficult is None else np.array(difficult, np.bool_)
-        positions = None if numbers is None else np.array(numbers, np.int64)
-        return cls(path, image_id, size_hw, xyxy, np.array(labels, np.int64), flags, source, positions)
-
     @property
     def annotation_file(self) -> Path:
         """The file that a message about its annotations names: the source, or the image where there is none."""

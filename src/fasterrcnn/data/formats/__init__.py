@@ -1,7 +1,7 @@
 """Data formats: recognises a data set by its content and reads it, or writes it in another format.
 
-To add a format, write a file like ``voc.py`` with a subclass of `fasterrcnn.data.formats.base.DataFormat`, and register
-it in `FORMATS`; see "Add a format" in docs/data.md.
+A new format is a file like ``voc.py`` with a subclass of `fasterrcnn.data.formats.base.DataFormat`, and a line in
+`FORMATS`; see "Add a data format" in CONTRIBUTING.md.
 """
 
 import os
@@ -11,15 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage
-from fasterrcnn.data.formats.base import BoxFormat, DataFormat, ReadOptions
+from fasterrcnn.data.annotations import AnnotatedData
+from fasterrcnn.data.formats.base import BoxFormat, Collector, DataFormat, ReadOptions, box_to_xyxy, split_name
 from fasterrcnn.data.formats.coco import Coco
 from fasterrcnn.data.formats.csv_table import CsvTable
-from fasterrcnn.data.formats.rows import read_dicts
 from fasterrcnn.data.formats.voc import PascalVoc
+from fasterrcnn.data.formats.writing import write_as
 from fasterrcnn.data.formats.yolo import Yolo
 from fasterrcnn.errors import DataError, UsageError
-from fasterrcnn.files import atomic_folder, check_output
 
 FORMATS: dict[str, DataFormat] = {
     "coco": Coco(),
@@ -28,6 +27,11 @@ FORMATS: dict[str, DataFormat] = {
     "csv": CsvTable(),
 }
 """All formats by the names of ``--format`` and ``--to``."""
+
+IN_MEMORY = "list"
+"""``AnnotatedData.format`` of what `read_dicts` gives; its root is no folder."""
+
+_KEYS = ("image", "boxes", "labels", "split", "difficult")
 
 DataLike = str | Path | AnnotatedData | Sequence[Mapping[str, Any]]
 """Whatever `read_data` can read: a folder or file, a list of dicts, or data that was read already."""
@@ -67,6 +71,36 @@ def read_data(
     return chosen.read(place, options)
 
 
+def read_dicts(
+    rows: Sequence[Mapping[str, Any]], *, classes: tuple[str, ...] | None = None, box_format: BoxFormat = "xyxy"
+) -> AnnotatedData:
+    """Annotations in memory, collecting all problems. Rows are counted from 1.
+
+    Args:
+        rows: one for each image: ``image`` (a path), ``boxes`` (n x 4, may be empty), ``labels`` (n names, or
+            indices into ``classes``), and perhaps ``split`` (a name) and ``difficult`` (n flags).
+        classes: names of the classes, in the order of their labels; without, in the order of the rows.
+        box_format: what the four numbers of a box are.
+
+    Raises:
+        DataError: a row does not have that form, or there is no image.
+    """
+    collector = Collector(Path(), IN_MEMORY, "box", classes)
+    for number, row in enumerate(rows, start=1):
+        try:
+            path, boxes, labels, flags = _checked(row, classes)
+        except DataError as error:
+            raise DataError(f"row {number}: {error}") from None
+        if not path.is_file():
+            collector.problem("missing-image", path, f"row {number}: there is no such image", number, image=path)
+            continue
+        image = collector.image(path, split_name(str(row.get("split") or "")))
+        for position, (box, label, flag) in enumerate(zip(boxes, labels, flags, strict=True), start=1):
+            xyxy, where = box_to_xyxy(box, box_format), f"row {number}, box {position}"
+            collector.add(image, xyxy, label, number, difficult=flag, where=where)
+    return collector.finish()
+
+
 def data_format_of(data: AnnotatedData) -> DataFormat | None:
     """The format that data was read from; None for data in memory."""
     return next((form for form in FORMATS.values() if form.title == data.format), None)
@@ -96,16 +130,7 @@ def write_data(data: AnnotatedData, folder: Path, to: str) -> list[str]:
     writable = [name for name, form in FORMATS.items() if form.can_write]
     if to not in writable:
         raise UsageError(f"no format {to!r} to write; there are: {', '.join(writable)}")
-    check_output(folder)
-    _check_writable(data)
-    splits: Mapping[str, Sequence[AnnotatedImage]] = {name: images for name, images in data.splits.items() if images}
-    in_train_or_val = {id(image) for name in ("train", "val") for image in splits.get(name, ())}
-    # Where splits are folders, "trainval" would be copies of train and val.
-    if not FORMATS[to].splits_are_lists and all(id(image) in in_train_or_val for image in splits.get("trainval", ())):
-        splits = {name: images for name, images in splits.items() if name != "trainval"}
-    with atomic_folder(folder) as temporary:
-        notes = FORMATS[to].write(data, splits, temporary)
-    return FORMATS[to].losses(data) + notes
+    return write_as(FORMATS[to], data, folder)
 
 
 def _recognise(root: Path, name: str | None, options: ReadOptions) -> tuple[DataFormat, Path]:
@@ -130,18 +155,39 @@ def _recognise(root: Path, name: str | None, options: ReadOptions) -> tuple[Data
     return FORMATS[key], place
 
 
-def _check_writable(data: AnnotatedData) -> None:
-    for name in data.splits:
-        if name != NO_SPLIT and name not in SPLITS:
-            allowed = ", ".join(dict.fromkeys(SPLITS.values()))
-            raise DataError(f"{data.root}: tools know no split called {name!r}; name it one of {allowed}")
-    if data.splits.get(NO_SPLIT) and len(data.splits) > 1:
-        raise DataError(
-            f"{data.root}: {data.splits[NO_SPLIT][0].path.name} and perhaps more are in no split, others are; "
-            'put each into one, or make new ones with "fasterrcnn data split"'
-        )
-    for image in data.images:
-        not_finite = np.flatnonzero(~np.isfinite(image.boxes).all(axis=1))
-        if len(not_finite):
-            finding = data.box_finding("not-finite", image, int(not_finite[0]), "is not finite")
-            raise DataError(f'{finding}; nothing was written, "fasterrcnn data check --fix" leaves such boxes out')
+def _checked(
+    row: Mapping[str, Any], classes: tuple[str, ...] | None
+) -> tuple[Path, list[list[float]], list[str], list[bool]]:
+    """Image, boxes, names and flags of a dict."""
+    if not isinstance(row, Mapping) or "image" not in row or "boxes" not in row:
+        raise DataError(f"a dict with image, boxes and labels is expected, not {_shown(row)}")
+    unknown = [key for key in row if key not in _KEYS]
+    if unknown:
+        raise DataError(f"unknown key {unknown[0]!r}; there are: {', '.join(_KEYS)}")
+    if not isinstance(row["image"], str | Path):
+        raise DataError(f"image must be a path, not {_shown(row['image'])}")
+    try:
+        boxes = np.asarray(row["boxes"], dtype=np.float64)
+    except (TypeError, ValueError):
+        boxes = np.full(1, np.nan)  # refused with the other shapes
+    if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
+        raise DataError(f"boxes must be n x 4 numbers, not {_shown(row['boxes'])}")
+    boxes = boxes.reshape(-1, 4)
+    labels = np.asarray(row.get("labels", ()), dtype=object)
+    difficult = np.asarray(row.get("difficult", np.zeros(len(boxes))), dtype=np.bool_)
+    for key, values in (("labels", labels), ("difficult", difficult)):
+        if values.shape != (len(boxes),):
+            raise DataError(f"{len(boxes)} boxes need as many {key}, not {_shown(row.get(key))}")
+    return Path(row["image"]), boxes.tolist(), [_name(label, classes) for label in labels], difficult.tolist()
+
+
+def _name(label: object, classes: tuple[str, ...] | None) -> str:
+    if isinstance(label, str) and label.strip():
+        return label.strip()
+    if not isinstance(label, int | np.integer) or classes is None:
+        raise DataError(f"labels must be names, or indices where classes are given, not {_shown(label)}")
+    return classes[label] if 0 <= label < len(classes) else f"index {label}"
+
+
+def _shown(value: object) -> str:
+    return f"{' '.join(repr(value).split()):.80}"

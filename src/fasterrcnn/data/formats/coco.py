@@ -13,22 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from fasterrcnn.data.annotations import (
-    NO_SPLIT,
-    SPLITS,
-    AnnotatedData,
-    AnnotatedImage,
-    group_rows,
-    split_of,
-    to_coco,
-)
-from fasterrcnn.data.findings import Finding, unreadable_image
-from fasterrcnn.data.formats.base import DataFormat, ReadOptions
-from fasterrcnn.data.formats.writing import copy_images, file_names, note_copies, shortest_decimals, write_file
-from fasterrcnn.data.images import image_files, read_size_hw
-from fasterrcnn.errors import DataError, ImageError
+from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, split_of, to_coco
+from fasterrcnn.data.formats.base import CollectedImage, Collector, DataFormat, NamedImages, ReadOptions, read_json
+from fasterrcnn.data.formats.writing import shortest_decimals, write_file
+from fasterrcnn.data.images import image_files
+from fasterrcnn.errors import DataError
 
 _Content = dict[str, list[dict[str, Any]]]
 
@@ -65,9 +54,8 @@ class Coco(DataFormat):
         if not files:
             raise DataError(f"{place}: no COCO file, that is .json with images and annotations")
         contents = {split: _load(file) for split, file in files.items()}
-        findings: list[Finding] = []
-        classes, ids, label_of = _categories({files[split]: content for split, content in contents.items()}, findings)
-        splits: dict[str, list[AnnotatedImage]] = {}
+        collector = Collector(place, self.title, "annotation")
+        classes, ids, label_of = _categories({files[split]: content for split, content in contents.items()}, collector)
         listed: set[Path] = set()
         present: set[Path] = set()
         for split, content in contents.items():
@@ -77,26 +65,25 @@ class Coco(DataFormat):
             listed.update(paths)
             # Listing a folder is much faster than asking for every file.
             present.update(path for parent in {path.parent for path in paths} for path in image_files(parent))
-            splits[split] = _annotated_images(content, files[split], paths, present, label_of, findings)
+            image_of = _collect_images(content["images"], files[split], split, paths, present, collector)
+            _collect_boxes(content["annotations"], files[split], image_of, label_of, collector)
             if not paths:
-                findings.append(Finding("empty-split", files[split], "lists no image"))
-        unlisted = sorted(present - listed)
-        findings += [Finding("unlisted-image", path, "no annotation file lists it", image=path) for path in unlisted]
-        splits = {split: images for split, images in splits.items() if images}
-        if not splits:
-            raise DataError(f"{place}: no image that could be used{f'; first: {findings[0]}' if findings else ''}")
-        return AnnotatedData(place if place.is_dir() else place.parent, self.title, classes, splits, findings, ids)
+                collector.problem("empty-split", files[split], "lists no image")
+        for path in sorted(present - listed):
+            collector.problem("unlisted-image", path, "no annotation file lists it", image=path)
+        return collector.finish(classes=classes, category_ids=ids)
 
-    def write(self, data: AnnotatedData, splits: Mapping[str, Sequence[AnnotatedImage]], folder: Path) -> list[str]:
-        """Write a file and a folder of images for each split."""
-        (folder / "annotations").mkdir()
-        notes = []
-        for split, images in splits.items():
-            names = file_names(images)
-            notes += copy_images(images, names, folder / ("images" if split == NO_SPLIT else split))
+    def image_folder(self, split: str) -> str:
+        """One folder for each split."""
+        return "images" if split == NO_SPLIT else split
+
+    def write(self, data: AnnotatedData, splits: Mapping[str, NamedImages], folder: Path) -> None:
+        """Write a file for each split."""
+        for split, named in splits.items():
+            images = list(named.values())
             content: dict[str, Any] = {"info": {"description": f"from {data.format}"}, "licenses": []}
             content |= to_coco(data, images)
-            for entry, name in zip(content["images"], names, strict=True):
+            for entry, name in zip(content["images"], named, strict=True):
                 entry["file_name"] = name
             boxes = [box for image in images for box in shortest_decimals(image.boxes)]
             for annotation, number, (x1, y1, x2, y2) in zip(
@@ -107,7 +94,6 @@ class Coco(DataFormat):
                 if annotation["iscrowd"]:
                     annotation["ignore"] = 1
             write_file(folder / "annotations" / f"instances_{split}.json", json.dumps(content, ensure_ascii=False))
-        return notes + note_copies(splits)
 
     def _annotation_ids(self, data: AnnotatedData, images: Sequence[AnnotatedImage]) -> list[int]:
         """Those of a COCO file where they are unique and positive, otherwise from 1."""
@@ -159,12 +145,7 @@ def _load(file: Path) -> _Content:
         value.pop("segmentation", None)  # most of the file, and of the memory
         return value
 
-    try:
-        content = json.loads(file.read_bytes().decode("utf-8-sig"), object_hook=without_masks)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file}: broken JSON ({error}); is the file complete?") from None
-    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, nesting
-        raise DataError(f"{file}: cannot be read ({error})") from None
+    content = read_json(file, without_masks)
     if isinstance(content, list):
         raise DataError(f"{file}: a list, as of COCO results; a data set has {', '.join(_LISTS)}")
     for name in _LISTS:
@@ -183,7 +164,7 @@ def _whole(value: object) -> int | None:
 
 
 def _categories(
-    contents: Mapping[Path, _Content], findings: list[Finding]
+    contents: Mapping[Path, _Content], collector: Collector
 ) -> tuple[tuple[str, ...], tuple[int, ...], dict[int, int]]:
     """Names and ids of the classes in the order of the files, and the label of every id."""
     name_of: dict[int, str] = {}
@@ -196,7 +177,7 @@ def _categories(
             if number is None or not name:
                 raise DataError(f"{file}: category {reprlib.repr(category)} needs a whole number as id, and a name")
             if number in own:
-                findings.append(Finding("colliding-id", file, f"two categories have the id {number}; the first counts"))
+                collector.problem("colliding-id", file, f"two categories have the id {number}; the first counts")
                 continue
             own.add(number)
             # Roboflow puts the name of the project before the classes.
@@ -212,7 +193,7 @@ def _categories(
     for name, ids in ids_of.items():
         if len(ids) > 1:
             what = f"categories {', '.join(map(str, ids))} are all called {name!r}; they count as one class"
-            findings.append(Finding("colliding-id", next(iter(contents)), what))
+            collector.problem("colliding-id", next(iter(contents)), what)
     label_of = {number: label for label, ids in enumerate(ids_of.values()) for number in ids}
     return tuple(ids_of), tuple(ids[0] for ids in ids_of.values()), label_of
 
@@ -243,107 +224,78 @@ def _file_name(image: Mapping[str, Any]) -> str:
     return parts[-1] if name.startswith("/") or ":/" in name or ".." in parts else name
 
 
-def _annotated_images(
-    content: _Content,
-    file: Path,
-    paths: list[Path],
-    present: set[Path],
-    label_of: Mapping[Any, int],
-    findings: list[Finding],
-) -> list[AnnotatedImage]:
-    images, index_of = _images(content["images"], file, paths, present, findings)
-    owners: list[int] = []
-    numbers: list[int] = []
-    rows: list[tuple[float | int, ...]] = []
-    for position, annotation in enumerate(content["annotations"], start=1):
-        number = position if (given := _whole(annotation.get("id"))) is None else given
-        try:
-            image_id = _whole(annotation["image_id"])
-            if image_id not in index_of:
-                what = f"annotation {number}: no image has the id {annotation['image_id']!r}"
-                findings.append(Finding("unknown-image", file, what, number))
-            elif (owner := index_of[image_id]) is not None:
-                rows.append(_row(annotation, label_of))
-                owners.append(owner)
-                numbers.append(number)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            findings.append(_unusable(annotation, number, label_of, file, error))
-    counts = Counter(_whole(annotation.get("id")) for annotation in content["annotations"])
-    findings += [
-        Finding("colliding-id", file, f"{count} annotations have the id {number}", number)
-        for number, count in counts.items()
-        if count > 1 and number is not None
-    ]
-    table = np.array(rows, dtype=np.float64).reshape(-1, 7)
-    with np.errstate(over="ignore"):
-        boxes, areas = table[:, :4].astype(np.float32), table[:, 4].astype(np.float32)
-    labels, flags = table[:, 5].astype(np.int64), table[:, 6].astype(np.bool_)
-    columns = (boxes, labels, flags, np.array(numbers, dtype=np.int64), areas)
-    parts = group_rows(np.array(owners, dtype=np.int64), len(images), *columns)
-    return [
-        AnnotatedImage(path, number, size_hw, boxes, labels, flags, file, numbers, areas)
-        for (number, path, size_hw), (boxes, labels, flags, numbers, areas) in zip(images, parts, strict=True)
-    ]
-
-
-def _images(
-    images: list[dict[str, Any]], file: Path, paths: list[Path], present: set[Path], findings: list[Finding]
-) -> tuple[list[tuple[int, Path, tuple[int, int]]], dict[int | None, int | None]]:
-    """Id, path and size of every image that can be used, and the position of every id among them, or None."""
-    usable: list[tuple[int, Path, tuple[int, int]]] = []
-    position_of: dict[Path, int] = {}
+def _collect_images(
+    images: list[dict[str, Any]], file: Path, split: str, paths: list[Path], present: set[Path], collector: Collector
+) -> dict[int | None, CollectedImage | None]:
+    """Collect every image that can be used; the image of every id, None where it cannot."""
     counts = Counter(_whole(image.get("id")) for image in images)
-    index_of: dict[int | None, int | None] = dict.fromkeys(counts)
+    image_of: dict[int | None, CollectedImage | None] = dict.fromkeys(counts)
+    of_path: dict[Path, CollectedImage] = {}
     for image, path in zip(images, paths, strict=True):
         number = _whole(image.get("id"))
         if number is None or not image.get("file_name"):
             what = f"image {image.get('id')!r} ({image.get('file_name')!r}) needs a whole number as id, and a file_name"
-            findings.append(Finding("unreadable-annotations", file, what))
+            collector.problem("unreadable-annotations", file, what)
         elif counts[number] > 1:
             what = f"{counts[number]} images have the id {number}, one is {path.name}"
-            findings.append(Finding("colliding-id", file, what, image=path))
-        elif path in position_of:
-            index_of[number] = position_of[path]
-            what = f"images {usable[position_of[path]][0]} and {number} are one file; their boxes are put together"
-            findings.append(Finding("same-image", file, what, image=path))
+            collector.problem("colliding-id", file, what, image=path)
+        elif path in of_path:
+            image_of[number] = of_path[path]
+            what = f"images {of_path[path].image_id} and {number} are one file; their boxes are put together"
+            collector.problem("same-image", file, what, image=path)
         elif path not in present and not os.path.isfile(path):
-            findings.append(Finding("missing-image", file, f"image {number}: there is no {path}", image=path))
-        elif (size_hw := _size_hw(image, path, findings)) is not None:
-            position_of[path] = index_of[number] = len(usable)
-            usable.append((number, path, size_hw))
-    return usable, index_of
+            collector.problem("missing-image", file, f"image {number}: there is no {path}", image=path)
+        elif (size_hw := _stated_hw(image) or collector.size_hw(path)) is not None:
+            of_path[path] = collector.image(path, split, file, size_hw=size_hw, image_id=number)
+            image_of[number] = of_path[path]
+    return image_of
 
 
-def _row(annotation: Mapping[str, Any], label_of: Mapping[Any, int]) -> tuple[float | int, ...]:
-    """Box as xyxy, area, label, and whether it is a crowd or to be ignored."""
-    x, y, width, height = map(float, annotation["bbox"])
-    area = annotation.get("area")
-    if not isinstance(area, int | float) or not 0 < area < 1e30:
-        area = width * height
-    label = label_of[_whole(annotation["category_id"])]
-    flagged = _whole(annotation.get("iscrowd")) or _whole(annotation.get("ignore"))
-    return x, y, x + width, y + height, area, label, bool(flagged)
+def _collect_boxes(
+    annotations: list[dict[str, Any]],
+    file: Path,
+    image_of: Mapping[int | None, CollectedImage | None],
+    label_of: Mapping[Any, int],
+    collector: Collector,
+) -> None:
+    for position, annotation in enumerate(annotations, start=1):
+        number = position if (given := _whole(annotation.get("id"))) is None else given
+        try:
+            image_id = _whole(annotation["image_id"])
+            if image_id not in image_of:
+                what = f"annotation {number}: no image has the id {annotation['image_id']!r}"
+                collector.problem("unknown-image", file, what, number)
+            elif (image := image_of[image_id]) is not None:
+                x, y, width, height = map(float, annotation["bbox"])
+                label = label_of[_whole(annotation["category_id"])]
+                flagged = _whole(annotation.get("iscrowd")) or _whole(annotation.get("ignore"))
+                area = annotation.get("area")
+                area = float(area) if isinstance(area, int | float) and 0 < area < 1e30 else width * height
+                corners = (x, y, x + width, y + height)
+                collector.add(image, corners, label, number, difficult=bool(flagged), area=area)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            kind, reason = _reason(annotation, label_of, error)
+            collector.problem(kind, file, f"annotation {number}{reason}", number)
+    counts = Counter(_whole(annotation.get("id")) for annotation in annotations)
+    for repeated, count in counts.items():
+        if count > 1 and repeated is not None:
+            collector.problem("colliding-id", file, f"{count} annotations have the id {repeated}", repeated)
 
 
-def _unusable(
-    annotation: Mapping[str, Any], number: int, label_of: Mapping[Any, int], file: Path, error: Exception
-) -> Finding:
+def _reason(annotation: Mapping[str, Any], label_of: Mapping[Any, int], error: Exception) -> tuple[str, str]:
+    """Kind of the finding about an annotation that cannot be used, and why."""
     category = annotation.get("category_id")
     if "category_id" in annotation and _whole(category) not in label_of:
-        return Finding("unknown-class", file, f"annotation {number}: no category has the id {category!r}", number)
+        return "unknown-class", f": no category has the id {category!r}"
     if isinstance(error, KeyError):
-        return Finding("unreadable-annotations", file, f"annotation {number} has no {error.args[0]}", number)
-    what = f"bbox must be four numbers (left, top, width, height), not {reprlib.repr(annotation.get('bbox'))} ({error})"
-    return Finding("unreadable-annotations", file, f"annotation {number}: {what}", number)
+        return "unreadable-annotations", f" has no {error.args[0]}"
+    box = reprlib.repr(annotation.get("bbox"))
+    return "unreadable-annotations", f": bbox must be four numbers (left, top, width, height), not {box} ({error})"
 
 
-def _size_hw(image: Mapping[str, Any], path: Path, findings: list[Finding]) -> tuple[int, int] | None:
-    """As the file states it; that of the image itself where it does not."""
+def _stated_hw(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width of an image as the file states them, if it does."""
     height, width = image.get("height"), image.get("width")
     if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
         return height, width
-    try:
-        return read_size_hw(path)
-    except ImageError as error:
-        findings.append(unreadable_image(path, error))
-        return None
+    return None

@@ -3,13 +3,19 @@
 import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, split_of
-from fasterrcnn.data.findings import Finding
-from fasterrcnn.data.formats.base import BoxFormat, DataFormat, ReadOptions
-from fasterrcnn.data.formats.rows import Box, RowCollector, box_to_xyxy, split_name
+from fasterrcnn.data.formats.base import (
+    Box,
+    BoxFormat,
+    Collector,
+    DataFormat,
+    ReadOptions,
+    box_to_xyxy,
+    split_name,
+)
 from fasterrcnn.data.images import EXTENSIONS, image_files
 from fasterrcnn.errors import DataError, UsageError
 
@@ -54,15 +60,20 @@ class CsvTable(DataFormat):
             UsageError: ``columns`` of the options names what does not exist.
         """
         root = place if place.is_dir() else place.parent
-        rows = RowCollector(options.classes)
+        collector = Collector(place, self.title, "line", options.classes)
         for file in _tables(place, options.columns) if place.is_dir() else [place]:
             columns = read_columns(file, options.columns)
             box_format = options.box_format
             if box_format == "xyxy" and not columns.has_corners:
                 box_format = "xywh"
-            _read_file(file, columns, box_format, split_of(file, root), options.images, rows)
-        data = rows.finish(root, self.title, "line")
-        return replace(data, findings=[*data.findings, *_unlisted(data)])
+            _read_file(file, columns, box_format, split_of(file, root), options.images, collector)
+        data = collector.finish()
+        listed = {image.path for image in data.images} | {finding.image for finding in data.findings}
+        for folder in sorted({image.path.parent for image in data.images}):
+            for path in image_files(folder):
+                if path not in listed:  # a table may have been cut short
+                    collector.problem("unlisted-image", path, "no table names it", image=path)
+        return data
 
 
 @dataclass(frozen=True)
@@ -71,27 +82,30 @@ class TableColumns:
 
     Attributes:
         delimiter: comma, semicolon or tab.
-        image: position of the column with the image's path.
-        box: positions of the four numbers of a box.
-        label: position of the class.
-        split: position of the split's name, or None.
-        difficult: position of the flag of difficult objects, or None.
         width: number of columns.
+        positions: of the columns by meaning (the keys of `_NAMES`), from 0.
         has_header: whether the first line is one.
-        has_corners: whether the header names both corners of the box, not one corner and the size.
-        image_hw: positions of height and width of the image, or None.
     """
 
     delimiter: str
-    image: int
-    box: tuple[int, int, int, int]
-    label: int
-    split: int | None
-    difficult: int | None
     width: int
-    has_header: bool
-    has_corners: bool
-    image_hw: tuple[int, int] | None = None
+    positions: Mapping[str, int]
+    has_header: bool = True
+
+    @property
+    def has_corners(self) -> bool:
+        """Whether both corners of the box are named, not one corner and the size."""
+        return "x2" in self.positions
+
+    @property
+    def box(self) -> tuple[str, ...]:
+        """What the four numbers of a box are."""
+        return ("x1", "y1", "x2", "y2") if self.has_corners else ("x1", "y1", "width", "height")
+
+    def cell(self, cells: Sequence[str], meaning: str) -> str:
+        """The cell of a row; empty where there is no such column."""
+        position = self.positions.get(meaning)
+        return "" if position is None else cells[position]
 
 
 def read_columns(file: Path, columns: Mapping[str, str] | None = None) -> TableColumns:
@@ -110,7 +124,8 @@ def read_columns(file: Path, columns: Mapping[str, str] | None = None) -> TableC
     delimiter = max(",;\t", key=line.count)
     header = [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])]
     if columns is None and len(header) == 6 and os.path.splitext(header[0])[1].lower() in EXTENSIONS:
-        return TableColumns(delimiter, 0, (1, 2, 3, 4), 5, None, None, 6, has_header=False, has_corners=True)
+        keras = {meaning: position for position, meaning in enumerate(("image", "x1", "y1", "x2", "y2", "label"))}
+        return TableColumns(delimiter, 6, keras, has_header=False)
     shown = ", ".join(header) or "empty"
     positions = {name.lower(): position for position, name in enumerate(header)}
     position_of = {
@@ -132,12 +147,7 @@ def read_columns(file: Path, columns: Mapping[str, str] | None = None) -> TableC
             f"{file}: no column for {', '.join(missing)}; its header: {shown}; name it with "
             f"columns (--columns {missing[0]}=NAME)"
         )
-    image, x1, y1, x2, y2, label = (position_of[meaning] for meaning in needed)
-    split, difficult = position_of.get("split"), position_of.get("difficult")
-    stated = has_corners and {"height", "width"} <= position_of.keys()
-    image_hw = (position_of["height"], position_of["width"]) if stated else None
-    box = (x1, y1, x2, y2)
-    return TableColumns(delimiter, image, box, label, split, difficult, len(header), True, has_corners, image_hw)
+    return TableColumns(delimiter, len(header), position_of)
 
 
 def read_rows(file: Path, columns: TableColumns) -> Iterator[tuple[int, list[str]]]:
@@ -160,14 +170,6 @@ def read_rows(file: Path, columns: TableColumns) -> Iterator[tuple[int, list[str
         raise DataError(f"{file}: broken CSV ({error})") from None
 
 
-def _unlisted(data: AnnotatedData) -> list[Finding]:
-    """Images that lie beside those of the tables without being named: a table may have been cut short."""
-    listed = {image.path for image in data.images} | {finding.image for finding in data.findings}
-    folders = sorted({image.path.parent for image in data.images})
-    beside = (path for folder in folders for path in image_files(folder) if path not in listed)
-    return [Finding("unlisted-image", path, "no table names it", image=path) for path in beside]
-
-
 def _tables(root: Path, columns: Mapping[str, str] | None) -> list[Path]:
     """Tables of a folder and of the folders of its splits."""
     folders = [root, *(child for child in root.glob("*/") if child.name.lower() in SPLITS)]
@@ -183,7 +185,7 @@ def _is_table(file: Path, columns: Mapping[str, str] | None) -> bool:
 
 
 def _read_file(
-    file: Path, columns: TableColumns, box_format: BoxFormat, split: str, images: Path | None, collector: RowCollector
+    file: Path, columns: TableColumns, box_format: BoxFormat, split: str, images: Path | None, collector: Collector
 ) -> None:
     bases = [file.parent] if images is None else [images, file.parent]
     paths: dict[tuple[str, str], Path | None] = {}
@@ -191,43 +193,36 @@ def _read_file(
         try:
             box = _read_box(cells, columns)
         except DataError as error:
-            what = f"line {number}: {error}"
-            collector.findings.append(Finding("unreadable-annotations", file, what, number))
+            collector.problem("unreadable-annotations", file, f"line {number}: {error}", number)
             continue
-        own = split if columns.split is None else split_name(cells[columns.split] or split)
-        name = cells[columns.image]
+        own = split_name(columns.cell(cells, "split") or split)
+        name = columns.cell(cells, "image")
         if (name, own) not in paths:
             paths[name, own] = _find_image(name, own, bases)
             if paths[name, own] is None:
-                what = f"line {number}: there is no image {name}"
-                collector.findings.append(Finding("missing-image", file, what, number))
+                collector.problem("missing-image", file, f"line {number}: there is no image {name}", number)
         if (path := paths[name, own]) is None:
             continue
-        image = collector.image(path, own, file, _stated_hw(cells, columns))
+        # Beside two corners, width and height are those of the image.
+        sides = [columns.cell(cells, side) if columns.has_corners else "" for side in ("height", "width")]
+        height, width = (int(side) if side.isdecimal() else 0 for side in sides)
+        image = collector.image(path, own, file, stated_hw=(height, width))
         if box is not None:
-            difficult = columns.difficult is not None and cells[columns.difficult].lower() in ("1", "true", "yes")
+            difficult = columns.cell(cells, "difficult").lower() in ("1", "true", "yes")
             xyxy = box_to_xyxy(box, box_format)
-            collector.add(image, xyxy, cells[columns.label], difficult, number, f"line {number}")
-
-
-def _stated_hw(cells: list[str], columns: TableColumns) -> tuple[int, int] | None:
-    """The image's size that a row states, if it states one."""
-    if columns.image_hw is None:
-        return None
-    height, width = (cells[position] for position in columns.image_hw)
-    return (int(height), int(width)) if height.isdecimal() and width.isdecimal() and int(height) * int(width) else None
+            collector.add(image, xyxy, columns.cell(cells, "label"), number, difficult=difficult)
 
 
 def _read_box(cells: list[str], columns: TableColumns) -> Box | None:
     """The four numbers of a row, or None where they are empty: an image without objects."""
     if len(cells) < columns.width or any(cells[columns.width :]):
         raise DataError(f"{len(cells)} cells where {columns.width} are expected")
-    if not cells[columns.image]:
+    if not columns.cell(cells, "image"):
         raise DataError("no image is named")
-    texts = [cells[position] for position in columns.box]
+    texts = [columns.cell(cells, meaning) for meaning in columns.box]
     if not any(texts):
         return None
-    if not cells[columns.label]:
+    if not columns.cell(cells, "label"):
         raise DataError("the box has no class")
     try:
         return [float(text) for text in texts]

@@ -9,27 +9,18 @@ box with xmin = xmax is empty. (The challenge itself counted pixels from 1, both
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 
-from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage
-from fasterrcnn.data.findings import Finding, size_mismatch, unreadable_image
-from fasterrcnn.data.formats.base import DataFormat, ReadOptions
-from fasterrcnn.data.formats.writing import (
-    copy_images,
-    file_names,
-    lost_areas_and_ids,
-    shortest_decimals,
-    write_file,
-)
-from fasterrcnn.data.images import EXTENSIONS, image_files, read_size_hw
-from fasterrcnn.errors import DataError, ImageError
+from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData
+from fasterrcnn.data.formats.base import Collector, DataFormat, NamedImages, ReadOptions, read_lines, read_xml
+from fasterrcnn.data.formats.writing import lost_areas_and_ids, shortest_decimals, write_file
+from fasterrcnn.data.images import EXTENSIONS, image_files
+from fasterrcnn.errors import DataError
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
-_MAX_BYTES = 64 * 2**20
 
 
 class PascalVoc(DataFormat):
@@ -56,53 +47,40 @@ class PascalVoc(DataFormat):
         Raises:
             DataError: there is no annotated image at all, or a split file is no text.
         """
-        findings: list[Finding] = []
-        parsed: dict[Path, tuple[AnnotatedImage, list[str]]] = {}
-        files_of_split: dict[str, list[Path]] = {}
+        collector = Collector(place, self.title, "object")
+        paths_of_split: dict[str, list[Path]] = {}
         for folder_split, xml_folder in _xml_folders(place).items():
             annotated = {file.stem for file in _xml_files(xml_folder)}
             images = _images(xml_folder)
+            splits = {folder_split: sorted(annotated)}
             if folder_split == NO_SPLIT:
-                splits = _read_splits(place, annotated, findings)
-            else:
-                splits = {folder_split: sorted(annotated)}
+                splits = _read_splits(place, annotated, collector)
+            for file in sorted({xml_folder / f"{stem}.xml" for stems in splits.values() for stem in stems}):
+                _read_file(file, images.get(file.stem, []), collector)
             for split, stems in splits.items():
-                files_of_split[split] = [xml_folder / f"{stem}.xml" for stem in stems]
-            for file in sorted({file for split in splits for file in files_of_split[split]}):
-                content = _read_file(file, images.get(file.stem, []), findings)
-                if content is not None:
-                    parsed[file] = content
-            unlisted = [path for stem, paths in images.items() if stem not in annotated for path in paths]
-            findings += [Finding("unlisted-image", path, "image without annotations", image=path) for path in unlisted]
-        if not any(files_of_split.values()):
+                paths_of_split[split] = [path for stem in stems for path in images.get(stem, [])]
+            for path in (path for stem, paths in images.items() if stem not in annotated for path in paths):
+                collector.problem("unlisted-image", path, "image without annotations", image=path)
+        if not paths_of_split:
             raise DataError(f"{place}: no annotated image")
-        classes = tuple(sorted({name for _, names in parsed.values() for name in names}))
-        done = {
-            file: replace(image, image_id=number, labels=np.array([classes.index(name) for name in names], np.int64))
-            for number, (file, (image, names)) in enumerate(parsed.items(), start=1)
-        }
-        by_split = {split: [done[file] for file in files if file in done] for split, files in files_of_split.items()}
-        return AnnotatedData(place, self.title, classes, by_split, findings, counted="object")
+        return collector.finish(paths_of_split, sort_classes=True, may_be_empty=True)
 
-    def write(self, data: AnnotatedData, splits: Mapping[str, Sequence[AnnotatedImage]], folder: Path) -> list[str]:
+    def image_folder(self, split: str) -> str:
+        """All images lie in one folder."""
+        return "JPEGImages"
+
+    def write(self, data: AnnotatedData, splits: Mapping[str, NamedImages], folder: Path) -> None:
         """Write one XML file for each image, and a list of names for each split."""
-        distinct = {image.content: image for image in data.images}
-        names = file_names(list(distinct.values()))
-        notes = copy_images(list(distinct.values()), names, folder / "JPEGImages")
-        (folder / "Annotations").mkdir()
-        for image, name in zip(distinct.values(), names, strict=True):
-            boxes = shortest_decimals(image.boxes)
-            names_of_objects = [data.classes[label] for label in image.labels]
-            objects = zip(names_of_objects, boxes, image.difficult.tolist(), strict=True)
+        distinct = {name: image for images in splits.values() for name, image in images.items()}
+        for name, image in distinct.items():
+            classes = [data.classes[label] for label in image.labels]
+            objects = zip(classes, shortest_decimals(image.boxes), image.difficult.tolist(), strict=True)
             text = ElementTree.tostring(to_xml(name, image.size_hw, objects), encoding="unicode")
             write_file(folder / "Annotations" / f"{Path(name).stem}.xml", text + "\n")
-        if list(splits) != [NO_SPLIT]:
-            (folder / "ImageSets" / "Main").mkdir(parents=True)
-            stems = {content: Path(name).stem for content, name in zip(distinct, names, strict=True)}
-            for split, images in splits.items():
-                lines = "".join(f"{stems[image.content]}\n" for image in images)
+        for split, images in splits.items():
+            if split != NO_SPLIT:
+                lines = "".join(f"{Path(name).stem}\n" for name in images)
                 write_file(folder / "ImageSets" / "Main" / f"{split}.txt", lines)
-        return notes
 
     def losses(self, data: AnnotatedData) -> list[str]:
         """Areas and ids, and what a list of classes would hold."""
@@ -114,13 +92,6 @@ class PascalVoc(DataFormat):
         if list(data.classes) != sorted(data.classes):
             notes.append(f"{self.title} has no list of classes: their order is lost, most tools sort the names")
         return notes
-
-
-@dataclass(frozen=True)
-class _Object:
-    name: str
-    box: tuple[float, float, float, float]
-    difficult: bool
 
 
 def _search(folder: Path, levels: int) -> list[Path]:
@@ -172,21 +143,17 @@ def _images(xml_folder: Path) -> dict[str, list[Path]]:
     return images
 
 
-def _read_splits(folder: Path, annotated: set[str], findings: list[Finding]) -> dict[str, list[str]]:
+def _read_splits(folder: Path, annotated: set[str], collector: Collector) -> dict[str, list[str]]:
     """Names of the images of each split, in the order of the files."""
     splits: dict[str, list[str]] = {}
     for name, split in SPLITS.items():
         file = folder / "ImageSets" / "Main" / f"{name}.txt"
         if file.is_file():
-            try:
-                lines = file.read_text(encoding="utf-8-sig").splitlines()
-            except UnicodeDecodeError as error:
-                raise DataError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-            stems = list(dict.fromkeys(_stem(line.strip(), annotated) for line in lines if line.strip()))
+            stems = list(dict.fromkeys(_stem(line, annotated) for line in read_lines(file) if line))
             if stems:
                 splits.setdefault(split, stems)
             else:
-                findings.append(Finding("empty-split", file, "names no image"))
+                collector.problem("empty-split", file, "names no image")
     return splits or {NO_SPLIT: sorted(annotated)}
 
 
@@ -199,64 +166,40 @@ def _stem(line: str, annotated: set[str]) -> str:
     return stem if extension.lower() in EXTENSIONS and name not in annotated else name
 
 
-def _read_file(file: Path, paths: list[Path], findings: list[Finding]) -> tuple[AnnotatedImage, list[str]] | None:
-    """The image of one XML file, without its labels, and the class names; None if file or image cannot be read."""
+def _read_file(file: Path, paths: list[Path], collector: Collector) -> None:
+    """Collect the image and the objects of one XML file."""
     if not os.path.isfile(file):
-        findings.append(Finding("missing-annotations", file, "no such file", image=paths[0] if paths else None))
-        return None
-    if not paths:
-        findings.append(Finding("missing-image", file, f"there is no image called {file.stem}.*"))
-        return None
-    if len(paths) > 1:
-        names = ", ".join(path.name for path in paths)
-        findings.append(Finding("colliding-id", file, f"several images have its name: {names}", image=paths[0]))
-        return None
+        collector.problem("missing-annotations", file, "no such file", image=paths[0] if paths else None)
+        return
+    path = collector.image_of(file, paths)
+    if path is None:
+        return
     try:
-        tree = _parse(file)
-        objects = [_read_object(e, number) for number, e in enumerate(tree.iter("object"), start=1)]
+        tree = read_xml(file)
+        if tree.tag != "annotation":
+            raise DataError(f"not Pascal VOC: it begins with <{tree.tag}>, not with <annotation>")
+        objects = [_read_object(element, number) for number, element in enumerate(tree.iter("object"), start=1)]
     except DataError as error:
-        findings.append(Finding("unreadable-annotations", file, str(error), image=paths[0]))
-        return None
-    try:
-        size_hw = read_size_hw(paths[0])
-    except ImageError as error:
-        findings.append(unreadable_image(paths[0], error))
-        return None
+        collector.unreadable(file, error, path)
+        return
+    if collector.size_hw(path) is None:
+        return
     stated_hw = (_pixels(tree.findtext("size/height")), _pixels(tree.findtext("size/width")))
-    if all(stated_hw) and stated_hw != size_hw:
-        findings.append(size_mismatch(paths[0], file, stated_hw, size_hw))
-        size_hw = stated_hw
-    boxes, flags = [o.box for o in objects], [o.difficult for o in objects]
-    labels, numbers = [0] * len(objects), list(range(1, len(objects) + 1))
-    image = AnnotatedImage.from_lists(paths[0], 0, size_hw, boxes, labels, flags, file, numbers)
-    return image, [o.name for o in objects]
+    image = collector.image(path, source=file, stated_hw=stated_hw)
+    for number, (name, box, difficult) in enumerate(objects, start=1):
+        collector.add(image, box, name, number, difficult=difficult)
 
 
-def _parse(file: Path) -> ElementTree.Element:
-    try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise DataError(f"larger than {_MAX_BYTES // 2**20} MiB")
-        content = file.read_bytes()
-        if b"<!ENTITY" in content.replace(b"\0", b""):  # the zeros of UTF-16
-            raise DataError("declares XML entities, which can blow up in memory; refused")
-        tree = ElementTree.fromstring(content)
-    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
-        raise DataError(f"not readable XML ({error})") from None
-    if tree.tag != "annotation":
-        raise DataError(f"not Pascal VOC: it begins with <{tree.tag}>, not with <annotation>")
-    return tree
-
-
-def _read_object(element: ElementTree.Element, number: int) -> _Object:
+def _read_object(element: ElementTree.Element, number: int) -> tuple[str, list[float], bool]:
+    """Class, corners and whether it is difficult."""
     name = (element.findtext("name") or "").strip()
     if not name:
         raise DataError(f"object {number} has no name")
     try:
-        left, top, right, bottom = (float(element.findtext(f"bndbox/{side}") or "missing") for side in _SIDES)
+        corners = [float(element.findtext(f"bndbox/{side}") or "missing") for side in _SIDES]
     except ValueError as error:
         raise DataError(f"object {number} ({name}): xmin, ymin, xmax and ymax must be numbers ({error})") from None
-    difficult = (element.findtext("difficult") or "0").strip() == "1"
-    return _Object(name, (left, top, right, bottom), difficult)
+    return name, corners, (element.findtext("difficult") or "0").strip() == "1"
 
 
 def _pixels(text: str | None) -> int:
@@ -268,9 +211,7 @@ def _pixels(text: str | None) -> int:
 
 
 def to_xml(
-    name: str,
-    size_hw: tuple[int, int],
-    objects: Iterable[tuple[str, Sequence[float], bool]],
+    name: str, size_hw: tuple[int, int], objects: Iterable[tuple[str, Sequence[float], bool]]
 ) -> ElementTree.Element:
     """The annotation of one image.
 
@@ -279,27 +220,21 @@ def to_xml(
         size_hw: its height and width.
         objects: class, xyxy box and difficult flag of each.
     """
-
-    def add(parent: ElementTree.Element, tag: str, text: object = None) -> ElementTree.Element:
-        element = ElementTree.SubElement(parent, tag)
-        element.text = None if text is None else str(text)
-        return element
-
+    height, width = size_hw
     root = ElementTree.Element("annotation")
-    add(root, "folder", "JPEGImages")
-    add(root, "filename", name)
-    size = add(root, "size")
-    for tag, pixels in zip(("width", "height", "depth"), (*size_hw[::-1], 3), strict=True):
-        add(size, tag, pixels)
-    add(root, "segmented", 0)
+    _add_elements(root, {"folder": "JPEGImages", "filename": name})
+    _add_elements(ElementTree.SubElement(root, "size"), {"width": width, "height": height, "depth": 3})
+    _add_elements(root, {"segmented": 0})
     for class_name, box, difficult in objects:
-        entry = add(root, "object")
-        add(entry, "name", class_name)
-        add(entry, "pose", "Unspecified")
-        add(entry, "truncated", 0)
-        add(entry, "difficult", int(difficult))
-        corners = add(entry, "bndbox")
-        for tag, side in zip(_SIDES, box, strict=True):
-            add(corners, tag, np.format_float_positional(np.float32(side), trim="-"))
+        entry = ElementTree.SubElement(root, "object")
+        flags = {"pose": "Unspecified", "truncated": 0, "difficult": int(difficult)}
+        _add_elements(entry, {"name": class_name, **flags})
+        corners = [np.format_float_positional(np.float32(side), trim="-") for side in box]
+        _add_elements(ElementTree.SubElement(entry, "bndbox"), dict(zip(_SIDES, corners, strict=True)))
     ElementTree.indent(root)
     return root
+
+
+def _add_elements(parent: ElementTree.Element, texts: Mapping[str, object]) -> None:
+    for tag, text in texts.items():
+        ElementTree.SubElement(parent, tag).text = str(text)

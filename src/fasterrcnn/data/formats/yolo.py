@@ -14,18 +14,10 @@ import numpy as np
 import yaml
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage
-from fasterrcnn.data.findings import Finding, unreadable_image
-from fasterrcnn.data.formats.base import DataFormat, ReadOptions
-from fasterrcnn.data.formats.writing import (
-    copy_images,
-    file_names,
-    lost_areas_and_ids,
-    note_copies,
-    shortest_decimals,
-    write_file,
-)
-from fasterrcnn.data.images import image_files, read_size_hw
-from fasterrcnn.errors import DataError, ImageError
+from fasterrcnn.data.formats.base import Box, Collector, DataFormat, NamedImages, ReadOptions, box_to_xyxy, read_lines
+from fasterrcnn.data.formats.writing import lost_areas_and_ids, shortest_decimals, write_file
+from fasterrcnn.data.images import image_files
+from fasterrcnn.errors import DataError
 
 _CLASS_LISTS = ("classes.txt", "obj.names", "_darknet.labels")
 _OTHER_TEXTS = re.compile(rf"\..*|(classes|predefined_classes|readme.*|licen[cs]e|notes|{'|'.join(SPLITS)})\.txt", re.I)
@@ -70,60 +62,40 @@ class Yolo(DataFormat):
         """
         folder, file = (place, _yaml_of(place)) if place.is_dir() else (place.parent, place)
         content = {} if file is None else _load(file)
-        findings: list[Finding] = []
-        names = options.classes or _class_names(folder, file, content, findings)
-        places = _places_by_yaml(file, content, findings) if file is not None else {}
+        collector = Collector(place, self.title, "line")
+        names = options.classes or _class_names(folder, file, content, collector)
+        places = _places_by_yaml(file, content, collector) if file is not None else {}
         places = places or _places_by_layout(folder)
-        paths = {split: _image_paths(within, folder, findings) for split, within in places.items()}
-        images = self._read_images(paths, len(names), findings)
-        self._check_texts(places, paths, findings)
-        if not images:
-            raise DataError(f"{place}: no image that could be used{f'; first: {findings[0]}' if findings else ''}")
-        splits = {split: [images[path] for path in listed if path in images] for split, listed in paths.items()}
-        return AnnotatedData(folder, self.title, names, splits, findings, counted="line")
-
-    def _read_images(
-        self, paths: Mapping[str, Sequence[Path]], class_count: int, findings: list[Finding]
-    ) -> dict[Path, AnnotatedImage]:
-        images: dict[Path, AnnotatedImage] = {}
-        for label_file, (path, *others) in _by_label_file(paths).items():
-            if others:
-                shown = ", ".join(other.name for other in (path, *others))
-                what = f"several images have its name: {shown}"
-                findings.append(Finding("colliding-id", label_file, what, image=path))
-            elif (image := _read_image(path, label_file, len(images) + 1, class_count, findings)) is not None:
-                images[path] = image
-        return images
-
-    def _check_texts(
-        self, places: Mapping[str, Sequence[Path]], paths: Mapping[str, Sequence[Path]], findings: list[Finding]
-    ) -> None:
-        """Note label files without an image."""
+        paths = {split: _image_paths(within, folder, collector) for split, within in places.items()}
+        images = _by_label_file(paths)
+        for label_file, candidates in images.items():
+            path = collector.image_of(label_file, candidates)
+            if path is not None:
+                _read_image(path, label_file, len(names), collector)
         folders = {within for listed in places.values() for within in listed if within.is_dir()}
         texts = {text for within in folders for text in _label_folder(within).rglob("*.txt")}
-        findings += [
-            Finding("missing-image", text, f"there is no image called {text.stem}.*")
-            for text in sorted(texts - _by_label_file(paths).keys())
-            if not _OTHER_TEXTS.fullmatch(text.name)
-        ]
+        for text in sorted(texts - images.keys()):
+            if not _OTHER_TEXTS.fullmatch(text.name):
+                collector.image_of(text, [])
+        return collector.finish(paths, classes=names)
 
-    def write(self, data: AnnotatedData, splits: Mapping[str, Sequence[AnnotatedImage]], folder: Path) -> list[str]:
-        """Write data.yaml, and a folder of images and one of labels for each split."""
-        notes = []
+    def image_folder(self, split: str) -> str:
+        """One folder for each split, below images/."""
+        return "images" if split == NO_SPLIT else f"images/{split}"
+
+    def write(self, data: AnnotatedData, splits: Mapping[str, NamedImages], folder: Path) -> None:
+        """Write data.yaml, and a folder of labels for each split."""
         content: dict[str, object] = {}
         for split, images in splits.items():
-            below = "" if split == NO_SPLIT else split
-            names = file_names(images)
-            notes += copy_images(images, names, folder / "images" / below)
-            (folder / "labels" / below).mkdir(parents=True, exist_ok=True)
-            for image, name in zip(images, names, strict=True):
-                write_file(folder / "labels" / below / f"{Path(name).stem}.txt", _to_lines(image))
-            if below:
-                content[split] = f"images/{split}"
+            place = self.image_folder(split)
+            for name, image in images.items():
+                file = folder / place.replace("images", "labels", 1) / f"{Path(name).stem}.txt"
+                write_file(file, _to_lines(image))
+            if split != NO_SPLIT:
+                content[split] = place
         # Without "path", tools take paths relative to this file, wherever it is.
         content["names"] = dict(enumerate(data.classes))
         write_file(folder / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-        return notes + note_copies(splits)
 
     def losses(self, data: AnnotatedData) -> list[str]:
         """Difficult objects, areas and ids."""
@@ -188,20 +160,13 @@ def _load(file: Path) -> dict[str, Any]:
     return content
 
 
-def _read_lines(file: Path) -> list[str]:
-    try:
-        return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-
-
-def _class_names(folder: Path, file: Path | None, content: dict[str, Any], findings: list[Finding]) -> tuple[str, ...]:
+def _class_names(folder: Path, file: Path | None, content: dict[str, Any], collector: Collector) -> tuple[str, ...]:
     """Names from the yaml file, or from a list with one a line."""
     if file is not None:
         names = _checked(content.get("names"), file)
         if content.get("nc", len(names)) != len(names):
             what = f"nc is {content['nc']!r}, but names has {len(names)}: {', '.join(names)}"
-            findings.append(Finding("unknown-class", file, what))
+            collector.problem("unknown-class", file, what)
         return names
     listed = _class_list(folder)
     if listed is None:
@@ -209,7 +174,7 @@ def _class_names(folder: Path, file: Path | None, content: dict[str, Any], findi
             f"{folder}: the classes have no names; give them (classes, --class-names), or put them into "
             "data.yaml (names: [...]) or classes.txt (one a line)"
         )
-    return _checked("\n".join(_read_lines(listed)).strip().split("\n"), listed)
+    return _checked("\n".join(read_lines(listed)).strip().split("\n"), listed)
 
 
 def _checked(names: object, file: Path) -> tuple[str, ...]:
@@ -231,7 +196,7 @@ def _checked(names: object, file: Path) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _places_by_yaml(file: Path, content: dict[str, Any], findings: list[Finding]) -> dict[str, list[Path]]:
+def _places_by_yaml(file: Path, content: dict[str, Any], collector: Collector) -> dict[str, list[Path]]:
     """Folders and lists of images of each split."""
     bases = [file.parent / str(content.get("path") or ""), file.parent]
     places: dict[str, list[Path]] = {}
@@ -247,7 +212,8 @@ def _places_by_yaml(file: Path, content: dict[str, Any], findings: list[Finding]
     if missing and not places:
         tried = ", ".join(dict.fromkeys(os.path.normpath(base) for base in bases))
         raise DataError(f"{file}: {missing[0]}, from {tried}; correct its paths")
-    findings += [Finding("empty-split", file, what) for what in missing]
+    for what in missing:
+        collector.problem("empty-split", file, what)
     return places
 
 
@@ -276,19 +242,19 @@ def _locate(text: str, bases: Sequence[Path]) -> Path | None:
     return next((Path(os.path.normpath(place)) for place in candidates if os.path.exists(place)), None)
 
 
-def _image_paths(places: Sequence[Path], folder: Path, findings: list[Finding]) -> list[Path]:
+def _image_paths(places: Sequence[Path], folder: Path, collector: Collector) -> list[Path]:
     """The images below folders and in lists, each once."""
     paths: list[Path] = []
     for place in places:
         if place.is_dir():
             paths += image_files(place, deep=True)
             continue
-        for number, line in enumerate(_read_lines(place), start=1):
+        for number, line in enumerate(read_lines(place), start=1):
             path = _locate(line, [place.parent, folder]) if line else None
             if path is not None:
                 paths.append(path)
             elif line:
-                findings.append(Finding("missing-image", place, f"line {number}: there is no {line}", number))
+                collector.problem("missing-image", place, f"line {number}: there is no {line}", number)
     return list(dict.fromkeys(paths))
 
 
@@ -302,40 +268,34 @@ def _label_folder(folder: Path) -> Path:
     return labels.joinpath(*parts[last + 1 :]) if labels.is_dir() else folder
 
 
-def _read_image(
-    path: Path, file: Path, image_id: int, class_count: int, findings: list[Finding]
-) -> AnnotatedImage | None:
-    """One image, or None if it or its label file cannot be read."""
+def _read_image(path: Path, file: Path, class_count: int, collector: Collector) -> None:
+    """Collect one image and the lines of its label file."""
+    size_hw = collector.size_hw(path)
+    if size_hw is None:
+        return
     lines: list[str] = []
     try:
-        height, width = read_size_hw(path)
-        lines = _read_lines(file)
-    except ImageError as error:
-        findings.append(unreadable_image(path, error))
-        return None
+        lines = read_lines(file)
     except FileNotFoundError:
-        findings.append(Finding("unlabelled-image", file, f"no such file for {path.name}", image=path))
+        collector.problem("unlabelled-image", file, f"no such file for {path.name}", image=path)
     except (DataError, OSError) as error:
-        what = str(error).removeprefix(f"{file}: ")
-        findings.append(Finding("unreadable-annotations", file, what, image=path))
-        return None
-    rows: list[tuple[float, ...]] = []
+        collector.unreadable(file, error, path)
+        return
+    height, width = size_hw
+    image = collector.image(path, source=file, size_hw=size_hw)
     for number, line in enumerate(lines, start=1):
         try:
             if line:
-                rows.append((number, *_read_line(line, class_count)))
+                label, (x1, y1, x2, y2) = _read_line(line, class_count)
+                collector.add(image, (x1 * width, y1 * height, x2 * width, y2 * height), label, number)
         except _LineError as error:
             kind, what = error.args
             shown = line if len(line) <= 60 else f"{line[:57]}..."
-            findings.append(Finding(kind, file, f"line {number} ({shown}): {what}", number, path))
-    table = np.array(rows, dtype=np.float64).reshape(-1, 6)
-    boxes = (table[:, 2:] * (width, height, width, height)).tolist()
-    numbers, labels = table[:, :2].T.astype(np.int64).tolist()
-    return AnnotatedImage.from_lists(path, image_id, (height, width), boxes, labels, None, file, numbers)
+            collector.problem(kind, file, f"line {number} ({shown}): {what}", number, image=path)
 
 
-def _read_line(line: str, class_count: int) -> tuple[float, float, float, float, float]:
-    """Label and box, in shares of the image."""
+def _read_line(line: str, class_count: int) -> tuple[int, Box]:
+    """Label, and corners in shares of the image."""
     try:
         label, *values = map(float, line.split())
     except ValueError:
@@ -352,10 +312,9 @@ def _read_line(line: str, class_count: int) -> tuple[float, float, float, float,
     if any(math.isfinite(value) and value > _LARGEST_SHARE for value in values):
         raise _LineError("wrong-format", "pixels where shares of the image are expected (0 to 1)")
     if len(values) == 4:
-        x, y, width, height = values
-        return label, x - width / 2, y - height / 2, x + width / 2, y + height / 2
-    xs, ys = np.array(values[::2]), np.array(values[1::2])  # numpy's min and max keep NaN
-    return label, float(xs.min()), float(ys.min()), float(xs.max()), float(ys.max())
+        return int(label), box_to_xyxy(values, "cxcywh")
+    corners = np.array(values).reshape(-1, 2)  # numpy's min and max keep NaN
+    return int(label), [*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()]
 
 
 def _to_lines(image: AnnotatedImage) -> str:

@@ -500,7 +500,7 @@ def test_read__files_whose_names_do_not_state_the_splits(tmp_path):
         ('{"images": [], "annotations": [5]}', r"not a COCO data set: 'annotations' must be a list of objects"),
         ('{"images": [], "annotations": []}', r"not a COCO data set: 'categories' must be a list of objects"),
         ('{"images": [], "annotations": [], "categories": []}', r"data\.json: no categories"),
-        (json.dumps(content()), r"data\.json: no image that could be used; first: .*lists no image$"),
+        (json.dumps(content()), r"COCO \(.*data\.json\): no image that could be used; first: .*lists no image$"),
         (json.dumps(content(categories=[{"id": 1}])), r"category \{'id': 1\} needs a whole number as id, and a name"),
         (json.dumps(content(categories=[{"id": 1, "name": None}])), "needs a whole number as id, and a name"),
         (json.dumps(content(categories=[{"id": "x", "name": "cat"}])), "needs a whole number as id, and a name"),

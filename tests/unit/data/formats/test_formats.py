@@ -1,5 +1,6 @@
 import json
 import re
+import textwrap
 from pathlib import Path
 
 import jaxtyping
@@ -164,10 +165,11 @@ def test_read_data__images_are_not_there(shared_data):
         read_data(shared_data / "coco_eval")
 
 
-def test_formats__recipe_of_the_documentation(write_files, monkeypatch):
-    text = (Path(__file__).parents[4] / "docs" / "data.md").read_text(encoding="utf-8")
+def test_formats__recipe_for_contributors(write_files, monkeypatch):
+    text = (Path(__file__).parents[4] / "CONTRIBUTING.md").read_text(encoding="utf-8")
     scope = {}
-    exec(re.search(r"## Add a format.*?```python\n(.*?)```", text, re.DOTALL)[1], scope)
+    example = re.search(r"### Add a data format.*?```python\n(.*?)```", text, re.DOTALL)[1]
+    exec(textwrap.dedent(example), scope)
     monkeypatch.setitem(formats.FORMATS, "cards", scope["Cards"]())
     root = write_files({"train/a.jpg": None, "train/a.card": "cat 1 2 11 12\ndog 3 4 9 9\n", "val/b.jpg": None})
     (root / "val" / "b.card").touch()

@@ -380,7 +380,7 @@ def test_read__no_image(write_files):
     with pytest.raises(DataError, match=r"no image that could be used; first: .*a\.txt: there is no image"):
         Yolo().read(root)
     (root / "labels/a.txt").unlink()
-    with pytest.raises(DataError, match=r"set: no image that could be used$"):
+    with pytest.raises(DataError, match=r"YOLO \(.*set\): no image that could be used$"):
         Yolo().read(root)
 
 

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fasterrcnn.data.formats.rows import box_to_xyxy, read_dicts
+from fasterrcnn.data.formats import read_dicts
+from fasterrcnn.data.formats.base import box_to_xyxy
 from fasterrcnn.errors import DataError, UsageError
 
 
