@@ -1,5 +1,6 @@
-"""`explain`: one image through a detector, step by step, and why objects in it were missed."""
+"""`explain`: one image through a detector, step by step, and why objects in it were missed; as numbers and a page."""
 
+import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -8,16 +9,17 @@ from typing import Any, Unpack
 
 from fasterrcnn.data.checks import BadBoxPolicy
 from fasterrcnn.errors import UsageError
-from fasterrcnn.explanation import page, stages
-from fasterrcnn.explanation.diagnosis import ObjectDiagnosis, diagnose_objects
+from fasterrcnn.explanation import stages
+from fasterrcnn.explanation.diagnosis import DIAGNOSIS_KINDS, ObjectDiagnosis, diagnose_objects
 from fasterrcnn.explanation.figures import Figure
 from fasterrcnn.explanation.ground_truth import GroundTruthSource, ImageGroundTruth, read_image_ground_truth
 from fasterrcnn.explanation.trace import Trace, trace_image
-from fasterrcnn.files import check_output
+from fasterrcnn.files import atomic_folder, check_output, write_text
 from fasterrcnn.inference.detector import Detector, load
 from fasterrcnn.inference.options import PostprocessOptions
 from fasterrcnn.inference.runtimes import RuntimeName
 from fasterrcnn.inference.sources import ImageInput
+from fasterrcnn.reporting.html import PNG_EFFORT, render_page
 from fasterrcnn.structures import Target
 
 _STAGES = (
@@ -107,10 +109,30 @@ class Explanation:
         Raises:
             UsageError: the folder exists and is not empty.
         """
-        numbers = self.to_dict()
-        return page.write_explanation(
-            Path(folder), self.trace, self.figures, numbers, self.ground_truth, self.diagnoses, self.min_iou
-        )
+        with atomic_folder(Path(folder)) as temporary:
+            for name, figure in self.figures.items():
+                figure.sheet().save(temporary / f"{name}.png", compress_level=PNG_EFFORT)
+            write_text(temporary / "explain.json", json.dumps(self.to_dict(), indent=1))
+            write_text(temporary / "index.html", render_explanation(self))
+        return Path(folder)
+
+
+def render_explanation(explanation: Explanation) -> str:
+    """The page as text, figures inside."""
+    trace, model = explanation.trace, explanation.trace.model
+    return render_page(
+        "fasterrcnn.explanation",
+        "explain.html",
+        explanation=explanation,
+        trace=trace,
+        model=model,
+        figures=explanation.figures,
+        ground_truth=explanation.ground_truth,
+        diagnoses=explanation.diagnoses,
+        neck=type(model.backbone.neck).__name__,
+        method={"align": "RoIAlign", "pool": "RoIPool"}[model.roi_pooling.method],
+        kinds=DIAGNOSIS_KINDS,
+    )
 
 
 def explain(

@@ -22,7 +22,7 @@ from fasterrcnn.reporting.tables import Table
 _MAX_PIXELS = 178_956_970  # a header that claims more is refused before memory is taken: Pillow's own limit
 _THUMBNAIL_QUALITY, _IMAGE_QUALITY = 72, 82
 _FEW_COLOURS = 512  # an image with fewer is a plot: PNG shows it sharper than JPEG
-_PNG_EFFORT = 4  # of 9: the rest takes most of the time and saves little
+PNG_EFFORT = 4  # of 9: the rest takes most of the time and saves little
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def inline_image(image: Image.Image, *, as_jpeg: bool = False) -> str:
     buffer = io.BytesIO()
     is_plot = not as_jpeg and image.getcolors(_FEW_COLOURS) is not None
     if is_plot:
-        image.save(buffer, "PNG", compress_level=_PNG_EFFORT)
+        image.save(buffer, "PNG", compress_level=PNG_EFFORT)
     else:
         image.save(buffer, "JPEG", quality=_IMAGE_QUALITY)
     return f"data:image/{'png' if is_plot else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"

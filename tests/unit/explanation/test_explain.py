@@ -159,7 +159,7 @@ def test_explain__refuses_before_any_work(planted, image, ground_truth, tmp_path
 
 def test_explain__a_failure_leaves_nothing(planted, ground_truth, image, tmp_path, monkeypatch):
     explanation = explain(planted, image, ground_truth=ground_truth)
-    monkeypatch.setattr("fasterrcnn.explanation.page.render_explanation", lambda *_: 1 / 0)
+    monkeypatch.setattr("fasterrcnn.explanation.explain.render_explanation", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         explanation.save(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

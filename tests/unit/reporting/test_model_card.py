@@ -15,7 +15,6 @@ from fasterrcnn.reporting.model_card import (
     checkpoint_sections,
     read_sections,
     render_model_card,
-    start_licence,
     training_sections,
 )
 from fasterrcnn.training.run_folder import describe_environment
@@ -311,6 +310,10 @@ def test_checkpoint_sections__nothing_known():
     assert "model-index" not in card
 
 
+def start_licence(facts: TrainingFacts, weights: str | None, preset: str) -> str:
+    return training_sections(replace(facts, weights=weights, preset=preset))["Licence and source of the start weights"]
+
+
 @pytest.mark.parametrize(
     ("weights", "preset", "pattern"),
     [
@@ -324,13 +327,13 @@ def test_checkpoint_sections__nothing_known():
         ("/home/jane/mine.pth", "resnet50-fpn", r"user's own, mine\.pth: its own licence"),
     ],
 )
-def test_start_licence(weights, preset, pattern):
-    text = start_licence(weights, preset)
+def test_start_licence(facts, weights, preset, pattern):
+    text = start_licence(facts, weights, preset)
     assert re.search(pattern, text)
     assert "jane" not in text
 
 
 @pytest.mark.parametrize("preset", [*presets.names(), "timm:resnet18"])
-def test_start_licence__timm_and_torchvision_are_distinguished(preset):
+def test_start_licence__timm_and_torchvision_are_distinguished(facts, preset):
     is_timm = presets.get(preset).backbone.body.startswith("timm:")
-    assert ("timm" in start_licence("imagenet", preset)) == is_timm
+    assert ("timm" in start_licence(facts, "imagenet", preset)) == is_timm

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.evaluation.page.write import render_report
+from fasterrcnn.evaluation.page import render_report
 
 
 def test_write_page__a_folder_gets_it_too(five, tmp_path):
