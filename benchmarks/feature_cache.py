@@ -36,7 +36,7 @@ from fasterrcnn.data.dataset import BUCKET
 from fasterrcnn.ops.image import pad_to
 from fasterrcnn.structures import ImageBatch, Target
 from fasterrcnn.training.feature_cache import frozen_maps
-from fasterrcnn.training.settings import resolve
+from fasterrcnn.training.prepare import resolve
 from fasterrcnn.weights import native
 
 MODEL = "efficientnet-lite0-fpn"

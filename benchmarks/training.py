@@ -42,8 +42,7 @@ from fasterrcnn.data.checks import check_and_repair
 from fasterrcnn.data.pixels import read_image_tensor
 from fasterrcnn.evaluation.evaluate import score_detections
 from fasterrcnn.evaluation.report import Report
-from fasterrcnn.training.prepare import start_config
-from fasterrcnn.training.settings import resolve
+from fasterrcnn.training.prepare import resolve, start_config
 
 MODEL, BATCH = "efficientnet-lite0-fpn", 4
 TINY_SHORT_SIDE = 64

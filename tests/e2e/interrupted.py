@@ -15,7 +15,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from fasterrcnn.training.fit import fit
-from fasterrcnn.training.settings import SETTINGS_FILE
+from fasterrcnn.training.prepare import SETTINGS_FILE
 
 STEPS = 48
 """Of the whole run: 12 epochs of 7 images, two a step."""

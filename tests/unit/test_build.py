@@ -9,7 +9,7 @@ from fasterrcnn.build import start_model
 from fasterrcnn.cli.main import main
 from fasterrcnn.demo.scenes import write_scenes
 from fasterrcnn.errors import WeightsError
-from fasterrcnn.training import settings
+from fasterrcnn.training import prepare
 from fasterrcnn.training.fit import fit
 from fasterrcnn.weights import native
 from fasterrcnn.weights.detectron2 import CAFFE, with_detectron2_numerics
@@ -105,9 +105,7 @@ def test_start__numerics_of_detectron2_are_taken_over_but_not_what_was_set(tmp_p
     trained, state = caffe_detector(weightless, ("cat", "dog"))
     path = tmp_path / "trained.safetensors"
     native.save_state(path, state, trained)
-    messages = settings.resolve(
-        {"data": "x", "model": {"preset": "resnet50-c4", "regions": {"box_loss": "giou"}}}
-    ).model
+    messages = prepare.resolve({"data": "x", "model": {"preset": "resnet50-c4", "regions": {"box_loss": "giou"}}}).model
     config = changed(messages, input={"short_side": 96}).with_classes(("dog", "owl"))
     network, report = start_model(config, str(path))
     assert network.backbone.body.layer2[0].conv1.stride == (2, 2)

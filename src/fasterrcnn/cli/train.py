@@ -63,9 +63,8 @@ def train(
     are left out have the values of the recipe; the run's config.yaml shows them all. With --json, one line an epoch.
     """
     annotated = None if data is None else reading.read(data)  # before torch is imported, so that errors come at once
-    from fasterrcnn.training.fit import fit
+    from fasterrcnn.training.fit import fit, is_main_process
     from fasterrcnn.training.progress import plain_numbers
-    from fasterrcnn.training.trainer import is_main_process
 
     given = {name: value for name, value in asdict(settings).items() if value is not None}
     if given.get("weights") == "none":

@@ -25,12 +25,7 @@ from fasterrcnn.training.optimizer import backbone_is_frozen
 
 @dataclass(frozen=True)
 class Process:
-    """One of the processes that train together.
-
-    Attributes:
-        rank: its number, from 0.
-        world_size: how many there are.
-    """
+    """One of the `world_size` processes that train together; `rank` is its number, from 0."""
 
     rank: int = 0
     world_size: int = 1
@@ -261,35 +256,44 @@ class ValidationBatches:
 
     Args:
         dataset: the validation images.
-        batch_size: largest number of images in a step.
+        config: batch size, and until when the backbone is frozen.
         process: whose part is loaded.
         workers: processes that load images.
         load_cached: gives the steps while the backbone is frozen, if its feature maps are cached.
-
-    Attributes:
-        cached: whether `load_cached` is used now.
     """
+
+    batch_sampler = None  # Lightning reads it where there is a `sampler`
 
     def __init__(
         self,
         dataset: DetectionDataset,
-        batch_size: int,
+        config: TrainConfig,
         process: Process,
         workers: int,
         load_cached: LoadCached | None = None,
     ) -> None:
-        self._plans = validation_plans(dataset, batch_size, process)
+        self.config = config
+        self.load_cached = load_cached
+        self.epoch = 1
+        self._plans = validation_plans(dataset, config.batch_size, process)
         self._loader = BatchLoader(dataset, workers)
-        self._load_cached = load_cached
-        self.cached = load_cached is not None
 
     def __len__(self) -> int:
         return len(self._plans)
 
     def __iter__(self) -> Iterator[Step]:
-        if self._load_cached is not None and self.cached:
-            return self._load_cached(self._plans)
+        if self.load_cached is not None and backbone_is_frozen(self.config, self.epoch):
+            return self.load_cached(self._plans)
         return _load(self._loader, self._plans)
+
+    @property
+    def sampler(self) -> "ValidationBatches":
+        """Lightning calls `set_epoch` on the loader's `sampler`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each validation, with the epoch counted from 0."""
+        self.epoch = epoch + 1
 
 
 def frozen_views(config: TrainConfig) -> int:

@@ -10,6 +10,7 @@ import hashlib
 import math
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -30,9 +31,9 @@ from fasterrcnn.model.backbones import Body
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.ops.image import pad_to
 from fasterrcnn.structures import ImageBatch, Target
-from fasterrcnn.training.data import Process, Step, ValidationBatches, frozen_views, image_digest
+from fasterrcnn.training.data import Process, Step, frozen_views, image_digest
 from fasterrcnn.training.optimizer import backbone_is_frozen
-from fasterrcnn.training.prepare import Setup
+from fasterrcnn.training.prepare import Log, Setup
 
 _GIB = 2**30
 
@@ -42,10 +43,6 @@ def frozen_maps(model: FasterRCNN, batch: ImageBatch) -> list[Float[Tensor, "b _
     """The backbone's maps of a batch, each image computed alone; zero where an image has ended.
 
     They are rounded to float16 as in the cache, so that caching changes nothing but the time.
-
-    Args:
-        model: with a frozen backbone.
-        batch: images.
     """
     maps = []
     for number, size_hw in enumerate(batch.sizes_hw):
@@ -55,10 +52,11 @@ def frozen_maps(model: FasterRCNN, batch: ImageBatch) -> list[Float[Tensor, "b _
     return _batched(maps, _map_sizes(model, batch.padded_hw))
 
 
+@dataclass(frozen=True, eq=False)
 class FeatureCache:
     """The cached feature maps of some views of the images of a data set.
 
-    Args:
+    Attributes:
         model: its backbone is frozen while entries are used.
         dataset: the images.
         views: numbers of the views, as the data set counts them.
@@ -66,20 +64,16 @@ class FeatureCache:
         folder: of the entries.
     """
 
-    def __init__(
-        self,
-        model: FasterRCNN,
-        dataset: DetectionDataset,
-        views: Sequence[int],
-        *,
-        bucket: int = BUCKET,
-        folder: Path | None = None,
-    ) -> None:
-        self.model = model
-        self.dataset = dataset
-        self.keys = [(index, view) for view in views for index in range(len(dataset))]
-        self.bucket = bucket
-        self.folder = folder or cache_folder() / "features"
+    model: FasterRCNN
+    dataset: DetectionDataset
+    views: Sequence[int]
+    bucket: int = BUCKET
+    folder: Path = field(default_factory=lambda: cache_folder() / "features")
+
+    @property
+    def keys(self) -> list[tuple[int, int]]:
+        """Image and view of each entry."""
+        return [(index, view) for view in self.views for index in range(len(self.dataset))]
 
     def size(self) -> int:
         """Bytes of all maps."""
@@ -157,58 +151,44 @@ class FeatureCache:
 
 
 class FillCaches(Callback):
-    """Fills the caches of a run before its first epoch, and ends their use when the backbone begins to train.
+    """Fills the caches of a run before its first epoch.
 
     Args:
         caches: of the training images, and of the validation images if there are any.
         config: of the run.
-        process: whose part of the entries is computed.
-        val_batches: the steps of a validation.
         bar: show a progress bar.
     """
 
-    def __init__(
-        self,
-        caches: Sequence[FeatureCache],
-        config: TrainConfig,
-        process: Process,
-        val_batches: ValidationBatches | None,
-        *,
-        bar: bool,
-    ) -> None:
+    def __init__(self, caches: Sequence[FeatureCache], config: TrainConfig, *, bar: bool) -> None:
         self.caches = caches
         self.config = config
-        self.process = process
-        self.val_batches = val_batches
         self.bar = bar
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Compute the missing entries."""
-        self.on_train_epoch_start(trainer, module)  # not called by Lightning in a run resumed within an epoch
+        """Compute the missing entries, unless the backbone is trained by now."""
         if self.caches and backbone_is_frozen(self.config, trainer.current_epoch + 1):
-            fill_caches(self.caches, self.config.cache_limit, self.process, bar=self.bar)
+            process = Process(trainer.global_rank, trainer.world_size)
+            fill_caches(self.caches, self.config.cache_limit, process, bar=self.bar)
             trainer.strategy.barrier()
 
-    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Validate with cached maps only while the backbone is frozen."""
-        if self.val_batches is not None:
-            self.val_batches.cached = backbone_is_frozen(self.config, trainer.current_epoch + 1)
 
+def caches_of_run(setup: Setup, model: FasterRCNN, log: Log) -> list[FeatureCache]:
+    """The caches of a run, training images first; none unless `cache_features` is set. Their size is logged.
 
-def caches_of_run(setup: Setup, model: FasterRCNN) -> list[FeatureCache]:
-    """The caches of a run, training images first; none unless `cache_features` is set."""
+    Raises:
+        UsageError: as `check_cache_size`.
+    """
     if not setup.config.cache_features:
         return []
-    training = FeatureCache(model, setup.dataset, range(frozen_views(setup.config)))
-    return [training, *([FeatureCache(model, setup.val_dataset, [0], bucket=1)] if setup.val_images else [])]
+    caches = [FeatureCache(model, setup.dataset, range(frozen_views(setup.config)))]
+    if setup.val_images:
+        caches.append(FeatureCache(model, setup.val_dataset, [0], bucket=1))
+    log(check_cache_size(caches, setup.config.cache_limit))
+    return caches
 
 
 def check_cache_size(caches: Sequence[FeatureCache], limit: float) -> str:
-    """One line about the size of the caches and their folder.
-
-    Args:
-        caches: all of a run.
-        limit: largest size of all entries, in GiB.
+    """One line about the size of all caches of a run, which may be `limit` GiB, and about their folder.
 
     Raises:
         UsageError: the caches need more than the limit, or than the disk has.
@@ -229,15 +209,10 @@ def check_cache_size(caches: Sequence[FeatureCache], limit: float) -> str:
 
 
 def fill_caches(caches: Sequence[FeatureCache], limit: float, process: Process, *, bar: bool) -> None:
-    """Compute this process's part of the missing entries.
+    """Compute this process's part of the missing entries of a run.
 
-    Entries of other runs that exceed the limit are removed first, the least recently used ones before the others.
-
-    Args:
-        caches: all of a run.
-        limit: largest size of all entries, in GiB.
-        process: whose part is computed.
-        bar: show a progress bar.
+    Entries of other runs that exceed the limit, in GiB for all entries together, are removed first, the least recently
+    used ones before the others.
     """
     entries = [(cache, key, cache.path(*key)) for cache in caches for key in cache.keys]
     if process.rank == 0:

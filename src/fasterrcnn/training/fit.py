@@ -1,38 +1,52 @@
-"""`fit`: from annotated images to a checkpoint."""
+"""`fit`: from annotated images to a checkpoint, by Lightning's trainer."""
 
+import importlib.util
+import logging
 import os
 import re
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import pytorch_lightning
 import torch
+from lightning_fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import loggers as lightning_loggers
 from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.strategies import DDPStrategy
 
 from fasterrcnn import build
-from fasterrcnn.config import ModelConfig
+from fasterrcnn.config import ModelConfig, TrainConfig
 from fasterrcnn.data.annotations import AnnotatedData
 from fasterrcnn.data.formats import DataLike
 from fasterrcnn.errors import UsageError
 from fasterrcnn.files import check_output, make_folder
 from fasterrcnn.inference.devices import choose_device
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-from fasterrcnn.training import checkpointing, run_folder, settings, trainer
-from fasterrcnn.training.checkpointing import BEST, LAST, SaveState, SaveWeights, Stopped
+from fasterrcnn.training import checkpointing, prepare, run_folder
+from fasterrcnn.training.checkpointing import BEST, LAST, SaveState, SaveWeights, StateFiles, Stopped
 from fasterrcnn.training.data import Process, TrainingBatches, ValidationBatches
-from fasterrcnn.training.feature_cache import FeatureCache, FillCaches, caches_of_run, check_cache_size
+from fasterrcnn.training.feature_cache import FeatureCache, FillCaches, caches_of_run
 from fasterrcnn.training.module import TrainingModule
 from fasterrcnn.training.optimizer import WeightAverage
-from fasterrcnn.training.prepare import Log, Setup, prepare_resumed, prepare_run
+from fasterrcnn.training.prepare import Log, Setup
 from fasterrcnn.training.progress import EpochRecord, EpochRow, ProgressReport
 from fasterrcnn.training.validation import Validation
 from fasterrcnn.weights.transfer import LoadReport
 
 _FOLDER = "FASTERRCNN_RUN"
 """Environment variable with the folder of the run, for the processes that Lightning starts."""
+
+_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "float32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
 
 
 @dataclass(frozen=True)
@@ -61,13 +75,7 @@ class Run:
 
 @dataclass(frozen=True)
 class _Reporter:
-    """Where a run reports its progress.
-
-    Attributes:
-        log: called with each line of text.
-        on_epoch: called with the row of each epoch.
-        bar: show a progress bar.
-    """
+    """Where a run reports its progress: lines of text, the row of each epoch, and whether a bar is shown."""
 
     log: Log
     on_epoch: Callable[[EpochRow], None]
@@ -114,20 +122,20 @@ def fit(
         if given or assignments or config is not None or output is not None:
             raise UsageError("resume uses the settings of the run; leave all others out, or start a new run")
         return _resume(data, Path(resume), reporter)
-    values = settings.read_settings(Path(config)) if config is not None else {}
+    values = prepare.read_settings(Path(config)) if config is not None else {}
     values |= given if data is None else {**given, "data": _name_of(data)}
     if "data" not in values:
         raise UsageError("data: name a folder or a file with annotated images")
-    train_config = settings.resolve({"model": "resnet50-fpn", **values}, assignments)
-    process = trainer.this_process(train_config)
+    train_config = prepare.resolve({"model": "resnet50-fpn", **values}, assignments)
+    process = this_process(train_config)
     reporter = _reporter_of(process, reporter)
     run = _output_folder(output, process)
-    setup = prepare_run(data if data is not None else train_config.data, train_config, reporter.log)
+    setup = prepare.prepare_run(data if data is not None else train_config.data, train_config, reporter.log)
     if process.rank == 0:
         check_output(run)
     network, report = _start_network(setup, reporter.log)
-    trainer.check_trainer(train_config, choose_device(train_config.device))
-    caches = _feature_caches(setup, network, reporter)
+    check_trainer(train_config, choose_device(train_config.device))
+    caches = caches_of_run(setup, network, reporter.log)
     if process.rank == 0:
         name = f"{setup.data.root.resolve().name}-{train_config.model.preset}"
         run = make_folder(run, re.sub(r"[^\w.-]+", "-", name))
@@ -138,20 +146,20 @@ def fit(
 
 def _resume(data: DataLike | None, run: Path, reporter: _Reporter) -> Run:
     """Continue an interrupted run."""
-    train_config = settings.resolve(settings.read_settings(run / settings.SETTINGS_FILE))
-    process = trainer.this_process(train_config)
+    train_config = prepare.resolve(prepare.read_settings(run / prepare.SETTINGS_FILE))
+    process = this_process(train_config)
     reporter = _reporter_of(process, reporter)
     result = run_folder.read_result(run)
     if result is not None and (run / BEST).is_file() and (run / LAST).is_file():
         reporter.log(f"{run} is finished; there is nothing to resume")
         return Run(run, result)
-    setup = prepare_resumed(data if data is not None else train_config.data, train_config, reporter.log)
+    setup = prepare.prepare_resumed(data if data is not None else train_config.data, train_config, reporter.log)
     if process.rank == 0:
         run_folder.check_same_data(run, setup)
     state = checkpointing.newest_state(run, reporter.log)
     reporter.log(f"resuming from {state}" if state else "no state to resume from; the run begins anew")
     network = _start_network(setup, reporter.log)[0] if state is None else build.assemble(train_config.model)
-    return _train(run, setup, network, _feature_caches(setup, network, reporter), process, reporter, state)
+    return _train(run, setup, network, caches_of_run(setup, network, reporter.log), process, reporter, state)
 
 
 def _start_network(setup: Setup, log: Log) -> tuple[FasterRCNN, LoadReport | None]:
@@ -181,33 +189,22 @@ def _train(
     validation, val_batches = None, None
     if setup.val_images:
         validation = Validation(setup.data, setup.val_dataset, process)
-        val_batches = ValidationBatches(setup.val_dataset, config.batch_size, process, workers, *load_cached[1:])
+        val_batches = ValidationBatches(setup.val_dataset, config, process, workers, *load_cached[1:])
     steps = -(-len(batches) // config.accumulate) * config.epochs
     module = TrainingModule(network, config, setup.images, steps, validation).train()
-    report = ProgressReport(
-        reporter.log,
-        epochs=config.epochs,
-        images=len(setup.images),
-        val_images=len(setup.val_images),
-        bar=reporter.bar,
-    )
+    report = ProgressReport(reporter.log, setup, bar=reporter.bar)
+    record = EpochRecord(run, report.log_epoch, reporter.on_epoch)
     average = WeightAverage(config.ema)
-
-    def on_epoch(row: EpochRow) -> None:
-        report.log_epoch(row)
-        reporter.on_epoch(row)
-
-    record = EpochRecord(run, on_epoch)
     notes = {"data": setup.data.root.name, "start": config.weights}
-    fill_caches = FillCaches(caches, config, process, val_batches, bar=reporter.bar)
+    fill_caches = FillCaches(caches, config, bar=reporter.bar)
     callbacks = [fill_caches, average, record, SaveWeights(run, config.model, average, record, notes), report]
     if config.patience is not None:
         # By default it would run after SaveState, and its own state would be missing in the saved one.
         callbacks.append(EarlyStopping("ap", patience=config.patience, mode="max", check_on_train_epoch_end=False))
     callbacks.append(SaveState(run, config.checkpoint_minutes))
     with _running(run, reporter.log):
-        logger = trainer.make_logger(config.logger, run, reporter.log) if process.rank == 0 else False
-        engine = trainer.make_trainer(config, device, process, run, callbacks, logger)
+        logger = make_logger(config.logger, run, reporter.log) if process.rank == 0 else False
+        engine = make_trainer(config, device, process, run, callbacks, logger)
         engine.fit(module, batches, val_batches, ckpt_path=state)
     if process.rank > 0:
         return Run(run, dict(record.best or record.rows[-1]))
@@ -221,7 +218,7 @@ def _running(run: Path, log: Log) -> Iterator[None]:
     """Quiet Lightning, pass the folder to its processes, and turn a stop into the exception its signal stands for."""
     os.environ[_FOLDER] = str(run)
     try:
-        with trainer.quiet_lightning(), torch.random.fork_rng():
+        with quiet_lightning(), torch.random.fork_rng():
             yield
     except Stopped as stopped:
         log(f"stopped; resume with: fasterrcnn train --resume {run}")
@@ -230,14 +227,6 @@ def _running(run: Path, log: Log) -> Iterator[None]:
         raise SystemExit(128 + stopped.signal) from None
     finally:
         os.environ.pop(_FOLDER, None)
-
-
-def _feature_caches(setup: Setup, network: FasterRCNN, reporter: _Reporter) -> list[FeatureCache]:
-    """The feature caches of a run, if it asks for them; their size is checked and logged."""
-    caches = caches_of_run(setup, network)
-    if caches:
-        reporter.log(check_cache_size(caches, setup.config.cache_limit))
-    return caches
 
 
 def default_workers(device: torch.device) -> int:
@@ -271,3 +260,123 @@ def _reporter_of(process: Process, reporter: _Reporter) -> _Reporter:
 
 def _ignore(_: object) -> None:
     """Used where no callback was given."""
+
+
+# ---- Lightning's trainer: processes, devices, precision and loggers, without its own messages
+
+
+def _short_name(logger: str) -> str:
+    return logger.lower().removesuffix("logger")
+
+
+_LOGGERS = {_short_name(name): name for name in lightning_loggers.__all__ if name != "Logger"}
+
+
+def this_process(config: TrainConfig) -> Process:
+    """Rank and number of processes: from torchrun, SLURM or Lightning's own launcher."""
+    launcher = _external_launcher()
+    if launcher is not None:
+        return Process(launcher.global_rank(), launcher.world_size())
+    return Process(int(os.environ.get("LOCAL_RANK", "0")), config.devices) if config.devices > 1 else Process()
+
+
+def is_main_process() -> bool:
+    """Whether this is the process of rank 0, the only one that prints."""
+    launcher = _external_launcher()
+    return (launcher.global_rank() if launcher is not None else int(os.environ.get("LOCAL_RANK", "0"))) == 0
+
+
+def make_trainer(
+    config: TrainConfig, device: torch.device, process: Process, run: Path, callbacks: Sequence[Callback], logger: Any
+) -> Trainer:
+    """The trainer of a run."""
+    local, nodes = _processes_and_nodes(config, process)
+    single_gpu = device.type == "cuda" and device.index is not None and process.world_size == 1
+    # Parameters of frozen stages get no gradients in the first epochs.
+    ddp = DDPStrategy(find_unused_parameters=config.unfreeze_at is not None)
+    return Trainer(
+        default_root_dir=run,
+        accelerator={"cuda": "gpu"}.get(device.type, device.type),
+        devices=[device.index] if single_gpu else local,
+        num_nodes=nodes,
+        strategy=ddp if process.world_size > 1 else "auto",
+        precision=_PRECISION[config.precision],
+        max_epochs=config.epochs,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.clip_norm,
+        deterministic=config.deterministic,
+        callbacks=list(callbacks),
+        logger=logger,
+        plugins=[StateFiles()],
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def check_trainer(config: TrainConfig, device: torch.device) -> None:
+    """Refuse settings that Lightning cannot run, before anything is written.
+
+    Raises:
+        UsageError: the precision needs another device, or no logger has that name.
+    """
+    if config.precision == "fp16" and device.type == "cpu":
+        raise UsageError('precision "fp16" needs a GPU; on a CPU there are "float32" and "bf16"')
+    if config.logger != "none" and _short_name(config.logger) not in _LOGGERS:
+        raise UsageError(f"no logger is called {config.logger!r}; there are none, {', '.join(sorted(_LOGGERS))}")
+
+
+def make_logger(name: str, run: Path, log: Log) -> Any:
+    """A logger of Lightning by name, in upper or lower case, with or without "Logger" at its end.
+
+    Raises:
+        UsageError: a package that it needs is not installed.
+    """
+    if name == "none":
+        return False
+    short = _short_name(name)
+    if short == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
+        log('note: no TensorBoard files; for these, pip install "fasterrcnn[log]"')
+        return False
+    make: Any = getattr(lightning_loggers, _LOGGERS[short])
+    try:
+        return make(save_dir=str(run), **({"name": "", "version": "tensorboard"} if short == "tensorboard" else {}))
+    except ImportError as error:
+        raise UsageError(f"logger {name!r}: {str(error).splitlines()[0]}") from None
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Lightning prints no messages and warnings of its own inside the block."""
+    loggers = [logging.getLogger(name) for name in (pytorch_lightning.__name__, "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for module in ("pytorch_lightning", "lightning_fabric", "torch.utils.data"):
+                warnings.filterwarnings("ignore", module=module)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _external_launcher() -> ClusterEnvironment | None:
+    """What started the processes, unless Lightning starts them itself."""
+    kinds: tuple[type[ClusterEnvironment], ...] = (TorchElasticEnvironment, SLURMEnvironment)
+    return next((kind() for kind in kinds if kind.detect()), None)
+
+
+def _processes_and_nodes(config: TrainConfig, process: Process) -> tuple[int, int]:
+    """Processes on each machine, and machines."""
+    launcher = _external_launcher()
+    if isinstance(launcher, TorchElasticEnvironment):
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+    elif isinstance(launcher, SLURMEnvironment):
+        local = process.world_size // int(os.environ.get("SLURM_NNODES", "1"))
+    else:
+        local = config.devices
+    return local, max(1, process.world_size // local)

@@ -18,8 +18,6 @@ from fasterrcnn.training.data import Step, seeded_rng
 from fasterrcnn.training.feature_cache import frozen_maps
 from fasterrcnn.training.validation import Validation
 
-LOSSES = ("objectness", "rpn_boxes", "classes", "boxes")
-
 
 class TrainingModule(LightningModule):
     """The training of a network.

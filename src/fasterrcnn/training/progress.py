@@ -16,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from fasterrcnn.files import write_bytes
 from fasterrcnn.reporting.training_curves import best_epoch, write_curves
 from fasterrcnn.structures import Losses
-from fasterrcnn.training.module import LOSSES, TrainingModule, check_weights
+from fasterrcnn.training.module import TrainingModule, check_weights
+from fasterrcnn.training.prepare import Log, Setup
 from fasterrcnn.training.validation import draw_comparison
 
 CURVES = "curves.png"
@@ -39,14 +40,14 @@ class EpochRecord(Callback):
 
     Args:
         run: folder of the run.
-        on_epoch: called with each row.
+        on_epoch: functions that are called with each row.
 
     Attributes:
         rows: one for each epoch: epoch, learning_rate, seconds, the four losses and their total, those of the
             validation with "val_" before the name, and its ap, ap50 and ap75.
     """
 
-    def __init__(self, run: Path, on_epoch: Callable[[EpochRow], None]) -> None:
+    def __init__(self, run: Path, *on_epoch: Callable[[EpochRow], None]) -> None:
         self.run = run
         self.rows: list[EpochRow] = []
         self._on_epoch = on_epoch
@@ -89,7 +90,8 @@ class EpochRecord(Callback):
             logger.log_metrics(row, step=trainer.global_step)
         if trainer.is_global_zero:
             self._write(module)
-            self._on_epoch(row)
+            for function in self._on_epoch:
+                function(row)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
@@ -134,18 +136,16 @@ class ProgressReport(Callback):
     """Logs the expected time and a line for each epoch, and shows a progress bar.
 
     Args:
-        log: called with each line of text.
-        epochs: of the run.
-        images: of an epoch.
-        val_images: of a validation.
-        bar: show a progress bar.
+    log: called with each line of text.
+    setup: of the run.
+    bar: show a progress bar.
     """
 
-    def __init__(self, log: Callable[[str], None], *, epochs: int, images: int, val_images: int, bar: bool) -> None:
+    def __init__(self, log: Log, setup: Setup, *, bar: bool) -> None:
         self._log = log  # Lightning replaces the attribute `log` of every callback by its own function
-        self.epochs = epochs
-        self.images = images
-        self.val_images = val_images
+        self.epochs = setup.config.epochs
+        self.images = len(setup.images)
+        self.val_images = len(setup.val_images)
         self._bar = Progress(*_COLUMNS) if bar else None
         self._task = TaskID(0)
         self._steps = 0
@@ -181,7 +181,7 @@ class ProgressReport(Callback):
             validation = (self.epochs - trainer.current_epoch) * self.val_images / self.images * per_epoch / 2
             self._log(f"expected time: {_duration(seconds * (left + validation))} (measured on the first steps)")
         if self._bar is not None:
-            losses = " ".join(f"{n} {value:.3f}" for n, value in zip(LOSSES, module.losses.tolist(), strict=True))
+            losses = " ".join(f"{name} {float(value):.3f}" for name, value in Losses(*module.losses))
             speed = self._epoch_steps * self.images / per_epoch / max(1e-9, time.monotonic() - self._epoch_started)
             text = f"epoch {trainer.current_epoch + 1}/{self.epochs} {losses} {speed:.1f} images/s {_memory()}"
             self._bar.update(

@@ -20,10 +20,9 @@ from fasterrcnn.files import temporary_files, write_bytes
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.reporting.model_card import ModelCard, TrainingFacts, render_model_card, training_sections
 from fasterrcnn.reporting.training_curves import best_epoch, write_curves
-from fasterrcnn.training import settings
 from fasterrcnn.training.checkpointing import BEST, LAST
 from fasterrcnn.training.data import Process, TrainingBatches
-from fasterrcnn.training.prepare import Setup
+from fasterrcnn.training.prepare import SETTINGS_FILE, Setup, dump_settings
 from fasterrcnn.training.progress import CURVES, EpochRow, plain_numbers
 from fasterrcnn.training.validation import draw_batch
 from fasterrcnn.weights.transfer import LoadReport
@@ -34,7 +33,7 @@ _DATA = "data.txt"
 _FILES = {
     BEST: "the weights of the epoch with the highest AP; without validation, of the last",
     LAST: "the weights of the last epoch",
-    settings.SETTINGS_FILE: "all settings; `fasterrcnn train --config` takes them",
+    SETTINGS_FILE: "all settings; `fasterrcnn train --config` takes them",
     _DATA: "what was read, what was fixed or left out, and the fingerprint of images and objects",
     _START: "which tensors of the start weights were loaded, which got other rows, which are fresh",
     "environment.json": "software and machine",
@@ -65,7 +64,7 @@ def begin_run(run: Path, setup: Setup, report: LoadReport | None = None) -> None
     """Write what is decided before the first step; the report is about the start weights."""
     if report is not None:
         write_bytes(run / _START, report.table().encode())
-    write_bytes(run / settings.SETTINGS_FILE, settings.dump(setup.config).encode())
+    write_bytes(run / SETTINGS_FILE, dump_settings(setup.config).encode())
     write_bytes(run / _DATA, _about_data(setup).encode())
     write_bytes(run / "environment.json", json.dumps(describe_environment(), indent=1).encode())
     batches = TrainingBatches(setup.dataset, setup.config, Process(), 0)
@@ -206,4 +205,4 @@ def _fingerprint_line(setup: Setup) -> str:
 
 def _command(setup: Setup) -> str:
     """The command that repeats the run from its settings file."""
-    return shlex.join(["fasterrcnn", "train", setup.data.root.resolve().name, "--config", settings.SETTINGS_FILE])
+    return shlex.join(["fasterrcnn", "train", setup.data.root.resolve().name, "--config", SETTINGS_FILE])

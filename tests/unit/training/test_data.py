@@ -273,7 +273,7 @@ def test_training_batches__seed_decides():
 
 def test_validation_batches__images_as_detection_sees_them(images):
     plain = DetectionDataset(images.images, INPUT)
-    batches = ValidationBatches(plain, 2, Process(), 0)
+    batches = ValidationBatches(plain, settings(batch_size=2), Process(), 0)
     assert len(batches) == 3
     for _ in range(2):  # the same at each pass
         steps = list(batches)

@@ -10,9 +10,8 @@ from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.dataset import BatchLoader, BatchPlan, DetectionDataset
 from fasterrcnn.errors import ImageError, TrainingError
 from fasterrcnn.training.data import Process, Step, TrainingBatches, ValidationBatches
-from fasterrcnn.training.fit import default_workers
+from fasterrcnn.training.fit import default_workers, make_trainer, quiet_lightning
 from fasterrcnn.training.module import TrainingModule, check_weights
-from fasterrcnn.training.trainer import make_trainer, quiet_lightning
 from fasterrcnn.training.validation import Validation
 
 CPU = torch.device("cpu")
@@ -59,7 +58,7 @@ def trained(model, records, config, run, *, workers=0, validated=False) -> Train
     if validated:
         plain = DetectionDataset(records, config.model.input)
         validation = Validation(AnnotatedData(run, "test", CLASSES, {"all": records}), plain, Process())
-        val_batches = ValidationBatches(plain, 2, Process(), workers)
+        val_batches = ValidationBatches(plain, config, Process(), workers)
     module = TrainingModule(model, config, records, len(batches) * config.epochs, validation).train()
     with quiet_lightning(), torch.random.fork_rng():
         trainer = make_trainer(config, CPU, Process(), run, [], False)

@@ -4,19 +4,19 @@ import yaml
 from fasterrcnn import presets
 from fasterrcnn.config import TrainConfig
 from fasterrcnn.errors import UsageError
-from fasterrcnn.training import settings
+from fasterrcnn.training import prepare
 
 GIVEN = {"data": "x", "model": "timm:test_efficientnet"}
 
 
 def test_resolve__defaults():
-    assert settings.resolve(GIVEN) == TrainConfig(data="x", model=presets.get("timm:test_efficientnet"))
+    assert prepare.resolve(GIVEN) == TrainConfig(data="x", model=presets.get("timm:test_efficientnet"))
 
 
 def test_resolve__recipe_then_what_is_given_then_assignments(monkeypatch):
     recipe = {"epochs": 10, "augmentation": "light", "ema": 0.9, "seed": 3}
-    monkeypatch.setitem(settings.TRAINING_RECIPES, "quick", recipe)
-    chosen = settings.resolve(
+    monkeypatch.setitem(prepare.TRAINING_RECIPES, "quick", recipe)
+    chosen = prepare.resolve(
         {**GIVEN, "recipe": "quick", "augmentation": "strong", "ema": 0.8, "seed": 4}, ["ema=0.7", "seed=5"]
     )
     assert (chosen.recipe, chosen.epochs, chosen.augmentation, chosen.ema, chosen.seed) == (
@@ -28,37 +28,37 @@ def test_resolve__recipe_then_what_is_given_then_assignments(monkeypatch):
     )
 
 
-@pytest.mark.parametrize("recipe", settings.TRAINING_RECIPES)
+@pytest.mark.parametrize("recipe", prepare.TRAINING_RECIPES)
 def test_resolve__recipes_have_only_what_exists(recipe):
-    chosen = settings.resolve({**GIVEN, "recipe": recipe})
-    assert {name: getattr(chosen, name) for name in settings.TRAINING_RECIPES[recipe]} == settings.TRAINING_RECIPES[
+    chosen = prepare.resolve({**GIVEN, "recipe": recipe})
+    assert {name: getattr(chosen, name) for name in prepare.TRAINING_RECIPES[recipe]} == prepare.TRAINING_RECIPES[
         recipe
     ]
 
 
 def test_resolve__recipe_in_an_assignment(monkeypatch):
-    monkeypatch.setitem(settings.TRAINING_RECIPES, "best", {"epochs": 77})
-    assert settings.resolve(GIVEN, ["recipe=best"]).epochs == 77
-    assert settings.resolve({**GIVEN, "epochs": 5}, ["recipe=best"]).epochs == 5
+    monkeypatch.setitem(prepare.TRAINING_RECIPES, "best", {"epochs": 77})
+    assert prepare.resolve(GIVEN, ["recipe=best"]).epochs == 77
+    assert prepare.resolve({**GIVEN, "epochs": 5}, ["recipe=best"]).epochs == 5
 
 
 def test_resolve__input_size_of_a_recipe(monkeypatch):
-    monkeypatch.setitem(settings._INPUT_SCALES, "quick", 0.5)
+    monkeypatch.setitem(prepare._INPUT_SCALES, "quick", 0.5)
     given = {**GIVEN, "recipe": "quick"}
-    assert settings.resolve(given).short_side == 240
-    assert settings.resolve({**given, "short_side": 96}).short_side == 96
-    assert settings.resolve({**given, "long_side": 96}).short_side is None
+    assert prepare.resolve(given).short_side == 240
+    assert prepare.resolve({**given, "short_side": 96}).short_side == 96
+    assert prepare.resolve({**given, "long_side": 96}).short_side is None
 
 
 def test_resolve__model_of_any_kind():
     name = "efficientnet-lite0-fpn"
     preset = presets.get(name)
     for model in (name, preset, {"preset": name}, preset.model_dump()):
-        assert settings.resolve({**GIVEN, "model": model}).model == preset
+        assert prepare.resolve({**GIVEN, "model": model}).model == preset
 
 
 def test_resolve__part_of_a_model():
-    changed = settings.resolve({**GIVEN, "model": {"preset": "resnet50-fpn", "regions": {"widths": [64]}}}).model
+    changed = prepare.resolve({**GIVEN, "model": {"preset": "resnet50-fpn", "regions": {"widths": [64]}}}).model
     old = presets.get("resnet50-fpn")
     assert changed == old.model_copy(update={"regions": old.regions.model_copy(update={"widths": (64,)})})
 
@@ -67,28 +67,28 @@ def test_resolve__part_of_a_model():
     "model", ["resnet50-fpn", {"preset": "resnet50-fpn", "rpn": {"convs": 2}}, presets.get("resnet50-fpn")]
 )
 def test_resolve__nested_assignment(model):
-    changed = settings.resolve({**GIVEN, "model": model}, ["model.regions.box_loss=giou"]).model
-    plain = settings.resolve({**GIVEN, "model": model}).model
+    changed = prepare.resolve({**GIVEN, "model": model}, ["model.regions.box_loss=giou"]).model
+    plain = prepare.resolve({**GIVEN, "model": model}).model
     assert plain.regions.box_loss == "smooth_l1"
     assert changed == plain.model_copy(update={"regions": plain.regions.model_copy(update={"box_loss": "giou"})})
 
 
 def test_resolve__nested_assignments_meet():
     changes = ["model.regions.beta=0", "model.regions.widths=[64, 32]", "model.postprocess.max_detections=7"]
-    model = settings.resolve(GIVEN, changes).model
+    model = prepare.resolve(GIVEN, changes).model
     assert (model.regions.beta, model.regions.widths, model.postprocess.max_detections) == (0, (64, 32), 7)
     assert model.regions.aligned  # as in the preset
 
 
 def test_resolve__model_alone_in_assignments():
-    chosen = settings.resolve({"data": "x"}, ["model.preset=resnet50-fpn", "model.rpn.convs=2"])
+    chosen = prepare.resolve({"data": "x"}, ["model.preset=resnet50-fpn", "model.rpn.convs=2"])
     assert (chosen.model.preset, chosen.model.rpn.convs) == ("resnet50-fpn", 2)
 
 
 def test_resolve__what_is_given_is_left_alone():
     given = {**GIVEN, "model": {"preset": "resnet50-fpn", "regions": {"beta": 0.5}}, "reading": {"format": "coco"}}
     before = yaml.safe_dump(given)
-    settings.resolve(given, ["model.regions.beta=0.1", "reading.format=voc", "epochs=3"])
+    prepare.resolve(given, ["model.regions.beta=0.1", "reading.format=voc", "epochs=3"])
     assert yaml.safe_dump(given) == before
 
 
@@ -109,7 +109,7 @@ def test_resolve__what_is_given_is_left_alone():
     ],
 )
 def test_resolve__values_of_assignments(assignment, name, value):
-    resolved = settings.resolve(GIVEN, [assignment])
+    resolved = prepare.resolve(GIVEN, [assignment])
     for part in name.split("."):
         resolved = getattr(resolved, part)
     assert resolved == value
@@ -117,13 +117,13 @@ def test_resolve__values_of_assignments(assignment, name, value):
 
 
 def test_resolve__the_last_assignment_counts():
-    assert settings.resolve(GIVEN, ["epochs=3", "epochs=4"]).epochs == 4
+    assert prepare.resolve(GIVEN, ["epochs=3", "epochs=4"]).epochs == 4
 
 
 @pytest.mark.parametrize("assignment", ["epochs", "=3", "", "model..beta=3", ".epochs=3", "epochs.=3"])
 def test_resolve__no_assignment(assignment):
     with pytest.raises(UsageError, match=r"^'.*': give name=value, for example epochs=12 or model\.regions"):
-        settings.resolve(GIVEN, [assignment])
+        prepare.resolve(GIVEN, [assignment])
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_resolve__no_assignment(assignment):
 )
 def test_resolve__mistakes_are_one_line(values, assignments, message):
     with pytest.raises(UsageError) as caught:
-        settings.resolve({**GIVEN, **values}, assignments)
+        prepare.resolve({**GIVEN, **values}, assignments)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
@@ -168,20 +168,20 @@ def test_resolve__mistakes_are_one_line(values, assignments, message):
 
 def test_resolve__no_data():
     with pytest.raises(UsageError, match=r"^data: Field required"):
-        settings.resolve({"model": "resnet50-fpn"})
+        prepare.resolve({"model": "resnet50-fpn"})
 
 
 def test_read_settings__what_resolve_takes(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("data: x\nmodel:\n  preset: resnet50-fpn\n  regions: {box_loss: giou}\nepochs: 3 # few\n")
-    chosen = settings.resolve({**settings.read_settings(file), "epochs": 4})
+    chosen = prepare.resolve({**prepare.read_settings(file), "epochs": 4})
     assert (chosen.model.regions.box_loss, chosen.epochs) == ("giou", 4)
 
 
 def test_read_settings__number_that_yaml_takes_for_a_word(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("data: x\nmodel: resnet50-fpn\nlearning_rate: 1e-4\n")
-    assert settings.resolve(settings.read_settings(file)).learning_rate == 1e-4
+    assert prepare.resolve(prepare.read_settings(file)).learning_rate == 1e-4
 
 
 @pytest.mark.parametrize(
@@ -203,31 +203,31 @@ def test_read_settings__mistakes_name_the_file(tmp_path, content, message):
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(UsageError, match=message):
-        settings.read_settings(file)
+        prepare.read_settings(file)
 
 
 @pytest.mark.parametrize("name", [*presets.names(), "timm:resnet18"])
 def test_dump__reads_back_equal(tmp_path, name):
     changes = ["learning_rate=1e-5", "model.regions.box_loss=giou", "drops=[0.1, 0.7]", "weights=ü/ö.pth"]
-    chosen = settings.resolve({"data": "x: y", "model": name, "reading": {"columns": {"x1": "left"}}}, changes)
-    file = tmp_path / settings.SETTINGS_FILE
-    file.write_text(settings.dump(chosen), encoding="utf-8")
-    assert settings.resolve(settings.read_settings(file)) == chosen
-    assert settings.dump(settings.resolve(settings.read_settings(file))) == settings.dump(chosen)
+    chosen = prepare.resolve({"data": "x: y", "model": name, "reading": {"columns": {"x1": "left"}}}, changes)
+    file = tmp_path / prepare.SETTINGS_FILE
+    file.write_text(prepare.dump_settings(chosen), encoding="utf-8")
+    assert prepare.resolve(prepare.read_settings(file)) == chosen
+    assert prepare.dump_settings(prepare.resolve(prepare.read_settings(file))) == prepare.dump_settings(chosen)
 
 
 def test_dump__of_classes_and_anchors(tmp_path):
     model = presets.get("resnet50-fpn", ["yes", "3", "a: b"])
     model = model.model_copy(update={"category_ids": (7, 8, 9)})
     model = model.model_copy(update={"anchors": model.anchors.model_copy(update={"sizes": ((31.7, 1e-7),) * 5})})
-    chosen = settings.resolve({"data": "x", "model": model, "weights": None})
-    (tmp_path / "a.yaml").write_text(settings.dump(chosen))
-    assert settings.resolve(settings.read_settings(tmp_path / "a.yaml")) == chosen
+    chosen = prepare.resolve({"data": "x", "model": model, "weights": None})
+    (tmp_path / "a.yaml").write_text(prepare.dump_settings(chosen))
+    assert prepare.resolve(prepare.read_settings(tmp_path / "a.yaml")) == chosen
     assert chosen.model == model
 
 
-@pytest.mark.parametrize("recipe", settings.TRAINING_RECIPES)
+@pytest.mark.parametrize("recipe", prepare.TRAINING_RECIPES)
 def test_dump__a_recipe_is_not_applied_again(tmp_path, recipe):
-    chosen = settings.resolve({**GIVEN, "recipe": recipe, "epochs": 123, "short_side": 77})
-    (tmp_path / "a.yaml").write_text(settings.dump(chosen))
-    assert settings.resolve(settings.read_settings(tmp_path / "a.yaml")) == chosen
+    chosen = prepare.resolve({**GIVEN, "recipe": recipe, "epochs": 123, "short_side": 77})
+    (tmp_path / "a.yaml").write_text(prepare.dump_settings(chosen))
+    assert prepare.resolve(prepare.read_settings(tmp_path / "a.yaml")) == chosen
