@@ -21,7 +21,7 @@ from compare import base_parser
 
 import fasterrcnn
 from fasterrcnn.cli.options import configure_process
-from fasterrcnn.data.images import image_files
+from fasterrcnn.images import image_files
 
 SETTLED, ROUNDS = 200, 3
 TINY_SETTLED, TINY_IMAGES = 2, 8

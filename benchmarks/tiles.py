@@ -21,7 +21,7 @@ from compare import base_parser
 from PIL import Image
 
 import fasterrcnn
-from fasterrcnn.data.images import image_files
+from fasterrcnn.images import image_files
 
 SIZE, TINY_SIZE = (4000, 3000), (250, 200)
 SCORE, SHIFT = 0.5, 8

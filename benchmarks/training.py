@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fasterrcnn.cli.options import configure_process
+from fasterrcnn.images import read_image
 
 configure_process()
 
@@ -32,6 +33,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.transforms.functional import pil_to_tensor
 
 import fasterrcnn
 from fasterrcnn import presets
@@ -39,7 +41,6 @@ from fasterrcnn.build import build_model
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, to_coco
 from fasterrcnn.data.checks import check_and_repair
-from fasterrcnn.data.pixels import read_image_tensor
 from fasterrcnn.evaluation.evaluate import score_detections
 from fasterrcnn.evaluation.report import Report
 from fasterrcnn.training.prepare import resolve, start_config
@@ -73,7 +74,7 @@ class Images(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         record = self.records[index]
-        pixels, boxes = read_image_tensor(record.path).float() / 255, torch.from_numpy(record.boxes)
+        pixels, boxes = pil_to_tensor(read_image(record.path)).float() / 255, torch.from_numpy(record.boxes)
         if random.random() < 0.5:
             pixels = pixels.flip(-1)
             boxes = torch.stack(
@@ -139,7 +140,7 @@ def score_theirs(model: FasterRCNN, data: AnnotatedData, records: list[Annotated
     model.eval()
     results = []
     for record in records:
-        (found,) = model([read_image_tensor(record.path).float() / 255])
+        (found,) = model([pil_to_tensor(read_image(record.path)).float() / 255])
         for (x1, y1, x2, y2), label, score in zip(
             found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True
         ):

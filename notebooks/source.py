@@ -66,7 +66,7 @@ from fasterrcnn.model.anchors import AnchorGenerator
 from fasterrcnn.model.postprocess import PostProcess
 from fasterrcnn.model.roi_pooling import RoIPooling
 from fasterrcnn.ops import boxes, losses
-from fasterrcnn.ops.nms import nms, soft_nms
+from fasterrcnn.ops.boxes import nms, soft_nms
 from fasterrcnn.reporting.drawing import Mark, Pen, colour_of, contact_sheet, draw_boxes, draw_marks
 from fasterrcnn.structures import Target
 

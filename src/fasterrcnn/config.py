@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.ops.sizes import resized_hw
+from fasterrcnn.images import ResizeMethod, resized_hw
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0, le=10**6)]
@@ -45,7 +45,7 @@ class InputConfig(_Config):
 
     short_side: Side = 800
     long_side: Side = 1333
-    resize: Literal["torch", "pillow", "opencv"] = Field(
+    resize: ResizeMethod = Field(
         "torch",
         description="who resizes and rounds: torchvision's way, Detectron2's (Pillow) or MMDetection's (OpenCV)",
     )

@@ -18,7 +18,8 @@ from PIL import Image
 from fasterrcnn.boxes import box_nms
 from fasterrcnn.errors import UsageError, require
 from fasterrcnn.files import atomic_write
-from fasterrcnn.reporting.drawing import draw_boxes, upright_rgb
+from fasterrcnn.images import upright_rgb
+from fasterrcnn.reporting.drawing import draw_boxes
 
 if TYPE_CHECKING:
     import supervision

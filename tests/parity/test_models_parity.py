@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from fasterrcnn import build
 from fasterrcnn.config import ModelConfig
+from fasterrcnn.images import resized_hw
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.ops import boxes
-from fasterrcnn.ops.image import make_batch, resized_hw, to_input
+from fasterrcnn.ops.image import make_batch, to_input
 from fasterrcnn.structures import ImageBatch, RawDetections, Target
 from fasterrcnn.weights.torchvision import from_torchvision
 

@@ -10,8 +10,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from fasterrcnn.model.anchors import AnchorGenerator
 from fasterrcnn.ops import boxes, losses
-from fasterrcnn.ops.matching import IGNORED, NEGATIVE, match
-from fasterrcnn.ops.sampling import sample_balanced
+from fasterrcnn.ops.matching import IGNORED, NEGATIVE, match, sample_balanced
 
 OCTAVES = (32.0, 64.0, 128.0, 256.0, 512.0)
 RATIOS = (0.5, 1.0, 2.0)

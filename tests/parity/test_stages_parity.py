@@ -10,13 +10,14 @@ from torchvision.models.detection import rpn as tv_rpn
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
+from fasterrcnn.images import resized_hw
 from fasterrcnn.model.anchors import AnchorGenerator
 from fasterrcnn.model.losses import RegionLoss, RPNLoss
 from fasterrcnn.model.postprocess import PostProcess
 from fasterrcnn.model.proposals import ProposalGenerator
 from fasterrcnn.model.targets import Assigner, sample_regions
 from fasterrcnn.ops import boxes
-from fasterrcnn.ops.image import make_batch, resized_hw, to_input
+from fasterrcnn.ops.image import make_batch, to_input
 from fasterrcnn.structures import Proposals, Target
 
 ALL = 10**6

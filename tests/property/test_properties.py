@@ -8,10 +8,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fasterrcnn.images import resized_hw
 from fasterrcnn.ops import boxes, matching, sampling
-from fasterrcnn.ops.image import make_batch, pad_to, resized_hw
+from fasterrcnn.ops.boxes import nms, soft_nms
+from fasterrcnn.ops.image import make_batch, pad_to
 from fasterrcnn.ops.matching import IGNORED, NEGATIVE, match
-from fasterrcnn.ops.nms import nms, soft_nms
 
 properties = settings(derandomize=True, deadline=None, max_examples=80, database=None)
 SIDE = 256

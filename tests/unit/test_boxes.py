@@ -4,7 +4,7 @@ import torch
 
 from fasterrcnn.boxes import box_areas, box_intersections, box_iou, box_nms
 from fasterrcnn.ops import boxes as torch_boxes
-from fasterrcnn.ops.nms import nms
+from fasterrcnn.ops.boxes import nms
 
 A = np.array([[0.0, 0, 4, 4], [2, 2, 4, 3], [5, 5, 5, 9]])
 B = np.array([[2.0, 0, 6, 4], [2, 2, 4, 3], [5, 5, 5, 9]])

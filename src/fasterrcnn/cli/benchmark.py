@@ -42,8 +42,8 @@ def benchmark(
     """
     import numpy as np
 
-    from fasterrcnn.data.images import read_image
     from fasterrcnn.demo.scenes import draw_scene
+    from fasterrcnn.images import read_image
     from fasterrcnn.inference.benchmark import benchmark as measure
     from fasterrcnn.inference.benchmark import fastest_row
     from fasterrcnn.inference.devices import processors

@@ -147,7 +147,7 @@ def size_bins(sides: Floats) -> NDArray[np.int64]:
 
 
 def cell_sides(anchors: AnchorConfig, level: int) -> Floats:
-    """(k, 2) sides of the anchors around a cell, as `ops.anchors.cell_anchors` makes them."""
+    """(k, 2) sides of the anchors around a cell, as `model.anchors.cell_anchors` makes them."""
     # In float32, as there: its last bit decides whether a half is rounded up or down.
     root = np.sqrt(np.array(anchors.ratios[level], np.float32))
     size = np.array(anchors.sizes[level], np.float32)

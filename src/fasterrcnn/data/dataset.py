@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.functional import pil_to_tensor
 
 from fasterrcnn.config import Augmentation, InputConfig
 from fasterrcnn.data import transforms
 from fasterrcnn.data.annotations import AnnotatedImage
-from fasterrcnn.data.pixels import read_image_tensor, read_reduced_image
 from fasterrcnn.data.transforms import Sample
 from fasterrcnn.errors import DataError, ImageError
+from fasterrcnn.images import read_image, read_reduced
 from fasterrcnn.ops import image as image_ops
 from fasterrcnn.structures import ImageBatch, Target
 
@@ -70,7 +71,7 @@ class DetectionDataset(Dataset[DetectionExample]):
         image = self.images[index]
         if settings is None:
             # Exactly as in detection, so without the decoder's own reduction, which averages pixels.
-            sample = transforms.plain_sample(_sample(image, read_image_tensor(image.path), 1), self.config)
+            sample = transforms.plain_sample(_sample(image, pil_to_tensor(read_image(image.path)), 1), self.config)
         else:
             # The word of version 0.1 stays: another one would change the images of runs that are resumed.
             rng = Random(f"seed {self.seed}, epoch {view}, picture {image.image_id}")
@@ -110,9 +111,10 @@ class DetectionDataset(Dataset[DetectionExample]):
     def _read(self, image: AnnotatedImage, magnification: float) -> Sample:
         """An image to augment; where resizing averages pixels anyway, the decoder may reduce it, which is faster."""
         if not self.config.antialias:
-            return _sample(image, read_image_tensor(image.path), 1)
+            return _sample(image, pil_to_tensor(read_image(image.path)), 1)
         height, width = (math.ceil(side * magnification) for side in self._canvas_hw(image))
-        return _sample(image, *read_reduced_image(image.path, (height, width)))
+        reduced, divisor = read_reduced(image.path, (height, width))
+        return _sample(image, pil_to_tensor(reduced), divisor)
 
 
 @contextmanager

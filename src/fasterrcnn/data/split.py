@@ -14,8 +14,8 @@ from rich.progress import track
 
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.duplicates import Fingerprint, connected_groups, find_identical, find_similar, take_fingerprint
-from fasterrcnn.data.images import read_image
 from fasterrcnn.errors import ImageError, UsageError
+from fasterrcnn.images import read_image
 
 _TOLERANCE = 1e-6
 _MAX_THREADS = 4

@@ -20,8 +20,8 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxes
 
 from fasterrcnn.config import Augmentation, InputConfig
-from fasterrcnn.data.pixels import resize_to_input
 from fasterrcnn.ops import boxes
+from fasterrcnn.ops.image import to_input
 
 MIN_VISIBLE = 0.3
 """Share of an object that must be inside; with less, people do not recognise the class either."""
@@ -123,7 +123,8 @@ def plain_sample(sample: Sample, config: InputConfig) -> Sample:
     """The image as in detection and evaluation, bit for bit."""
     to_hw = config.resized_hw(sample.size_hw)
     xyxy = _as_boxes(boxes.scale(sample.boxes, sample.size_hw, to_hw), to_hw)
-    return _without_invisible(_clip(replace(sample, pixels=resize_to_input(sample.pixels, config), boxes=xyxy)))
+    pixels = to_input(sample.pixels, to_hw, antialias=config.antialias, method=config.resize)
+    return _without_invisible(_clip(replace(sample, pixels=pixels, boxes=xyxy)))
 
 
 def augment(

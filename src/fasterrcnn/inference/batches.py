@@ -12,13 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from fasterrcnn.config import InputConfig
-from fasterrcnn.data.pixels import resize_to_input
 from fasterrcnn.errors import ImageError
 from fasterrcnn.inference.sources import LoadedImage, load_image, size_hw
 from fasterrcnn.inference.tiling import Tile
 from fasterrcnn.inference.video import files_and_frames
-from fasterrcnn.ops.image import make_batch
-from fasterrcnn.ops.sizes import pad_to
+from fasterrcnn.ops.image import make_batch, pad_to, to_input
 from fasterrcnn.structures import ImageBatch
 
 Numbered = tuple[int, Any]
@@ -84,7 +82,8 @@ def input_batches(images: Any, config: InputConfig) -> Iterator[ImageBatch]:
         images = [images]
     for image in map(_load, images):
         if isinstance(image, LoadedImage):
-            pixels = resize_to_input(image.pixels, config)
+            to_hw = config.resized_hw(image.hw)
+            pixels = to_input(image.pixels, to_hw, antialias=config.antialias, method=config.resize)
             yield make_batch([pixels], fill=config.mean, size_divisor=config.size_divisor)
         elif from_files:
             warnings.warn(str(image), stacklevel=2)

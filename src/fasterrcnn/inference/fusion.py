@@ -13,7 +13,6 @@ from torch import Tensor
 from fasterrcnn.inference.options import MergeKind
 from fasterrcnn.model.postprocess import PostProcess
 from fasterrcnn.ops import boxes as box_ops
-from fasterrcnn.ops.nms import nms, soft_nms
 from fasterrcnn.structures import RawDetections
 
 _MIN_INSIDE = 0.5
@@ -76,7 +75,7 @@ def vote(parts: Sequence[RawDetections], postprocess: PostProcess) -> RawDetecti
     """
     every = pieces_of(parts, [torch.zeros_like(part.boxes, dtype=torch.bool) for part in parts])
     groups = _groups(every.labels, postprocess)
-    leaders = nms(every.boxes, every.scores, groups, postprocess.nms_threshold)
+    leaders = box_ops.nms(every.boxes, every.scores, groups, postprocess.nms_threshold)
     overlap = box_ops.iou(every.boxes, every.boxes[leaders])
     overlap = overlap * (groups[:, None] == groups[leaders])
     best, owner = overlap.max(dim=1) if len(leaders) else (every.scores, every.labels)
@@ -108,7 +107,7 @@ def join(pieces: Pieces, postprocess: PostProcess, merge: MergeKind, *, limit: i
     pieces = _unite_all(pieces, postprocess)
     if merge == "soft":
         count = len(pieces) if limit is None else limit
-        keep, scores = soft_nms(
+        keep, scores = box_ops.soft_nms(
             pieces.boxes,
             pieces.scores,
             _groups(pieces.labels, postprocess),

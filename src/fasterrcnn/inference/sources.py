@@ -13,10 +13,10 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
 
-from fasterrcnn.data.images import EXTENSIONS, decode_image, image_files, read_size_hw
-from fasterrcnn.data.pixels import from_pil, read_image_tensor
 from fasterrcnn.errors import DataError, ImageError, UsageError
+from fasterrcnn.images import EXTENSIONS, decode_image, image_files, read_image, read_size_hw, upright_rgb
 
 ImageInput = str | Path | bytes | Image.Image | np.ndarray | Tensor
 """One image: a file, the content of a file, a Pillow image, an array or a tensor."""
@@ -100,7 +100,7 @@ def load_image(image: ImageInput) -> LoadedImage:
         UsageError: an array or tensor that is not an image.
     """
     if isinstance(image, str | Path):
-        return LoadedImage(read_image_tensor(Path(image)), source=Path(image))
+        return LoadedImage(pil_to_tensor(read_image(Path(image))), source=Path(image))
     if isinstance(image, bytes):
         image = decode_image(image)
     if isinstance(image, Image.Image):
@@ -131,7 +131,7 @@ def size_hw(image: Any) -> tuple[int, int]:
 
 def _from_pil(image: Image.Image) -> Tensor:
     try:
-        return from_pil(image)
+        return torch.as_tensor(pil_to_tensor(upright_rgb(image)))
     except (OSError, ValueError) as error:
         raise ImageError(f"the Pillow image cannot be decoded ({error})") from None
 

@@ -13,12 +13,12 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from fasterrcnn.config import InputConfig
-from fasterrcnn.data.pixels import resize_to_input
 from fasterrcnn.errors import UsageError
 from fasterrcnn.inference.fusion import join, pieces_of, vote
 from fasterrcnn.inference.options import MergeKind
 from fasterrcnn.model.postprocess import PostProcess
 from fasterrcnn.ops import boxes
+from fasterrcnn.ops.image import to_input
 from fasterrcnn.structures import RawDetections
 
 _SCALES = (0.5, 4.0)
@@ -133,7 +133,8 @@ def crop_tile(
 ) -> Float[Tensor, "3 th tw"]:
     """The network input that is made of a tile."""
     x1, y1, x2, y2 = tile.region
-    crop = resize_to_input(pixels[:, y1:y2, x1:x2], input_config, tile.input_hw)
+    crop = pixels[:, y1:y2, x1:x2]
+    crop = to_input(crop, tile.input_hw, antialias=input_config.antialias, method=input_config.resize)
     return crop.flip(-1) if tile.mirrored else crop
 
 

@@ -18,7 +18,7 @@ from fasterrcnn.model.postprocess import PostProcess
 from fasterrcnn.model.proposals import ProposalGenerator
 from fasterrcnn.model.roi_pooling import RoIPooling, as_rois
 from fasterrcnn.model.rpn import RegionProposalNetwork
-from fasterrcnn.model.stages import DenseOutputs, Observer, Stages, unobserved
+from fasterrcnn.model.stages import DenseOutputs, Observer, Stages
 from fasterrcnn.model.targets import RegionSample, check_targets, sample_regions
 from fasterrcnn.ops.image import pad_to
 from fasterrcnn.structures import ImageBatch, Losses, Proposals, RawDetections, Target
@@ -94,7 +94,7 @@ class FasterRCNN(nn.Module):
         stages: Stages | None = None,
         proposals: ProposalGenerator | None = None,
         features: Features | None = None,
-        observe: Observer = unobserved,
+        observe: Observer | None = None,
     ) -> list[RawDetections]:
         """Detections of each image, in the frame of the network input.
 
@@ -225,25 +225,26 @@ class FasterRCNN(nn.Module):
         stages: Stages,
         proposals: ProposalGenerator,
         postprocess: PostProcess,
-        observe: Observer,
+        observe: Observer | None,
     ) -> list[RawDetections]:
         """From what the network computed for the whole images to the detections of each."""
         features, sizes_hw, rpn_logits, rpn_deltas = dense
-        observe("features", maps=features)
-        observe("rpn", logits=rpn_logits, deltas=rpn_deltas)
+        report = observe or _ignore
+        report("features", maps=features)
+        report("rpn", logits=rpn_logits, deltas=rpn_deltas)
         anchors = _anchors(self.anchors, sizes_hw, padded_hw, batch.pixels.device)
-        observe("anchors", anchors=anchors)
+        report("anchors", anchors=anchors)
         proposed = proposals(rpn_logits, rpn_deltas, anchors, batch.sizes_hw, observe=observe)
         regions = [image.boxes for image in proposed]
         rois = as_rois(regions)
         pooled = self.roi_pooling(features, rois)
-        observe("pooled", rois=rois, pooled=pooled)
+        report("pooled", rois=rois, pooled=pooled)
         if len(rois):
             logits, deltas = stages.head(pooled)
         else:  # not every runtime accepts an empty input
             logits = pooled.new_zeros(0, len(self.classes) + 1)
             deltas = pooled.new_zeros(0, len(self.classes), 4)
-        observe("head", logits=logits, deltas=deltas)
+        report("head", logits=logits, deltas=deltas)
         counts = [len(boxes) for boxes in regions]
         weights = self.region_loss.delta_weights
         per_image = zip(torch.split(logits, counts), torch.split(deltas, counts), regions, batch.sizes_hw, strict=True)
@@ -260,6 +261,10 @@ def _anchors(
     """Anchors of each level, shared by all calls: do not change them."""
     with torch.inference_mode(False):  # the losses use them too
         return generator(sizes_hw, padded_hw, device)
+
+
+def _ignore(step: str, **values: object) -> None:
+    """An observer that does nothing."""
 
 
 def _joined(samples: Sequence[RegionSample]) -> RegionSample:

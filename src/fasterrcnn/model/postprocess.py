@@ -11,9 +11,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.model.stages import Observer, unobserved
+from fasterrcnn.model.stages import Observer
 from fasterrcnn.ops import boxes
-from fasterrcnn.ops.nms import nms, soft_nms
 from fasterrcnn.structures import RawDetections
 
 _NmsKind = Literal["class", "agnostic", "soft-linear", "soft-gaussian"]
@@ -60,7 +59,7 @@ class PostProcess:
         size_hw: tuple[int, int],
         delta_weights: tuple[float, float, float, float],
         *,
-        observe: Observer = unobserved,
+        observe: Observer | None = None,
     ) -> RawDetections:
         """Detections of one image, inside the part of it that is not padding."""
         probabilities = logits.float().softmax(dim=1)[:, :-1]
@@ -78,20 +77,22 @@ class PostProcess:
         decoded = boxes.clip(boxes.decode(deltas[rows, labels], proposals[rows], delta_weights), size_hw)
         good = boxes.at_least(decoded, self.min_side)
         scored = RawDetections(decoded[good], scores[good], labels[good])
-        observe("scored", rows=rows[good], labels=scored.labels, scores=scored.scores, boxes=scored.boxes)
+        if observe is not None:
+            observe("scored", rows=rows[good], labels=scored.labels, scores=scored.scores, boxes=scored.boxes)
         keep, kept_scores = self._suppress(scored)
         detections = RawDetections(scored.boxes[keep], kept_scores, scored.labels[keep])
-        observe("detections", kept=keep, detections=detections)
+        if observe is not None:
+            observe("detections", kept=keep, detections=detections)
         return detections
 
     def _suppress(self, scored: RawDetections) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
         """Indices of the boxes that stay, and their scores, which soft NMS has lowered."""
         if self.nms in ("class", "agnostic"):
             groups = scored.labels if self.nms == "class" else torch.zeros_like(scored.labels)
-            keep = nms(scored.boxes, scored.scores, groups, self.nms_threshold)[: self.max_detections]
+            keep = boxes.nms(scored.boxes, scored.scores, groups, self.nms_threshold)[: self.max_detections]
             keep = keep[boxes.have_area(scored.boxes[keep])]
             return keep, scored.scores[keep]
-        return soft_nms(
+        return boxes.soft_nms(
             scored.boxes,
             scored.scores,
             scored.labels,

@@ -12,9 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from fasterrcnn.model.stages import Observer, unobserved
+from fasterrcnn.model.stages import Observer
 from fasterrcnn.ops import boxes
-from fasterrcnn.ops.nms import best_of_each
 from fasterrcnn.structures import Proposals
 
 
@@ -47,7 +46,7 @@ class ProposalGenerator:
         anchors: Sequence[Float[Tensor, "_ 4"]],
         sizes_hw: Sequence[tuple[int, int]],
         *,
-        observe: Observer = unobserved,
+        observe: Observer | None = None,
     ) -> list[Proposals]:
         """Proposals of each image, inside the part of it that is not padding; no gradient flows through them."""
         best = [self._best_of_level(*level) for level in zip(logits, deltas, anchors, strict=True)]
@@ -56,28 +55,24 @@ class ProposalGenerator:
         candidates = torch.cat([decoded for _, _, decoded in best], dim=1)
         starts = accumulate((len(level) for level in anchors), initial=0)
         index = torch.cat([start + top for start, (top, _, _) in zip(starts, best, strict=False)], dim=1)
-        observe("candidates", index=index, boxes=candidates)
+        if observe is not None:
+            observe("candidates", index=index, boxes=candidates)
         scores = logits_of_best.sigmoid()
         ranks = scores if self.ranked_by == "score" else logits_of_best
         clipped = [boxes.clip(decoded, size_hw) for decoded, size_hw in zip(candidates, sizes_hw, strict=True)]
         good = [self._are_good(*image) for image in zip(clipped, scores, strict=True)]
-        kept = best_of_each(
+        kept = boxes.best_of_each(
             [(decoded[at], rank[at], level_of[at]) for decoded, rank, at in zip(clipped, ranks, good, strict=True)],
             self.nms_threshold,
-            limit=self.proposals if observe is unobserved else level_of.numel(),  # an observer sees all survivors
+            limit=self.proposals if observe is None else level_of.numel(),  # an observer sees all survivors
         )
         proposals = []
         for image_boxes, image_scores, image_good, image_kept in zip(clipped, scores, good, kept, strict=True):
             survivors = image_good.nonzero()[:, 0][image_kept]
             keep = survivors[: self.proposals]
-            observe(
-                "proposals",
-                boxes=image_boxes,
-                scores=image_scores,
-                good=image_good,
-                survivors=survivors,
-                kept=len(keep),
-            )
+            if observe is not None:
+                values = {"boxes": image_boxes, "scores": image_scores, "good": image_good, "survivors": survivors}
+                observe("proposals", **values, kept=len(keep))
             proposals.append(Proposals(image_boxes[keep], image_scores[keep]))
         return proposals
 

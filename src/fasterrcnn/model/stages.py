@@ -59,7 +59,3 @@ the other call the observer once for each image.
     scored        of one image: rows, labels, scores, boxes: of every region and class above the threshold
     detections    of one image: kept: which of the scored boxes are reported; detections
 """
-
-
-def unobserved(step: str, **values: object) -> None:
-    """The default observer, which does nothing."""

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from fasterrcnn.errors import UsageError
 from fasterrcnn.ops import boxes
-from fasterrcnn.ops.matching import IGNORED, NEGATIVE, inside_ignored, match
-from fasterrcnn.ops.sampling import sample_balanced
+from fasterrcnn.ops.matching import IGNORED, NEGATIVE, inside_ignored, match, sample_balanced
 from fasterrcnn.structures import Proposals, Target
 
 

@@ -1,4 +1,4 @@
-"""Images in Pillow: any mode to upright RGB, boxes with labels on top, bar charts, and sheets of several.
+"""Drawing with Pillow: boxes with labels on images, bar charts, and sheets of several images.
 
 Line width and letters scale with the image; a class keeps its colour, and the letters on it are black or
 white, whichever can be read.
@@ -13,6 +13,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from fasterrcnn.images import upright_rgb
 
 _GOLDEN_RATIO = 0.618034
 _TEXT_SIZE = 14  # of titles and legends, which stand beside the image
@@ -72,27 +74,6 @@ def colour_of(label: int) -> Colour:
     hue = (0.02 + label * _GOLDEN_RATIO) % 1.0
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, (1.0, 0.75)[label // 8 % 2])
     return round(255 * red), round(255 * green), round(255 * blue)
-
-
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow image as RGB with its EXIF orientation applied.
-
-    Palettes and grey values become colours, transparency is dropped, 16 bits become 8 by scaling.
-
-    Raises:
-        ValueError: float pixels, whose range is unknown.
-    """
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode == "F":
-        raise ValueError("32-bit float pixels; save it with 8 or 16 bits")
-    if upright.mode.startswith("I"):
-        # Pillow's own conversion of 16-bit grey would clip nearly all of it to white.
-        values = np.asarray(upright).astype(np.int64)
-        # Mode "I" has 32 bits and may hold either range; I;16 always means 16 bits.
-        is_16_bit = upright.mode.startswith("I;16") or values.max(initial=0) > 255
-        grey = values.clip(0, 65535) // 257 if is_16_bit else values.clip(0, 255)
-        upright = Image.fromarray(grey.astype(np.uint8))
-    return upright.convert("RGB")
 
 
 def draw_boxes(

@@ -15,8 +15,9 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from fasterrcnn.errors import ImageError
+from fasterrcnn.images import upright_rgb
 from fasterrcnn.reporting.charts import Chart
-from fasterrcnn.reporting.drawing import Edges, upright_rgb
+from fasterrcnn.reporting.drawing import Edges
 from fasterrcnn.reporting.tables import Table
 
 _MAX_PIXELS = 178_956_970  # a header that claims more is refused before memory is taken: Pillow's own limit

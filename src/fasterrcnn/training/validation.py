@@ -12,12 +12,12 @@ from torch import Tensor
 
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, to_coco
 from fasterrcnn.data.dataset import DetectionDataset
-from fasterrcnn.data.images import read_image
 from fasterrcnn.data.show import draw_target
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import UsageError
 from fasterrcnn.evaluation.evaluate import score_detections
 from fasterrcnn.evaluation.matching import match_image
+from fasterrcnn.images import read_image
 from fasterrcnn.inference.detector import in_original_frame
 from fasterrcnn.reporting.drawing import Mark, Pen, add_legend, add_title, contact_sheet, draw_marks
 from fasterrcnn.structures import ImageBatch, Losses, RawDetections, Target

@@ -10,7 +10,7 @@ from fasterrcnn.config import AnchorConfig, InputConfig
 from fasterrcnn.data.anchors import input_boxes, input_labels, measure_recall
 from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.errors import UsageError
-from fasterrcnn.ops.anchors import cell_anchors, grid_anchors
+from fasterrcnn.model.anchors import cell_anchors, grid_anchors
 from fasterrcnn.ops.boxes import iou
 
 SQUARES = AnchorConfig(sizes=((32.0,), (64.0,)), ratios=((1.0,), (1.0,)), rounded=False)

@@ -8,13 +8,14 @@ import pytest
 import torch
 from PIL import Image
 from torch.testing import assert_close
+from torchvision.transforms.functional import pil_to_tensor
 
 from fasterrcnn.config import InputConfig
 from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.data.dataset import BUCKET, BatchLoader, BatchPlan, DetectionDataset
-from fasterrcnn.data.pixels import from_pil, read_image_tensor, read_reduced_image
 from fasterrcnn.data.transforms import AUGMENTATIONS
 from fasterrcnn.errors import DataError, ImageError
+from fasterrcnn.images import read_image, read_reduced, resized_hw
 from fasterrcnn.ops import image
 
 INPUT = InputConfig(short_side=40, long_side=60, mean=(0.1, 0.2, 0.3), antialias=True)
@@ -64,15 +65,15 @@ def test_dataset__boxes_are_scaled_with_the_image(records):
 def test_dataset__without_augmentation_the_pixels_are_those_of_detection(records, antialias):
     config = INPUT.model_copy(update={"antialias": antialias})
     for index, annotated in enumerate(records):
-        to_hw = image.resized_hw(annotated.size_hw, 40, 60)
-        expected = image.to_input(read_image_tensor(annotated.path), to_hw, antialias=antialias)
+        to_hw = resized_hw(annotated.size_hw, 40, 60)
+        expected = image.to_input(pil_to_tensor(read_image(annotated.path)), to_hw, antialias=antialias)
         assert torch.equal(DetectionDataset(records, config)[index, 5][0], expected)
 
 
 def test_dataset__original_size_keeps_the_pixels(records, photo):
     config = InputConfig(short_side=20, long_side=30)
     pixels, target = DetectionDataset(records, config)[0]
-    assert_close(pixels, from_pil(photo((20, 30), 0)).float() / 255)
+    assert_close(pixels, pil_to_tensor(photo((20, 30), 0)).float() / 255)
     assert_close(target.boxes, torch.from_numpy(BOXES))
 
 
@@ -153,20 +154,21 @@ def test_dataset__large_photographs_come_reduced_and_boxes_stay(tmp_path):
         (".png", 1, (10, 10), (600, 800), 1),
     ],
 )
-def test_read_reduced_image__as_small_as_suffices(tmp_path, suffix, orientation, at_least_hw, size_hw, divisor):
+def test_read_reduced__as_small_as_suffices(tmp_path, suffix, orientation, at_least_hw, size_hw, divisor):
     tags = Image.Exif()
     tags[274] = orientation
     path = tmp_path / f"photo{suffix}"
     Image.new("RGB", (800, 600), (10, 20, 30)).save(path, exif=tags)
-    pixels, reduced = read_reduced_image(path, at_least_hw)
+    reduced_image, reduced = read_reduced(path, at_least_hw)
+    pixels = pil_to_tensor(reduced_image)
     assert (tuple(pixels.shape[1:]), reduced) == (size_hw, divisor)
 
 
-def test_read_reduced_image__damaged(tmp_path):
+def test_read_reduced__damaged(tmp_path):
     path = tmp_path / "photo.jpg"
     path.write_bytes(b"nothing")
     with pytest.raises(ImageError, match=r"photo\.jpg: not an image"):
-        read_reduced_image(path, (10, 10))
+        read_reduced(path, (10, 10))
 
 
 def test_collate__pads_with_the_mean_pixel(records):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance
 
 from fasterrcnn.data.duplicates import Fingerprint, connected_groups, find_identical, find_similar, take_fingerprint
-from fasterrcnn.data.images import read_image
+from fasterrcnn.images import read_image
 
 SIZE_HW = (300, 400)
 

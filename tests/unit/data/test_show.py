@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
+from torchvision.transforms.functional import pil_to_tensor
 
 from fasterrcnn.config import InputConfig
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.dataset import DetectionDataset
-from fasterrcnn.data.pixels import from_pil
 from fasterrcnn.data.show import draw_augmented
 from fasterrcnn.errors import UsageError
 from fasterrcnn.reporting.drawing import colour_of
@@ -37,7 +37,7 @@ def test_draw_augmented__a_row_for_each_image(data, count, rows):
 
 
 def test_draw_augmented__shows_what_training_sees(data):
-    sheet = from_pil(draw_augmented(data, data.images, INPUT, "light", 2, seed=3)).float() / 255
+    sheet = pil_to_tensor(draw_augmented(data, data.images, INPUT, "light", 2, seed=3)).float() / 255
     assert sheet.shape == (3, 2 * TILE, 4 * TILE)
     plain = DetectionDataset(data.images, INPUT)
     varied = DetectionDataset(data.images, INPUT, augmentation="light", seed=3)

@@ -22,7 +22,7 @@ from fasterrcnn.data.transforms import (
     make_sample,
     plain_sample,
 )
-from fasterrcnn.ops.sizes import resized_hw
+from fasterrcnn.images import resized_hw
 
 MEAN = (0.375, 0.5, 0.625)
 STILL = AugmentationSettings(flip=0.0)

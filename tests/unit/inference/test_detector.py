@@ -10,14 +10,15 @@ import pytest
 import torch
 from PIL import Image
 from torch.testing import assert_close
+from torchvision.transforms.functional import pil_to_tensor
 
-from fasterrcnn.data.pixels import from_pil
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError, MissingExtraError, UsageError, WeightsError
+from fasterrcnn.images import resized_hw
 from fasterrcnn.inference.detector import Detector, load
 from fasterrcnn.inference.devices import choose_device
 from fasterrcnn.inference.video import atomic_video
-from fasterrcnn.ops.image import make_batch, resized_hw, to_input
+from fasterrcnn.ops.image import make_batch, to_input
 
 CLASSES = ("cat", "dog", "owl")
 SIZES = [(120, 160), (200, 90), (64, 64), (120, 160)]
@@ -56,7 +57,13 @@ def test_predict__a_value_of_plain_numpy(detector, photo):
 def test_predict__kinds_of_sources_agree(detector, files, photo):
     image = photo(SIZES[0], 0)
     expected = detector.predict(image)
-    for source in (files[0], str(files[0]), np.asarray(image), from_pil(image), from_pil(image).float() / 255):
+    for source in (
+        files[0],
+        str(files[0]),
+        np.asarray(image),
+        pil_to_tensor(image),
+        pil_to_tensor(image).float() / 255,
+    ):
         same(detector.predict(source), expected)
     assert detector.predict(files[0]).source == files[0]
     assert detector.predict(image).source is None
@@ -85,7 +92,7 @@ def test_predict__batches_change_nothing(detector, files, batch_size):
 
 def test_predict__boxes_are_in_pixels_of_the_original(detector, tiny_model, tiny_config, photo):
     image = photo((240, 320))
-    pixels = from_pil(image)
+    pixels = pil_to_tensor(image)
     size = tiny_config.input
     inner = to_input(pixels, resized_hw((240, 320), size.short_side, size.long_side), antialias=size.antialias)
     with torch.no_grad():
@@ -147,7 +154,7 @@ def test_predict__broken_image_is_named(detector, tmp_path):
 
 def test_predict__image_is_at_hand_for_plot(detector, files, photo):
     image = photo(SIZES[0], 0)
-    for source in (files[0], image, np.asarray(image), from_pil(image), from_pil(image).float() / 255):
+    for source in (files[0], image, np.asarray(image), pil_to_tensor(image), pil_to_tensor(image).float() / 255):
         assert detector.predict(source).plot().size == (160, 120)
 
 
@@ -182,7 +189,7 @@ def test_detector__is_a_copy_of_the_model(tiny_config, lively, photo):
 def test_detector__folded_norms_change_nothing(tiny_config, lively, photo):
     config, model = tiny_config, lively(tiny_config)
     found = Detector(model, config).predict(photo((64, 64)))
-    pixels = to_input(from_pil(photo((64, 64))), (64, 64), antialias=False)
+    pixels = to_input(pil_to_tensor(photo((64, 64))), (64, 64), antialias=False)
     with torch.no_grad():
         (raw,) = model(make_batch([pixels], fill=config.input.mean, size_divisor=32))
     np.testing.assert_allclose(found.boxes, raw.boxes.numpy(), atol=1e-2)

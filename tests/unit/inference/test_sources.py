@@ -3,8 +3,8 @@ import pytest
 import torch
 from PIL import Image
 from torch.testing import assert_close
+from torchvision.transforms.functional import pil_to_tensor
 
-from fasterrcnn.data.pixels import from_pil
 from fasterrcnn.errors import DataError, ImageError, UsageError
 from fasterrcnn.inference.sources import find_files, is_many, load_image
 
@@ -66,7 +66,7 @@ def test_load_image__kinds_agree(tmp_path, photo):
     image = photo((20, 30))
     path = tmp_path / "a.png"
     image.save(path)
-    expected = from_pil(image)
+    expected = pil_to_tensor(image)
     array = np.asarray(image)
     alpha = np.asarray(image.convert("RGBA"))
     sources = (path, str(path), path.read_bytes(), image, array, expected, image.convert("RGBA"), alpha)

@@ -2,34 +2,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 from torch.testing import assert_close
 
-from fasterrcnn.ops.image import make_batch, pad_to, resized_hw, to_input
-
-
-@pytest.mark.parametrize(
-    ("image_hw", "limits", "expected"),
-    [
-        ((480, 640), (800, 1333), (800, 1066)),  # the short side decides: 640 * 800 / 480 = 1066.67
-        ((640, 480), (800, 1333), (1066, 800)),
-        ((100, 1000), (800, 1333), (133, 1333)),  # the long side decides
-        ((1000, 100), (800, 1333), (1333, 133)),
-        ((64, 64), (64, 128), (64, 64)),
-        ((4000, 6000), (320, 544), (320, 480)),
-        ((1, 5000), (800, 1333), (1, 1333)),  # no side vanishes
-        ((1, 1), (800, 1333), (800, 800)),
-    ],
-)
-def test_resized_hw__rule(image_hw, limits, expected):
-    assert resized_hw(image_hw, *limits) == expected
-
-
-@pytest.mark.parametrize("short_side", [64, 320, 480, 800])
-def test_resized_hw__never_beyond_the_limits(short_side):
-    for side in range(1, 2000, 7):
-        height, width = resized_hw((side, 1000), short_side, 2 * short_side)
-        assert min(height, width) <= short_side
-        assert max(height, width) <= 2 * short_side
+from fasterrcnn.ops.image import make_batch, pad_to, resize_as_opencv, to_input
 
 
 def test_to_input__uint8_and_float_agree():
@@ -104,3 +80,64 @@ def test_make_batch__copies_its_images():
 @pytest.mark.parametrize(("side", "divisor", "expected"), [(1, 32, 32), (32, 32, 32), (33, 32, 64), (7, 1, 7)])
 def test_pad_to(side, divisor, expected):
     assert pad_to(side, divisor) == expected
+
+
+PIXELS = torch.randint(0, 256, (3, 60, 91), generator=torch.Generator().manual_seed(1)).byte()
+
+
+def test_to_input__pillows_bytes():
+    image = Image.fromarray(PIXELS.permute(1, 2, 0).numpy())
+    expected = np.asarray(image.resize((36, 24), Image.Resampling.BILINEAR))
+    found = to_input(PIXELS, (24, 36), antialias=False, method="pillow")
+    assert torch.equal((found * 255).round().byte(), torch.from_numpy(expected.copy()).permute(2, 0, 1))
+    assert float(found.max()) <= 1
+
+
+def test_to_input__opencvs_bytes():
+    found = to_input(PIXELS, (24, 36), antialias=False, method="opencv")
+    assert torch.equal((found * 255).round().byte(), resize_as_opencv(PIXELS, (24, 36)))
+
+
+@pytest.mark.parametrize("resize", ["torch", "pillow", "opencv"])
+def test_to_input__same_size_and_floats(resize):
+    assert torch.equal(to_input(PIXELS, (60, 91), antialias=False, method=resize), PIXELS.float() / 255)
+    floats = to_input(PIXELS.float() / 255, (24, 36), antialias=False, method=resize)
+    assert floats.shape == (3, 24, 36)
+    assert floats.dtype == torch.float32
+
+
+def levels(height: int, width: int) -> torch.Tensor:
+    return torch.randint(0, 256, (3, height, width), generator=torch.Generator().manual_seed(0)).byte()
+
+
+SIZES = [((48, 64), (80, 107)), ((100, 150), (50, 75)), ((33, 50), (16, 24)), ((1, 5), (3, 9)), ((5, 1), (2, 7))]
+
+
+@pytest.mark.parametrize(("size_hw", "to_hw"), SIZES)
+def test_resize__within_a_level_of_exact_arithmetic(size_hw, to_hw):
+    pixels = levels(*size_hw)
+    exact = F.interpolate(pixels[None].double(), size=to_hw, mode="bilinear", align_corners=False)[0]
+    assert float((resize_as_opencv(pixels, to_hw).double() - exact).abs().max()) <= 1.0
+
+
+@pytest.mark.parametrize(("size_hw", "to_hw"), SIZES)
+def test_resize__the_bytes_of_opencv(size_hw, to_hw):
+    cv2 = pytest.importorskip("cv2")
+    pixels = levels(*size_hw)
+    expected = cv2.resize(pixels.permute(1, 2, 0).numpy(), to_hw[::-1], interpolation=cv2.INTER_LINEAR)
+    assert torch.equal(resize_as_opencv(pixels, to_hw), torch.from_numpy(expected).permute(2, 0, 1))
+
+
+def test_resize__by_hand():
+    row = torch.tensor([[[0, 100]]], dtype=torch.uint8)  # places -0.25, 0.25, 0.75, 1.25
+    assert resize_as_opencv(row, (1, 4)).tolist() == [[[0, 25, 75, 100]]]
+    assert resize_as_opencv(row, (1, 1)).tolist() == [[[50]]]
+    # An outer row has itself for both neighbours, and what is cut off twice is a level: not asked here.
+    assert resize_as_opencv(row.mT.contiguous(), (4, 1)).flatten().tolist()[1:3] == [25, 75]
+
+
+def test_resize__reads_four_pixels_however_much_it_shrinks():
+    """A white dot between the places that are read is not seen; Pillow would average it in."""
+    pixels = torch.zeros(1, 1, 40, dtype=torch.uint8)
+    pixels[0, 0, 12] = 255
+    assert not resize_as_opencv(pixels, (1, 4)).any()

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 from torch.testing import assert_close
+from torchvision.transforms.functional import pil_to_tensor
 
 from fasterrcnn.data.annotations import AnnotatedImage
-from fasterrcnn.data.pixels import from_pil
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError, UsageError
 from fasterrcnn.evaluation.matching import match_image
@@ -242,7 +242,7 @@ def test_draw_batch__images_as_they_are_with_padding(batch_of, count, columns, r
     height, width = batch.padded_hw
     sheet = draw_batch(batch, [Target(no_boxes(), torch.zeros(0, dtype=torch.int64))] * count, CLASSES)
     assert sheet.size == (columns * (width + 4), rows * (height + 4))
-    shown = from_pil(sheet).float() / 255
+    shown = pil_to_tensor(sheet).float() / 255
     for number, pixels in enumerate(batch.pixels):
         top, left = number // columns * (height + 4) + 2, number % columns * (width + 4) + 2
         assert_close(shown[:, top : top + height, left : left + width], pixels, rtol=0, atol=0.5 / 255 + 1e-6)

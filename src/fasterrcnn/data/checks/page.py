@@ -9,9 +9,9 @@ from PIL import Image
 
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.findings import FINDING_KINDS, Finding
-from fasterrcnn.data.images import read_image
 from fasterrcnn.errors import ImageError
 from fasterrcnn.files import write_text
+from fasterrcnn.images import read_image
 from fasterrcnn.reporting.drawing import draw_boxes
 from fasterrcnn.reporting.html import render_page
 

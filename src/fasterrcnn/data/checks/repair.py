@@ -11,8 +11,8 @@ from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.checks.boxes import Boxes, BoxTable, Mask, classify, find_duplicate_boxes, interpret, tabulate
 from fasterrcnn.data.checks.images import frame_hw, lie_within
 from fasterrcnn.data.findings import Finding, only_errors
-from fasterrcnn.data.images import read_size_hw
 from fasterrcnn.errors import ImageError
+from fasterrcnn.images import read_size_hw
 
 BadBoxPolicy = Literal["error", "fix", "drop"]
 

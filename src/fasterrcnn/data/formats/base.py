@@ -16,7 +16,7 @@ import numpy as np
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, group_rows
 from fasterrcnn.data.findings import Finding, size_mismatch, unreadable_image
-from fasterrcnn.data.images import read_size_hw
+from fasterrcnn.images import read_size_hw
 from fasterrcnn.errors import DataError, ImageError, UsageError
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]

@@ -16,7 +16,7 @@ from typing import Any
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, split_of, to_coco
 from fasterrcnn.data.formats.base import CollectedImage, Collector, DataFormat, NamedImages, ReadOptions, read_json
 from fasterrcnn.data.formats.writing import shortest_decimals, write_file
-from fasterrcnn.data.images import image_files
+from fasterrcnn.images import image_files
 from fasterrcnn.errors import DataError
 
 _Content = dict[str, list[dict[str, Any]]]

@@ -16,7 +16,7 @@ from fasterrcnn.data.formats.base import (
     box_to_xyxy,
     split_name,
 )
-from fasterrcnn.data.images import EXTENSIONS, image_files
+from fasterrcnn.images import EXTENSIONS, image_files
 from fasterrcnn.errors import DataError, UsageError
 
 # Best name first. Beside x2 and y2, width and height are those of the image.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage
 from fasterrcnn.data.formats.base import DataFormat, NamedImages
-from fasterrcnn.data.images import EXTENSIONS
+from fasterrcnn.images import EXTENSIONS
 from fasterrcnn.errors import DataError
 from fasterrcnn.files import atomic_folder
 

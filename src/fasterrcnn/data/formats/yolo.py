@@ -16,7 +16,7 @@ import yaml
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage
 from fasterrcnn.data.formats.base import Box, Collector, DataFormat, NamedImages, ReadOptions, box_to_xyxy, read_lines
 from fasterrcnn.data.formats.writing import lost_areas_and_ids, shortest_decimals, write_file
-from fasterrcnn.data.images import image_files
+from fasterrcnn.images import image_files
 from fasterrcnn.errors import DataError
 
 _CLASS_LISTS = ("classes.txt", "obj.names", "_darknet.labels")

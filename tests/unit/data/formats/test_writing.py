@@ -16,8 +16,8 @@ from PIL import Image
 from fasterrcnn.data import formats
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.formats import read_data, write_data, writing
-from fasterrcnn.data.images import read_size_hw
 from fasterrcnn.errors import DataError, UsageError
+from fasterrcnn.images import read_size_hw
 
 CLASSES = ("cat", "owl <&> \"é'")
 FORMATS = ("coco", "voc", "yolo")

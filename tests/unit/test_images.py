@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 from torch.testing import assert_close
+from torchvision.transforms.functional import pil_to_tensor
 
-from fasterrcnn.data import images
-from fasterrcnn.data.images import read_size_hw
-from fasterrcnn.data.pixels import from_array, from_pil, read_image_tensor
+from fasterrcnn import images
 from fasterrcnn.errors import ImageError
+from fasterrcnn.images import read_image, read_size_hw, resized_hw, upright_rgb
 
 SIZE_HW = (40, 24)
 ORIENTATION = 274
@@ -33,7 +33,7 @@ def exif(orientation: int) -> Image.Exif:
 
 def check(path, tolerance: int = 0) -> torch.Tensor:
     """Pixels and size agree with Pillow's; lossy formats may round differently."""
-    pixels, expected = read_image_tensor(path), oracle(path)
+    pixels, expected = pil_to_tensor(read_image(path)), oracle(path)
     assert pixels.dtype == torch.uint8
     assert_close(pixels.int(), expected.int(), rtol=0, atol=tolerance)
     assert read_size_hw(path) == tuple(expected.shape[1:])
@@ -96,7 +96,7 @@ def test_read_image__orientation_6_by_hand(tmp_path):
     stored[:, 0] = (255, 0, 0)
     path = tmp_path / "photo.png"
     Image.fromarray(stored).save(path, exif=exif(6))
-    pixels = read_image_tensor(path)
+    pixels = pil_to_tensor(read_image(path))
     assert pixels.shape == (3, 3, 2)
     assert pixels[:, 0].tolist() == [[255, 255], [0, 0], [0, 0]]
     assert pixels[:, 1:].max() == 0
@@ -109,14 +109,14 @@ def test_read_image__transparency_is_dropped(tmp_path, photo, suffix):
     with_alpha = image.copy()
     with_alpha.putalpha(Image.linear_gradient("L").resize(image.size))
     with_alpha.save(path, **({"lossless": True, "exact": True} if suffix == ".webp" else {}))
-    assert_close(read_image_tensor(path), from_pil(image))
+    assert_close(pil_to_tensor(read_image(path)), pil_to_tensor(image))
 
 
 def test_read_image__palette_with_transparent_colour(tmp_path, photo):
     path = tmp_path / "photo.png"
     image = photo(SIZE_HW).quantize(16)
     image.save(path, transparency=3)
-    assert_close(read_image_tensor(path), from_pil(image))
+    assert_close(pil_to_tensor(read_image(path)), pil_to_tensor(image.convert("RGB")))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -125,21 +125,21 @@ def test_read_image__sixteen_bit_grey_is_scaled(tmp_path, suffix):
     path = tmp_path / f"grey{suffix}"
     Image.fromarray(values).save(path)
     expected = torch.from_numpy((values // 257).astype(np.uint8)).expand(3, 16, 16)
-    assert_close(read_image_tensor(path).int(), expected.int(), rtol=0, atol=1)
+    assert_close(pil_to_tensor(read_image(path)).int(), expected.int(), rtol=0, atol=1)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_read_image__sixteen_bit_grey_of_a_dark_image(tmp_path, suffix):
     path = tmp_path / f"grey{suffix}"
     Image.fromarray(np.full((4, 4), 200, np.uint16)).save(path)
-    assert read_image_tensor(path).max() <= 1  # 200 of 65,535 is black
+    assert pil_to_tensor(read_image(path)).max() <= 1  # 200 of 65,535 is black
 
 
 def test_read_image__warns_of_nothing(tmp_path, photo):
     path = tmp_path / "photo.jpg"
     photo(SIZE_HW).save(path)
     program = (
-        "import sys, warnings; from pathlib import Path; from fasterrcnn.data.pixels import read_image;"
+        "import sys, warnings; from pathlib import Path; from fasterrcnn.images import read_image;"
         "warnings.simplefilter('error'); read_image(Path(sys.argv[1]))"
     )
     subprocess.run([sys.executable, "-c", program, path], check=True, capture_output=True)
@@ -149,7 +149,9 @@ def test_read_image__warns_of_nothing(tmp_path, photo):
 def test_read_image__tiny_images(tmp_path, shape):
     path = tmp_path / "tiny.png"
     Image.new("RGB", shape[::-1], (1, 2, 3)).save(path)
-    assert_close(read_image_tensor(path), torch.tensor([1, 2, 3], dtype=torch.uint8).view(3, 1, 1).expand(3, *shape))
+    assert_close(
+        pil_to_tensor(read_image(path)), torch.tensor([1, 2, 3], dtype=torch.uint8).view(3, 1, 1).expand(3, *shape)
+    )
 
 
 @pytest.mark.parametrize("wrong", [".jpg", ".bmp", ".txt", ""])
@@ -166,10 +168,10 @@ def test_read_image__truncated(tmp_path, photo, suffix, options, share):
     photo(SIZE_HW).save(path, **options)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(ImageError, match=rf"photo\{suffix}: (damaged image|not an image)"):
-        read_image_tensor(path)
+        pil_to_tensor(read_image(path))
 
 
-@pytest.mark.parametrize("read", [read_image_tensor, read_size_hw])
+@pytest.mark.parametrize("read", [read_image, read_size_hw])
 def test_read__not_images(tmp_path, read):
     text, empty = tmp_path / "notes.jpg", tmp_path / "empty.jpg"
     text.write_text("no image")
@@ -187,10 +189,10 @@ def test_read_image__header_that_claims_too_much(tmp_path, photo, monkeypatch):
     path = tmp_path / "photo.png"
     photo(SIZE_HW).save(path)
     monkeypatch.setattr(images, "MAX_DECODED_PIXELS", 40 * 24)
-    read_image_tensor(path)
+    pil_to_tensor(read_image(path))
     monkeypatch.setattr(images, "MAX_DECODED_PIXELS", 40 * 24 - 1)
     with pytest.raises(ImageError, match=r"photo\.png: 24 x 40 is more than 959 pixels; cut it into tiles"):
-        read_image_tensor(path)
+        pil_to_tensor(read_image(path))
 
 
 @pytest.mark.parametrize("side", [10_000, 13_000])
@@ -205,28 +207,93 @@ def test_read_image__float_pixels(tmp_path):
     path = tmp_path / "float.tif"
     Image.fromarray(np.zeros((4, 4), np.float32)).save(path)
     with pytest.raises(ImageError, match=r"float\.tif: damaged image \(32-bit float pixels; save it with 8 or 16"):
-        read_image_tensor(path)
+        pil_to_tensor(read_image(path))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr", "HSV"])
 def test_from_pil__any_mode(photo, mode):
     image = photo(SIZE_HW).convert(mode)
     expected = torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)
-    assert_close(from_pil(image), expected)
-
-
-def test_from_array__copies(photo):
-    pixels = np.asarray(photo(SIZE_HW)).copy()
-    tensor = from_array(pixels)
-    expected = tensor.clone()
-    pixels[:] = 0
-    assert_close(tensor, expected)
-    assert_close(from_array(np.asarray(photo(SIZE_HW))[:, ::-1, ::-1]), expected.flip(0, 2))
+    assert_close(pil_to_tensor(upright_rgb(image)), expected)
 
 
 def test_read_image__real_photographs(shared_data):
     for path in sorted((shared_data / "photos").iterdir()):
         if path.suffix in (".png", ".jpg"):
-            pixels, expected = read_image_tensor(path), oracle(path)
+            pixels, expected = pil_to_tensor(read_image(path)), oracle(path)
             assert pixels.shape == expected.shape
             assert (pixels.float() - expected.float()).abs().mean() < 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I"])
+def test_upright_rgb__any_mode_gives_rgb(mode):
+    image = Image.new(mode, (4, 3))
+    assert upright_rgb(image).mode == "RGB"
+    assert upright_rgb(image).size == (4, 3)
+
+
+def test_upright_rgb__turns():
+    image = Image.new("RGB", (4, 3))
+    image.getexif()[274] = 6
+    assert upright_rgb(image).size == (3, 4)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, 0), (65535, 255), (32896, 128), (257, 1)])
+def test_upright_rgb__sixteen_bits(value, expected):
+    image = Image.fromarray(np.full((2, 2), value, np.uint16))
+    assert upright_rgb(image).getpixel((0, 0)) == (expected,) * 3
+
+
+def test_upright_rgb__integers_of_eight_bits():
+    image = Image.fromarray(np.array([[0, 200]], np.int32))
+    assert upright_rgb(image).getpixel((1, 0)) == (200, 200, 200)
+
+
+def test_upright_rgb__float_pixels():
+    with pytest.raises(ValueError, match="32-bit float pixels; save it with 8 or 16 bits"):
+        upright_rgb(Image.new("F", (2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("image_hw", "limits", "rule", "expected"),
+    [
+        ((480, 640), (800, 1333), "torch", (800, 1066)),  # 1066.67
+        ((480, 640), (800, 1333), "pillow", (800, 1067)),
+        ((480, 640), (800, 1333), "opencv", (800, 1067)),
+        ((427, 640), (800, 1333), "pillow", (800, 1199)),
+        ((300, 900), (800, 1333), "torch", (444, 1333)),  # 444.33 x 1333
+        ((300, 900), (800, 1333), "pillow", (444, 1333)),
+        ((333, 1000), (800, 1333), "pillow", (444, 1333)),  # 443.889
+        ((333, 1000), (800, 1333), "torch", (443, 1333)),
+        ((500, 500), (800, 1333), "pillow", (800, 800)),
+        ((1, 5000), (800, 1333), "opencv", (1, 1333)),
+    ],
+)
+def test_resized_hw__rules(image_hw, limits, rule, expected):
+    assert resized_hw(image_hw, *limits, rule=rule) == expected
+    assert resized_hw(image_hw[::-1], *limits, rule=rule) == expected[::-1]
+
+
+@pytest.mark.parametrize(
+    ("image_hw", "limits", "expected"),
+    [
+        ((480, 640), (800, 1333), (800, 1066)),  # the short side decides: 640 * 800 / 480 = 1066.67
+        ((640, 480), (800, 1333), (1066, 800)),
+        ((100, 1000), (800, 1333), (133, 1333)),  # the long side decides
+        ((1000, 100), (800, 1333), (1333, 133)),
+        ((64, 64), (64, 128), (64, 64)),
+        ((4000, 6000), (320, 544), (320, 480)),
+        ((1, 5000), (800, 1333), (1, 1333)),  # no side vanishes
+        ((1, 1), (800, 1333), (800, 800)),
+    ],
+)
+def test_resized_hw__rule(image_hw, limits, expected):
+    assert resized_hw(image_hw, *limits) == expected
+
+
+@pytest.mark.parametrize("short_side", [64, 320, 480, 800])
+def test_resized_hw__never_beyond_the_limits(short_side):
+    for side in range(1, 2000, 7):
+        height, width = resized_hw((side, 1000), short_side, 2 * short_side)
+        assert min(height, width) <= short_side
+        assert max(height, width) <= 2 * short_side

@@ -1,6 +1,6 @@
-"""Image files: whatever Pillow can read becomes RGB, upright. Needs no torch; ``pixels.py`` makes tensors of it.
+"""Images and their sizes: whatever Pillow can read becomes RGB, upright. Needs no torch.
 
-The content decides on the format; a wrong extension does not matter.
+The content of a file decides on its format; a wrong extension does not matter.
 """
 
 import io
@@ -8,11 +8,15 @@ import os
 import struct
 import warnings
 from pathlib import Path
+from typing import Literal
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 
 from fasterrcnn.errors import ImageError
-from fasterrcnn.reporting.drawing import upright_rgb
+
+ResizeMethod = Literal["torch", "pillow", "opencv"]
+"""Who resizes and rounds: torchvision's way, Detectron2's (Pillow) or MMDetection's (OpenCV)."""
 
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".avif", ".mpo", ".ppm")
@@ -91,6 +95,58 @@ def read_size_hw(path: Path) -> tuple[int, int]:
         # Pillow gives the upright size of a TIFF already.
         sideways = image.format != "TIFF" and orientation in _SIDEWAYS
     return (width, height) if sideways else (height, width)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow image as RGB with its EXIF orientation applied.
+
+    Palettes and grey values become colours, transparency is dropped, 16 bits become 8 by scaling.
+
+    Raises:
+        ValueError: float pixels, whose range is unknown.
+    """
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode == "F":
+        raise ValueError("32-bit float pixels; save it with 8 or 16 bits")
+    if upright.mode.startswith("I"):
+        # Pillow's own conversion of 16-bit grey would clip nearly all of it to white.
+        values = np.asarray(upright).astype(np.int64)
+        # Mode "I" has 32 bits and may hold either range; I;16 always means 16 bits.
+        is_16_bit = upright.mode.startswith("I;16") or values.max(initial=0) > 255
+        grey = values.clip(0, 65535) // 257 if is_16_bit else values.clip(0, 255)
+        upright = Image.fromarray(grey.astype(np.uint8))
+    return upright.convert("RGB")
+
+
+def resized_hw(
+    image_hw: tuple[int, int], short_side: int, long_side: int, *, rule: ResizeMethod = "torch"
+) -> tuple[int, int]:
+    """Size at which the short side is ``short_side``, or the long side ``long_side`` where that is smaller.
+
+    Args:
+        image_hw: height and width of the image.
+        short_side: pixels to reach.
+        long_side: pixels not to exceed.
+        rule: "torch" rounds down, as torchvision does; "pillow" and "opencv" round to the nearest pixel with the very
+            operations of Detectron2 and MMDetection, which differ by a pixel where a side falls between two.
+    """
+    if rule == "pillow":
+        return _in_two_steps(image_hw, short_side, long_side)
+    scale = min(short_side / min(image_hw), long_side / max(image_hw))
+    half = 0.5 if rule == "opencv" else 0.0
+    height, width = (max(1, int(side * scale + half)) for side in image_hw)
+    return height, width
+
+
+def _in_two_steps(image_hw: tuple[int, int], short_side: int, long_side: int) -> tuple[int, int]:
+    """First the short side, then the long one where it became too long; rounded once, at the end."""
+    scale = short_side / min(image_hw)
+    reached = [float(short_side) if side == min(image_hw) else scale * side for side in image_hw]
+    if max(reached) > long_side:
+        again = long_side / max(reached)
+        reached = [side * again for side in reached]
+    height, width = (max(1, int(side + 0.5)) for side in reached)
+    return height, width
 
 
 def image_files(folder: Path, *, deep: bool = False) -> list[Path]:
