@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from fasterrcnn.detections import Detections
-from fasterrcnn.inference.detector import Detector, in_original_frame
+from fasterrcnn.inference.detector import Detector, as_detections
 from fasterrcnn.inference.options import PostprocessOptions
 from fasterrcnn.inference.sources import ImageInput, load_image
 from fasterrcnn.model.faster_rcnn import FasterRCNN
@@ -189,7 +189,7 @@ def trace_image(
         (raw,) = model(batch, postprocess=postprocess, stages=recorder, observe=recorder)
     original_hw = (pixels.shape[-2], pixels.shape[-1])
     source = Path(image) if isinstance(image, str | Path) else None
-    detections = in_original_frame(raw, batch.sizes_hw[0], original_hw, detector.classes, source=source)
+    detections = as_detections(raw, batch.sizes_hw[0], original_hw, detector.classes, source=source)
     fractions = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
     return _to_trace(recorder, to_pil_image(fractions), detector, postprocess, batch.to("cpu"), detections)
 

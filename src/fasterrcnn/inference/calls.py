@@ -21,7 +21,7 @@ class Call:
 
     Attributes:
         postprocess: of an image.
-        tiling: its tiles and augmented versions.
+        tiling: its tiles and augmented versions; None is the unchanged whole image alone.
         merge: how tiles are put together.
         limit: largest number of detections of an image in tiles; None is no limit.
         batch_size: images, or tiles, that pass the network together.
@@ -30,7 +30,7 @@ class Call:
     """
 
     postprocess: PostProcess
-    tiling: TilingOptions
+    tiling: TilingOptions | None
     merge: MergeKind
     limit: int | None
     batch_size: int
@@ -40,7 +40,7 @@ class Call:
     @property
     def pass_postprocess(self) -> PostProcess:
         """Post-processing of one pass; with augmented versions of a region, the score threshold is lower."""
-        if self.tiling.passes_per_region == 1:
+        if self.tiling is None or self.tiling.passes_per_region == 1:
             return self.postprocess
         threshold = min(self.postprocess.score_threshold, _VOTE_FLOOR)
         return dataclasses.replace(self.postprocess, score_threshold=threshold)
@@ -76,9 +76,10 @@ def complete(options: DetectorOptions, default: PostProcess, classes: Sequence[s
     if merge not in get_args(MergeKind):
         raise UsageError(f"merge is {merge!r}; there are {', '.join(get_args(MergeKind))}")
     mirror, scales = _augmentation(given.get("augment", False))
+    tiling = TilingOptions(given.get("tile"), given.get("overlap", TilingOptions.overlap), mirror, scales)
     return Call(
         postprocess=dataclasses.replace(default, **changes),
-        tiling=TilingOptions(given.get("tile"), given.get("overlap", TilingOptions.overlap), mirror, scales),
+        tiling=tiling if tiling.tile or tiling.passes_per_region > 1 else None,
         merge=merge,
         limit=given.get("max_detections"),
         batch_size=given.get("batch_size", 1),

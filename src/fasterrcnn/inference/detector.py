@@ -16,7 +16,6 @@ from torch import Tensor
 from fasterrcnn.acceleration import accelerate
 from fasterrcnn.build import load_model
 from fasterrcnn.config import ModelConfig
-from fasterrcnn.data.pixels import resize_to_input
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError
 from fasterrcnn.inference.batches import batches_by_size, batches_of_tiles, load_batches, prefetch
@@ -27,13 +26,13 @@ from fasterrcnn.inference.publish import Origin, publish
 from fasterrcnn.inference.quantization import quantize_parts, quantized_parts
 from fasterrcnn.inference.runtimes import RuntimeName, make_runtime
 from fasterrcnn.inference.sources import ImageInput, LoadedImage, is_many, is_video, load_image
-from fasterrcnn.inference.tiling import Tile, combine, crop_tile, to_image_coordinates
+from fasterrcnn.inference.tiling import TilingOptions, combine, crop_tile, to_image_coordinates
 from fasterrcnn.inference.video import files_and_frames
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-from fasterrcnn.model.postprocess import PostProcess
+from fasterrcnn.model.postprocess import PostProcess, to_frame
 from fasterrcnn.model.proposals import ProposalGenerator
 from fasterrcnn.model.stages import Stages
-from fasterrcnn.ops.image import make_batch
+from fasterrcnn.ops.image import make_batch, to_input
 from fasterrcnn.structures import ImageBatch, RawDetections
 from fasterrcnn.weights import download
 from fasterrcnn.weights.catalog import locate
@@ -77,6 +76,7 @@ class Detector:
         use_threads(threads)
         self._model = accelerate(model, for_="inference").to(self.device).eval().requires_grad_(False)
         self._quantized = quantized
+        self._default_call = complete({}, self._model.postprocess, self.classes)
         self._stages = self._make_stages()
 
     def _make_stages(self) -> Stages:
@@ -170,7 +170,7 @@ class Detector:
         """
         if is_many(source) or is_video(source):
             return self.stream(source, **options)
-        call = complete(options, self._model.postprocess, self.classes)
+        call = self._complete(options)
         if isinstance(source, list | tuple):
             outcomes = self._outcomes(source, call, window=len(source))
             return list(self._readable(outcomes, call.on_error or _raise))
@@ -185,7 +185,7 @@ class Detector:
             source: a folder, glob, video or camera, or any images one after the other.
             **options: see `DetectorOptions`.
         """
-        call = complete(options, self._model.postprocess, self.classes)
+        call = self._complete(options)
         log = call.on_error or (_warn if isinstance(source, str | Path | int) else _raise)
         return self._readable(self.outcomes(source, **options), log)
 
@@ -193,7 +193,7 @@ class Detector:
         self, source: ImageInput | int | Iterable[ImageInput], **options: Unpack[DetectorOptions]
     ) -> Generator[Detections | ImageError, None, None]:
         """As `stream`, but an image that cannot be read has its error in its place."""
-        call = complete(options, self._model.postprocess, self.classes)
+        call = self._complete(options)
         images: Iterable[Any]
         if isinstance(source, str | Path | int):
             images = files_and_frames(source, call.every)
@@ -241,36 +241,54 @@ class Detector:
 
     def to_batch(self, images: Sequence[Tensor]) -> ImageBatch:
         """Whole images, as `load_image` reads them, as input of the network: resized, padded, on its device."""
-        input_config = self.config.input
-        inputs = [resize_to_input(pixels.to(self.device), input_config) for pixels in images]
-        return make_batch(inputs, fill=input_config.mean, size_divisor=input_config.size_divisor)
+        config = self.config.input
+        inputs = [
+            to_input(
+                pixels.to(self.device),
+                config.resized_hw((pixels.shape[-2], pixels.shape[-1])),
+                antialias=config.antialias,
+                method=config.resize,
+            )
+            for pixels in images
+        ]
+        return make_batch(inputs, fill=config.mean, size_divisor=config.size_divisor)
 
     @torch.inference_mode()
     def _detect(self, images: Sequence[LoadedImage], call: Call) -> list[Detections]:
-        """Detections of images that are in memory: the tiles of all images, batch by batch, then combined."""
-        input_config = self.config.input
-        tiles_of_images = [call.tiling.tiles(image.hw, input_config) for image in images]
+        """Detections of images that are in memory."""
+        if not images:
+            return []
+        if call.tiling is not None:
+            detected = self._detect_in_tiles(images, call, call.tiling)
+            frames_hw = [image.hw for image in images]
+        else:
+            batch = self.to_batch([image.pixels for image in images])
+            detected = self._model(batch, stages=self._stages, postprocess=call.postprocess)
+            frames_hw = batch.sizes_hw
+        return [
+            as_detections(raw, frame_hw, image.hw, self.classes, **image.origin)
+            for raw, frame_hw, image in zip(detected, frames_hw, images, strict=True)
+        ]
+
+    def _detect_in_tiles(self, images: Sequence[LoadedImage], call: Call, tiling: TilingOptions) -> list[RawDetections]:
+        """Detections in pixels of each image: the tiles of all images, batch by batch, then combined."""
+        config = self.config.input
+        tiles_of_images = [tiling.tiles(image.hw, config) for image in images]
         queue = [(image, tile) for image, tiles in zip(images, tiles_of_images, strict=True) for tile in tiles]
         in_image: list[RawDetections] = []  # of every tile in the queue
         for part in batches_of_tiles(queue, call.batch_size):
-            inputs = [crop_tile(image.pixels, tile, input_config).to(self.device) for image, tile in part]
-            batch = make_batch(inputs, fill=input_config.mean, size_divisor=input_config.size_divisor)
-            raw = self._pass(batch, *self._selection(call, part[0][1].capacity))
+            inputs = [crop_tile(image.pixels, tile, config).to(self.device) for image, tile in part]
+            batch = make_batch(inputs, fill=config.mean, size_divisor=config.size_divisor)
+            postprocess, proposals = self._selection(call, part[0][1].capacity)
+            raw = self._model(batch, stages=self._stages, postprocess=postprocess, proposals=proposals)
             in_image += [to_image_coordinates(in_tile, tile) for in_tile, (_, tile) in zip(raw, part, strict=True)]
         results = iter(in_image)
-        detections = []
-        for image, tiles in zip(images, tiles_of_images, strict=True):
-            parts = list(islice(results, len(tiles)))
-            combined = combine(parts, tiles, image.hw, call.tiling, call.postprocess, call.merge, call.limit)
-            detections.append(describe(combined, image, self.classes))
-        return detections
-
-    def _pass(self, batch: ImageBatch, postprocess: PostProcess, proposals: ProposalGenerator) -> list[RawDetections]:
-        """The one place where a batch passes the network and its post-processing."""
-        detections: list[RawDetections] = self._model(
-            batch, stages=self._stages, postprocess=postprocess, proposals=proposals
-        )
-        return detections
+        return [
+            combine(
+                list(islice(results, len(tiles))), tiles, image.hw, tiling, call.postprocess, call.merge, call.limit
+            )
+            for image, tiles in zip(images, tiles_of_images, strict=True)
+        ]
 
     def _selection(self, call: Call, capacity: int) -> tuple[PostProcess, ProposalGenerator]:
         """Post-processing and proposals generator of one pass, with limits that grow with the capacity of the tiles."""
@@ -282,6 +300,9 @@ class Detector:
         return postprocess, dataclasses.replace(
             proposals, candidates=capacity * proposals.candidates, proposals=capacity * proposals.proposals
         )
+
+    def _complete(self, options: DetectorOptions) -> Call:
+        return complete(options, self._model.postprocess, self.classes) if options else self._default_call
 
 
 def load(
@@ -340,45 +361,28 @@ def _raise(error: ImageError) -> None:
     raise error
 
 
-def describe(raw: RawDetections, image: LoadedImage, classes: tuple[str, ...]) -> Detections:
-    """Detections in the frame of the upright image, with its size and source."""
-    return Detections(
-        boxes=raw.boxes.cpu().numpy(),
-        scores=raw.scores.cpu().numpy(),
-        labels=raw.labels.cpu().numpy(),
-        classes=classes,
-        image_hw=image.hw,
-        source=image.source,
-        image=image.image,
-        frame=image.frame,
-        seconds=image.seconds,
-    )
-
-
-def in_original_frame(
+def as_detections(
     raw: RawDetections,
-    input_hw: tuple[int, int],
-    original_hw: tuple[int, int],
+    frame_hw: tuple[int, int],
+    image_hw: tuple[int, int],
     classes: Sequence[str],
-    *,
-    source: Path | None = None,
+    **origin: Any,
 ) -> Detections:
-    """The detections of a network input, in pixels of the image that it was made of.
+    """Detections in the frame of the upright image.
 
     Args:
-        raw: in the frame of the input.
-        input_hw: size of the input without padding.
-        original_hw: size of the upright image.
+        raw: in the frame of the image at another size.
+        frame_hw: that size, without padding.
+        image_hw: size of the upright image.
         classes: names; label i means ``classes[i]``.
-        source: file of the image, if it has one.
+        **origin: where the image came from: source, image, frame and seconds of `Detections`.
     """
-    height, width = original_hw
-    in_image = to_image_coordinates(raw, Tile((0, 0, width, height), input_hw))
+    in_image = to_frame(raw, frame_hw, image_hw)
     return Detections(
         boxes=in_image.boxes.cpu().numpy(),
         scores=in_image.scores.cpu().numpy(),
         labels=in_image.labels.cpu().numpy(),
         classes=tuple(classes),
-        image_hw=original_hw,
-        source=source,
+        image_hw=image_hw,
+        **origin,
     )

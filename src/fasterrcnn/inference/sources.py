@@ -53,6 +53,11 @@ class LoadedImage:
         """Height and width."""
         return self.pixels.shape[-2], self.pixels.shape[-1]
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What `Detections` keep of it."""
+        return {"source": self.source, "image": self.image, "frame": self.frame, "seconds": self.seconds}
+
 
 def is_video(source: object) -> bool:
     """Whether a source is a video file, by its name, or the number of a camera."""

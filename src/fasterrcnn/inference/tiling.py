@@ -6,7 +6,7 @@ Axes: h w pixels, n detections. Regions are xyxy in whole pixels of the original
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -16,7 +16,7 @@ from fasterrcnn.config import InputConfig
 from fasterrcnn.errors import UsageError
 from fasterrcnn.inference.fusion import join, pieces_of, vote
 from fasterrcnn.inference.options import MergeKind
-from fasterrcnn.model.postprocess import PostProcess
+from fasterrcnn.model.postprocess import PostProcess, to_frame
 from fasterrcnn.ops import boxes
 from fasterrcnn.ops.image import to_input
 from fasterrcnn.structures import RawDetections
@@ -143,9 +143,9 @@ def to_image_coordinates(detections: RawDetections, tile: Tile) -> RawDetections
     xyxy = detections.boxes.float()
     if tile.mirrored:
         xyxy = boxes.flip_horizontal(xyxy, tile.input_hw[1])
-    xyxy = boxes.clip(boxes.scale(xyxy, tile.input_hw, tile.hw), tile.hw)
+    in_region = to_frame(replace(detections, boxes=xyxy), tile.input_hw, tile.hw)
     shift = xyxy.new_tensor(tile.region[:2] * 2)
-    return RawDetections(xyxy + shift, detections.scores.float(), detections.labels)
+    return replace(in_region, boxes=in_region.boxes + shift)
 
 
 def cut_sides(xyxy: Float[Tensor, "n 4"], tile: Tile, image_hw: tuple[int, int]) -> Bool[Tensor, "n 4"]:

@@ -102,3 +102,9 @@ class PostProcess:
             min_score=self.score_threshold,
             limit=self.max_detections,
         )
+
+
+def to_frame(detections: RawDetections, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> RawDetections:
+    """Detections in an image of one size as detections in the same image at another size, clipped to it."""
+    xyxy = boxes.clip(boxes.scale(detections.boxes.float(), from_hw, to_hw), to_hw)
+    return RawDetections(xyxy, detections.scores.float(), detections.labels)

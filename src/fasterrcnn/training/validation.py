@@ -18,7 +18,7 @@ from fasterrcnn.errors import UsageError
 from fasterrcnn.evaluation.evaluate import score_detections
 from fasterrcnn.evaluation.matching import match_image
 from fasterrcnn.images import read_image
-from fasterrcnn.inference.detector import in_original_frame
+from fasterrcnn.inference.detector import as_detections
 from fasterrcnn.reporting.drawing import Mark, Pen, add_legend, add_title, contact_sheet, draw_marks
 from fasterrcnn.structures import ImageBatch, Losses, RawDetections, Target
 from fasterrcnn.training.data import Process, Step
@@ -58,7 +58,7 @@ class Validation:
         self._sums += torch.cat([values * weights, weights])
         for index, raw, input_hw in zip(step.plan.indices, detections, step.batch.sizes_hw, strict=True):
             image = self.dataset.images[index]
-            original = in_original_frame(raw, input_hw, image.size_hw, self.data.classes, source=image.path)
+            original = as_detections(raw, input_hw, image.size_hw, self.data.classes, source=image.path)
             self._results += original.to_coco(image.image_id, list(self.data.category_ids))
             if index in self._sampled:
                 self._samples[index] = original

@@ -9,7 +9,7 @@ from fasterrcnn import presets
 from fasterrcnn.errors import ImageError, UsageError
 from fasterrcnn.explanation.trace import STEPS, trace_image
 from fasterrcnn.inference.detector import Detector
-from fasterrcnn.model import postprocess, proposals
+from fasterrcnn.ops import boxes
 from fasterrcnn.ops.boxes import at_least
 
 ARCHITECTURES = [*presets.names(), "timm:test_efficientnet"]
@@ -21,9 +21,9 @@ class Counts:
     def __init__(self, monkeypatch, detector):
         self.seen = {}
         for module, kind, name in (
-            (proposals, "best_of_each", "proposals"),
-            (postprocess, "nms", "detections"),
-            (postprocess, "soft_nms", "detections"),
+            (boxes, "best_of_each", "proposals"),
+            (boxes, "nms", "detections"),
+            (boxes, "soft_nms", "detections"),
         ):
             monkeypatch.setattr(module, kind, self.around(getattr(module, kind), name))
         self.stages, detector._stages = detector.stages, self
