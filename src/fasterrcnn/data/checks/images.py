@@ -19,8 +19,8 @@ from fasterrcnn.data.checks.boxes import OVER_BORDER
 from fasterrcnn.data.duplicates import Fingerprint, find_identical, find_similar, take_fingerprint
 from fasterrcnn.data.findings import Finding, size_mismatch, unreadable_image
 from fasterrcnn.data.formats import IN_MEMORY
-from fasterrcnn.images import image_files, read_image, read_size_hw
 from fasterrcnn.errors import ImageError
+from fasterrcnn.images import image_files, read_image, read_size_hw
 
 TrackProgress = Callable[[Iterable[AnnotatedImage], int], Iterable[AnnotatedImage]]
 

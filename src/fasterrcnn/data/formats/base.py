@@ -16,8 +16,8 @@ import numpy as np
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, group_rows
 from fasterrcnn.data.findings import Finding, size_mismatch, unreadable_image
-from fasterrcnn.images import read_size_hw
 from fasterrcnn.errors import DataError, ImageError, UsageError
+from fasterrcnn.images import read_size_hw
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 """Order of the four numbers of a box: two corners; left, top, width, height; or centre, width, height."""

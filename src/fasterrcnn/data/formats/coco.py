@@ -16,8 +16,8 @@ from typing import Any
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, split_of, to_coco
 from fasterrcnn.data.formats.base import CollectedImage, Collector, DataFormat, NamedImages, ReadOptions, read_json
 from fasterrcnn.data.formats.writing import shortest_decimals, write_file
-from fasterrcnn.images import image_files
 from fasterrcnn.errors import DataError
+from fasterrcnn.images import image_files
 
 _Content = dict[str, list[dict[str, Any]]]
 

@@ -16,8 +16,8 @@ from fasterrcnn.data.formats.base import (
     box_to_xyxy,
     split_name,
 )
-from fasterrcnn.images import EXTENSIONS, image_files
 from fasterrcnn.errors import DataError, UsageError
+from fasterrcnn.images import EXTENSIONS, image_files
 
 # Best name first. Beside x2 and y2, width and height are those of the image.
 _NAMES = {

@@ -17,8 +17,8 @@ import numpy as np
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData
 from fasterrcnn.data.formats.base import Collector, DataFormat, NamedImages, ReadOptions, read_lines, read_xml
 from fasterrcnn.data.formats.writing import lost_areas_and_ids, shortest_decimals, write_file
-from fasterrcnn.images import EXTENSIONS, image_files
 from fasterrcnn.errors import DataError
+from fasterrcnn.images import EXTENSIONS, image_files
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage
 from fasterrcnn.data.formats.base import DataFormat, NamedImages
-from fasterrcnn.images import EXTENSIONS
 from fasterrcnn.errors import DataError
 from fasterrcnn.files import atomic_folder
+from fasterrcnn.images import EXTENSIONS
 
 # Characters that file systems, lists with one name a line, UTF-8 or XML do not allow.
 _NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\u2028\u2029\ud800-\udfff\ufffe\uffff]')

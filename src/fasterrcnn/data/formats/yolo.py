@@ -16,8 +16,8 @@ import yaml
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage
 from fasterrcnn.data.formats.base import Box, Collector, DataFormat, NamedImages, ReadOptions, box_to_xyxy, read_lines
 from fasterrcnn.data.formats.writing import lost_areas_and_ids, shortest_decimals, write_file
-from fasterrcnn.images import image_files
 from fasterrcnn.errors import DataError
+from fasterrcnn.images import image_files
 
 _CLASS_LISTS = ("classes.txt", "obj.names", "_darknet.labels")
 _OTHER_TEXTS = re.compile(rf"\..*|(classes|predefined_classes|readme.*|licen[cs]e|notes|{'|'.join(SPLITS)})\.txt", re.I)
