@@ -3,8 +3,8 @@
 Axes: h w pixels of the image, th tw of the network input, c colours. Images are RGB, channels first.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -77,7 +77,8 @@ def pad_to(side: int, divisor: int) -> int:
 
 
 def _resize_as_pillow(pixels: UInt8[Tensor, "3 h w"], to_hw: tuple[int, int]) -> UInt8[Tensor, "3 th tw"]:
-    image = tv_functional.resize(tv_functional.to_pil_image(pixels.cpu()), list(to_hw), InterpolationMode.BILINEAR)
+    to_pil_image: Callable[[Tensor], Any] = tv_functional.to_pil_image
+    image = tv_functional.resize(to_pil_image(pixels.cpu()), list(to_hw), InterpolationMode.BILINEAR)
     return torch.as_tensor(tv_functional.pil_to_tensor(image)).to(pixels.device)
 
 
