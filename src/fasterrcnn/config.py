@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.images import ResizeMethod, resized_hw
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0, le=10**6)]
@@ -19,6 +18,7 @@ Few = Field(max_length=64)  # a hostile file with a huge list would take all mem
 PerLevel = Annotated[tuple[Annotated[tuple[float, ...], Few], ...], Few]
 NmsKind = Literal["class", "agnostic", "soft-linear", "soft-gaussian"]
 NormKind = Literal["frozen", "batch", "group"]
+ResizeMethod = Literal["torch", "pillow", "opencv"]
 Augmentation = Literal["none", "light", "default", "strong"]
 RecipeName = Literal["quick", "standard", "best"]
 EARLIER_BODY = "trunk"
@@ -290,3 +290,34 @@ class TrainConfig(_Config):
                 'cache_features needs a backbone that stays as it is: freeze="backbone" and no train_norms'
             )
         return self
+
+
+def resized_hw(
+    image_hw: tuple[int, int], short_side: int, long_side: int, *, rule: ResizeMethod = "torch"
+) -> tuple[int, int]:
+    """Size at which the short side is ``short_side``, or the long side ``long_side`` where that is smaller.
+
+    Args:
+        image_hw: height and width of the image.
+        short_side: pixels to reach.
+        long_side: pixels not to exceed.
+        rule: "torch" rounds down, as torchvision does; "pillow" and "opencv" round to the nearest pixel with the very
+            operations of Detectron2 and MMDetection, which differ by a pixel where a side falls between two.
+    """
+    if rule == "pillow":
+        return _in_two_steps(image_hw, short_side, long_side)
+    scale = min(short_side / min(image_hw), long_side / max(image_hw))
+    half = 0.5 if rule == "opencv" else 0.0
+    height, width = (max(1, int(side * scale + half)) for side in image_hw)
+    return height, width
+
+
+def _in_two_steps(image_hw: tuple[int, int], short_side: int, long_side: int) -> tuple[int, int]:
+    """First the short side, then the long one where it became too long; rounded once, at the end."""
+    scale = short_side / min(image_hw)
+    reached = [float(short_side) if side == min(image_hw) else scale * side for side in image_hw]
+    if max(reached) > long_side:
+        again = long_side / max(reached)
+        reached = [side * again for side in reached]
+    height, width = (max(1, int(side + 0.5)) for side in reached)
+    return height, width

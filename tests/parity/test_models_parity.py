@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fasterrcnn import build
-from fasterrcnn.config import ModelConfig
-from fasterrcnn.images import resized_hw
+from fasterrcnn.config import ModelConfig, resized_hw
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.ops import boxes
 from fasterrcnn.ops.image import make_batch, to_input

@@ -10,7 +10,7 @@ from torchvision.models.detection import rpn as tv_rpn
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
-from fasterrcnn.images import resized_hw
+from fasterrcnn.config import resized_hw
 from fasterrcnn.model.anchors import AnchorGenerator
 from fasterrcnn.model.losses import RegionLoss, RPNLoss
 from fasterrcnn.model.postprocess import PostProcess

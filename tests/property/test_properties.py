@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fasterrcnn.images import resized_hw
+from fasterrcnn.config import resized_hw
 from fasterrcnn.ops import boxes, matching, sampling
 from fasterrcnn.ops.boxes import nms, soft_nms
 from fasterrcnn.ops.image import make_batch, pad_to

@@ -10,12 +10,12 @@ from PIL import Image
 from torch.testing import assert_close
 from torchvision.transforms.functional import pil_to_tensor
 
-from fasterrcnn.config import InputConfig
+from fasterrcnn.config import InputConfig, resized_hw
 from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.data.dataset import BUCKET, BatchLoader, BatchPlan, DetectionDataset
 from fasterrcnn.data.transforms import AUGMENTATIONS
 from fasterrcnn.errors import DataError, ImageError
-from fasterrcnn.images import read_image, read_reduced, resized_hw
+from fasterrcnn.images import read_image, read_reduced
 from fasterrcnn.ops import image
 
 INPUT = InputConfig(short_side=40, long_side=60, mean=(0.1, 0.2, 0.3), antialias=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 from torchvision.transforms.v2 import functional as F
 
-from fasterrcnn.config import InputConfig
+from fasterrcnn.config import InputConfig, resized_hw
 from fasterrcnn.data import transforms
 from fasterrcnn.data.transforms import (
     AUGMENTATIONS,
@@ -22,7 +22,6 @@ from fasterrcnn.data.transforms import (
     make_sample,
     plain_sample,
 )
-from fasterrcnn.images import resized_hw
 
 MEAN = (0.375, 0.5, 0.625)
 STILL = AugmentationSettings(flip=0.0)

@@ -12,9 +12,9 @@ from PIL import Image
 from torch.testing import assert_close
 from torchvision.transforms.functional import pil_to_tensor
 
+from fasterrcnn.config import resized_hw
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError, MissingExtraError, UsageError, WeightsError
-from fasterrcnn.images import resized_hw
 from fasterrcnn.inference.detector import Detector, load
 from fasterrcnn.inference.devices import choose_device
 from fasterrcnn.inference.video import atomic_video
