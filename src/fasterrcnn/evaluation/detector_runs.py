@@ -15,7 +15,7 @@ from fasterrcnn.errors import UsageError
 from fasterrcnn.evaluation.analysis import Other
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions, read_results
 from fasterrcnn.evaluation.metrics.proposal_recall import LIMITS, ProposalRecall, measure_proposals
-from fasterrcnn.evaluation.options import EvaluationPlan
+from fasterrcnn.evaluation.options import EvaluateOptions
 from fasterrcnn.inference.detector import Detector, load
 from fasterrcnn.inference.sources import load_image
 from fasterrcnn.ops import boxes
@@ -50,7 +50,7 @@ def run_detector(
     data: AnnotatedData,
     records: Sequence[AnnotatedImage],
     ground_truth: GroundTruth,
-    wanted: EvaluationPlan,
+    wanted: EvaluateOptions,
     *,
     batch_size: int,
     progress: bool,
@@ -77,7 +77,7 @@ def run_detector(
     detector = weights if isinstance(weights, Detector) else load(weights)
     ids = _category_ids(detector.classes, data)
     paths = [record.path for record in records]
-    limit = max(wanted.max_dets, detector.config.postprocess.max_detections)
+    limit = max(wanted["max_dets"], detector.config.postprocess.max_detections)
 
     def gather(predictions: Iterable[Detections], doing: str) -> Predictions:
         rows: list[dict[str, object]] = []
@@ -85,30 +85,30 @@ def run_detector(
         for record, item in zip(records, shown, strict=True):
             in_common = item.filter(classes=[name for name in detector.classes if name in ids])
             rows += in_common.to_coco(record.image_id, [ids.get(name, 0) for name in detector.classes])
-        return read_results(ground_truth, rows, wanted.max_dets)
+        return read_results(ground_truth, rows, wanted["max_dets"])
 
     plain = gather(detector.stream(paths, batch_size=batch_size, max_detections=limit), "evaluating")
     streams = _streams(detector, paths, wanted, limit, batch_size)
     variants = [Other(name, gather(stream, name), is_variant=True) for name, stream in streams]
-    proposals = _first_stage(detector, records, ground_truth, progress) if wanted.proposals else None
+    proposals = _first_stage(detector, records, ground_truth, progress) if wanted["proposals"] else None
     return plain, variants, proposals, detector.config.postprocess.score_threshold
 
 
 def _streams(
-    detector: Detector, paths: Sequence[Path], wanted: EvaluationPlan, limit: int, batch_size: int
+    detector: Detector, paths: Sequence[Path], wanted: EvaluateOptions, limit: int, batch_size: int
 ) -> Iterator[tuple[str, Iterator[Detections]]]:
     """Name and detections of each variant."""
-    scales = " ".join(["scales", *(f"{scale:g}" for scale in wanted.scales)])
+    scales = " ".join(["scales", *(f"{scale:g}" for scale in wanted["scales"])])
     variants: dict[str, list[str | float]] = {}
-    if wanted.flip:
+    if wanted["flip"]:
         variants["flip"] = ["flip"]
-    if wanted.scales:
-        variants[scales] = [*wanted.scales]
-    if wanted.flip and wanted.scales:
-        variants[f"flip and {scales}"] = ["flip", *wanted.scales]
+    if wanted["scales"]:
+        variants[scales] = [*wanted["scales"]]
+    if wanted["flip"] and wanted["scales"]:
+        variants[f"flip and {scales}"] = ["flip", *wanted["scales"]]
     for name, augment in variants.items():
         yield name, detector.stream(paths, augment=augment, batch_size=batch_size, max_detections=limit)
-    if wanted.soft_nms:
+    if wanted["soft_nms"]:
         yield "soft-NMS", detector.stream(paths, nms="soft-gaussian", batch_size=batch_size, max_detections=limit)
 
 

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -17,7 +17,7 @@ from fasterrcnn.evaluation.analysis import MeasurementOrigin, Other, analyse
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions, load_results, read_ground_truth, read_results
 from fasterrcnn.evaluation.metrics.average_precision import coco_numbers
 from fasterrcnn.evaluation.metrics.proposal_recall import ProposalRecall
-from fasterrcnn.evaluation.options import MAX_DETS, EvaluateOptions, EvaluationPlan, complete_evaluate_options
+from fasterrcnn.evaluation.options import MAX_DETS, EvaluateOptions, complete_evaluate_options, to_arguments
 from fasterrcnn.evaluation.report import Report, make_report
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def evaluate(
         weights, results, annotated, records, ground_truth, wanted, batch_size, progress
     )
     if against is not None:
-        others.insert(0, Other(str(against), load_results(against, ground_truth, wanted.max_dets), is_variant=False))
+        others.insert(0, Other(str(against), load_results(against, ground_truth, wanted["max_dets"]), is_variant=False))
     arguments = [*_argument("on-bad-box", on_bad_box, "error"), *_argument("against", against, None)]
     measured = name or str(weights if results is None else results)
     analysis = analyse(
@@ -77,9 +77,9 @@ def evaluate(
         others=others,
         proposals=proposals,
         score_threshold=score_threshold,
-        samples=wanted.bootstrap,
-        seed=wanted.seed,
-        inclusive=wanted.voc_pixels,
+        samples=wanted["bootstrap"],
+        seed=wanted["seed"],
+        inclusive=wanted["voc_pixels"],
     )
     return make_report(ground_truth, analysis.numbers, analysis.per_class, analysis)
 
@@ -117,13 +117,13 @@ def _gather(
     data: AnnotatedData,
     records: Sequence[AnnotatedImage],
     ground_truth: GroundTruth,
-    wanted: EvaluationPlan,
+    wanted: EvaluateOptions,
     batch_size: int,
     progress: bool,
 ) -> tuple[Predictions, list[Other], ProposalRecall | None, float | None]:
     """Detections, those of variants, recall of the first stage and score threshold; a file has the first only."""
     if results is not None:
-        return load_results(results, ground_truth, wanted.max_dets), [], None, None
+        return load_results(results, ground_truth, wanted["max_dets"]), [], None, None
     assert weights is not None
     from fasterrcnn.evaluation.detector_runs import run_detector  # noqa: PLC0415 - imports torch
 
@@ -134,26 +134,32 @@ def _argument(name: str, value: object, default: object) -> list[str]:
     return [] if value == default else [f"--{name}", str(value)]
 
 
-def _check(weights: object, results: object, wanted: EvaluationPlan) -> None:
+def _check(weights: object, results: object, wanted: EvaluateOptions) -> None:
     if (weights is None) == (results is None):
         raise UsageError("give weights, or the results of a detector, and not both")
-    if results is not None and wanted.has_variants:
+    if results is not None and (wanted["flip"] or wanted["soft_nms"] or wanted["scales"]):
         raise UsageError("flip, scales and soft_nms need weights: results are measured as they are")
 
 
 def _origin(
-    measured: str, data: AnnotatedData, split: str, arguments: Sequence[str], wanted: EvaluationPlan, *, from_file: bool
+    measured: str,
+    data: AnnotatedData,
+    split: str,
+    arguments: Sequence[str],
+    wanted: EvaluateOptions,
+    *,
+    from_file: bool,
 ) -> MeasurementOrigin:
     """How to repeat the measurement."""
     words = ["fasterrcnn", "evaluate", *(["--results"] if from_file else []), measured, str(data.root)]
-    words += ["--split", split, *arguments, *wanted.arguments()]
+    words += ["--split", split, *arguments, *to_arguments(wanted)]
     packages = ("fasterrcnn", "hotcoco", "numpy", *(() if from_file else ("torch", "torchvision")))
     return MeasurementOrigin(
         command=shlex.join(words),
         data=str(data.root),
         split=split,
         detections=measured,
-        max_dets=wanted.max_dets,
+        max_dets=wanted["max_dets"],
         versions={package: version(package) for package in packages},
-        settings={name: str(value) for name, value in asdict(wanted).items()},
+        settings={name: str(value) for name, value in wanted.items()},
     )

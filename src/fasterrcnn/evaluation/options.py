@@ -1,7 +1,6 @@
 """The options of `evaluate`, which are also those of ``fasterrcnn evaluate``. Needs no torch."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
 from typing import Any, TypedDict
 
 from fasterrcnn.errors import UsageError
@@ -37,57 +36,48 @@ class EvaluateOptions(TypedDict, total=False):
     voc_pixels: bool
 
 
-@dataclass(frozen=True)
-class EvaluationPlan:
-    """The options of one call, complete; see `EvaluateOptions`."""
-
-    flip: bool = False
-    scales: tuple[float, ...] = ()
-    soft_nms: bool = False
-    max_dets: int = MAX_DETS
-    proposals: bool = True
-    bootstrap: int = SAMPLES
-    seed: int = 0
-    voc_pixels: bool = False
-
-    @property
-    def has_variants(self) -> bool:
-        """Whether the detector has to run again with other options."""
-        return self.flip or self.soft_nms or bool(self.scales)
-
-    def arguments(self) -> list[str]:
-        """As on the command line, without defaults."""
-        words = []
-        for name, default in asdict(EvaluationPlan()).items():
-            value, flag = getattr(self, name), name.replace("_", "-")
-            if value == default:
-                continue
-            if isinstance(value, bool):
-                words.append(f"--{flag}" if value else f"--no-{flag}")
-            else:
-                words += [f"--{flag}", *(f"{item:g}" for item in (value if isinstance(value, tuple) else (value,)))]
-        return words
+DEFAULTS: EvaluateOptions = {
+    "flip": False,
+    "scales": (),
+    "soft_nms": False,
+    "max_dets": MAX_DETS,
+    "proposals": True,
+    "bootstrap": SAMPLES,
+    "seed": 0,
+    "voc_pixels": False,
+}
 
 
-def complete_evaluate_options(options: EvaluateOptions) -> EvaluationPlan:
-    """The options of a call, with defaults for those that are not given.
+def complete_evaluate_options(options: EvaluateOptions) -> EvaluateOptions:
+    """The options of a call, with `DEFAULTS` for those that are not given.
 
     Raises:
         UsageError: an option does not exist, or its value cannot work.
     """
-    names = [field.name for field in fields(EvaluationPlan)]
-    unknown = set(options) - set(names)
+    unknown = set(options) - set(DEFAULTS)
     if unknown:
-        raise UsageError(f"no option is called {unknown.pop()!r}; there are {', '.join(names)}")
-    given: dict[str, Any] = {**options}
-    if "scales" in given:
-        given["scales"] = tuple(float(scale) for scale in given["scales"])
-    wanted = EvaluationPlan(**given)
-    if wanted.max_dets < 1:
-        raise UsageError(f"max_dets must be at least 1, not {wanted.max_dets}")
-    if wanted.bootstrap < 0:
-        raise UsageError(f"bootstrap must be 0 or more resamples, not {wanted.bootstrap}")
-    for scale in wanted.scales:
+        raise UsageError(f"no option is called {unknown.pop()!r}; there are {', '.join(DEFAULTS)}")
+    wanted: EvaluateOptions = {**DEFAULTS, **options}
+    wanted["scales"] = tuple(float(scale) for scale in wanted["scales"])
+    if wanted["max_dets"] < 1:
+        raise UsageError(f"max_dets must be at least 1, not {wanted['max_dets']}")
+    if wanted["bootstrap"] < 0:
+        raise UsageError(f"bootstrap must be 0 or more resamples, not {wanted['bootstrap']}")
+    for scale in wanted["scales"]:
         if not 0.1 <= scale <= 10:
             raise UsageError(f"a scale must lie in 0.1..10, not {scale:g}")
     return wanted
+
+
+def to_arguments(wanted: EvaluateOptions) -> list[str]:
+    """The options as on the command line, without defaults."""
+    words = []
+    defaults: dict[str, Any] = {**DEFAULTS}
+    given: dict[str, Any] = {name: value for name, value in wanted.items() if value != defaults[name]}
+    for name, value in given.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *(f"{item:g}" for item in (value if isinstance(value, tuple) else (value,)))]
+    return words

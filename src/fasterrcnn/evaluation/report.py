@@ -72,6 +72,9 @@ class Report:
         plain = {**self.numbers, "per_class": {name: dict(row) for name, row in self.per_class.items()}, **counted}
         return plain if self.analysis is None else {**plain, **_summary_of(self.analysis)}
 
+    def _to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
+
     def save(self, path: str | Path) -> None:
         """Write the report; folders are made if need be, and files appear whole or not at all.
 
@@ -84,7 +87,7 @@ class Report:
         """
         path = Path(path)
         if path.suffix.lower() == ".json":
-            _write_json(path, self.to_dict())
+            write_text(path, self._to_json())
             return
         check_target(path)
         if self.analysis is None:
@@ -94,7 +97,7 @@ class Report:
         if path.suffix.lower() in (".html", ".htm"):
             write_page(path, self.analysis)
             return
-        _write_json(path / "metrics.json", self.to_dict())
+        write_text(path / "metrics.json", self._to_json())
         _write_tables(path, self.analysis)
         write_page(path / "report.html", self.analysis)
 
@@ -160,23 +163,20 @@ def _summary_of(analysis: Analysis) -> dict[str, Any]:
     return {name: _plain(part) for name, part in parts.items()}
 
 
-def _write_json(path: Path, content: object) -> None:
-    """Write JSON whole or not at all; the folder is made if need be."""
-    write_text(path, json.dumps(content, indent=1, allow_nan=False))
-
-
 def _write_tables(folder: Path, analysis: Analysis) -> None:
     """Write per_class.csv, detections.csv, objects.csv, curves.csv, confusion.csv and results.json."""
-    for name, rows in (
+    names = (*analysis.ground_truth.classes, "background")
+    matrix = zip(names, analysis.confusion.matrix.tolist(), strict=True)
+    for file, rows in (
         ("per_class.csv", _class_rows(analysis)),
         ("detections.csv", _detection_rows(analysis)),
         ("objects.csv", _object_rows(analysis)),
         ("curves.csv", _curve_rows(analysis)),
-        ("confusion.csv", _confusion_rows(analysis)),
+        ("confusion.csv", [("object \\ detected as", *names), *((name, *counts) for name, counts in matrix)]),
     ):
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
-        write_text(folder / name, text.getvalue())
+        write_text(folder / file, text.getvalue())
     write_text(folder / "results.json", json.dumps(results_of(analysis)))
 
 
@@ -191,71 +191,40 @@ def results_of(analysis: Analysis) -> list[dict[str, object]]:
 
 def _class_rows(analysis: Analysis) -> Iterable[Sequence[object]]:
     yield ("class", "objects", "ap", "ap50", "best_score", "precision", "recall", "f1", "ece")
-    objects = analysis.ground_truth.objects_per_class
-    for name, count in zip(analysis.ground_truth.classes, objects.tolist(), strict=True):
+    objects = analysis.ground_truth.objects_per_class.tolist()
+    for count, (name, row) in zip(objects, analysis.per_class.items(), strict=True):
         best = analysis.curves.best[name]
-        point = ("", "", "", "") if best is None else (best.score, best.precision, best.recall, best.f1)
-        numbers = (
-            analysis.per_class[name]["ap"],
-            analysis.per_class[name]["ap50"],
-            *point,
-            analysis.calibration.per_class[name],
-        )
-        yield (name, count, *("" if value is None else value for value in numbers))
+        point = (None,) * 4 if best is None else (best.score, best.precision, best.recall, best.f1)
+        yield (name, count, row["ap"], row["ap50"], *point, analysis.calibration.per_class[name])
 
 
 def _detection_rows(analysis: Analysis) -> Iterable[Sequence[object]]:
     yield ("image_id", "file", "class", "score", "x1", "y1", "x2", "y2", "kind", "iou", "annotation", "true_class")
-    predictions, ground_truth, error_kinds = analysis.predictions, analysis.ground_truth, analysis.error_kinds
-    names, files = ground_truth.classes, ground_truth.images.files
-    columns = (
-        predictions.owners,
-        predictions.labels,
-        predictions.scores,
-        predictions.boxes,
-        error_kinds.kinds,
-        error_kinds.overlaps,
-    )
-    lists = (column.tolist() for column in (*columns, error_kinds.objects))
-    for owner, label, score, box, kind, overlap, at in zip(*lists, strict=True):
-        about = ("", "") if at < 0 else (int(ground_truth.numbers[at]), names[ground_truth.labels[at]])
-        place = (int(ground_truth.images.ids[owner]), str(files[owner]))
+    it, ground_truth, errors = analysis.predictions, analysis.ground_truth, analysis.error_kinds
+    names = ground_truth.classes
+    columns = (it.owners, it.labels, it.scores, it.boxes, errors.kinds, errors.overlaps, errors.objects)
+    for owner, label, score, box, kind, overlap, at in zip(*(column.tolist() for column in columns), strict=True):
+        about = (None, None) if at < 0 else (ground_truth.numbers[at], names[ground_truth.labels[at]])
+        place = (ground_truth.images.ids[owner], ground_truth.images.files[owner])
         yield (*place, names[label], score, *box, ERROR_KINDS[kind], overlap, *about)
 
 
 def _object_rows(analysis: Analysis) -> Iterable[Sequence[object]]:
     yield ("image_id", "file", "annotation", "class", "x1", "y1", "x2", "y2", "kind", "score")
-    ground_truth, error_kinds, scores = analysis.ground_truth, analysis.error_kinds, analysis.predictions.scores
-    columns = (
-        ground_truth.owners,
-        ground_truth.numbers,
-        ground_truth.labels,
-        ground_truth.boxes,
-        error_kinds.object_kinds,
-        error_kinds.finders,
-    )
+    it, errors, scores = analysis.ground_truth, analysis.error_kinds, analysis.predictions.scores
+    columns = (it.owners, it.numbers, it.labels, it.boxes, errors.object_kinds, errors.finders)
     for owner, number, label, box, kind, finder in zip(*(column.tolist() for column in columns), strict=True):
-        place = (int(ground_truth.images.ids[owner]), str(ground_truth.images.files[owner]))
-        score = "" if finder < 0 else float(scores[finder])
-        yield (*place, number, ground_truth.classes[label], *box, ERROR_KINDS[kind], score)
+        score = None if finder < 0 else float(scores[finder])
+        yield (it.images.ids[owner], it.images.files[owner], number, it.classes[label], *box, ERROR_KINDS[kind], score)
 
 
 def _curve_rows(analysis: Analysis) -> Iterable[Sequence[object]]:
     yield ("class", "score", "precision", "recall", "f1")
     curves = analysis.curves
-    tables = {"all classes": curves.overall_at}
-    stacked = np.stack([curves.precision_at, curves.recall_at, curves.f1_at], axis=1)
-    tables.update(zip(analysis.ground_truth.classes, stacked, strict=True))
-    for name, table in tables.items():
+    tables = [("all classes", curves.overall_at), *zip(analysis.ground_truth.classes, curves.at, strict=True)]
+    for name, table in tables:
         for score, values in zip(curves.score_levels.tolist(), table.T.tolist(), strict=True):
-            yield (name, round(score, 4), *("" if math.isnan(value) else value for value in values))
-
-
-def _confusion_rows(analysis: Analysis) -> Iterable[Sequence[object]]:
-    names = (*analysis.ground_truth.classes, "background")
-    yield ("object \\ detected as", *names)
-    for name, row in zip(names, analysis.confusion.matrix.tolist(), strict=True):
-        yield (name, *row)
+            yield (name, round(score, 4), *(None if math.isnan(value) else value for value in values))
 
 
 def _plain(value: Any) -> Any:
@@ -274,8 +243,9 @@ def _plain(value: Any) -> Any:
 def _describe(analysis: Analysis) -> Iterator[str]:
     """Lines about all but the plain numbers: intervals, threshold, errors, first stage, comparisons, diagnoses."""
     if analysis.bootstrap is not None and analysis.bootstrap.numbers:
-        level = f"{analysis.bootstrap.level:.0%}"
-        yield f"{level} intervals, other images of this kind: {_intervals(analysis.bootstrap.numbers)}"
+        numbers = analysis.bootstrap.numbers.items()
+        intervals = ", ".join(f"{name.upper()} {it.low:.3f} to {it.high:.3f}" for name, it in numbers)
+        yield f"{analysis.bootstrap.level:.0%} intervals, other images of this kind: {intervals}"
     best = analysis.curves.best_overall
     if best is not None:
         yield (
@@ -293,22 +263,15 @@ def _describe(analysis: Analysis) -> Iterator[str]:
         yield f"recall of the proposals {shares}; {unreached}"
     for item in analysis.comparisons:
         verb = "gains with" if item.is_variant else "is ahead of"
-        yield f"{verb} {item.name}: {_differences(item.better)}"
+        yield f"{verb} {item.name}: {', '.join(_difference(*pair) for pair in item.better.items())}"
     for diagnosis in analysis.diagnoses:
         yield f"{'problem' if diagnosis.is_mistake else 'note'} ({diagnosis.name}): {diagnosis.text}"
 
 
-def _intervals(numbers: Mapping[str, Interval]) -> str:
-    return ", ".join(f"{name.upper()} {item.low:.3f} to {item.high:.3f}" for name, item in numbers.items())
-
-
-def _differences(better: Mapping[str, Interval]) -> str:
-    """Each difference with its interval, and whether that leaves out zero."""
-    differences = []
-    for name, item in better.items():
-        sure = "" if item.low > 0 or item.high < 0 else ", may be chance"
-        interval = (
-            f" ({signed_decimals(item.low)} to {signed_decimals(item.high)}{sure})" if item.low == item.low else ""
-        )
-        differences.append(f"{name.upper()} {signed_decimals(item.value)}{interval}")
-    return ", ".join(differences)
+def _difference(name: str, better: Interval) -> str:
+    """A difference with its interval, and whether that leaves out zero."""
+    text = f"{name.upper()} {signed_decimals(better.value)}"
+    if math.isnan(better.low):
+        return text
+    chance = "" if better.low > 0 or better.high < 0 else ", may be chance"
+    return f"{text} ({signed_decimals(better.low)} to {signed_decimals(better.high)}{chance})"

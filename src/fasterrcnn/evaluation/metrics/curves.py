@@ -41,19 +41,16 @@ class Curves:
     Attributes:
         precision: of each IoU threshold and class at the recalls 0, .01 ... 1; NaN for a class without objects.
         score_levels: thresholds 0, .01 ... 1.
-        precision_at: of each class at each score threshold, IoU .50; NaN where nothing is left.
-        recall_at: the same; NaN for a class without objects.
-        f1_at: the same.
-        overall_at: rows precision, recall, F1 of all classes together at each score threshold.
+        at: rows precision, recall, F1 of each class at each score threshold, IoU .50. NaN: precision where nothing is
+            left, the others for a class without objects.
+        overall_at: the same of all classes together.
         best: highest F1 of each class by name; None for a class without objects or detections.
         best_overall: one threshold for all classes together.
     """
 
     precision: Float64[np.ndarray, "t k 101"]
     score_levels: Float64[np.ndarray, " r"]
-    precision_at: Float64[np.ndarray, "k r"]
-    recall_at: Float64[np.ndarray, "k r"]
-    f1_at: Float64[np.ndarray, "k r"]
+    at: Float64[np.ndarray, "k 3 r"]
     overall_at: Float64[np.ndarray, "3 r"]
     best: Mapping[str, OperatingPoint | None]
     best_overall: OperatingPoint | None
@@ -78,13 +75,10 @@ def measure_curves(
         of_class = labels == k
         tables.append(_against_score(scores[of_class], right[of_class], objects[k]))
         best[name] = best_point(scores[of_class], right[of_class], objects[k])
-    table = np.array(tables).reshape(len(ground_truth.classes), 3, len(SCORE_LEVELS))
     return Curves(
         precision=ranking.precision(),
         score_levels=SCORE_LEVELS,
-        precision_at=table[:, 0],
-        recall_at=table[:, 1],
-        f1_at=table[:, 2],
+        at=np.array(tables).reshape(len(ground_truth.classes), 3, len(SCORE_LEVELS)),
         overall_at=_against_score(scores, right, sum(objects)),
         best=best,
         best_overall=best_point(scores, right, sum(objects)),

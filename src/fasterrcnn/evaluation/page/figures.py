@@ -150,10 +150,9 @@ def _class_page(analysis: Analysis, k: int) -> ClassPage:
     ]
     recalls = RECALL_LEVELS.tolist()
     lines = [Line(f"IoU {text}", recalls, given.precision[t, k].tolist(), f"s{n}") for n, (t, text) in enumerate(_IOUS)]
-    table = np.stack([given.precision_at[k], given.recall_at[k], given.f1_at[k]])
     charts = [
         curves("Precision against recall", "recall", "precision", lines),
-        score_chart("Precision, recall and F1 against the score", table, analysis, best),
+        score_chart("Precision, recall and F1 against the score", given.at[k], analysis, best),
     ]
     return ClassPage(k, name, facts, errors, _taken_for(analysis, k), charts)
 
