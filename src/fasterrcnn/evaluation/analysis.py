@@ -34,84 +34,47 @@ from fasterrcnn.evaluation.metrics.slices import Slice, slice_by_aspect, slice_b
 
 @dataclass(frozen=True)
 class MeasurementOrigin:
-    """How to repeat the measurement.
+    """How to repeat the measurement."""
 
-    Attributes:
-        command: on the command line.
-        data: where the data set was read.
-        split: which images.
-        detections: the checkpoint, or the file of results.
-        max_dets: most detections of an image and class that count.
-        versions: of the packages that matter.
-        settings: all other options that were given, name and value.
-    """
-
-    command: str
-    data: str
-    split: str
-    detections: str
-    max_dets: int
-    versions: Mapping[str, str] = field(default_factory=dict)
-    settings: Mapping[str, str] = field(default_factory=dict)
+    command: str  # on the command line
+    data: str  # where the data set was read
+    split: str  # which images
+    detections: str  # the checkpoint, or the file of results
+    max_dets: int  # most detections of an image and class that count
+    versions: Mapping[str, str] = field(default_factory=dict)  # of the packages that matter
+    settings: Mapping[str, str] = field(default_factory=dict)  # all other options that were given, name and value
 
 
 class FurtherNumber(NamedTuple):
-    """A number beside COCO's 12, as it stands in the report.
+    """A number beside COCO's 12, as it stands in the report."""
 
-    Attributes:
-        name: in the JSON, under "further_numbers".
-        label: for people, in the printed table and on the page.
-        value: the number; None where there is nothing to measure.
-    """
-
-    name: str
-    label: str
-    value: float | None
+    name: str  # in the JSON, under "further_numbers"
+    label: str  # for people, in the printed table and on the page
+    value: float | None  # the number; None where there is nothing to measure
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything behind the numbers of one report.
+    """Everything behind the numbers of one report."""
 
-    Attributes:
-        numbers: COCO's 12 by name.
-        per_class: "ap" and "ap50" of each class.
-        ground_truth: the objects and their images.
-        predictions: the detections that count.
-        error_kinds: right, or which error, of each.
-        curves: precision, recall and F1.
-        confusion: classes taken for each other, at the best threshold over all classes.
-        calibration: are the scores probabilities?
-        costs: AP50 lost to each kind of error.
-        by_size: AP by size of the objects.
-        by_count: AP of images with so many objects.
-        by_aspect: AP by width / height of the objects.
-        pascal: Pascal VOC's numbers.
-        bootstrap: intervals; None when not asked for.
-        proposals: recall of the first stage; None without the network.
-        comparisons: with other detections of the same images.
-        diagnoses: mistakes and notes, gravest first.
-        origin: how to repeat it.
-    """
-
-    numbers: Numbers
-    per_class: Mapping[str, Numbers]
-    ground_truth: GroundTruth
-    predictions: Predictions
-    error_kinds: ErrorKinds
-    curves: Curves
-    confusion: Confusion
-    calibration: Calibration
-    costs: ErrorCosts
-    by_size: tuple[Slice, ...]
-    by_count: tuple[Slice, ...]
-    by_aspect: tuple[Slice, ...]
-    pascal: PascalNumbers
-    bootstrap: Bootstrap | None
-    proposals: ProposalRecall | None
-    comparisons: tuple[Comparison, ...]
-    diagnoses: tuple[Diagnosis, ...]
-    origin: MeasurementOrigin
+    numbers: Numbers  # COCO's 12 by name
+    per_class: Mapping[str, Numbers]  # "ap" and "ap50" of each class
+    ground_truth: GroundTruth  # the objects and their images
+    predictions: Predictions  # the detections that count
+    error_kinds: ErrorKinds  # right, or which error, of each
+    curves: Curves  # precision, recall and F1
+    confusion: Confusion  # classes taken for each other, at the best threshold over all classes
+    calibration: Calibration  # are the scores probabilities?
+    costs: ErrorCosts  # AP50 lost to each kind of error
+    by_size: tuple[Slice, ...]  # AP by size of the objects
+    by_count: tuple[Slice, ...]  # AP of images with so many objects
+    by_aspect: tuple[Slice, ...]  # AP by width / height of the objects
+    pascal: PascalNumbers  # Pascal VOC's numbers
+    bootstrap: Bootstrap | None  # intervals; None when not asked for
+    proposals: ProposalRecall | None  # recall of the first stage; None without the network
+    comparisons: tuple[Comparison, ...]  # with other detections of the same images
+    diagnoses: tuple[Diagnosis, ...]  # mistakes and notes, gravest first
+    origin: MeasurementOrigin  # how to repeat it
 
     @cached_property
     def further(self) -> tuple[FurtherNumber, ...]:

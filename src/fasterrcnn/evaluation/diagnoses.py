@@ -19,34 +19,21 @@ _Boxes = Float64[np.ndarray, "n 4"]
 
 @dataclass(frozen=True)
 class Guess:
-    """A reading of the detections under which they fit the objects far better.
+    """A reading of the detections under which they fit the objects far better."""
 
-    Attributes:
-        name: of the mistake, as in `fasterrcnn.evaluation.diagnoses`.
-        text: what was taken for what, and what to do.
-        reached: share of the objects that are then reached at IoU .50.
-    """
-
-    name: str
-    text: str
-    reached: float
+    name: str  # of the mistake, as in `fasterrcnn.evaluation.diagnoses`
+    text: str  # what was taken for what, and what to do
+    reached: float  # share of the objects that are then reached at IoU .50
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Some images with their strongest detections, to try guesses on.
+    """Some images with their strongest detections, to try guesses on."""
 
-    Attributes:
-        ground_truth: without crowds.
-        predictions: at most twice as many as there are objects.
-        detections: of each pair.
-        objects: of each pair.
-    """
-
-    ground_truth: GroundTruth
-    predictions: Predictions
-    detections: Int64[np.ndarray, " m"]
-    objects: Int64[np.ndarray, " m"]
+    ground_truth: GroundTruth  # without crowds
+    predictions: Predictions  # at most twice as many as there are objects
+    detections: Int64[np.ndarray, " m"]  # of each pair
+    objects: Int64[np.ndarray, " m"]  # of each pair
 
     def reached(self, xywh: _Boxes) -> float:
         """Share of the objects that any of these boxes overlaps by half."""
@@ -224,17 +211,11 @@ _SHOWN_BY_DEFAULT = 0.5
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Why numbers are as they are, where that has a name.
+    """Why numbers are as they are, where that has a name."""
 
-    Attributes:
-        name: one of `NAMES`.
-        text: what was seen and what to do, in a few sentences.
-        is_mistake: something to fix; otherwise a note that explains a number.
-    """
-
-    name: str
-    text: str
-    is_mistake: bool
+    name: str  # one of `NAMES`
+    text: str  # what was seen and what to do, in a few sentences
+    is_mistake: bool  # something to fix; otherwise a note that explains a number
 
 
 def diagnose(

@@ -21,17 +21,11 @@ from fasterrcnn.evaluation.options import MAX_DETS
 
 @dataclass(frozen=True)
 class Images:
-    """Which images were measured, and where each can be seen again.
+    """Which images were measured, and where each can be seen again."""
 
-    Attributes:
-        ids: of each image in the data set, rising.
-        files: path of each; a bare name for a COCO file that is measured without its images.
-        sizes_hw: height and width of each upright image; 0 where the data set does not have it.
-    """
-
-    ids: Int64[np.ndarray, " i"]
-    files: tuple[Path, ...]
-    sizes_hw: Int64[np.ndarray, "i 2"]
+    ids: Int64[np.ndarray, " i"]  # of each image in the data set, rising
+    files: tuple[Path, ...]  # path of each; a bare name for a COCO file that is measured without its images
+    sizes_hw: Int64[np.ndarray, "i 2"]  # height and width of each upright image; 0 where the data set does not have it
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -39,29 +33,17 @@ class Images:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The objects of all images.
+    """The objects of all images."""
 
-    Attributes:
-        images: where they are.
-        classes: names; label j means ``classes[j]``. In the order of their category ids.
-        category_ids: of each class in the data set, rising.
-        owners: image of each object, 0..i-1.
-        labels: 0..k-1.
-        xywh: left, top, width, height.
-        areas: square pixels, of the mask where the data set has one.
-        crowd: crowds, difficult and ignored objects: neither asked for nor counted as a mistake.
-        numbers: id of each annotation in the data set.
-    """
-
-    images: Images
-    classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    owners: Int64[np.ndarray, " g"]
-    labels: Int64[np.ndarray, " g"]
-    xywh: Float64[np.ndarray, "g 4"]
-    areas: Float64[np.ndarray, " g"]
-    crowd: Bool[np.ndarray, " g"]
-    numbers: Int64[np.ndarray, " g"]
+    images: Images  # where they are
+    classes: tuple[str, ...]  # names; label j means ``classes[j]``. In the order of their category ids.
+    category_ids: tuple[int, ...]  # of each class in the data set, rising
+    owners: Int64[np.ndarray, " g"]  # image of each object, 0..i-1
+    labels: Int64[np.ndarray, " g"]  # 0..k-1
+    xywh: Float64[np.ndarray, "g 4"]  # left, top, width, height
+    areas: Float64[np.ndarray, " g"]  # square pixels, of the mask where the data set has one
+    crowd: Bool[np.ndarray, " g"]  # crowds, difficult and ignored objects: neither asked for nor counted as a mistake
+    numbers: Int64[np.ndarray, " g"]  # id of each annotation in the data set
 
     def __len__(self) -> int:
         return len(self.owners)
@@ -84,19 +66,12 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Predictions:
-    """All detections by falling score; equal scores in the order of images, and then in the order they came in.
+    """All detections by falling score; equal scores in the order of images, and then in the order they came in."""
 
-    Attributes:
-        owners: image of each detection, 0..i-1.
-        labels: 0..k-1.
-        scores: any numbers; only their order counts.
-        xywh: left, top, width, height.
-    """
-
-    owners: Int64[np.ndarray, " n"]
-    labels: Int64[np.ndarray, " n"]
-    scores: Float64[np.ndarray, " n"]
-    xywh: Float64[np.ndarray, "n 4"]
+    owners: Int64[np.ndarray, " n"]  # image of each detection, 0..i-1
+    labels: Int64[np.ndarray, " n"]  # 0..k-1
+    scores: Float64[np.ndarray, " n"]  # any numbers; only their order counts
+    xywh: Float64[np.ndarray, "n 4"]  # left, top, width, height
 
     def __len__(self) -> int:
         return len(self.owners)

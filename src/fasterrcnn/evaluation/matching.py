@@ -21,17 +21,11 @@ _CHUNK = 2_000_000
 
 @dataclass(frozen=True)
 class Pairs:
-    """Detections and objects of the same image that overlap.
+    """Detections and objects of the same image that overlap."""
 
-    Attributes:
-        detections: index of the detection of each pair, rising.
-        objects: index of the object.
-        overlaps: IoU; for a crowd the share of the detection that lies in it.
-    """
-
-    detections: Int64[np.ndarray, " m"]
-    objects: Int64[np.ndarray, " m"]
-    overlaps: Float64[np.ndarray, " m"]
+    detections: Int64[np.ndarray, " m"]  # index of the detection of each pair, rising
+    objects: Int64[np.ndarray, " m"]  # index of the object
+    overlaps: Float64[np.ndarray, " m"]  # IoU; for a crowd the share of the detection that lies in it
 
     def take(self, chosen: Bool[np.ndarray, " m"]) -> "Pairs":
         """Some of the pairs, in the same order."""

@@ -90,27 +90,16 @@ _Reason = tuple[DiagnosisKind, str]
 
 @dataclass(frozen=True)
 class ObjectDiagnosis:
-    """What became of one annotated object.
+    """What became of one annotated object."""
 
-    Attributes:
-        number: of the object, from 1, in the order in which they were given.
-        label: its class.
-        name: of its class.
-        box: where it is, in pixels of the network input.
-        kind: where it was lost, or "found".
-        why: one sentence with the numbers that prove it.
-        evidence: the best that each step had for it.
-        best: the best box of some steps, by their names, for an image.
-    """
-
-    number: int
-    label: int
-    name: str
-    box: Edges
-    kind: DiagnosisKind
-    why: str
-    evidence: Evidence
-    best: dict[str, Edges] = field(default_factory=dict)
+    number: int  # of the object, from 1, in the order in which they were given
+    label: int  # its class
+    name: str  # of its class
+    box: Edges  # where it is, in pixels of the network input
+    kind: DiagnosisKind  # where it was lost, or "found"
+    why: str  # one sentence with the numbers that prove it
+    evidence: Evidence  # the best that each step had for it
+    best: dict[str, Edges] = field(default_factory=dict)  # the best box of some steps, by their names, for an image
 
 
 def diagnose_objects(trace: Trace, ground_truth: Target, *, min_iou: float = 0.5) -> list[ObjectDiagnosis]:

@@ -17,66 +17,37 @@ from fasterrcnn.structures import Target
 
 @dataclass(frozen=True)
 class Evidence:
-    """The best that each step had for an object; None where it had nothing.
+    """The best that each step had for an object; None where it had nothing."""
 
-    Attributes:
-        anchor_iou: overlap with the anchor that fits best.
-        anchor_objectness: highest objectness, 0..1, among the anchors near it.
-        anchor_rank: place of that anchor among those of its level, from 1.
-        candidate_iou: overlap with the best box among the candidates of the proposals generator.
-        proposal_iou: overlap with the best proposal.
-        class_score: highest probability of its class among the proposals that cover it.
-        other_class: the likeliest other class among these.
-        other_score: its probability.
-        box_iou: overlap with the best box of its class above the score threshold, before NMS.
-        detection: number of the detection that it was matched with, from 0.
-        detection_score: its score.
-        detection_iou: its overlap.
-    """
-
-    anchor_iou: float
-    anchor_objectness: float | None = None
-    anchor_rank: int | None = None
-    candidate_iou: float | None = None
-    proposal_iou: float | None = None
-    class_score: float | None = None
-    other_class: str | None = None
-    other_score: float | None = None
-    box_iou: float | None = None
-    detection: int | None = None
-    detection_score: float | None = None
-    detection_iou: float | None = None
+    anchor_iou: float  # overlap with the anchor that fits best
+    anchor_objectness: float | None = None  # highest objectness, 0..1, among the anchors near it
+    anchor_rank: int | None = None  # place of that anchor among those of its level, from 1
+    candidate_iou: float | None = None  # overlap with the best box among the candidates of the proposals generator
+    proposal_iou: float | None = None  # overlap with the best proposal
+    class_score: float | None = None  # highest probability of its class among the proposals that cover it
+    other_class: str | None = None  # the likeliest other class among these
+    other_score: float | None = None  # its probability
+    box_iou: float | None = None  # overlap with the best box of its class above the score threshold, before NMS
+    detection: int | None = None  # number of the detection that it was matched with, from 0
+    detection_score: float | None = None  # its score
+    detection_iou: float | None = None  # its overlap
 
 
 @dataclass(frozen=True)
 class ObjectOverlaps:
-    """One object, with its overlaps with everything that the detector made.
+    """One object, with its overlaps with everything that the detector made."""
 
-    Attributes:
-        trace: the run.
-        number: of the object, from 0.
-        label: its class.
-        ground_truth: all objects.
-        min_iou: from which overlap a box covers an object.
-        anchors: (all) IoU with the anchors.
-        near: which anchors are near it, and no nearer to another object where there are such.
-        candidates: IoU with the candidates.
-        proposals: IoU with the proposals.
-        scored: IoU with the scored boxes.
-        matches: for each detection the object that it was matched with, or -1.
-    """
-
-    trace: Trace
-    number: int
-    label: int
-    ground_truth: Target
-    min_iou: float
-    anchors: Float[Tensor, " a"]
-    near: Bool[Tensor, " a"]
-    candidates: Float[Tensor, " k"]
-    proposals: Float[Tensor, " p"]
-    scored: Float[Tensor, " n"]
-    matches: Int64[Tensor, " d"]
+    trace: Trace  # the run
+    number: int  # of the object, from 0
+    label: int  # its class
+    ground_truth: Target  # all objects
+    min_iou: float  # from which overlap a box covers an object
+    anchors: Float[Tensor, " a"]  # (all) IoU with the anchors
+    near: Bool[Tensor, " a"]  # which anchors are near it, and no nearer to another object where there are such
+    candidates: Float[Tensor, " k"]  # IoU with the candidates
+    proposals: Float[Tensor, " p"]  # IoU with the proposals
+    scored: Float[Tensor, " n"]  # IoU with the scored boxes
+    matches: Int64[Tensor, " d"]  # for each detection the object that it was matched with, or -1
 
     @property
     def name(self) -> str:

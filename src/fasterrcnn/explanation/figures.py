@@ -42,17 +42,11 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """The panels of one stage.
+    """The panels of one stage."""
 
-    Attributes:
-        name: for its file, without suffix.
-        panels: at least one.
-        columns: how many stand side by side where there is room.
-    """
-
-    name: str
-    panels: tuple[Panel, ...]
-    columns: int = 2
+    name: str  # for its file, without suffix
+    panels: tuple[Panel, ...]  # at least one
+    columns: int = 2  # how many stand side by side where there is room
 
     def sheet(self) -> Image.Image:
         """All panels with their captions as one image."""

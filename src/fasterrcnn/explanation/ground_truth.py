@@ -40,16 +40,11 @@ _ROWS = TypeAdapter(list[_BoxRow])
 
 @dataclass(frozen=True)
 class ImageGroundTruth:
-    """The objects of one image that a detector is asked for.
+    """The objects of one image that a detector is asked for."""
 
-    Attributes:
-        boxes: xyxy in pixels of the original.
-        labels: 0..K-1 of the detector.
-        left_out: how many difficult objects, crowds and objects of classes that the detector does not know there are.
-    """
-
-    boxes: Float[Tensor, "g 4"]
-    labels: Int64[Tensor, " g"]
+    boxes: Float[Tensor, "g 4"]  # xyxy in pixels of the original
+    labels: Int64[Tensor, " g"]  # 0..K-1 of the detector
+    # how many difficult objects, crowds and objects of classes that the detector does not know there are
     left_out: int = 0
 
     def to_input(self, original_hw: tuple[int, int], input_hw: tuple[int, int]) -> Target:

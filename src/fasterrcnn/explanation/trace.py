@@ -50,68 +50,39 @@ _SAME_REGION = 0.3  # IoU of two regions that show the same objects
 
 @dataclass(frozen=True)
 class Trace:
-    """One run on one image. Tensors are on the CPU.
+    """One run on one image. Tensors are on the CPU."""
 
-    Attributes:
-        image: the original, upright, RGB.
-        source: its file, where there is one.
-        preset: name of the architecture.
-        runtime: what ran the network.
-        model: the network.
-        postprocess: how detections were selected.
-        batch: the network input, padding included.
-        body_maps: of the backbone's body, finest first, each (c, h, w); empty where the runtime does not show them.
-        maps: of the backbone, finest first, each (c, h, w): at least those that regions are pooled from.
-        grids_hw: height and width of the grid of anchors of each level.
-        logits: objectness of the anchors of each level.
-        anchors: of each level.
-        candidate_index: which of all anchors, level after level, are the best of their level.
-        candidate_scores: their objectness, 0..1.
-        candidates: their boxes, decoded and clipped.
-        good: which candidates are large and likely enough.
-        survivors: candidates that NMS left, by falling score; the first ``len(proposals)`` went on.
-        proposals: the regions of the second stage.
-        shown: which proposals the figures show: those behind the best detections, then the likeliest that show other
-            objects.
-        pooled: the maps of the shown ones after RoI pooling.
-        class_logits: of every proposal, background last.
-        scored_rows: proposal of each scored box.
-        scored: boxes of every proposal and class above the score threshold.
-        kept: which of them are detections.
-        input_detections: the detections, in pixels of the network input.
-        detections: the same in the original's pixels.
-        seconds: of each step, by the names of `STEPS`.
-        shapes: of the tensors, by name.
-    """
-
-    image: Image.Image
-    source: Path | None
-    preset: str
-    runtime: str
-    model: FasterRCNN
-    postprocess: PostProcess
-    batch: ImageBatch
+    image: Image.Image  # the original, upright, RGB
+    source: Path | None  # its file, where there is one
+    preset: str  # name of the architecture
+    runtime: str  # what ran the network
+    model: FasterRCNN  # the network
+    postprocess: PostProcess  # how detections were selected
+    batch: ImageBatch  # the network input, padding included
+    # of the backbone's body, finest first, each (c, h, w); empty where the runtime does not show them
     body_maps: list[Float[Tensor, "_ _ _"]]
+    # of the backbone, finest first, each (c, h, w): at least those that regions are pooled from
     maps: list[Float[Tensor, "_ _ _"]]
-    grids_hw: tuple[tuple[int, int], ...]
-    logits: list[Float[Tensor, " _"]]
-    anchors: list[Float[Tensor, "_ 4"]]
-    candidate_index: Int64[Tensor, " k"]
-    candidate_scores: Float[Tensor, " k"]
-    candidates: Float[Tensor, "k 4"]
-    good: Bool[Tensor, " k"]
-    survivors: Int64[Tensor, " _"]
-    proposals: Float[Tensor, "p 4"]
+    grids_hw: tuple[tuple[int, int], ...]  # height and width of the grid of anchors of each level
+    logits: list[Float[Tensor, " _"]]  # objectness of the anchors of each level
+    anchors: list[Float[Tensor, "_ 4"]]  # of each level
+    candidate_index: Int64[Tensor, " k"]  # which of all anchors, level after level, are the best of their level
+    candidate_scores: Float[Tensor, " k"]  # their objectness, 0..1
+    candidates: Float[Tensor, "k 4"]  # their boxes, decoded and clipped
+    good: Bool[Tensor, " k"]  # which candidates are large and likely enough
+    survivors: Int64[Tensor, " _"]  # candidates that NMS left, by falling score; the first ``len(proposals)`` went on
+    proposals: Float[Tensor, "p 4"]  # the regions of the second stage
+    # which proposals the figures show: those behind the best detections, then the likeliest that show other objects
     shown: Int64[Tensor, " s"]
-    pooled: Float[Tensor, "s _ _ _"]
-    class_logits: Float[Tensor, "p _"]
-    scored_rows: Int64[Tensor, " n"]
-    scored: RawDetections
-    kept: Int64[Tensor, " _"]
-    input_detections: RawDetections
-    detections: Detections
-    seconds: dict[str, float]
-    shapes: dict[str, tuple[int, ...]]
+    pooled: Float[Tensor, "s _ _ _"]  # the maps of the shown ones after RoI pooling
+    class_logits: Float[Tensor, "p _"]  # of every proposal, background last
+    scored_rows: Int64[Tensor, " n"]  # proposal of each scored box
+    scored: RawDetections  # boxes of every proposal and class above the score threshold
+    kept: Int64[Tensor, " _"]  # which of them are detections
+    input_detections: RawDetections  # the detections, in pixels of the network input
+    detections: Detections  # the same in the original's pixels
+    seconds: dict[str, float]  # of each step, by the names of `STEPS`
+    shapes: dict[str, tuple[int, ...]]  # of the tensors, by name
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -26,38 +26,23 @@ _CELL, _CELL_LABEL = 46, 16  # of a matrix: pixels of a cell, letters of a name
 
 @dataclass(frozen=True)
 class Chart:
-    """A plot with what stands beside it.
+    """A plot with what stands beside it."""
 
-    Attributes:
-        title: above it.
-        drawing: SVG.
-        legend: style and name of each line.
-        note: below it.
-    """
-
-    title: str
-    drawing: Markup
-    legend: Sequence[tuple[str, str]] = ()
-    note: str = ""
+    title: str  # above it
+    drawing: Markup  # SVG
+    legend: Sequence[tuple[str, str]] = ()  # style and name of each line
+    note: str = ""  # below it
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve.
+    """One curve."""
 
-    Attributes:
-        name: for the legend.
-        x: 0..1.
-        y: 0..1; NaN leaves a gap.
-        style: class of the page's style: a colour, ``faint`` for one of many, ``mark`` for a dashed line.
-        dots: mark the points.
-    """
-
-    name: str
-    x: Sequence[Number]
-    y: Sequence[Number]
-    style: str
-    dots: bool = False
+    name: str  # for the legend
+    x: Sequence[Number]  # 0..1
+    y: Sequence[Number]  # 0..1; NaN leaves a gap
+    style: str  # class of the page's style: a colour, ``faint`` for one of many, ``mark`` for a dashed line
+    dots: bool = False  # mark the points
 
 
 @dataclass(frozen=True)

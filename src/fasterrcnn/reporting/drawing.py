@@ -26,47 +26,29 @@ WHITE, BLACK, GREY = (255, 255, 255), (20, 20, 20), (150, 150, 150)
 
 @dataclass(frozen=True)
 class Pen:
-    """How a box is outlined.
+    """How a box is outlined."""
 
-    Attributes:
-        colour: of the line, and behind the caption.
-        dashed: whether the line has gaps.
-    """
-
-    colour: Colour
-    dashed: bool = False
+    colour: Colour  # of the line, and behind the caption
+    dashed: bool = False  # whether the line has gaps
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A box to draw.
+    """A box to draw."""
 
-    Attributes:
-        box: xyxy in pixels of the image.
-        pen: how it is outlined.
-        caption: text on it; an empty one is not drawn.
-    """
-
-    box: Edges
-    pen: Pen
-    caption: str = ""
+    box: Edges  # xyxy in pixels of the image
+    pen: Pen  # how it is outlined
+    caption: str = ""  # text on it; an empty one is not drawn
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One line of a bar chart.
+    """One line of a bar chart."""
 
-    Attributes:
-        label: on the left.
-        share: length, 0..1.
-        value: text on the right.
-        colour: of the bar.
-    """
-
-    label: str
-    share: float
-    value: str
-    colour: Colour = (60, 84, 200)
+    label: str  # on the left
+    share: float  # length, 0..1
+    value: str  # text on the right
+    colour: Colour = (60, 84, 200)  # of the bar
 
 
 def colour_of(label: int) -> Colour:

@@ -36,30 +36,19 @@ class Listing:
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of an image.
+    """A part of an image."""
 
-    Attributes:
-        region: xyxy in pixels of the upright original; may reach beyond it. None: all of it.
-        side: pixels that the longer side of the thumbnail may have.
-    """
-
-    region: Edges | None
-    side: int
+    region: Edges | None  # xyxy in pixels of the upright original; may reach beyond it. None: all of it.
+    side: int  # pixels that the longer side of the thumbnail may have
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small image.
+    """A small image."""
 
-    Attributes:
-        region: xyxy in pixels of the upright original: what it shows.
-        size: of the original: width, height.
-        jpeg: base64.
-    """
-
-    region: Edges
-    size: tuple[int, int]
-    jpeg: str
+    region: Edges  # xyxy in pixels of the upright original: what it shows
+    size: tuple[int, int]  # of the original: width, height
+    jpeg: str  # base64
 
 
 def render_page(package: str, template: str, **values: object) -> str:

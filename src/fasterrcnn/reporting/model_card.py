@@ -44,66 +44,39 @@ _PACKAGES = ("fasterrcnn", "python", "torch", "torchvision", "pytorch-lightning"
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a card holds.
+    """What a card holds."""
 
-    Attributes:
-        name: of the model.
-        preset: of its architecture.
-        classes: names.
-        parameters: how many numbers it has.
-        short_side: of the network input, in pixels.
-        long_side: the most that the other side may have.
-        address: what `fasterrcnn.load` takes: a file in the folder of the card, or ``hf://user/repository``.
-        sections: heading -> Markdown.
-        notes: of the checkpoint; where it has ``ap`` and ``ap50``, the front matter lists them under ``data``.
-    """
-
-    name: str
-    preset: str
-    classes: Sequence[str]
-    parameters: int
-    short_side: int
-    long_side: int
-    address: str
-    sections: Mapping[str, str]
+    name: str  # of the model
+    preset: str  # of its architecture
+    classes: Sequence[str]  # names
+    parameters: int  # how many numbers it has
+    short_side: int  # of the network input, in pixels
+    long_side: int  # the most that the other side may have
+    address: str  # what `fasterrcnn.load` takes: a file in the folder of the card, or ``hf://user/repository``
+    sections: Mapping[str, str]  # heading -> Markdown
+    # of the checkpoint; where it has ``ap`` and ``ap50``, the front matter lists them under ``data``
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """What the card of a training run reports.
+    """What the card of a training run reports."""
 
-    Attributes:
-        data_name: of the data set; without the path, for cards are published.
-        data_format: of its files, for people.
-        splits: numbers of each split that was used, name -> value, "images" among them; the first split was trained on.
-        fingerprint: of the images and objects that were trained on.
-        weights: start weights: "imagenet", "coco", a file, or None for random numbers.
-        preset: name of the architecture.
-        settings: those that matter, name -> value.
-        max_epochs: that were asked for.
-        epochs: that were run.
-        seconds: that it took.
-        environment: software and machine, as `fasterrcnn.training.environment.describe` gives them.
-        result: the row of metrics.csv of the epoch whose weights are meant: the best, or the last.
-        command: repeats the run.
-        files: of the folder, and what each holds.
-    """
-
-    data_name: str
-    data_format: str
+    data_name: str  # of the data set; without the path, for cards are published
+    data_format: str  # of its files, for people
+    # numbers of each split that was used, name -> value, "images" among them; the first split was trained on
     splits: Mapping[str, Mapping[str, int]]
-    fingerprint: str
-    weights: str | None
-    preset: str
-    settings: Mapping[str, object]
-    max_epochs: int
-    epochs: int
-    seconds: float
-    environment: Mapping[str, Any]
-    result: Mapping[str, Number]
-    command: str
-    files: Mapping[str, str]
+    fingerprint: str  # of the images and objects that were trained on
+    weights: str | None  # start weights: "imagenet", "coco", a file, or None for random numbers
+    preset: str  # name of the architecture
+    settings: Mapping[str, object]  # those that matter, name -> value
+    max_epochs: int  # that were asked for
+    epochs: int  # that were run
+    seconds: float  # that it took
+    environment: Mapping[str, Any]  # software and machine, as `fasterrcnn.training.environment.describe` gives them
+    result: Mapping[str, Number]  # the row of metrics.csv of the epoch whose weights are meant: the best, or the last
+    command: str  # repeats the run
+    files: Mapping[str, str]  # of the folder, and what each holds
 
 
 def render_model_card(card: ModelCard) -> str:

@@ -11,32 +11,20 @@ from fasterrcnn.reporting.charts import Number
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell that rows can be sorted by.
+    """A cell that rows can be sorted by."""
 
-    Attributes:
-        shown: text, or markup of our own.
-        order: what it is sorted by; None sorts last.
-    """
-
-    shown: str | Markup
-    order: Number | str | None
+    shown: str | Markup  # text, or markup of our own
+    order: Number | str | None  # what it is sorted by; None sorts last
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a page.
+    """A table of a page."""
 
-    Attributes:
-        head: names of the columns; the first is of words, the others of numbers.
-        rows: a cell for each column; plain text cannot be sorted.
-        title: above it.
-        filtered: whether a field to search for rows stands above.
-    """
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[Cell | str]]
-    title: str = ""
-    filtered: bool = False
+    head: Sequence[str]  # names of the columns; the first is of words, the others of numbers
+    rows: Sequence[Sequence[Cell | str]]  # a cell for each column; plain text cannot be sorted
+    title: str = ""  # above it
+    filtered: bool = False  # whether a field to search for rows stands above
 
     @property
     def is_sortable(self) -> bool:

@@ -124,38 +124,24 @@ _Count = Int64[np.ndarray, " h"]
 
 @dataclass(frozen=True)
 class Hits:
-    """Right detections at all thresholds, or those that are ignored: by threshold, class and falling score.
+    """Right detections at all thresholds, or those that are ignored: by threshold, class and falling score."""
 
-    Attributes:
-        places: where each stands among all detections, sorted by class and falling score.
-        bounds: where the entries of each threshold and class begin; one more at the end.
-    """
-
-    places: _Count
+    places: _Count  # where each stands among all detections, sorted by class and falling score
+    # where the entries of each threshold and class begin; one more at the end
     bounds: Int64[np.ndarray, " segments_and_end"]
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Everything that average precision follows from.
+    """Everything that average precision follows from."""
 
-    Attributes:
-        owners: image of each detection, sorted by class and falling score.
-        starts: where each class begins among them; one more at the end.
-        right: matches.
-        ignored: detections that count neither way.
-        ignored_before: how many of `ignored` stand before each of `right` at its threshold.
-        object_owners: image of each object that is asked for.
-        object_labels: its class.
-    """
-
-    owners: Int64[np.ndarray, " n"]
-    starts: Int64[np.ndarray, " k_and_end"]
-    right: Hits
-    ignored: Hits
-    ignored_before: _Count
-    object_owners: Int64[np.ndarray, " g"]
-    object_labels: Int64[np.ndarray, " g"]
+    owners: Int64[np.ndarray, " n"]  # image of each detection, sorted by class and falling score
+    starts: Int64[np.ndarray, " k_and_end"]  # where each class begins among them; one more at the end
+    right: Hits  # matches
+    ignored: Hits  # detections that count neither way
+    ignored_before: _Count  # how many of `ignored` stand before each of `right` at its threshold
+    object_owners: Int64[np.ndarray, " g"]  # image of each object that is asked for
+    object_labels: Int64[np.ndarray, " g"]  # its class
 
     @property
     def classes(self) -> int:
@@ -262,19 +248,12 @@ def _before(weights: Float64[np.ndarray, " m"]) -> Float64[np.ndarray, " m_and_e
 
 @dataclass(frozen=True)
 class PascalNumbers:
-    """Average precision as Pascal VOC has it, at IoU .50.
+    """Average precision as Pascal VOC has it, at IoU .50."""
 
-    Attributes:
-        ap11: mean over classes of the mean precision at recalls 0, .1 ... 1 (VOC 2007).
-        ap: mean over classes of the area under the curve (since VOC 2010).
-        per_class: both of each class: {"ap11", "ap"}.
-        inclusive: corners count as pixels, so that width = x2 - x1 + 1, as in VOC's own program.
-    """
-
-    ap11: float | None
-    ap: float | None
-    per_class: Mapping[str, Mapping[str, float | None]]
-    inclusive: bool
+    ap11: float | None  # mean over classes of the mean precision at recalls 0, .1 ... 1 (VOC 2007).
+    ap: float | None  # mean over classes of the area under the curve (since VOC 2010)
+    per_class: Mapping[str, Mapping[str, float | None]]  # both of each class: {"ap11", "ap"}
+    inclusive: bool  # corners count as pixels, so that width = x2 - x1 + 1, as in VOC's own program
 
 
 def pascal_numbers(

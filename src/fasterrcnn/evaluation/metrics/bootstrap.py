@@ -14,63 +14,38 @@ from fasterrcnn.evaluation.metrics.average_precision import Ranking, mean_over_c
 
 @dataclass(frozen=True)
 class Interval:
-    """A number and where it would lie with other images of the same kind.
+    """A number and where it would lie with other images of the same kind."""
 
-    Attributes:
-        value: as measured.
-        low: lower end of the interval.
-        high: upper end.
-    """
-
-    value: float
-    low: float
-    high: float
+    value: float  # as measured
+    low: float  # lower end of the interval
+    high: float  # upper end
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Intervals from drawing images with replacement (Efron 1979).
+    """Intervals from drawing images with replacement (Efron 1979)."""
 
-    Attributes:
-        samples: how often all images were drawn.
-        level: share of the samples inside the interval, for example .95.
-        seed: of the draws.
-        numbers: of "ap", "ap50", "ap75"; one that cannot be measured is left out.
-        per_class: AP of each class.
-    """
-
-    samples: int
-    level: float
-    seed: int
-    numbers: Mapping[str, Interval]
-    per_class: Mapping[str, Interval]
+    samples: int  # how often all images were drawn
+    level: float  # share of the samples inside the interval, for example .95
+    seed: int  # of the draws
+    numbers: Mapping[str, Interval]  # of "ap", "ap50", "ap75"; one that cannot be measured is left out
+    per_class: Mapping[str, Interval]  # AP of each class
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Other detections on the same images: another model's, or this one's with other rules.
+    """Other detections on the same images: another model's, or this one's with other rules."""
 
-    Attributes:
-        name: for people: "other.json", "flip", "scales 0.75 1.25", "soft-NMS".
-        numbers: COCO's 12 numbers of the other, by name as in `Report`.
-        numbers_per_class: AP and AP50 of each class of the other.
-        better: this one's number less the other's, with the interval of the paired difference: the same images are
-            drawn for both. Keys as in `Bootstrap.numbers`. For a variant of the same model: the variant's less
-            the plain.
-        per_class: the same of the AP of each class.
-        samples: how often all images were drawn.
-        level: share of the samples inside the intervals.
-        is_variant: the same weights with other rules, so that differences are the variant's gain.
-    """
-
-    name: str
-    numbers: Mapping[str, float | None]
-    numbers_per_class: Mapping[str, Mapping[str, float | None]]
+    name: str  # for people: "other.json", "flip", "scales 0.75 1.25", "soft-NMS"
+    numbers: Mapping[str, float | None]  # COCO's 12 numbers of the other, by name as in `Report`
+    numbers_per_class: Mapping[str, Mapping[str, float | None]]  # AP and AP50 of each class of the other
+    # this one's number less the other's, with the interval of the paired difference: the same images are drawn for
+    # both. Keys as in `Bootstrap.numbers`. For a variant of the same model: the variant's less the plain.
     better: Mapping[str, Interval]
-    per_class: Mapping[str, Interval]
-    samples: int
-    level: float
-    is_variant: bool
+    per_class: Mapping[str, Interval]  # the same of the AP of each class
+    samples: int  # how often all images were drawn
+    level: float  # share of the samples inside the intervals
+    is_variant: bool  # the same weights with other rules, so that differences are the variant's gain
 
 
 LEVEL, SEED = 0.95, 0

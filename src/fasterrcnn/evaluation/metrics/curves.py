@@ -19,41 +19,28 @@ SCORE_LEVELS = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What a detector does when everything under a score is left out, at IoU .50.
+    """What a detector does when everything under a score is left out, at IoU .50."""
 
-    Attributes:
-        score: the threshold.
-        precision: share of the detections that are right.
-        recall: share of the objects that are found.
-        f1: harmonic mean of the two.
-    """
-
-    score: float
-    precision: float
-    recall: float
-    f1: float
+    score: float  # the threshold
+    precision: float  # share of the detections that are right
+    recall: float  # share of the objects that are found
+    f1: float  # harmonic mean of the two
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Precision against recall, and both against the score threshold.
+    """Precision against recall, and both against the score threshold."""
 
-    Attributes:
-        precision: of each IoU threshold and class at the recalls 0, .01 ... 1; NaN for a class without objects.
-        score_levels: thresholds 0, .01 ... 1.
-        at: rows precision, recall, F1 of each class at each score threshold, IoU .50. NaN: precision where nothing is
-            left, the others for a class without objects.
-        overall_at: the same of all classes together.
-        best: highest F1 of each class by name; None for a class without objects or detections.
-        best_overall: one threshold for all classes together.
-    """
-
+    # of each IoU threshold and class at the recalls 0, .01 ... 1; NaN for a class without objects.
     precision: Float64[np.ndarray, "t k 101"]
-    score_levels: Float64[np.ndarray, " r"]
+    score_levels: Float64[np.ndarray, " r"]  # thresholds 0, .01 ... 1.
+    # rows precision, recall, F1 of each class at each score threshold, IoU .50. NaN: precision where nothing is left,
+    # the others for a class without objects.
     at: Float64[np.ndarray, "k 3 r"]
-    overall_at: Float64[np.ndarray, "3 r"]
+    overall_at: Float64[np.ndarray, "3 r"]  # the same of all classes together
+    # highest F1 of each class by name; None for a class without objects or detections
     best: Mapping[str, OperatingPoint | None]
-    best_overall: OperatingPoint | None
+    best_overall: OperatingPoint | None  # one threshold for all classes together
 
 
 def measure_curves(
@@ -117,25 +104,16 @@ def _against_score(
 
 @dataclass(frozen=True)
 class Calibration:
-    """Does a score of .8 mean right in 8 of 10 cases (Guo et al. 2017)? At IoU .50, without what lies in crowds.
+    """Does a score of .8 mean right in 8 of 10 cases (Guo et al. 2017)? At IoU .50, without what lies in crowds."""
 
-    Attributes:
-        ece: expected calibration error: mean gap between score and precision, weighted by detections; None without any.
-        mce: the largest gap of a bin.
-        per_class: ECE of each class.
-        edges: of the bins, (b + 1).
-        counts: detections of each bin.
-        scores: mean score of each bin; NaN where it is empty.
-        precisions: share that is right; NaN where it is empty.
-    """
-
+    # expected calibration error: mean gap between score and precision, weighted by detections; None without any
     ece: float | None
-    mce: float | None
-    per_class: Mapping[str, float | None]
-    edges: Float64[np.ndarray, " edges"]
-    counts: Int64[np.ndarray, " b"]
-    scores: Float64[np.ndarray, " b"]
-    precisions: Float64[np.ndarray, " b"]
+    mce: float | None  # the largest gap of a bin
+    per_class: Mapping[str, float | None]  # ECE of each class
+    edges: Float64[np.ndarray, " edges"]  # of the bins, (b + 1)
+    counts: Int64[np.ndarray, " b"]  # detections of each bin
+    scores: Float64[np.ndarray, " b"]  # mean score of each bin; NaN where it is empty
+    precisions: Float64[np.ndarray, " b"]  # share that is right; NaN where it is empty
 
 
 def measure_calibration(

@@ -29,20 +29,17 @@ class ErrorKinds:
     A detection is right when COCO's evaluation matches it with an object of its class. Any other is an error of one
     kind: classification (overlaps an object of another class by .50), localisation (overlaps one of its class by .10 to
     .50), both (one of another class by .10 to .50), duplicate (of an object that a better detection has), background.
-
-    Attributes:
-        kinds: of each detection: RIGHT, IGNORED (in a crowd) or CLASSIFICATION to BACKGROUND.
-        objects: the object that a detection was matched with, or that its error is about, 0..g-1; -1 for background.
-        overlaps: IoU with it (in a crowd: the share of the detection that lies in it); 0 for background.
-        object_kinds: of each object: RIGHT (found), IGNORED (crowd), MISSED, or CLASSIFICATION or LOCALISATION where a
-            detection of that error would have found it (TIDE does not count it as missed).
-        finders: the detection that found an object, or whose error would have; -1 for missed ones and crowds.
     """
 
-    kinds: Int8[np.ndarray, " n"]
+    kinds: Int8[np.ndarray, " n"]  # of each detection: RIGHT, IGNORED (in a crowd) or CLASSIFICATION to BACKGROUND
+    # the object that a detection was matched with, or that its error is about, 0..g-1; -1 for background
     objects: Int64[np.ndarray, " n"]
+    # IoU with it (in a crowd: the share of the detection that lies in it); 0 for background
     overlaps: Float64[np.ndarray, " n"]
+    # of each object: RIGHT (found), IGNORED (crowd), MISSED, or CLASSIFICATION or LOCALISATION where a detection of
+    # that error would have found it (TIDE does not count it as missed)
     object_kinds: Int8[np.ndarray, " g"]
+    # the detection that found an object, or whose error would have; -1 for missed ones and crowds
     finders: Int64[np.ndarray, " g"]
 
 
@@ -100,22 +97,16 @@ def _objects(
 
 @dataclass(frozen=True)
 class ErrorCosts:
-    """What each kind of error costs: AP50 if it were fixed, less AP50 as it is (Bolya et al. 2020).
+    """What each kind of error costs: AP50 if it were fixed, less AP50 as it is (Bolya et al. 2020)."""
 
-    Attributes:
-        ap50: as it is, over classes with objects.
-        lost: AP50 that each of `ERRORS` costs, and "false positives" and "false negatives" as a whole; None
-            without ground truth.
-        counts: how often each of `ERRORS` occurs.
-        lost_per_class: the same of each class (rows: `ERRORS`); NaN for a class without objects.
-        counts_per_class: of the detections (for "missed": the objects) of each class.
-    """
-
-    ap50: float | None
+    ap50: float | None  # as it is, over classes with objects
+    # AP50 that each of `ERRORS` costs, and "false positives" and "false negatives" as a whole; None without ground
+    # truth
     lost: Mapping[str, float | None]
-    counts: Mapping[str, int]
+    counts: Mapping[str, int]  # how often each of `ERRORS` occurs
+    # the same of each class (rows: `ERRORS`); NaN for a class without objects
     lost_per_class: Float64[np.ndarray, "6 k"]
-    counts_per_class: Int64[np.ndarray, "6 k"]
+    counts_per_class: Int64[np.ndarray, "6 k"]  # of the detections (for "missed": the objects) of each class
 
 
 def price_errors(ground_truth: GroundTruth, predictions: Predictions, error_kinds: ErrorKinds) -> ErrorCosts:
@@ -210,18 +201,13 @@ def _average_precisions(
 
 @dataclass(frozen=True)
 class Confusion:
-    """Which class was taken for which; detections and objects are paired by falling score, whatever their classes.
+    """Which class was taken for which; detections and objects are paired by falling score, whatever their classes."""
 
-    Attributes:
-        matrix: row: class of the object; column: class of the detection; the last of each is background. The sum is the
-            number of objects plus that of the detections on background.
-        score: detections below it are left out.
-        iou: overlap that a pair needs.
-    """
-
+    # row: class of the object; column: class of the detection; the last of each is background. The sum is the number
+    # of objects plus that of the detections on background.
     matrix: Int64[np.ndarray, "k_and_background k_and_background"]
-    score: float
-    iou: float
+    score: float  # detections below it are left out
+    iou: float  # overlap that a pair needs
 
 
 def count_confusions(

@@ -17,25 +17,15 @@ from fasterrcnn.evaluation.matching import IOU_THRESHOLDS, find_pairs, match_det
 
 @dataclass(frozen=True)
 class ProposalRecall:
-    """Share of the objects that the region proposal network reaches: what it does not propose, no head can find.
+    """Share of the objects that the region proposal network reaches: what it does not propose, no head can find."""
 
-    Attributes:
-        images: images that were measured: at most 500, spread over all.
-        limits: numbers of proposals an image: 100, 300, 1,000.
-        ar: recall with so many, mean over IoU .50 to .95.
-        recall50: the same at IoU .50.
-        per_size: AR of "small", "medium" and "large" objects with the last limit.
-        per_class: AR of each class with the last limit.
-        unreached: objects without a proposal of IoU .50 in all of them, as indices 0..g-1.
-    """
-
-    images: int
-    limits: tuple[int, ...]
-    ar: tuple[float | None, ...]
-    recall50: tuple[float | None, ...]
-    per_size: Mapping[str, float | None]
-    per_class: Mapping[str, float | None]
-    unreached: Int64[np.ndarray, " u"]
+    images: int  # images that were measured: at most 500, spread over all
+    limits: tuple[int, ...]  # numbers of proposals an image: 100, 300, 1,000
+    ar: tuple[float | None, ...]  # recall with so many, mean over IoU .50 to .95
+    recall50: tuple[float | None, ...]  # the same at IoU .50
+    per_size: Mapping[str, float | None]  # AR of "small", "medium" and "large" objects with the last limit
+    per_class: Mapping[str, float | None]  # AR of each class with the last limit
+    unreached: Int64[np.ndarray, " u"]  # objects without a proposal of IoU .50 in all of them, as indices 0..g-1
 
 
 LIMITS = (100, 300, 1000)

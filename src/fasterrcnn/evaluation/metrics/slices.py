@@ -45,27 +45,16 @@ COUNT_BINS = {
 
 @dataclass(frozen=True)
 class Slice:
-    """AP of a part of the objects or of the images.
+    """AP of a part of the objects or of the images."""
 
-    Attributes:
-        name: for people: "32 to 96 px", "4 to 7 objects".
-        low: lower bound, included: pixels (root of the area), objects in an image, or width / height.
-        high: upper bound, not included; may be infinite.
-        images: images with such objects.
-        objects: how many objects.
-        ap: None without objects.
-        ap50: at IoU .50.
-        recall: mean over IoU .50 to .95.
-    """
-
-    name: str
-    low: float
-    high: float
-    images: int
-    objects: int
-    ap: float | None
-    ap50: float | None
-    recall: float | None
+    name: str  # for people: "32 to 96 px", "4 to 7 objects"
+    low: float  # lower bound, included: pixels (root of the area), objects in an image, or width / height
+    high: float  # upper bound, not included; may be infinite
+    images: int  # images with such objects
+    objects: int  # how many objects
+    ap: float | None  # None without objects
+    ap50: float | None  # at IoU .50
+    recall: float | None  # mean over IoU .50 to .95
 
 
 def slice_by_size(ground_truth: GroundTruth, predictions: Predictions) -> tuple[Slice, ...]:

@@ -35,19 +35,12 @@ _MAX_CONFUSIONS = 50  # in their table
 
 @dataclass(frozen=True)
 class Headline:
-    """One of the large numbers on top.
+    """One of the large numbers on top."""
 
-    Attributes:
-        name: what it is.
-        value: the number.
-        below: its interval, or what belongs to it.
-        drawing: of the interval.
-    """
-
-    name: str
-    value: str
-    below: str = ""
-    drawing: str | Markup = ""
+    name: str  # what it is
+    value: str  # the number
+    below: str = ""  # its interval, or what belongs to it
+    drawing: str | Markup = ""  # of the interval
 
 
 def write_page(path: Path, analysis: Analysis) -> None:

@@ -24,23 +24,14 @@ _IOUS = ((0, ".50"), (5, ".75"), (8, ".90"))  # rows of the ten thresholds
 
 @dataclass(frozen=True)
 class ClassPage:
-    """A section about one class.
+    """A section about one class."""
 
-    Attributes:
-        label: 0..k-1.
-        name: of the class.
-        facts: name and number.
-        errors: kind of error, AP50 that it costs, and how often.
-        taken_for: sentences about confusions with other classes.
-        charts: its curves.
-    """
-
-    label: int
-    name: str
-    facts: Sequence[tuple[str, str]]
-    errors: Sequence[tuple[str, str, int]]
-    taken_for: Sequence[str]
-    charts: Sequence[Chart]
+    label: int  # 0..k-1
+    name: str  # of the class
+    facts: Sequence[tuple[str, str]]  # name and number
+    errors: Sequence[tuple[str, str, int]]  # kind of error, AP50 that it costs, and how often
+    taken_for: Sequence[str]  # sentences about confusions with other classes
+    charts: Sequence[Chart]  # its curves
 
 
 def curve_charts(analysis: Analysis) -> list[Chart]:

@@ -39,104 +39,62 @@ class ImageErrors:
     """Errors of each image when detections under a score are left out, at IoU .50.
 
     A wrong detection costs its score; an object that is not found costs 1.
-
-    Attributes:
-        score: the threshold.
-        cost: of each image.
-        false_positives: wrong detections, but for confusions.
-        misses: objects that are not found, but for confused ones.
-        confusions: detections that lie right but have another class.
-        wrong: which detections are an error that counts here.
-        unfound: which objects no right detection of that score has.
     """
 
-    score: float
-    cost: Float64[np.ndarray, " i"]
-    false_positives: Int64[np.ndarray, " i"]
-    misses: Int64[np.ndarray, " i"]
-    confusions: Int64[np.ndarray, " i"]
-    wrong: Bool[np.ndarray, " n"]
-    unfound: Bool[np.ndarray, " g"]
+    score: float  # the threshold
+    cost: Float64[np.ndarray, " i"]  # of each image
+    false_positives: Int64[np.ndarray, " i"]  # wrong detections, but for confusions
+    misses: Int64[np.ndarray, " i"]  # objects that are not found, but for confused ones
+    confusions: Int64[np.ndarray, " i"]  # detections that lie right but have another class
+    wrong: Bool[np.ndarray, " n"]  # which detections are an error that counts here
+    unfound: Bool[np.ndarray, " g"]  # which objects no right detection of that score has
 
 
 @dataclass(frozen=True)
 class ErrorExample:
-    """One error of a gallery.
+    """One error of a gallery."""
 
-    Attributes:
-        kind: one of `ERRORS`, or `OUT_OF_REACH`.
-        image: 0..i-1.
-        label: class of the detection, or of the object where there is no detection.
-        detection: 0..n-1, or -1.
-        object: the object that it is about, 0..g-1, or -1.
-    """
-
-    kind: str
-    image: int
-    label: int
-    detection: int
-    object: int
+    kind: str  # one of `ERRORS`, or `OUT_OF_REACH`
+    image: int  # 0..i-1
+    label: int  # class of the detection, or of the object where there is no detection
+    detection: int  # 0..n-1, or -1
+    object: int  # the object that it is about, 0..g-1, or -1
 
 
 @dataclass(frozen=True)
 class OverlayBox:
-    """A box over an image.
+    """A box over an image."""
 
-    Attributes:
-        box: xyxy in pixels of the original.
-        style: "right", "wrong", "confused", "missed", "object" or "ignored".
-        caption: beside it; may be empty.
-        tip: what the mouse shows.
-    """
-
-    box: Edges
-    style: str
-    caption: str
-    tip: str
+    box: Edges  # xyxy in pixels of the original
+    style: str  # "right", "wrong", "confused", "missed", "object" or "ignored"
+    caption: str  # beside it; may be empty
+    tip: str  # what the mouse shows
 
 
 @dataclass(frozen=True)
 class Card:
-    """One image with its errors, or one error.
+    """One image with its errors, or one error."""
 
-    Attributes:
-        file: name of the image's file.
-        thumbnail: number of the thumbnail in the page.
-        region: xyxy of the original that is shown.
-        panels: boxes; for whole images those of ground truth and those of detections.
-        lines: text below.
-        labels: classes that are concerned.
-        counts: cost, false positives, misses and confusions of a whole image.
-    """
-
-    file: str
-    thumbnail: int
-    region: Edges
-    panels: Sequence[Sequence[OverlayBox]]
-    lines: Sequence[str]
-    labels: Sequence[int]
+    file: str  # name of the image's file
+    thumbnail: int  # number of the thumbnail in the page
+    region: Edges  # xyxy of the original that is shown
+    panels: Sequence[Sequence[OverlayBox]]  # boxes; for whole images those of ground truth and those of detections
+    lines: Sequence[str]  # text below
+    labels: Sequence[int]  # classes that are concerned
+    # cost, false positives, misses and confusions of a whole image
     counts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Cards:
-    """All images of a page.
+    """All images of a page."""
 
-    Attributes:
-        images: whole ones by falling cost.
-        galleries: kind of error -> single errors by falling cost.
-        thumbnails: base64 of the thumbnails that cards refer to.
-        unreadable: names of files that are missing or cannot be read.
-        left_out: cards for which there was no room.
-        errors: of each image, at the threshold.
-    """
-
-    images: Sequence[Card]
-    galleries: Mapping[str, Sequence[Card]]
-    thumbnails: Sequence[str]
-    unreadable: Sequence[str]
-    left_out: int
-    errors: ImageErrors
+    images: Sequence[Card]  # whole ones by falling cost
+    galleries: Mapping[str, Sequence[Card]]  # kind of error -> single errors by falling cost
+    thumbnails: Sequence[str]  # base64 of the thumbnails that cards refer to
+    unreadable: Sequence[str]  # names of files that are missing or cannot be read
+    left_out: int  # cards for which there was no room
+    errors: ImageErrors  # of each image, at the threshold
 
 
 def make_cards(analysis: Analysis, max_letters: int = MAX_LETTERS) -> Cards:
