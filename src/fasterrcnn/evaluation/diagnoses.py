@@ -90,7 +90,7 @@ def guess_boxes(trial: Trial) -> Guess | None:
 def guess_classes(trial: Trial) -> Guess | None:
     """Classes exchanged for each other, or all ids off by one."""
     ground_truth, predictions = trial.ground_truth, trial.predictions
-    matched = match_detections(find_pairs(ground_truth, predictions, 0.5), ground_truth, len(predictions), 0.5)
+    matched = match_detections(find_pairs(ground_truth, predictions, 0.5), ground_truth.crowd, len(predictions), 0.5)
     hit = matched >= 0
     table = np.zeros((len(ground_truth.classes), len(ground_truth.classes)))
     np.add.at(table, (predictions.labels[hit], ground_truth.labels[matched[hit]]), 1)

@@ -5,7 +5,7 @@ They are kept as left, top, width, height, as COCO writes them: overlaps then ar
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -92,7 +92,7 @@ def to_xyxy(xywh: Float64[np.ndarray, "m 4"]) -> Float64[np.ndarray, "m 4"]:
 
 
 _FARTHEST = 1e9
-"""Pixels beyond which no image reaches; the area of such a box is still a number."""
+"""Pixels beyond which no image reaches; the area of such a box is still a number. NaN is not below it."""
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -121,8 +121,10 @@ def read_ground_truth(dataset: Mapping[str, Any], files: Sequence[Path] | None =
     by_id = np.argsort(category_ids)
     xywh = _boxes(rows, "annotation")
     numbers = np.array([row.get("id", 0) for row in rows], np.int64)
-    areas = np.array([_or(row.get("area"), w * h) for row, (_, _, w, h) in zip(rows, xywh, strict=True)], np.float64)
-    bad = ~(_sane(xywh) & np.isfinite(areas))
+    areas = xywh[:, 2] * xywh[:, 3]
+    for number, row in enumerate(rows):
+        areas[number] = areas[number] if row.get("area") is None else row["area"]
+    bad = ~((np.abs(xywh) <= _FARTHEST).all(axis=1) & np.isfinite(areas))
     if bad.any():
         raise DataError(
             f"annotation {numbers[bad.argmax()]}: its box is not finite, or beyond any image: "
@@ -134,10 +136,8 @@ def read_ground_truth(dataset: Mapping[str, Any], files: Sequence[Path] | None =
         images=images,
         classes=tuple(str(categories[i]["name"]) for i in by_id),
         category_ids=tuple(category_ids[by_id].tolist()),
-        owners=_position(_ids(rows, "image_id", "annotation"), images.ids, _unknown("annotation", "image_id")),
-        labels=_position(
-            _ids(rows, "category_id", "annotation"), category_ids[by_id], _unknown("annotation", "category_id")
-        ),
+        owners=_position(rows, images.ids, "image_id", "annotation"),
+        labels=_position(rows, category_ids[by_id], "category_id", "annotation"),
         xywh=xywh,
         areas=areas,
         crowd=np.array([bool(row.get("iscrowd", 0)) for row in rows], np.bool_),
@@ -162,22 +162,16 @@ def read_results(ground_truth: GroundTruth, results: Rows, max_dets: int = MAX_D
         scores = np.array([row["score"] for row in results], np.float64).reshape(len(results))
     except (KeyError, TypeError, ValueError):
         raise DataError("a result has no score, or one that is not a number") from None
-    image_ids, category_ids = _ids(results, "image_id", "result"), _ids(results, "category_id", "result")
-    category_order = np.array(ground_truth.category_ids, np.int64)
-    owners = _position(image_ids, ground_truth.images.ids, _unknown("result", "image_id"))
-    labels = _position(category_ids, category_order, _unknown("result", "category_id"))
-    bad = ~(_sane(xywh) & np.isfinite(scores))
+    owners = _position(results, ground_truth.images.ids, "image_id", "result")
+    labels = _position(results, np.array(ground_truth.category_ids, np.int64), "category_id", "result")
+    bad = ~((np.abs(xywh) <= _FARTHEST).all(axis=1) & np.isfinite(scores))
     if bad.any():  # a box with NaN would count as a perfect match
         row = int(bad.argmax())
         what = f"{xywh[row].tolist()}, {scores[row]}"
-        raise DataError(f"result {row} of image {image_ids[row]} is not finite, or beyond any image: {what}")
+        raise DataError(
+            f"result {row} of image {ground_truth.images.ids[owners[row]]} is not finite, or beyond any image: {what}"
+        )
     return rank(Predictions(owners, labels, scores, xywh), max_dets)
-
-
-def _sane(xywh: Float64[np.ndarray, "n 4"]) -> Bool[np.ndarray, " n"]:
-    """Which boxes are finite, and so near that their areas are too."""
-    sane: Bool[np.ndarray, " n"] = (np.abs(xywh) <= _FARTHEST).all(axis=1)  # NaN is not
-    return sane
 
 
 def rank(predictions: Predictions, max_dets: int = MAX_DETS) -> Predictions:
@@ -224,55 +218,37 @@ def _ids(rows: Rows, name: str, what: str) -> Int64[np.ndarray, " m"]:
             return numbers
     except (KeyError, TypeError, ValueError, OverflowError):
         pass
-    number = next((i for i, row in enumerate(rows) if not _is_whole(row.get(name))), 0)
+    whole = int | float | np.integer
+    given = [row.get(name) for row in rows]
+    number = next((i for i, it in enumerate(given) if not isinstance(it, whole) or it != int(it)), 0)
     value = rows[number].get(name, "missing")
     raise DataError(f"{what} {number}: {name} must be a whole number, not {value!r}")
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int | float | np.integer) and value == int(value)
-
-
-def _or(value: Any, otherwise: float) -> float:
-    return otherwise if value is None else float(value)
-
-
-def _position(
-    ids: NDArray[np.int64],
-    dataset_ids: NDArray[np.int64],
-    error: Callable[[int, NDArray[np.int64], NDArray[np.int64]], str],
-) -> Int64[np.ndarray, " m"]:
-    """Position of each id among those of the data set, which rise."""
-    if not len(dataset_ids):
-        if len(ids):
-            raise DataError(error(0, ids, dataset_ids))
-        return np.zeros(0, np.int64)
-    at = np.searchsorted(dataset_ids, ids).clip(max=len(dataset_ids) - 1)
-    strange = dataset_ids[at] != ids
+def _position(rows: Rows, dataset_ids: NDArray[np.int64], name: str, what: str) -> Int64[np.ndarray, " m"]:
+    """Position of the id in one column among those of the data set, which rise."""
+    ids = _ids(rows, name, what)
+    at = np.searchsorted(dataset_ids, ids).clip(max=max(len(dataset_ids) - 1, 0))
+    strange = dataset_ids[at] != ids if len(dataset_ids) else np.ones(len(ids), np.bool_)
     if strange.any():
-        raise DataError(error(int(strange.argmax()), ids, dataset_ids))
+        raise DataError(_unknown(int(strange.argmax()), ids, dataset_ids, name, what))
     return at
 
 
-def _unknown(what: str, name: str) -> Callable[[int, NDArray[np.int64], NDArray[np.int64]], str]:
+def _unknown(row: int, ids: NDArray[np.int64], dataset_ids: NDArray[np.int64], name: str, what: str) -> str:
     """Words for an id that is not in the data set."""
-
-    def words(row: int, ids: NDArray[np.int64], dataset_ids: NDArray[np.int64]) -> str:
-        missing = f"{what} {row}: {name} {ids[row]} is not in the data set"
-        if not len(dataset_ids):
-            return f"{missing}, which has none at all"
-        given = np.unique(ids)
-        missing += f" (its ids are {_range(dataset_ids)}, those of the {what}s {_range(given)})"
-        for shift in (1, -1):
-            if np.isin(given + shift, dataset_ids).all():
-                change = "add 1 to" if shift == 1 else "subtract 1 from"
-                return f"{missing}: the ids seem off by one; {change} each {name}"
-        if not np.isin(given, dataset_ids).any():
-            return f"{missing}: they have none in common, so these {what}s belong to another data set or numbering"
-        share = np.isin(ids, dataset_ids).mean()
-        return f"{missing}; {share:.0%} of the {what}s have one that is"
-
-    return words
+    missing = f"{what} {row}: {name} {ids[row]} is not in the data set"
+    if not len(dataset_ids):
+        return f"{missing}, which has none at all"
+    given = np.unique(ids)
+    missing += f" (its ids are {_range(dataset_ids)}, those of the {what}s {_range(given)})"
+    for shift, change in ((1, "add 1 to"), (-1, "subtract 1 from")):
+        if np.isin(given + shift, dataset_ids).all():
+            return f"{missing}: the ids seem off by one; {change} each {name}"
+    if not np.isin(given, dataset_ids).any():
+        return f"{missing}: they have none in common, so these {what}s belong to another data set or numbering"
+    share = np.isin(ids, dataset_ids).mean()
+    return f"{missing}; {share:.0%} of the {what}s have one that is"
 
 
 def _range(ids: NDArray[np.int64]) -> str:

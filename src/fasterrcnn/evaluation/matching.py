@@ -27,8 +27,8 @@ class Pairs:
     objects: Int64[np.ndarray, " m"]  # index of the object
     overlaps: Float64[np.ndarray, " m"]  # IoU; for a crowd the share of the detection that lies in it
 
-    def take(self, chosen: Bool[np.ndarray, " m"]) -> "Pairs":
-        """Some of the pairs, in the same order."""
+    def take(self, chosen: Bool[np.ndarray, " m"] | Int64[np.ndarray, " _"]) -> "Pairs":
+        """Some of the pairs: those that are marked, or those of these numbers in their order."""
         return Pairs(self.detections[chosen], self.objects[chosen], self.overlaps[chosen])
 
     def first(self) -> "Pairs":
@@ -54,7 +54,7 @@ def find_pairs(ground_truth: GroundTruth, predictions: Predictions, least: float
         np.concatenate([getattr(part, name) for part in parts]) for name in ("detections", "objects", "overlaps")
     )
     order = np.lexsort((-objects, -overlaps, detections))
-    return Pairs(detections[order], objects[order], overlaps[order])
+    return Pairs(detections, objects, overlaps).take(order)
 
 
 def overlap(
@@ -70,7 +70,9 @@ def overlap(
     return share
 
 
-def match_detections(pairs: Pairs, ground_truth: GroundTruth, count: int, threshold: float) -> Int64[np.ndarray, " n"]:
+def match_detections(
+    pairs: Pairs, crowd: Bool[np.ndarray, " g"], count: int, threshold: float
+) -> Int64[np.ndarray, " n"]:
     """The object of each detection, or -1.
 
     By falling score, each detection takes the free object that it overlaps most; a crowd only where no other is free. A
@@ -78,11 +80,22 @@ def match_detections(pairs: Pairs, ground_truth: GroundTruth, count: int, thresh
 
     Args:
         pairs: that may be matched: those of one class, for COCO.
-        ground_truth: the objects.
+        crowd: which objects are crowds.
         count: number of detections.
         threshold: IoU that a match needs.
     """
-    return _match(pairs, ground_truth.crowd, count, threshold)
+    near = pairs.take(pairs.overlaps >= min(threshold, 1 - 1e-10))
+    if crowd.any():
+        near = near.take(np.lexsort((crowd[near.objects], near.detections)))  # stable: overlaps keep falling
+    matched = [-1] * count
+    taken = bytearray(len(crowd))
+    for detection, item, is_crowd in zip(
+        near.detections.tolist(), near.objects.tolist(), crowd[near.objects].tolist(), strict=True
+    ):
+        if matched[detection] < 0 and not taken[item]:
+            matched[detection] = item
+            taken[item] = not is_crowd
+    return np.array(matched, np.int64)
 
 
 def match_image(
@@ -111,25 +124,8 @@ def match_image(
         for xyxy in (detections, boxes)
     )
     overlaps = overlap(xywh[rows], object_xywh[objects], crowd[objects])
-    order = np.lexsort((-objects, -overlaps, rows))
-    pairs = Pairs(rows[order], objects[order], overlaps[order])
-    return _match(pairs, crowd, len(detections), min_iou)
-
-
-def _match(pairs: Pairs, crowd: Bool[np.ndarray, " g"], count: int, threshold: float) -> Int64[np.ndarray, " n"]:
-    near = pairs.take(pairs.overlaps >= min(threshold, 1 - 1e-10))
-    if crowd.any():
-        order = np.lexsort((crowd[near.objects], near.detections))  # stable: overlaps keep falling
-        near = Pairs(near.detections[order], near.objects[order], near.overlaps[order])
-    matched = [-1] * count
-    taken = bytearray(len(crowd))
-    for detection, item, is_crowd in zip(
-        near.detections.tolist(), near.objects.tolist(), crowd[near.objects].tolist(), strict=True
-    ):
-        if matched[detection] < 0 and not taken[item]:
-            matched[detection] = item
-            taken[item] = not is_crowd
-    return np.array(matched, np.int64)
+    pairs = Pairs(rows, objects, overlaps).take(np.lexsort((-objects, -overlaps, rows)))
+    return match_detections(pairs, crowd, len(detections), min_iou)
 
 
 def same_class(pairs: Pairs, ground_truth: GroundTruth, predictions: Predictions) -> Pairs:

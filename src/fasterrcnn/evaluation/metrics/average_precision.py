@@ -204,7 +204,7 @@ def rank_matches(ground_truth: GroundTruth, predictions: Predictions, pairs: Pai
     order = np.argsort(predictions.labels, kind="stable")
     right, ignored = [], []
     for threshold in IOU_THRESHOLDS:
-        matched = match_detections(pairs, ground_truth, len(predictions), threshold)[order]
+        matched = match_detections(pairs, ground_truth.crowd, len(predictions), threshold)[order]
         hit = matched >= 0
         in_crowd = hit & np.append(ground_truth.crowd, False)[matched]
         right.append(hit & ~in_crowd)

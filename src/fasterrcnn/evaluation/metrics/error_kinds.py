@@ -57,7 +57,9 @@ def classify_errors(
         pairs: all that overlap by .10 or more, `find_pairs`.
         threshold: IoU from which an object counts as found.
     """
-    matched = match_detections(same_class(pairs, ground_truth, predictions), ground_truth, len(predictions), threshold)
+    matched = match_detections(
+        same_class(pairs, ground_truth, predictions), ground_truth.crowd, len(predictions), threshold
+    )
     kinds = np.full(len(predictions), BACKGROUND, np.int8)
     objects, overlaps = np.full(len(predictions), -1), np.zeros(len(predictions))
     real = pairs.take(~ground_truth.crowd[pairs.objects])
@@ -225,24 +227,15 @@ def count_confusions(
         score: detections below it are left out.
         threshold: IoU that a pair needs.
     """
-    background = len(ground_truth.classes)
+    background, crowd = len(ground_truth.classes), ground_truth.crowd
     kept = predictions.scores >= score
     own = predictions.labels[pairs.detections] == ground_truth.labels[pairs.objects]
-    possible = kept[pairs.detections] & (own | ~ground_truth.crowd[pairs.objects])
+    possible = kept[pairs.detections] & (own | ~crowd[pairs.objects])
     order = np.lexsort((~own, -pairs.overlaps, pairs.detections))
-    order = order[possible[order]]
-    matched = match_detections(
-        Pairs(pairs.detections[order], pairs.objects[order], pairs.overlaps[order]),
-        ground_truth,
-        len(predictions),
-        threshold,
-    )
-    in_crowd = (
-        (matched >= 0) & ground_truth.crowd[matched] if len(ground_truth) else np.zeros(len(predictions), np.bool_)
-    )
-    counted = kept & ~in_crowd
-    rows = np.append(ground_truth.labels, background)[matched[counted]]  # -1 is the last
-    missed = ~ground_truth.crowd
+    matched = match_detections(pairs.take(order[possible[order]]), crowd, len(predictions), threshold)
+    counted = kept & ~np.append(crowd, False)[matched]  # -1, no object, is the last
+    rows = np.append(ground_truth.labels, background)[matched[counted]]
+    missed = ~crowd
     missed[matched[counted & (matched >= 0)]] = False
     matrix = np.zeros((background + 1, background + 1), np.int64)
     np.add.at(matrix, (rows, predictions.labels[counted]), 1)

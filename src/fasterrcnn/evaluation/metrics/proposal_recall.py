@@ -56,7 +56,7 @@ def measure_proposals(
     for row, limit in enumerate(LIMITS):
         allowed = pairs.take(places[pairs.detections] < limit)
         for column, threshold in enumerate(IOU_THRESHOLDS):
-            matched = match_detections(allowed, ground_truth, len(predictions), float(threshold))
+            matched = match_detections(allowed, ground_truth.crowd, len(predictions), float(threshold))
             hits[row, column, matched[matched >= 0]] = True
     sides, last = np.sqrt(ground_truth.areas), hits[-1].mean(axis=0)
     unreached = asked.copy()

@@ -103,16 +103,16 @@ def test_match__an_ignored_object_only_where_no_other_is_free(make_ground_truth,
     ground_truth = make_ground_truth((1, 1, *BOX), (1, 1, 10, 10, 20, 18))
     predictions = make_predictions(ground_truth, (1, 1, 0.9, *BOX), (1, 1, 0.8, *BOX), (1, 1, 0.7, *BOX))
     pairs = same_class(find_pairs(ground_truth, predictions), ground_truth, predictions)
-    assert match_detections(pairs, ground_truth, 3, 0.5).tolist() == [0, 1, -1]
+    assert match_detections(pairs, ground_truth.crowd, 3, 0.5).tolist() == [0, 1, -1]
     # The first one overlaps best, but is a crowd.
     crowd = replace(ground_truth, crowd=np.array([True, False]))
-    assert match_detections(pairs, crowd, 3, 0.5).tolist() == [1, 0, 0]
+    assert match_detections(pairs, crowd.crowd, 3, 0.5).tolist() == [1, 0, 0]
 
 
 def test_match__crowds_are_never_taken_up(make_ground_truth, make_predictions):
     ground_truth = make_ground_truth((1, 1, 0, 0, 50, 50, 1))
     predictions = make_predictions(ground_truth, (1, 1, 0.9, *BOX), (1, 1, 0.8, *BOX))
-    assert match_detections(find_pairs(ground_truth, predictions), ground_truth, 2, 0.95).tolist() == [0, 0]
+    assert match_detections(find_pairs(ground_truth, predictions), ground_truth.crowd, 2, 0.95).tolist() == [0, 0]
 
 
 def test_overlap__boxes_without_area():
