@@ -191,10 +191,7 @@ class _Recorder:
         def of_backbone(_module: object, _inputs: object, maps: list[Tensor]) -> None:
             self("features", maps=maps)
 
-        hooks = [
-            model.backbone.body.register_forward_hook(of_body),
-            model.backbone.register_forward_hook(of_backbone),
-        ]
+        hooks = [model.backbone.body.register_forward_hook(of_body), model.backbone.register_forward_hook(of_backbone)]
         try:
             yield
         finally:
