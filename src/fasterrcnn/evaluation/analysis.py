@@ -109,14 +109,12 @@ def analyse(
     """Everything that is measured of detections in annotated images.
 
     Args:
-        ground_truth: the objects.
         predictions: the detections, `fasterrcnn.evaluation.ground_truth.rank`.
         origin: how to repeat it; its ``max_dets`` is the limit that all detections were ranked with.
         others: detections to compare with.
         proposals: recall of the first stage, where it is known.
         score_threshold: below it, the detector reported nothing, where that is known.
         samples: resamples for the intervals; 0 leaves them out, and comparisons then have none.
-        seed: of the resamples.
         inclusive: corners count as pixels in Pascal VOC's numbers.
     """
     numbers, per_class = coco_numbers(ground_truth, predictions, origin.max_dets)

@@ -229,9 +229,6 @@ def diagnose(
     """Everything that is known about why the numbers are as they are, mistakes first.
 
     Args:
-        ground_truth: the objects.
-        predictions: the detections that count.
-        numbers: COCO's 12 by name.
         max_dets: most detections of an image and class that count.
         score_threshold: the detector did not report anything below it, where that is known.
     """

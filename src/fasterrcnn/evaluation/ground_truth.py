@@ -149,8 +149,6 @@ def read_results(ground_truth: GroundTruth, results: Rows, max_dets: int = MAX_D
     """The detections of COCO results: image_id, category_id, bbox (left, top, width, height) and score of each.
 
     Args:
-        ground_truth: what they are measured against.
-        results: the rows.
         max_dets: most detections of an image and class that count; weaker ones are left out.
 
     Raises:
@@ -262,8 +260,6 @@ def load_results(path: str | Path, ground_truth: GroundTruth, max_dets: int = MA
         path: a JSON list of image_id, category_id, bbox (left, top, width, height) and score; or the folder (or its
             metrics.json) of a report, which has such a file. Where every row has a ``file_name``, as those of
             ``fasterrcnn predict``, it identifies the image, and image_id is ignored.
-        ground_truth: what they are measured against.
-        max_dets: most detections of an image and class that count.
 
     Raises:
         DataError: the file cannot be read or does not fit the data set; the message names the file.

@@ -80,8 +80,6 @@ def match_detections(
 
     Args:
         pairs: that may be matched: those of one class, for COCO.
-        crowd: which objects are crowds.
-        count: number of detections.
         threshold: IoU that a match needs.
     """
     near = pairs.take(pairs.overlaps >= min(threshold, 1 - 1e-10))
@@ -111,12 +109,9 @@ def match_image(
 
     Args:
         detections: xyxy, by falling score.
-        detection_labels: their classes.
         boxes: xyxy of the objects.
-        labels: their classes.
         crowd: which objects are crowds or difficult: the overlap is the share of the detection inside, and they match
             any number of detections.
-        min_iou: overlap that a match needs.
     """
     rows, objects = (detection_labels[:, None] == labels).nonzero()
     xywh, object_xywh = (

@@ -110,7 +110,6 @@ def diagnose_objects(trace: Trace, ground_truth: Target, *, min_iou: float = 0.5
     overlap by ``min_iou``; an anchor is near an object from the overlap on below which training calls it background.
 
     Args:
-        trace: a run.
         ground_truth: the objects of the image, in the frame of the network input.
         min_iou: lowest overlap of a box that counts, 0..1.
     """

@@ -44,7 +44,7 @@ class ImageGroundTruth:
 
     boxes: Float[Tensor, "g 4"]  # xyxy in pixels of the original
     labels: Int64[Tensor, " g"]  # 0..K-1 of the detector
-    # how many difficult objects, crowds and objects of classes that the detector does not know there are
+    # How many difficult objects, crowds and objects of classes that the detector does not know there are
     left_out: int = 0
 
     def to_input(self, original_hw: tuple[int, int], input_hw: tuple[int, int]) -> Target:

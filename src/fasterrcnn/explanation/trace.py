@@ -59,9 +59,9 @@ class Trace:
     model: FasterRCNN  # the network
     postprocess: PostProcess  # how detections were selected
     batch: ImageBatch  # the network input, padding included
-    # of the backbone's body, finest first, each (c, h, w); empty where the runtime does not show them
+    # Of the backbone's body, finest first, each (c, h, w); empty where the runtime does not show them
     body_maps: list[Float[Tensor, "_ _ _"]]
-    # of the backbone, finest first, each (c, h, w): at least those that regions are pooled from
+    # Of the backbone, finest first, each (c, h, w): at least those that regions are pooled from
     maps: list[Float[Tensor, "_ _ _"]]
     grids_hw: tuple[tuple[int, int], ...]  # height and width of the grid of anchors of each level
     logits: list[Float[Tensor, " _"]]  # objectness of the anchors of each level
@@ -72,7 +72,7 @@ class Trace:
     good: Bool[Tensor, " k"]  # which candidates are large and likely enough
     survivors: Int64[Tensor, " _"]  # candidates that NMS left, by falling score; the first ``len(proposals)`` went on
     proposals: Float[Tensor, "p 4"]  # the regions of the second stage
-    # which proposals the figures show: those behind the best detections, then the likeliest that show other objects
+    # Which proposals the figures show: those behind the best detections, then the likeliest that show other objects
     shown: Int64[Tensor, " s"]
     pooled: Float[Tensor, "s _ _ _"]  # the maps of the shown ones after RoI pooling
     class_logits: Float[Tensor, "p _"]  # of every proposal, background last
@@ -140,7 +140,6 @@ def trace_image(
     The image passes the network twice: the first run is not timed, because first runs are slower.
 
     Args:
-        detector: that detects.
         image: a file, a Pillow image, an RGB array or tensor, as `Detector.predict` takes it.
         score: a detection needs a higher score, 0..1.
         **selection: see `PostprocessOptions`.

@@ -88,7 +88,6 @@ def histogram(title: str, values: ArrayLike, *, x: str = "", log: bool = False, 
     """How many values lie in each of equally wide bins; those that are not finite are left out.
 
     Args:
-        title: above the chart.
         values: numbers; with ``log`` only those above zero count.
         x: what the numbers are.
         log: bins of equal ratio instead of equal width.
@@ -115,7 +114,6 @@ def scatter(title: str, points: ArrayLike, marks: Mapping[str, ArrayLike], *, x:
     """Points, and over them named groups of larger marks, on two logarithmic axes of the same scale.
 
     Args:
-        title: above the chart.
         points: (n, 2), above zero.
         marks: name -> (m, 2), above zero; a legend names them.
         x: what the first column is.
@@ -162,11 +160,9 @@ def matrix(
     """A square of counts, shaded by the share of their row; the diagonal is right, all else is not.
 
     Args:
-        title: above it.
         names: of rows and columns; the last is background.
         counts: of each row and column.
         totals: of each row, with columns that are not shown.
-        note: below it.
     """
     letters = max(len(shorten(name, _CELL_LABEL)) for name in names)
     side, left, top, below = len(names), 8 * letters + 16, 30, 6 * letters + 24
@@ -222,7 +218,6 @@ def ticks(low: Number, high: Number, *, log: bool = False, whole: bool = False) 
 
     Args:
         low: the lower limit, above zero with ``log``.
-        high: the upper limit.
         log: the numbers 1, 2 and 5 of each power of ten instead of equal steps.
         whole: only whole numbers.
     """

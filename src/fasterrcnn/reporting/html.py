@@ -56,7 +56,6 @@ def render_page(package: str, template: str, **values: object) -> str:
 
     Args:
         package: whose folder ``templates`` holds the template.
-        template: name of its file.
         **values: what it shows; texts are escaped.
     """
     return _environment(package).get_template(template).render(**values)

@@ -54,7 +54,7 @@ class ModelCard:
     long_side: int  # the most that the other side may have
     address: str  # what `fasterrcnn.load` takes: a file in the folder of the card, or ``hf://user/repository``
     sections: Mapping[str, str]  # heading -> Markdown
-    # of the checkpoint; where it has ``ap`` and ``ap50``, the front matter lists them under ``data``
+    # Of the checkpoint; where it has ``ap`` and ``ap50``, the front matter lists them under ``data``
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -64,7 +64,7 @@ class TrainingFacts:
 
     data_name: str  # of the data set; without the path, for cards are published
     data_format: str  # of its files, for people
-    # numbers of each split that was used, name -> value, "images" among them; the first split was trained on
+    # Numbers of each split that was used, name -> value, "images" among them; the first split was trained on
     splits: Mapping[str, Mapping[str, int]]
     fingerprint: str  # of the images and objects that were trained on
     weights: str | None  # start weights: "imagenet", "coco", a file, or None for random numbers
@@ -111,7 +111,6 @@ def checkpoint_sections(notes: Mapping[str, Any], classes: Sequence[str]) -> dic
 
     Args:
         notes: of its header: ``data``, ``epoch``, ``ap``, ``ap50``, ``start``, ``source``, where they are known.
-        classes: names.
     """
     facts = [(label, _plain(_note(notes[name]))) for name, label in _NOTES.items() if notes.get(name) is not None]
     rows = [(str(label), _plain(name)) for label, name in enumerate(classes)]

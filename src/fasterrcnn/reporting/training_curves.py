@@ -33,7 +33,6 @@ def write_curves(rows: Sequence[CurveRow], path: Path) -> None:
 
     Args:
         rows: one for each epoch. "epoch" has to be there; a value that is missing or not finite leaves out its point.
-        path: the file to write; an existing one is replaced.
 
     Raises:
         UsageError: there are no rows.

@@ -52,12 +52,9 @@ def evaluate_boxes(
     """Precision, recall, and the summary of COCO's tools; NaN, in the summary -1, where there is nothing to measure.
 
     Args:
-        ground_truth: the objects.
-        predictions: the detections.
         max_dets: limits: detections of an image and class that count, by falling score.
         parts: measure each by itself: only its objects are asked for, and detections of other parts are no mistakes.
             Default is COCO's: all, small, medium and large by area.
-        count: number of parts.
     """
     category_ids = np.array(ground_truth.category_ids, np.int64)
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():  # hotcoco talks like pycocotools
@@ -127,7 +124,7 @@ class Hits:
     """Right detections at all thresholds, or those that are ignored: by threshold, class and falling score."""
 
     places: _Count  # where each stands among all detections, sorted by class and falling score
-    # where the entries of each threshold and class begin; one more at the end
+    # Where the entries of each threshold and class begin; one more at the end
     bounds: Int64[np.ndarray, " segments_and_end"]
 
 
@@ -195,8 +192,6 @@ def rank_matches(ground_truth: GroundTruth, predictions: Predictions, pairs: Pai
     """Match at every threshold.
 
     Args:
-        ground_truth: the objects.
-        predictions: the detections.
         pairs: all that overlap, `find_pairs`; those of one class count.
     """
     pairs = same_class(pairs, ground_truth, predictions)
@@ -266,9 +261,7 @@ def pascal_numbers(
 
     Args:
         ground_truth: the objects; crowds are VOC's difficult ones.
-        predictions: the detections.
         inclusive: corners count as pixels: width = x2 - x1 + 1.
-        threshold: IoU that a match needs.
     """
     if inclusive:
         pixel = np.array([0.0, 0.0, 1.0, 1.0])

@@ -39,7 +39,7 @@ class Comparison:
     name: str  # for people: "other.json", "flip", "scales 0.75 1.25", "soft-NMS"
     numbers: Mapping[str, float | None]  # COCO's 12 numbers of the other, by name as in `Report`
     numbers_per_class: Mapping[str, Mapping[str, float | None]]  # AP and AP50 of each class of the other
-    # this one's number less the other's, with the interval of the paired difference: the same images are drawn for
+    # This one's number less the other's, with the interval of the paired difference: the same images are drawn for
     # both. Keys as in `Bootstrap.numbers`. For a variant of the same model: the variant's less the plain.
     better: Mapping[str, Interval]
     per_class: Mapping[str, Interval]  # the same of the AP of each class
@@ -88,12 +88,8 @@ def compare_paired(
     """The paired difference of two detectors on the same resamples: ours less theirs, or the variant's less the plain.
 
     Args:
-        name: of the other.
-        ours: of this detector.
         theirs: of the other one, with the same seed.
-        other: COCO's numbers of the other.
         is_variant: the other is this detector with other rules.
-        level: share of the samples inside the intervals.
     """
     classes = tuple(other[1])
     numbers, per_class = _intervals(theirs - ours if is_variant else ours - theirs, classes, level)

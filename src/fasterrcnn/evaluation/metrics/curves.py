@@ -31,14 +31,14 @@ class OperatingPoint:
 class Curves:
     """Precision against recall, and both against the score threshold."""
 
-    # of each IoU threshold and class at the recalls 0, .01 ... 1; NaN for a class without objects.
+    # Of each IoU threshold and class at the recalls 0, .01 ... 1; NaN for a class without objects.
     precision: Float64[np.ndarray, "t k 101"]
     score_levels: Float64[np.ndarray, " r"]  # thresholds 0, .01 ... 1.
-    # rows precision, recall, F1 of each class at each score threshold, IoU .50. NaN: precision where nothing is left,
+    # Rows precision, recall, F1 of each class at each score threshold, IoU .50. NaN: precision where nothing is left,
     # the others for a class without objects.
     at: Float64[np.ndarray, "k 3 r"]
     overall_at: Float64[np.ndarray, "3 r"]  # the same of all classes together
-    # highest F1 of each class by name; None for a class without objects or detections
+    # Highest F1 of each class by name; None for a class without objects or detections
     best: Mapping[str, OperatingPoint | None]
     best_overall: OperatingPoint | None  # one threshold for all classes together
 
@@ -49,8 +49,6 @@ def measure_curves(
     """All curves.
 
     Args:
-        ground_truth: the objects.
-        predictions: the detections.
         error_kinds: on both at IoU .50.
         ranking: of the same at all IoU thresholds.
     """
@@ -78,7 +76,6 @@ def best_point(scores: Float64[np.ndarray, " n"], right: Bool[np.ndarray, " n"],
     Args:
         scores: falling.
         right: which detections are.
-        objects: how many there are to find.
     """
     if not objects or not len(scores):
         return None
@@ -106,7 +103,7 @@ def _against_score(
 class Calibration:
     """Does a score of .8 mean right in 8 of 10 cases (Guo et al. 2017)? At IoU .50, without what lies in crowds."""
 
-    # expected calibration error: mean gap between score and precision, weighted by detections; None without any
+    # Expected calibration error: mean gap between score and precision, weighted by detections; None without any
     ece: float | None
     mce: float | None  # the largest gap of a bin
     per_class: Mapping[str, float | None]  # ECE of each class

@@ -32,14 +32,14 @@ class ErrorKinds:
     """
 
     kinds: Int8[np.ndarray, " n"]  # of each detection: RIGHT, IGNORED (in a crowd) or CLASSIFICATION to BACKGROUND
-    # the object that a detection was matched with, or that its error is about, 0..g-1; -1 for background
+    # The object that a detection was matched with, or that its error is about, 0..g-1; -1 for background
     objects: Int64[np.ndarray, " n"]
     # IoU with it (in a crowd: the share of the detection that lies in it); 0 for background
     overlaps: Float64[np.ndarray, " n"]
-    # of each object: RIGHT (found), IGNORED (crowd), MISSED, or CLASSIFICATION or LOCALISATION where a detection of
+    # Of each object: RIGHT (found), IGNORED (crowd), MISSED, or CLASSIFICATION or LOCALISATION where a detection of
     # that error would have found it (TIDE does not count it as missed)
     object_kinds: Int8[np.ndarray, " g"]
-    # the detection that found an object, or whose error would have; -1 for missed ones and crowds
+    # The detection that found an object, or whose error would have; -1 for missed ones and crowds
     finders: Int64[np.ndarray, " g"]
 
 
@@ -52,8 +52,6 @@ def classify_errors(
     that lie in a crowd of their class are ignored; other errors refer to objects that are no crowds.
 
     Args:
-        ground_truth: the objects.
-        predictions: the detections.
         pairs: all that overlap by .10 or more, `find_pairs`.
         threshold: IoU from which an object counts as found.
     """
@@ -102,11 +100,10 @@ class ErrorCosts:
     """What each kind of error costs: AP50 if it were fixed, less AP50 as it is (Bolya et al. 2020)."""
 
     ap50: float | None  # as it is, over classes with objects
-    # AP50 that each of `ERRORS` costs, and "false positives" and "false negatives" as a whole; None without ground
-    # truth
+    # AP50 that each of `ERRORS` costs, and "false positives" and "false negatives" as a whole; None without objects
     lost: Mapping[str, float | None]
     counts: Mapping[str, int]  # how often each of `ERRORS` occurs
-    # the same of each class (rows: `ERRORS`); NaN for a class without objects
+    # The same of each class (rows: `ERRORS`); NaN for a class without objects
     lost_per_class: Float64[np.ndarray, "6 k"]
     counts_per_class: Int64[np.ndarray, "6 k"]  # of the detections (for "missed": the objects) of each class
 
@@ -161,9 +158,6 @@ def _fixed(
     """AP50 of each class without errors of these kinds.
 
     Args:
-        ground_truth: the objects.
-        predictions: the detections.
-        error_kinds: on both.
         kinds: to be fixed.
         claim: detections whose error is about a missed object become right.
         keep: only the objects are fixed: none is asked for that is not found; detections stay as they are.
@@ -205,7 +199,7 @@ def _average_precisions(
 class Confusion:
     """Which class was taken for which; detections and objects are paired by falling score, whatever their classes."""
 
-    # row: class of the object; column: class of the detection; the last of each is background. The sum is the number
+    # Row: class of the object; column: class of the detection; the last of each is background. The sum is the number
     # of objects plus that of the detections on background.
     matrix: Int64[np.ndarray, "k_and_background k_and_background"]
     score: float  # detections below it are left out
@@ -221,11 +215,8 @@ def count_confusions(
     Detections that are left and lie in a crowd of their class are not counted.
 
     Args:
-        ground_truth: the objects.
-        predictions: the detections.
         pairs: all that overlap, `find_pairs`.
         score: detections below it are left out.
-        threshold: IoU that a pair needs.
     """
     background, crowd = len(ground_truth.classes), ground_truth.crowd
     kept = predictions.scores >= score

@@ -38,7 +38,6 @@ def measure_proposals(
     """Recall of proposals, whatever the class of the objects; each proposal reaches one object (Hosang et al. 2016).
 
     Args:
-        ground_truth: the objects.
         images: those that have proposals, 0..i-1.
         proposals: of each of these, xyxy by falling score; at least as many as the largest of `LIMITS`, if there are.
     """

@@ -81,7 +81,7 @@ class Card:
     panels: Sequence[Sequence[OverlayBox]]  # boxes; for whole images those of ground truth and those of detections
     lines: Sequence[str]  # text below
     labels: Sequence[int]  # classes that are concerned
-    # cost, false positives, misses and confusions of a whole image
+    # Cost, false positives, misses and confusions of a whole image
     counts: Mapping[str, float] = field(default_factory=dict)
 
 
