@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -142,3 +143,11 @@ def test_max_dets__beyond_a_hundred():
     assert score_detections(ground_truth, predictions, max_dets=200).ar10 == pytest.approx(10 / 150)
     with pytest.raises(UsageError, match="max_dets must be at least 1, not 0"):
         score_detections(ground_truth, predictions, max_dets=0)
+
+
+def test_report__with_other_scores_only_the_order_counts(make_ground_truth, make_predictions, report_of):
+    ground_truth = make_ground_truth((1, 1, *BOX), (2, 2, *FAR))
+    predictions = make_predictions(ground_truth, (1, 1, 5.0, *BOX), (2, 2, 3.0, *BOX))
+    report = report_of(ground_truth, predictions)
+    same = report_of(ground_truth, replace(predictions, scores=predictions.scores / 10))
+    assert report.numbers == same.numbers

@@ -1,5 +1,3 @@
-import contextlib
-import io
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +10,6 @@ from torchvision.transforms.functional import pil_to_tensor
 from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError, UsageError
-from fasterrcnn.evaluation.matching import match_image
 from fasterrcnn.reporting.drawing import colour_of
 from fasterrcnn.structures import Target, no_boxes
 from fasterrcnn.training import validation
@@ -26,97 +23,6 @@ OBJECT = [10, 10, 30, 30]
 HALF = [10, 10, 30, 20]  # IoU 0.5 with the object
 LESS = [10, 10, 30, 19]
 FAR = [60, 60, 80, 80]
-
-
-def match(predicted, ground_truth) -> list[int]:
-    """Rows of (box, label) and of (box, label, difficult)."""
-    found = match_image(
-        np.array([box for box, _ in predicted], np.float32).reshape(-1, 4),
-        np.array([label for _, label in predicted], np.int64),
-        np.array([box for box, _, _ in ground_truth], np.float32).reshape(-1, 4),
-        np.array([label for _, label, _ in ground_truth], np.int64),
-        np.array([difficult for _, _, difficult in ground_truth], np.bool_),
-    )
-    return found.tolist()
-
-
-@pytest.mark.parametrize(
-    ("predicted", "ground_truth", "expected"),
-    [
-        ([], [], []),
-        ([], [(OBJECT, 0, False)], []),
-        ([(OBJECT, 0)], [], [-1]),
-        ([(OBJECT, 0)], [(OBJECT, 0, False)], [0]),
-        ([(OBJECT, 1)], [(OBJECT, 0, False)], [-1]),  # another class
-        ([(FAR, 0)], [(OBJECT, 0, False)], [-1]),
-        ([(HALF, 0)], [(OBJECT, 0, False)], [0]),
-        ([(LESS, 0)], [(OBJECT, 0, False)], [-1]),
-        ([(HALF, 0), (OBJECT, 0)], [(OBJECT, 0, False)], [0, -1]),  # the better score comes first
-        ([(OBJECT, 0), (FAR, 0)], [(FAR, 0, False), (OBJECT, 0, False)], [1, 0]),
-        ([(OBJECT, 0)], [(HALF, 0, False), (OBJECT, 0, False)], [1]),  # the larger overlap
-        ([(OBJECT, 0), (OBJECT, 0)], [(HALF, 0, False), (OBJECT, 0, False)], [1, 0]),  # then what is left
-    ],
-)
-def test_match_image__greedy(predicted, ground_truth, expected):
-    assert match(predicted, ground_truth) == expected
-
-
-@pytest.mark.parametrize(
-    ("predicted", "ground_truth", "expected"),
-    [
-        ([(OBJECT, 0), (OBJECT, 0)], [(OBJECT, 0, True)], [0, 0]),  # any number
-        ([(OBJECT, 1)], [(OBJECT, 0, True)], [-1]),
-        ([(OBJECT, 0)], [(HALF, 0, False), (OBJECT, 0, True)], [0]),  # an object that counts comes first
-        ([(OBJECT, 0), (OBJECT, 0)], [(OBJECT, 0, True), (OBJECT, 0, False)], [1, 0]),
-        ([(OBJECT, 0)], [([0, 0, 100, 100], 0, True)], [0]),  # one of a crowd
-        ([(OBJECT, 0)], [(HALF, 0, True)], [0]),  # half of it is inside
-        ([(OBJECT, 0)], [(LESS, 0, True)], [-1]),
-    ],
-)
-def test_match_image__difficult(predicted, ground_truth, expected):
-    assert match(predicted, ground_truth) == expected
-
-
-def test_match_image__box_without_area():
-    assert match([([10, 10, 10, 10], 0)], [([10, 10, 10, 10], 0, False), (OBJECT, 0, True)]) == [-1]
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_match_image__as_pycocotools(seed):
-    coco = pytest.importorskip("pycocotools.coco")
-    cocoeval = pytest.importorskip("pycocotools.cocoeval")
-    rng = np.random.default_rng(seed)
-    ground_truth, predicted = (np.sort(rng.uniform(0, 40, (count, 2, 2)), axis=1).reshape(-1, 4) for count in (15, 40))
-    labels, predicted_labels = rng.integers(0, 2, 15), rng.integers(0, 2, 40)
-    difficult = rng.random(15) < 0.3
-    rows = [
-        {"id": i + 1, "image_id": 1, "category_id": label, "bbox": xywh(box), "iscrowd": crowd, "area": 1.0}
-        for i, (box, label, crowd) in enumerate(
-            zip(ground_truth, labels.tolist(), difficult.astype(int).tolist(), strict=True)
-        )
-    ]
-    results = [
-        {"image_id": 1, "category_id": label, "bbox": xywh(box), "score": 1 - i / 100}
-        for i, (box, label) in enumerate(zip(predicted, predicted_labels.tolist(), strict=True))
-    ]
-    with contextlib.redirect_stdout(io.StringIO()):
-        data = coco.COCO()
-        data.dataset = {"images": [{"id": 1}], "annotations": rows, "categories": [{"id": 0}, {"id": 1}]}
-        data.createIndex()
-        evaluation = cocoeval.COCOeval(data, data.loadRes(results), "bbox")
-        evaluation.params.iouThrs = np.array([0.5])
-        evaluation.params.areaRng = [[0, 1e10]]
-        evaluation.evaluate()
-    expected = np.full(40, -1)
-    for image in evaluation.evalImgs:
-        expected[np.array(image["dtIds"]) - 1] = image["dtMatches"][0] - 1
-    boxes = (predicted.astype(np.float32), predicted_labels, ground_truth.astype(np.float32), labels, difficult)
-    assert match_image(*boxes).tolist() == expected.tolist()
-    assert (expected >= 0).any()
-
-
-def xywh(box) -> list[float]:
-    return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
 
 
 @pytest.fixture

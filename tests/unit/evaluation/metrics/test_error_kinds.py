@@ -1,9 +1,16 @@
-"""TIDE's parts by hand: one case for each kind of error, and the two together. AP50 in 1/101."""
+"""TIDE's parts by hand: one case for each kind of error, and the two together. AP50 in 1/101. Confusions."""
 
+import numpy as np
 import pytest
 
 from fasterrcnn.evaluation.matching import find_pairs
-from fasterrcnn.evaluation.metrics.error_kinds import ERROR_KINDS, ERRORS, classify_errors, price_errors
+from fasterrcnn.evaluation.metrics.error_kinds import (
+    ERROR_KINDS,
+    ERRORS,
+    classify_errors,
+    count_confusions,
+    price_errors,
+)
 
 BOX, FAR = (10.0, 10.0, 20.0, 20.0), (60.0, 60.0, 20.0, 20.0)
 THIRD = (10.0, 10.0, 20.0, 7.0)  # IoU .35 with BOX
@@ -100,6 +107,41 @@ def test_costs__a_class_that_loses_all_its_objects(make_ground_truth, make_predi
     assert (costs.ap50, costs.lost["missed"]) == pytest.approx((0.5, 0.5))
 
 
+def test_costs__of_each_class(make_ground_truth, make_predictions):
+    """The example of docs/evaluation.md, AP50 in 1/101: cats have 34 and dogs 56; rows are `ERRORS`."""
+    objects = [(1, CAT), (2, CAT), (2, DOG), (3, DOG), (4, CAT), (4, CAT), (3, DOG)]
+    boxes = ["10 10 40 40", "10 10 40 40", "60 60 30 30", "10 10 40 40", "0 0 50 50", "50 50 50 50", "60 60 40 40"]
+    rows = [(*row, *map(float, box.split())) for row, box in zip(objects, boxes, strict=True)]
+    ground_truth = make_ground_truth(*rows, images=5, classes=("cat", "dog", "eel"))
+    predictions = make_predictions(
+        ground_truth,
+        (5, CAT, 0.95, 30, 30, 20, 20),  # background: without it, cats have 51
+        (1, CAT, 0.90, 10, 10, 40, 40),
+        (3, DOG, 0.85, 10, 10, 40, 40),
+        (2, CAT, 0.80, 10, 10, 40, 33),
+        (3, DOG, 0.75, 10, 10, 40, 40),  # duplicate: without it, dogs have 67
+        (3, DOG, 0.70, 60, 60, 40, 40),
+        (4, CAT, 0.60, 0, 0, 50, 20),  # localisation: in its place, cats have 57
+        (4, DOG, 0.50, 50, 50, 50, 50),  # classification: as a cat, cats have 49; dogs lose nothing by it
+    )
+    pairs = find_pairs(ground_truth, predictions)
+    costs = price_errors(ground_truth, predictions, classify_errors(ground_truth, predictions, pairs))
+    # The dog of image 2 is missed: if it were not asked for, dogs would have 51 levels with 1 and 50 with 2/3.
+    expected = {
+        "classification": ((49 - 34, 0), (0, 1)),
+        "localisation": ((57 - 34, 0), (1, 0)),
+        "both": ((0, 0), (0, 0)),
+        "duplicate": ((0, 67 - 56), (0, 1)),
+        "background": ((51 - 34, 0), (1, 0)),
+        "missed": ((0, 51 + 50 * 2 / 3 - 56), (0, 1)),
+    }
+    for kind, lost, counts in zip(ERRORS, costs.lost_per_class, costs.counts_per_class, strict=True):
+        assert lost[:2] * 101 == pytest.approx(expected[kind][0], abs=1e-9), kind
+        assert np.isnan(lost[2])  # there are no eels
+        assert counts.tolist() == [*expected[kind][1], 0], kind
+        assert costs.lost[kind] == pytest.approx(np.nanmean(lost)), kind
+
+
 @pytest.mark.parametrize("images", [0, 1])
 def test_costs__nothing(make_ground_truth, make_predictions, images):
     ground_truth = make_ground_truth(images=images)
@@ -112,3 +154,47 @@ def test_costs__nothing(make_ground_truth, make_predictions, images):
     )
     assert costs.ap50 is None
     assert set(costs.lost.values()) == {None}
+
+
+def confusion(ground_truth, predictions, **options):
+    return count_confusions(ground_truth, predictions, find_pairs(ground_truth, predictions), **options).matrix.tolist()
+
+
+def test_confusion__by_hand(make_ground_truth, make_predictions):
+    ground_truth = make_ground_truth((1, 1, *BOX), (1, 2, *FAR), (2, 1, *BOX))
+    predictions = make_predictions(
+        ground_truth, (1, 2, 0.9, *BOX), (1, 2, 0.8, *FAR), (1, 1, 0.7, *FAR), (2, 2, 0.6, *FAR)
+    )
+    # Cat 1 is taken for a dog, the dog is right, cat 2 is missed; two detections find nothing that is free.
+    assert confusion(ground_truth, predictions) == [[0, 1, 1], [0, 1, 0], [1, 1, 0]]
+    assert confusion(ground_truth, predictions, score=0.85) == [[0, 1, 1], [0, 0, 1], [0, 0, 0]]
+
+
+def test_confusion__of_equal_overlaps_the_own_class(make_ground_truth, make_predictions):
+    ground_truth = make_ground_truth((1, 1, *BOX), (1, 2, *BOX))
+    assert confusion(ground_truth, make_predictions(ground_truth, (1, 1, 0.9, *BOX))) == [
+        [1, 0, 0],
+        [0, 0, 1],
+        [0, 0, 0],
+    ]
+    assert confusion(ground_truth, make_predictions(ground_truth, (1, 2, 0.9, *BOX))) == [
+        [0, 0, 1],
+        [0, 1, 0],
+        [0, 0, 0],
+    ]
+
+
+def test_confusion__crowds(make_ground_truth, make_predictions):
+    ground_truth = make_ground_truth((1, 1, 0, 0, 50, 50, 1))
+    # A cat in a crowd of cats is not counted; a dog there is a mistake.
+    assert confusion(ground_truth, make_predictions(ground_truth, (1, 1, 0.9, *BOX), (1, 2, 0.8, *BOX))) == [
+        [0, 0, 0],
+        [0, 0, 0],
+        [0, 1, 0],
+    ]
+
+
+@pytest.mark.parametrize("images", [0, 2])
+def test_confusion__nothing(make_ground_truth, make_predictions, images):
+    ground_truth = make_ground_truth(images=images)
+    assert confusion(ground_truth, make_predictions(ground_truth)) == [[0] * 3] * 3
