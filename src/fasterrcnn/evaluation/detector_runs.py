@@ -9,9 +9,8 @@ import torch
 from rich.progress import track
 
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
-from fasterrcnn.errors import UsageError
 from fasterrcnn.evaluation.analysis import Other
-from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions, read_results
+from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions, check_common_classes, read_results
 from fasterrcnn.evaluation.metrics.proposal_recall import LIMITS, ProposalRecall, measure_proposals
 from fasterrcnn.evaluation.options import EvaluateOptions
 from fasterrcnn.inference.detector import Detector, load
@@ -47,7 +46,8 @@ def run_detector(
         WeightsError: the checkpoint cannot be read.
     """
     detector = weights if isinstance(weights, Detector) else load(weights)
-    ids = _category_ids(detector.classes, data)
+    check_common_classes(detector.classes, data.classes)
+    ids = dict(zip(data.classes, data.category_ids, strict=True))
     paths = [record.path for record in records]
     limit = max(wanted["max_dets"], detector.config.postprocess.max_detections)
 
@@ -100,14 +100,3 @@ def _first_stage(
         proposals.append(in_original.cpu().numpy().astype(np.float64))
     places = np.searchsorted(ground_truth.images.ids, [record.image_id for record in chosen])
     return measure_proposals(ground_truth, places.tolist(), proposals)
-
-
-def _category_ids(names: Sequence[str], data: AnnotatedData) -> dict[str, int]:
-    """COCO category of each class of the detector that the data set has too, by name."""
-    ids = {name: number for name, number in zip(data.classes, data.category_ids, strict=True) if name in names}
-    if not ids:
-        raise UsageError(
-            "detector and data set have no class in common: "
-            f"{', '.join(names[:10])} against {', '.join(data.classes[:10])}"
-        )
-    return ids

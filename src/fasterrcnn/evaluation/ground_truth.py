@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
 
-from fasterrcnn.errors import DataError
+from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.evaluation.options import MAX_DETS
 
 
@@ -300,3 +300,14 @@ def _by_name(rows: list[dict[str, Any]], ground_truth: GroundTruth) -> Rows:
             raise DataError(f"result {number}: {'several images are' if twice else 'no image is'} called {name}")
         predictions.append({**row, "image_id": image_id})
     return predictions
+
+
+def check_common_classes(classes: Sequence[str], data_classes: Sequence[str]) -> None:
+    """Refuse a detector and a data set that have no class in common, by name.
+
+    Raises:
+        UsageError: they have none.
+    """
+    if not set(classes) & set(data_classes):
+        ours, theirs = ", ".join(classes[:10]), ", ".join(data_classes[:10])
+        raise UsageError(f"detector and data set have no class in common: {ours} against {theirs}")

@@ -85,20 +85,27 @@ def crop_region(trace: Trace, box: Float[Tensor, "4"]) -> Image.Image:
     return input_image(trace, width).crop((x1, y1, x2, y2))
 
 
-def box_marks(
-    xyxy: Float[Tensor, "n 4"], pens: Sequence[Pen], captions: Sequence[str] | None = None, *, scale: float
-) -> list[Mark]:
-    """Boxes of the input, to be drawn on an `input_image` of that scale."""
-    texts = captions or [""] * len(xyxy)
-    rows = (xyxy * scale).tolist()
-    return [Mark(tuple(row), pen, text) for row, pen, text in zip(rows, pens, texts, strict=True)]
+def draw_on_input(
+    trace: Trace,
+    xyxy: Float[Tensor, "n 4"],
+    pens: Sequence[Pen],
+    captions: Sequence[str] | None = None,
+    *,
+    width: int = WIDTH,
+    dimmed: bool = False,
+) -> Image.Image:
+    """The network input at that width with boxes on it, the last on top."""
+    rows = (xyxy * input_scale(trace, width)).tolist()
+    texts = captions or [""] * len(rows)
+    marks = [Mark(tuple(row), pen, text) for row, pen, text in zip(rows, pens, texts, strict=True)]
+    return draw_marks(input_image(trace, width, dimmed=dimmed), marks)
 
 
 def draw_scores(trace: Trace, xyxy: Float[Tensor, "n 4"], scores: Float[Tensor, " n"]) -> Image.Image:
     """The input with boxes whose colour shows their score, dark purple for 0 and yellow for 1; the best are on top."""
     order = scores.argsort()
     pens = [Pen(colour) for colour in heat_colours(scores[order])]
-    return draw_marks(input_image(trace, dimmed=True), box_marks(xyxy[order], pens, scale=input_scale(trace)))
+    return draw_on_input(trace, xyxy[order], pens, dimmed=True)
 
 
 def heat_colours(values: Float[Tensor, " n"]) -> list[Colour]:

@@ -5,10 +5,11 @@ Axes: g objects. Boxes are xyxy in pixels of the upright original image.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -19,6 +20,7 @@ from fasterrcnn.data.checks import BadBoxPolicy, check_and_repair
 from fasterrcnn.data.formats import read_data
 from fasterrcnn.detections import labels_of
 from fasterrcnn.errors import DataError, UsageError
+from fasterrcnn.evaluation.ground_truth import check_common_classes
 from fasterrcnn.ops import boxes
 from fasterrcnn.structures import Target
 
@@ -118,7 +120,7 @@ def _from_rows(
                 f"{where}: object {number} ({row.name}): box {list(row.box)} has no area in an image of {width} x "
                 f"{height} pixels; x1 < x2 and y1 < y2 are needed, in pixels of the original"
             )
-    labels = [labels_of([row.name], classes)[0] for row in objects]
+    labels = labels_of([row.name for row in objects], classes)
     xyxy = torch.tensor([row.box for row in objects]).reshape(-1, 4)
     return ImageGroundTruth(boxes.clip(xyxy, original_hw), torch.tensor(labels, dtype=torch.int64))
 
@@ -136,27 +138,17 @@ def _from_data(
 ) -> ImageGroundTruth:
     wanted = _find_image(data, image)
     findings = [finding for finding in data.findings if finding.image == wanted.path]
-    alone = AnnotatedData(
-        data.root, data.format, data.classes, {"all": [wanted]}, findings, data.category_ids, data.counted
-    )
+    alone = replace(data, splits={"all": [wanted]}, findings=findings)
     checked = check_and_repair(alone, on_bad_box).data.images
     if not checked:
         raise DataError(f"{wanted.path}: nothing of this image's annotations is usable")
     annotated = checked[0]
-    labels_by_number = {number: classes.index(name) for number, name in enumerate(data.classes) if name in classes}
-    if not labels_by_number:
-        raise UsageError(
-            "detector and data set have no class in common: "
-            f"{', '.join(classes[:10])} against {', '.join(data.classes[:10])}"
-        )
-    asked = [
-        number
-        for number, (label, difficult) in enumerate(zip(annotated.labels.tolist(), annotated.difficult, strict=True))
-        if label in labels_by_number and not difficult
-    ]
-    labels = torch.tensor([labels_by_number[int(annotated.labels[number])] for number in asked], dtype=torch.int64)
+    check_common_classes(classes, data.classes)
+    to_label = np.array([classes.index(name) if name in classes else -1 for name in data.classes])
+    labels = to_label[annotated.labels]
+    asked = (labels >= 0) & ~annotated.difficult
     return ImageGroundTruth(
-        torch.from_numpy(annotated.boxes)[asked].reshape(-1, 4), labels, len(annotated.boxes) - len(asked)
+        torch.from_numpy(annotated.boxes[asked]), torch.from_numpy(labels[asked]), int((~asked).sum())
     )
 
 

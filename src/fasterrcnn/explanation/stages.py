@@ -18,11 +18,11 @@ from fasterrcnn.explanation.figures import (
     WIDTH,
     Figure,
     Panel,
-    box_marks,
     cell_colours,
     cell_norms,
     count_text,
     crop_region,
+    draw_on_input,
     draw_scores,
     heat_map,
     input_image,
@@ -38,7 +38,6 @@ from fasterrcnn.reporting.drawing import (
     GREY,
     WHITE,
     Bar,
-    Edges,
     Mark,
     Pen,
     add_header,
@@ -126,13 +125,11 @@ def draw_matched(trace: Trace, ground_truth: Target) -> Figure:
     assigner = trace.model.rpn_loss.assigner
     matched = assigner.assign(anchors, ground_truth)
     positive = (matched >= 0).nonzero()[:, 0]
-    scale = input_scale(trace, FULL_WIDTH)
-    pens = [Pen(colour_of(int(number))) for number in matched[positive]]
-    thick = box_marks(ground_truth.boxes, [Pen(WHITE)] * len(ground_truth.boxes), scale=scale)
-    drawn = [*box_marks(anchors[positive], pens, scale=scale), *thick]
+    pens = [Pen(colour_of(int(number))) for number in matched[positive]] + [Pen(WHITE)] * len(ground_truth.boxes)
+    drawn = draw_on_input(trace, torch.cat([anchors[positive], ground_truth.boxes]), pens, width=FULL_WIDTH)
     objects = count_text(len(ground_truth.boxes), "object")
     caption = f"{len(positive)} of {len(anchors):,} anchors are matched with {objects} (white)"
-    return Figure("06-matched", (Panel(caption, draw_marks(input_image(trace, FULL_WIDTH), drawn)),), columns=1)
+    return Figure("06-matched", (Panel(caption, drawn),), columns=1)
 
 
 def draw_objectness(trace: Trace) -> Figure:
@@ -202,9 +199,7 @@ def draw_regions(trace: Trace) -> Figure:
     levels = levels_of_shown(trace)
     pens = [Pen(LEVEL_COLOURS[level % len(LEVEL_COLOURS)]) for level in levels]
     captions = [f"{number} L{level}" for number, level in enumerate(levels, start=1)]
-    drawn = draw_marks(
-        input_image(trace, FULL_WIDTH), box_marks(regions, pens, captions, scale=input_scale(trace, FULL_WIDTH))
-    )
+    drawn = draw_on_input(trace, regions, pens, captions, width=FULL_WIDTH)
     caption = f"{len(regions)} of {len(trace.proposals)} regions; L0 is the finest level"
     return Figure("09-regions", (Panel(caption, drawn),), columns=1)
 
@@ -266,9 +261,7 @@ def draw_suppression(trace: Trace) -> Figure:
         chosen = ((scored.labels == label) & (kept | (not after))).nonzero()[:, 0]
         pens = [Pen(colour_of(label))] * len(chosen)
         captions = [f"{score:.2f}" for score in scored.scores[chosen].tolist()] if after else None
-        drawn = draw_marks(
-            input_image(trace), box_marks(scored.boxes[chosen], pens, captions, scale=input_scale(trace))
-        )
+        drawn = draw_on_input(trace, scored.boxes[chosen], pens, captions)
         threshold = trace.postprocess.score_threshold
         state = "left by NMS" if after else f"with a score above {threshold:g}"
         return Panel(f"{trace.classes[label]}: {len(chosen)} {state}", drawn)
@@ -315,16 +308,15 @@ def _nothing(why: str) -> Panel:
 
 def draw_diagnoses(trace: Trace, diagnoses: Sequence[ObjectDiagnosis]) -> Figure:
     """Every annotated object, numbered, in the colour of its diagnosis."""
-    scale = 2 * input_scale(trace)
-    drawn = []
     # Objects that were lost are drawn last, on top.
-    for diagnosis in sorted(diagnoses, key=lambda diagnosis: diagnosis.kind != "found"):
-        kind = "" if diagnosis.kind == "found" else f" {diagnosis.kind}"
-        pen = Pen(DIAGNOSIS_KINDS[diagnosis.kind].colour)
-        drawn.append(Mark(_moved(diagnosis.box, 0.0, 0.0, scale), pen, f"{diagnosis.number}{kind}"))
+    ordered = sorted(diagnoses, key=lambda diagnosis: diagnosis.kind != "found")
+    pens = [Pen(DIAGNOSIS_KINDS[item.kind].colour) for item in ordered]
+    captions = [f"{item.number}{'' if item.kind == 'found' else f' {item.kind}'}" for item in ordered]
+    xyxy = torch.tensor([item.box for item in ordered]).reshape(-1, 4)
+    drawn = draw_on_input(trace, xyxy, pens, captions, width=2 * WIDTH)
     count = sum(diagnosis.kind == "found" for diagnosis in diagnoses)
     caption = f"{count} of {count_text(len(diagnoses), 'object')} found"
-    return Figure("16-diagnoses", (Panel(caption, draw_marks(input_image(trace, 2 * WIDTH), drawn)),), columns=1)
+    return Figure("16-diagnoses", (Panel(caption, drawn),), columns=1)
 
 
 def draw_lost(trace: Trace, diagnoses: Sequence[ObjectDiagnosis]) -> Figure | None:
@@ -346,10 +338,9 @@ def draw_close(trace: Trace, diagnosis: ObjectDiagnosis) -> Image.Image:
     window.paste(input_image(trace, trace.input_hw[1]), (-round(left), -round(top)))
     close = window.resize((_CLOSE, _CLOSE), Image.Resampling.BICUBIC)
     boxes = {"object": diagnosis.box, **diagnosis.best}
-    drawn = [Mark(_moved(boxes[name], left, top, scale), pen) for name, pen in _CLOSE_PENS.items() if name in boxes]
+    drawn = []
+    for name in (name for name in _CLOSE_PENS if name in boxes):
+        x1, y1, x2, y2 = boxes[name]
+        moved = (x1 - left) * scale, (y1 - top) * scale, (x2 - left) * scale, (y2 - top) * scale
+        drawn.append(Mark(moved, _CLOSE_PENS[name]))
     return add_legend(draw_marks(close, drawn), _CLOSE_PENS)
-
-
-def _moved(box: Edges, left: float, top: float, scale: float) -> Edges:
-    x1, y1, x2, y2 = box
-    return (x1 - left) * scale, (y1 - top) * scale, (x2 - left) * scale, (y2 - top) * scale

@@ -6,7 +6,7 @@ Boxes are xyxy in pixels of the network input unless a name has another frame in
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -184,13 +184,14 @@ class _Recorder:
     def watching(self, model: FasterRCNN) -> Iterator[None]:
         """Also keep the parts of the dense stage, where the runtime calls the modules of the model itself."""
 
-        def of_body(_module: object, _inputs: object, maps: list[Tensor]) -> None:
-            self("body", maps=maps)
+        def reporter(step: str) -> Callable[[object, object, list[Tensor]], None]:
+            return lambda _module, _inputs, maps: self(step, maps=maps)
 
-        def of_backbone(_module: object, _inputs: object, maps: list[Tensor]) -> None:
-            self("features", maps=maps)
-
-        hooks = [model.backbone.body.register_forward_hook(of_body), model.backbone.register_forward_hook(of_backbone)]
+        body, backbone = model.backbone.body, model.backbone
+        hooks = [
+            body.register_forward_hook(reporter("body")),
+            backbone.register_forward_hook(reporter("features")),
+        ]
         try:
             yield
         finally:
@@ -288,21 +289,23 @@ def _shown_regions(rows: Int64[Tensor, " _"], proposals: Float[Tensor, "p 4"]) -
 
 
 def _shapes(batch: ImageBatch, values: dict[str, dict[str, Any]]) -> dict[str, tuple[int, ...]]:
-    def levels(name: str, maps: Sequence[Tensor]) -> dict[str, tuple[int, ...]]:
-        return {f"{name}, level {number}": tuple(level.shape) for number, level in enumerate(maps)}
-
-    return {
-        "network input": tuple(batch.pixels.shape),
-        **levels("backbone map", values["body"]["maps"] if "body" in values else ()),
-        **levels("feature map", values["features"]["maps"]),
-        **levels("objectness logits", values["rpn"]["logits"]),
-        **levels("box deltas", values["rpn"]["deltas"]),
-        **levels("anchors", values["anchors"]["anchors"]),
-        "candidates": tuple(values["candidates"]["boxes"].shape),
-        "regions (image, x1, y1, x2, y2)": tuple(values["pooled"]["rois"].shape),
-        "pooled maps": tuple(values["pooled"]["pooled"].shape),
-        "class logits": tuple(values["head"]["logits"].shape),
-        "class box deltas": tuple(values["head"]["deltas"].shape),
-        "scored boxes": tuple(values["scored"]["boxes"].shape),
-        "detections": tuple(values["detections"]["detections"].boxes.shape),
-    }
+    shapes = {"network input": tuple(batch.pixels.shape)}
+    for title, step, name in (
+        ("backbone map", "body", "maps"),
+        ("feature map", "features", "maps"),
+        ("objectness logits", "rpn", "logits"),
+        ("box deltas", "rpn", "deltas"),
+        ("anchors", "anchors", "anchors"),
+    ):
+        levels = values[step][name] if step in values else ()
+        shapes |= {f"{title}, level {number}": tuple(level.shape) for number, level in enumerate(levels)}
+    for title, step, name in (
+        ("candidates", "candidates", "boxes"),
+        ("regions (image, x1, y1, x2, y2)", "pooled", "rois"),
+        ("pooled maps", "pooled", "pooled"),
+        ("class logits", "head", "logits"),
+        ("class box deltas", "head", "deltas"),
+        ("scored boxes", "scored", "boxes"),
+    ):
+        shapes[title] = tuple(values[step][name].shape)
+    return {**shapes, "detections": tuple(values["detections"]["detections"].boxes.shape)}
