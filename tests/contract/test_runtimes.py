@@ -54,7 +54,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small network with random weights that finds things."""
-    config = presets.get("timm:tf_mobilenetv3_small_minimal_100", ["cat", "dog", "owl"])
+    config = presets.get("timm:test_efficientnet", ["cat", "dog", "owl"])
     counts = {"candidates": 60, "proposals": 30}
     config = config.model_copy(
         update={

@@ -1,17 +1,13 @@
-"""The installed command in processes of its own: draw, train, evaluate, predict."""
+"""The command line in processes of its own: draw, train, evaluate, predict."""
 
 import json
 import subprocess
 import sys
 
 import pytest
+from tests.e2e.forked import run_command
 
 from fasterrcnn.demo.scenes import write_scenes
-
-
-def fasterrcnn(*arguments: object, cwd) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fasterrcnn", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -20,30 +16,30 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("e2e")
     write_scenes(folder / "my scenes", train=3, val=1, test=2, seed=0, size_hw=(96, 96))
     options = ["--model", "timm:test_efficientnet", "--weights", "none", "--epochs", "1", "--short-side", "64"]
-    done = fasterrcnn("train", "my scenes", *options, "-o", "run", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    code, _, errors = run_command("train", "my scenes", *options, "-o", "run", cwd=folder)
+    assert (code, errors) == (0, "")
     return folder
 
 
 def test_evaluate__json_alone_on_stdout(folder):
-    done = fasterrcnn("evaluate", "run/last.safetensors", "my scenes", "--json", cwd=folder)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["images"] == 2
+    code, output, errors = run_command("evaluate", "run/last.safetensors", "my scenes", "--json", cwd=folder)
+    assert (code, errors) == (0, "")
+    assert json.loads(output)["images"] == 2
 
 
 def test_predict__images_and_a_broken_one(folder):
     (folder / "broken.jpg").write_text("no image")
     source = "my scenes/JPEGImages"
-    done = fasterrcnn("predict", "run/last.safetensors", source, "broken.jpg", "-o", "seen", cwd=folder)
-    assert done.returncode == 1
-    assert done.stderr == "error: broken.jpg: not an image that can be decoded\n"
+    code, _, errors = run_command("predict", "run/last.safetensors", source, "broken.jpg", "-o", "seen", cwd=folder)
+    assert (code, errors) == (1, "error: broken.jpg: not an image that can be decoded\n")
     assert len(list((folder / "seen").glob("*.jpg"))) == 6
     json.loads((folder / "seen" / "results.json").read_text())
 
 
-def test_mistakes__one_line_and_exit_code_2(folder):
-    done = fasterrcnn("predict", "absent.safetensors", "x.jpg", "-o", "out", cwd=folder)
+def test_mistakes__one_line_and_exit_code_2(tmp_path):
+    """In a process that is started as users do it."""
+    command = [sys.executable, "-m", "fasterrcnn", "predict", "absent.safetensors", "x.jpg", "-o", "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == "error: absent.safetensors: no such file\n"

@@ -1,29 +1,41 @@
-"""Runs that are killed, torn or stopped, in processes of their own."""
+"""Runs that are killed, torn or stopped, in processes of their own.
+
+No test depends on speed: a process is killed after a random amount of its own work, or at a step, or it waits at a step
+for what is to happen there.
+"""
 
 import csv
 import io
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
+from tests.e2e.forked import Forked, command_line
 
 from fasterrcnn.demo.scenes import write_scenes
 from fasterrcnn.errors import FasterRCNNError, UsageError
-from fasterrcnn.training import checkpointing
+from fasterrcnn.training import checkpointing, run_folder
 from fasterrcnn.training.fit import fit
+from fasterrcnn.training.prepare import SETTINGS_FILE
 from fasterrcnn.weights import native
+
+EPOCHS = 6
+STEPS = 4 * EPOCHS
+"""Of the whole run: 7 images, two a step."""
+
+MAX_SECONDS = 1.5
+"""Of processor time, before a process is killed: reading data and a state takes some tenths, a step some hundredths."""
 
 SETTINGS = {
     "model": {"preset": "timm:test_efficientnet", "backbone": {"neck_channels": 32}, "regions": {"widths": [32]}},
     "weights": None,
     "short_side": 64,
-    "epochs": 12,
+    "epochs": EPOCHS,
     "batch_size": 1,
     "accumulate": 2,
     "logger": "none",
@@ -46,12 +58,50 @@ def settings(tmp_path_factory):
     return file
 
 
+def train(data: str, run: str, config: str, seconds: float = 0, last_step: int = STEPS) -> None:
+    """Begin or continue a run; the system kills this process after that much work, and no later than at that step."""
+    save = checkpointing.StateFiles.save_checkpoint
+    write = run_folder.write_bytes
+
+    def save_and_stop(*arguments, **options):
+        save(*arguments, **options)
+        if last_step < STEPS and steps_done(run) >= last_step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def write_and_start_the_clock(path, content):
+        write(path, content)
+        if path.name == SETTINGS_FILE:  # before, there is nothing to go on with
+            signal.setitimer(signal.ITIMER_PROF, seconds)
+
+    checkpointing.StateFiles.save_checkpoint = save_and_stop
+    if (Path(run) / SETTINGS_FILE).exists():
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        fit(resume=run)
+    else:
+        run_folder.write_bytes = write_and_start_the_clock
+        fit(data, output=run, config=config)
+
+
+def steps_done(run: str) -> int:
+    return max((int(path.stem) for path in Path(run).glob("state/[!.]*.state")), default=0)
+
+
 def interrupted(scenes, settings, run, *, seed=0, kills=0) -> None:
-    script = Path(__file__).with_name("interrupted.py")
-    command = [sys.executable, script, scenes, run, str(seed), str(kills), settings]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == kills
+    """Train to the end, in as many processes more as are to be killed."""
+    rng = random.Random(seed)
+    arguments, where = (str(scenes), str(run), str(settings)), {"cwd": run.parent}
+    for number in range(kills):
+        seconds, last_step = rng.uniform(0.01, MAX_SECONDS), int(STEPS * (number + 1) / (kills + 1))
+        code, _, errors = Forked(train, *arguments, seconds, last_step, **where).finish()
+        assert code in (-signal.SIGPROF, -signal.SIGKILL), errors
+    code, _, errors = Forked(train, *arguments, **where).finish()
+    assert code == 0, errors
+
+
+def killed_at_step(step, scenes, settings, run) -> None:
+    """A run whose process was killed when it had saved the state of that step."""
+    code, _, errors = Forked(train, str(scenes), str(run), str(settings), 0, step, cwd=run.parent).finish()
+    assert code == -signal.SIGKILL, errors
 
 
 @pytest.fixture(scope="module")
@@ -72,35 +122,40 @@ def assert_same(run, unbroken) -> None:
     assert not list(run.glob(".*"))
 
 
-def test_resume__killed_at_20_random_moments(scenes, settings, unbroken, tmp_path):
-    interrupted(scenes, settings, tmp_path / "run", seed=1, kills=20)
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_resume__killed_at_random_moments(scenes, settings, unbroken, tmp_path, kills):
+    interrupted(scenes, settings, tmp_path / "run", seed=1, kills=kills)
     assert_same(tmp_path / "run", unbroken)
 
 
-def start(scenes, settings, run) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "fasterrcnn", "train", scenes, "--config", settings, "-o", run]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+def train_and_wait(run: str, step: int, *arguments: str) -> None:
+    """The command line, which waits at that step until it may go on."""
+    save = checkpointing.StateFiles.save_checkpoint
 
+    def save_and_wait(*arguments, **options):
+        save(*arguments, **options)
+        if steps_done(run) == step:
+            sys.stdout.write("here\n")
+            sys.stdout.flush()
+            while not Path(run, "go").exists():
+                time.sleep(0.01)
+            Path(run, "go").unlink()
 
-def wait_for(happened) -> None:
-    for _ in range(3000):
-        if happened():
-            return
-        time.sleep(0.02)
-    pytest.fail("it did not happen in a minute")
+    checkpointing.StateFiles.save_checkpoint = save_and_wait
+    command_line(*arguments)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_resume__stopped_by_a_signal(scenes, settings, unbroken, tmp_path, number, code):
     run = tmp_path / "run"
-    process = start(scenes, settings, run)
-    wait_for(lambda: len(list(run.glob("state/[!.]*.state"))) > 1)
+    command = ("train", str(scenes), "--config", str(settings), "-o", str(run))
+    process = Forked(train_and_wait, str(run), 6, *command, cwd=tmp_path)
+    while process.stdout.readline() not in (b"here\n", b""):
+        pass
     process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == code
+    (run / "go").touch()
+    returned, out, errors = process.finish()
+    assert returned == code, errors
     assert f"stopped; resume with: fasterrcnn train --resume {run}" in out
     assert not (run / "results.json").exists()
     interrupted(scenes, settings, run)
@@ -110,10 +165,8 @@ def test_resume__stopped_by_a_signal(scenes, settings, unbroken, tmp_path, numbe
 def test_resume__torn_files(scenes, settings, unbroken, tmp_path):
     chance = random.Random(0)
     run = tmp_path / "run"
-    process = start(scenes, settings, run)
-    wait_for(lambda: (run / "best.safetensors").exists() and len(list(run.glob("state/[!.]*.state"))) > 1)
-    process.kill()
-    process.communicate()
+    killed_at_step(7, scenes, settings, run)
+    assert (run / "best.safetensors").exists()
     states = sorted(run.glob("state/[!.]*.state"))
     whole = {path: path.read_bytes() for path in (*states, *(run / name for name in WEIGHTS)) if path.exists()}
     for _ in range(6):
@@ -159,10 +212,7 @@ def test_resume__no_run(tmp_path):
 
 def test_resume__data_that_changed(scenes, settings, tmp_path):
     run = tmp_path / "run"
-    process = start(scenes, settings, run)
-    wait_for(lambda: any(run.glob("state/[!.]*.state")))
-    process.kill()
-    process.communicate()
+    killed_at_step(1, scenes, settings, run)
     other = tmp_path / "other"
     write_scenes(other, train=7, val=1, test=1, seed=1, size_hw=(96, 96))
     with pytest.raises(UsageError, match="images or objects have changed since"):

@@ -5,23 +5,21 @@ until they are read.
 """
 
 import json
-import os
 import random
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 import torch
 from PIL import Image
+from tests.e2e.forked import PIPE_BYTES, Forked, start_command
 
 from fasterrcnn import presets
 from fasterrcnn.build import assemble
 from fasterrcnn.weights import native
 
 IMAGES = 30
-PIPE_BYTES = 4096
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +36,9 @@ def folder(tmp_path_factory):
     return folder
 
 
-def start(folder, output, *more, photos="photos") -> subprocess.Popen[bytes]:
+def start(folder, output, *more, photos="photos") -> Forked:
     options = ["--score", "0", "--max-detections", "5", "--save", "images", "coco", "csv", "yolo", *more]
-    command = [sys.executable, "-m", "fasterrcnn", "predict", "w.safetensors", photos, "-o", output, *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    pipe = subprocess.PIPE
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore SIGINT
-    try:
-        return subprocess.Popen(
-            command, cwd=folder, stdout=pipe, stderr=pipe, env=environment, bufsize=0, pipesize=PIPE_BYTES
-        )
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    return start_command("predict", "w.safetensors", photos, "-o", output, *options, cwd=folder)
 
 
 def check_whole(output) -> int:
@@ -71,9 +60,8 @@ def check_whole(output) -> int:
 
 def finish(folder, output, *more, photos="photos") -> None:
     count = len(list((folder / photos).iterdir()))
-    process = start(folder, output, "--skip-existing", *more, photos=photos)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+    code, _, errors = start(folder, output, "--skip-existing", *more, photos=photos).finish()
+    assert code == 0, errors
     assert check_whole(folder / output) == count
     rows = json.loads((folder / output / "results.json").read_text())
     assert len({row["file_name"] for row in rows}) == count
@@ -81,18 +69,16 @@ def finish(folder, output, *more, photos="photos") -> None:
     assert not list((folder / output).glob(".*"))
 
 
-@pytest.mark.parametrize("more", [(), ("--workers", "2")])
+@pytest.mark.parametrize("more", [(), pytest.param(("--workers", "2"), marks=pytest.mark.slow)])
 def test_predict__killed_and_continued(folder, more):
     rng = random.Random(len(more))
     output = f"killed-{len(more)}"
     for _ in range(3):
         process = start(folder, output, "--skip-existing", *more)
-        assert process.stdout is not None
         for _ in range(rng.randint(1, 7)):
             process.stdout.readline()
         time.sleep(rng.uniform(0, 0.05))
         process.kill()
-        process.communicate()
         check_whole(folder / output)
     finish(folder, output, *more)
 
@@ -100,12 +86,11 @@ def test_predict__killed_and_continued(folder, more):
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit the size of a pipe")
 def test_predict__interrupted(folder):
     process = start(folder, "stopped", "--json")
-    assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(3)]
     assert min(map(len, lines)) * (IMAGES - 4) > 2 * PIPE_BYTES  # so that it waits long before its end
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (130, b"interrupted\n")
+    code, _, errors = process.finish()
+    assert (code, errors) == (130, "interrupted\n")
     done = check_whole(folder / "stopped")
     assert 3 <= done < IMAGES
     rows = json.loads((folder / "stopped" / "results.json").read_text())
@@ -125,19 +110,16 @@ def test_predict__killed_within_a_video(folder):
             image = Image.effect_noise((200, 150), 10 + number).convert("RGB")
             film.mux(stream.encode(av.VideoFrame.from_image(image)))
         film.mux(stream.encode())
-    for count in (1, 20, 40):
+    for count in (1, 30):
         process = start(folder, "film", "--skip-existing", "--json", photos="films/street.mp4")
-        assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(count)]
         assert all("frame" in json.loads(line) for line in lines)
         assert min(map(len, lines)) * (frames - count - 1) > 2 * PIPE_BYTES  # so that it waits before the last frame
         process.kill()
-        process.communicate()
         check_whole(folder / "film")
         assert not (folder / "film" / "street.mp4").exists()
-    process = start(folder, "film", "--skip-existing", photos="films/street.mp4")
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+    code, _, errors = start(folder, "film", "--skip-existing", photos="films/street.mp4").finish()
+    assert code == 0, errors
     with av.open(str(folder / "film" / "street.mp4")) as film:
         assert sum(1 for _ in film.decode(video=0)) == frames
     lines = [json.loads(line) for line in (folder / "film" / "detections.jsonl").read_text().splitlines()]

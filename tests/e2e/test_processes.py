@@ -1,4 +1,4 @@
-"""Several processes that train together, as one command and under torchrun."""
+"""Several processes that train together, as one command and under torchrun; they are started as users do it."""
 
 import os
 import re
@@ -9,12 +9,13 @@ import sys
 
 import pytest
 import torch
+from tests.e2e.forked import run_command
 
 from fasterrcnn.demo.scenes import write_scenes
 from fasterrcnn.training.fit import fit
 from fasterrcnn.weights import native
 
-OPTIONS = ["--model", "timm:test_efficientnet", "--short-side", "64", "--optimizer", "sgd", "--epochs", "3"]
+OPTIONS = ["--model", "timm:test_efficientnet", "--short-side", "64", "--optimizer", "sgd", "--epochs", "2"]
 SMALL = ["model.backbone.neck_channels=32", "model.regions.widths=[32]"]
 OPTIONS += ["--logger", "none", "--set", "ema=0.9", "--set", SMALL[0], "--set", SMALL[1]]
 
@@ -26,15 +27,28 @@ def folder(tmp_path_factory):
     write_scenes(folder / "scenes", train=13, val=3, test=1, seed=0, size_hw=(96, 128))
     fit(folder / "scenes", model="timm:test_efficientnet", weights=None, short_side=64, epochs=1, logger="none",
         output=folder / "start", assignments=SMALL)  # fmt: skip
-    train(folder, "one", "--batch-size", "4")
+    train_alone(folder, "one")
     return folder
 
 
-def train(folder, name, *options, data="scenes", launcher=("-m", "fasterrcnn")) -> subprocess.CompletedProcess[str]:
+def arguments_of(folder, name, options, data) -> list[str]:
     start = ["--weights", str(folder / "start" / "last.safetensors"), "-o", str(folder / name)]
-    command = [sys.executable, *launcher, "train", str(folder / data), *OPTIONS, *start, *options]
+    return ["train", str(folder / data), *OPTIONS, *start, *options]
+
+
+def train_alone(folder, name, *options, data="scenes") -> None:
+    """In one process, with batches of four."""
+    arguments = arguments_of(folder, name, ["--batch-size", "4", *options], data)
+    environment = {"XDG_CACHE_HOME": str(folder / "cache" / name)}
+    code, _, errors = run_command(*arguments, cwd=folder, environment=environment)
+    assert code == 0, errors
+
+
+def train(folder, name, *options, data="scenes", launcher=("-m", "fasterrcnn")) -> subprocess.CompletedProcess[str]:
+    """In two processes, with batches of two each."""
+    command = [sys.executable, *launcher, *arguments_of(folder, name, ["--batch-size", "2", *options], data)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache" / name)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -46,12 +60,13 @@ def assert_same_weights(first, second) -> None:
 
 
 def test_devices__two_processes_learn_what_one_does(folder):
-    done = train(folder, "two", "--batch-size", "2", "--devices", "2")
+    done = train(folder, "two", "--devices", "2")
     assert_same_weights(folder / "one", folder / "two")
-    assert done.stdout.count("epoch 3/3") == 1
+    assert done.stdout.count("epoch 2/2") == 1
     assert done.stdout.count("wrote ") == 1
 
 
+@pytest.mark.slow
 def test_devices__one_process_sees_no_object_at_all(folder):
     """Only one image has objects: in every epoch, one of two processes learns from empty images alone."""
     shutil.copytree(folder / "scenes", folder / "empty")
@@ -59,15 +74,16 @@ def test_devices__one_process_sees_no_object_at_all(folder):
     assert "<object>" in first.read_text()
     for file in others:
         file.write_text(re.sub("<object>.*</object>", "", file.read_text(), flags=re.DOTALL))
-    train(folder, "one-empty", "--batch-size", "4", data="empty")
-    train(folder, "two-empty", "--batch-size", "2", "--devices", "2", data="empty")
+    train_alone(folder, "one-empty", data="empty")
+    train(folder, "two-empty", "--devices", "2", data="empty")
     assert_same_weights(folder / "one-empty", folder / "two-empty")
 
 
+@pytest.mark.slow
 def test_devices__two_processes_share_a_feature_cache(folder):
     frozen = ["--freeze", "backbone", "--cache-features"]
-    train(folder, "one-frozen", "--batch-size", "4", *frozen)
-    train(folder, "two-frozen", "--batch-size", "2", "--devices", "2", *frozen)
+    train_alone(folder, "one-frozen", *frozen)
+    train(folder, "two-frozen", "--devices", "2", *frozen)
     assert_same_weights(folder / "one-frozen", folder / "two-frozen")
     one, two = (sorted(path.name for path in (folder / "cache" / name).rglob("*.safetensors"))
                 for name in ("one-frozen", "two-frozen"))  # fmt: skip
@@ -75,10 +91,11 @@ def test_devices__two_processes_share_a_feature_cache(folder):
     assert len(one) == 16
 
 
+@pytest.mark.slow
 def test_torchrun__two_processes_learn_what_one_does(folder):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port), "-m", "fasterrcnn")
-    train(folder, "run", "--batch-size", "2", launcher=launcher)
+    train(folder, "run", launcher=launcher)
     assert_same_weights(folder / "one", folder / "run")

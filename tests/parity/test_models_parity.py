@@ -19,7 +19,7 @@ from fasterrcnn.weights.torchvision import from_torchvision
 
 ALL = 10**6
 SIZES_HW = [(160, 240), (300, 200), (90, 131), (120, 300)]
-REGIONS = 200
+REGIONS = 60
 """Regions of each image in the losses, and in all of v2, whose head has four convolutions: both sides get as few."""
 
 
@@ -34,10 +34,15 @@ class Pair:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "resnet50-fpn": {"min_size": 160, "max_size": 256},
-    "resnet50-fpn-v2": {"min_size": 160, "max_size": 256, "rpn_post_nms_top_n_test": REGIONS},
-    "mobilenetv3-large-fpn": {"min_size": 320, "max_size": 560},
-    "mobilenetv3-large-320-fpn": {"min_size": 320, "max_size": 640},
+    "resnet50-fpn": {"min_size": 96, "max_size": 160},
+    "resnet50-fpn-v2": {
+        "min_size": 96,
+        "max_size": 160,
+        "rpn_post_nms_top_n_test": REGIONS,
+        "box_batch_size_per_image": 64,
+    },
+    "mobilenetv3-large-fpn": {"min_size": 160, "max_size": 280},
+    "mobilenetv3-large-320-fpn": {"min_size": 160, "max_size": 320},
 }
 
 
@@ -204,7 +209,7 @@ def test_old_layout__norms_without_eps(
     ours, config = load(old, tmp_path / "old.pth")
     assert config.backbone.norm_eps == 0
     image = random_image(SIZES_HW[0], 78)
-    check_detections(Pair(theirs, ours, config, (160, 256)), image)
+    check_detections(Pair(theirs, ours, config, (96, 160)), image)
 
     other, other_config = load(state, tmp_path / "new.pth")
     assert other_config.backbone.norm_eps == 1e-5
