@@ -23,22 +23,6 @@ HUB = "hf://"
 """Addresses of the Hub begin with it."""
 
 _USE, _FILES = "How to use it", "Files"
-_LOSSES = {
-    "total": "all together",
-    "objectness": "objectness (RPN)",
-    "rpn_boxes": "boxes (RPN)",
-    "classes": "classes (head)",
-    "boxes": "boxes (head)",
-}
-_PRECISIONS = {"ap": "AP (IoU .50 to .95)", "ap50": "AP50", "ap75": "AP75"}
-_NOTES = {
-    "data": "data set",
-    "epoch": "epoch",
-    "ap": "AP (IoU .50 to .95), validation",
-    "ap50": "AP50, validation",
-    "start": "start weights",
-    "source": "source",
-}
 _PACKAGES = ("fasterrcnn", "python", "torch", "torchvision", "pytorch-lightning", "numpy", "timm")
 
 
@@ -87,20 +71,11 @@ def render_model_card(card: ModelCard) -> str:
 
 def training_sections(facts: TrainingFacts) -> dict[str, str]:
     """Results, data, training, limits, licence and files of a training run."""
-    row, splits = facts.result, facts.splits.values()
-    is_validated = "val_total" in row
-    prefixes = ("", "val_") if is_validated else ("",)
     text = _render(
         "training.md",
         facts=facts,
-        is_measured=math.isfinite(row.get("ap", math.nan)),
-        is_validated=is_validated,
-        precisions=[(label, _number(row, name)) for name, label in _PRECISIONS.items()],
-        losses=[(label, *(_number(row, prefix + name) for prefix in prefixes)) for name, label in _LOSSES.items()],
-        splits=[_plain(name) for name in facts.splits],
-        split_rows=[(_plain(name), *(f"{split[name]:,}" for split in splits)) for name in next(iter(splits))],
-        training=_training_rows(facts),
-        files=[(f"`{name}`", text) for name, text in facts.files.items()],
+        is_measured=math.isfinite(facts.result.get("ap", math.nan)),
+        packages=_PACKAGES,
         start_file=Path(facts.weights or "").name,  # cards are published: no path
     )
     return _split_sections(text)
@@ -112,9 +87,7 @@ def checkpoint_sections(notes: Mapping[str, Any], classes: Sequence[str]) -> dic
     Args:
         notes: of its header: ``data``, ``epoch``, ``ap``, ``ap50``, ``start``, ``source``, where they are known.
     """
-    facts = [(label, _plain(_note(notes[name]))) for name, label in _NOTES.items() if notes.get(name) is not None]
-    rows = [(str(label), _plain(name)) for label, name in enumerate(classes)]
-    return _split_sections(_render("checkpoint.md", facts=facts, classes=rows))
+    return _split_sections(_render("checkpoint.md", notes=notes, classes=classes))
 
 
 def read_sections(card: str) -> dict[str, str] | None:
@@ -166,21 +139,6 @@ def _front_matter(card: ModelCard) -> str:
     return text
 
 
-def _training_rows(facts: TrainingFacts) -> list[tuple[str, str]]:
-    environment = facts.environment
-    threads = "thread" if environment["threads"] == 1 else "threads"
-    devices = environment["cuda"] or [f"{environment['cpu']}, {environment['threads']:,} {threads}"]
-    return [
-        ("start weights", _plain("random" if facts.weights is None else Path(facts.weights).name)),
-        *((name.replace("_", " "), _plain(str(value))) for name, value in facts.settings.items()),
-        ("epochs", f"{facts.epochs} of {facts.max_epochs}"),
-        ("time", _duration(facts.seconds)),
-        ("machine", _plain(", ".join(devices))),
-        ("system", _plain(environment["platform"])),
-        ("software", ", ".join(f"{name} {environment[name]}" for name in _PACKAGES if environment[name])),
-    ]
-
-
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
     environment = Environment(
@@ -191,19 +149,13 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(plain=_plain, fenced=_fenced, quoted=json.dumps)
-    environment.globals["table"] = _table
+    environment.filters |= {"plain": _plain, "fenced": _fenced, "quoted": json.dumps}
+    environment.filters |= {"measured": _measured, "duration": _duration, "note": _note}
     return environment
 
 
 def _render(template: str, **values: object) -> str:
     return _templates().get_template(template).render(**values)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are Markdown already."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _one_line(text: str) -> str:
@@ -221,9 +173,8 @@ def _fenced(text: str, language: str = "") -> str:
     return f"{fence}{language}\n{text}\n{fence}"
 
 
-def _number(row: Mapping[str, Number], name: str) -> str:
-    value = row.get(name, math.nan)
-    return f"{value:.3f}" if math.isfinite(value) else "not measured"
+def _measured(value: Number | None) -> str:
+    return f"{value:.3f}" if value is not None and math.isfinite(value) else "not measured"
 
 
 def _note(value: object) -> str:

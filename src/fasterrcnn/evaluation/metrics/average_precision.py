@@ -107,7 +107,7 @@ def coco_numbers(
         raise UsageError(f"max_dets must be at least 1, not {max_dets}")
     precision, _, summary = evaluate_boxes(ground_truth, predictions, [min(1, max_dets), min(10, max_dets), max_dets])
     per_class: dict[str, Numbers] = {
-        name: {"ap": mean_over_classes(precision[:, :, k, 0, -1]), "ap50": mean_over_classes(precision[0, :, k, 0, -1])}
+        name: {"ap": mean_defined(precision[:, :, k, 0, -1]), "ap50": mean_defined(precision[0, :, k, 0, -1])}
         for k, name in enumerate(ground_truth.classes)
     }
     return {n: None if v < 0 else float(v) for n, v in zip(COCO_NUMBERS, summary, strict=True)}, per_class
@@ -217,7 +217,7 @@ def rank_matches(ground_truth: GroundTruth, predictions: Predictions, pairs: Pai
     )
 
 
-def mean_over_classes(values: Float64[np.ndarray, "*rest k"]) -> float | None:
+def mean_defined(values: Float64[np.ndarray, "*rest k"]) -> float | None:
     """Mean over everything that is defined, as COCO takes it; None where nothing is."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else None
@@ -251,9 +251,7 @@ class PascalNumbers:
     inclusive: bool  # corners count as pixels, so that width = x2 - x1 + 1, as in VOC's own program
 
 
-def pascal_numbers(
-    ground_truth: GroundTruth, predictions: Predictions, *, inclusive: bool = False, threshold: float = 0.5
-) -> PascalNumbers:
+def pascal_numbers(ground_truth: GroundTruth, predictions: Predictions, *, inclusive: bool = False) -> PascalNumbers:
     """AP of VOC's development kit: 11 points (2007) and area under the curve (since 2010).
 
     Each detection, by falling score, is classified by the object of its class that it overlaps most: right when that is
@@ -265,15 +263,12 @@ def pascal_numbers(
     """
     if inclusive:
         pixel = np.array([0.0, 0.0, 1.0, 1.0])
-        ground_truth, predictions = (
-            replace(ground_truth, xywh=ground_truth.xywh + pixel),
-            replace(predictions, xywh=predictions.xywh + pixel),
-        )
-    flat = replace(
-        ground_truth, crowd=np.zeros(len(ground_truth), np.bool_)
-    )  # VOC measures IoU with difficult objects too
+        ground_truth = replace(ground_truth, xywh=ground_truth.xywh + pixel)
+        predictions = replace(predictions, xywh=predictions.xywh + pixel)
+    # VOC measures IoU with difficult objects too.
+    flat = replace(ground_truth, crowd=np.zeros(len(ground_truth), np.bool_))
     nearest = same_class(find_pairs(flat, predictions), flat, predictions).first()
-    nearest = nearest.take(nearest.overlaps >= threshold)
+    nearest = nearest.take(nearest.overlaps >= 0.5)
     right, kept = np.zeros(len(predictions), np.bool_), np.ones(len(predictions), np.bool_)
     kept[nearest.detections[ground_truth.crowd[nearest.objects]]] = False
     asked = ~ground_truth.crowd[nearest.objects]
@@ -284,7 +279,7 @@ def pascal_numbers(
     for k, name in enumerate(ground_truth.classes):
         of_class = kept & (predictions.labels == k)
         per_class[name] = dict(zip(("ap11", "ap"), _average_precisions(right[of_class], int(objects[k])), strict=True))
-    ap11, ap = (_mean([row[which] for row in per_class.values()]) for which in ("ap11", "ap"))
+    ap11, ap = (mean_defined(np.array([row[n] for row in per_class.values()], np.float64)) for n in ("ap11", "ap"))
     return PascalNumbers(ap11, ap, per_class, inclusive)
 
 
@@ -297,7 +292,3 @@ def _average_precisions(right: Bool[np.ndarray, " n"], objects: int) -> tuple[fl
     eleven = [precision[recall >= level].max(initial=0.0) for level in np.linspace(0, 1, 11)]
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.mean(eleven)), float((envelope * np.diff(recall, prepend=0.0)).sum())
-
-
-def _mean(values: list[float | None]) -> float | None:
-    return mean_over_classes(np.array([np.nan if value is None else value for value in values], np.float64))

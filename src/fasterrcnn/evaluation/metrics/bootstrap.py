@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.evaluation.metrics.average_precision import Ranking, mean_over_classes
+from fasterrcnn.evaluation.metrics.average_precision import Numbers, Ranking, mean_defined
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Comparison:
     """Other detections on the same images: another model's, or this one's with other rules."""
 
     name: str  # for people: "other.json", "flip", "scales 0.75 1.25", "soft-NMS"
-    numbers: Mapping[str, float | None]  # COCO's 12 numbers of the other, by name as in `Report`
-    numbers_per_class: Mapping[str, Mapping[str, float | None]]  # AP and AP50 of each class of the other
+    numbers: Numbers  # COCO's 12 numbers of the other, by name as in `Report`
+    numbers_per_class: Mapping[str, Numbers]  # AP and AP50 of each class of the other
     # This one's number less the other's, with the interval of the paired difference: the same images are drawn for
     # both. Keys as in `Bootstrap.numbers`. For a variant of the same model: the variant's less the plain.
     better: Mapping[str, Interval]
@@ -48,11 +48,7 @@ class Comparison:
     is_variant: bool  # the same weights with other rules, so that differences are the variant's gain
 
 
-LEVEL, SEED = 0.95, 0
-
-_Numbers = tuple[Mapping[str, float | None], Mapping[str, Mapping[str, float | None]]]
-"""COCO's 12 numbers, and AP and AP50 of each class."""
-
+LEVEL = 0.95
 _NUMBERS = ("ap", "ap50", "ap75")
 Samples = Float64[np.ndarray, "samples numbers_and_classes"]
 
@@ -76,53 +72,56 @@ def draw(ranking: Ranking, images: int, samples: int, seed: int) -> Samples:
     return np.array(rows)
 
 
-def estimate(drawn: Samples, classes: Sequence[str], *, seed: int = 0, level: float = LEVEL) -> Bootstrap:
+def estimate(drawn: Samples, classes: Sequence[str], *, seed: int = 0) -> Bootstrap:
     """Intervals of the numbers of one detector."""
-    numbers, per_class = _intervals(drawn, classes, level)
-    return Bootstrap(len(drawn) - 1, level, seed, numbers, per_class)
+    return Bootstrap(len(drawn) - 1, LEVEL, seed, *_intervals(drawn, classes))
 
 
 def compare_paired(
-    name: str, ours: Samples, theirs: Samples, other: _Numbers, *, is_variant: bool = False, level: float = LEVEL
+    name: str,
+    ours: Samples,
+    theirs: Samples,
+    other: tuple[Numbers, Mapping[str, Numbers]],
+    *,
+    is_variant: bool = False,
 ) -> Comparison:
     """The paired difference of two detectors on the same resamples: ours less theirs, or the variant's less the plain.
 
     Args:
         theirs: of the other one, with the same seed.
+        other: its `coco_numbers`.
         is_variant: the other is this detector with other rules.
     """
-    classes = tuple(other[1])
-    numbers, per_class = _intervals(theirs - ours if is_variant else ours - theirs, classes, level)
-    return Comparison(name, *other, numbers, per_class, len(ours) - 1, level, is_variant)
+    better = _intervals(theirs - ours if is_variant else ours - theirs, tuple(other[1]))
+    return Comparison(name, *other, *better, len(ours) - 1, LEVEL, is_variant)
 
 
 def _numbers(ap: Float64[np.ndarray, "t k"]) -> list[float]:
-    means = (mean_over_classes(part) for part in (ap, ap[0], ap[5]))
+    means = (mean_defined(part) for part in (ap, ap[0], ap[5]))
     return [*(np.nan if value is None else value for value in means), *ap.mean(axis=0).tolist()]
 
 
-def _intervals(drawn: Samples, classes: Sequence[str], level: float) -> tuple[dict[str, Interval], dict[str, Interval]]:
+def _intervals(drawn: Samples, classes: Sequence[str]) -> tuple[dict[str, Interval], dict[str, Interval]]:
     """Intervals of the columns that can be measured; resamples without any object of a class are left out."""
-    predictions: dict[int, Interval] = {}
-    for column in (~np.isnan(drawn[0])).nonzero()[0].tolist():
-        value, others = drawn[0, column], drawn[1:, column]
-        low, high = _interval(others[~np.isnan(others)], value, level)
-        predictions[column] = Interval(float(value), low, high)
-    numbers = {name: predictions[i] for i, name in enumerate(_NUMBERS) if i in predictions}
-    return numbers, {name: predictions[i] for i, name in enumerate(classes, start=len(_NUMBERS)) if i in predictions}
+
+    def of_columns(names: Sequence[str], columns: Samples) -> dict[str, Interval]:
+        measured = ((name, column) for name, column in zip(names, columns.T, strict=True) if not np.isnan(column[0]))
+        return {name: _interval(float(column[0]), column[1:][~np.isnan(column[1:])]) for name, column in measured}
+
+    return of_columns(_NUMBERS, drawn[:, : len(_NUMBERS)]), of_columns(classes, drawn[:, len(_NUMBERS) :])
 
 
-def _interval(drawn: Float64[np.ndarray, " s"], value: float, level: float) -> tuple[float, float]:
+def _interval(value: float, drawn: Float64[np.ndarray, " s"]) -> Interval:
     """Bias-corrected percentiles (Efron 1981); NaN without resamples.
 
     Resamples miss rare classes, and with them what was bad about the mean: they are higher than the number itself. The
     percentiles are moved by as much as the number lies off the middle of the resamples.
     """
     if not len(drawn):
-        return math.nan, math.nan
+        return Interval(value, math.nan, math.nan)
     normal, count = NormalDist(), len(drawn)
     below = float((drawn < value).sum() + (drawn == value).sum() / 2)
     bias = normal.inv_cdf(min(max(below, 0.5), count - 0.5) / count) if count > 1 else 0.0
-    reach = normal.inv_cdf((1 + level) / 2)
+    reach = normal.inv_cdf((1 + LEVEL) / 2)
     low, high = np.quantile(drawn, [normal.cdf(2 * bias - reach), normal.cdf(2 * bias + reach)])
-    return float(low), float(high)
+    return Interval(value, float(low), float(high))

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float64, Int8, Int64
 
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
 from fasterrcnn.evaluation.matching import Pairs, match_detections, overlap, same_class
-from fasterrcnn.evaluation.metrics.average_precision import mean_over_classes
+from fasterrcnn.evaluation.metrics.average_precision import mean_defined
 
 RIGHT, IGNORED, CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(8)
 ERROR_KINDS = ("right", "ignored", "classification", "localisation", "both", "duplicate", "background", "missed")
@@ -132,7 +132,7 @@ def price_errors(ground_truth: GroundTruth, predictions: Predictions, error_kind
         for kind in range(CLASSIFICATION, MISSED + 1)
     ]
     return ErrorCosts(
-        ap50=mean_over_classes(base),
+        ap50=mean_defined(base),
         lost={name: _gain(row, base) for name, row in (*zip(ERRORS, table, strict=True), *whole.items())},
         counts={name: int(row.sum()) for name, row in zip(ERRORS, counts, strict=True)},
         lost_per_class=np.array(table) - base,
@@ -141,7 +141,7 @@ def price_errors(ground_truth: GroundTruth, predictions: Predictions, error_kind
 
 
 def _gain(fixed: Float64[np.ndarray, " k"], base: Float64[np.ndarray, " k"]) -> float | None:
-    after, before = mean_over_classes(fixed), mean_over_classes(base)
+    after, before = mean_defined(fixed), mean_defined(base)
     # Below zero only where classes fall out of the mean.
     return None if after is None or before is None else max(after - before, 0.0)
 

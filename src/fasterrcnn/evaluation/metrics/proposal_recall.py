@@ -5,14 +5,13 @@ Axes: u objects that it does not.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from numpy.typing import NDArray
 
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
 from fasterrcnn.evaluation.matching import IOU_THRESHOLDS, find_pairs, match_detections
+from fasterrcnn.evaluation.metrics.average_precision import mean_defined
 
 
 @dataclass(frozen=True)
@@ -51,27 +50,23 @@ def measure_proposals(
     predictions = Predictions(owners, np.zeros(len(owners), np.int64), -places.astype(np.float64), xywh)
     pairs = find_pairs(ground_truth, predictions, IOU_THRESHOLDS[0])
     asked = ~ground_truth.crowd & np.isin(ground_truth.owners, images)
-    hits = np.zeros((len(LIMITS), len(IOU_THRESHOLDS), len(ground_truth)), np.bool_)
+    hits = np.zeros((len(LIMITS), len(IOU_THRESHOLDS), len(ground_truth)))
     for row, limit in enumerate(LIMITS):
         allowed = pairs.take(places[pairs.detections] < limit)
-        for column, threshold in enumerate(IOU_THRESHOLDS):
-            matched = match_detections(allowed, ground_truth.crowd, len(predictions), float(threshold))
-            hits[row, column, matched[matched >= 0]] = True
+        for column, threshold in enumerate(IOU_THRESHOLDS.tolist()):
+            matched = match_detections(allowed, ground_truth.crowd, len(predictions), threshold)
+            hits[row, column, matched[matched >= 0]] = 1
     sides, last = np.sqrt(ground_truth.areas), hits[-1].mean(axis=0)
     unreached = asked.copy()
     unreached[pairs.objects] = False
     return ProposalRecall(
         images=len(images),
         limits=LIMITS,
-        ar=tuple(_mean(by_limit.mean(axis=0)[asked]) for by_limit in hits),
-        recall50=tuple(_mean(by_limit[0][asked]) for by_limit in hits),
-        per_size={n: _mean(last[asked & (sides >= low) & (sides < high)]) for n, (low, high) in _SIDES.items()},
+        ar=tuple(mean_defined(by_limit.mean(axis=0)[asked]) for by_limit in hits),
+        recall50=tuple(mean_defined(by_limit[0][asked]) for by_limit in hits),
+        per_size={n: mean_defined(last[asked & (sides >= low) & (sides < high)]) for n, (low, high) in _SIDES.items()},
         per_class={
-            name: _mean(last[asked & (ground_truth.labels == k)]) for k, name in enumerate(ground_truth.classes)
+            name: mean_defined(last[asked & (ground_truth.labels == k)]) for k, name in enumerate(ground_truth.classes)
         },
         unreached=unreached.nonzero()[0],
     )
-
-
-def _mean(values: NDArray[Any]) -> float | None:
-    return float(values.mean()) if values.size else None

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
-from fasterrcnn.evaluation.metrics.average_precision import evaluate_boxes, mean_over_classes
+from fasterrcnn.evaluation.metrics.average_precision import evaluate_boxes, mean_defined
 
 SIZES = {
     "under 16 px": 0.0,
@@ -92,7 +92,7 @@ def _slices(
         if chosen.any():
             numbers = (precision[:, :, :, part], precision[0, :, :, part], recall[:, :, part])
             images = len(np.unique(ground_truth.owners[chosen]))
-            slices.append(Slice(name, low, high, images, int(chosen.sum()), *map(mean_over_classes, numbers)))
+            slices.append(Slice(name, low, high, images, int(chosen.sum()), *map(mean_defined, numbers)))
     return tuple(slices)
 
 
