@@ -1,4 +1,6 @@
-"""What if boxes, classes or ids meant something else? A guess counts where far more objects are reached.
+"""Why numbers are as they are: mistakes in boxes, classes or ids, and notes about what was measured.
+
+A mistake is guessed by reading the detections otherwise; a guess counts where far more objects are reached.
 
 Axes: i images, g objects, n detections, m pairs of the two in one image.
 """
@@ -232,7 +234,6 @@ def diagnose(
         max_dets: most detections of an image and class that count.
         score_threshold: the detector did not report anything below it, where that is known.
     """
-    mistakes = [Diagnosis(guess.name, text, True) for guess, text in _guesses(ground_truth, predictions)]
     notes = [
         *_about_nothing(ground_truth, predictions, score_threshold),
         *_about_scores(predictions),
@@ -240,24 +241,21 @@ def diagnose(
         *_about_sizes(ground_truth, numbers),
         *_about_limit(ground_truth, max_dets),
     ]
-    return (*mistakes, *sorted(notes, key=lambda note: not note.is_mistake))
+    return (*_mistakes(ground_truth, predictions), *sorted(notes, key=lambda note: not note.is_mistake))
 
 
-def _guesses(ground_truth: GroundTruth, predictions: Predictions) -> Iterator[tuple[Guess, str]]:
+def _mistakes(ground_truth: GroundTruth, predictions: Predictions) -> Iterator[Diagnosis]:
     """The one reading of boxes, classes and images each that explains far more than the detections as they are."""
     trial = prepare_trial(ground_truth, predictions)
     if trial is None:
         return
-    baseline = trial.reached(trial.predictions.xywh)
     guesses = [guess_classes(trial)]
-    if baseline < 0.6:
-        of_place = [
-            guess for guess in (guess_images(ground_truth, predictions), guess_boxes(trial)) if guess is not None
-        ]
-        guesses.append(max(of_place, key=lambda guess: guess.reached, default=None))
-    for guess in guesses:
-        if guess is not None:
-            yield guess, f"{guess.text} {guess.reached:.0%} of the objects would then be found at IoU .50."
+    if trial.reached(trial.predictions.xywh) < 0.6:
+        of_place = [guess_images(ground_truth, predictions), guess_boxes(trial)]
+        guesses.append(max(filter(None, of_place), key=lambda guess: guess.reached, default=None))
+    for guess in filter(None, guesses):
+        text = f"{guess.text} {guess.reached:.0%} of the objects would then be found at IoU .50."
+        yield Diagnosis(guess.name, text, True)
 
 
 def _about_nothing(ground_truth: GroundTruth, predictions: Predictions, threshold: float | None) -> Iterator[Diagnosis]:
@@ -316,15 +314,10 @@ def _about_limit(ground_truth: GroundTruth, max_dets: int) -> Iterator[Diagnosis
             "more-objects-than-detections",
             f"{beyond} {'image holds' if beyond == 1 else 'images hold'} more objects than the {max_dets}"
             f" detections that count (up to {largest}), which may cap recall and AP: measure with --max-dets"
-            f" {_round(largest)}.",
+            f" {-(-largest // 100) * 100}.",
             False,
         )
 
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more classes" if len(names) > 5 else "")
-
-
-def _round(number: int) -> int:
-    """The next multiple of a hundred."""
-    return -(-number // 100) * 100

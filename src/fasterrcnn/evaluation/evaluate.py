@@ -142,17 +142,11 @@ def _check(weights: object, results: object, wanted: EvaluateOptions) -> None:
 
 
 def _origin(
-    measured: str,
-    data: AnnotatedData,
-    split: str,
-    arguments: Sequence[str],
-    wanted: EvaluateOptions,
-    *,
-    from_file: bool,
+    measured: str, data: AnnotatedData, split: str, given: Sequence[str], wanted: EvaluateOptions, *, from_file: bool
 ) -> MeasurementOrigin:
     """How to repeat the measurement."""
     words = ["fasterrcnn", "evaluate", *(["--results"] if from_file else []), measured, str(data.root)]
-    words += ["--split", split, *arguments, *to_arguments(wanted)]
+    words += ["--split", split, *given, *to_arguments(wanted)]
     packages = ("fasterrcnn", "hotcoco", "numpy", *(() if from_file else ("torch", "torchvision")))
     return MeasurementOrigin(
         command=shlex.join(words),

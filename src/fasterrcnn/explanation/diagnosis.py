@@ -143,7 +143,13 @@ def diagnose_objects(trace: Trace, ground_truth: Target, *, min_iou: float = 0.5
             scored=boxes.iou(trace.scored.boxes, box)[:, 0],
             matches=matches,
         )
-        kind, why = _find_reason(overlaps)
+        kind, why = (
+            _among_detections(overlaps)
+            or _among_scored(overlaps)
+            or _among_regions(overlaps)
+            or _among_candidates(overlaps)
+            or _among_anchors(overlaps)
+        )
         x1, y1, x2, y2 = box[0].tolist()
         evidence, best = gather_evidence(overlaps), best_boxes(overlaps)
         diagnoses.append(ObjectDiagnosis(number + 1, label, overlaps.name, (x1, y1, x2, y2), kind, why, evidence, best))
@@ -165,26 +171,13 @@ def _near(overlap: Float[Tensor, " a"], highest: Float[Tensor, " a"], near_iou: 
     return nearest if nearest.any() else near
 
 
-def _find_reason(overlaps: ObjectOverlaps) -> _Reason:
-    """Where an object was lost, or that it was found."""
-    return (
-        _among_detections(overlaps)
-        or _among_scored(overlaps)
-        or _among_regions(overlaps)
-        or _among_candidates(overlaps)
-        or _among_anchors(overlaps)
-    )
-
-
 def _among_detections(overlaps: ObjectOverlaps) -> _Reason | None:
     number = overlaps.detection
     if number is None:
         return None
     score = overlaps.trace.input_detections.scores[number]
-    return (
-        "found",
-        f"Detection {number + 1} is a {overlaps.name} with score {score:.2f}, IoU {overlaps.detection_iou:.2f}.",
-    )
+    where = f"score {score:.2f}, IoU {overlaps.detection_iou:.2f}"
+    return "found", f"Detection {number + 1} is a {overlaps.name} with {where}."
 
 
 def _among_scored(overlaps: ObjectOverlaps) -> _Reason | None:

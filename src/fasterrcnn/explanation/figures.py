@@ -5,8 +5,7 @@ A figure shows itself in a notebook. Boxes are xyxy in pixels of the network inp
 
 import dataclasses
 import io
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -163,19 +162,9 @@ def levels_of_shown(trace: Trace) -> list[int]:
     return levels
 
 
-def make_panels(count: int, make: Callable[[int], Panel], otherwise: Panel) -> tuple[Panel, ...]:
-    """A panel for each number below the count, or the other one where the count is 0."""
-    return tuple(make(number) for number in range(count)) or (otherwise,)
-
-
 def count_text(number: int, noun: str) -> str:
     """A number with its noun: "1 object", "2 objects"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def log_share(count: int, largest: int) -> float:
-    """Length of a bar on a logarithmic scale, 0..1."""
-    return math.log1p(count) / math.log1p(max(1, largest))
 
 
 @lru_cache(maxsize=1)

@@ -3,6 +3,7 @@
 Each function stands alone. Boxes are xyxy in pixels of the network input.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,8 +29,6 @@ from fasterrcnn.explanation.figures import (
     input_image,
     input_scale,
     levels_of_shown,
-    log_share,
-    make_panels,
     pool_shown,
     to_unit,
 )
@@ -104,14 +103,9 @@ def draw_channels(trace: Trace) -> Figure:
     finest = trace.maps[0].float()
     spread = finest.flatten(1).std(dim=1, correction=0)
     chosen = spread.topk(min(_CHANNELS, len(spread))).indices.tolist()
-    return Figure(
-        "04-channels",
-        tuple(
-            Panel(f"channel {number} of {len(finest)}", heat_map(trace, to_unit(finest[number]), width=_CHANNEL_WIDTH))
-            for number in chosen
-        ),
-        columns=3,
-    )
+    heat_maps = {k: heat_map(trace, to_unit(finest[k]), width=_CHANNEL_WIDTH) for k in chosen}
+    panels = tuple(Panel(f"channel {k} of {len(finest)}", heat) for k, heat in heat_maps.items())
+    return Figure("04-channels", panels, columns=3)
 
 
 def draw_anchors(trace: Trace) -> Figure:
@@ -129,7 +123,7 @@ def draw_matched(trace: Trace, ground_truth: Target) -> Figure:
     drawn = draw_on_input(trace, torch.cat([anchors[positive], ground_truth.boxes]), pens, width=FULL_WIDTH)
     objects = count_text(len(ground_truth.boxes), "object")
     caption = f"{len(positive)} of {len(anchors):,} anchors are matched with {objects} (white)"
-    return Figure("06-matched", (Panel(caption, drawn),), columns=1)
+    return _single("06-matched", caption, drawn)
 
 
 def draw_objectness(trace: Trace) -> Figure:
@@ -201,7 +195,7 @@ def draw_regions(trace: Trace) -> Figure:
     captions = [f"{number} L{level}" for number, level in enumerate(levels, start=1)]
     drawn = draw_on_input(trace, regions, pens, captions, width=FULL_WIDTH)
     caption = f"{len(regions)} of {len(trace.proposals)} regions; L0 is the finest level"
-    return Figure("09-regions", (Panel(caption, drawn),), columns=1)
+    return _single("09-regions", caption, drawn)
 
 
 def draw_pooling(trace: Trace) -> Figure:
@@ -226,7 +220,7 @@ def draw_pooling(trace: Trace) -> Figure:
         spaced = [ImageOps.expand(cell, 3, fill="white") for cell in cells]
         return Panel(caption, contact_sheet(spaced, 3, background="white"))
 
-    return Figure("10-pooling", make_panels(len(trace.shown), panel, _nothing("no regions")))
+    return Figure("10-pooling", tuple(map(panel, range(len(trace.shown)))) or _nothing("no regions"))
 
 
 def draw_classes(trace: Trace) -> Figure:
@@ -245,7 +239,7 @@ def draw_classes(trace: Trace) -> Figure:
         sheet.paste(chart, (thumb.width, 0))
         return Panel(f"region {number + 1}", sheet)
 
-    return Figure("11-classes", make_panels(len(trace.shown), panel, _nothing("no regions")))
+    return Figure("11-classes", tuple(map(panel, range(len(trace.shown)))) or _nothing("no regions"))
 
 
 def draw_suppression(trace: Trace) -> Figure:
@@ -267,7 +261,7 @@ def draw_suppression(trace: Trace) -> Figure:
         return Panel(f"{trace.classes[label]}: {len(chosen)} {state}", drawn)
 
     nothing = _nothing(f"no class has a score above {trace.postprocess.score_threshold:g}")
-    return Figure("12-suppression", make_panels(2 * len(labels), panel, nothing))
+    return Figure("12-suppression", tuple(map(panel, range(2 * len(labels)))) or nothing)
 
 
 def draw_detections(trace: Trace) -> Figure:
@@ -278,15 +272,16 @@ def draw_detections(trace: Trace) -> Figure:
     captions = [f"{name} {score:.2f}" for name, score in zip(detections.names, detections.scores, strict=True)]
     # The best detection is drawn last, on top.
     drawn = draw_boxes(large, detections.boxes[::-1] * np.float32(scale), detections.labels[::-1], captions[::-1])
-    return Figure("13-detections", (Panel(count_text(len(detections), "detection"), drawn),), columns=1)
+    return _single("13-detections", count_text(len(detections), "detection"), drawn)
 
 
 def draw_funnel(trace: Trace) -> Figure:
     """How many boxes are left after each step, on a logarithmic scale."""
     funnel = trace.funnel
-    bars = [Bar(name, log_share(count, max(funnel.values())), f"{count:,}") for name, count in funnel.items()]
-    panel = Panel("boxes that are left (logarithmic scale)", draw_bars(bars, width=WIDTH, left=_BAR_LABEL))
-    return Figure("14-funnel", (panel,), columns=1)
+    largest = math.log1p(max(1, *funnel.values()))
+    bars = [Bar(name, math.log1p(count) / largest, f"{count:,}") for name, count in funnel.items()]
+    chart = draw_bars(bars, width=WIDTH, left=_BAR_LABEL)
+    return _single("14-funnel", "boxes that are left (logarithmic scale)", chart)
 
 
 def draw_times(trace: Trace) -> Figure:
@@ -297,13 +292,15 @@ def draw_times(trace: Trace) -> Figure:
         for step, seconds in trace.seconds.items()
     ]
     total = 1000 * sum(trace.seconds.values())
-    return Figure(
-        "15-times", (Panel(f"{total:.0f} ms together", draw_bars(bars, width=WIDTH, left=_BAR_LABEL)),), columns=1
-    )
+    return _single("15-times", f"{total:.0f} ms together", draw_bars(bars, width=WIDTH, left=_BAR_LABEL))
 
 
-def _nothing(why: str) -> Panel:
-    return Panel(why, draw_bars((), width=WIDTH))
+def _single(name: str, caption: str, image: Image.Image) -> Figure:
+    return Figure(name, (Panel(caption, image),), columns=1)
+
+
+def _nothing(why: str) -> tuple[Panel]:
+    return (Panel(why, draw_bars((), width=WIDTH)),)
 
 
 def draw_diagnoses(trace: Trace, diagnoses: Sequence[ObjectDiagnosis]) -> Figure:
@@ -316,7 +313,7 @@ def draw_diagnoses(trace: Trace, diagnoses: Sequence[ObjectDiagnosis]) -> Figure
     drawn = draw_on_input(trace, xyxy, pens, captions, width=2 * WIDTH)
     count = sum(diagnosis.kind == "found" for diagnosis in diagnoses)
     caption = f"{count} of {count_text(len(diagnoses), 'object')} found"
-    return Figure("16-diagnoses", (Panel(caption, drawn),), columns=1)
+    return _single("16-diagnoses", caption, drawn)
 
 
 def draw_lost(trace: Trace, diagnoses: Sequence[ObjectDiagnosis]) -> Figure | None:

@@ -188,10 +188,7 @@ class _Recorder:
             return lambda _module, _inputs, maps: self(step, maps=maps)
 
         body, backbone = model.backbone.body, model.backbone
-        hooks = [
-            body.register_forward_hook(reporter("body")),
-            backbone.register_forward_hook(reporter("features")),
-        ]
+        hooks = [body.register_forward_hook(reporter("body")), backbone.register_forward_hook(reporter("features"))]
         try:
             yield
         finally:

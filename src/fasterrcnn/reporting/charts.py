@@ -39,8 +39,8 @@ class Line:
     """One curve."""
 
     name: str  # for the legend
-    x: Sequence[Number]  # 0..1
-    y: Sequence[Number]  # 0..1; NaN leaves a gap
+    x: ArrayLike  # 0..1
+    y: ArrayLike  # 0..1; NaN leaves a gap
     style: str  # class of the page's style: a colour, ``faint`` for one of many, ``mark`` for a dashed line
     dots: bool = False  # mark the points
 
@@ -275,7 +275,7 @@ def _line(line: Line) -> Markup:
     path, pen = [], "M"
     dots = []
     dot = Markup('<circle class="{} dot" cx="{:.1f}" cy="{:.1f}" r="4"><title>{:.3f}, {:.3f}</title></circle>')
-    for x, y in zip(line.x, line.y, strict=True):
+    for x, y in zip(np.asarray(line.x).tolist(), np.asarray(line.y).tolist(), strict=True):
         if not (math.isfinite(x) and math.isfinite(y)):
             pen = "M"
             continue

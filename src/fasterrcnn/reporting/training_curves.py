@@ -52,14 +52,20 @@ def make_figure(rows: Sequence[CurveRow]) -> "matplotlib.figure.Figure":
 
     figure = Figure(figsize=(11, 8), dpi=100, layout="constrained")
     (total, parts), (precision, rate) = figure.subplots(2, 2)
-    _draw_total(total, rows)
-    _draw_parts(parts, rows)
+    total.set_title("Total loss")
+    _plot(total, rows, "total", _COLOURS[0], "training")
+    _plot(total, rows, "val_total", _COLOURS[1], "validation", dashed=True)
+    parts.set_title("Parts of the loss (dashed: validation)")
+    for (name, label), colour in zip(_LOSSES.items(), _COLOURS, strict=True):
+        _plot(parts, rows, name, colour, label)
+        _plot(parts, rows, f"val_{name}", colour, "", dashed=True)
     _draw_precision(precision, rows)
-    _plot(rate, rows, "learning_rate", _COLOURS[0], "")
     rate.set_title("Learning rate of the heads, at the end of the epoch")
-    rate.set_ylabel("learning rate")
+    _plot(rate, rows, "learning_rate", _COLOURS[0], "")
     epochs = [row["epoch"] for row in rows]
-    for axes in (total, parts, precision, rate):
+    names = ("loss", "loss", "average precision", "learning rate")
+    for axes, name in zip((total, parts, precision, rate), names, strict=True):
+        axes.set_ylabel(name)
         axes.set_xlabel("epoch")
         axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -76,23 +82,7 @@ def best_epoch(rows: Sequence[CurveRow]) -> CurveRow | None:
     return max(measured, key=lambda row: row["ap"], default=None)
 
 
-def _draw_total(axes: "matplotlib.axes.Axes", rows: Sequence[CurveRow]) -> None:
-    axes.set_title("Total loss")
-    axes.set_ylabel("loss")
-    _plot(axes, rows, "total", _COLOURS[0], "training")
-    _plot(axes, rows, "val_total", _COLOURS[1], "validation", dashed=True)
-
-
-def _draw_parts(axes: "matplotlib.axes.Axes", rows: Sequence[CurveRow]) -> None:
-    axes.set_title("Parts of the loss (dashed: validation)")
-    axes.set_ylabel("loss")
-    for (name, label), colour in zip(_LOSSES.items(), _COLOURS, strict=True):
-        _plot(axes, rows, name, colour, label)
-        _plot(axes, rows, f"val_{name}", colour, "", dashed=True)
-
-
 def _draw_precision(axes: "matplotlib.axes.Axes", rows: Sequence[CurveRow]) -> None:
-    axes.set_ylabel("average precision")
     best = best_epoch(rows)
     if best is None:
         axes.set_title("Validation: AP")

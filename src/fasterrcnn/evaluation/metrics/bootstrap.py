@@ -78,12 +78,7 @@ def estimate(drawn: Samples, classes: Sequence[str], *, seed: int = 0) -> Bootst
 
 
 def compare_paired(
-    name: str,
-    ours: Samples,
-    theirs: Samples,
-    other: tuple[Numbers, Mapping[str, Numbers]],
-    *,
-    is_variant: bool = False,
+    name: str, ours: Samples, theirs: Samples, other: tuple[Numbers, Mapping[str, Numbers]], *, is_variant: bool = False
 ) -> Comparison:
     """The paired difference of two detectors on the same resamples: ours less theirs, or the variant's less the plain.
 

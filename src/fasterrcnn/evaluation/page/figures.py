@@ -36,21 +36,20 @@ class ClassPage:
 
 def curve_charts(analysis: Analysis) -> list[Chart]:
     """Precision and recall of all classes together and of each, and both against the score."""
-    given, names, recalls = analysis.curves, analysis.ground_truth.classes, RECALL_LEVELS.tolist()
+    given, names, recalls = analysis.curves, analysis.ground_truth.classes, RECALL_LEVELS
     means = [_mean(given.precision[row]) for row, _ in _IOUS]
     overall = [
-        Line(f"IoU {text}", recalls, mean.tolist(), f"s{n}")
+        Line(f"IoU {text}", recalls, mean, f"s{n}")
         for n, ((_, text), mean) in enumerate(zip(_IOUS, means, strict=True))
     ]
-    overall.append(Line("IoU .50 to .95", recalls, _mean(given.precision.reshape(-1, len(recalls))).tolist(), "s3"))
+    overall.append(Line("IoU .50 to .95", recalls, _mean(given.precision.reshape(-1, len(recalls))), "s3"))
     largest = _largest(analysis, MAX_LINES)
     many = len(largest) > SERIES_COLOURS
     of_classes = [
-        Line(names[k], recalls, given.precision[0, k].tolist(), "faint" if many else f"s{n}")
-        for n, k in enumerate(largest)
+        Line(names[k], recalls, given.precision[0, k], "faint" if many else f"s{n}") for n, k in enumerate(largest)
     ]
     if many:
-        of_classes.append(Line("mean of all classes", recalls, means[0].tolist(), "s0"))
+        of_classes.append(Line("mean of all classes", recalls, means[0], "s0"))
     left_out = len(names) - len(largest)
     note = f"The {len(largest)} classes with most objects, of {len(names)}." if left_out > 0 else ""
     note += " Each class has a line; the mean is drawn bold." if many else ""
@@ -68,9 +67,9 @@ def score_chart(
     title: str, table: Float64[np.ndarray, "3 r"], analysis: Analysis, best: OperatingPoint | None
 ) -> Chart:
     """Precision, recall and F1 of what reaches each score; the best threshold is marked."""
-    levels = analysis.curves.score_levels.tolist()
+    levels = analysis.curves.score_levels
     rows = zip(("precision", "recall", "F1"), table, strict=True)
-    lines = [Line(name, levels, row.tolist(), f"s{n}") for n, (name, row) in enumerate(rows)]
+    lines = [Line(name, levels, row, f"s{n}") for n, (name, row) in enumerate(rows)]
     if best is None:
         return curves(title, "score threshold", "", lines)
     note = (
@@ -87,7 +86,7 @@ def calibration_chart(analysis: Analysis) -> Chart:
     inside = (calibration.scores >= 0) & (calibration.scores <= 1)
     lines = [
         Line("as it should be", [0, 1], [0, 1], "mark"),
-        Line("as it is", calibration.scores[inside].tolist(), calibration.precisions[inside].tolist(), "s0", dots=True),
+        Line("as it is", calibration.scores[inside], calibration.precisions[inside], "s0", dots=True),
     ]
     ece, mce = three_decimals(calibration.ece), three_decimals(calibration.mce)
     note = (
@@ -139,8 +138,8 @@ def _class_page(analysis: Analysis, k: int) -> ClassPage:
         (kind, three_decimals(float(costs.lost_per_class[n, k])), int(costs.counts_per_class[n, k]))
         for n, kind in enumerate(ERRORS)
     ]
-    recalls = RECALL_LEVELS.tolist()
-    lines = [Line(f"IoU {text}", recalls, given.precision[t, k].tolist(), f"s{n}") for n, (t, text) in enumerate(_IOUS)]
+    recalls = RECALL_LEVELS
+    lines = [Line(f"IoU {text}", recalls, given.precision[t, k], f"s{n}") for n, (t, text) in enumerate(_IOUS)]
     charts = [
         curves("Precision against recall", "recall", "precision", lines),
         score_chart("Precision, recall and F1 against the score", given.at[k], analysis, best),

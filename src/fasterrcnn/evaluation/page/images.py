@@ -300,11 +300,8 @@ def _detection_boxes(analysis: Analysis, errors: ImageErrors, image: int) -> Ite
     detections, ground_truth, error_kinds = analysis.predictions, analysis.ground_truth, analysis.error_kinds
     here = ((detections.owners == image) & (detections.scores >= errors.score)).nonzero()[0]
     for row in here[np.argsort(errors.wrong[here], kind="stable")].tolist():
-        name, kind, about = (
-            _name(ground_truth, detections.labels[row]),
-            int(error_kinds.kinds[row]),
-            error_kinds.objects[row],
-        )
+        name, kind = _name(ground_truth, detections.labels[row]), int(error_kinds.kinds[row])
+        about = error_kinds.objects[row]
         style = {RIGHT: "right", IGNORED: "ignored", CLASSIFICATION: "confused"}.get(kind, "wrong")
         tip = f"{name} {detections.scores[row]:.3f}: {ERROR_KINDS[kind]}"
         if about >= 0:
