@@ -28,7 +28,7 @@ from fasterrcnn.model.targets import Assigner
 from fasterrcnn.weights import load, transfer
 from fasterrcnn.weights.catalog import Located, locate
 from fasterrcnn.weights.detectron2 import BackboneStyle
-from fasterrcnn.weights.layout import changed, check_names, fill_network
+from fasterrcnn.weights.layout import changed, check_fit
 from fasterrcnn.weights.transfer import LoadReport
 
 
@@ -150,9 +150,9 @@ def _open(
             sketch = assemble(config)
     except (ValueError, RuntimeError, OverflowError) as error:
         raise WeightsError(f"{path}: its header describes no model ({first_line(error)})") from None
-    check_names(sketch, source.state, str(path), source.name_in_file)
+    given = check_fit(sketch, source.state, str(path), source.name_in_file)
     network = _materialise(sketch, config)
-    fill_network(network, source.state, str(path), source.name_in_file)
+    network.load_state_dict(given, strict=False)
     return network, config, source
 
 

@@ -37,11 +37,7 @@ _KEPT_STATES = 2
 
 
 class Stopped(Exception):  # noqa: N818 - it is no error
-    """A signal asked the run to stop, and its state is saved.
-
-    Attributes:
-        signal: number of that signal.
-    """
+    """A signal asked the run to stop, and its state is saved; `signal` is its number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by signal {number}")
@@ -52,7 +48,7 @@ class SaveWeights(Callback):
     """Writes last.safetensors after each epoch, and best.safetensors after each one that is the best so far.
 
     Args:
-        run: folder of the run.
+        run: its folder.
         config: of the network.
         average: the averaged weights, which are the ones that are saved.
         record: has the rows of all epochs.
@@ -139,9 +135,8 @@ class SaveState(Callback):
 
     def teardown(self, trainer: Trainer, module: TrainingModule, stage: str) -> None:  # type: ignore[override]
         """Restore the signal handlers of before."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(state_path(self.run, trainer.global_step))
@@ -221,16 +216,12 @@ class StateFiles(CheckpointIO):
 
 
 class _HashedFile(io.RawIOBase):
-    """Passes what is written on to a file and into a checksum, so that no second copy of a state is held in memory.
-
-    Attributes:
-        error: the first error of writing.
-    """
+    """Passes what is written on to a file and into a checksum, so that no second copy of a state is held in memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self.sha256 = hashlib.sha256()
-        self.error: BaseException | None = None
+        self.error: BaseException | None = None  # the first one of writing
 
     def write(self, part: Any) -> int:
         """Write the bytes."""

@@ -33,13 +33,9 @@ class Process:
 
 @dataclass(frozen=True)
 class Step:
-    """A batch together with its plan.
+    """A batch with the plan that it follows, and the ground truth of each image.
 
-    Attributes:
-        plan: which images the batch was planned to have.
-        batch: the images.
-        targets: ground truth of each image.
-        maps: feature maps of the frozen backbone, if they were cached; the pixels of the batch are then not read.
+    Where the feature maps of the frozen backbone were cached, they are `maps`, and the pixels of the batch are not read.
     """
 
     plan: BatchPlan
@@ -95,10 +91,7 @@ def image_digest(image: AnnotatedImage) -> bytes:
 def repeat_factors(images: Sequence[AnnotatedImage], classes: int, below: float) -> list[float]:
     """How often each image is shown in an epoch, at least once (Gupta et al. 2019, section 5.1).
 
-    Args:
-        images: of the training split.
-        classes: number of classes.
-        below: classes that are in a smaller share of the images than this are shown more often.
+    Classes that are in a smaller share of the images than `below` are shown more often.
     """
     present = np.zeros((len(images), classes), np.bool_)
     for row, image in zip(present, images, strict=True):
@@ -176,7 +169,7 @@ class TrainingBatches:
 
     Args:
         dataset: the training images.
-        config: batch size, seed, views and class balance.
+        config: batch size, seed, views, class balance, and until when the backbone is frozen.
         process: whose part of each batch is loaded.
         workers: processes that load images.
         load_cached: gives the steps of epochs in which the backbone is frozen, if its feature maps are cached.
@@ -252,15 +245,7 @@ class TrainingBatches:
 
 
 class ValidationBatches:
-    """The steps of a validation.
-
-    Args:
-        dataset: the validation images.
-        config: batch size, and until when the backbone is frozen.
-        process: whose part is loaded.
-        workers: processes that load images.
-        load_cached: gives the steps while the backbone is frozen, if its feature maps are cached.
-    """
+    """The steps of a validation; arguments as for `TrainingBatches`."""
 
     batch_sampler = None  # Lightning reads it where there is a `sampler`
 

@@ -151,13 +151,7 @@ class FeatureCache:
 
 
 class FillCaches(Callback):
-    """Fills the caches of a run before its first epoch.
-
-    Args:
-        caches: of the training images, and of the validation images if there are any.
-        config: of the run.
-        bar: show a progress bar.
-    """
+    """Fills the caches of a run, from `caches_of_run`, before its first epoch."""
 
     def __init__(self, caches: Sequence[FeatureCache], config: TrainConfig, *, bar: bool) -> None:
         self.caches = caches

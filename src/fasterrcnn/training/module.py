@@ -106,13 +106,11 @@ class TrainingModule(LightningModule):
         )
         return {"optimizer": chosen, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_train_start(self) -> None:
-        """Freeze what is frozen in the first epoch, or in the one that is resumed."""
+    def on_train_epoch_start(self) -> None:
+        """Freeze what is frozen in this epoch, and unfreeze what is trained from it on."""
         self.freeze_for(self.current_epoch + 1)
 
-    def on_train_epoch_start(self) -> None:
-        """Unfreeze what is trained from this epoch on."""
-        self.freeze_for(self.current_epoch + 1)
+    on_train_start = on_train_epoch_start  # Lightning does not call the former in a run resumed within an epoch
 
     def freeze_for(self, epoch: int) -> None:
         """Freeze the parameters that are not trained in that epoch, counted from 1."""

@@ -61,9 +61,7 @@ def freeze_stages(model: FasterRCNN, config: TrainConfig, epoch: int) -> None:
     if config.weights is None:
         return
     stages = model.backbone.depth if config.freeze == "backbone" else config.freeze
-    if _is_unfrozen(config, epoch):
-        stages = 0
-    model.backbone.freeze(stages)
+    model.backbone.freeze(0 if _is_unfrozen(config, epoch) else stages)
 
 
 def backbone_is_frozen(config: TrainConfig, epoch: int) -> bool:

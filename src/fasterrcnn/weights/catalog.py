@@ -37,13 +37,7 @@ _IN_FOLDER = ("best.safetensors", "last.safetensors", download.HUB_FILE)
 
 
 class Located(NamedTuple):
-    """A weight file, and what its name states and its content does not.
-
-    Attributes:
-        path: of the file.
-        preset: architecture.
-        norm_eps: of the batch norms.
-    """
+    """A weight file, and what its name states and its content does not: architecture and eps of the batch norms."""
 
     path: Path
     preset: str | None = None
@@ -78,10 +72,8 @@ def locate(weights: str | Path) -> Located:
     published = known().get(name)
     if published is None:
         raise WeightsError(_unknown(text, path))
-    if name in TORCHVISION:
-        eps = 0.0 if name == "resnet50-fpn" else None
-        return Located(fetch(published, elsewhere=_torch_hub(published)), name, eps)
-    return Located(fetch(published))
+    path = fetch(published)
+    return Located(path, name, 0.0 if name == "resnet50-fpn" else None) if name in TORCHVISION else Located(path)
 
 
 def published_by_torchvision(weights: str) -> Published:
@@ -91,23 +83,6 @@ def published_by_torchvision(weights: str) -> Published:
     enum, member = weights.split(".")
     container = torchvision.models if hasattr(torchvision.models, enum) else torchvision.models.detection
     return _published(getattr(container, enum)[member].url)
-
-
-def fetch_torchvision(weights: str) -> Path:
-    """The file of a name as `published_by_torchvision` takes it, on this disk.
-
-    Raises:
-        WeightsError: it cannot be downloaded.
-    """
-    published = published_by_torchvision(weights)
-    return fetch(published, elsewhere=_torch_hub(published))
-
-
-def _torch_hub(published: Published) -> Path:
-    """Where torchvision's own downloads lie."""
-    from torch.hub import get_dir  # noqa: PLC0415
-
-    return Path(get_dir()) / "checkpoints" / published.place.name
 
 
 def _published(url: str) -> Published:

@@ -30,12 +30,9 @@ _PIXELS = ("pixel_mean", "pixel_std")
 
 @dataclass(frozen=True)
 class Pixels:
-    """What a backbone takes for a pixel.
+    """What a backbone takes for a pixel: mean and standard deviation of red, green and blue, 0..255.
 
-    Attributes:
-        mean: of red, green and blue, 0..255.
-        std: standard deviation of red, green and blue, 0..255.
-        bgr: the file's stem takes blue first.
+    With `bgr`, the file's stem takes blue first.
     """
 
     mean: tuple[float, float, float]
@@ -144,18 +141,18 @@ def _anchors(state: State, default: AnchorConfig) -> AnchorConfig:
     ]
     if len(cells) != len(default.sizes):
         return default
-    sizes: list[tuple[float, ...]] = []
-    ratios: list[tuple[float, ...]] = []
-    for cell in cells:
+    levels = []
+    for level, cell in enumerate(cells):
         if cell.dim() != 2 or cell.shape[1] != 4 or not len(cell):
-            raise WeightsError(f"{_ANCHORS}{len(sizes)} has shape {tuple(cell.shape)}, and not (anchors, 4)")
+            raise WeightsError(f"{_ANCHORS}{level} has shape {tuple(cell.shape)}, and not (anchors, 4)")
         sides = cell[:, 2:] - cell[:, :2]
-        sizes.append(tuple(dict.fromkeys(round(float(s), 2) for s in sides.prod(dim=1).sqrt())))
-        ratios.append(tuple(dict.fromkeys(round(float(r), 3) for r in sides[:, 1] / sides[:, 0])))
-        expected = _turned(cell_anchors(sizes[-1], ratios[-1], rounded=False), (len(ratios[-1]), len(sizes[-1])))
+        sizes = tuple(dict.fromkeys(round(float(s), 2) for s in sides.prod(dim=1).sqrt()))
+        ratios = tuple(dict.fromkeys(round(float(r), 3) for r in sides[:, 1] / sides[:, 0]))
+        expected = _turned(cell_anchors(sizes, ratios, rounded=False), (len(ratios), len(sizes)))
         if expected.shape != cell.shape or not torch.allclose(expected.double(), cell, atol=0.5):
-            raise WeightsError(f"{_ANCHORS}{len(sizes) - 1}: its anchors are not every size in every ratio")
-    return default.model_copy(update={"sizes": tuple(sizes), "ratios": tuple(ratios)})
+            raise WeightsError(f"{_ANCHORS}{level}: its anchors are not every size in every ratio")
+        levels.append((sizes, ratios))
+    return default.model_copy(update={"sizes": tuple(s for s, _ in levels), "ratios": tuple(r for _, r in levels)})
 
 
 def detectron2_key_map(config: ModelConfig) -> KeyMap:

@@ -20,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -43,13 +44,7 @@ _MAX_BYTES = 8 * 2**30
 
 @dataclass(frozen=True)
 class Published:
-    """A weight file of a public site.
-
-    Attributes:
-        url: of the file.
-        algorithm: of the hash that its publisher put into the name.
-        prefix: the first digits of that hash; empty where none is known.
-    """
+    """A weight file of a public site, with the first digits of its hash; none (an empty text) where it is unknown."""
 
     url: str
     algorithm: Literal["sha256", "md5"] = "sha256"
@@ -77,19 +72,15 @@ def mirrored(url: str) -> str:
     return f"{mirror.rstrip('/')}/{parts.netloc}{parts.path}"
 
 
-def fetch(published: Published, *, elsewhere: Path | None = None) -> Path:
-    """The file on this disk, downloaded if need be.
-
-    Args:
-        published: which file.
-        elsewhere: another cache that may have it already.
+def fetch(published: Published) -> Path:
+    """The file on this disk: from our cache or from that of torchvision, or downloaded into ours.
 
     Raises:
         WeightsError: it cannot be downloaded; the message states from where to fetch it and where to put it.
     """
     place = published.place
-    for candidate in (place, elsewhere):
-        if candidate is not None and candidate.is_file() and not _difference(candidate, published):
+    for candidate in (place, Path(torch.hub.get_dir()) / "checkpoints" / place.name):
+        if candidate.is_file() and not _difference(candidate, published):
             return candidate
     by_hand = f"fetch {published.url} on another machine and put it at {place}"
     if is_offline():
@@ -102,9 +93,7 @@ def fetch(published: Published, *, elsewhere: Path | None = None) -> Path:
             return place  # another process was faster
         try:
             _download(address, part, published)
-        except OSError as error:
-            if not isinstance(error, urllib.error.URLError | TimeoutError | ConnectionError):
-                raise  # of this disk
+        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:  # other ones are of this disk
             what = f"cannot download {address} ({_description(error)})"
             raise WeightsError(f"{what}; {by_hand}, or give a file of your own") from None
         part.replace(place)
@@ -113,20 +102,18 @@ def fetch(published: Published, *, elsewhere: Path | None = None) -> Path:
 
 def _download(address: str, part: Path, published: Published) -> None:
     """Fill the part file, and check it; a leftover that turns out wrong is tried once more from the beginning."""
-    leftover = part.exists()
+    tries = 2 if part.exists() else 1
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     console = Console(stderr=True)
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(part.stem, total=None)
-        while True:
+        for _ in range(tries):
             _insist(address, part, lambda have, total: bar.update(task, completed=have, total=total))
             difference = _difference(part, published)
             if not difference:
                 return
             part.unlink()
-            if not leftover:
-                raise urllib.error.URLError(f"it sends something else: {difference}")
-            leftover = False
+    raise urllib.error.URLError(f"it sends something else: {difference}")
 
 
 def _insist(address: str, part: Path, log: Callable[[int, int | None], None]) -> None:
@@ -228,16 +215,12 @@ _ADDRESS = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w.-]+))?(/(?P
 
 
 def endpoint() -> str | None:
-    """The server, if it is not the public one; asked for at each call."""
+    """The Hub's server, if it is not the public one; asked for at each call."""
     return os.environ.get("HF_ENDPOINT") or None
 
 
 def client() -> Any:
-    """The module ``huggingface_hub``.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
+    """The module ``huggingface_hub``, or a `MissingExtraError`."""
     return require("huggingface_hub", "hub", package="huggingface-hub")
 
 
@@ -258,18 +241,9 @@ def pull(address: str, *, token: str | None = None) -> Path:
         raise UsageError(f"hf://{address}: write hf://user/repository, with @revision or /file if need be")
     name = parts["file"] or HUB_FILE
     hf = client()
+    where = {"cache_dir": cache_folder() / "hub", "endpoint": endpoint(), "local_files_only": is_offline()}
     try:
-        return Path(
-            hf.hf_hub_download(
-                parts["repo"],
-                name,
-                revision=parts["revision"],
-                cache_dir=cache_folder() / "hub",
-                endpoint=endpoint(),
-                token=token,
-                local_files_only=is_offline(),
-            )
-        )
+        return Path(hf.hf_hub_download(parts["repo"], name, revision=parts["revision"], token=token, **where))
     except Exception as error:  # its client raises kinds of several libraries
         raise WeightsError(_explain(hf, error, address, name)) from None
 

@@ -112,34 +112,21 @@ def changed(config: ModelConfig, **parts: Mapping[str, object]) -> ModelConfig:
 # ---- into a network
 
 
-def fill_network(
+def check_fit(
     network: nn.Module, state: Mapping[str, Tensor], source: str, name_in_file: Callable[[str], str] = str
-) -> None:
-    """Copy every tensor into the network; the two must hold the same names and shapes.
+) -> State:
+    """The tensors that fill a network: all of them are there, none is left over, shapes and numbers are right.
+
+    The network may lie on the device "meta": so it is known what a file holds before memory is taken for it.
 
     Args:
-        network: what is filled.
+        network: what is to be filled.
         state: tensors under the network's names.
         source: the file, for messages.
         name_in_file: what the file calls a tensor of the network, for messages.
 
     Raises:
         WeightsError: a tensor is missing, left over, of another shape or not finite; the message names it.
-    """
-    given = check_names(network, state, source, name_in_file)
-    check_tensors(given, network.state_dict(), source, name_in_file)
-    network.load_state_dict(given, strict=False)
-
-
-def check_names(
-    network: nn.Module, state: Mapping[str, Tensor], source: str, name_in_file: Callable[[str], str] = str
-) -> State:
-    """The tensors that the network takes, once all of them are there, none is left over and the shapes are the same.
-
-    The network may lie on the device "meta": so it is known what a file holds before memory is taken for it.
-
-    Raises:
-        WeightsError: the message names the tensor.
     """
     own = network.state_dict()
     given = {key: value for key, value in state.items() if key in own or not key.endswith("num_batches_tracked")}
@@ -154,7 +141,7 @@ def check_names(
             parts.append(f"{what} {', '.join(map(name_in_file, keys[:3]))}{more}")
     if parts:
         raise WeightsError(f"{source}: does not fit the model: {'; '.join(parts)}")
-    _check_shapes(given, own, source, name_in_file)
+    check_tensors(given, own, source, name_in_file)
     return given
 
 
@@ -162,16 +149,10 @@ def check_tensors(
     given: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str, name_in_file: Callable[[str], str] = str
 ) -> None:
     """Refuse tensors of another shape than the network's own, and numbers that are not finite."""
-    _check_shapes(given, own, source, name_in_file)
-    for key, value in given.items():
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise WeightsError(f"{source}: {name_in_file(key)} holds NaN or infinite numbers")
-
-
-def _check_shapes(
-    given: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str, name_in_file: Callable[[str], str]
-) -> None:
     for key, value in given.items():
         if value.shape != own[key].shape:
             shapes = f"has shape {tuple(value.shape)}, the model needs {tuple(own[key].shape)}"
             raise WeightsError(f"{source}: {name_in_file(key)} {shapes}")
+    for key, value in given.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise WeightsError(f"{source}: {name_in_file(key)} holds NaN or infinite numbers")

@@ -81,23 +81,14 @@ def open_weights(path: Path, *, preset: str | None = None, style: BackboneStyle 
 def recognise(
     path: Path, state: State, metadata: Mapping[str, Any], preset: str | None = None, style: BackboneStyle | None = None
 ) -> WeightFile:
-    """What the tensors of a file are.
-
-    Args:
-        path: the file.
-        state: its tensors.
-        metadata: what stands beside them.
-        preset: as in `open_weights`.
-        style: as in `open_weights`.
+    """What the tensors of a file are; `metadata` is what stands beside them, the rest as in `open_weights`.
 
     Raises:
         WeightsError: a detector, but of no known architecture; the message does not name the file.
     """
     if torchvision.is_torchvision_detector(state):
-        config = named(
-            torchvision.recognise_torchvision(state, preset),
-            _classes(state, "roi_heads.box_predictor.cls_score.weight"),
-        )
+        config = torchvision.recognise_torchvision(state, preset)
+        config = named(config, _classes(state, "roi_heads.box_predictor.cls_score.weight"))
         own, names = torchvision.from_torchvision(state), torchvision.torchvision_names(convs=config.regions.convs > 0)
         return WeightFile(path, "torchvision", own, config, "", names.theirs)
     if detectron2.is_detectron2_detector(state):

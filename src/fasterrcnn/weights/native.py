@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from fasterrcnn import presets
-from fasterrcnn.config import EARLIER_BODY, ModelConfig
+from fasterrcnn.config import EARLIER_BODY, ModelConfig, ProposalConfig
 from fasterrcnn.errors import UsageError, WeightsError
 from fasterrcnn.files import write_bytes
 from fasterrcnn.weights.layout import State
@@ -111,16 +111,7 @@ NUMERIC_FIELDS = {
     "backbone": ("stride_in_1x1", "norm_eps"),
     "anchors": ("strides", "rounded"),
     "rpn": ("beta",),
-    "proposals": (
-        "candidates",
-        "proposals",
-        "training_candidates",
-        "training_proposals",
-        "nms_threshold",
-        "min_score",
-        "min_side",
-        "ranked_by",
-    ),
+    "proposals": tuple(ProposalConfig.model_fields),
     "regions": ("pooling", "sampling_ratio", "aligned", "levels", "delta_weights", "box_loss", "beta"),
     "postprocess": ("min_side",),
 }

@@ -98,7 +98,6 @@ class _Unpickler(pickle._Unpickler):
     append: Callable[[Any], None]
     pop_mark: Callable[[], list[Any]]
     read: Callable[[int], bytes]
-    readline: Callable[[], bytes]
     names: Mapping[str, object]
     skip: bool
     storages: dict[str, Tensor] | None
@@ -153,9 +152,6 @@ class _Unpickler(pickle._Unpickler):
         if self.storages[key].nbytes != count * dtype.itemsize:
             raise WeightsError(f"not a readable checkpoint (storage {key[:60]!r} has two sizes)")
         return self.storages[key].view(dtype)[part[0][1] if part and part[0] else 0 :]
-
-    def load_int(self) -> None:
-        self.append(int(self.readline()))
 
     def load_bytearray8(self) -> None:
         self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))

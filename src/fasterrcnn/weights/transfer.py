@@ -1,6 +1,7 @@
-"""Rows of a trained detector's last layers for other classes: kept by name where both have the class.
+"""Start weights of a network: rows of a trained detector for other classes and anchors, and where they come from.
 
-Axes: k classes; the class layer has k + 1 rows (background last), the box layer four rows a class.
+Axes: a anchors of a cell, l levels. The class layer has a row for each class and for background, which is last; the box
+layer has four rows a class.
 """
 
 import importlib.util
@@ -16,11 +17,12 @@ import torch
 from torch import Tensor
 
 from fasterrcnn.config import AnchorConfig, ModelConfig
-from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError
+from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError, first_line
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.weights import catalog, detectron2, native
 from fasterrcnn.weights import torchvision as tv
 from fasterrcnn.weights.detectron2 import Pixels
+from fasterrcnn.weights.download import fetch
 from fasterrcnn.weights.layout import State, changed, check_tensors
 from fasterrcnn.weights.load import open_weights
 from fasterrcnn.weights.safe_read import read_tensors
@@ -103,35 +105,28 @@ def rearrange_rpn_rows(state: State, old: AnchorConfig, new: AnchorConfig) -> St
 def _shapes(anchors: AnchorConfig) -> torch.Tensor:
     """(a, 2 l) logarithms of width and height of each anchor of a cell, level after level."""
     levels = [
-        [
-            (math.log(size) - math.log(ratio) / 2, math.log(size) + math.log(ratio) / 2)
-            for ratio in ratios
-            for size in sizes
-        ]
+        [(math.log(s) - math.log(r) / 2, math.log(s) + math.log(r) / 2) for r in ratios for s in sizes]
         for sizes, ratios in zip(anchors.sizes, anchors.ratios, strict=True)
     ]
     return torch.tensor(levels, dtype=torch.float64).transpose(0, 1).flatten(1)
 
 
-Shapes = Mapping[str, tuple[int, ...]]
-
-
 @dataclass(frozen=True)
 class LoadReport:
-    """The tensors of a new network, by what they start from.
+    """The tensors of a new network, names and shapes, by what they start from.
 
     Attributes:
         source: what the start weights are, in one line.
-        loaded: names and shapes of those that are the trained ones.
-        remapped: names and shapes of those whose rows were chosen from the trained ones.
-        fresh: names and shapes of those that are random.
+        loaded: those that are the trained ones.
+        remapped: those whose rows were chosen from the trained ones.
+        fresh: those that are random.
         rows: what was done to remapped tensors, for people, by the beginning of their names.
     """
 
     source: str
-    loaded: Shapes
-    remapped: Shapes
-    fresh: Shapes
+    loaded: Mapping[str, tuple[int, ...]]
+    remapped: Mapping[str, tuple[int, ...]]
+    fresh: Mapping[str, tuple[int, ...]]
     rows: Mapping[str, str]
 
     def lines(self) -> list[str]:
@@ -155,7 +150,6 @@ _BODY_WEIGHTS = {
     "resnet50": "ResNet50_Weights.IMAGENET1K_V1",
     "mobilenetv3-large": "MobileNet_V3_Large_Weights.IMAGENET1K_V1",
 }
-_CLASS_ROWS = tuple(ROWS_OF_CLASS)
 _LITE0 = "timm:tf_efficientnet_lite0"
 
 
@@ -193,11 +187,10 @@ def start_from(network: FasterRCNN, config: ModelConfig, weights: str) -> LoadRe
     state, rows = (start.state, {}) if start.trained is None else _for_this_network(start, config, own)
     unknown = [key for key in state if key not in own and not _may_be_left(key)]
     state = {key: value for key, value in state.items() if key in own}
-    missing = [key for key in own if is_imagenet_body(key) and key not in state]
+    needed = [key for key in own if is_imagenet_body(key)]
     if start.trained is not None:
-        missing += [
-            key for key in own if key not in state and not key.startswith(_CLASS_ROWS) and not _may_be_left(key)
-        ]
+        needed += [key for key in own if not key.startswith(tuple(ROWS_OF_CLASS)) and not _may_be_left(key)]
+    missing = [key for key in needed if key not in state]
     if unknown or missing:
         raise WeightsError(_other_network(start, config, unknown, missing))
     check_tensors(state, own, start.source, start.name_in_file)
@@ -269,7 +262,7 @@ def _read(config: ModelConfig, weights: str) -> _Start:
         if config.preset not in catalog.TORCHVISION:
             with_coco = ", ".join(catalog.TORCHVISION)
             raise UsageError(f'{config.preset} has no "coco" weights (they exist for {with_coco}); use "imagenet"')
-        file = catalog.fetch_torchvision(catalog.TORCHVISION[config.preset])
+        file = fetch(catalog.published_by_torchvision(catalog.TORCHVISION[config.preset]))
         start = _from_file(catalog.Located(file, config.preset), config)
         return replace(start, source="torchvision's COCO weights", about="")
     return _from_file(catalog.locate(weights), config)
@@ -278,7 +271,7 @@ def _read(config: ModelConfig, weights: str) -> _Start:
 def _imagenet(config: ModelConfig) -> State:
     body = config.backbone.body
     if body in _BODY_WEIGHTS:
-        state, _ = read_tensors(catalog.fetch_torchvision(_BODY_WEIGHTS[body]))
+        state, _ = read_tensors(fetch(catalog.published_by_torchvision(_BODY_WEIGHTS[body])))
         return tv.body_from_torchvision(state, layer4_in_head=config.regions.body == "layer4")
     state = _lite0() if body == _LITE0 else _timm(body.removeprefix("timm:"), config)
     return {f"backbone.body.network.{key}": value for key, value in state.items()}
@@ -311,34 +304,30 @@ def _timm(name: str, config: ModelConfig) -> State:
     try:
         body = timm.create_model(name, pretrained=True, features_only=True, out_indices=indices)
     except Exception as error:  # every hub client raises its own kind
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(
-            f"timm's weights of {name} cannot be had ({reason}); give a local file or train with weights none"
-        ) from None
-    state: State = body.state_dict()
-    return state
+        reason = f"timm's weights of {name} cannot be had ({first_line(error)})"
+        raise WeightsError(f"{reason}; give a local file or train with weights none") from None
+    return dict(body.state_dict())
 
 
 def _from_file(located: catalog.Located, config: ModelConfig) -> _Start:
     path = located.path
-    source = open_weights(path, preset=located.preset or (config.preset if config.preset in tv.SAME_KEYS else None))
-    if source.config is not None:
+    file = open_weights(path, preset=located.preset or (config.preset if config.preset in tv.SAME_KEYS else None))
+    if file.config is not None:
         eps = {} if located.norm_eps is None else {"norm_eps": located.norm_eps}
-        trained = changed(source.config, backbone=eps)
-        return _Start(source.state, str(path), trained, None, source.name_in_file, source.line)
-    state, in_head = source.state, config.regions.body == "layer4"
+        trained = changed(file.config, backbone=eps)
+        return _Start(file.state, str(path), trained, None, file.name_in_file, file.line)
+    pixels, in_head = None, config.regions.body == "layer4"
     if config.backbone.body.startswith("timm:"):
-        named_here = {f"backbone.body.network.{key}": value for key, value in state.items()}
-        return _Start(named_here, str(path), about=f"{path}: a backbone for timm")
-    if detectron2.is_detectron2_body(state):
+        state, about = {f"backbone.body.network.{key}": value for key, value in file.state.items()}, "for timm"
+    elif detectron2.is_detectron2_body(file.state):
         try:
-            body, pixels = detectron2.body_from_detectron2(state, layer4_in_head=in_head)
+            state, pixels = detectron2.body_from_detectron2(file.state, layer4_in_head=in_head)
         except WeightsError as error:
             raise WeightsError(f"{path}: {error}") from None
-        return _Start(body, str(path), None, pixels, about=f"{path}: a backbone of Detectron2, {pixels}")
-    return _Start(
-        tv.body_from_torchvision(state, layer4_in_head=in_head), str(path), about=f"{path}: a backbone of torchvision"
-    )
+        about = f"of Detectron2, {pixels}"
+    else:
+        state, about = tv.body_from_torchvision(file.state, layer4_in_head=in_head), "of torchvision"
+    return _Start(state, str(path), None, pixels, about=f"{path}: a backbone {about}")
 
 
 def _may_be_left(key: str) -> bool:

@@ -156,6 +156,7 @@ def cache(tmp_path, monkeypatch) -> Path:
     for name in ("MIRROR", "OFFLINE"):
         monkeypatch.delenv(f"FASTERRCNN_{name}", raising=False)
     monkeypatch.setenv("FASTERRCNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(download, "_PAUSE", 0.0)
     monkeypatch.setattr(download, "TIMEOUT", 0.4)
@@ -265,11 +266,13 @@ def test_fetch__many_at_once_download_once(site, cache):
     assert len(site.ranges) == 2
 
 
-def test_fetch__another_cache_may_have_it(site, cache, tmp_path):
-    (tmp_path / "theirs.pth").write_bytes(CONTENT)
-    assert fetch(published(site), elsewhere=tmp_path / "theirs.pth") == tmp_path / "theirs.pth"
-    (tmp_path / "theirs.pth").write_bytes(b"damaged")
-    assert fetch(published(site), elsewhere=tmp_path / "theirs.pth") == cache / NAME
+def test_fetch__torchvisions_cache_may_have_it(site, cache, tmp_path):
+    theirs = tmp_path / "torch" / "hub" / "checkpoints" / NAME
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(CONTENT)
+    assert fetch(published(site)) == theirs
+    theirs.write_bytes(b"damaged")
+    assert fetch(published(site)) == cache / NAME
 
 
 def test_fetch__offline(site, cache, monkeypatch):

@@ -10,7 +10,7 @@ from fasterrcnn import build, presets
 from fasterrcnn.build import assemble, load_model
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.weights import load
-from fasterrcnn.weights.layout import fill_network
+from fasterrcnn.weights.layout import check_fit
 
 HERE = Path("somewhere.bin")
 FAMILIES = {"torchvision": "torchvision", "detectron2": "Detectron2", "mmdetection": "MMDetection"}
@@ -203,7 +203,7 @@ def filled_from(state, metadata):
     source = load.recognise(HERE, state, metadata)
     with torch.device("meta"):
         network = assemble(source.config)
-    fill_network(network, source.state, str(HERE), source.name_in_file)
+    check_fit(network, source.state, str(HERE), source.name_in_file)
 
 
 def refused(state, metadata=None) -> str:
