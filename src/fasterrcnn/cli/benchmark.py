@@ -24,10 +24,7 @@ def benchmark(
     weights: Weights,
     /,
     *,
-    runtimes: Annotated[
-        list[str] | None,
-        Parameter(help="Which to measure; default: all that are installed."),
-    ] = None,
+    runtimes: Annotated[list[str] | None, Parameter(help="Which to measure; default: all that are installed.")] = None,
     threads: Annotated[list[int] | None, Parameter(help="Numbers of threads; default: 1 and all.")] = None,
     image: Annotated[Path | None, Parameter(help="The image to predict; default: a drawn one of 480x640.")] = None,
     data: Annotated[Path | None, Parameter(help="Annotated data set, to measure AP too.")] = None,
@@ -101,27 +98,30 @@ def _is_available(name: str, weights: str) -> bool:
     return name != "openvino-int8" or quantized_parts(locate(weights).path) is not None
 
 
+_COLUMNS = (
+    ("median s", "median", ".3f"),
+    ("p95 s", "p95", ".3f"),
+    ("images/s", "images_per_second", ".2f"),
+    ("cpu s", "processor", ".3f"),
+    ("ready s", "ready", ".1f"),
+    ("peak MiB", "peak_mib", ".0f"),
+    ("found", "detections", "d"),
+    ("boxes px", "box_deviation", ".4f"),
+    ("scores", "score_deviation", ".6f"),
+    ("other", "unmatched", "d"),
+    ("AP", "ap", ".3f"),
+)
+"""Head, field of a `BenchmarkRow`, and format of each number."""
+
+
 def _table(rows: "Sequence[BenchmarkRow]") -> str:
-    head = ("runtime", "threads", "median s", "p95 s", "images/s", "cpu s", "ready s", "peak MiB", "found", "boxes px")
-    lines = [(*head, "scores", "other", "AP")]
+    from fasterrcnn.reporting.tables import align_columns
+
+    lines = []
     for row in rows:
-        if row.failure is not None:
-            continue
-        numbers = (
-            (row.median, ".3f"),
-            (row.p95, ".3f"),
-            (row.images_per_second, ".2f"),
-            (row.processor, ".3f"),
-            (row.ready, ".1f"),
-            (row.peak_mib, ".0f"),
-            (row.detections, "d"),
-            (row.box_deviation, ".4f"),
-            (row.score_deviation, ".6f"),
-            (row.unmatched, "d"),
-            (row.ap, ".3f"),
-        )
-        shown = ("-" if number is None else format(number, how) for number, how in numbers)
-        lines.append((row.runtime, str(row.threads), *shown))  # type: ignore[arg-type]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join([*text, *(f"{row.runtime}: {row.failure}" for row in rows if row.failure is not None)])
+        if row.failure is None:
+            numbers = ((getattr(row, field), form) for _, field, form in _COLUMNS)
+            shown = ("-" if number is None else format(number, form) for number, form in numbers)
+            lines.append((row.runtime, str(row.threads), *shown))
+    failures = [f"{row.runtime}: {row.failure}" for row in rows if row.failure is not None]
+    return "\n".join([*align_columns(("runtime", "threads", *(head for head, *_ in _COLUMNS)), lines), *failures])

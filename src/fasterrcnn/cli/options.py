@@ -74,15 +74,9 @@ class Reading:
 
     format: Annotated[str | None, Parameter(help="Format, if the files fit several: coco, voc, yolo or csv.")] = None
     images: Annotated[Path | None, Parameter(help="Folder of the images (COCO, CSV).")] = None
-    class_names: Annotated[
-        list[str] | None,
-        Parameter(help="Classes in the order of their labels (YOLO, CSV)."),
-    ] = None
+    class_names: Annotated[list[str] | None, Parameter(help="Classes in the order of their labels (YOLO, CSV).")] = None
     columns: Annotated[
-        list[str] | None,
-        Parameter(
-            help="Columns of a table, as meaning=name: image=photo label=kind x1=left...",
-        ),
+        list[str] | None, Parameter(help="Columns of a table, as meaning=name: image=photo label=kind x1=left...")
     ] = None
     box_format: Annotated[Literal["xyxy", "xywh", "cxcywh"], Parameter(help="Format of the boxes in a table.")] = "xyxy"
 

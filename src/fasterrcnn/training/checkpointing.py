@@ -47,12 +47,7 @@ class Stopped(Exception):  # noqa: N818 - it is no error
 class SaveWeights(Callback):
     """Writes last.safetensors after each epoch, and best.safetensors after each one that is the best so far.
 
-    Args:
-        run: its folder.
-        config: of the network.
-        average: the averaged weights, which are the ones that are saved.
-        record: has the rows of all epochs.
-        notes: saved with the weights.
+    The averaged weights are saved, with the notes.
     """
 
     def __init__(
@@ -81,11 +76,8 @@ class SaveWeights(Callback):
 class SaveState(Callback):
     """Writes states to resume from: every few minutes, after each epoch, and before a stop that a signal asked for.
 
-    It must be the last callback of an epoch, so that a state contains what all others have done.
-
-    Args:
-        run: folder of the run.
-        minutes: between two states; 0 writes one after every step.
+    It must be the last callback of an epoch, so that a state contains what all others have done. With 0 minutes, it
+    writes one after every step.
     """
 
     def __init__(self, run: Path, minutes: float) -> None:

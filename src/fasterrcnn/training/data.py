@@ -35,7 +35,7 @@ class Process:
 class Step:
     """A batch with the plan that it follows, and the ground truth of each image.
 
-    Where the feature maps of the frozen backbone were cached, they are `maps`, and the pixels of the batch are not read.
+    Where the feature maps of the frozen backbone were cached, they are `maps`, and the batch's pixels are not read.
     """
 
     plan: BatchPlan

@@ -86,10 +86,8 @@ class WeightAverage(Callback):
     """Exponential moving average of the weights (Polyak and Juditsky 1992; as in Tarvainen and Valpola 2017).
 
     Early in a run the average is short, so that the random start is soon forgotten: after n steps the old average
-    has a share of at most (1 + n) / (10 + n). Frozen tensors are not averaged.
-
-    Args:
-        decay: share of the old average in the new one, 0..1; 0 means no average.
+    has a share of at most (1 + n) / (10 + n), later of `decay`, 0..1; 0 means no average. Frozen tensors are not
+    averaged.
     """
 
     def __init__(self, decay: float) -> None:

@@ -38,9 +38,7 @@ def plain_numbers(row: Mapping[str, float]) -> dict[str, float | None]:
 class EpochRecord(Callback):
     """Writes metrics.csv and the images of the validation after each epoch, and curves.png from time to time.
 
-    Args:
-        run: folder of the run.
-        on_epoch: functions that are called with each row.
+    The functions that are given are called with each row.
 
     Attributes:
         rows: one for each epoch: epoch, learning_rate, seconds, the four losses and their total, those of the
@@ -133,13 +131,7 @@ def _csv(rows: list[EpochRow]) -> str:
 
 
 class ProgressReport(Callback):
-    """Logs the expected time and a line for each epoch, and shows a progress bar.
-
-    Args:
-    log: called with each line of text.
-    setup: of the run.
-    bar: show a progress bar.
-    """
+    """Logs the expected time and a line for each epoch, and shows a progress bar."""
 
     def __init__(self, log: Log, setup: Setup, *, bar: bool) -> None:
         self._log = log  # Lightning replaces the attribute `log` of every callback by its own function

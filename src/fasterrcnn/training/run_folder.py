@@ -45,16 +45,8 @@ _FILES = {
     _RESULTS: "the row of the best epoch",
 }
 _SETTINGS = (
-    "recipe",
-    "optimizer",
-    "learning_rate",
-    "batch_size",
-    "accumulate",
-    "augmentation",
-    "class_balance",
-    "freeze",
-    "precision",
-    "seed",
+    *("recipe", "optimizer", "learning_rate", "batch_size", "accumulate"),
+    *("augmentation", "class_balance", "freeze", "precision", "seed"),
 )
 _PACKAGES = ("fasterrcnn", "torch", "torchvision", "pytorch-lightning", "numpy", "timm")
 _VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "CUDA_VISIBLE_DEVICES")
@@ -144,10 +136,8 @@ def read_result(run: Path) -> EpochRow | None:
 def describe_environment() -> dict[str, Any]:
     """Software and machine as plain values for YAML and JSON, without names of people or computers.
 
-    Returns:
-        "python" and the version of each package (None: not installed); "platform"; "cpu", the "threads" that torch
-        uses, and "memory_gib" (None where it is unknown); "cuda", the names of the devices; "variables", environment
-        variables that change the speed or the device of a run, if they are set.
+    None stands for a package that is not installed, and for memory where it is unknown. The variables are those of the
+    environment that change the speed or the device of a run, if they are set.
     """
     return {
         "python": platform.python_version(),

@@ -27,13 +27,7 @@ _MAX_SAMPLES = 12
 
 
 class Validation:
-    """Collects the results of one pass over the validation images, over all processes.
-
-    Args:
-        data: classes and category ids.
-        dataset: the validation images.
-        process: whose part is added here.
-    """
+    """Collects the results of one pass over the validation images; each process adds its part."""
 
     def __init__(self, data: AnnotatedData, dataset: DetectionDataset, process: Process) -> None:
         self.data = data
@@ -94,12 +88,7 @@ _NOT_COUNTED = Pen((150, 150, 150), dashed=True)
 def draw_batch(batch: ImageBatch, targets: Sequence[Target], classes: Sequence[str]) -> Image.Image:
     """The images of a batch as the network gets them, padding included, with their objects, on one sheet.
 
-    Difficult objects and crowds are captioned "difficult".
-
-    Args:
-        batch: on any device.
-        targets: one for each image, on any device.
-        classes: names; label i means ``classes[i]``.
+    Difficult objects and crowds are captioned "difficult". Batch and targets may lie on any device.
     """
     cells = [
         draw_target(pixels, target.to("cpu"), classes)
@@ -113,13 +102,8 @@ def draw_comparison(
 ) -> Image.Image:
     """Ground truth and detections together: found and missed objects and false positives, on one sheet.
 
-    Each image has a title with the counts and the file's name. Images are shrunk to 480 pixels at most.
-
-    Args:
-        images: with their ground truth.
-        detections: of each image.
-        classes: names; label i means ``classes[i]``.
-        score: detections below it are left out.
+    Each image has a title with the counts and the file's name. Images are shrunk to 480 pixels at most. Detections
+    below the score are left out.
 
     Raises:
         UsageError: there is no image to show.

@@ -52,9 +52,7 @@ def _renamed(key: str, branches: Sequence[tuple[str, str]], inside: Sequence[tup
 def resnet_shape(state: Mapping[str, Tensor], stages: Sequence[str]) -> Shape:
     """Depth and width of the ResNet in a file, recognised by the blocks of two stages and by a grouped convolution.
 
-    Args:
-        state: tensors of the file.
-        stages: what the names of the first three stages begin with, the dot before the block's number included.
+    `stages` are what the names of the first three stages begin with, the dot before the block's number included.
 
     Raises:
         WeightsError: a needed tensor is missing, or there is no such ResNet.
@@ -77,10 +75,8 @@ def _blocks(state: Mapping[str, Tensor], prefix: str) -> int:
 def head_widths(state: Mapping[str, Tensor], layers: Sequence[str], predictor: str) -> tuple[int, ...]:
     """Features that come out of each fully connected layer of the box head: those that the next one takes in.
 
-    Args:
-        state: tensors of the file.
-        layers: what the modules may be called, in order; as many are there as have a tensor.
-        predictor: module that the last one leads to.
+    `layers` are what the modules may be called, in order; as many are there as have a tensor. The last one leads to the
+    predictor.
 
     Raises:
         WeightsError: the tensor of a next layer is missing or no matrix.
@@ -119,11 +115,7 @@ def check_fit(
 
     The network may lie on the device "meta": so it is known what a file holds before memory is taken for it.
 
-    Args:
-        network: what is to be filled.
-        state: tensors under the network's names.
-        source: the file, for messages.
-        name_in_file: what the file calls a tensor of the network, for messages.
+    The source, and what it calls a tensor of the network, are for messages.
 
     Raises:
         WeightsError: a tensor is missing, left over, of another shape or not finite; the message names it.

@@ -147,12 +147,9 @@ def _read_header(file: BufferedIOBase, size: int) -> tuple[dict[str, Any], dict[
 
 
 def read_torch(file: BufferedIOBase, size: int, *, skip: bool = True) -> Any:
-    """What a file of `torch.save` holds: tensors and plain values.
+    """What a file of `torch.save` of that size holds: tensors and plain values.
 
-    Args:
-        file: at its beginning.
-        size: its bytes.
-        skip: objects of training frameworks become empty stand-ins; otherwise they are refused.
+    With `skip`, objects of training frameworks become empty stand-ins; otherwise they are refused.
 
     Raises:
         WeightsError: no such file, damaged, or it holds what could run code.

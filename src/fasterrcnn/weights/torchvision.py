@@ -39,11 +39,7 @@ SAME_KEYS = {"mobilenetv3-large-fpn", "mobilenetv3-large-320-fpn"}
 
 
 def torchvision_names(*, convs: bool) -> KeyMap:
-    """torchvision's names, in its new layout where it is to be written.
-
-    Args:
-        convs: the box head has convolutions, as in its second version.
-    """
+    """torchvision's names, the new ones for writing; a box head with convolutions is that of its second version."""
     return KeyMap((*_BRANCHES, *(_SECOND_HEAD if convs else _FIRST_HEAD)))
 
 
@@ -118,9 +114,7 @@ def to_torchvision(state: Mapping[str, Tensor], config: ModelConfig) -> State:
 def body_from_torchvision(state: Mapping[str, Tensor], *, layer4_in_head: bool = False) -> State:
     """The tensors of an ImageNet ResNet-50 or MobileNetV3-Large under our names, without the classifier.
 
-    Args:
-        state: torchvision's state_dict.
-        layer4_in_head: ResNet's last stage is the box head (C4).
+    In C4, ResNet's last stage is in the box head.
     """
     native = {}
     for key, value in state.items():
