@@ -23,7 +23,7 @@ _Boxes = Float64[np.ndarray, "n 4"]
 class Guess:
     """A reading of the detections under which they fit the objects far better."""
 
-    name: str  # of the mistake, as in `fasterrcnn.evaluation.diagnoses`
+    name: str  # of the mistake: one of `NAMES`
     text: str  # what was taken for what, and what to do
     reached: float  # share of the objects that are then reached at IoU .50
 

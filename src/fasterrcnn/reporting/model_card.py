@@ -57,7 +57,7 @@ class TrainingFacts:
     max_epochs: int  # that were asked for
     epochs: int  # that were run
     seconds: float  # that it took
-    environment: Mapping[str, Any]  # software and machine, as `fasterrcnn.training.environment.describe` gives them
+    environment: Mapping[str, Any]  # software and machine, `describe_environment` of a run folder
     result: Mapping[str, Number]  # the row of metrics.csv of the epoch whose weights are meant: the best, or the last
     command: str  # repeats the run
     files: Mapping[str, str]  # of the folder, and what each holds

@@ -16,7 +16,7 @@ from fasterrcnn.evaluation.metrics.average_precision import mean_defined
 
 RIGHT, IGNORED, CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(8)
 ERROR_KINDS = ("right", "ignored", "classification", "localisation", "both", "duplicate", "background", "missed")
-"""What a detection or an object can be; ``KINDS[CLASSIFICATION]`` is its name."""
+"""What a detection or an object can be; ``ERROR_KINDS[CLASSIFICATION]`` is its name."""
 
 ERRORS = ERROR_KINDS[CLASSIFICATION:]
 """The six errors of TIDE (Bolya et al. 2020)."""
