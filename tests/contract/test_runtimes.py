@@ -6,6 +6,7 @@ import pickle
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -27,12 +28,13 @@ from fasterrcnn.weights import native
 PIXELS, SCORE = 0.5, 1e-3
 """How far boxes and scores of a float32 runtime may lie from those of `torch`."""
 
-FEATURES_INT8 = 0.2
+FEATURES_INT8 = 0.3
 """How far the numbers of 8-bit integers may lie from them, as a share of their size (root mean square)."""
 
 EXTRAS = {"openvino": ["openvino"], "openvino-int8": ["openvino", "nncf"], "onnxruntime": ["onnxruntime", "onnxscript"]}
 
 
+@lru_cache
 def image(image_hw: tuple[int, int], seed: int = 0) -> np.ndarray:
     """Blobs of several sizes."""
     generator = torch.Generator().manual_seed(seed)
@@ -133,7 +135,7 @@ def test_runtime__no_images(detector):
     assert detector.predict([]) == []
 
 
-@pytest.mark.parametrize("image_hw", [(1, 1), (1, 4000), (4000, 1), (4000, 3000), (32, 32), (96, 96), (97, 131)])
+@pytest.mark.parametrize("image_hw", [(1, 1), (1, 4000), (4000, 1), (1600, 1200), (32, 32), (96, 96), (97, 131)])
 def test_runtime__every_size(detector, reference, image_hw):
     array = image(image_hw)
     assert_same(detector.predict(array), reference.predict(array), detector)

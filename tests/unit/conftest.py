@@ -142,6 +142,15 @@ def weightless() -> Callable[[ModelConfig], State]:
     return _weightless
 
 
+@pytest.fixture(autouse=True)
+def _same_threads() -> Iterator[None]:
+    """Torch's number of threads does not stay from test to test: some sums depend on it."""
+    before = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != before:
+        torch.set_num_threads(before)
+
+
 @pytest.fixture(params=[1, 2])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     """Torch's number of threads, on which the method of some products and sums depends."""

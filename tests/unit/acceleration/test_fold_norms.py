@@ -70,7 +70,7 @@ def same(found, expected):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9 * float(theirs.detach().abs().max()))
 
 
-@pytest.mark.parametrize("image_hw", [(64, 96), (33, 97), (70, 50)])
+@pytest.mark.parametrize("image_hw", [(64, 96), (33, 47)])
 def test_body__maps_and_gradients(pair, image_hw):
     network, body = pair
     pixels = torch.randn(2, 3, *image_hw, dtype=torch.float64)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 
+@pytest.mark.slow
 def test_benchmark__a_row_for_each_and_what_to_use(run, checkpoint):
     outcome = run("benchmark", checkpoint, "--runtimes", "torch", "winograd", "--threads", "1", "--rounds", "2")
     assert outcome.code == 0, outcome.err

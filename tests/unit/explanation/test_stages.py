@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 
@@ -28,11 +27,14 @@ def trace(tiny_detector, photo):
 def test_stages__each_alone(draw, trace):
     figure = draw(trace)
     assert all(panel.caption for panel in figure.panels)
-    assert len(np.unique(np.asarray(figure.sheet()).reshape(-1, 3), axis=0)) > 2
+    assert figure.sheet().getcolors(2) is None, "two colours at most"
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("name", ["resnet50-c5", "resnet50-c4", "mobilenetv3-large-320-fpn", "resnet50-fpn-v2"])
+HEAVY = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50-c4", "resnet50-fpn-v2")]
+
+
+@pytest.mark.parametrize("name", ["resnet50-c5", "mobilenetv3-large-320-fpn", *HEAVY])
 def test_stages__of_other_architectures(name, shrink, lively, photo):
     config = shrink(presets.get(name, ("cat",)))
     trace = trace_image(Detector(lively(config), config, device="cpu"), photo((90, 64)), score=0.2)

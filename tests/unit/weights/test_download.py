@@ -346,6 +346,7 @@ def test_server__really_stalls(site):
     """The trap itself works: without our care, reading takes as long as the server likes."""
     site.manners = ["stall"]
     started = time.monotonic()
-    with urllib.request.urlopen(site.url, timeout=0.6) as answer, pytest.raises(TimeoutError):
+    # On a busy machine it may already stall before it answers.
+    with pytest.raises((TimeoutError, urllib.error.URLError)), urllib.request.urlopen(site.url, timeout=0.6) as answer:
         answer.read()
     assert time.monotonic() - started > 0.5

@@ -151,7 +151,7 @@ def test_check_and_repair__headers_of_images_that_no_reader_has_opened(on_disk, 
 
 
 def test_check_data__drawn_scenes_are_sound(tmp_path):
-    write_scenes(tmp_path, train=24, val=12, test=12, seed=5, size_hw=(192, 256))
+    write_scenes(tmp_path, train=12, val=6, test=6, seed=5, size_hw=(144, 192))
     assert check_data(read_data(tmp_path)).findings == []
 
 

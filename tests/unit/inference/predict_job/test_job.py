@@ -56,6 +56,7 @@ def test_run__saves_every_kind_of_file(detector, images, tmp_path):
     assert [json.loads(line)["file"] for line in (out / JOURNAL).read_text().splitlines()] == [str(p) for p in images]
 
 
+@pytest.mark.slow
 def test_run__worker_processes_detect_the_same(detector, images, tmp_path):
     images.append(tmp_path / "absent.png")
     alone = run(detector, images, tmp_path / "alone")
