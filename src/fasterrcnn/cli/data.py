@@ -147,7 +147,7 @@ def show(
     """Draw the input of the network, before and after augmentation, with its boxes, into one image."""
     from fasterrcnn import presets
     from fasterrcnn.data.checks import check_and_repair
-    from fasterrcnn.data.show import draw_augmented
+    from fasterrcnn.data.dataset import draw_augmented
 
     config = presets.get(model).input
     data_set = check_and_repair(reading.read(data), on_bad_box).data

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fasterrcnn.config import AnchorConfig, InputConfig
 from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.errors import UsageError
-from fasterrcnn.reporting.tables import align_columns
+from fasterrcnn.reporting.tables import Table, align_columns, three_decimals
 
 Floats = NDArray[np.float64]
 
@@ -40,8 +40,7 @@ _CHUNK = 100_000  # boxes at a time, to save memory
 
 def has_area(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
     """(n,) which boxes are finite and have width and height above zero."""
-    good: NDArray[np.bool_] = np.all(np.isfinite(boxes), axis=1, keepdims=False)
-    good[good] = (boxes[good, 2:] > boxes[good, :2]).all(axis=1)
+    good: NDArray[np.bool_] = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     return good
 
 
@@ -88,22 +87,17 @@ class Recall:
     mean_iou: float | None
     by_size: dict[str, "Recall"]
 
-    def rows(self) -> tuple[list[str], list[list[str]]]:
-        """Names of the columns and the cells of a table: all boxes, then those of each size."""
-        cells = [
-            [
-                name,
-                f"{part.boxes:,}",
-                _formatted(part.at_50, "{:.1%}"),
-                _formatted(part.at_70, "{:.1%}"),
-                _formatted(part.mean_iou, "{:.3f}"),
-            ]
+    def table(self, title: str = "") -> Table:
+        """All boxes, then those of each size."""
+        rows = [
+            [name, f"{part.boxes:,}", _percent(part.at_50), _percent(part.at_70), three_decimals(part.mean_iou)]
             for name, part in (("all", self), *self.by_size.items())
         ]
-        return ["boxes", "count", "reach IoU 0.5", "reach IoU 0.7", "mean IoU"], cells
+        return Table(["boxes", "count", "reach IoU 0.5", "reach IoU 0.7", "mean IoU"], rows, title=title)
 
     def __str__(self) -> str:
-        return "\n".join(align_columns(*self.rows()))
+        table = self.table()
+        return "\n".join(align_columns(table.head, table.rows))
 
 
 def measure_recall(boxes: NDArray[np.float32], anchors: AnchorConfig, strides: Sequence[int]) -> Recall:
@@ -135,8 +129,8 @@ def measure_recall(boxes: NDArray[np.float32], anchors: AnchorConfig, strides: S
 
 def sides_and_centres(boxes: NDArray[np.float32]) -> tuple[Floats, Floats]:
     """(n, 2) width and height, and (n, 2) x and y of the centre."""
-    corners = boxes.astype(np.float64)
-    return corners[:, 2:] - corners[:, :2], (corners[:, 2:] + corners[:, :2]) / 2
+    near, far = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
+    return far - near, (far + near) / 2
 
 
 def size_bins(sides: Floats) -> NDArray[np.int64]:
@@ -199,8 +193,8 @@ def _recall(iou: Floats, parts: dict[str, Recall]) -> Recall:
     return Recall(len(iou), at_50, at_70, float(iou.mean()), parts)
 
 
-def _formatted(number: float | None, form: str) -> str:
-    return "n/a" if number is None else form.format(number)
+def _percent(share: float | None) -> str:
+    return "n/a" if share is None else f"{share:.1%}"
 
 
 @dataclass(frozen=True)

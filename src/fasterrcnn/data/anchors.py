@@ -32,7 +32,6 @@ from fasterrcnn.data.anchor_search import (
 from fasterrcnn.errors import UsageError
 from fasterrcnn.files import write_text
 from fasterrcnn.reporting import charts, html
-from fasterrcnn.reporting.tables import Table
 
 __all__ = ["AnchorFit", "Recall", "fit_anchors", "input_boxes", "input_labels", "measure_recall", "read_anchors"]
 
@@ -70,14 +69,9 @@ class AnchorFit:
         if self.kept:
             why = f"fewer than {MIN_BOXES}" if self.boxes < MIN_BOXES else "no better ones found"
             return f"anchors: as they were ({self.boxes:,} boxes, {why})"
-        gains = ", ".join(
-            f"{old:.1%} -> {new:.1%} reach IoU {limit}"
-            for limit, old, new in (
-                (0.5, self.before.at_50, self.after.at_50),
-                (0.7, self.before.at_70, self.after.at_70),
-            )
-        )
-        return f"anchors: fitted to {self.boxes:,} boxes, {gains}"
+        at_50 = f"{self.before.at_50:.1%} -> {self.after.at_50:.1%} reach IoU 0.5"
+        at_70 = f"{self.before.at_70:.1%} -> {self.after.at_70:.1%} reach IoU 0.7"
+        return f"anchors: fitted to {self.boxes:,} boxes, {at_50}, {at_70}"
 
     def __str__(self) -> str:
         text = f"{self.line()}\nbefore\n{self.before}"
@@ -123,9 +117,7 @@ class AnchorFit:
         plot = charts.scatter(
             "Boxes and anchors", self.sides, marks, x="width (pixels of the input)", y="height (pixels of the input)"
         )
-        tables = [Table(*self.before.rows(), title="Recall before")]
-        if not self.kept:
-            tables.append(Table(*self.after.rows(), title="Recall after"))
+        tables = [self.before.table("Recall before"), *([] if self.kept else [self.after.table("Recall after")])]
         return html.render_parts("Anchors", self.line(), [*tables, plot, html.Listing("Configuration", self.to_yaml())])
 
 

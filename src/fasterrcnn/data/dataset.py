@@ -1,28 +1,31 @@
-"""Annotated images as a torch data set: pixels at the network's size, targets in its frame; and their batches."""
+"""Annotated images as a torch data set: pixels at the network's size, targets in its frame; their batches, drawn."""
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 
 import torch
 from jaxtyping import Float
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
 from fasterrcnn.config import Augmentation, InputConfig
 from fasterrcnn.data import transforms
-from fasterrcnn.data.annotations import AnnotatedImage
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.transforms import Sample
-from fasterrcnn.errors import DataError, ImageError
+from fasterrcnn.errors import DataError, ImageError, UsageError
 from fasterrcnn.images import read_image, read_reduced
 from fasterrcnn.ops import image as image_ops
+from fasterrcnn.reporting.drawing import contact_sheet, draw_boxes
 from fasterrcnn.structures import ImageBatch, Target
 
 DetectionExample = tuple[Float[Tensor, "3 _ _"], Target]
 Batch = tuple[ImageBatch, list[Target]]
+
+_EPOCHS_SHOWN = 3
 
 BUCKET = 64
 """Heights and widths of batches are multiples of it: each new shape costs time, for kernels and memory."""
@@ -63,8 +66,12 @@ class DetectionDataset(Dataset[DetectionExample]):
         Raises:
             ImageError: the image cannot be decoded; the message names it.
         """
-        with _one_thread():
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in reading processes: torch's bilinear resizing rounds differently with several
+        try:
             return self._example(*(key if isinstance(key, tuple) else (key, 0)))
+        finally:
+            torch.set_num_threads(threads)
 
     def _example(self, index: int, view: int) -> DetectionExample:
         settings = transforms.AUGMENTATIONS[self.augmentation] if view else None
@@ -101,36 +108,22 @@ class DetectionDataset(Dataset[DetectionExample]):
 
     def padded_hw(self, index: int, divisor: int = BUCKET) -> tuple[int, int]:
         """Size of a batch of this image alone: multiples of the divisor and of the input's own."""
-        height, width = self._canvas_hw(self.images[index])
+        height, width = self.config.resized_hw(self.images[index].size_hw)
         divisor = math.lcm(self.config.size_divisor, divisor)
         return image_ops.pad_to(height, divisor), image_ops.pad_to(width, divisor)
 
-    def _canvas_hw(self, image: AnnotatedImage) -> tuple[int, int]:
-        return self.config.resized_hw(image.size_hw)
+    def _read(self, image: AnnotatedImage, magnification: float | None = None) -> Sample:
+        """An image to augment, or without a magnification one that is shown exactly as in detection.
 
-    def _read(self, image: AnnotatedImage, magnification: float) -> Sample:
-        """An image to augment; where resizing averages pixels anyway, the decoder may reduce it, which is faster."""
-        if not self.config.antialias:
-            return _sample(image, pil_to_tensor(read_image(image.path)), 1)
-        height, width = (math.ceil(side * magnification) for side in self._canvas_hw(image))
-        reduced, divisor = read_reduced(image.path, (height, width))
-        return _sample(image, pil_to_tensor(reduced), divisor)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """As in reading processes: torch's bilinear resizing rounds differently with several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _sample(image: AnnotatedImage, pixels: Tensor, divisor: int) -> Sample:
-    xyxy = torch.from_numpy(image.boxes) / divisor
-    return transforms.make_sample(pixels, xyxy, torch.from_numpy(image.labels), torch.from_numpy(image.difficult))
+        Where augmentation averages pixels when it resizes, the decoder may reduce the image before, which is faster.
+        """
+        if magnification is None or not self.config.antialias:
+            pil_image, divisor = read_image(image.path), 1
+        else:
+            height, width = (math.ceil(side * magnification) for side in self.config.resized_hw(image.size_hw))
+            pil_image, divisor = read_reduced(image.path, (height, width))
+        xyxy, labels = torch.from_numpy(image.boxes) / divisor, torch.from_numpy(image.labels)
+        return transforms.make_sample(pil_to_tensor(pil_image), xyxy, labels, torch.from_numpy(image.difficult))
 
 
 @dataclass(frozen=True)
@@ -195,8 +188,11 @@ class BatchLoader:
             try:
                 batch = next(batches, None)
             except ImageError as error:
+                # From another process, torch puts the traceback before the message.
+                last_line = str(error).strip().splitlines()[-1]
+                message = last_line.removeprefix(f"{ImageError.__module__}.{ImageError.__name__}: ")
                 advice = 'on_bad_box="drop" leaves such images out; "fasterrcnn data check" finds all of them'
-                raise ImageError(f"{_last_line(error)}; {advice}") from None
+                raise ImageError(f"{message}; {advice}") from None
             except (RuntimeError, EOFError, OSError) as error:
                 # A dead process is noticed by its signal, or by a batch that arrives incomplete.
                 incomplete = isinstance(error, EOFError | OSError) and self._loader.num_workers > 0
@@ -209,6 +205,55 @@ class BatchLoader:
             yield batch
 
 
-def _last_line(error: ImageError) -> str:
-    """The message without the traceback that torch puts before it when it comes from another process."""
-    return str(error).strip().splitlines()[-1].removeprefix(f"{ImageError.__module__}.{ImageError.__name__}: ")
+def draw_augmented(
+    data: AnnotatedData,
+    images: Sequence[AnnotatedImage],
+    config: InputConfig,
+    augmentation: Augmentation,
+    count: int,
+    seed: int,
+) -> Image.Image:
+    """One sheet with a row for each of some images: as in detection, then as in three epochs of training.
+
+    Everything is at the network's input size, padding included, in a white frame. Difficult objects and crowds are
+    captioned "difficult".
+
+    Args:
+        data: where the names of the classes come from.
+        images: to choose from; mosaics are made of them too.
+        config: of the input.
+        augmentation: name of the preset.
+        count: images to show; all, where there are fewer.
+        seed: chooses the images; a training run with this seed augments them in the same way in its first epochs.
+
+    Raises:
+        UsageError: there is no image to show.
+        ImageError: an image cannot be decoded.
+    """
+    if not images or count < 1:
+        raise UsageError(f"{data.root}: no images to show")
+    plain = DetectionDataset(images, config)
+    augmented = DetectionDataset(images, config, augmentation=augmentation, seed=seed)
+    examples = []
+    for index in sorted(Random(seed).sample(range(len(images)), min(count, len(images)))):
+        examples += [plain[index], *(augmented[index, epoch] for epoch in range(1, _EPOCHS_SHOWN + 1))]
+    batch, targets = plain.collate(examples)
+    drawn = [draw_target(pixels, target, data.classes) for pixels, target in zip(batch.pixels, targets, strict=True)]
+    framed = [ImageOps.expand(pil_image, border=2, fill="white") for pil_image in drawn]
+    return contact_sheet(framed, columns=1 + _EPOCHS_SHOWN)
+
+
+def draw_target(pixels: Float[Tensor, "3 h w"], target: Target, classes: Sequence[str]) -> Image.Image:
+    """An image of the network's input with its objects; ignored regions are captioned "difficult".
+
+    Args:
+        pixels: RGB, 0..1, not normalised.
+        target: in the frame of the pixels.
+        classes: names; label i means ``classes[i]``.
+    """
+    pil_image = Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
+    # A target does not keep the classes of difficult objects, so they get a colour of their own.
+    labels = torch.cat([target.labels, target.labels.new_full((len(target.ignored),), len(classes))])
+    captions = [classes[label] for label in target.labels.tolist()] + ["difficult"] * len(target.ignored)
+    xyxy = torch.cat([target.boxes, target.ignored])
+    return draw_boxes(pil_image, xyxy.numpy(), labels.numpy(), captions)

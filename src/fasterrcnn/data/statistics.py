@@ -5,7 +5,7 @@ Axes: n boxes.
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from fasterrcnn.reporting.tables import Table, align_columns
 
 _QUANTILES = {"least": 0.0, "tenth": 0.1, "median": 0.5, "nine_tenths": 0.9, "most": 1.0}
 _MAX_CLASSES = 12  # shown in the text; the page and JSON have all
+_MAX_SIZES = 4  # of images, in the text
 _BAR = 24
 
 
@@ -100,8 +101,8 @@ class Statistics:
     @property
     def sizes(self) -> Floats:
         """(n,) roots of the areas."""
-        area: Floats = self.sides.prod(axis=1)
-        return np.sqrt(area)
+        sizes: Floats = np.sqrt(self.sides.prod(axis=1))
+        return sizes
 
     @property
     def ratios(self) -> Floats:
@@ -140,20 +141,26 @@ class Statistics:
         return {**asdict(counts), "by_class": dict(zip(self.classes, counts.by_class, strict=True))}
 
     def __str__(self) -> str:
-        lines = [self._lead(), "", *align_columns(*self._split_table())]
-        names, counts = self._most_frequent()
-        lines += ["", "Boxes of each class", *_bars(names, counts)]
-        if len(self.classes) > len(names):
-            rest = sorted(self.total.by_class)[: len(self.classes) - len(names)]
+        order = self._classes_by_count()
+        shown, rest = order[:_MAX_CLASSES], [self.total.by_class[label] for label in reversed(order[_MAX_CLASSES:])]
+        table = self._split_table()
+        lines = [self._lead(), "", *align_columns(table.head, table.rows)]
+        lines += [
+            "",
+            "Boxes of each class",
+            *_bars({self.classes[label]: self.total.by_class[label] for label in shown}),
+        ]
+        if rest:
             lines.append(f"  and {len(rest)} more classes of {rest[0]:,} to {rest[-1]:,} boxes")
+        sizes = ", ".join(f"{w} x {h} ({n:,})" for (h, w), n in list(self.image_sizes.items())[:_MAX_SIZES]) or "none"
+        more = len(self.image_sizes) - _MAX_SIZES
         lines += ["", "Images", f"  boxes in one: {_spread(self.per_image)}"]
-        lines.append(f"  width x height: {self._frequent_sizes()}")
+        lines.append(f"  width x height: {sizes}" + (f" and {more:,} other sizes" if more > 0 else ""))
         lines += ["", f"Boxes in the network input ({self._input()})"]
         lines.append(f"  size, root of the area: {_spread(self.sizes)}")
         lines.append(f"  height / width: {_spread(self.ratios)}")
-        shares = self.shares
-        lines += _bars([_bin_name(name) for name in shares], [round(100 * s, 1) for s in shares.values()], "%")
-        return "\n".join(lines)
+        percents = {name: round(value, 1) for name, value in self._percents().items()}
+        return "\n".join([*lines, *_bars(percents, "%")])
 
     def save(self, path: Path) -> None:
         """Write the numbers (.json) or a page with charts (.html).
@@ -164,31 +171,32 @@ class Statistics:
         if path.suffix == ".json":
             text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
         elif path.suffix == ".html":
-            text = self._page()
+            text = html.render_parts(self.name, self._lead(), self._parts())
         else:
             raise UsageError(f"{path}: statistics can be written as .json or .html")
         write_text(path, text)
 
-    def _page(self) -> str:
-        order = np.argsort(-np.array(self.total.by_class), kind="stable").tolist()
+    def _parts(self) -> list[charts.Chart | Table]:
+        """What stands on the page."""
+        order = self._classes_by_count()
+        names, counts = [self.classes[label] for label in order], [self.total.by_class[label] for label in order]
+        columns = {**self.splits, "all": self.total}
+        by_split = [[self.classes[i], *(f"{part.by_class[i]:,}" for part in columns.values())] for i in order]
         some = np.linspace(0, len(self.sides) - 1, min(len(self.sides), 1500)).astype(int)
-        unit = f"pixels of the network input, {self._input()}"
-        parts: list[charts.Chart | Table] = [
-            Table(*self._split_table(), title="Images and boxes"),
-            charts.bars(
-                "Boxes of each class", [self.classes[i] for i in order], [self.total.by_class[i] for i in order]
-            ),
+        percents = self._percents()
+        longer = np.repeat([max(size) for size in self.image_sizes], list(self.image_sizes.values()))
+        size = f"root of the area (pixels of the network input, {self._input()})"
+        return [
+            self._split_table(),
+            charts.bars("Boxes of each class", names, counts),
             charts.histogram("Boxes in an image", self.per_image, x="boxes"),
-            charts.histogram("Sizes of boxes", self.sizes, x=f"root of the area ({unit})", log=True),
+            charts.histogram("Sizes of boxes", self.sizes, x=size, log=True),
             charts.histogram("Shapes of boxes", self.ratios, x="height / width", log=True),
             charts.scatter("Width and height of boxes", self.sides[some], {}, x="width", y="height"),
-            charts.bars(
-                "Sizes in COCO's sense (%)", *_columns({_bin_name(k): 100 * v for k, v in self.shares.items()})
-            ),
-            charts.histogram("Longer side of images", _longer_sides(self.image_sizes), x="pixels"),
-            Table(*self._class_table(order), title="Boxes of each class in each split"),
+            charts.bars("Sizes in COCO's sense (%)", list(percents), list(percents.values())),
+            charts.histogram("Longer side of images", longer, x="pixels"),
+            Table(["class", *columns], by_split, title="Boxes of each class in each split"),
         ]
-        return html.render_parts(self.name, self._lead(), parts)
 
     def _lead(self) -> str:
         text = f"{self.name}: {self.format}, {self.total.images:,} images, {self.total.boxes:,} boxes"
@@ -198,27 +206,26 @@ class Statistics:
     def _input(self) -> str:
         return f"short side {self.input.short_side}, long side at most {self.input.long_side}"
 
-    def _split_table(self) -> tuple[list[str], list[list[str]]]:
-        head = ["split", "images", "without boxes", "boxes", "difficult", "left out"]
-        rows = {**self.splits, "all": self.total}
-        return head, [
+    def _split_table(self) -> Table:
+        rows = [
             [name, *(f"{n:,}" for n in (c.images, c.negatives, c.boxes, c.difficult, c.left_out))]
-            for name, c in rows.items()
+            for name, c in {**self.splits, "all": self.total}.items()
         ]
+        head = ["split", "images", "without boxes", "boxes", "difficult", "left out"]
+        return Table(head, rows, title="Images and boxes")
 
-    def _class_table(self, order: Sequence[int]) -> tuple[list[str], list[list[str]]]:
-        columns = {**self.splits, "all": self.total}
-        rows = [[self.classes[i], *(f"{counts.by_class[i]:,}" for counts in columns.values())] for i in order]
-        return ["class", *columns], rows
+    def _classes_by_count(self) -> list[int]:
+        """Labels, the most frequent first."""
+        return np.argsort(-np.array(self.total.by_class), kind="stable").tolist()
 
-    def _most_frequent(self) -> tuple[list[str], list[int]]:
-        order = np.argsort(-np.array(self.total.by_class), kind="stable").tolist()[:_MAX_CLASSES]
-        return [self.classes[i] for i in order], [self.total.by_class[i] for i in order]
-
-    def _frequent_sizes(self) -> str:
-        shown = ", ".join(f"{w} x {h} ({n:,})" for (h, w), n in list(self.image_sizes.items())[:4])
-        more = len(self.image_sizes) - 4
-        return (shown or "none") + (f" and {more:,} other sizes" if more > 0 else "")
+    def _percents(self) -> dict[str, float]:
+        """`shares` in percent, by names with the sides of the bins."""
+        names = {}
+        for name, share in self.shares.items():
+            low, high = (side**0.5 for side in SIZE_BINS[name])
+            limit = f"from {low:.0f}" if high == float("inf") else f"under {high:.0f}"
+            names[f"{name} ({limit})"] = 100 * share
+        return names
 
 
 def compute_statistics(data: AnnotatedData, config: InputConfig) -> Statistics:
@@ -259,29 +266,16 @@ def _spread(numbers: NDArray[Any]) -> str:
     return f"median {median}, most from {low} to {high}, all from {least} to {largest}"
 
 
-def _bin_name(name: str) -> str:
-    low, high = (side**0.5 for side in SIZE_BINS[name])
-    return f"{name} (from {low:.0f})" if high == float("inf") else f"{name} (under {high:.0f})"
-
-
-def _columns(named: dict[str, float]) -> tuple[list[str], list[float]]:
-    return list(named), list(named.values())
-
-
-def _longer_sides(sizes: dict[tuple[int, int], int]) -> NDArray[np.int64]:
-    return np.repeat([max(size) for size in sizes], list(sizes.values())).astype(np.int64)
-
-
-def _bars(names: Sequence[str], values: Sequence[charts.Number], unit: str = "") -> list[str]:
+def _bars(values: Mapping[str, charts.Number], unit: str = "") -> list[str]:
     """Lines of text, each with a bar in eighths of a letter."""
-    if not names:
+    if not values:
         return ["  none"]
-    left, top = max(map(len, names)), max(values) or 1
-    numbers = [f"{value:,}{unit}" for value in values]
-    right = max(map(len, numbers))
+    left, top = max(map(len, values)), max(values.values()) or 1
+    numbers = {name: f"{value:,}{unit}" for name, value in values.items()}
+    right = max(map(len, numbers.values()))
     lines = []
-    for name, value, number in zip(names, values, numbers, strict=True):
+    for name, value in values.items():
         eighths = round(8 * _BAR * value / top)
         bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
-        lines.append(f"  {name:<{left}}  {number:>{right}}  {bar}".rstrip())
+        lines.append(f"  {name:<{left}}  {numbers[name]:>{right}}  {bar}".rstrip())
     return lines

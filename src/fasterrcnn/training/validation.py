@@ -11,8 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, to_coco
-from fasterrcnn.data.dataset import DetectionDataset
-from fasterrcnn.data.show import draw_target
+from fasterrcnn.data.dataset import DetectionDataset, draw_target
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import UsageError
 from fasterrcnn.evaluation.evaluate import score_detections

@@ -3,8 +3,9 @@
 Axes: n boxes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from fasterrcnn.boxes import box_iou
 from fasterrcnn.config import InputConfig
-from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
+from fasterrcnn.data.annotations import AnnotatedData
 from fasterrcnn.data.findings import Finding
 from fasterrcnn.data.formats import data_format_of
 from fasterrcnn.data.formats.base import BoxFormat, DataFormat
@@ -99,18 +100,18 @@ def clip_to_images(boxes: Boxes, sizes: Boxes) -> Boxes:
 
 
 def _from_xyxy(boxes: Boxes, layout: str) -> Boxes:
-    near, far = boxes[:, :2], boxes[:, 2:]
     if layout == "xyxy":
         return boxes
+    near, far = boxes[:, :2], boxes[:, 2:]
     return np.hstack([near if layout == "xywh" else (near + far) / 2, far - near])
 
 
 def _to_xyxy(numbers: Boxes, layout: str) -> Boxes:
     if layout in ("yxyx", "yxhw", "cycxhw"):
         numbers = numbers[:, [1, 0, 3, 2]]
-    first, second = numbers[:, :2], numbers[:, 2:]
     if layout in ("xyxy", "yxyx"):
         return numbers
+    first, second = numbers[:, :2], numbers[:, 2:]
     near = first if layout in ("xywh", "yxhw") else first - second / 2
     return np.hstack([near, near + second])
 
@@ -121,28 +122,29 @@ class BoxTable:
 
     Attributes:
         data: the data set.
-        images: its images.
         boxes: (n, 4) xyxy in pixels.
         labels: (n,).
-        owners: (n,) index of the image of each box.
+        owners: (n,) index of the image of each box in ``data.images``.
         indices: (n,) index of each box in its image.
         sizes: (n, 2) width and height of the image of each box.
     """
 
     data: AnnotatedData
-    images: Sequence[AnnotatedImage]
     boxes: Boxes
     labels: NDArray[np.int64]
     owners: NDArray[np.int64]
     indices: NDArray[np.int64]
     sizes: Boxes
 
-    def __len__(self) -> int:
-        return len(self.boxes)
-
     def finding(self, kind: str, row: int, words: str) -> Finding:
-        """A finding about a box; it shows the values that were read."""
-        return self.data.box_finding(kind, self.images[self.owners[row]], int(self.indices[row]), words)
+        """A finding about a box: the values that were read, then the words; {size} is that of the image."""
+        words = words.replace("{size}", "{:g} x {:g}".format(*self.sizes[row]))
+        return self.data.box_finding(kind, self.data.images[self.owners[row]], int(self.indices[row]), words)
+
+    def findings(self, kind: str, mask: Mask, words: str | Callable[[int], str]) -> list[Finding]:
+        """A finding about each box of the mask; the words are the same for all, or depend on the row."""
+        rows = np.flatnonzero(mask).tolist()
+        return [self.finding(kind, row, words if isinstance(words, str) else words(row)) for row in rows]
 
     def clipped(self) -> Boxes:
         """The boxes cut at the borders of their images."""
@@ -174,7 +176,6 @@ def tabulate(data: AnnotatedData) -> BoxTable:
     sizes = np.array([image.size_hw[::-1] for image in images], dtype=np.float64).reshape(-1, 2)
     return BoxTable(
         data,
-        images,
         np.concatenate([np.zeros((0, 4)), *(image.boxes for image in images)]),
         np.concatenate([np.zeros(0, np.int64), *(image.labels for image in images)]),
         owners,
@@ -186,34 +187,29 @@ def tabulate(data: AnnotatedData) -> BoxTable:
 def interpret(table: BoxTable) -> InterpretedBoxes:
     """Find boxes that are shares of the image, then the layout that all of them are in."""
     shares = _find_shares(table)
-    sizes = np.tile(table.sizes, 2)
-    pixels = replace(table, boxes=np.where(shares[:, None], table.boxes * sizes, table.boxes))
-    findings = []
-    for row in np.flatnonzero(shares).tolist():
-        width, height = table.sizes[row]
-        words = f"seems to be in shares of the image of {width:g} x {height:g}"
-        findings.append(table.finding("normalised-box", row, words))
-    boxes, misread = pixels.boxes.copy(), np.zeros(len(table), dtype=np.bool_)
-    for rows, misreading in _find_misreadings(pixels):
+    pixels = np.where(shares[:, None], table.boxes * np.tile(table.sizes, 2), table.boxes)
+    table = replace(table, boxes=pixels)
+    findings = table.findings("normalised-box", shares, "seems to be in shares of the image of {size}")
+    boxes, misread = pixels.copy(), np.zeros(len(pixels), dtype=np.bool_)
+    for rows, misreading in _find_misreadings(table):
         boxes[rows] = misreading.reread(boxes[rows])
         misread[rows] = True
-        findings.append(_describe_misreading(pixels, rows, misreading))
-    return InterpretedBoxes(replace(pixels, boxes=boxes), shares, misread, findings)
+        findings.append(_describe_misreading(table, rows, misreading))
+    return InterpretedBoxes(replace(table, boxes=boxes), shares, misread, findings)
 
 
 def _find_misreadings(table: BoxTable) -> Iterator[tuple[NDArray[np.int64], Misreading]]:
     """The rows whose boxes are in another layout: all, or those of some splits, which may come from other tools."""
     data = table.data
-    everything = np.arange(len(table))
     form = data_format_of(data)
     misreading = find_misreading(form, table.boxes, table.sizes)
     if misreading is not None:
-        yield everything, misreading
+        yield np.arange(len(table.boxes)), misreading
         return
-    splits = {id(image): name for name, images in reversed(data.splits.items()) for image in images}
-    names = np.array([splits[id(image)] for image in table.images])
-    for name in dict.fromkeys(names.tolist()):
-        rows = np.flatnonzero((names == name)[table.owners])
+    split_of = {id(image): name for name, images in reversed(data.splits.items()) for image in images}
+    splits = np.array([split_of[id(image)] for image in data.images])
+    for name in dict.fromkeys(splits.tolist()):
+        rows = np.flatnonzero((splits == name)[table.owners])
         misreading = find_misreading(form, table.boxes[rows], table.sizes[rows])
         if misreading is not None:
             yield rows, misreading
@@ -235,7 +231,7 @@ def _find_shares(table: BoxTable) -> Mask:
     small: Mask = np.all(np.abs(table.boxes) <= 1.5, axis=1) & np.all(table.sizes > 4, axis=1)
     broken: Mask = np.any(np.where(small[:, None], table.boxes, 0.0) % 1 != 0, axis=1)
     # If most are shares, 0,0,1,1 is one too: the whole image.
-    shares = small if broken.sum() > len(table) / 2 else broken
+    shares = small if broken.sum() > len(broken) / 2 else broken
     form = data_format_of(table.data)
     return np.zeros_like(shares) if form is not None and form.relative_boxes else shares
 
@@ -290,31 +286,27 @@ def check_values(data: AnnotatedData) -> list[Finding]:
     return interpreted.findings + _describe(interpreted.table, classify(interpreted.table))
 
 
+_WORDS = {
+    "not-finite": "is not finite",
+    "point-box": "is a point",
+    "inverted-box": "has its second corner before the first{hint}",
+    "flat-box": "has no area",
+    "outside-box": "lies outside the image of {size}{hint}",
+    "over-border": "reaches over the image of {size}{hint}",
+}
+"""What messages state of the kinds of `classify`; {hint} names the layout in which a single box would fit."""
+
+
 def _describe(table: BoxTable, masks: dict[str, Mask]) -> list[Finding]:
-    findings = []
-    for kind, mask in masks.items():
-        for row in np.flatnonzero(mask).tolist():
-            size = "{:g} x {:g}".format(*table.sizes[row])
-            words = {
-                "not-finite": "is not finite",
-                "point-box": "is a point",
-                "inverted-box": "has its second corner before the first",
-                "flat-box": "has no area",
-                "outside-box": f"lies outside the image of {size}",
-                "over-border": f"reaches over the image of {size}",
-            }[kind]
-            if kind in ("inverted-box", "outside-box", "over-border"):
-                words += _hint(table, row)
-            findings.append(table.finding(kind, row, words))
-    return findings
+    misread_as = misreadings(data_format_of(table.data))
 
+    def words(kind: str, row: int) -> str:
+        box, size = table.boxes[row : row + 1], table.sizes[row : row + 1]
+        fitting = (other for other in misread_as if "{hint}" in _WORDS[kind] and fit_images(other.reread(box), size)[0])
+        other = next(fitting, None)
+        return _WORDS[kind].replace("{hint}", f" (as {LAYOUTS[other.written]} it would fit)" if other else "")
 
-def _hint(table: BoxTable, row: int) -> str:
-    """Name the layout in which a single box would fit."""
-    box, size = table.boxes[row : row + 1], table.sizes[row : row + 1]
-    fitting = (other for other in misreadings(data_format_of(table.data)) if fit_images(other.reread(box), size)[0])
-    other = next(fitting, None)
-    return "" if other is None else f" (as {LAYOUTS[other.written]} it would fit)"
+    return [finding for kind, mask in masks.items() for finding in table.findings(kind, mask, partial(words, kind))]
 
 
 def _check_sizes(table: BoxTable, sound: Mask, config: InputConfig) -> list[Finding]:
@@ -326,14 +318,11 @@ def _check_sizes(table: BoxTable, sound: Mask, config: InputConfig) -> list[Find
     input_sides = np.sqrt(areas) * scale
     thin = (sides <= SMALLEST_ORIGINAL).all(axis=1) | (sides <= SMALLEST_ORIGINAL / 2).any(axis=1)
     tiny = sound & ((input_sides < SMALLEST_SIDE) | thin)
-    findings = []
-    for row in np.flatnonzero(whole).tolist():
-        words = "covers the whole image of {:g} x {:g}".format(*table.sizes[row])
-        findings.append(table.finding("whole-image", row, words))
-    for row in np.flatnonzero(tiny).tolist():
-        words = f"is {input_sides[row]:.1f} pixels wide and high (in the mean) in the network input"
-        findings.append(table.finding("tiny-box", row, words))
-    return findings
+    small = "is {:.1f} pixels wide and high (in the mean) in the network input"
+    return [
+        *table.findings("whole-image", whole, "covers the whole image of {size}"),
+        *table.findings("tiny-box", tiny, lambda row: small.format(input_sides[row])),
+    ]
 
 
 def find_duplicate_boxes(table: BoxTable, sound: Mask) -> dict[int, int]:
@@ -361,7 +350,8 @@ def find_duplicate_boxes(table: BoxTable, sound: Mask) -> dict[int, int]:
 def _check_duplicates(table: BoxTable, sound: Mask) -> list[Finding]:
     findings = []
     for later, earlier in find_duplicate_boxes(table, sound).items():
-        other = table.data.describe_box(table.images[table.owners[later]], int(table.indices[earlier]))
+        image = table.data.images[table.owners[later]]
+        other = table.data.describe_box(image, int(table.indices[earlier]))
         same = table.labels[later] == table.labels[earlier]
         kind, words = ("duplicate-box", f"repeats {other}") if same else ("contradiction", f"is that of {other} too")
         findings.append(table.finding(kind, later, words))

@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+from PIL import Image
+
 from fasterrcnn.config import InputConfig
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.checks.boxes import check_boxes, check_values
@@ -20,12 +23,20 @@ from fasterrcnn.data.checks.images import (
 from fasterrcnn.data.checks.repair import BadBoxPolicy, Repaired, repair
 from fasterrcnn.data.findings import FINDING_KINDS, Finding, Severity, printable, raise_on_errors
 from fasterrcnn.data.formats import data_format_of
+from fasterrcnn.images import read_image
+from fasterrcnn.errors import ImageError
+from fasterrcnn.files import write_text
+from fasterrcnn.reporting.drawing import draw_boxes
+from fasterrcnn.reporting.html import render_page
 
 HEADERS_READ = 20_000
 """With up to so many images, training reads the header of each before it starts; this takes seconds."""
 
 IMAGES_READ = 5_000
 """With up to so many images, ``on_bad_box`` "fix" or "drop" decodes each before training, to find damaged ones."""
+
+_SIDE = 360  # pixels of an image on the page
+_MAX_IMAGES = 12  # shown of each kind; all findings stand there as text
 
 _ORDER = sorted(FINDING_KINDS, key=lambda kind: get_args(Severity).index(FINDING_KINDS[kind][0]))
 
@@ -82,10 +93,18 @@ class DataReport:
         return self.to_text()
 
     def save(self, path: str | Path) -> None:
-        """Write a page with the images and their boxes (.html)."""
-        from fasterrcnn.data.checks.page import write_check_page  # noqa: PLC0415 - pages are asked for rarely
-
-        write_check_page(Path(path), self.data, self.by_kind(), self.counts)
+        """Write a page (.html) with every finding, and for the first of each kind the image with its boxes."""
+        images = {image.path: image for image in self.data.images}
+        sections = []
+        for kind, findings in self.by_kind().items():
+            severity, advice = FINDING_KINDS[kind]
+            shown, rest = findings[:_MAX_IMAGES], findings[_MAX_IMAGES:]
+            examples = [{"finding": f, "image": _draw(f, f.image and images.get(f.image), self.data)} for f in shown]
+            about = {"kind": kind, "severity": severity, "advice": advice, "count": len(findings)}
+            sections.append({**about, "examples": examples, "rest": rest})
+        title = f"Data check of {self.data.root.name}"
+        texts = {"title": title, "summary": self.data.summary(), "counts": self.counts}
+        write_text(Path(path), render_page("fasterrcnn.data", "check.html", **texts, sections=sections))
 
 
 def check_data(
@@ -137,3 +156,26 @@ def _uncertain_sizes(data: AnnotatedData) -> list[AnnotatedImage]:
         return data.images
     differ = {finding.image for finding in data.findings if finding.kind == "size-mismatch"}
     return [image for image in data.images if image.path in differ]
+
+
+def _draw(finding: Finding, annotated: AnnotatedImage | None, data: AnnotatedData) -> Image.Image | None:
+    """The image of a finding with its boxes; the box that is meant is on top and keeps its name."""
+    if finding.image is None:
+        return None
+    try:
+        pil_image = read_image(finding.image)
+    except ImageError:
+        return None
+    scale = min(1.0, _SIDE / max(pil_image.size))
+    small = pil_image.resize((max(1, round(pil_image.width * scale)), max(1, round(pil_image.height * scale))))
+    if annotated is None:
+        return small
+    boxes = annotated.boxes * scale
+    # Boxes that Pillow cannot draw are described by the text alone.
+    is_drawable = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
+    is_drawable &= (np.abs(boxes) < 10_000).all(axis=1)
+    is_meant = np.array([annotated.number(index) == finding.annotation for index in range(len(boxes))], np.bool_)
+    order = [i for i in np.argsort(is_meant, kind="stable").tolist() if is_drawable[i]]
+    names = [data.classes[label] for label in annotated.labels]
+    captions = [names[i] if is_meant[i] or finding.annotation is None else "" for i in order]
+    return draw_boxes(small, boxes[order], annotated.labels[order], captions)

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
-from fasterrcnn.data.checks.boxes import Boxes, BoxTable, Mask, classify, find_duplicate_boxes, interpret, tabulate
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, group_rows
+from fasterrcnn.data.checks.boxes import BoxTable, Mask, classify, find_duplicate_boxes, interpret, tabulate
 from fasterrcnn.data.checks.images import frame_hw, lie_within
 from fasterrcnn.data.findings import Finding, only_errors
 from fasterrcnn.errors import ImageError
@@ -66,7 +66,7 @@ def repair(
     data = replace(_fix_images(data, policy, findings, log), findings=[])
     table = tabulate(data)
     interpreted = interpret(table)
-    bad = np.zeros(len(table), dtype=np.bool_)
+    bad = np.zeros(len(table.boxes), dtype=np.bool_)
     if policy == "fix":
         table = _fix_corners(interpreted.table, log)
         for finding in interpreted.findings:
@@ -123,7 +123,8 @@ def _fix_corners(table: BoxTable, log: _Log) -> BoxTable:
     corners = boxes[rows].reshape(-1, 2, 2)
     boxes[rows] = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
     for row in rows.tolist():
-        log.add(table.finding("inverted-box", row, "is inverted"), "corners exchanged", f": {_words(boxes[row])}")
+        box = ",".join(f"{value:g}" for value in boxes[row])
+        log.add(table.finding("inverted-box", row, "is inverted"), "corners exchanged", f": {box}")
     return replace(table, boxes=boxes)
 
 
@@ -132,8 +133,8 @@ def _leave_out(table: BoxTable, bad: Mask, log: _Log, *, duplicates_too: bool) -
     rest = ~bad
     for kind, mask in classify(table).items():
         done = "cut at the border" if kind == "over-border" else "left out"
-        for row in np.flatnonzero(mask & rest).tolist():
-            log.add(table.finding(kind, row, f"({kind})"), done)
+        for finding in table.findings(kind, mask & rest, f"({kind})"):
+            log.add(finding, done)
         if kind != "over-border":
             bad = bad | mask
     duplicates = find_duplicate_boxes(table, ~bad) if duplicates_too else {}
@@ -141,19 +142,11 @@ def _leave_out(table: BoxTable, bad: Mask, log: _Log, *, duplicates_too: bool) -
         if table.labels[later] == table.labels[earlier]:
             log.add(table.finding("duplicate-box", later, "repeats another"), "left out")
             bad[later] = True
-    return _rebuild(table, bad)
-
-
-def _rebuild(table: BoxTable, bad: Mask) -> AnnotatedData:
-    starts = np.searchsorted(table.owners, np.arange(len(table.images) + 1))
+    # Images that stay as they are stay the same objects.
     cut = table.clipped().astype(np.float32)
+    parts = group_rows(table.owners, len(table.data.images), cut, bad)
     new: dict[int, AnnotatedImage] = {}
-    for number, image in enumerate(table.images):
-        rows = slice(int(starts[number]), int(starts[number + 1]))
-        changed = bad[rows].any() or not np.array_equal(cut[rows], image.boxes)
-        new[id(image)] = replace(image, boxes=cut[rows]).select(~bad[rows]) if changed else image
+    for image, (boxes, left_out) in zip(table.data.images, parts, strict=True):
+        changed = left_out.any() or not np.array_equal(boxes, image.boxes)
+        new[id(image)] = replace(image, boxes=boxes).select(~left_out) if changed else image
     return table.data.map(lambda image: new[id(image)])
-
-
-def _words(box: Boxes) -> str:
-    return ",".join(f"{value:g}" for value in box)

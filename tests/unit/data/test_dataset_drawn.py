@@ -6,8 +6,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from fasterrcnn.config import InputConfig
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
-from fasterrcnn.data.dataset import DetectionDataset
-from fasterrcnn.data.show import draw_augmented
+from fasterrcnn.data.dataset import DetectionDataset, draw_augmented
 from fasterrcnn.errors import UsageError
 from fasterrcnn.reporting.drawing import colour_of
 
