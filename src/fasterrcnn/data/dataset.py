@@ -77,18 +77,18 @@ class DetectionDataset(Dataset[DetectionExample]):
         settings = transforms.AUGMENTATIONS[self.augmentation] if view else None
         image = self.images[index]
         if settings is None:
-            # Exactly as in detection, so without the decoder's own reduction, which averages pixels.
-            sample = transforms.plain_sample(_sample(image, pil_to_tensor(read_image(image.path)), 1), self.config)
+            sample = transforms.plain_sample(self._read(image), self.config)
         else:
             # The word of version 0.1 stays: another one would change the images of runs that are resumed.
             rng = Random(f"seed {self.seed}, epoch {view}, picture {image.image_id}")
+            magnification = settings.magnification
             sample = transforms.augment(
-                self._read(image, settings.magnification),
+                self._read(image, magnification),
                 settings,
                 self.config,
-                self._canvas_hw(image),
+                self.config.resized_hw(image.size_hw),
                 rng,
-                lambda: self._read(rng.choice(self.images), settings.magnification),
+                another=lambda: self._read(rng.choice(self.images), magnification),
             )
         objects = ~sample.difficult
         ignored = sample.boxes[sample.difficult]

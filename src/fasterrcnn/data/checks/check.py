@@ -23,9 +23,9 @@ from fasterrcnn.data.checks.images import (
 from fasterrcnn.data.checks.repair import BadBoxPolicy, Repaired, repair
 from fasterrcnn.data.findings import FINDING_KINDS, Finding, Severity, printable, raise_on_errors
 from fasterrcnn.data.formats import data_format_of
-from fasterrcnn.images import read_image
 from fasterrcnn.errors import ImageError
 from fasterrcnn.files import write_text
+from fasterrcnn.images import read_image
 from fasterrcnn.reporting.drawing import draw_boxes
 from fasterrcnn.reporting.html import render_page
 
