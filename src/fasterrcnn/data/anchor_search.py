@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fasterrcnn.config import AnchorConfig, InputConfig
 from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.errors import UsageError
-from fasterrcnn.reporting.tables import Table, align_columns, three_decimals
+from fasterrcnn.reporting.tables import align_columns, three_decimals
 
 Floats = NDArray[np.float64]
 
@@ -40,7 +40,8 @@ _CHUNK = 100_000  # boxes at a time, to save memory
 
 def has_area(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
     """(n,) which boxes are finite and have width and height above zero."""
-    good: NDArray[np.bool_] = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    finite, ordered = np.isfinite(boxes), boxes[:, 2:] > boxes[:, :2]
+    good: NDArray[np.bool_] = np.hstack([finite, ordered]).all(axis=1, keepdims=False)
     return good
 
 
@@ -87,17 +88,16 @@ class Recall:
     mean_iou: float | None
     by_size: dict[str, "Recall"]
 
-    def table(self, title: str = "") -> Table:
-        """All boxes, then those of each size."""
+    def rows(self) -> tuple[list[str], list[list[str]]]:
+        """Head and rows of a table: all boxes, then those of each size."""
         rows = [
             [name, f"{part.boxes:,}", _percent(part.at_50), _percent(part.at_70), three_decimals(part.mean_iou)]
             for name, part in (("all", self), *self.by_size.items())
         ]
-        return Table(["boxes", "count", "reach IoU 0.5", "reach IoU 0.7", "mean IoU"], rows, title=title)
+        return ["boxes", "count", "reach IoU 0.5", "reach IoU 0.7", "mean IoU"], rows
 
     def __str__(self) -> str:
-        table = self.table()
-        return "\n".join(align_columns(table.head, table.rows))
+        return "\n".join(align_columns(*self.rows()))
 
 
 def measure_recall(boxes: NDArray[np.float32], anchors: AnchorConfig, strides: Sequence[int]) -> Recall:

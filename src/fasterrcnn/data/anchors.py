@@ -32,6 +32,7 @@ from fasterrcnn.data.anchor_search import (
 from fasterrcnn.errors import UsageError
 from fasterrcnn.files import write_text
 from fasterrcnn.reporting import charts, html
+from fasterrcnn.reporting.tables import Table
 
 __all__ = ["AnchorFit", "Recall", "fit_anchors", "input_boxes", "input_labels", "measure_recall", "read_anchors"]
 
@@ -117,7 +118,10 @@ class AnchorFit:
         plot = charts.scatter(
             "Boxes and anchors", self.sides, marks, x="width (pixels of the input)", y="height (pixels of the input)"
         )
-        tables = [self.before.table("Recall before"), *([] if self.kept else [self.after.table("Recall after")])]
+        recalls = (
+            {"Recall before": self.before} if self.kept else {"Recall before": self.before, "Recall after": self.after}
+        )
+        tables = [Table(*recall.rows(), title=title) for title, recall in recalls.items()]
         return html.render_parts("Anchors", self.line(), [*tables, plot, html.Listing("Configuration", self.to_yaml())])
 
 

@@ -143,8 +143,7 @@ class Statistics:
     def __str__(self) -> str:
         order = self._classes_by_count()
         shown, rest = order[:_MAX_CLASSES], [self.total.by_class[label] for label in reversed(order[_MAX_CLASSES:])]
-        table = self._split_table()
-        lines = [self._lead(), "", *align_columns(table.head, table.rows)]
+        lines = [self._lead(), "", *align_columns(*self._split_rows())]
         lines += [
             "",
             "Boxes of each class",
@@ -187,7 +186,7 @@ class Statistics:
         longer = np.repeat([max(size) for size in self.image_sizes], list(self.image_sizes.values()))
         size = f"root of the area (pixels of the network input, {self._input()})"
         return [
-            self._split_table(),
+            Table(*self._split_rows(), title="Images and boxes"),
             charts.bars("Boxes of each class", names, counts),
             charts.histogram("Boxes in an image", self.per_image, x="boxes"),
             charts.histogram("Sizes of boxes", self.sizes, x=size, log=True),
@@ -206,17 +205,18 @@ class Statistics:
     def _input(self) -> str:
         return f"short side {self.input.short_side}, long side at most {self.input.long_side}"
 
-    def _split_table(self) -> Table:
+    def _split_rows(self) -> tuple[list[str], list[list[str]]]:
+        """Head and rows of the table of splits."""
         rows = [
             [name, *(f"{n:,}" for n in (c.images, c.negatives, c.boxes, c.difficult, c.left_out))]
             for name, c in {**self.splits, "all": self.total}.items()
         ]
-        head = ["split", "images", "without boxes", "boxes", "difficult", "left out"]
-        return Table(head, rows, title="Images and boxes")
+        return ["split", "images", "without boxes", "boxes", "difficult", "left out"], rows
 
     def _classes_by_count(self) -> list[int]:
         """Labels, the most frequent first."""
-        return np.argsort(-np.array(self.total.by_class), kind="stable").tolist()
+        counts = self.total.by_class
+        return sorted(range(len(counts)), key=lambda label: -counts[label])
 
     def _percents(self) -> dict[str, float]:
         """`shares` in percent, by names with the sides of the bins."""

@@ -1,6 +1,7 @@
 """All checks together: the complete one of ``data check``, and the quick one before training."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -99,7 +100,7 @@ class DataReport:
         for kind, findings in self.by_kind().items():
             severity, advice = FINDING_KINDS[kind]
             shown, rest = findings[:_MAX_IMAGES], findings[_MAX_IMAGES:]
-            examples = [{"finding": f, "image": _draw(f, f.image and images.get(f.image), self.data)} for f in shown]
+            examples = [{"finding": f, "image": _draw(f, images, self.data)} for f in shown]
             about = {"kind": kind, "severity": severity, "advice": advice, "count": len(findings)}
             sections.append({**about, "examples": examples, "rest": rest})
         title = f"Data check of {self.data.root.name}"
@@ -158,7 +159,7 @@ def _uncertain_sizes(data: AnnotatedData) -> list[AnnotatedImage]:
     return [image for image in data.images if image.path in differ]
 
 
-def _draw(finding: Finding, annotated: AnnotatedImage | None, data: AnnotatedData) -> Image.Image | None:
+def _draw(finding: Finding, images: Mapping[Path, AnnotatedImage], data: AnnotatedData) -> Image.Image | None:
     """The image of a finding with its boxes; the box that is meant is on top and keeps its name."""
     if finding.image is None:
         return None
@@ -168,6 +169,7 @@ def _draw(finding: Finding, annotated: AnnotatedImage | None, data: AnnotatedDat
         return None
     scale = min(1.0, _SIDE / max(pil_image.size))
     small = pil_image.resize((max(1, round(pil_image.width * scale)), max(1, round(pil_image.height * scale))))
+    annotated = images.get(finding.image)
     if annotated is None:
         return small
     boxes = annotated.boxes * scale
