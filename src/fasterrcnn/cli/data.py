@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,8 +11,12 @@ from fasterrcnn.cli.options import DataSource, Json, OnBadBox, Reading, on_termi
 from fasterrcnn.errors import DataError
 
 if TYPE_CHECKING:
-    from fasterrcnn.data.annotations import AnnotatedImage
+    from fasterrcnn.data.annotations import AnnotatedData
     from fasterrcnn.data.checks import DataReport
+
+InputOf = Annotated[str, Parameter(help="Preset whose input size is used.")]
+NewFolder = Annotated[Path, Parameter(name=["--output", "-o"], help="New folder, for images and annotations.")]
+WrittenFormat = Annotated[str, Parameter(help="Format to write: coco, voc or yolo.")]
 
 
 def anchors(
@@ -65,13 +68,20 @@ def check(
 
     The data set itself is never changed. Exit code: 0 without errors, 2 with errors.
     """
+    from rich.progress import track
+
     from fasterrcnn import presets
     from fasterrcnn.data.checks import check_data
     from fasterrcnn.files import check_output
 
     config = presets.get(model).input
     check_output(fix)
-    data_report = check_data(reading.read(data), config, images=not quick, track=_track)
+    data_report = check_data(
+        reading.read(data),
+        config,
+        images=not quick,
+        track=lambda images, total: track(images, "checking images", total, disable=not on_terminal()),
+    )
     if as_json:
         print(json.dumps(data_report.to_dict(), allow_nan=False))
     else:
@@ -82,12 +92,6 @@ def check(
     if fix is not None:
         _write_fixed(data_report, fix)
     return 2 if data_report.counts["error"] else 0
-
-
-def _track(images: "Iterable[AnnotatedImage]", total: int) -> "Iterable[AnnotatedImage]":
-    from rich.progress import track
-
-    return track(images, "checking images", total, disable=not on_terminal())
 
 
 def _write_fixed(data_report: "DataReport", folder: Path) -> None:
@@ -109,14 +113,13 @@ def convert(
     data: DataSource,
     /,
     *,
-    to: Annotated[str, Parameter(help="Format to write: coco, voc or yolo.")],
-    output: Annotated[Path, Parameter(name=["--output", "-o"], help="New folder, for images and annotations.")],
+    to: WrittenFormat,
+    output: NewFolder,
     reading: Reading = Reading(),
 ) -> None:
     """Write a data set in another format, images included; boxes stay exactly as they are, valid or not."""
     from fasterrcnn.data.checks.boxes import check_values
     from fasterrcnn.data.findings import only_errors, raise_on_errors
-    from fasterrcnn.data.formats import write_data
 
     annotated = reading.read(data)
     raise_on_errors(annotated.findings, annotated.root)
@@ -124,7 +127,13 @@ def convert(
     wrong = only_errors(check_values(annotated))
     if wrong:
         print(f"note: {len(wrong)} errors in the boxes are converted as they are (see data check), first: {wrong[0]}")
-    for note in write_data(annotated, output, to):
+    _write(annotated, output, to)
+
+
+def _write(data: "AnnotatedData", output: Path, to: str) -> None:
+    from fasterrcnn.data.formats import write_data
+
+    for note in write_data(data, output, to):
         print(f"note: {note}")
     print(f"wrote {output}")
 
@@ -134,7 +143,7 @@ def show(
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="Image to write, .jpg or .png.")],
-    model: Annotated[str, Parameter(help="Preset whose input size is used.")] = "resnet50-fpn",
+    model: InputOf = "resnet50-fpn",
     augmentation: Annotated[
         Literal["none", "light", "default", "strong"], Parameter(help="How much the images are varied.")
     ] = "default",
@@ -161,7 +170,7 @@ def split(
     data: DataSource,
     /,
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"], help="New folder, for images and annotations.")],
+    output: NewFolder,
     train: Annotated[float, Parameter(help="Share of the images to train on.")] = 0.7,
     val: Annotated[float, Parameter(help="Share to validate on during training.")] = 0.15,
     test: Annotated[float, Parameter(help="Share to test on at the end.")] = 0.15,
@@ -170,12 +179,11 @@ def split(
         Parameter(help='Regular expression: file names with the same match stay together, "(patient\\d+)_".'),
     ] = None,
     seed: Annotated[int, Parameter(help="The same seed gives the same splits.")] = 0,
-    to: Annotated[str, Parameter(help="Format to write: coco, voc or yolo.")] = "coco",
+    to: WrittenFormat = "coco",
     reading: Reading = Reading(),
 ) -> None:
     """Split a data set again: every class in every split, nearly identical images never in two."""
     from fasterrcnn.data.findings import raise_on_errors
-    from fasterrcnn.data.formats import write_data
     from fasterrcnn.data.split import split_data
     from fasterrcnn.files import check_output
 
@@ -187,9 +195,7 @@ def split(
     print(divided.data.summary())
     if divided.kept_together:
         print(f"{divided.kept_together} images were kept with others, as duplicates or by their group")
-    for note in write_data(divided.data, output, to):
-        print(f"note: {note}")
-    print(f"wrote {output}")
+    _write(divided.data, output, to)
 
 
 def stats(
@@ -197,7 +203,7 @@ def stats(
     /,
     *,
     reading: Reading = Reading(),
-    model: Annotated[str, Parameter(help="Preset whose input size is used.")] = "resnet50-fpn",
+    model: InputOf = "resnet50-fpn",
     output: Annotated[
         Path | None, Parameter(name=["--output", "-o"], help="Also write a page with charts (.html), or .json.")
     ] = None,
@@ -207,8 +213,7 @@ def stats(
     from fasterrcnn import presets
     from fasterrcnn.data.statistics import compute_statistics
 
-    config = presets.get(model).input
-    statistics = compute_statistics(reading.read(data), config)
+    statistics = compute_statistics(reading.read(data), presets.get(model).input)
     print(json.dumps(statistics.to_dict()) if as_json else statistics)
     if output is not None:
         statistics.save(output)

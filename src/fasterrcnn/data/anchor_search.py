@@ -40,8 +40,8 @@ _CHUNK = 100_000  # boxes at a time, to save memory
 
 def has_area(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
     """(n,) which boxes are finite and have width and height above zero."""
-    finite, ordered = np.isfinite(boxes), boxes[:, 2:] > boxes[:, :2]
-    good: NDArray[np.bool_] = np.hstack([finite, ordered]).all(axis=1, keepdims=False)
+    good: NDArray[np.bool_] = np.all(np.isfinite(boxes), axis=1, keepdims=False)
+    good &= (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     return good
 
 

@@ -199,22 +199,12 @@ def to_coco(data: AnnotatedData, images: Sequence[AnnotatedImage]) -> dict[str, 
         for (x1, y1, x2, y2), label, difficult, area in zip(
             boxes.tolist(), image.labels.tolist(), image.difficult.tolist(), areas.tolist(), strict=True
         ):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image.image_id,
-                    "category_id": data.category_ids[label],
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": area,
-                    "iscrowd": int(difficult),
-                }
-            )
-    return {
-        "images": [
-            {"id": i.image_id, "file_name": i.path.name, "height": i.size_hw[0], "width": i.size_hw[1]} for i in images
-        ],
-        "annotations": annotations,
-        "categories": [
-            {"id": number, "name": name} for number, name in zip(data.category_ids, data.classes, strict=True)
-        ],
-    }
+            ids = {"id": len(annotations) + 1, "image_id": image.image_id, "category_id": data.category_ids[label]}
+            box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": area, "iscrowd": int(difficult)}
+            annotations.append({**ids, **box})
+    listed = [
+        {"id": i.image_id, "file_name": i.path.name, "height": i.size_hw[0], "width": i.size_hw[1]} for i in images
+    ]
+    classes = zip(data.category_ids, data.classes, strict=True)
+    categories = [{"id": number, "name": name} for number, name in classes]
+    return {"images": listed, "annotations": annotations, "categories": categories}

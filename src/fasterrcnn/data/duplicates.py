@@ -92,7 +92,8 @@ def find_similar(prints: Sequence[Fingerprint]) -> list[tuple[int, int]]:
         left, right = thumbnails[pairs[:, 0]], thumbnails[pairs[:, 1]]
         alike = np.einsum("kyx,kyx->k", left, right) >= _MIN_CORRELATION * _SIDE**2
         limits = np.minimum(_MAX_DIFFERENCE, _MAX_LEVELS / contrasts[pairs[alike]].max(axis=1))
-        alike[alike] = _differ(left[alike], right[alike]) <= limits
+        left, right = left[alike], right[alike]
+        alike[alike] = np.maximum(_difference(left, right), _difference(right, left)) <= limits
         similar += [(kept[i], kept[j]) for i, j in pairs[alike].tolist()]
     return sorted(similar)
 
@@ -134,20 +135,14 @@ def _candidates(hashes: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
             yield pairs[first : first + _PAIRS]
 
 
-def _differ(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(k,) the largest difference of any pixel of (k, 32, 32) normalised thumbnails, shifted either way."""
-    greatest: NDArray[np.float32] = np.maximum(_beyond(left, right), _beyond(right, left)).max(axis=(1, 2))
-    return greatest
+def _difference(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(k,) how far a pixel of the left (k, 32, 32) thumbnails is out of the range of the right, at most.
 
-
-def _beyond(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far each inner pixel of the left is out of the range of the right, shifted by up to half a pixel.
-
-    Cropping an image by one or two hundredths shifts its thumbnail by that much.
+    The right ones are shifted by up to half a pixel: cropping an image by one or two hundredths does that.
     """
-    centre = right[:, 1:-1, 1:-1]
+    inner, centre = left[:, 1:-1, 1:-1], right[:, 1:-1, 1:-1]
     steps = [(y, x) for y in range(3) for x in range(3)]
     moved = [(centre + right[:, y : y + _SIDE - 2, x : x + _SIDE - 2]) / 2 for y, x in steps]
-    inner = left[:, 1:-1, 1:-1]
-    outside: NDArray[np.float32] = np.maximum(inner - np.maximum.reduce(moved), np.minimum.reduce(moved) - inner)
-    return outside
+    outside = np.maximum(inner - np.maximum.reduce(moved), np.minimum.reduce(moved) - inner)
+    greatest: NDArray[np.float32] = outside.max(axis=(1, 2))
+    return greatest

@@ -59,7 +59,7 @@ class Finding:
     """One problem of a data set, or something that should be checked.
 
     Attributes:
-        kind: one of `KINDS`.
+        kind: one of `FINDING_KINDS`.
         file: the annotation file, or the image, where it is.
         what: what is wrong, with the value: "annotation 17 (cat): box 5,5,5,20 has no area".
         annotation: id, object number or line number of the annotation in the file, where there is one.
@@ -87,15 +87,9 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {
-            "severity": self.severity,
-            "kind": self.kind,
-            "file": str(self.file),
-            "annotation": self.annotation,
-            "image": None if self.image is None else str(self.image),
-            "what": self.what,
-            "advice": self.advice,
-        }
+        image = None if self.image is None else str(self.image)
+        place = {"file": str(self.file), "annotation": self.annotation, "image": image}
+        return {"severity": self.severity, "kind": self.kind, **place, "what": self.what, "advice": self.advice}
 
 
 def unreadable_image(path: Path, error: ImageError) -> Finding:
@@ -105,12 +99,9 @@ def unreadable_image(path: Path, error: ImageError) -> Finding:
 
 def size_mismatch(image: Path, file: Path, stated_hw: tuple[int, int], size_hw: tuple[int, int]) -> Finding:
     """A finding about an annotation file that states another size than the image has."""
-    (stated_height, stated_width), (height, width) = stated_hw, size_hw
+    stated, true = (f"{width} x {height}" for height, width in (stated_hw, size_hw))
     turned = "; width and height are exchanged, or the image was rotated" if size_hw == stated_hw[::-1] else ""
-    what = (
-        f"states {stated_width} x {stated_height} for {image.name}, "
-        f"the image has {width} x {height} (width x height){turned}"
-    )
+    what = f"states {stated} for {image.name}, the image has {true} (width x height){turned}"
     return Finding("size-mismatch", file, what, image=image)
 
 

@@ -75,18 +75,18 @@ def split_data(
             f"{data.root}: {len(fractions)} splits need as many images that are not bound to each other; "
             f"there are {len(groups)}"
         )
-    present = np.array([_present(image, len(data.classes)) for image in images])
+    # Which classes each image shows; the last stands for images without boxes.
+    classes = range(len(data.classes))
+    present = np.array([[*np.isin(classes, image.labels), not len(image.labels)] for image in images])
     counts = np.stack([present[group].sum(axis=0) for group in groups])
     sizes = np.array([len(group) for group in groups])
     chosen = _distribute(counts, sizes, np.array(list(fractions.values())), np.random.default_rng(seed))
     unique = len({image.image_id for image in images}) == len(images)
     final = images if unique else [replace(image, image_id=n) for n, image in enumerate(images, start=1)]
-    splits = {
-        name: [
-            final[i] for i in sorted(i for group, s in zip(groups, chosen, strict=True) if s == split for i in group)
-        ]
-        for split, name in enumerate(fractions)
-    }
+    splits = {}
+    for split, name in enumerate(fractions):
+        members = sorted(i for group, own in zip(groups, chosen, strict=True) if own == split for i in group)
+        splits[name] = [final[i] for i in members]
     return NewSplits(replace(data, splits=splits), sum(len(group) for group in groups if len(group) > 1))
 
 
@@ -139,12 +139,6 @@ def _fingerprint(path: Path) -> Fingerprint | None:
         return None
 
 
-def _present(image: AnnotatedImage, class_count: int) -> NDArray[np.bool_]:
-    """(classes + 1,) which classes an image shows; the last stands for images without boxes."""
-    counts = np.bincount(image.labels, minlength=class_count)
-    return np.append(counts > 0, not len(image.labels))
-
-
 def _distribute(
     counts: NDArray[np.int64], sizes: NDArray[np.int64], fractions: NDArray[np.float64], random: np.random.Generator
 ) -> NDArray[np.int64]:
@@ -172,14 +166,10 @@ def _distribute(
             chosen[group] = split
             wanted[split] -= counts[group]
             room[split] -= sizes[group]
-    _fill(chosen, sizes, order, len(fractions))
-    return chosen
-
-
-def _fill(chosen: NDArray[np.int64], sizes: NDArray[np.int64], order: NDArray[np.int64], splits: int) -> None:
-    """Give every empty split the smallest group of the largest split that can spare one; in place."""
-    for empty in sorted(set(range(splits)) - set(chosen.tolist())):
-        spare = np.bincount(chosen, minlength=splits) > 1
-        images = np.bincount(chosen, weights=sizes, minlength=splits)
+    for empty in sorted(set(range(len(fractions))) - set(chosen.tolist())):
+        # It gets the smallest group of the largest split that can spare one.
+        spare = np.bincount(chosen, minlength=len(fractions)) > 1
+        images = np.bincount(chosen, weights=sizes, minlength=len(fractions))
         donor = np.argmax(np.where(spare, images, -1))
         chosen[order[chosen[order] == donor][-1]] = empty
+    return chosen

@@ -99,25 +99,20 @@ def _check_splits(data: AnnotatedData, counts: Counter[int]) -> list[Finding]:
     findings = []
     for split, images in data.splits.items():
         own = {label for image in images for label in image.labels.tolist()}
-        findings += [
-            Finding("class-not-in-split", data.root, f"class {data.classes[label]!r} has no box in the split {split!r}")
-            for label in sorted(counts)
-            if images and label not in own
-        ]
+        for label in sorted(counts.keys() - own) if images else ():
+            what = f"class {data.classes[label]!r} has no box in the split {split!r}"
+            findings.append(Finding("class-not-in-split", data.root, what))
     return findings
 
 
 def _check_balance(data: AnnotatedData, counts: Counter[int]) -> list[Finding]:
+    findings = []
     common, largest = counts.most_common(1)[0] if counts else (0, 0)
-    return [
-        Finding(
-            "imbalance",
-            data.root,
-            f"{largest} boxes of {data.classes[common]!r}, {count} of {data.classes[label]!r}: {largest // count} to 1",
-        )
-        for label, count in counts.most_common()
-        if largest >= IMBALANCE * count
-    ]
+    for label, count in counts.most_common():
+        if largest >= IMBALANCE * count:
+            rare = f"{count} of {data.classes[label]!r}: {largest // count} to 1"
+            findings.append(Finding("imbalance", data.root, f"{largest} boxes of {data.classes[common]!r}, {rare}"))
+    return findings
 
 
 def _check_missing(data: AnnotatedData) -> list[Finding]:

@@ -42,6 +42,12 @@ class ImageFacts:
     findings: list[Finding] = field(default_factory=list)
     sizes_hw: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
+    def note_size(self, image: AnnotatedImage, size_hw: tuple[int, int]) -> None:
+        """Keep the true size of an image; one that differs from the stated size is a finding."""
+        self.sizes_hw[image.path] = size_hw
+        if size_hw != image.size_hw:
+            self.findings.append(size_mismatch(image.path, image.annotation_file, image.size_hw, size_hw))
+
     def framed(self, data: AnnotatedData) -> AnnotatedData:
         """The data with the size of each image that its boxes belong to."""
 
@@ -81,7 +87,7 @@ def read_headers(images: Iterable[AnnotatedImage]) -> ImageFacts:
     facts = ImageFacts()
     for image in images:
         try:
-            _note_size(image, read_size_hw(image.path), facts)
+            facts.note_size(image, read_size_hw(image.path))
         except ImageError as error:
             facts.findings.append(unreadable_image(image.path, error))
     return facts
@@ -102,7 +108,7 @@ def decode_images(data: AnnotatedData, track: TrackProgress) -> ImageFacts:
             facts.findings.append(unreadable_image(image.path, outcome))
             continue
         size_hw, fingerprint = outcome
-        _note_size(image, size_hw, facts)
+        facts.note_size(image, size_hw)
         images.append(image)
         prints.append(fingerprint)
     facts.findings.extend(_check_duplicates(data, images, prints))
@@ -172,47 +178,36 @@ def _decode(
             yield done, future.result()
 
 
-def _note_size(image: AnnotatedImage, size_hw: tuple[int, int], facts: ImageFacts) -> None:
-    facts.sizes_hw[image.path] = size_hw
-    if size_hw != image.size_hw:
-        facts.findings.append(size_mismatch(image.path, image.annotation_file, image.size_hw, size_hw))
-
-
 def _check_duplicates(
     data: AnnotatedData, images: Sequence[AnnotatedImage], prints: Sequence[Fingerprint]
 ) -> list[Finding]:
-    splits = {id(image): name for name, members in data.splits.items() if name != "trainval" for image in members}
+    names = {id(image): name for name, members in data.splits.items() if name != "trainval" for image in members}
+    splits = [names.get(id(image), "trainval") for image in images]
     # Images without boxes and of one colour, or with a gradient, are similar without being duplicates.
     plain = {i for i, image in enumerate(images) if not len(image.boxes) and _is_plain(prints[i])}
     findings = []
-    for group in find_identical(prints):
-        if all(i in plain for i in group):
-            continue
-        first, *others = (images[i] for i in group)
-        for other in others:
-            words = f"the same image as {first.path.name}{'' if _same_boxes(first, other) else ', with other boxes'}"
-            if first.path != other.path:
-                findings.append(_duplicate_finding(first, other, splits, words))
-            elif splits.get(id(first)) == splits.get(id(other)):
-                findings.append(_duplicate_finding(first, other, splits, "is listed twice"))
-    for i, j in find_similar(prints):
-        if splits.get(id(images[i])) != splits.get(id(images[j])) and plain.isdisjoint((i, j)):
-            findings.append(
-                _duplicate_finding(images[i], images[j], splits, f"nearly the same image as {images[i].path.name}")
-            )
+
+    def add(first: int, other: int, words: str) -> None:
+        path = images[other].path
+        if splits[first] == splits[other]:
+            findings.append(Finding("same-image", path, words, image=path))
+        else:
+            words = f"in {splits[other]!r}: {words} in {splits[first]!r}"
+            findings.append(Finding("leak", path, words, image=path))
+
+    for first, *others in find_identical(prints):
+        for other in others if not plain.issuperset((first, *others)) else ():
+            image, copy = images[first], images[other]
+            same_boxes = np.array_equal(image.labels, copy.labels) and np.array_equal(image.boxes, copy.boxes)
+            if image.path != copy.path:
+                add(first, other, f"the same image as {image.path.name}{'' if same_boxes else ', with other boxes'}")
+            elif splits[first] == splits[other]:
+                add(first, other, "is listed twice")
+    for first, other in find_similar(prints):
+        if splits[first] != splits[other] and plain.isdisjoint((first, other)):
+            add(first, other, f"nearly the same image as {images[first].path.name}")
     return findings
 
 
 def _is_plain(fingerprint: Fingerprint) -> bool:
     return all(bool((np.abs(np.diff(fingerprint.thumbnail, 2, axis)) < _DETAIL).all()) for axis in (0, 1))
-
-
-def _duplicate_finding(first: AnnotatedImage, other: AnnotatedImage, splits: dict[int, str], words: str) -> Finding:
-    here, there = splits.get(id(other), "trainval"), splits.get(id(first), "trainval")
-    if here == there:
-        return Finding("same-image", other.path, words, image=other.path)
-    return Finding("leak", other.path, f"in {here!r}: {words} in {there!r}", image=other.path)
-
-
-def _same_boxes(first: AnnotatedImage, other: AnnotatedImage) -> bool:
-    return np.array_equal(first.labels, other.labels) and np.array_equal(first.boxes, other.boxes)
