@@ -48,10 +48,7 @@ class AnchorFit:
     """The result of fitting anchors.
 
     Attributes:
-        given: the anchors to start from.
-        anchors: the fitted ones: as many levels, sizes and ratios; the given ones where `kept`.
-        before: recall of the given anchors.
-        after: recall of the fitted ones.
+        anchors: the fitted ones: as many levels, sizes and ratios as given; those given where `kept`.
         boxes: how many boxes they were fitted to.
         kept: whether the given anchors stay: fewer than `MIN_BOXES` boxes, or nothing better was found.
         sides: (m, 2) width and height of some of the boxes, for the plot.

@@ -37,11 +37,7 @@ class DetectionDataset(Dataset[DetectionExample]):
     ``examples[index]`` is an image as in detection, ``examples[index, view]`` an augmented view of it (from 1).
     A view depends on the seed, its number and the image's id alone, not on the order or the process of reading.
 
-    Args:
-        images: to read, with their boxes.
-        config: size of the network input.
-        augmentation: how much the images are varied; "none" leaves them as in detection.
-        seed: of the augmentation.
+    An augmentation of "none" leaves all views as in detection.
     """
 
     def __init__(
@@ -244,13 +240,7 @@ def draw_augmented(
 
 
 def draw_target(pixels: Float[Tensor, "3 h w"], target: Target, classes: Sequence[str]) -> Image.Image:
-    """An image of the network's input with its objects; ignored regions are captioned "difficult".
-
-    Args:
-        pixels: RGB, 0..1, not normalised.
-        target: in the frame of the pixels.
-        classes: names; label i means ``classes[i]``.
-    """
+    """An image of the network's input, RGB in 0..1, with its objects; ignored regions are captioned "difficult"."""
     pil_image = Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
     # A target does not keep the classes of difficult objects, so they get a colour of their own.
     labels = torch.cat([target.labels, target.labels.new_full((len(target.ignored),), len(classes))])

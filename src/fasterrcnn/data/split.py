@@ -23,12 +23,7 @@ _MAX_THREADS = 4
 
 @dataclass(frozen=True)
 class NewSplits:
-    """A data set that was split anew.
-
-    Attributes:
-        data: the data set.
-        kept_together: how many images had to stay with others, as duplicates or because of their names.
-    """
+    """A data set that was split anew; how many images had to stay together, as duplicates or because of their names."""
 
     data: AnnotatedData
     kept_together: int

@@ -40,12 +40,10 @@ class Counts:
     """Numbers of a split, or of the whole data set.
 
     Attributes:
-        images: all of them.
         negatives: images without any annotation.
         boxes: those that are trained on; ``by_class`` counts them by class.
         difficult: crowds, difficult and ignored objects.
         left_out: boxes that are not finite or have no area.
-        by_class: boxes of each class, in the order of the classes.
     """
 
     images: int
@@ -75,11 +73,7 @@ class Statistics:
     """Numbers of a data set. Boxes that are difficult or have no area are counted, and in nothing else.
 
     Attributes:
-        name: of the data set.
-        format: of its files, for people.
-        classes: names.
         input: the size of the network input that sizes are measured at.
-        splits: numbers of each split.
         total: numbers of the whole data set; an image in several splits counts once.
         per_image: how many boxes each image has.
         image_sizes: how many images have which (height, width), the most frequent first.

@@ -40,10 +40,9 @@ GROUNDS: tuple[Rgb, ...] = ((92, 122, 62), (128, 130, 84), (142, 122, 92), (136,
 
 @dataclass(frozen=True)
 class Scene:
-    """An image and the signs in it.
+    """An RGB image and the signs in it.
 
     Attributes:
-        image: RGB.
         boxes: (n, 4) xyxy in pixels, of the whole sign even where something stands before it.
         labels: (n,) indices into `CLASSES`.
     """

@@ -121,7 +121,6 @@ class BoxTable:
     """Every box of a data set in flat arrays.
 
     Attributes:
-        data: the data set.
         boxes: (n, 4) xyxy in pixels.
         labels: (n,).
         owners: (n,) index of the image of each box in ``data.images``.
@@ -159,7 +158,6 @@ class InterpretedBoxes:
         table: the boxes in pixels and in the right layout.
         shares: (n,) those that were shares of the image instead of pixels.
         misread: (n,) those of a data set, or of a split, whose boxes are in another layout than its format demands.
-        findings: what was wrong.
     """
 
     table: BoxTable

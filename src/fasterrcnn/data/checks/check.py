@@ -44,12 +44,7 @@ _ORDER = sorted(FINDING_KINDS, key=lambda kind: get_args(Severity).index(FINDING
 
 @dataclass(frozen=True)
 class DataReport:
-    """The result of `check_data`.
-
-    Attributes:
-        data: as it was read.
-        findings: errors first, then by kind.
-    """
+    """The result of `check_data`: the data as it was read, and findings, errors first, then by kind."""
 
     data: AnnotatedData
     findings: list[Finding]

@@ -54,13 +54,7 @@ def is_typo(rare: str, common: str, rare_count: int, common_count: int) -> bool:
 
     Other words differ in one letter too if they are short ("cat", "car"), so words of three or four letters must be
     rarer still. Names that differ in a digit or in a last word of one letter ("sign1", "sign2", "type a", "type b") are
-    different classes.
-
-    Args:
-        rare: its name.
-        common: the name of the other class.
-        rare_count: how many boxes it has; without a box it is no typing error.
-        common_count: how many the other has.
+    different classes. A class without a box is no typing error.
     """
     if not 0 < _TYPO_RATIO * rare_count <= common_count or _unnumbered(rare) == _unnumbered(common):
         return False

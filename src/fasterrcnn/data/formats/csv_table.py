@@ -7,15 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, split_of
-from fasterrcnn.data.formats.base import (
-    Box,
-    BoxFormat,
-    Collector,
-    DataFormat,
-    ReadOptions,
-    box_to_xyxy,
-    split_name,
-)
+from fasterrcnn.data.formats.base import Box, BoxFormat, Collector, DataFormat, ReadOptions, box_to_xyxy, split_name
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.images import EXTENSIONS, image_files
 

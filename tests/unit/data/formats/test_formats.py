@@ -57,7 +57,7 @@ def test_read_data__recognised(write_files, name, files):
     data = read_data(root)
     assert data.format == name
     (annotated,) = data.images
-    assert annotated.path.name == "a.png"
+    assert annotated.path.stem == "a"
     assert annotated.boxes.round(4).tolist() == [[1, 2, 3, 4]]
     assert data.classes == ("cat",)
     assert data.findings == []
