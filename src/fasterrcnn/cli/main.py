@@ -21,6 +21,13 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 _OFFLINE = "--offline"
+_groups = {
+    "": app,
+    "data": App(name="data", help="Check, count, show, split and convert data sets."),
+    "weights": App(
+        name="weights", help="Files of weights: this library's, torchvision's, Detectron2's, MMDetection's."
+    ),
+}
 _COMMANDS = {
     "demo": "Draw road scenes, fine-tune a detector on them, evaluate it, show its detections.",
     "train": "Fine-tune a detector on annotated images.",
@@ -29,28 +36,20 @@ _COMMANDS = {
     "explain": "Show each step of a detector on one image, and why it missed objects.",
     "benchmark": "Measure all runtimes on this machine, and name the fastest.",
     "quantize": "Write a checkpoint that also runs with 8-bit integers.",
+    "data check": "Find problems of a data set, and fix a copy of it.",
+    "data stats": "Count and measure the objects, at the size the network sees them.",
+    "data anchors": "Fit anchors to the objects.",
+    "data show": "Draw the training images as the network gets them.",
+    "data split": "Divide a data set into train, val and test.",
+    "data convert": "Write a data set in another format.",
+    "weights convert": "Write a detector as a file of another kind.",
 }
-_DATA_COMMANDS = {
-    "check": "Find problems of a data set, and fix a copy of it.",
-    "stats": "Count and measure the objects, at the size the network sees them.",
-    "anchors": "Fit anchors to the objects.",
-    "show": "Draw the training images as the network gets them.",
-    "split": "Divide a data set into train, val and test.",
-    "convert": "Write a data set in another format.",
-}
-_WEIGHTS_COMMANDS = {
-    "convert": "Write a detector as a file of another kind.",
-}
-for _name, _help in _COMMANDS.items():
-    app.command(f"fasterrcnn.cli.{'weights' if _name == 'quantize' else _name}:{_name}", help=_help)
-_data = App(name="data", help="Check, count, show, split and convert data sets.")
-for _name, _help in _DATA_COMMANDS.items():
-    _data.command(f"fasterrcnn.cli.data:{_name}", help=_help)
-app.command(_data)
-_weights = App(name="weights", help="Files of weights: this library's, torchvision's, Detectron2's, MMDetection's.")
-for _name, _help in _WEIGHTS_COMMANDS.items():
-    _weights.command(f"fasterrcnn.cli.weights:{_name}", help=_help)
-app.command(_weights)
+for _command, _help in _COMMANDS.items():
+    _group, _, _name = _command.rpartition(" ")
+    _module = "weights" if _name == "quantize" else _group or _name
+    _groups[_group].command(f"fasterrcnn.cli.{_module}:{_name}", help=_help)
+app.command(_groups["data"])
+app.command(_groups["weights"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

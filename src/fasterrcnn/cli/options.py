@@ -26,8 +26,7 @@ Weights = Annotated[
 Device = Annotated[str | None, Parameter(help="cpu, cuda or mps; default is the best there is.")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of text.")]
 OnBadBox = Annotated[
-    Literal["error", "fix", "drop"],
-    Parameter(help="Errors in the data: refuse them, fix them, or leave them out."),
+    Literal["error", "fix", "drop"], Parameter(help="Errors in the data: refuse them, fix them, or leave them out.")
 ]
 DataSource = Annotated[Path, Parameter(help="Folder or file in COCO, Pascal VOC, YOLO or CSV layout.")]
 
@@ -84,20 +83,11 @@ class Reading:
         """The fields of `fasterrcnn.config.ReadingConfig`."""
         columns = None if self.columns is None else dict(pair.split("=", 1) for pair in self.columns)
         images = None if self.images is None else str(self.images)
-        return {
-            "format": self.format,
-            "images": images,
-            "classes": self.class_names,
-            "columns": columns,
-            "box_format": self.box_format,
-        }
+        unchanged = {"format": self.format, "classes": self.class_names, "box_format": self.box_format}
+        return {**unchanged, "images": images, "columns": columns}
 
     def read(self, data: Path) -> "AnnotatedData":
-        """The data set, its problems included as findings.
-
-        Raises:
-            UsageError: a column is not given as meaning=name.
-        """
+        """The data set, its problems included as findings."""
         from fasterrcnn.data.formats import read_data
 
         for pair in self.columns or ():

@@ -11,8 +11,7 @@ from fasterrcnn.cli.options import Json, Reading, on_terminal
 from fasterrcnn.config import TrainConfig
 
 Assignments = Annotated[
-    list[str] | None,
-    Parameter(name="--set", help="Any setting: epochs=3 model.regions.box_loss=giou ..."),
+    list[str] | None, Parameter(name="--set", help="Any setting: epochs=3 model.regions.box_loss=giou ...")
 ]
 
 _OPTIONS = (
@@ -47,8 +46,7 @@ def train(
         str | None, Parameter(help="Preset, for example efficientnet-lite0-fpn; default is resnet50-fpn.")
     ] = None,
     output: Annotated[
-        Path | None,
-        Parameter(name=["--output", "-o"], help="New folder for the run; default is below runs/."),
+        Path | None, Parameter(name=["--output", "-o"], help="New folder for the run; default is below runs/.")
     ] = None,
     resume: Annotated[Path | None, Parameter(help="Folder of an interrupted run to continue.")] = None,
     config: Annotated[Path | None, Parameter(help="YAML file of settings, like the config.yaml of a run.")] = None,

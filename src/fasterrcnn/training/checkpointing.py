@@ -19,11 +19,11 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.plugins.io import CheckpointIO
 
-from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.files import atomic_write, temporary_files, write_bytes
 from fasterrcnn.training.module import TrainingModule
 from fasterrcnn.training.optimizer import WeightAverage
+from fasterrcnn.training.prepare import Setup
 from fasterrcnn.training.progress import EpochRecord
 from fasterrcnn.weights import native
 from fasterrcnn.weights.safe_read import read_torch
@@ -47,28 +47,26 @@ class Stopped(Exception):  # noqa: N818 - it is no error
 class SaveWeights(Callback):
     """Writes last.safetensors after each epoch, and best.safetensors after each one that is the best so far.
 
-    The averaged weights are saved, with the notes.
+    The averaged weights are saved, with notes about the data, the start and the epoch.
     """
 
-    def __init__(
-        self, run: Path, config: ModelConfig, average: WeightAverage, record: EpochRecord, notes: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, run: Path, setup: Setup, average: WeightAverage, record: EpochRecord) -> None:
         self.run = run
-        self.config = config
+        self.config = setup.config
+        self.data_name = setup.data.root.name
         self.average = average
         self.record = record
-        self.notes = dict(notes)
 
     def on_train_epoch_end(self, trainer: Trainer, module: TrainingModule) -> None:  # type: ignore[override]
         """Write the weights of the epoch."""
         if not trainer.is_global_zero:
             return
         row, best = self.record.rows[-1], self.record.best
-        notes = {**self.notes, "epoch": int(row["epoch"])}
+        notes: dict[str, Any] = {"data": self.data_name, "start": self.config.weights, "epoch": int(row["epoch"])}
         if best is not None:
             notes |= {"ap": round(row["ap"], 6), "ap50": round(row["ap50"], 6)}
         with self.average.applied(module):
-            native.save_checkpoint(self.run / LAST, module.model, self.config, notes)
+            native.save_checkpoint(self.run / LAST, module.model, self.config.model, notes)
         if best is None or best == row:  # without validation, the last epoch counts as the best
             write_bytes(self.run / BEST, (self.run / LAST).read_bytes())
 
@@ -91,9 +89,7 @@ class SaveState(Callback):
         """Handle SIGINT and SIGTERM; Lightning's own handlers would stop without saving."""
         self._written = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {
-                number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
-            }
+            self._handlers = {n: signal.signal(n, self._on_signal) for n in (signal.SIGINT, signal.SIGTERM)}
 
     def on_train_batch_start(self, trainer: Trainer, module: TrainingModule, *_: Any) -> None:  # type: ignore[override]
         """Request a state or a stop; the next step shares the request with the other processes."""
@@ -103,11 +99,7 @@ class SaveState(Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: TrainingModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
-        """Write a requested state within an epoch, after a step of the optimizer, when no gradients are accumulated.
-
-        Raises:
-            Stopped: a signal asked for it.
-        """
+        """Write a requested state within an epoch, after a step of the optimizer, when no gradients are accumulated."""
         requested = module.requests["stop"] or module.requests["save"]
         is_last = batch_index + 1 == trainer.num_training_batches  # its state is written at the end of the epoch
         if requested and not is_last and (batch_index + 1) % trainer.accumulate_grad_batches == 0:
@@ -116,11 +108,7 @@ class SaveState(Callback):
                 raise Stopped(module.requests["stop"])
 
     def on_train_epoch_end(self, trainer: Trainer, module: TrainingModule) -> None:  # type: ignore[override]
-        """Write the state after each epoch.
-
-        Raises:
-            Stopped: a signal asked for it.
-        """
+        """Write the state after each epoch."""
         self._save(trainer)
         if module.requests["stop"] or (self._signal and trainer.world_size == 1):
             raise Stopped(module.requests["stop"] or self._signal)

@@ -63,9 +63,6 @@ def fingerprint(images: Sequence[AnnotatedImage]) -> str:
 
     They follow from each image's file name, bytes and size, and from its boxes, labels and difficult flags in their
     order; not from where the data is stored, nor from the order of the images.
-
-    Raises:
-        ImageError: an image file cannot be read; the message names it.
     """
     with ThreadPoolExecutor() as pool:  # reading and hashing release the interpreter lock
         digests = list(pool.map(image_digest, images))

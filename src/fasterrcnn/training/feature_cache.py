@@ -95,12 +95,7 @@ class FeatureCache:
         return self.folder / name[:2] / f"{name[2:34]}.safetensors"
 
     def write(self, index: int, view: int) -> None:
-        """Run the backbone on a view and write the entry.
-
-        Raises:
-            TrainingError: float16 cannot hold the maps.
-            ImageError: the image cannot be decoded; the message names it.
-        """
+        """Run the backbone on a view and write the entry; refused where float16 cannot hold the maps."""
         size = self.dataset.padded_hw(index, self.bucket)
         batch, (target,) = self.dataset.collate([self.dataset[index, view]], size)
         maps = [level.cpu() for level in _maps_of_image(self.model, batch.pixels.to(self.model.mean.device))]
@@ -114,11 +109,7 @@ class FeatureCache:
         write_bytes(self.path(index, view), content)
 
     def load(self, plans: Sequence[BatchPlan]) -> Iterator[Step]:
-        """The planned steps, with maps instead of pixels.
-
-        Raises:
-            TrainingError: an entry is missing or damaged; the message names it.
-        """
+        """The planned steps, with maps instead of pixels; an entry that is missing or damaged is a `TrainingError`."""
         for plan in plans:
             assert plan.padded_hw is not None
             entries = [_read(self.path(index, plan.view)) for index in plan.indices]
@@ -167,11 +158,7 @@ class FillCaches(Callback):
 
 
 def caches_of_run(setup: Setup, model: FasterRCNN, log: Log) -> list[FeatureCache]:
-    """The caches of a run, training images first; none unless `cache_features` is set. Their size is logged.
-
-    Raises:
-        UsageError: as `check_cache_size`.
-    """
+    """The caches of a run, training images first; none unless `cache_features` is set. Their size is logged."""
     if not setup.config.cache_features:
         return []
     caches = [FeatureCache(model, setup.dataset, range(frozen_views(setup.config)))]
@@ -182,11 +169,7 @@ def caches_of_run(setup: Setup, model: FasterRCNN, log: Log) -> list[FeatureCach
 
 
 def check_cache_size(caches: Sequence[FeatureCache], limit: float) -> str:
-    """One line about the size of all caches of a run, which may be `limit` GiB, and about their folder.
-
-    Raises:
-        UsageError: the caches need more than the limit, or than the disk has.
-    """
+    """One line about size and folder of all caches of a run; refused where limit (in GiB) or disk are too small."""
     folder, size = caches[0].folder, sum(cache.size() for cache in caches)
     views = sum(len(cache.keys) for cache in caches)
     text = f"feature cache: {views} views of images, {size / _GIB:.2f} GiB in {folder}"

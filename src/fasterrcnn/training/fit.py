@@ -81,6 +81,13 @@ class _Reporter:
     on_epoch: Callable[[EpochRow], None]
     bar: bool
 
+    def of(self, process: Process) -> "_Reporter":
+        """Only the process of rank 0 reports."""
+        return self if process.rank == 0 else _Reporter(_ignore, _ignore, False)
+
+
+def _ignore(_: object) -> None: ...
+
 
 def fit(
     data: DataLike | None = None,
@@ -128,7 +135,7 @@ def fit(
         raise UsageError("data: name a folder or a file with annotated images")
     train_config = prepare.resolve({"model": "resnet50-fpn", **values}, assignments)
     process = this_process(train_config)
-    reporter = _reporter_of(process, reporter)
+    reporter = reporter.of(process)
     run = _output_folder(output, process)
     setup = prepare.prepare_run(data if data is not None else train_config.data, train_config, reporter.log)
     if process.rank == 0:
@@ -148,7 +155,7 @@ def _resume(data: DataLike | None, run: Path, reporter: _Reporter) -> Run:
     """Continue an interrupted run."""
     train_config = prepare.resolve(prepare.read_settings(run / prepare.SETTINGS_FILE))
     process = this_process(train_config)
-    reporter = _reporter_of(process, reporter)
+    reporter = reporter.of(process)
     result = run_folder.read_result(run)
     if result is not None and (run / BEST).is_file() and (run / LAST).is_file():
         reporter.log(f"{run} is finished; there is nothing to resume")
@@ -195,9 +202,8 @@ def _train(
     report = ProgressReport(reporter.log, setup, bar=reporter.bar)
     record = EpochRecord(run, report.log_epoch, reporter.on_epoch)
     average = WeightAverage(config.ema)
-    notes = {"data": setup.data.root.name, "start": config.weights}
     fill_caches = FillCaches(caches, config, bar=reporter.bar)
-    callbacks = [fill_caches, average, record, SaveWeights(run, config.model, average, record, notes), report]
+    callbacks = [fill_caches, average, record, SaveWeights(run, setup, average, record), report]
     if config.patience is not None:
         # By default it would run after SaveState, and its own state would be missing in the saved one.
         callbacks.append(EarlyStopping("ap", patience=config.patience, mode="max", check_on_train_epoch_end=False))
@@ -235,11 +241,7 @@ def default_workers(device: torch.device) -> int:
 
 
 def _output_folder(output: str | Path | None, process: Process) -> Path | None:
-    """The requested folder; None if a free one is to be chosen.
-
-    Raises:
-        UsageError: an external launcher started several processes, which could not agree on a folder.
-    """
+    """The requested folder; None if a free one is to be chosen, on which several processes could not agree."""
     if _FOLDER in os.environ and process.rank > 0:
         return Path(os.environ[_FOLDER])
     if output is None and process.world_size > 1 and process.rank > 0:
@@ -251,15 +253,6 @@ def _name_of(data: DataLike) -> str:
     if isinstance(data, str | Path):
         return str(data)
     return str(data.root) if isinstance(data, AnnotatedData) else f"list of {len(data)} images"
-
-
-def _reporter_of(process: Process, reporter: _Reporter) -> _Reporter:
-    """Only the process of rank 0 reports."""
-    return reporter if process.rank == 0 else _Reporter(_ignore, _ignore, False)
-
-
-def _ignore(_: object) -> None:
-    """Used where no callback was given."""
 
 
 # ---- Lightning's trainer: processes, devices, precision and loggers, without its own messages
@@ -317,11 +310,7 @@ def make_trainer(
 
 
 def check_trainer(config: TrainConfig, device: torch.device) -> None:
-    """Refuse settings that Lightning cannot run, before anything is written.
-
-    Raises:
-        UsageError: the precision needs another device, or no logger has that name.
-    """
+    """Refuse settings that Lightning cannot run, before anything is written."""
     if config.precision == "fp16" and device.type == "cpu":
         raise UsageError('precision "fp16" needs a GPU; on a CPU there are "float32" and "bf16"')
     if config.logger != "none" and _short_name(config.logger) not in _LOGGERS:
@@ -329,11 +318,7 @@ def check_trainer(config: TrainConfig, device: torch.device) -> None:
 
 
 def make_logger(name: str, run: Path, log: Log) -> Any:
-    """A logger of Lightning by name, in upper or lower case, with or without "Logger" at its end.
-
-    Raises:
-        UsageError: a package that it needs is not installed.
-    """
+    """A logger of Lightning by name, in upper or lower case, with or without "Logger" at its end."""
     if name == "none":
         return False
     short = _short_name(name)

@@ -168,11 +168,7 @@ class TrainingModule(LightningModule):
 
 
 def check_weights(model: nn.Module, epoch: int) -> None:
-    """Refuse weights that are not finite: the last update of an epoch is not covered by its losses.
-
-    Raises:
-        TrainingError: some are not; the message names one.
-    """
+    """Refuse weights that are not finite: the last update of an epoch is not covered by its losses."""
     for name, parameter in model.named_parameters():
         if not bool(parameter.isfinite().all()):
             raise TrainingError(f"{name} is not finite after epoch {epoch}; lower the learning rate")

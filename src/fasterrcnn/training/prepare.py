@@ -33,11 +33,7 @@ _MAX_LINES = 20
 
 SETTINGS_FILE = "config.yaml"
 
-TRAINING_RECIPES: dict[RecipeName, dict[str, Any]] = {
-    "quick": {"epochs": 8},
-    "standard": {},
-    "best": {"epochs": 24},
-}
+TRAINING_RECIPES: dict[RecipeName, dict[str, Any]] = {"quick": {"epochs": 8}, "standard": {}, "best": {"epochs": 24}}
 """Settings of each recipe that differ from the defaults of `TrainConfig`."""
 
 _INPUT_SCALES: dict[RecipeName, float] = {"best": 1.3}
@@ -236,11 +232,7 @@ def _summary(config: TrainConfig, model: ModelConfig, images: Sequence[Annotated
 
 
 def open_data(source: DataLike, config: TrainConfig, log: Log) -> Repaired:
-    """Read and check a data set, and log a summary and what was fixed or left out.
-
-    Raises:
-        DataError: it cannot be read, or has errors that the configuration does not allow.
-    """
+    """Read and check a data set, and log a summary and what was fixed or left out; other errors are a `DataError`."""
     data = source if isinstance(source, AnnotatedData) else read_data(source, **config.reading.model_dump())
     log(data.summary())
     repaired = check_and_repair(data, config.on_bad_box)
@@ -255,9 +247,6 @@ def choose_images(data: AnnotatedData, config: TrainConfig) -> tuple[list[Annota
     """Training and validation images.
 
     A validation split that was not asked for, and that shares images with the training split, is not used.
-
-    Raises:
-        UsageError: a split does not exist, shares images with the other, or has no boxes to train on.
     """
     split = config.split or data.training_split
     if config.split is None and split in ("val", "test"):
@@ -289,11 +278,7 @@ def start_config(data: AnnotatedData, config: TrainConfig) -> ModelConfig:
 
 
 def with_anchors(model: ModelConfig, images: Sequence[AnnotatedImage], config: TrainConfig, log: Log) -> ModelConfig:
-    """The model with the anchors of the run: fitted to its objects, the preset's, or those of a file.
-
-    Raises:
-        UsageError: the file does not describe anchors.
-    """
+    """The model with the anchors of the run: fitted to its objects, the preset's, or those of a file."""
     choice = config.anchors or ("auto" if config.weights in ("imagenet", None) else "preset")
     if choice == "preset":
         return model

@@ -93,12 +93,7 @@ class EpochRecord(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
-        return {
-            "rows": list(self.rows),
-            "sum": self._sum.clone(),
-            "batches": self._batches,
-            "seconds": self._seconds(),
-        }
+        return {"rows": list(self.rows), "sum": self._sum.clone(), "batches": self._batches, "seconds": self._seconds()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore it."""
@@ -184,11 +179,8 @@ class ProgressReport(Callback):
         """Log the line of a finished epoch."""
         parts = [f"epoch {row['epoch']:.0f}/{self.epochs}: loss {row['total']:.3f}"]
         if "val_total" in row:
-            parts.append(f"validation {row['val_total']:.3f}")
-            parts.append(f"AP {row['ap']:.3f}, AP50 {row['ap50']:.3f}")
-        parts.append(_duration(row["seconds"]))
-        parts.append(f"{self.images / max(1e-9, row['seconds']):.1f} images/s")
-        parts.append(_memory())
+            parts += [f"validation {row['val_total']:.3f}", f"AP {row['ap']:.3f}, AP50 {row['ap50']:.3f}"]
+        parts += [_duration(row["seconds"]), f"{self.images / max(1e-9, row['seconds']):.1f} images/s", _memory()]
         left = (self.epochs - row["epoch"]) * row["seconds"]
         self._log(", ".join(parts) + (f", {_duration(left)} left" if left else ""))
 

@@ -65,11 +65,7 @@ def begin_run(run: Path, setup: Setup, report: LoadReport | None = None) -> None
 
 
 def check_same_data(run: Path, setup: Setup) -> None:
-    """Refuse to resume a run with other data than it began with.
-
-    Raises:
-        UsageError: images, objects or classes have changed.
-    """
+    """Refuse to resume a run with other data than it began with."""
     if not (run / _DATA).exists():  # killed right after its settings were written
         begin_run(run, setup)
     lines = (run / _DATA).read_text(encoding="utf-8", errors="replace").splitlines()

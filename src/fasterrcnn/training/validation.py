@@ -103,10 +103,6 @@ def draw_comparison(
 
     Each image has a title with the counts and the file's name. Images are shrunk to 480 pixels at most. Detections
     below the score are left out.
-
-    Raises:
-        UsageError: there is no image to show.
-        ImageError: an image cannot be decoded; the message names it.
     """
     if not images:
         raise UsageError("no images to compare; give at least one")

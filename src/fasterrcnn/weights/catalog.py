@@ -105,13 +105,10 @@ def _unknown(text: str, path: Path) -> str:
 
 
 def named(config: ModelConfig, count: int, names: Sequence[str] = ()) -> ModelConfig:
-    """The configuration with names for that many classes.
+    """The configuration with names for that many classes without background: those in the file, if they are as many.
 
-    Args:
-        config: of the detector.
-        count: classes without background.
-        names: those in the file; used if there are as many as classes. Without, 80 and 90 classes are COCO's (the
-            latter with the ten ids that COCO left out, as in torchvision), and others are called ``class_0``...
+    Without them, 80 and 90 classes are COCO's (the latter with the ten ids that COCO left out, as in torchvision), and
+    others are called ``class_0``...
     """
     if len(names) == count and len(set(names)) == count:
         return config.with_classes(names)

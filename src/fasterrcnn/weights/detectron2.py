@@ -74,9 +74,8 @@ def is_detectron2_detector(state: Mapping[str, Tensor]) -> bool:
 def recognise_detectron2(state: State, style: BackboneStyle | None = None) -> tuple[ModelConfig, Pixels]:
     """The configuration of a detector, without class names, with the numerics of Detectron2; and its pixels.
 
-    Args:
-        state: its tensors; ``pixel_mean``, ``pixel_std`` and ``cell_anchors`` are believed where they are there.
-        style: "caffe" or "pytorch", where the file has no ``pixel_mean``; the zoo's ResNets are "caffe", the default.
+    ``pixel_mean``, ``pixel_std`` and ``cell_anchors`` are believed where they are there, and the style where there is no
+    ``pixel_mean``; the zoo's ResNets are "caffe", the default.
 
     Raises:
         WeightsError: a needed tensor is missing, or the architecture is none of ours; the message names it.
@@ -156,11 +155,7 @@ def _anchors(state: State, default: AnchorConfig) -> AnchorConfig:
 
 
 def detectron2_key_map(config: ModelConfig) -> KeyMap:
-    """Detectron2's names of the tensors of a network.
-
-    Raises:
-        UsageError: Detectron2 has no such network.
-    """
+    """Detectron2's names of the tensors of a network, or a `UsageError` where it has no such network."""
     regions, kind = config.regions, (config.backbone.neck, config.regions.body)
     plain = config.rpn.convs == 1 and regions.convs == 0 and config.backbone.norm != "group"
     if Shape.of(config.backbone.body) is None or not plain or kind[0] == "reduction" or config.backbone.neck_norm:

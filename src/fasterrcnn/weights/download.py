@@ -13,7 +13,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from importlib.metadata import version
@@ -120,7 +119,7 @@ def _insist(address: str, part: Path, log: Callable[[int, int | None], None]) ->
     """Receive the rest of a file, again and again where the connection breaks."""
     left = TRIES
     while True:
-        before = _size(part)
+        before = part.stat().st_size if part.exists() else 0
         try:
             return _receive(address, part, log)
         except urllib.error.HTTPError as error:
@@ -130,7 +129,8 @@ def _insist(address: str, part: Path, log: Callable[[int, int | None], None]) ->
             problem: Exception = error
         except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
             problem = error
-        left = TRIES if _size(part) - before >= _PROGRESS else left - 1
+        came = part.exists() and part.stat().st_size - before >= _PROGRESS
+        left = TRIES if came else left - 1
         if left <= 0:
             raise urllib.error.URLError(f"{_description(problem)}, {TRIES} times") from None
         time.sleep(_PAUSE * 2 ** (TRIES - 1 - left))
@@ -138,7 +138,7 @@ def _insist(address: str, part: Path, log: Callable[[int, int | None], None]) ->
 
 def _receive(address: str, part: Path, log: Callable[[int, int | None], None]) -> None:
     """Ask once for what is missing and add it to the part file."""
-    have = _size(part)
+    have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": f"fasterrcnn/{version('fasterrcnn')}", "Accept-Encoding": "identity"}
     request = urllib.request.Request(address, headers=headers | ({"Range": f"bytes={have}-"} if have else {}))
     try:
@@ -202,12 +202,6 @@ def _description(error: BaseException) -> str:
     return first_line(error.reason if isinstance(error, urllib.error.URLError) else error)
 
 
-def _size(file: Path) -> int:
-    with suppress(FileNotFoundError):
-        return file.stat().st_size
-    return 0
-
-
 HUB_FILE = "model.safetensors"
 """What a repository calls its weights, by default."""
 
@@ -227,13 +221,11 @@ def client() -> Any:
 def pull(address: str, *, token: str | None = None) -> Path:
     """The weight file of a repository, from the cache or downloaded into it.
 
-    Args:
-        address: ``user/repository``, ``user/repository@revision`` or with ``/file`` behind it.
-        token: of a user who may read it; default is that of ``hf auth login``.
+    The address is ``user/repository``, ``user/repository@revision`` or with ``/file`` behind it; the token is of a user
+    who may read it, by default that of ``hf auth login``.
 
     Raises:
-        UsageError: no such address can be.
-        MissingExtraError: huggingface_hub is not installed.
+        UsageError: no such address can be, or huggingface_hub is not installed.
         WeightsError: it cannot be had.
     """
     parts = _ADDRESS.fullmatch(address)

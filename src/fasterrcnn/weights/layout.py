@@ -53,9 +53,6 @@ def resnet_shape(state: Mapping[str, Tensor], stages: Sequence[str]) -> Shape:
     """Depth and width of the ResNet in a file, recognised by the blocks of two stages and by a grouped convolution.
 
     `stages` are what the names of the first three stages begin with, the dot before the block's number included.
-
-    Raises:
-        WeightsError: a needed tensor is missing, or there is no such ResNet.
     """
     counts = [_blocks(state, stage) for stage in stages[1:3]]
     depth = next((depth for depth, blocks in BLOCKS.items() if list(blocks[1:3]) == counts), None)
@@ -77,20 +74,13 @@ def head_widths(state: Mapping[str, Tensor], layers: Sequence[str], predictor: s
 
     `layers` are what the modules may be called, in order; as many are there as have a tensor. The last one leads to the
     predictor.
-
-    Raises:
-        WeightsError: the tensor of a next layer is missing or no matrix.
     """
     there = [layer for layer in layers if f"{layer}.weight" in state or f"{layer}.bias" in state]
     return tuple(shape_of(state, f"{layer}.weight", 2)[1] for layer in [*(there or layers[:1])[1:], predictor])
 
 
 def shape_of(state: Mapping[str, Tensor], key: str, dimensions: int) -> tuple[int, ...]:
-    """Shape of a tensor that the architecture follows from.
-
-    Raises:
-        WeightsError: it is missing, or has another number of dimensions.
-    """
+    """Shape of a tensor that the architecture follows from; it must be there and have that many dimensions."""
     if key not in state:
         raise WeightsError(f"does not fit any model: missing {key}")
     shape = tuple(state[key].shape)

@@ -108,11 +108,7 @@ def recognise(
 
 
 def _classes(state: State, key: str) -> int:
-    """Classes without background, which has a row, too.
-
-    Raises:
-        WeightsError: the tensor is missing, or has no class in it.
-    """
+    """Classes without background, which has a row, too; the tensor must be there and have a row for one."""
     if key not in state:
         raise WeightsError(f"does not fit any model: missing {key}")
     if state[key].dim() != 2 or len(state[key]) < 2:
@@ -121,11 +117,7 @@ def _classes(state: State, key: str) -> int:
 
 
 def weight_format_of(path: Path, wanted: WeightFormat | None) -> WeightFormat:
-    """The kind of file to write: as given, else by its name: .safetensors ours, .pth torchvision's, .pkl Detectron2's.
-
-    Raises:
-        UsageError: the name has no such suffix, or that of another kind than was given.
-    """
+    """The kind of file to write, as given or by its name: .safetensors ours, .pth torchvision's, .pkl Detectron2's."""
     kinds: dict[str, tuple[WeightFormat, ...]] = {
         ".safetensors": ("fasterrcnn",),
         ".pth": ("torchvision", "detectron2"),

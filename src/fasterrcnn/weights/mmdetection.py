@@ -46,10 +46,8 @@ def recognise_mmdetection(
 ) -> tuple[ModelConfig, Pixels]:
     """The configuration of a detector, without class names, with the numerics of MMDetection; and its pixels.
 
-    Args:
-        state: its tensors.
-        metadata: what the file holds beside them; ``meta`` has the configuration as text.
-        style: "caffe" or "pytorch", where the file does not state it; default "pytorch".
+    The ``meta`` that the file holds beside the tensors has the configuration as text; a style that is given goes before
+    it, and "pytorch" is the default.
 
     Raises:
         WeightsError: written by release 1, or the architecture is none of ours; the message names the tensor.
@@ -62,7 +60,11 @@ def recognise_mmdetection(
     shape = resnet_shape(state, [f"backbone.layer{stage}." for stage in (1, 2, 3)])
     single = "c4" if any(key.startswith("roi_head.shared_head.") for key in state) else "dc5"
     kind = "fpn" if any(key.startswith("neck.") for key in state) else single
-    config = _with_numerics(presets.get(f"{shape}-{kind}"))
+    config = changed(  # MMDetection's numbers: of its `_base_` files, and of its code
+        detectron2.with_numerics_in_common(presets.get(f"{shape}-{kind}")),
+        input={"resize": "opencv", "antialias": False, "size_divisor": 32},
+        regions={"levels": "mmdetection"},
+    )
     pixels, stride_in_1x1 = _pixels_and_strides(state, _config_text(metadata), shape, style)
     config = changed(pixels.applied(config), backbone={"stride_in_1x1": stride_in_1x1})
     if kind != "c4":
@@ -104,15 +106,6 @@ def _pixels_and_strides(state: State, text: str, shape: Shape, style: BackboneSt
     if running_mean is not None and not bool(running_mean.any()):
         return (CAFFE, True) if shape.groups == 1 else (RESNEXT, False)
     return PYTORCH, False
-
-
-def _with_numerics(config: ModelConfig) -> ModelConfig:
-    """MMDetection's numbers for an architecture (its ``_base_`` files, and its code)."""
-    return changed(
-        detectron2.with_numerics_in_common(config),
-        input={"resize": "opencv", "antialias": False, "size_divisor": 32},
-        regions={"levels": "mmdetection"},
-    )
 
 
 def from_mmdetection(state: State, *, bgr: bool) -> State:

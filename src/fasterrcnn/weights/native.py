@@ -41,17 +41,17 @@ def save_checkpoint(
 
     Args:
         path: the file to write; an existing one is replaced.
-        network: the weights, as built from the configuration.
+        network: the weights.
         config: what the network was built from, classes included.
         notes: JSON values worth keeping: data set, epoch, source of the start weights.
-        extra: tensors that are no weights, kept with `EXTRA` before their names; `load` leaves them out.
+        extra: tensors that are no weights, kept with `EXTRA` before their names; `load_checkpoint` leaves them out.
     """
     extras = {EXTRA + key: value for key, value in (extra or {}).items()}
     save_state(path, network.state_dict() | extras, config, notes)
 
 
 def save_state(path: Path, state: State, config: ModelConfig, notes: Mapping[str, Any] | None = None) -> None:
-    """As `save`, from the tensors of a network."""
+    """As `save_checkpoint`, from the tensors of a network."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     header = {"format": _FORMAT, "model": config.model_dump(mode="json"), "notes": dict(notes or {})}
     payload = safetensors.torch.save(tensors)
@@ -61,16 +61,12 @@ def save_state(path: Path, state: State, config: ModelConfig, notes: Mapping[str
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is a checkpoint of this library, by its header.
-
-    Raises:
-        WeightsError: no weight file at all.
-    """
+    """Whether a file is a checkpoint of this library, by its header."""
     return _ENTRY in read_metadata(path)
 
 
 def load_checkpoint(path: Path) -> tuple[State, ModelConfig, dict[str, Any]]:
-    """Tensors, configuration and notes of a checkpoint written by `save`.
+    """Tensors, configuration and notes of a checkpoint written by `save_checkpoint`.
 
     Raises:
         WeightsError: not a safetensors file, not one of this library, or damaged.

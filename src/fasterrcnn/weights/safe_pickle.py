@@ -249,11 +249,7 @@ def _encode(text: Any, encoding: Any) -> bytes:
 
 
 def check_sizes(sizes: Any = ()) -> torch.Size:
-    """The shape or the strides of a tensor, as a file gives them.
-
-    Raises:
-        WeightsError: too many dimensions, or what is no size.
-    """
+    """The shape or the strides of a tensor, as a file gives them."""
     if not isinstance(sizes, tuple) or len(sizes) > _MAX_DIMENSIONS:
         raise WeightsError(f"refused, it holds a tensor whose shape is no tuple of at most {_MAX_DIMENSIONS} sizes")
     if not all(type(size) is int and 0 <= size <= _MAX_SIZE for size in sizes):

@@ -37,11 +37,7 @@ _OTHER_FILES = {
 
 
 def weight_file_kind(path: Path) -> WeightFileKind:
-    """The kind of a weight file, recognised by its first bytes.
-
-    Raises:
-        WeightsError: there is no such file, or it is something else.
-    """
+    """The kind of a weight file, recognised by its first bytes; a `WeightsError` names what else it is."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     size = path.stat().st_size
@@ -62,11 +58,7 @@ def weight_file_kind(path: Path) -> WeightFileKind:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The texts in the header of a safetensors file; nothing for other kinds.
-
-    Raises:
-        WeightsError: as `weight_file_kind`, or the header is damaged.
-    """
+    """The texts in the header of a safetensors file; nothing for other kinds."""
     if weight_file_kind(path) != "safetensors":
         return {}
     try:
@@ -150,9 +142,6 @@ def read_torch(file: BufferedIOBase, size: int, *, skip: bool = True) -> Any:
     """What a file of `torch.save` of that size holds: tensors and plain values.
 
     With `skip`, objects of training frameworks become empty stand-ins; otherwise they are refused.
-
-    Raises:
-        WeightsError: no such file, damaged, or it holds what could run code.
     """
     is_legacy = _LEGACY.match(file.read(32))
     file.seek(0)

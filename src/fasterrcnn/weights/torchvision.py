@@ -90,11 +90,7 @@ def from_torchvision(state: Mapping[str, Tensor]) -> State:
 
 
 def to_torchvision(state: Mapping[str, Tensor], config: ModelConfig) -> State:
-    """Our tensors under torchvision's names and in its order of rows; background's box deltas are zeros.
-
-    Raises:
-        UsageError: torchvision has no such network.
-    """
+    """Our tensors under torchvision's names and in its order of rows; background's box deltas are zeros."""
     backbone, regions = config.backbone, config.regions
     has_body = backbone.body.startswith("mobilenet") or (Shape.of(backbone.body) and backbone.stages == (1, 2, 3, 4))
     heads = {(1, 0, 2), (2, 4, 1)}

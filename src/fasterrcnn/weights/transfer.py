@@ -40,14 +40,11 @@ def same_names(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:
 
 
 def rearrange_class_rows(state: State, same: Mapping[int, int], fresh: Mapping[str, Tensor]) -> State:
-    """The tensors of a detector with class rows for other classes.
+    """The tensors of a trained detector with class rows for other classes, the `same` ones being from `same_names`.
 
-    Args:
-        state: of the trained detector.
-        same: from `same_names`. Where no class is the same, both layers are left out.
-        fresh: the new network's own tensors; classes that the old detector does not have keep their rows.
-
-    Background keeps its trained row with any class that keeps one: the two were learned against each other.
+    Classes that the trained detector does not have keep the new network's own rows, which are `fresh`. Background keeps
+    its trained row with any class that keeps one: they were learned against each other. Without any, both layers are
+    left out.
     """
     chosen = {key: value for key, value in state.items() if not key.startswith(tuple(ROWS_OF_CLASS))}
     for prefix, rows in ROWS_OF_CLASS.items():
@@ -171,12 +168,9 @@ def start_from(network: FasterRCNN, config: ModelConfig, weights: str) -> LoadRe
     Its class rows stay fresh, but for classes that the weights know by the same name. Where the weights are a
     detector's with other anchors, each anchor takes the RPN's rows of the most similar old one.
 
-    Args:
-        network: as built from the configuration.
-        config: names the backbone and the preset.
-        weights: "imagenet" (the backbone), "coco" (all of a torchvision preset), or what `names.locate` knows: a file
-            or the name of one, which is a detector of this library, torchvision, Detectron2 or MMDetection, or an
-            ImageNet backbone of torchvision, Detectron2 or timm.
+    The weights are "imagenet" (the backbone), "coco" (all of a torchvision preset), or what `catalog.locate` knows: a
+    file or the name of one, which is a detector of this library, torchvision, Detectron2 or MMDetection, or an ImageNet
+    backbone of torchvision, Detectron2 or timm.
 
     Raises:
         WeightsError: cannot be downloaded or read, or does not fit; the message states what to do.
