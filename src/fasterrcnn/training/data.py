@@ -123,7 +123,8 @@ def epoch_batches(
     The number of batches is the same in every epoch; at most one batch has both kinds, and at most one is not full.
     """
     order = order_of_epoch(factors or [1.0] * len(dataset), rng)
-    order.sort(key=lambda index: _is_tall(dataset.images[index]))
+    sizes = [image.size_hw for image in dataset.images]
+    order.sort(key=lambda index: sizes[index][0] > sizes[index][1])
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     rng.shuffle(batches)
     return batches
@@ -286,7 +287,3 @@ def frozen_views(config: TrainConfig) -> int:
 def _load(loader: BatchLoader, plans: Sequence[BatchPlan]) -> Iterator[Step]:
     for plan, (batch, targets) in zip(plans, loader.load(plans), strict=True):
         yield Step(plan, batch, targets)
-
-
-def _is_tall(image: AnnotatedImage) -> bool:
-    return image.size_hw[0] > image.size_hw[1]

@@ -51,7 +51,7 @@ def resolve(values: Mapping[str, Any], assignments: Sequence[str] = ()) -> Train
     Raises:
         UsageError: a value is invalid, or a setting does not exist; the message suggests the closest name.
     """
-    given: dict[str, Any] = {name: _plain(value) for name, value in values.items()}
+    given: dict[str, Any] = {n: v.model_dump() if isinstance(v, BaseModel) else v for n, v in values.items()}
     if isinstance(given.get("model"), str):
         given["model"] = {"preset": given["model"]}
     for assignment in assignments:
@@ -93,10 +93,6 @@ def read_settings(path: Path) -> dict[str, Any]:
 def dump_settings(config: TrainConfig) -> str:
     """All settings as YAML for `read_settings`."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _plain(value: Any) -> Any:
-    return value.model_dump() if isinstance(value, BaseModel) else value
 
 
 def _assign(given: dict[str, Any], assignment: str) -> None:

@@ -57,7 +57,8 @@ def begin_run(run: Path, setup: Setup, report: LoadReport | None = None) -> None
     if report is not None:
         write_bytes(run / _START, report.table().encode())
     write_bytes(run / SETTINGS_FILE, dump_settings(setup.config).encode())
-    write_bytes(run / _DATA, _about_data(setup).encode())
+    about_data = [setup.data.summary(), *setup.changes, _fingerprint_line(setup), ""]
+    write_bytes(run / _DATA, "\n".join(about_data).encode())
     write_bytes(run / "environment.json", json.dumps(describe_environment(), indent=1).encode())
     batches = TrainingBatches(setup.dataset, setup.config, Process(), 0)
     (batch, targets) = next(BatchLoader(setup.dataset).load(batches.plans(1)[:1]))
@@ -85,8 +86,9 @@ def finish_run(run: Path, setup: Setup, rows: list[EpochRow], network: FasterRCN
     splits = {config.split or setup.data.training_split: setup.images}
     if setup.val_images:
         splits[config.val_split or "val"] = setup.val_images
+    data_name = setup.data.root.resolve().name
     facts = TrainingFacts(
-        data_name=setup.data.root.resolve().name,
+        data_name=data_name,
         data_format=setup.data.format,
         splits={name: _split_numbers(images, config.model.classes) for name, images in splits.items()},
         fingerprint=setup.fingerprint,
@@ -98,7 +100,7 @@ def finish_run(run: Path, setup: Setup, rows: list[EpochRow], network: FasterRCN
         seconds=sum(row["seconds"] for row in rows),
         environment=describe_environment(),
         result=result,
-        command=_command(setup),
+        command=shlex.join(["fasterrcnn", "train", data_name, "--config", SETTINGS_FILE]),
         files={name: text for name, text in _FILES.items() if (run / name).exists() or name == _RESULTS},
     )
     card = ModelCard(
@@ -181,14 +183,5 @@ def _split_numbers(images: Sequence[AnnotatedImage], classes: Sequence[str]) -> 
     }
 
 
-def _about_data(setup: Setup) -> str:
-    return "\n".join([setup.data.summary(), *setup.changes, _fingerprint_line(setup), ""])
-
-
 def _fingerprint_line(setup: Setup) -> str:
     return f"fingerprint {setup.fingerprint}"
-
-
-def _command(setup: Setup) -> str:
-    """The command that repeats the run from its settings file."""
-    return shlex.join(["fasterrcnn", "train", setup.data.root.resolve().name, "--config", SETTINGS_FILE])

@@ -74,8 +74,8 @@ def is_detectron2_detector(state: Mapping[str, Tensor]) -> bool:
 def recognise_detectron2(state: State, style: BackboneStyle | None = None) -> tuple[ModelConfig, Pixels]:
     """The configuration of a detector, without class names, with the numerics of Detectron2; and its pixels.
 
-    ``pixel_mean``, ``pixel_std`` and ``cell_anchors`` are believed where they are there, and the style where there is no
-    ``pixel_mean``; the zoo's ResNets are "caffe", the default.
+    ``pixel_mean``, ``pixel_std`` and ``cell_anchors`` are believed where they are there, and the style where pixels are
+    not; the zoo's ResNets are "caffe", the default.
 
     Raises:
         WeightsError: a needed tensor is missing, or the architecture is none of ours; the message names it.

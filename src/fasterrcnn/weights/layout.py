@@ -1,6 +1,5 @@
 """Tensors by name: how families of checkpoints name those of one network, and how they are laid into it."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -54,7 +53,8 @@ def resnet_shape(state: Mapping[str, Tensor], stages: Sequence[str]) -> Shape:
 
     `stages` are what the names of the first three stages begin with, the dot before the block's number included.
     """
-    counts = [_blocks(state, stage) for stage in stages[1:3]]
+    names = [{key.removeprefix(stage).split(".")[0] for key in state if key.startswith(stage)} for stage in stages[1:3]]
+    counts = [sum(name.isdigit() for name in of_stage) for of_stage in names]
     depth = next((depth for depth, blocks in BLOCKS.items() if list(blocks[1:3]) == counts), None)
     if depth is None:
         raise WeightsError(
@@ -62,11 +62,6 @@ def resnet_shape(state: Mapping[str, Tensor], stages: Sequence[str]) -> Shape:
         )
     channels, of_a_group = shape_of(state, f"{stages[0]}0.conv2.weight", 4)[:2]
     return Shape(depth, channels // max(1, of_a_group), of_a_group)
-
-
-def _blocks(state: Mapping[str, Tensor], prefix: str) -> int:
-    matches = (re.match(rf"{re.escape(prefix)}(\d+)\.", key) for key in state)
-    return len({match[1] for match in matches if match})
 
 
 def head_widths(state: Mapping[str, Tensor], layers: Sequence[str], predictor: str) -> tuple[int, ...]:

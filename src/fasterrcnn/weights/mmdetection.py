@@ -65,7 +65,9 @@ def recognise_mmdetection(
         input={"resize": "opencv", "antialias": False, "size_divisor": 32},
         regions={"levels": "mmdetection"},
     )
-    pixels, stride_in_1x1 = _pixels_and_strides(state, _config_text(metadata), shape, style)
+    meta = _meta(metadata)
+    text = str(meta.get("config") or meta.get("cfg") or "")
+    pixels, stride_in_1x1 = _pixels_and_strides(state, text, shape, style)
     config = changed(pixels.applied(config), backbone={"stride_in_1x1": stride_in_1x1})
     if kind != "c4":
         widths = head_widths(state, [f"{_HEAD}.shared_fcs.{number}" for number in range(4)], f"{_HEAD}.fc_cls")
@@ -75,19 +77,17 @@ def recognise_mmdetection(
 
 def mmdetection_class_names(metadata: Mapping[str, Any]) -> Sequence[str]:
     """Names of the classes, in order; empty where the file has none."""
-    meta = metadata.get("meta")
-    names: Any = ()
-    if isinstance(meta, Mapping):
-        of_data = meta.get("dataset_meta")
-        holder: Mapping[str, Any] = of_data if isinstance(of_data, Mapping) else meta
-        names = holder.get("classes") or holder.get("CLASSES") or ()
+    meta = _meta(metadata)
+    of_data = meta.get("dataset_meta")
+    holder = of_data if isinstance(of_data, Mapping) else meta
+    names = holder.get("classes") or holder.get("CLASSES") or ()
     strings = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     return tuple(names) if strings else ()
 
 
-def _config_text(metadata: Mapping[str, Any]) -> str:
+def _meta(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     meta = metadata.get("meta")
-    return str(meta.get("config") or meta.get("cfg") or "") if isinstance(meta, Mapping) else ""
+    return meta if isinstance(meta, Mapping) else {}
 
 
 def _pixels_and_strides(state: State, text: str, shape: Shape, style: BackboneStyle | None) -> tuple[Pixels, bool]:

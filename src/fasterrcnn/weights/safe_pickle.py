@@ -272,10 +272,6 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, requires_grad: A
     return torch.empty(0, dtype=dtype).set_(whole, first, shape, stride).requires_grad_(requires_grad)
 
 
-def _parameter(tensor: Any, requires_grad: Any, *_: object) -> nn.Parameter:
-    return nn.Parameter(tensor, requires_grad)
-
-
 class _NumpyDtype:
     """One of the simple numbers, in either byte order."""
 
@@ -325,10 +321,6 @@ def _array_from_buffer(raw: Any, dtype: Any, shape: Any, order: Any) -> NumpyArr
     return array
 
 
-def _scalar(dtype: Any, raw: Any) -> Any:
-    return _array(raw, dtype, (), "C").item()
-
-
 _PLAIN_NAMES: dict[str, object] = {"collections.OrderedDict": OrderedDict, "_codecs.encode": _encode}
 
 TORCH_NAMES: dict[str, object] = {
@@ -337,7 +329,7 @@ TORCH_NAMES: dict[str, object] = {
     **{str(dtype): dtype for dtype in WEIGHT_DTYPES.values()},
     **dict.fromkeys(("torch.UntypedStorage", "torch.storage.UntypedStorage"), torch.uint8),
     **{f"torch._utils._rebuild_{name}": _tensor for name in ("tensor", "tensor_v2", "tensor_v3")},
-    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter": lambda tensor, requires_grad, *_: nn.Parameter(tensor, requires_grad),
     "torch.Size": check_sizes,
     "builtins.getattr": _getattr,
 }
@@ -349,7 +341,10 @@ NUMPY_NAMES: dict[str, object] = {
     "numpy.dtype": _NumpyDtype,
     "numpy.ndarray": NumpyArray,
     **dict.fromkeys(("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"), NumpyArray),
-    **dict.fromkeys(("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"), _scalar),
+    **dict.fromkeys(
+        ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
+        lambda dtype, raw: _array(raw, dtype, (), "C").item(),
+    ),
     **dict.fromkeys(("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"), _array_from_buffer),
 }
 """What a pickle of numpy arrays may name."""
