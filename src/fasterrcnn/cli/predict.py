@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
@@ -72,9 +72,19 @@ def predict(
 
 
 def _report(events: "Iterator[Event]", total: int, as_json: bool) -> tuple[int, int]:
-    """Print the events; how many sources are done, and how many cannot be read, or not completely."""
+    """Print the events, and show a bar on the terminal.
+
+    Returns:
+        How many sources are done, and how many cannot be read, or not completely.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    hidden = as_json or not on_terminal()
     done, failed = 0, set()
-    with _progress(total, shown=on_terminal() and not as_json) as advance:
+    with Progress(*columns, console=Console(stderr=True), disable=hidden, transient=True) as progress:
+        bar = progress.add_task("predicting", total=total)
         for event in events:
             frame = event.entry is not None and "frame" in event.entry
             if event.error is not None:
@@ -85,28 +95,8 @@ def _report(events: "Iterator[Event]", total: int, as_json: bool) -> tuple[int, 
             elif not frame:
                 print(event.text, flush=True)
             done += event.entry is not None and not frame
-            advance(event.text if frame else None)
+            progress.update(bar, advance=0 if frame else 1, description=event.text if frame else "predicting")
     return done, len(failed)
-
-
-@contextmanager
-def _progress(total: int, *, shown: bool) -> "Iterator[Any]":
-    """A bar on the terminal; gives a function to call with None for each source done, or with the text of a frame."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True) as progress:
-        bar = progress.add_task("predicting", total=total)
-
-        def advance(frame: str | None) -> None:
-            if frame is None:
-                progress.advance(bar)
-                progress.update(bar, description="predicting")
-            else:
-                progress.update(bar, description=frame)
-
-        yield advance
 
 
 def _summary(done: int, kinds: tuple[SaveKind, ...], output: Path) -> str:

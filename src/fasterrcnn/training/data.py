@@ -165,12 +165,8 @@ def validation_plans(dataset: DetectionDataset, batch_size: int, process: Proces
 class TrainingBatches:
     """The steps of all epochs, one epoch at each iteration; continues where its state points to.
 
-    Args:
-        dataset: the training images.
-        config: batch size, seed, views, class balance, and until when the backbone is frozen.
-        process: whose part of each batch is loaded.
-        workers: processes that load images.
-        load_cached: gives the steps of epochs in which the backbone is frozen, if its feature maps are cached.
+    The part of one process is loaded, images by so many workers. `load_cached` gives the steps of epochs in which the
+    backbone is frozen, if its feature maps are cached.
     """
 
     def __init__(

@@ -54,14 +54,9 @@ def frozen_maps(model: FasterRCNN, batch: ImageBatch) -> list[Float[Tensor, "b _
 
 @dataclass(frozen=True, eq=False)
 class FeatureCache:
-    """The cached feature maps of some views of the images of a data set.
+    """The cached feature maps of some views, as the data set counts them, of its images.
 
-    Attributes:
-        model: its backbone is frozen while entries are used.
-        dataset: the images.
-        views: numbers of the views, as the data set counts them.
-        bucket: heights and widths that the backbone gets are multiples of it.
-        folder: of the entries.
+    The model's backbone is frozen while entries are used; heights and widths that it gets are multiples of `bucket`.
     """
 
     model: FasterRCNN

@@ -283,7 +283,7 @@ def make_trainer(
     config: TrainConfig, device: torch.device, process: Process, run: Path, callbacks: Sequence[Callback], logger: Any
 ) -> Trainer:
     """The trainer of a run."""
-    local, nodes = _processes_and_nodes(config, process)
+    local = _local_processes(config, process)
     single_gpu = device.type == "cuda" and device.index is not None and process.world_size == 1
     # Parameters of frozen stages get no gradients in the first epochs.
     ddp = DDPStrategy(find_unused_parameters=config.unfreeze_at is not None)
@@ -291,7 +291,7 @@ def make_trainer(
         default_root_dir=run,
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=[device.index] if single_gpu else local,
-        num_nodes=nodes,
+        num_nodes=max(1, process.world_size // local),
         strategy=ddp if process.world_size > 1 else "auto",
         precision=_PRECISION[config.precision],
         max_epochs=config.epochs,
@@ -355,13 +355,11 @@ def _external_launcher() -> ClusterEnvironment | None:
     return next((kind() for kind in kinds if kind.detect()), None)
 
 
-def _processes_and_nodes(config: TrainConfig, process: Process) -> tuple[int, int]:
-    """Processes on each machine, and machines."""
+def _local_processes(config: TrainConfig, process: Process) -> int:
+    """Processes on this machine."""
     launcher = _external_launcher()
     if isinstance(launcher, TorchElasticEnvironment):
-        local = int(os.environ["LOCAL_WORLD_SIZE"])
-    elif isinstance(launcher, SLURMEnvironment):
-        local = process.world_size // int(os.environ.get("SLURM_NNODES", "1"))
-    else:
-        local = config.devices
-    return local, max(1, process.world_size // local)
+        return int(os.environ["LOCAL_WORLD_SIZE"])
+    if isinstance(launcher, SLURMEnvironment):
+        return process.world_size // int(os.environ.get("SLURM_NNODES", "1"))
+    return config.devices

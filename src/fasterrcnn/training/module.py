@@ -24,14 +24,7 @@ class TrainingModule(LightningModule):
 
     Several processes that share a batch learn exactly what one process would learn from the whole batch: losses are
     weighted by the number of sampled anchors and regions, and the sampling of each image follows from the seed, the
-    epoch and the image alone.
-
-    Args:
-        model: the network.
-        config: of the run.
-        images: of the training split, to name those of a failed step.
-        steps: optimizer steps of the whole run.
-        validation: collects the results after each epoch; None: no validation.
+    epoch and the image alone. `steps` are the optimizer's in the whole run.
 
     Attributes:
         losses: the four losses of the last step over all processes.

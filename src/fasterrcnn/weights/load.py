@@ -136,12 +136,7 @@ def write_detector(
 ) -> list[str]:
     """Write a detector, whole or not at all, and give notes about what the file cannot hold.
 
-    Args:
-        source: where it comes from; its name and hash go into our header.
-        state: tensors under our names, as checked by a network of that configuration.
-        config: of the detector, classes included.
-        path: the file to write.
-        target: what kind of file.
+    The state has our names, and was checked by a network of that configuration. Our files name their source.
 
     Raises:
         UsageError: the family has no such network.

@@ -39,12 +39,8 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint: beside the target first, flushed, then renamed, so that no torn file is ever seen.
 
-    Args:
-        path: the file to write; an existing one is replaced.
-        network: the weights.
-        config: what the network was built from, classes included.
-        notes: JSON values worth keeping: data set, epoch, source of the start weights.
-        extra: tensors that are no weights, kept with `EXTRA` before their names; `load_checkpoint` leaves them out.
+    Notes are JSON values worth keeping: data set, epoch, source of the start weights. `extra` tensors are no weights;
+    they are kept with `EXTRA` before their names, and `load_checkpoint` leaves them out.
     """
     extras = {EXTRA + key: value for key, value in (extra or {}).items()}
     save_state(path, network.state_dict() | extras, config, notes)

@@ -228,8 +228,8 @@ def _other_network(start: _Start, config: ModelConfig, unknown: list[str], missi
 def numerics_of(config: ModelConfig, weights: str | None) -> ModelConfig:
     """The configuration with the numbers that those start weights were trained with.
 
-    A detector's file has them all (`numerics.FIELDS`), a backbone of timm or Detectron2 its pixels. Numbers that were
-    set to be other than the preset's stay.
+    A detector's file has them all (`native.NUMERIC_FIELDS`), a backbone of timm or Detectron2 its pixels. Numbers that
+    were set to be other than the preset's stay.
     """
     body = config.backbone.body
     if weights == "imagenet" and body.startswith("timm:") and body != _LITE0:
