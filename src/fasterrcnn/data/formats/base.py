@@ -22,7 +22,7 @@ from fasterrcnn.images import read_size_hw
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 """Order of the four numbers of a box: two corners; left, top, width, height; or centre, width, height."""
 
-Box = Sequence[float]
+Box = Sequence[int | float]
 
 NamedImages = Mapping[str, AnnotatedImage]
 """Images by the names of their files in a data set that is written."""
@@ -227,7 +227,8 @@ class Collector:
                 self.problem("unknown-class", image.source or image.path, what, number, image=image.path)
                 return
             label = self._labels.setdefault(label, len(self._labels))
-        self._rows.append((image.index, *xyxy, area, label, difficult))
+        x1, y1, x2, y2 = xyxy
+        self._rows.append((image.index, x1, y1, x2, y2, area, label, difficult))
         self._numbers.append(number)
 
     def finish(
