@@ -171,7 +171,18 @@ def write_others(folder: Path) -> None:
     torch.save({"meta": meta, "state_dict": state}, folder / "epoch_12.pth")
 
 
-@pytest.mark.parametrize("document", WITH_PYTHON, ids=name_of)
+QUICK = (
+    "README.md",
+    "docs/components.md",
+    "docs/data.md",
+    "docs/evaluation.md",
+    "docs/performance.md",
+    "docs/prediction.md",
+)
+RUN = [path if name_of(path) in QUICK else pytest.param(path, marks=pytest.mark.slow) for path in WITH_PYTHON]
+
+
+@pytest.mark.parametrize("document", RUN, ids=name_of)
 def test_python__runs(document, workshop, tmp_path, monkeypatch, capsys):
     blocks = [block for block in blocks_of(document) if block.kind == "python"]
     text = "".join(block.text for block in blocks)

@@ -24,7 +24,7 @@ from fasterrcnn.training.fit import fit
 from fasterrcnn.training.prepare import SETTINGS_FILE
 from fasterrcnn.weights import native
 
-EPOCHS = 6
+EPOCHS = 4
 STEPS = 4 * EPOCHS
 """Of the whole run: 7 images, two a step."""
 

@@ -102,7 +102,7 @@ def test_predict__interrupted(folder):
 def test_predict__killed_within_a_video(folder):
     av = pytest.importorskip("av")
     (folder / "films").mkdir()
-    frames = 60
+    frames = 40
     with av.open(str(folder / "films" / "street.mp4"), "w") as film:
         stream = film.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 200, 150, "yuv420p"
@@ -110,7 +110,7 @@ def test_predict__killed_within_a_video(folder):
             image = Image.effect_noise((200, 150), 10 + number).convert("RGB")
             film.mux(stream.encode(av.VideoFrame.from_image(image)))
         film.mux(stream.encode())
-    for count in (1, 30):
+    for count in (1, 20):
         process = start(folder, "film", "--skip-existing", "--json", photos="films/street.mp4")
         lines = [process.stdout.readline() for _ in range(count)]
         assert all("frame" in json.loads(line) for line in lines)

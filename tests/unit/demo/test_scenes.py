@@ -17,7 +17,7 @@ SMALL_HW = (120, 160)
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
     """Enough scenes that a class or an empty scene is missing only if it is never drawn."""
-    return [draw_scene(3, index, SMALL_HW) for index in range(150)]
+    return [draw_scene(3, index, SMALL_HW) for index in range(90)]
 
 
 def pixels_of(scene: Scene) -> NDArray[np.int16]:

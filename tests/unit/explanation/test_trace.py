@@ -12,7 +12,11 @@ from fasterrcnn.inference.detector import Detector
 from fasterrcnn.ops import boxes
 from fasterrcnn.ops.boxes import at_least
 
-ARCHITECTURES = [*presets.names(), "timm:test_efficientnet"]
+HEAVY = {"resnet50-fpn-v2", "resnet50-c4", "resnet50-dc5", "mobilenetv3-large-fpn"}
+"""Presets whose parts the others have too."""
+
+ARCHITECTURES = [pytest.param(n, marks=pytest.mark.slow) if n in HEAVY else n for n in presets.names()]
+ARCHITECTURES += ["timm:test_efficientnet"]
 
 
 class Counts:

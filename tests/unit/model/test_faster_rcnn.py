@@ -33,7 +33,13 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-@pytest.fixture(scope="module", params=[*presets.names(), "timm:resnet18"])
+HEAVY = {"resnet50-fpn-v2", "resnet50-c4", "resnet50-dc5", "mobilenetv3-large-fpn"}
+"""Presets whose parts the others have too."""
+
+NETWORKS = [pytest.param(n, marks=pytest.mark.slow) if n in HEAVY else n for n in (*presets.names(), "timm:resnet18")]
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
 def network(request, shrink, lively):
     return lively(shrink(presets.get(request.param, CLASSES)))
 

@@ -36,6 +36,7 @@ def test_map_in_processes__takes_few_items_ahead():
     assert len(taken) <= 5
 
 
+@pytest.mark.slow
 def test_map_in_processes__errors():
     with pytest.raises(ValueError, match="cannot do it"):
         list(map_in_processes(work, ["fail"], workers=1, threads=1))

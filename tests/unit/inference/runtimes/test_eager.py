@@ -17,7 +17,10 @@ def test_multiply__is_the_product(rows, threads, request):
     torch.testing.assert_close(multiply(x, weight, bias), torch.nn.functional.linear(x, weight, bias))
 
 
-@pytest.mark.parametrize("preset", ["resnet50-fpn", "resnet50-fpn-v2", "resnet50-c4", "resnet50-c5"])
+HEAVY = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50-fpn-v2", "resnet50-c4")]
+
+
+@pytest.mark.parametrize("preset", ["resnet50-fpn", "resnet50-c5", *HEAVY])
 def test_runtime__is_the_model(preset, shrink, lively, batch_of):
     model = lively(shrink(presets.get(preset, ["a", "b", "c"])))
     model = accelerate(model, for_="inference").requires_grad_(False)
