@@ -86,7 +86,7 @@ class Browser:
         os.close(self._out)
         os.close(self._in)
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(300)
 
     def _next(self) -> dict:
         while b"\0" not in self._rest:
