@@ -72,21 +72,13 @@ def input_labels(images: Sequence[AnnotatedImage]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Recall:
-    """How well anchors cover boxes: the IoU of each box with its best anchor.
-
-    Attributes:
-        boxes: how many there are.
-        at_50: share of them, 0..1, whose best anchor has IoU 0.5 or more; None where there are no boxes.
-        at_70: the same for 0.7, at which an anchor is positive in the RPN's training.
-        mean_iou: of the best anchors.
-        by_size: the same for small, medium and large boxes (see `SIZE_BINS`); empty in the parts themselves.
-    """
+    """How well anchors cover boxes: the IoU of each box with its best anchor."""
 
     boxes: int
-    at_50: float | None
-    at_70: float | None
-    mean_iou: float | None
-    by_size: dict[str, "Recall"]
+    at_50: float | None  # share of them, 0..1, whose best anchor has IoU 0.5 or more; None where there are no boxes
+    at_70: float | None  # the same for 0.7, at which an anchor is positive in the RPN's training
+    mean_iou: float | None  # of the best anchors
+    by_size: dict[str, "Recall"]  # the same for each of `SIZE_BINS`; empty in the parts themselves
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
         """Head and rows of a table: all boxes, then those of each size."""
@@ -227,20 +219,13 @@ class Objective:
     The reward is 1 for IoU 0.5, the least of a positive region, and rises by 1 up to 0.75, a little over the 0.7 of a
     positive anchor. A tenth of the IoU is added, which gives a direction where all anchors are far away. A box under
     its floor costs a penalty, so that objects which the given anchors cover stay covered.
-
-    Attributes:
-        sides: (n, 2) of the boxes.
-        offsets: for each level, (n, 2) from the boxes' centres to the grid.
-        weights: (n,) sum to 1.
-        floor: (n,) IoU that a box should keep.
-        penalties: (n,) cost of falling under the floor by 1.
     """
 
-    sides: Floats
-    offsets: tuple[Floats, ...]
-    weights: Floats
-    floor: Floats
-    penalties: Floats
+    sides: Floats  # (n, 2) of the boxes
+    offsets: tuple[Floats, ...]  # for each level, (n, 2) from the boxes' centres to the grid
+    weights: Floats  # (n,) sum to 1
+    floor: Floats  # (n,) IoU that a box should keep
+    penalties: Floats  # (n,) cost of falling under the floor by 1
 
     @classmethod
     def of(

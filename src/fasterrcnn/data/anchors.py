@@ -45,22 +45,15 @@ _MAX_SHOWN = 1500
 
 @dataclass(frozen=True)
 class AnchorFit:
-    """The result of fitting anchors.
-
-    Attributes:
-        anchors: the fitted ones: as many levels, sizes and ratios as given; those given where `kept`.
-        boxes: how many boxes they were fitted to.
-        kept: whether the given anchors stay: fewer than `MIN_BOXES` boxes, or nothing better was found.
-        sides: (m, 2) width and height of some of the boxes, for the plot.
-    """
+    """The result of fitting anchors."""
 
     given: AnchorConfig
-    anchors: AnchorConfig
+    anchors: AnchorConfig  # the fitted ones: as many levels, sizes and ratios as given; those given where `kept`
     before: Recall
     after: Recall
-    boxes: int
-    kept: bool
-    sides: Floats = field(compare=False, repr=False)
+    boxes: int  # how many boxes they were fitted to
+    kept: bool  # whether the given anchors stay: fewer than `MIN_BOXES` boxes, or nothing better was found
+    sides: Floats = field(compare=False, repr=False)  # (m, 2) width and height of some of the boxes, for the plot
 
     def line(self) -> str:
         """The result in one line."""

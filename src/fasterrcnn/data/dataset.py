@@ -124,19 +124,12 @@ class DetectionDataset(Dataset[DetectionExample]):
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Which images make a batch.
+    """Which images make a batch."""
 
-    Attributes:
-        indices: of the examples.
-        view: number of the augmented view of each image, from 1; 0 leaves the images as in detection.
-        padded_hw: minimum size of the batch, in pixels of the network input.
-        counts: whether the batch is trained on; a process without images of its own takes part with one that is not.
-    """
-
-    indices: tuple[int, ...]
-    view: int = 0
-    padded_hw: tuple[int, int] | None = None
-    counts: bool = True
+    indices: tuple[int, ...]  # of the examples
+    view: int = 0  # number of the augmented view of each image, from 1; 0 leaves the images as in detection
+    padded_hw: tuple[int, int] | None = None  # minimum size of the batch, in pixels of the network input
+    counts: bool = True  # whether it is trained on; a process without images of its own takes part with one that is not
 
 
 class _Batches(Dataset[Batch]):

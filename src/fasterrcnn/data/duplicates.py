@@ -39,17 +39,11 @@ _PAIRS = 2048
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of an image to find its duplicates.
+    """What is kept of an image to find its duplicates."""
 
-    Attributes:
-        pixels: hash of size and pixels; equal only for images that are the same pixel by pixel.
-        gradients: 64 bits: does it get brighter to the right, at 8 x 8 places? (dHash)
-        thumbnail: (32, 32) softened grey values, 0..255.
-    """
-
-    pixels: bytes
-    gradients: int
-    thumbnail: NDArray[np.float32]
+    pixels: bytes  # hash of size and pixels; equal only for images that are the same pixel by pixel
+    gradients: int  # 64 bits: does it get brighter to the right, at 8 x 8 places? (dHash)
+    thumbnail: NDArray[np.float32]  # (32, 32) softened grey values, 0..255
 
 
 def take_fingerprint(image: Image.Image) -> Fingerprint:

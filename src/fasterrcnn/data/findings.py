@@ -56,21 +56,13 @@ error: training on it would go wrong; warning: should be checked; note: is often
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem of a data set, or something that should be checked.
+    """One problem of a data set, or something that should be checked."""
 
-    Attributes:
-        kind: one of `FINDING_KINDS`.
-        file: the annotation file, or the image, where it is.
-        what: what is wrong, with the value: "annotation 17 (cat): box 5,5,5,20 has no area".
-        annotation: id, object number or line number of the annotation in the file, where there is one.
-        image: the image it concerns, where there is one.
-    """
-
-    kind: str
-    file: Path
-    what: str
-    annotation: int | None = None
-    image: Path | None = None
+    kind: str  # one of `FINDING_KINDS`
+    file: Path  # the annotation file, or the image, where it is
+    what: str  # what is wrong, with the value: "annotation 17 (cat): box 5,5,5,20 has no area"
+    annotation: int | None = None  # id, object number or line number of the annotation in the file, where there is one
+    image: Path | None = None  # the image it concerns, where there is one
 
     @property
     def severity(self) -> Severity:

@@ -37,20 +37,13 @@ _BAR = 24
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of a split, or of the whole data set.
-
-    Attributes:
-        negatives: images without any annotation.
-        boxes: those that are trained on; ``by_class`` counts them by class.
-        difficult: crowds, difficult and ignored objects.
-        left_out: boxes that are not finite or have no area.
-    """
+    """Numbers of a split, or of the whole data set."""
 
     images: int
-    negatives: int
-    boxes: int
-    difficult: int
-    left_out: int
+    negatives: int  # images without any annotation
+    boxes: int  # those that are trained on; ``by_class`` counts them by class
+    difficult: int  # crowds, difficult and ignored objects
+    left_out: int  # boxes that are not finite or have no area
     by_class: tuple[int, ...]
 
     @classmethod
@@ -70,27 +63,18 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Numbers of a data set. Boxes that are difficult or have no area are counted, and in nothing else.
-
-    Attributes:
-        input: the size of the network input that sizes are measured at.
-        total: numbers of the whole data set; an image in several splits counts once.
-        per_image: how many boxes each image has.
-        image_sizes: how many images have which (height, width), the most frequent first.
-        sides: (n, 2) width and height of the boxes, in pixels of the network input.
-        labels: (n,) their classes.
-    """
+    """Numbers of a data set. Boxes that are difficult or have no area are counted, and in nothing else."""
 
     name: str
     format: str
     classes: tuple[str, ...]
-    input: InputConfig
+    input: InputConfig  # the size of the network input that sizes are measured at
     splits: dict[str, Counts]
-    total: Counts
-    per_image: NDArray[np.int64]
-    image_sizes: dict[tuple[int, int], int]
-    sides: Floats
-    labels: NDArray[np.int64]
+    total: Counts  # numbers of the whole data set; an image in several splits counts once
+    per_image: NDArray[np.int64]  # how many boxes each image has
+    image_sizes: dict[tuple[int, int], int]  # how many images have which (height, width), the most frequent first
+    sides: Floats  # (n, 2) width and height of the boxes, in pixels of the network input
+    labels: NDArray[np.int64]  # (n,) their classes
 
     @property
     def sizes(self) -> Floats:

@@ -35,21 +35,13 @@ _CROP_TRIES = 10
 
 @dataclass(frozen=True)
 class Sample:
-    """An image and its objects, on the way to the network.
+    """An image and its objects, on the way to the network."""
 
-    Attributes:
-        pixels: RGB; 0..255 as it was read, 0..1 at the network's size.
-        boxes: xyxy in pixels of this image, as torchvision's `BoundingBoxes`.
-        labels: 0..K-1.
-        difficult: crowds and difficult objects.
-        visible: share of each object that is still in the image, 0..1.
-    """
-
-    pixels: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"]
-    boxes: Float[Tensor, "n 4"]
-    labels: Int64[Tensor, " n"]
-    difficult: Bool[Tensor, " n"]
-    visible: Float[Tensor, " n"]
+    pixels: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"]  # RGB; 0..255 as it was read, 0..1 at the network's size
+    boxes: Float[Tensor, "n 4"]  # xyxy in pixels of this image, as torchvision's `BoundingBoxes`
+    labels: Int64[Tensor, " n"]  # 0..K-1
+    difficult: Bool[Tensor, " n"]  # crowds and difficult objects
+    visible: Float[Tensor, " n"]  # share of each object that is still in the image, 0..1
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -59,27 +51,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class AugmentationSettings:
-    """What an augmentation does, and how often.
+    """What an augmentation does, and how often."""
 
-    Attributes:
-        flip: probability of a horizontal flip.
-        colour: contrast and saturation change by up to this share, brightness by up to half of it.
-        scale: the image grows or shrinks by up to this factor.
-        reframe: probability of a closer crop or of a zoom-out, instead of the change of scale.
-        zoom: the largest factor of a crop, and of a zoom-out.
-        mosaic: probability of four images in one.
-        rotation: probability of a rotation.
-        degrees: largest angle of the rotation, either way.
-    """
-
-    flip: float = 0.5
-    colour: float = 0.0
-    scale: float = 1.0
-    reframe: float = 0.0
-    zoom: float = 1.0
-    mosaic: float = 0.0
-    rotation: float = 0.0
-    degrees: float = 0.0
+    flip: float = 0.5  # probability of a horizontal flip
+    colour: float = 0.0  # contrast and saturation change by up to this share, brightness by up to half of it
+    scale: float = 1.0  # the image grows or shrinks by up to this factor
+    reframe: float = 0.0  # probability of a closer crop or of a zoom-out, instead of the change of scale
+    zoom: float = 1.0  # the largest factor of a crop, and of a zoom-out
+    mosaic: float = 0.0  # probability of four images in one
+    rotation: float = 0.0  # probability of a rotation
+    degrees: float = 0.0  # largest angle of the rotation, either way
 
     @property
     def magnification(self) -> float:

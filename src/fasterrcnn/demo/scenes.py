@@ -40,16 +40,11 @@ GROUNDS: tuple[Rgb, ...] = ((92, 122, 62), (128, 130, 84), (142, 122, 92), (136,
 
 @dataclass(frozen=True)
 class Scene:
-    """An RGB image and the signs in it.
-
-    Attributes:
-        boxes: (n, 4) xyxy in pixels, of the whole sign even where something stands before it.
-        labels: (n,) indices into `CLASSES`.
-    """
+    """An RGB image and the signs in it."""
 
     image: Image.Image
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    boxes: NDArray[np.float32]  # (n, 4) xyxy in pixels, of the whole sign even where something stands before it
+    labels: NDArray[np.int64]  # (n,) indices into `CLASSES`
 
 
 @dataclass(frozen=True)

@@ -31,15 +31,10 @@ PAINTS = (RED, BLUE, WHITE, BLACK, (225, 175, 50), (60, 120, 80), (120, 124, 130
 
 @dataclass(frozen=True)
 class Sprite:
-    """An image cut to what is visible of it.
+    """An image cut to what is visible of it."""
 
-    Attributes:
-        image: RGBA.
-        box: xyxy in pixels of `image`, continuous; less than one pixel inside its edges.
-    """
-
-    image: Image.Image
-    box: NDArray[np.float32]
+    image: Image.Image  # RGBA
+    box: NDArray[np.float32]  # xyxy in pixels of `image`, continuous; less than one pixel inside its edges
 
 
 @dataclass(frozen=True)

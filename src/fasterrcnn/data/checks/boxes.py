@@ -118,22 +118,14 @@ def _to_xyxy(numbers: Boxes, layout: str) -> Boxes:
 
 @dataclass(frozen=True)
 class BoxTable:
-    """Every box of a data set in flat arrays.
-
-    Attributes:
-        boxes: (n, 4) xyxy in pixels.
-        labels: (n,).
-        owners: (n,) index of the image of each box in ``data.images``.
-        indices: (n,) index of each box in its image.
-        sizes: (n, 2) width and height of the image of each box.
-    """
+    """Every box of a data set in flat arrays."""
 
     data: AnnotatedData
-    boxes: Boxes
+    boxes: Boxes  # (n, 4) xyxy in pixels
     labels: NDArray[np.int64]
-    owners: NDArray[np.int64]
-    indices: NDArray[np.int64]
-    sizes: Boxes
+    owners: NDArray[np.int64]  # (n,) index of the image of each box in ``data.images``
+    indices: NDArray[np.int64]  # (n,) index of each box in its image
+    sizes: Boxes  # (n, 2) width and height of the image of each box
 
     def finding(self, kind: str, row: int, words: str) -> Finding:
         """A finding about a box: the values that were read, then the words; {size} is that of the image."""
@@ -152,17 +144,11 @@ class BoxTable:
 
 @dataclass(frozen=True)
 class InterpretedBoxes:
-    """Boxes after converting those that were written in another way than the format demands.
+    """Boxes after converting those that were written in another way than the format demands."""
 
-    Attributes:
-        table: the boxes in pixels and in the right layout.
-        shares: (n,) those that were shares of the image instead of pixels.
-        misread: (n,) those of a data set, or of a split, whose boxes are in another layout than its format demands.
-    """
-
-    table: BoxTable
-    shares: Mask
-    misread: Mask
+    table: BoxTable  # the boxes in pixels and in the right layout
+    shares: Mask  # (n,) those that were shares of the image instead of pixels
+    misread: Mask  # (n,) those of a data set, or of a split, whose boxes are in another layout than its format demands
     findings: list[Finding]
 
 

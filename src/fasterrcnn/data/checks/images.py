@@ -32,15 +32,10 @@ _LARGE = 20_000_000  # pixels; larger images are decoded one at a time, to save 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What reading the image files has shown.
-
-    Attributes:
-        findings: what is wrong with them.
-        sizes_hw: true height and width of every image that could be opened.
-    """
+    """What reading the image files has shown."""
 
     findings: list[Finding] = field(default_factory=list)
-    sizes_hw: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    sizes_hw: dict[Path, tuple[int, int]] = field(default_factory=dict)  # true ones of images that could be opened
 
     def note_size(self, image: AnnotatedImage, size_hw: tuple[int, int]) -> None:
         """Keep the true size of an image; one that differs from the stated size is a finding."""

@@ -19,17 +19,11 @@ BadBoxPolicy = Literal["error", "fix", "drop"]
 
 @dataclass(frozen=True)
 class Repaired:
-    """A data set that can be trained on.
+    """A data set that can be trained on."""
 
-    Attributes:
-        data: every box finite, with an area, inside its image.
-        changes: one line for each thing that was changed or left out.
-        counts: how often each thing was done.
-    """
-
-    data: AnnotatedData
-    changes: list[str]
-    counts: Counter[str]
+    data: AnnotatedData  # every box finite, with an area, inside its image
+    changes: list[str]  # one line for each thing that was changed or left out
+    counts: Counter[str]  # how often each thing was done
 
 
 @dataclass(frozen=True)

@@ -70,19 +70,12 @@ class CsvTable(DataFormat):
 
 @dataclass(frozen=True)
 class TableColumns:
-    """Where the cells of a row are.
+    """Where the cells of a row are."""
 
-    Attributes:
-        delimiter: comma, semicolon or tab.
-        width: number of columns.
-        positions: of the columns by meaning (the keys of `_NAMES`), from 0.
-        has_header: whether the first line is one.
-    """
-
-    delimiter: str
-    width: int
-    positions: Mapping[str, int]
-    has_header: bool = True
+    delimiter: str  # comma, semicolon or tab
+    width: int  # number of columns
+    positions: Mapping[str, int]  # of the columns by meaning (the keys of `_NAMES`), from 0
+    has_header: bool = True  # whether the first line is one
 
     @property
     def has_corners(self) -> bool:
