@@ -5,31 +5,28 @@ depends on this.
 """
 
 import copy
-from typing import Literal, TypeVar
-
-from torch import nn
+from typing import Literal
 
 from fasterrcnn.acceleration.fold_norms import fold_batch_norms, merge_frozen_norms
 from fasterrcnn.acceleration.onednn_linear import use_onednn
+from fasterrcnn.model.faster_rcnn import FasterRCNN
 
-Network = TypeVar("Network", bound=nn.Module)
 
-
-def accelerate(network: Network, *, for_: Literal["training", "inference"]) -> Network:
+def accelerate(network: FasterRCNN, *, for_: Literal["training", "inference"]) -> FasterRCNN:
     """The network with faster layers.
 
     Args:
-        network: a `FasterRCNN`.
+        network: any.
         for_: "training" exchanges layers in place: frozen batch norms of timm's networks are merged into the
             convolutions before them, and the fully connected layers of the box head use oneDNN on a CPU. "inference"
             gives a copy whose batch norms are part of the convolutions' weights; it cannot be trained.
     """
     if for_ == "inference":
         network = copy.deepcopy(network)
-    for module in network.modules():
-        if getattr(module, "defines_layers_out_of_order", False):
-            merge_frozen_norms(module)
-    use_onednn(network.get_submodule("box_head.body"))
+    merge_frozen_norms(network.backbone)
+    use_onednn(network.box_head.body)
     if for_ == "inference":
-        fold_batch_norms(network)
+        # Padded sides are multiples of the coarsest stride.
+        fold_batch_norms(network.backbone, even_sides=network.size_divisor % network.backbone.strides[-1] == 0)
+        fold_batch_norms(network.box_head, even_sides=False)
     return network

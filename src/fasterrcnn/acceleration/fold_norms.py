@@ -7,17 +7,19 @@ Axes: b images, c channels in, k channels out, h w cells.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from fasterrcnn.acceleration.depthwise import depthwise
+from fasterrcnn.acceleration.flat_graphs import trace
 
 
 class MergedNorm(nn.Module):
@@ -102,15 +104,12 @@ class MergedConv2d(nn.Module):
         if not self.same:
             return self._convolve(x, weight, bias, self._padding)
         height, width = x.shape[-2:]
-        is_wide = weight.shape[-1] > self.kernel
         if self._can_be_wide and height % 2 == 0 and width % 2 == 0:
             # A row and a column of zeros in the kernel spare a padded copy of the maps.
-            wide = weight if is_wide else F.pad(weight, (1, 0, 1, 0))
-            return self._convolve(x, wide, bias, self.kernel // 2, zeros=1)
+            return self._convolve(x, F.pad(weight, (1, 0, 1, 0)), bias, self.kernel // 2, zeros=1)
         left, right = self._same_padding(width)
         above, below = self._same_padding(height)
-        padded = F.pad(x, (left + is_wide, right, above + is_wide, below))
-        return self._convolve(padded, weight, bias, 0)
+        return self._convolve(F.pad(x, (left, right, above, below)), weight, bias, 0)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, zeros: int = 0) -> Tensor:
         """A square convolution; so many first rows and columns of its kernels are zeros that spare a padded copy."""
@@ -122,44 +121,68 @@ class MergedConv2d(nn.Module):
     def _can_be_wide(self) -> bool:
         return self.same and self.stride == 2 and self.kernel % 2 == 1
 
-    def fold(self) -> None:
-        """Make the norm part of the weights for good, in float64; for a network that is no longer trained."""
-        if self.norm is not None:
-            self.weight, self.bias = folded(self.weight, None, self.norm, wide=self._can_be_wide)
-            self.__dict__["norm"] = None
+    def for_prediction(self, *, even_sides: bool) -> nn.Module:
+        """A convolution with the norm in its weights; this layer itself where the padding depends on the size."""
+        assert self.norm is not None
+        wide = self._can_be_wide and even_sides
+        self.weight, self.bias = folded(self.weight, None, self.norm, wide=wide)
+        self.__dict__["norm"] = None
+        if self.same and not wide and (self.stride > 1 or self.kernel % 2 == 0):
+            return self
+        padding = self.kernel // 2 if self.same else self._padding
+        channels = self.weight.shape[1] * self._groups, len(self.weight)
+        conv = nn.Conv2d(*channels, self.weight.shape[-1], self.stride, padding, groups=self._groups, device="meta")
+        conv.weight, conv.bias = self.weight, self.bias
+        return conv
 
     def _same_padding(self, side: int) -> tuple[int, int]:
         whole = max((-(-side // self.stride) - 1) * self.stride + self.kernel - side, 0)
         return whole // 2, whole - whole // 2
 
 
-def fold_batch_norms(network: nn.Module) -> None:
+def fold_batch_norms(part: nn.Module, *, even_sides: bool) -> None:
     """Make batch norms part of the convolutions before them, in place, for prediction.
 
-    A norm is folded where it follows a convolution in the order of definition, which this library's networks (and
-    torchvision's) keep equal to the order of computation; in a timm backbone, only what `merge_frozen_norms` merged.
-    Computed in float64: the result differs from the original by float32 rounding only.
+    A norm is folded where it alone gets what a convolution gives. Computed in float64: the result differs from the
+    original by float32 rounding only.
+
+    Args:
+        part: of a network.
+        even_sides: whether all maps that a stride of 2 meets have even sides.
     """
-    _fold_in_order(network)
-    for module in network.modules():
+    _fold_by_data_flow(part)
+    for name, module in list(part.named_modules()):
         if isinstance(module, MergedConv2d):
-            module.fold()
+            part.set_submodule(name, module.for_prediction(even_sides=even_sides))
+        elif isinstance(module, MergedNorm):
+            part.set_submodule(name, nn.ReLU6(inplace=True) if isinstance(module.act, ReLU6) else module.act)
 
 
-def _fold_in_order(module: nn.Module) -> None:
-    if getattr(module, "defines_layers_out_of_order", False):
+def _fold_by_data_flow(part: nn.Module) -> None:
+    graph = trace(part)
+    if graph is None:
         return
-    for (_, conv), (name, norm) in pairwise(list(module.named_children())):
-        if isinstance(conv, nn.Conv2d) and _is_batch_norm(norm):
+    modules = dict(part.named_modules())
+    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    for node in graph.nodes:
+        norm = modules.get(str(node.target)) if node.op == "call_module" else None
+        before = node.args[0] if norm is not None and _is_batch_norm(norm) else None
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
+            continue
+        conv = modules[str(before.target)]
+        if isinstance(conv, nn.Conv2d) and _is_plain(conv) and calls[before.target] == calls[node.target] == 1:
             conv.weight, conv.bias = folded(conv.weight, conv.bias, norm)
-            setattr(module, name, nn.Identity())
-    for child in module.children():
-        _fold_in_order(child)
+            part.set_submodule(str(node.target), getattr(norm, "act", nn.Identity()))
 
 
 def _is_batch_norm(module: nn.Module) -> bool:
-    """Whether a module is a batch norm, frozen or not, without the activation that timm's norms have."""
-    return isinstance(module, nn.BatchNorm2d) or type(module).__name__ == "FrozenBatchNorm2d"
+    """Whether a module is a batch norm, frozen or not, perhaps with timm's activation."""
+    return isinstance(module, nn.BatchNorm2d) or type(module).__name__ in ("FrozenBatchNorm2d", "FrozenBatchNormAct2d")
+
+
+def _is_plain(conv: nn.Conv2d) -> bool:
+    """Whether a convolution uses its weights as they are."""
+    return type(conv) is nn.Conv2d or type(conv).__name__ == "Conv2dSame"
 
 
 _IN_ORDER = ("timm.models.efficientnet", "timm.models._efficientnet_blocks", "timm.models.mobilenetv3")

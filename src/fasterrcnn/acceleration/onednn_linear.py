@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from fasterrcnn.model.box_head import BoxHead
+
 _IMAGES = 16
 """From so many images on, torch gives 1x1 convolutions to oneDNN also when it has one thread."""
 
@@ -81,6 +83,41 @@ def use_onednn(body: nn.Module) -> None:
             if first:
                 setattr(body, previous, nn.Identity())
         previous = name
+
+
+class OnednnHead(nn.Module):
+    """A fully connected box head for prediction; its products are `multiply`.
+
+    The rows of the first product are the pooled maps as they lie in memory, channels last: its weights are sorted
+    likewise, once. All others are shared.
+
+    Args:
+        head: a box head with a fully connected body.
+        side: of the pooled maps.
+    """
+
+    def __init__(self, head: BoxHead, side: int) -> None:
+        super().__init__()
+        layers = list(head.body.children())
+        first = next(number for number, layer in enumerate(layers) if isinstance(layer, nn.Linear))
+        before = [layer for layer in layers[:first] if not isinstance(layer, nn.Identity | nn.Flatten)]
+        self.convs = nn.Sequential(*before)
+        self._products = [(layer.weight, layer.bias) for layer in layers[first:] if isinstance(layer, nn.Linear)]
+        weight, bias = self._products[0]
+        by_places = weight.detach().view(len(weight), -1, side, side).permute(0, 2, 3, 1).reshape(len(weight), -1)
+        self._products[0] = by_places, bias
+        self._class_logits = head.class_logits.weight, head.class_logits.bias
+        self._box_deltas = head.box_deltas.weight, head.box_deltas.bias
+
+    def forward(
+        self, pooled: Float[Tensor, "r c s s"]
+    ) -> tuple[Float[Tensor, "r k_and_background"], Float[Tensor, "r k 4"]]:
+        """Class logits, background last, and deltas; see `BoxHead`."""
+        x = self.convs(pooled).permute(0, 2, 3, 1).flatten(1)
+        for weight, bias in self._products:
+            x = multiply(x, weight, bias).relu_()
+        deltas = multiply(x, *self._box_deltas)
+        return multiply(x, *self._class_logits), deltas.view(len(x), deltas.shape[1] // 4, 4)
 
 
 class _Product(torch.autograd.Function):

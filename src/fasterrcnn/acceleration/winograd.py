@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fasterrcnn.acceleration.autotune import cache_digest, fastest_way, processor
+from fasterrcnn.acceleration.flat_graphs import copy_with_shared_weights
 from fasterrcnn.errors import UsageError
 from fasterrcnn.files import atomic_write, cache_folder
+from fasterrcnn.model.faster_rcnn import FasterRCNN
 
 ERROR_BOUND = 1e-4
 """Largest error, as a share of the largest output, on inputs and weights that are normally distributed."""
@@ -136,6 +138,14 @@ def either_convolution(x: Tensor, weight: Tensor, transformed: Tensor, bias: Ten
 def _(x: Tensor, weight: Tensor, transformed: Tensor, bias: Tensor) -> Tensor:
     b, _, h, w = x.shape
     return x.new_empty((b, weight.shape[0], h, w)).contiguous(memory_format=torch.channels_last)
+
+
+def with_winograd(model: FasterRCNN) -> FasterRCNN:
+    """A network with the same weights whose backbone and RPN use the kernel where it is faster on this machine."""
+    fast = copy_with_shared_weights(model)
+    replace_convolutions(fast.backbone)
+    replace_convolutions(fast.rpn)
+    return fast
 
 
 def replace_convolutions(module: nn.Module) -> None:

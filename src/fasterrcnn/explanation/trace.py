@@ -155,7 +155,7 @@ def trace_image(
     batch = detector.to_batch([pixels])
     model(batch, postprocess=postprocess, stages=detector.stages)
     recorder = _Recorder(detector.stages, detector.device)
-    with recorder.watching(model):
+    with recorder.watching():
         (raw,) = model(batch, postprocess=postprocess, stages=recorder, observe=recorder)
     original_hw = (pixels.shape[-2], pixels.shape[-1])
     source = Path(image) if isinstance(image, str | Path) else None
@@ -181,13 +181,16 @@ class _Recorder:
         self._last = time.perf_counter()
 
     @contextmanager
-    def watching(self, model: FasterRCNN) -> Iterator[None]:
-        """Also keep the parts of the dense stage, where the runtime calls the modules of the model itself."""
+    def watching(self) -> Iterator[None]:
+        """Also keep the parts of the dense stage, where the runtime is a network of modules."""
+        if not isinstance(self._stages, FasterRCNN):
+            yield
+            return
 
         def reporter(step: str) -> Callable[[object, object, list[Tensor]], None]:
             return lambda _module, _inputs, maps: self(step, maps=maps)
 
-        body, backbone = model.backbone.body, model.backbone
+        body, backbone = self._stages.backbone.body, self._stages.backbone
         hooks = [body.register_forward_hook(reporter("body")), backbone.register_forward_hook(reporter("features"))]
         try:
             yield

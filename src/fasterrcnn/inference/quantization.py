@@ -23,7 +23,6 @@ from fasterrcnn.errors import UsageError, require
 from fasterrcnn.inference.batches import input_batches
 from fasterrcnn.inference.devices import use_threads
 from fasterrcnn.inference.runtimes import openvino
-from fasterrcnn.inference.runtimes.eager import torch_stages
 from fasterrcnn.inference.runtimes.parts import PartName
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.stages import DenseOutputs, Stages
@@ -77,8 +76,7 @@ def quantize_parts(
     nncf = _import_nncf()
     openvino.import_openvino()
     model = accelerate(model, for_="inference").cpu().eval().requires_grad_(False)
-    eager = torch_stages(model)
-    recorder = _Recorder(eager)
+    recorder = _Recorder(model)
     with torch.inference_mode():
         for batch in islice(input_batches(images, config.input), max_images):
             model(batch, stages=recorder)
@@ -96,7 +94,7 @@ def quantize_parts(
     integers = openvino.openvino_stages(model, None, parts)
     with torch.inference_mode():
         pixels, pooled = recorder.pixels[0], recorder.pooled[0]
-        check_outputs(_outputs(integers, pixels, pooled), _outputs(eager, pixels, pooled))
+        check_outputs(_outputs(integers, pixels, pooled), _outputs(model, pixels, pooled))
     return parts
 
 

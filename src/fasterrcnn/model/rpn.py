@@ -31,22 +31,12 @@ class RegionProposalNetwork(nn.Module):
         self, features: Sequence[Float[Tensor, "_ c _ _"]]
     ) -> tuple[list[Float[Tensor, "b _"]], list[Float[Tensor, "b _ 4"]]]:
         """Objectness logits and box deltas (dx, dy, dw, dh) of every anchor, level by level."""
-        logits, deltas = self.maps(features)
-        # (b, anchors, h, w) -> (b, h * w * anchors): a view where memory is channels_last
-        return (
-            [level.permute(0, 2, 3, 1).flatten(1) for level in logits],
-            [level.permute(0, 2, 3, 1).reshape(len(level), -1, 4) for level in deltas],
-        )
-
-    def maps(
-        self, features: Sequence[Float[Tensor, "_ c _ _"]]
-    ) -> tuple[list[Float[Tensor, "b a _ _"]], list[Float[Tensor, "b a4 _ _"]]]:
-        """The same as maps of each level, a channel for each anchor of a cell and four for its deltas."""
         logits, deltas = [], []
-        for level_features in features:
-            hidden = level_features
+        for level in features:
+            hidden = level
             for conv in self.convs:
                 hidden = conv(hidden).relu_()
-            logits.append(self.objectness(hidden))
-            deltas.append(self.deltas(hidden))
+            # (b, anchors, h, w) -> (b, h * w * anchors): a view where memory is channels_last
+            logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1))
+            deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(level.shape[0], -1, 4))
         return logits, deltas

@@ -7,8 +7,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from fasterrcnn import presets
 from fasterrcnn.acceleration import accelerate
 from fasterrcnn.acceleration.fold_norms import MergedConv2d, fold_batch_norms, merge_frozen_norms
+from fasterrcnn.model.backbones import Backbone
 from fasterrcnn.model.backbones.fpn import FeaturePyramid
 from fasterrcnn.model.backbones.mobilenet import MobileNetV3Large
 from fasterrcnn.model.backbones.norms import FrozenBatchNorm2d, Norm
@@ -25,9 +27,9 @@ def merged(network: nn.Module) -> nn.Module:
     return network
 
 
-def folded_copy(network: nn.Module) -> nn.Module:
+def folded_copy(network: nn.Module, *, even_sides: bool = False) -> nn.Module:
     copied = copy.deepcopy(network)
-    fold_batch_norms(copied)
+    fold_batch_norms(copied, even_sides=even_sides)
     return copied
 
 
@@ -85,10 +87,14 @@ def test_body__maps_and_gradients(pair, image_hw):
 
 def test_body__folded(pair):
     network, body = pair
-    folded = folded_copy(body)
-    for image_hw in ((64, 96), (33, 97)):
-        pixels = torch.randn(1, 3, *image_hw, dtype=torch.float64)
-        same(folded(pixels), network(pixels))
+    for even_sides, sizes in ((True, [(64, 96)]), (False, [(64, 96), (33, 97)])):
+        folded = folded_copy(body, even_sides=even_sides)
+        assert norms_in(folded) == 0
+        for image_hw in sizes:
+            pixels = torch.randn(1, 3, *image_hw, dtype=torch.float64)
+            same(folded(pixels), network(pixels))
+        left = sum(isinstance(module, MergedConv2d) for module in folded.modules())
+        assert left == 0 or not even_sides
     assert not any(parameter.requires_grad for name, parameter in folded.named_parameters() if "conv_dw" in name)
     same(body(pixels), network(pixels))
 
@@ -129,14 +135,15 @@ def test_fold_batch_norms__equal_outputs(kind, make):
             assert_close(ours, oracle, rtol=1e-4, atol=1e-4 * float(oracle.abs().max()))
 
 
-def test_accelerate__for_inference_leaves_the_original_alone():
-    body = randomise(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
-    network = nn.ModuleDict({"body": body, "box_head": nn.ModuleDict({"body": nn.Sequential(nn.Flatten())})})
-    before = {key: value.clone() for key, value in body.state_dict().items()}
+def test_accelerate__for_inference_leaves_the_original_alone(shrink, lively):
+    network = lively(shrink(presets.get("resnet50-fpn-v2", ["a", "b"])))
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    norms = norms_in(network)
+    assert norms > 50
     assert norms_in(accelerate(network, for_="inference")) == 0
-    assert norms_in(body) == 1
-    assert_close(dict(body.state_dict()), before)
-    assert body[0].bias.requires_grad
+    assert norms_in(network) == norms
+    assert_close(dict(network.state_dict()), before)
+    assert network.box_head.class_logits.bias.requires_grad
 
 
 def test_fold_batch_norms__convolution_with_bias_by_hand():
@@ -158,17 +165,43 @@ def test_fold_batch_norms__only_where_a_convolution_comes_before():
     assert norms_in(folded_copy(network)) == 1
 
 
+def test_fold_batch_norms__follows_the_data_and_not_the_order_of_definition():
+    class Crossed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm_of_second = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+            self.second, self.norm_of_first = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+            self.shared, self.norm_of_shared = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            both = self.norm_of_second(self.second(self.norm_of_first(self.first(x)).relu()))
+            shared = self.shared(both)
+            return shared + self.norm_of_shared(shared)
+
+    torch.manual_seed(0)
+    network = randomise(Crossed())
+    folded = folded_copy(network)
+    assert norms_in(folded) == 1  # what the shared convolution gives goes elsewhere too
+    x = torch.rand(1, 3, 4, 4)
+    with torch.no_grad():
+        assert_close(folded(x), network(x), rtol=1e-4, atol=1e-5)
+
+
+def test_fold_batch_norms__weights_that_are_not_used_as_they_are():
+    class Standardised(nn.Conv2d):
+        def forward(self, x):
+            return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
+
+    assert norms_in(folded_copy(nn.Sequential(Standardised(3, 3, 1), nn.BatchNorm2d(3)))) == 1
+
+
 def test_fold_batch_norms__pyramid():
     torch.manual_seed(0)
-    pyramid = randomise(FeaturePyramid((4, 8), 6, norm=Norm("batch")))
-    maps = [torch.rand(1, 4, 8, 8), torch.rand(1, 8, 4, 4)]
-    folded = folded_copy(pyramid)
+    body = ResNet(Shape(50), (1, 2), norm=Norm("batch"))
+    backbone = randomise(Backbone(body, FeaturePyramid(body.channels, 6, norm=Norm("batch")), 6))
+    folded = folded_copy(backbone)
     assert norms_in(folded) == 0
+    x = torch.rand(1, 3, 32, 64)
     with torch.no_grad():
-        assert_close(folded(maps), pyramid(maps), rtol=1e-4, atol=1e-5)
-
-
-def test_fold_batch_norms__network_of_unknown_order_stays():
-    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
-    network.defines_layers_out_of_order = True
-    assert norms_in(folded_copy(nn.Sequential(network))) == 1
+        for ours, expected in zip(folded(x), backbone(x), strict=True):
+            assert_close(ours, expected, rtol=1e-4, atol=1e-4)

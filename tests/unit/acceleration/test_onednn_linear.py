@@ -2,8 +2,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fasterrcnn.acceleration.onednn_linear import OnednnLinear, OnednnPooledLinear, linear, multiply, use_onednn
-from fasterrcnn.model.box_head import fully_connected_body
+from fasterrcnn.acceleration.onednn_linear import (
+    OnednnHead,
+    OnednnLinear,
+    OnednnPooledLinear,
+    linear,
+    multiply,
+    use_onednn,
+)
+from fasterrcnn.model.box_head import BoxHead, fully_connected_body
 
 
 def numbers(rows: int, features: int, outputs: int) -> list[torch.Tensor]:
@@ -80,3 +87,16 @@ def test_use_onednn__same_parameters_and_names():
     after = dict(body.named_parameters())
     assert list(after) == list(before)
     assert all(after[name] is before[name] for name in before)
+
+
+@pytest.mark.parametrize("convs", [0, 2])
+def test_onednn_head__is_the_head(convs, threads):
+    torch.manual_seed(0)
+    body = fully_connected_body(6, 3, (20, 16), convs=convs)
+    head = BoxHead(body, 16, num_classes=4)
+    use_onednn(body)
+    fast = OnednnHead(head, 3)
+    pooled = torch.randn(17, 6, 3, 3).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        for ours, expected in zip(fast(pooled), head(pooled), strict=True):
+            torch.testing.assert_close(ours, expected)

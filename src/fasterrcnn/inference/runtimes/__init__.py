@@ -58,9 +58,10 @@ def make_runtime(
     if name != "torch" and device.type != "cpu":
         raise UsageError(f"runtime {name} works on the CPU, not on {device}; use the runtime torch there")
     if name in ("torch", "winograd"):
-        from fasterrcnn.inference.runtimes.eager import torch_stages  # noqa: PLC0415
+        from fasterrcnn.acceleration.flat_graphs import flatten  # noqa: PLC0415
+        from fasterrcnn.acceleration.winograd import with_winograd  # noqa: PLC0415
 
-        return torch_stages(model, fast_3x3=name == "winograd")
+        return flatten(with_winograd(model) if name == "winograd" else model)
     if name in ("compiled", "compiled-direct"):
         from fasterrcnn.inference.runtimes.compiled import compiled_stages  # noqa: PLC0415
 

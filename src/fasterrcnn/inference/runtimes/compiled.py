@@ -9,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.export import Dim
 
+from fasterrcnn.acceleration.flat_graphs import flatten
+from fasterrcnn.acceleration.winograd import with_winograd
 from fasterrcnn.errors import UsageError
 from fasterrcnn.files import cache_folder
-from fasterrcnn.inference.runtimes.eager import fast_dense, make_head
-from fasterrcnn.inference.runtimes.parts import DensePart, Lazy, PartName, Program, ProgramStages
+from fasterrcnn.inference.runtimes.parts import DensePart, HeadPart, Lazy, PartName, Program, ProgramStages
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 
 _SMALLEST = 96
@@ -31,8 +32,8 @@ def compiled_stages(model: FasterRCNN, *, fast_3x3: bool) -> ProgramStages:
 
     def make(part: PartName) -> Program:
         if part == "head":
-            return make_head(model, fast=True)
-        return CompiledDense(fast_dense(model) if fast_3x3 else DensePart(model).eval(), model.size_divisor)
+            return HeadPart(flatten(model)).eval()
+        return CompiledDense(DensePart(with_winograd(model) if fast_3x3 else model).eval(), model.size_divisor)
 
     return ProgramStages(model, make)
 

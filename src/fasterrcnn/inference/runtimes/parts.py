@@ -71,8 +71,10 @@ class DensePart(nn.Module):
     def forward(self, pixels: Float[Tensor, "b h w 3"]) -> tuple[Tensor, ...]:
         """Feature maps, then objectness logits and deltas of every level."""
         features = self.backbone((pixels.permute(0, 3, 1, 2) - self.mean) / self.std)
-        logits, deltas = self.rpn.maps(features)
-        return tuple(m.permute(0, 2, 3, 1) for m in (*features[: self.pooled_levels], *logits, *deltas))
+        logits, deltas = self.rpn(features)
+        grids = [(*level.permute(0, 2, 3, 1).shape[:3], -1) for level in features]
+        maps = [level.permute(0, 2, 3, 1) for level in features[: self.pooled_levels]]
+        return *maps, *(level.reshape(grid) for grid, level in zip(grids * 2, (*logits, *deltas), strict=True))
 
 
 class HeadPart(nn.Module):
@@ -80,14 +82,12 @@ class HeadPart(nn.Module):
 
     def __init__(self, model: FasterRCNN) -> None:
         super().__init__()
-        self.body = model.box_head.body
-        self.class_logits = model.box_head.class_logits
-        self.box_deltas = model.box_head.box_deltas
+        self.box_head = model.box_head
 
     def forward(self, pooled: Float[Tensor, "r s s c"]) -> tuple[Tensor, Tensor]:
         """Class logits and deltas."""
-        features = self.body(pooled.permute(0, 3, 1, 2))
-        return self.class_logits(features), self.box_deltas(features)
+        logits, deltas = self.box_head(pooled.permute(0, 3, 1, 2))
+        return logits, deltas.flatten(1)
 
 
 def part_of(model: FasterRCNN, part: PartName) -> nn.Module:

@@ -1,9 +1,9 @@
 """Backbones: a backbone (ResNet-50, MobileNetV3, any timm network) and a neck (a feature pyramid, or none)."""
 
+from collections import OrderedDict
 from typing import Protocol, cast
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 
 class Body(Protocol):
@@ -16,8 +16,8 @@ class Body(Protocol):
         """Stages from the input on: the order in which a network is frozen."""
 
 
-class Backbone(nn.Module):
-    """Images in, feature maps out, finest first.
+class Backbone(nn.Sequential):
+    """Normalised images in, feature maps out, finest first: a body, then a neck.
 
     Args:
         body: a module that is a `Body`.
@@ -25,27 +25,23 @@ class Backbone(nn.Module):
         channels: of every map that goes out.
 
     Attributes:
-        strides: pixels per cell of the backbone's maps, which are those that regions are pooled from.
+        strides: pixels per cell of the body's maps, which are those that regions are pooled from.
     """
 
+    body: nn.Module
+    neck: nn.Module
+
     def __init__(self, body: nn.Module, neck: nn.Module, channels: int) -> None:
-        super().__init__()
-        self.body = body
-        self.neck = neck
+        super().__init__(OrderedDict(body=body, neck=neck))
         self.channels = channels
         self.strides = cast(Body, body).strides
 
-    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """Feature maps of normalised pixels."""
-        maps: list[Tensor] = self.neck(self.body(pixels))
-        return maps
-
     @property
     def depth(self) -> int:
-        """Number of stages of the backbone that can be frozen one after the other."""
+        """Number of stages of the body that can be frozen one after the other."""
         return len(cast(Body, self.body).stages())
 
     def freeze(self, stages: int) -> None:
-        """Freeze the first ``stages`` stages of the backbone and train the others; the stem is the first."""
+        """Freeze the first ``stages`` stages of the body and train the others; the stem is the first."""
         for number, stage in enumerate(cast(Body, self.body).stages()):
             stage.requires_grad_(number >= stages)

@@ -25,8 +25,6 @@ class TimmBackbone(nn.Module):
         frozen_norm: fix the statistics and the affine part of its batch norms.
     """
 
-    defines_layers_out_of_order = True  # some of timm's networks do: acceleration folds no norm by order here
-
     def __init__(self, name: str, strides: Sequence[int], *, frozen_norm: bool = True) -> None:
         super().__init__()
         timm = require("timm", "timm")
