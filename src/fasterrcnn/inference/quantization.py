@@ -94,7 +94,8 @@ def quantize_parts(
     integers = openvino.openvino_stages(model, None, parts)
     with torch.inference_mode():
         pixels, pooled = recorder.pixels[0], recorder.pooled[0]
-        check_outputs(_outputs(integers, pixels, pooled), _outputs(model, pixels, pooled))
+        levels = len(model.roi_pooling.strides)
+        check_outputs(*(_outputs(stages, pixels, pooled, levels) for stages in (integers, model)))
     return parts
 
 
@@ -128,9 +129,9 @@ def quantized_parts(path: Path) -> dict[str, Tensor] | None:
         return None
 
 
-def _outputs(stages: Stages, pixels: Tensor, pooled: Tensor) -> list[Tensor]:
+def _outputs(stages: Stages, pixels: Tensor, pooled: Tensor, levels: int) -> list[Tensor]:
     dense = stages.dense(pixels)
-    return [*dense.features, *dense.logits, *dense.deltas, *stages.head(pooled)]
+    return [*dense.features[:levels], *dense.logits, *dense.deltas, *stages.head(pooled)]
 
 
 class _Recorder:
