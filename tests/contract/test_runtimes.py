@@ -28,7 +28,7 @@ from fasterrcnn.weights import native
 PIXELS, SCORE = 0.5, 1e-3
 """How far boxes and scores of a float32 runtime may lie from those of `torch`."""
 
-FEATURES_INT8 = 0.3
+FEATURES_INT8 = 0.15
 """How far the numbers of 8-bit integers may lie from them, as a share of their size (root mean square)."""
 
 EXTRAS = {"openvino": ["openvino"], "openvino-int8": ["openvino", "nncf"], "onnxruntime": ["onnxruntime", "onnxscript"]}
