@@ -49,17 +49,11 @@ MakePredictor = Callable[[int], Predictor]
 
 @dataclass(frozen=True)
 class MakeDetector:
-    """Loads a checkpoint with one runtime.
+    """Loads a checkpoint with one runtime."""
 
-    Attributes:
-        weights: the checkpoint.
-        runtime: what runs the network.
-        options: further ones of `fasterrcnn.load`.
-    """
-
-    weights: str | Path
-    runtime: RuntimeName
-    options: Mapping[str, Any]
+    weights: str | Path  # the checkpoint
+    runtime: RuntimeName  # what runs the network
+    options: Mapping[str, Any]  # further ones of `fasterrcnn.load`
 
     def __call__(self, threads: int) -> "Detector":
         """The detector."""
@@ -70,27 +64,17 @@ class MakeDetector:
 
 @dataclass
 class Competitor:
-    """One process and what was measured of it.
+    """One process and what was measured of it."""
 
-    Attributes:
-        name: of the runtime, or of another way to predict.
-        detections: of its first prediction.
-        ready_seconds: from the start of the process to that prediction, imports and compiling included.
-        ap: average precision, where it was asked for.
-        seconds: of each round.
-        cpu_seconds: of each round, of all threads together: what a busy machine disturbs least.
-        peak_bytes: largest memory of the process.
-        failure: why it could not take part.
-    """
-
-    name: str
-    detections: Detections | None = None
-    ready_seconds: float = 0.0
-    ap: float | None = None
-    seconds: list[float] = field(default_factory=list)
+    name: str  # of the runtime, or of another way to predict
+    detections: Detections | None = None  # of its first prediction
+    ready_seconds: float = 0.0  # from the start of the process to that prediction, imports and compiling included
+    ap: float | None = None  # average precision, where it was asked for
+    seconds: list[float] = field(default_factory=list)  # of each round
+    # of each round, of all threads together: what a busy machine disturbs least
     cpu_seconds: list[float] = field(default_factory=list)
-    peak_bytes: int = 0
-    failure: str | None = None
+    peak_bytes: int = 0  # largest memory of the process
+    failure: str | None = None  # why it could not take part
 
     @property
     def p95(self) -> float:
@@ -100,37 +84,22 @@ class Competitor:
 
 @dataclass(frozen=True)
 class BenchmarkRow:
-    """One runtime with one number of threads; a column without a number could not be measured.
+    """One runtime with one number of threads; a column without a number could not be measured."""
 
-    Attributes:
-        runtime: its name, or that of another competitor.
-        threads: of torch and of the runtime.
-        median: seconds of an image in memory, from pixels to boxes.
-        p95: seconds that 95 of 100 images do not exceed.
-        processor: seconds that all threads together worked, median.
-        ready: seconds from the start of a process to its first boxes.
-        peak_mib: largest memory of its process.
-        detections: how many there are in the image.
-        box_deviation: largest distance of a box from `torch`'s, in pixels, among those that both have.
-        score_deviation: largest difference of their scores.
-        unmatched: detections of one that the other does not have.
-        ap: average precision, where data was given.
-        failure: why there are no numbers.
-    """
-
-    runtime: str
-    threads: int
-    median: float | None = None
-    p95: float | None = None
-    processor: float | None = None
-    ready: float | None = None
-    peak_mib: float | None = None
-    detections: int | None = None
+    runtime: str  # its name, or that of another competitor
+    threads: int  # of torch and of the runtime
+    median: float | None = None  # seconds of an image in memory, from pixels to boxes
+    p95: float | None = None  # seconds that 95 of 100 images do not exceed
+    processor: float | None = None  # seconds that all threads together worked, median
+    ready: float | None = None  # seconds from the start of a process to its first boxes
+    peak_mib: float | None = None  # largest memory of its process
+    detections: int | None = None  # how many there are in the image
+    # largest distance of a box from `torch`'s, in pixels, among those that both have
     box_deviation: float | None = None
-    score_deviation: float | None = None
-    unmatched: int | None = None
-    ap: float | None = None
-    failure: str | None = None
+    score_deviation: float | None = None  # largest difference of their scores
+    unmatched: int | None = None  # detections of one that the other does not have
+    ap: float | None = None  # average precision, where data was given
+    failure: str | None = None  # why there are no numbers
 
     @property
     def images_per_second(self) -> float | None:

@@ -17,25 +17,15 @@ _VOTE_FLOOR = 0.05
 
 @dataclass(frozen=True)
 class Call:
-    """The options of one call, complete.
+    """The options of one call, complete."""
 
-    Attributes:
-        postprocess: of an image.
-        tiling: its tiles and augmented versions; None is the unchanged whole image alone.
-        merge: how tiles are put together.
-        limit: largest number of detections of an image in tiles; None is no limit.
-        batch_size: images, or tiles, that pass the network together.
-        every: which frames of a video.
-        on_error: called with the error of each image that cannot be read.
-    """
-
-    postprocess: PostProcess
-    tiling: TilingOptions | None
-    merge: MergeKind
-    limit: int | None
-    batch_size: int
-    every: int
-    on_error: Callable[[ImageError], object] | None
+    postprocess: PostProcess  # of an image
+    tiling: TilingOptions | None  # its tiles and augmented versions; None is the unchanged whole image alone
+    merge: MergeKind  # how tiles are put together
+    limit: int | None  # largest number of detections of an image in tiles; None is no limit
+    batch_size: int  # images, or tiles, that pass the network together
+    every: int  # which frames of a video
+    on_error: Callable[[ImageError], object] | None  # called with the error of each image that cannot be read
 
     @property
     def pass_postprocess(self) -> PostProcess:

@@ -26,21 +26,13 @@ LEFT, TOP, RIGHT, BOTTOM = range(4)
 
 @dataclass(frozen=True)
 class Pieces:
-    """Boxes from several tiles of one image.
+    """Boxes from several tiles of one image."""
 
-    Attributes:
-        boxes: xyxy.
-        scores: 0..1.
-        labels: 0..K-1.
-        tiles: number of the tile of each box.
-        cut: which sides (left, top, right, bottom) lie on an edge of the tile inside the image.
-    """
-
-    boxes: Float[Tensor, "n 4"]
-    scores: Float[Tensor, " n"]
-    labels: Int64[Tensor, " n"]
-    tiles: Int64[Tensor, " n"]
-    cut: Bool[Tensor, "n 4"]
+    boxes: Float[Tensor, "n 4"]  # xyxy
+    scores: Float[Tensor, " n"]  # 0..1
+    labels: Int64[Tensor, " n"]  # 0..K-1
+    tiles: Int64[Tensor, " n"]  # number of the tile of each box
+    cut: Bool[Tensor, "n 4"]  # which sides (left, top, right, bottom) lie on an edge of the tile inside the image
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -18,15 +18,10 @@ _NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 class Origin(NamedTuple):
-    """What a detector was read from.
+    """What a detector was read from."""
 
-    Attributes:
-        path: the file.
-        style: its colours and strides where they were given, as in `build.load_model`.
-    """
-
-    path: Path
-    style: BackboneStyle | None = None
+    path: Path  # the file
+    style: BackboneStyle | None = None  # its colours and strides where they were given, as in `build.load_model`
 
 
 def publish(

@@ -32,21 +32,13 @@ _CHANNELS = (1, 3, 4)
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """An image in memory, and where it came from.
+    """An image in memory, and where it came from."""
 
-    Attributes:
-        pixels: RGB, uint8 0..255 or float 0..1.
-        source: its file.
-        image: the same to draw on, where there is no image file.
-        frame: its number in a video, from 0.
-        seconds: when it is shown, from the start of the video.
-    """
-
-    pixels: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"]
-    source: Path | None = None
-    image: Image.Image | None = None
-    frame: int | None = None
-    seconds: float | None = None
+    pixels: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"]  # RGB, uint8 0..255 or float 0..1
+    source: Path | None = None  # its file
+    image: Image.Image | None = None  # the same to draw on, where there is no image file
+    frame: int | None = None  # its number in a video, from 0
+    seconds: float | None = None  # when it is shown, from the start of the video
 
     @property
     def hw(self) -> tuple[int, int]:

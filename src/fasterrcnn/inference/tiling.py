@@ -33,21 +33,14 @@ _BORDER = 0.01
 
 @dataclass(frozen=True)
 class Tile:
-    """A region of an image, a tile or the whole image, and the network input that is made of it.
+    """A region of an image, a tile or the whole image, and the network input that is made of it."""
 
-    Attributes:
-        region: the part of the image that the network sees.
-        input_hw: size of the network input that is made of it.
-        mirrored: the network input is flipped left to right.
-        whole: the region is the whole image.
-        capacity: area of the network input divided by that of a default input, rounded up: a tile with N times the area
-            may hold N times as many objects. 1 for the whole image.
-    """
-
-    region: tuple[int, int, int, int]
-    input_hw: tuple[int, int]
-    mirrored: bool = False
-    whole: bool = True
+    region: tuple[int, int, int, int]  # the part of the image that the network sees
+    input_hw: tuple[int, int]  # size of the network input that is made of it
+    mirrored: bool = False  # the network input is flipped left to right
+    whole: bool = True  # the region is the whole image
+    # area of the network input divided by that of a default input, rounded up: a tile with N times the area may hold N
+    # times as many objects. 1 for the whole image
     capacity: int = 1
 
     @property
@@ -59,19 +52,12 @@ class Tile:
 
 @dataclass(frozen=True)
 class TilingOptions:
-    """Into which tiles and augmented versions images are taken apart, chosen at each call.
+    """Into which tiles and augmented versions images are taken apart, chosen at each call."""
 
-    Attributes:
-        tile: side of square tiles in pixels of the image; None: the whole image only.
-        overlap: share of a tile's side that it has in common with the next tile, 0..0.9.
-        mirror: add each region flipped left to right.
-        scales: add each region at these factors of the default size.
-    """
-
-    tile: int | None = None
-    overlap: float = 0.2
-    mirror: bool = False
-    scales: tuple[float, ...] = ()
+    tile: int | None = None  # side of square tiles in pixels of the image; None: the whole image only
+    overlap: float = 0.2  # share of a tile's side that it has in common with the next tile, 0..0.9
+    mirror: bool = False  # add each region flipped left to right
+    scales: tuple[float, ...] = ()  # add each region at these factors of the default size
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:

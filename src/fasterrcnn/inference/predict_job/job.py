@@ -19,34 +19,21 @@ from fasterrcnn.inference.video import atomic_video, frame_rate
 
 @dataclass(frozen=True)
 class Event:
-    """An image, a frame or a video that is done, or an error.
+    """An image, a frame or a video that is done, or an error."""
 
-    Attributes:
-        task: the source.
-        entry: its entry in the journal.
-        error: why a source cannot be read or a file cannot be written.
-        text: one line for people.
-    """
-
-    task: Task
-    entry: Entry | None = None
-    error: str | None = None
-    text: str = ""
+    task: Task  # the source
+    entry: Entry | None = None  # its entry in the journal
+    error: str | None = None  # why a source cannot be read or a file cannot be written
+    text: str = ""  # one line for people
 
 
 @dataclass(frozen=True)
 class Job:
-    """A detector with the options of its calls and the writer of its files; can be pickled.
+    """A detector with the options of its calls and the writer of its files; can be pickled."""
 
-    Attributes:
-        detector: detects.
-        options: of each call of the detector.
-        saver: writes the files of each image.
-    """
-
-    detector: Detector
-    options: DetectorOptions
-    saver: Saver
+    detector: Detector  # detects
+    options: DetectorOptions  # of each call of the detector
+    saver: Saver  # writes the files of each image
 
     def __call__(self, tasks: Sequence[Task]) -> list[Event]:
         """Predict a few images; a worker process calls this."""

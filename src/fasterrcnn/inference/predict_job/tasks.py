@@ -10,15 +10,10 @@ from fasterrcnn.inference.sources import find_files, is_many, is_video
 
 @dataclass(frozen=True)
 class Task:
-    """One image, video or camera.
+    """One image, video or camera."""
 
-    Attributes:
-        source: the file, or the number of a camera.
-        stem: name of its results, without folder and suffix; no two tasks share it.
-    """
-
-    source: Path | int
-    stem: str
+    source: Path | int  # the file, or the number of a camera
+    stem: str  # name of its results, without folder and suffix; no two tasks share it
 
     @property
     def is_video(self) -> bool:

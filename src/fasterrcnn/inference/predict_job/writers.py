@@ -23,15 +23,10 @@ _COLUMNS = ("file", "frame", "time", "x1", "y1", "x2", "y2", "score", "label", "
 
 @dataclass(frozen=True)
 class Saver:
-    """Writes the files of each image or frame, and makes its entry of the journal.
+    """Writes the files of each image or frame, and makes its entry of the journal."""
 
-    Attributes:
-        output: the folder for all files.
-        kinds: which files are written.
-    """
-
-    output: Path
-    kinds: tuple[SaveKind, ...]
+    output: Path  # the folder for all files
+    kinds: tuple[SaveKind, ...]  # which files are written
 
     def save_image(self, task: Task, detections: Detections) -> Entry:
         """Write the files of an image.
