@@ -14,7 +14,10 @@ ROOT = Path(fasterrcnn.__file__).parent
 MAX_FILES = 12
 
 
-@pytest.mark.parametrize("preset", ["resnet50-fpn", "efficientnet-lite0-fpn", "resnet50-c4", "timm:regnety_004"])
+HEAVY = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50-c4", "timm:regnety_004")]
+
+
+@pytest.mark.parametrize("preset", ["resnet50-fpn", "efficientnet-lite0-fpn", *HEAVY])
 def test_predict__files_entered(preset, tmp_path):
     if not preset.startswith("resnet"):
         pytest.importorskip("timm")

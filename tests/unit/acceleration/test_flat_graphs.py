@@ -10,10 +10,11 @@ from fasterrcnn.acceleration.flat_graphs import flatten, trace
 from fasterrcnn.acceleration.winograd import WinogradConv, with_winograd
 from fasterrcnn.inference.detector import Detector
 
-PRESETS = ["resnet50-fpn", "resnet50-fpn-v2", "resnet50-c4", "resnet50-c5", "resnet50-dc5", "mobilenetv3-large-320-fpn"]
+HEAVY = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50-fpn-v2", "resnet50-c5", "resnet50-dc5")]
+PRESETS = ["resnet50-fpn", "resnet50-c4", "mobilenetv3-large-320-fpn", *HEAVY]
 
 
-@pytest.fixture(params=PRESETS)
+@pytest.fixture(scope="module", params=PRESETS)
 def model(request, shrink, lively):
     whole = lively(shrink(presets.get(request.param, ["a", "b", "c"])))
     return accelerate(whole, for_="inference").requires_grad_(False)
