@@ -83,7 +83,7 @@ class _Tracer(fx.Tracer):
 
 
 class _OfLevels(nn.Module):
-    """A module that takes a list of maps, told how many: a symbol has no length."""
+    """A module that takes a list of maps, with their number: a symbol has no length."""
 
     def __init__(self, part: nn.Module, levels: int) -> None:
         super().__init__()
