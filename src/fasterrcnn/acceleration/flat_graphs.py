@@ -22,10 +22,8 @@ _OWN_LAYERS = "fasterrcnn.acceleration"
 def flatten(model: FasterRCNN) -> FasterRCNN:
     """The network with flat graphs in the place of its parts; it shares its weights and is not trained.
 
-    A part that cannot be followed with symbols, as some of timm's bodies, stays as it is.
-
-    Args:
-        model: in evaluation mode, from `accelerate(..., for_="inference")`.
+    The model comes from `accelerate(..., for_="inference")`. A part that cannot be followed with symbols,
+    as some of timm's bodies, stays as it is.
     """
     flat = copy_with_shared_weights(model)
     levels, maps = len(flat.anchors.sizes), len(flat.backbone.strides)

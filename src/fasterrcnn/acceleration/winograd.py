@@ -62,14 +62,7 @@ def convolve(
     bias: Float[Tensor, " k"],
     chunk: int = CHUNKS[1],
 ) -> Float[Tensor, "b k h w"]:
-    """The convolution with padding 1, stride 1; channels last in and out.
-
-    Args:
-        x: maps.
-        transformed: what `transform_weight` gave.
-        bias: of every output.
-        chunk: tiles of 4x4 outputs that each thread works on at a time.
-    """
+    """The convolution with padding 1, stride 1; channels last in and out, ``chunk`` tiles of 4x4 outputs at a time."""
     x = x.contiguous(memory_format=torch.channels_last)
     b, c, h, w = x.shape
     k, threads = len(bias), torch.get_num_threads()
@@ -99,11 +92,7 @@ def suits(conv: nn.Module) -> bool:
 
 
 class WinogradConv(nn.Module):
-    """A 3x3 convolution that is computed in whichever way is faster for the size of the map.
-
-    Args:
-        conv: a layer that `suits`; its weights are shared.
-    """
+    """A layer that `suits`, computed in whichever way is faster for the size of the map; it shares the weights."""
 
     transformed: Tensor
     bias: Tensor

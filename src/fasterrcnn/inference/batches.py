@@ -27,11 +27,7 @@ def batches_by_size(
 ) -> Iterator[tuple[Numbered, ...]]:
     """Numbered images in batches, sorted by the size of their padded input within each window.
 
-    Args:
-        images: of any kind that `size_hw` accepts; sizes of files are read from their headers.
-        batch_size: largest number of images in a batch.
-        window: number of images that are read ahead and sorted; the order changes only among them.
-        input_config: how an image becomes the network input.
+    Sizes of files are read from their headers; the order changes only among ``window`` images, which are read ahead.
     """
     numbered = enumerate(images)
     if batch_size == 1:

@@ -61,11 +61,7 @@ def publish(
 def write_repository(folder: Path, source: Origin, config: ModelConfig, repository: str) -> None:
     """Write the files of a repository of the Hub: ``model.safetensors`` and the model card.
 
-    Args:
-        folder: to write into.
-        source: what the detector was loaded from; the sections of a run's model card beside it are taken over.
-        config: of the detector, with the names of its classes.
-        repository: ``user/repository``.
+    The sections of a run's model card beside the source are taken over.
     """
     file = source.path
     notes: Mapping[str, Any] = {"source": file.name}

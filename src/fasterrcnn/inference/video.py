@@ -41,10 +41,6 @@ def files_and_frames(source: str | Path | int, every: int) -> Iterator[Path | Lo
 
     An error stands in the place of a video that cannot be read, or after the last frame of one that is damaged.
 
-    Args:
-        source: a file, folder or glob, or the number of a camera.
-        every: of videos and cameras, each n-th frame.
-
     Raises:
         DataError: there is no such file.
         MissingExtraError: videos need PyAV, cameras OpenCV.
@@ -61,10 +57,6 @@ def video_frames(path: Path, every: int = 1) -> Iterator[LoadedImage | ImageErro
     """Frames of a video, upright, with their number and time; frames that cannot be decoded are left out.
 
     If the video cannot be read or is damaged, an error comes as the last element.
-
-    Args:
-        path: the video file.
-        every: each n-th frame.
     """
     av = require_av()
     try:
@@ -100,11 +92,7 @@ def video_frames(path: Path, every: int = 1) -> Iterator[LoadedImage | ImageErro
 
 
 def camera_frames(index: int, every: int = 1) -> Iterator[LoadedImage | ImageError]:
-    """Frames of a camera until it is switched off.
-
-    Args:
-        index: number of the camera, from 0.
-        every: each n-th frame.
+    """Each n-th frame of a camera, counted from 0, until it is switched off.
 
     Raises:
         MissingExtraError: OpenCV is not installed.

@@ -119,13 +119,7 @@ def _taps(
 ) -> tuple[Int32[Tensor, "bins t"], Float[Tensor, "bins t"]]:
     """Rows of the feature table that each bin reads, and their weights.
 
-    Args:
-        rois: as for `roi_align`.
-        grids: of each region's map: its first row in the table, its height, its width.
-        scales: cells per pixel of each region's map.
-        output_size: bins per side.
-        sampling_ratio: samples per bin side.
-        aligned: as for `roi_align`.
+    Of each region's map, ``grids`` has its first row in the table, its height and its width.
     """
     corners = rois[:, 1:] * scales[:, None] - (0.5 if aligned else 0.0)
     size = corners[:, 2:] - corners[:, :2]

@@ -52,12 +52,7 @@ class Job:
 
         The tables are also written when the iterator is closed early, or by Ctrl-C: they hold all that is done.
 
-        Args:
-            tasks: images, videos and cameras.
-            journal: the open journal.
-            workers: processes for images.
-            threads: of each of them; see `map_in_processes`.
-            prepare: see `map_in_processes`.
+        The last three arguments are those of `map_in_processes`, for images.
         """
         images = [task for task in tasks if not task.is_video]
         size = self.options.get("batch_size") or 1

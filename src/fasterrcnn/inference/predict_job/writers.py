@@ -69,13 +69,7 @@ class Saver:
 
 
 def write_coco(entries: Iterable[Entry], path: Path, category_ids: Sequence[int]) -> None:
-    """COCO results, one object a line; ``image_id`` counts images and frames from 1, ``file_name`` names the source.
-
-    Args:
-        entries: of the journal.
-        path: the file to write.
-        category_ids: id of each class.
-    """
+    """COCO results, one object a line; ``image_id`` counts images and frames from 1, ``file_name`` names the source."""
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write("[")
         for number, row in enumerate(_coco_rows(entries, category_ids)):

@@ -23,12 +23,7 @@ _LARGEST = 2**16
 
 
 def compiled_stages(model: FasterRCNN, *, fast_3x3: bool) -> ProgramStages:
-    """The dense part compiled, the head layer by layer.
-
-    Args:
-        model: whose weights are used.
-        fast_3x3: compute 3x3 convolutions by Winograd's algorithm where it is faster here.
-    """
+    """The dense part compiled, by Winograd's algorithm where ``fast_3x3`` and it is faster here; the head as it is."""
 
     def make(part: PartName) -> Program:
         if part == "head":

@@ -24,11 +24,7 @@ _INPUT = "x"
 
 
 def onnx_stages(model: FasterRCNN, threads: int | None) -> ProgramStages:
-    """Exported once for each file of weights: the ONNX files are kept in the cache folder.
-
-    Args:
-        model: whose weights are exported.
-        threads: of ONNX Runtime; default is as many as torch uses.
+    """Exported once for each file of weights, into the cache folder; by default with as many threads as torch.
 
     Raises:
         MissingExtraError: ONNX Runtime, or what exports to it, is not installed.

@@ -27,11 +27,9 @@ SUFFIXES = (".xml", ".bin")
 def openvino_stages(
     model: FasterRCNN, threads: int | None, quantized: Mapping[str, Tensor] | None = None
 ) -> ProgramStages:
-    """Converted once for each file of weights: the float32 graphs are kept in the cache folder.
+    """Converted once for each file of weights, into the cache folder; by default with as many threads as torch.
 
     Args:
-        model: whose weights are converted.
-        threads: of OpenVINO; default is as many as torch uses.
         quantized: both parts as `quantize` made them; None converts the model as it is.
 
     Raises:

@@ -20,12 +20,7 @@ Program = Callable[[Tensor], Sequence[Tensor]]
 
 
 class ProgramStages:
-    """Stages that run as two programs, each made at its first use; see `fasterrcnn.model.stages.Stages`.
-
-    Args:
-        model: whose parts the programs compute.
-        make: makes the program of a part.
-    """
+    """Stages that run as two programs, each made at its first use; see `fasterrcnn.model.stages.Stages`."""
 
     def __init__(self, model: FasterRCNN, make: Callable[[PartName], Program]) -> None:
         self._levels, self._classes = len(model.anchors.sizes), len(model.classes)
@@ -51,11 +46,7 @@ class ProgramStages:
 
 
 class DensePart(nn.Module):
-    """Backbone, neck and RPN as one module from one tensor to a flat tuple of tensors.
-
-    Args:
-        model: whose layers are used, not copied.
-    """
+    """Backbone, neck and RPN of a model, not copied, as one module from one tensor to a flat tuple of tensors."""
 
     mean: Tensor
     std: Tensor
