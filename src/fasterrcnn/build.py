@@ -1,6 +1,7 @@
 """Build networks from configurations, and load and convert checkpoints."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from fasterrcnn import presets
 from fasterrcnn.acceleration import accelerate
-from fasterrcnn.config import AssignConfig, BackboneConfig, ModelConfig, ProposalConfig, RegionConfig
+from fasterrcnn.config import BackboneConfig, ModelConfig, RegionConfig, changed
 from fasterrcnn.errors import UsageError, WeightsError, first_line
 from fasterrcnn.model.anchors import AnchorGenerator
 from fasterrcnn.model.backbones import Backbone
@@ -28,7 +29,7 @@ from fasterrcnn.model.targets import Assigner
 from fasterrcnn.weights import load, transfer
 from fasterrcnn.weights.catalog import Located, locate
 from fasterrcnn.weights.detectron2 import BackboneStyle
-from fasterrcnn.weights.layout import changed, check_fit
+from fasterrcnn.weights.layout import check_fit
 from fasterrcnn.weights.transfer import LoadReport
 
 
@@ -164,11 +165,9 @@ def assemble(config: ModelConfig) -> FasterRCNN:
     levels = len(backbone.strides) + (config.backbone.neck == "fpn")
     if len(config.anchors.sizes) != levels:
         raise UsageError(f"anchors of {len(config.anchors.sizes)} levels for a backbone with {levels} feature maps")
-    anchors = AnchorGenerator(
-        config.anchors.sizes, config.anchors.ratios, config.anchors.strides, config.anchors.rounded
-    )
-    rpn = config.rpn
-    selection = config.proposals
+    anchors = AnchorGenerator(**config.anchors.model_dump())
+    rpn, regions, selection = config.rpn, config.regions, config.proposals
+    proposals = ProposalGenerator(**selection.model_dump(exclude={"training_candidates", "training_proposals"}))
     network = FasterRCNN(
         classes=config.classes,
         mean=config.input.mean,
@@ -177,26 +176,22 @@ def assemble(config: ModelConfig) -> FasterRCNN:
         backbone=backbone,
         anchors=anchors,
         rpn=RegionProposalNetwork(backbone.channels, anchors.per_cell, convs=rpn.convs),
-        proposals=_proposals(selection, selection.candidates, selection.proposals),
-        training_proposals=_proposals(selection, selection.training_candidates, selection.training_proposals),
+        proposals=proposals,
+        training_proposals=replace(
+            proposals, candidates=selection.training_candidates, proposals=selection.training_proposals
+        ),
         roi_pooling=RoIPooling(
-            config.regions.output_size,
+            regions.output_size,
             backbone.strides,
-            config.regions.pooling,
-            config.regions.sampling_ratio,
-            config.regions.aligned,
-            levels_of=config.regions.levels,
+            regions.pooling,
+            regions.sampling_ratio,
+            regions.aligned,
+            levels_of=regions.levels,
         ),
         box_head=_box_head(config, backbone.channels),
-        rpn_loss=RPNLoss(_assigner(rpn.assign, best_for_each=True), rpn.beta),
-        region_loss=_region_loss(config.regions, len(config.classes)),
-        postprocess=PostProcess(
-            config.postprocess.score_threshold,
-            config.postprocess.nms,
-            config.postprocess.nms_threshold,
-            max_detections=config.postprocess.max_detections,
-            min_side=config.postprocess.min_side,
-        ),
+        rpn_loss=RPNLoss(Assigner(**rpn.assign.model_dump(), best_for_each=True), rpn.beta),
+        region_loss=_region_loss(regions, len(config.classes)),
+        postprocess=PostProcess(**config.postprocess.model_dump()),
     )
     return accelerate(network.to(memory_format=torch.channels_last), for_="training")
 
@@ -258,20 +253,9 @@ def _box_head(config: ModelConfig, channels: int) -> BoxHead:
         return BoxHead(StageBody(stage), 2048, len(config.classes))
     if not regions.widths:
         raise UsageError("regions.widths is empty: a fully connected head needs at least one layer")
-    body = fully_connected_body(
-        channels,
-        regions.output_size,
-        regions.widths,
-        convs=regions.convs,
-        norm=norm if regions.convs_norm else None,
-    )
+    convs_norm = norm if regions.convs_norm else None
+    body = fully_connected_body(channels, regions.output_size, regions.widths, convs=regions.convs, norm=convs_norm)
     return BoxHead(body, regions.widths[-1], len(config.classes))
-
-
-def _proposals(config: ProposalConfig, candidates: int, proposals: int) -> ProposalGenerator:
-    return ProposalGenerator(
-        candidates, proposals, config.nms_threshold, config.min_score, config.min_side, config.ranked_by
-    )
 
 
 def _region_loss(config: RegionConfig, num_classes: int) -> RegionLoss:
@@ -281,22 +265,11 @@ def _region_loss(config: RegionConfig, num_classes: int) -> RegionLoss:
             f"{num_classes + 1} are needed"
         )
     return RegionLoss(
-        _assigner(config.assign),
+        Assigner(**config.assign.model_dump()),
         config.delta_weights,
         config.box_loss,
         config.beta,
         config.class_weights,
         config.label_smoothing,
         config.focal_gamma,
-    )
-
-
-def _assigner(config: AssignConfig, *, best_for_each: bool = False) -> Assigner:
-    return Assigner(
-        config.positive_iou,
-        config.negative_iou,
-        config.count,
-        config.positive_fraction,
-        best_for_each,
-        config.zero_overlap,
     )

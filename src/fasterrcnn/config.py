@@ -4,7 +4,7 @@ Every number that decides AP and differs between families of weights is a field 
 checkpoint. Nothing in this file needs torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -80,13 +80,7 @@ class BackboneConfig(_BodyConfig):
 class AnchorConfig(_Config):
     """Reference boxes, level by level."""
 
-    sizes: PerLevel = (
-        (32.0,),
-        (64.0,),
-        (128.0,),
-        (256.0,),
-        (512.0,),
-    )
+    sizes: PerLevel = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
     ratios: PerLevel = ((0.5, 1.0, 2.0),) * 5
     strides: tuple[int, ...] | None = Field(None, description="none: padded image // map size (torchvision)")
     rounded: bool = True
@@ -194,6 +188,12 @@ class ModelConfig(_Config):
         if self.category_ids and len(self.category_ids) != len(self.classes):
             raise UsageError(f"{len(self.category_ids)} category ids for {len(self.classes)} classes")
         return self
+
+
+def changed(config: ModelConfig, **parts: Mapping[str, object]) -> ModelConfig:
+    """The configuration with some fields of its parts set otherwise: ``changed(c, regions={"aligned": True})``."""
+    update = {part: getattr(config, part).model_copy(update=dict(fields)) for part, fields in parts.items()}
+    return config.model_copy(update=update)
 
 
 class ReadingConfig(_Config):

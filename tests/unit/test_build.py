@@ -7,13 +7,13 @@ from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 from fasterrcnn import presets
 from fasterrcnn.build import start_model
 from fasterrcnn.cli.main import main
+from fasterrcnn.config import changed
 from fasterrcnn.demo.scenes import write_scenes
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.training import prepare
 from fasterrcnn.training.fit import fit
 from fasterrcnn.weights import native
 from fasterrcnn.weights.detectron2 import CAFFE, with_detectron2_numerics
-from fasterrcnn.weights.layout import changed
 
 PRESET = "mobilenetv3-large-320-fpn"
 COCO_CAR, COCO_BUS = 3, 6  # rows of torchvision's 91, background first

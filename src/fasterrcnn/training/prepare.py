@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from fasterrcnn import build, presets
-from fasterrcnn.config import EARLIER_BODY, ModelConfig, RecipeName, TrainConfig
+from fasterrcnn.config import EARLIER_BODY, ModelConfig, RecipeName, TrainConfig, changed
 from fasterrcnn.data import anchors
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.checks import Repaired, check_and_repair
@@ -155,21 +155,13 @@ def _explained(error: ValidationError, model: type[BaseModel] = TrainConfig, pre
 
 @dataclass(frozen=True)
 class Setup:
-    """A run before its first step.
+    """A run before its first step."""
 
-    Attributes:
-        config: its settings; the model in it has its classes, anchors and input size.
-        data: checked and fixed.
-        changes: what was fixed or left out, one line each.
-        images: of the training split.
-        val_images: of the validation split; may be empty.
-    """
-
-    config: TrainConfig
-    data: AnnotatedData
-    changes: list[str]
-    images: list[AnnotatedImage]
-    val_images: list[AnnotatedImage]
+    config: TrainConfig  # its settings; the model in it has its classes, anchors and input size
+    data: AnnotatedData  # checked and fixed
+    changes: list[str]  # what was fixed or left out, one line each
+    images: list[AnnotatedImage]  # of the training split
+    val_images: list[AnnotatedImage]  # of the validation split; may be empty
 
     @property
     def dataset(self) -> DetectionDataset:
@@ -270,7 +262,7 @@ def start_config(data: AnnotatedData, config: TrainConfig) -> ModelConfig:
     if config.weights is not None:
         return transfer.numerics_of(model, config.weights)
     norm = "batch" if model.backbone.body.startswith("timm:") else "group"
-    return model.model_copy(update={"backbone": model.backbone.model_copy(update={"norm": norm})})
+    return changed(model, backbone={"norm": norm})
 
 
 def with_anchors(model: ModelConfig, images: Sequence[AnnotatedImage], config: TrainConfig, log: Log) -> ModelConfig:
@@ -295,7 +287,7 @@ def with_scale(model: ModelConfig, images: Sequence[AnnotatedImage]) -> ModelCon
     """The model with the median factor by which its training images are resized; tiles of large images use it later."""
     size = model.input
     factors = [min(size.short_side / min(i.size_hw), size.long_side / max(i.size_hw)) for i in images]
-    return model.model_copy(update={"input": size.model_copy(update={"scale": float(np.median(factors))})})
+    return changed(model, input={"scale": float(np.median(factors))})
 
 
 def with_class_balance(model: ModelConfig, images: Sequence[AnnotatedImage], config: TrainConfig) -> ModelConfig:
@@ -304,16 +296,15 @@ def with_class_balance(model: ModelConfig, images: Sequence[AnnotatedImage], con
     Class weights are the inverse square root of the number of objects, scaled to a mean of 1 over all objects;
     background has 1.
     """
-    changes: dict[str, Any] = {}
     if config.class_balance == "focal" and not model.regions.focal_gamma:
-        changes["focal_gamma"] = 2.0
+        return changed(model, regions={"focal_gamma": 2.0})
     if config.class_balance == "weights" and model.regions.class_weights is None:
         labels = np.concatenate([image.labels[~image.difficult] for image in images])
         counts = np.bincount(labels, minlength=len(model.classes))
         inverse = 1 / np.sqrt(counts.clip(min=1))
         weights = inverse / (inverse * counts).sum() * counts.sum()
-        changes["class_weights"] = (*(round(float(weight), 4) for weight in weights), 1.0)
-    return model.model_copy(update={"regions": model.regions.model_copy(update=changes)})
+        return changed(model, regions={"class_weights": (*(round(float(weight), 4) for weight in weights), 1.0)})
+    return model
 
 
 def _with_input_size(preset: ModelConfig, config: TrainConfig) -> ModelConfig:
@@ -323,4 +314,4 @@ def _with_input_size(preset: ModelConfig, config: TrainConfig) -> ModelConfig:
     old = preset.input
     short = config.short_side or old.short_side
     long = config.long_side or max(short, round(old.long_side * short / old.short_side))
-    return preset.model_copy(update={"input": old.model_copy(update={"short_side": short, "long_side": long})})
+    return changed(preset, input={"short_side": short, "long_side": long})

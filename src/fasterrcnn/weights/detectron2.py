@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from fasterrcnn import presets
-from fasterrcnn.config import AnchorConfig, ModelConfig
+from fasterrcnn.config import AnchorConfig, ModelConfig, changed
 from fasterrcnn.errors import UsageError, WeightsError
 from fasterrcnn.model.anchors import cell_anchors
 from fasterrcnn.model.backbones.resnet import Shape
-from fasterrcnn.weights.layout import KeyMap, State, changed, head_widths, resnet_shape
+from fasterrcnn.weights.layout import KeyMap, State, head_widths, resnet_shape
 
 BackboneStyle = Literal["caffe", "pytorch"]
 

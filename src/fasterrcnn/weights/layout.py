@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from fasterrcnn.config import ModelConfig
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.model.backbones.resnet import BLOCKS, Shape
 
@@ -14,15 +13,12 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class KeyMap:
-    """Our names and a family's for the tensors of one network, read in both directions.
+    """Our names and a family's for the tensors of one network, read in both directions."""
 
-    Attributes:
-        branches: (ours, theirs) of modules and of whole branches; the first that a tensor's name begins with counts.
-            Tensors of a module (weight, bias, running_mean...) and branches that are not listed have equal names.
-        inside: (ours, theirs) of modules anywhere in these branches; at most one of them is in a name.
-    """
-
+    # (ours, theirs) of modules and of whole branches; the first that a tensor's name begins with counts. Tensors of a
+    # module (weight, bias, running_mean...) and branches that are not listed have equal names
     branches: Sequence[tuple[str, str]]
+    # (ours, theirs) of modules anywhere in these branches; at most one of them is in a name
     inside: Sequence[tuple[str, str]] = ()
 
     def theirs(self, key: str) -> str:
@@ -82,12 +78,6 @@ def shape_of(state: Mapping[str, Tensor], key: str, dimensions: int) -> tuple[in
     if len(shape) != dimensions:
         raise WeightsError(f"{key} has shape {shape}, and not {dimensions} dimensions")
     return shape
-
-
-def changed(config: ModelConfig, **parts: Mapping[str, object]) -> ModelConfig:
-    """The configuration with some fields of its parts set otherwise: ``changed(c, regions={"aligned": True})``."""
-    update = {part: getattr(config, part).model_copy(update=dict(fields)) for part, fields in parts.items()}
-    return config.model_copy(update=update)
 
 
 # ---- into a network

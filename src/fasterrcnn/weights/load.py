@@ -26,23 +26,15 @@ WeightFormat = Literal["fasterrcnn", "torchvision", "detectron2"]
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file of weights that was read and recognised.
-
-    Attributes:
-        path: the file.
-        family: "fasterrcnn" (ours), "torchvision", "Detectron2" or "MMDetection"; "tensors" for what is no detector.
-        state: tensors; those of detectors under our names and in our orders, others as they are in the file.
-        config: what detector it is, classes and numerics included; None for what is no detector.
-        about: what else was recognised, in a few words.
-        name_in_file: from our name of a tensor to that in the file.
-    """
+    """A file of weights that was read and recognised."""
 
     path: Path
-    family: str
-    state: State
+    family: str  # "fasterrcnn" (ours), "torchvision", "Detectron2" or "MMDetection"; "tensors" for what is no detector
+    state: State  # tensors; those of detectors under our names and in our orders, others as they are in the file
+    # what detector it is, classes and numerics included; None for what is no detector
     config: ModelConfig | None = None
-    about: str = ""
-    name_in_file: Callable[[str], str] = str
+    about: str = ""  # what else was recognised, in a few words
+    name_in_file: Callable[[str], str] = str  # from our name of a tensor to that in the file
 
     @property
     def line(self) -> str:

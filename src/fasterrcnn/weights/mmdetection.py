@@ -11,12 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from fasterrcnn import presets
-from fasterrcnn.config import ModelConfig
+from fasterrcnn.config import ModelConfig, changed
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.model.backbones.resnet import Shape
 from fasterrcnn.weights import detectron2
 from fasterrcnn.weights.detectron2 import CAFFE, PYTORCH, RESNEXT, BackboneStyle, Pixels
-from fasterrcnn.weights.layout import KeyMap, State, changed, head_widths, resnet_shape
+from fasterrcnn.weights.layout import KeyMap, State, head_widths, resnet_shape
 
 _HEAD = "roi_head.bbox_head"
 MMDETECTION_NAMES = KeyMap(

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from fasterrcnn import presets
-from fasterrcnn.config import EARLIER_BODY, ModelConfig, ProposalConfig
+from fasterrcnn.config import EARLIER_BODY, ModelConfig, ProposalConfig, changed
 from fasterrcnn.errors import UsageError, WeightsError
 from fasterrcnn.files import write_bytes
 from fasterrcnn.weights.layout import State
@@ -121,9 +121,8 @@ def with_numerics_of(config: ModelConfig, trained: ModelConfig) -> ModelConfig:
         own, old, preset = getattr(config, part), getattr(trained, part), getattr(default, part)
         if part == "anchors" and (own.sizes, own.ratios) != (old.sizes, old.ratios):
             continue  # strides and rounding go with the sizes
-        changes = {name: getattr(old, name) for name in names if getattr(own, name) == getattr(preset, name)}
-        parts[part] = own.model_copy(update=changes)
-    return config.model_copy(update=parts)
+        parts[part] = {name: getattr(old, name) for name in names if getattr(own, name) == getattr(preset, name)}
+    return changed(config, **parts)
 
 
 def differences(config: ModelConfig, other: ModelConfig) -> dict[str, tuple[Any, Any]]:

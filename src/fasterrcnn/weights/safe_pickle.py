@@ -289,12 +289,9 @@ class _NumpyDtype:
 
 
 class NumpyArray:
-    """An array in a pickle.
+    """An array in a pickle."""
 
-    Attributes:
-        tensor: a copy that can be written to, in this machine's byte order; None if the pickle gave no content.
-    """
-
+    # a copy that can be written to, in this machine's byte order; None if the pickle gave no content
     tensor: Tensor | None = None
 
     def __init__(self, *_: object) -> None:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from fasterrcnn import presets
-from fasterrcnn.config import ModelConfig
+from fasterrcnn.config import ModelConfig, changed
 from fasterrcnn.errors import UsageError, WeightsError
 from fasterrcnn.model.backbones.resnet import Shape
-from fasterrcnn.weights.layout import KeyMap, State, changed, head_widths, resnet_shape
+from fasterrcnn.weights.layout import KeyMap, State, head_widths, resnet_shape
 
 _BRANCHES = (
     *((f"backbone.body.layers.{i}", f"backbone.body.{i}") for i in range(17)),  # MobileNetV3

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fasterrcnn.config import AnchorConfig, ModelConfig
+from fasterrcnn.config import AnchorConfig, ModelConfig, changed
 from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError, first_line
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.weights import catalog, detectron2, native
 from fasterrcnn.weights import torchvision as tv
 from fasterrcnn.weights.detectron2 import Pixels
 from fasterrcnn.weights.download import fetch
-from fasterrcnn.weights.layout import State, changed, check_tensors
+from fasterrcnn.weights.layout import State, check_tensors
 from fasterrcnn.weights.load import open_weights
 from fasterrcnn.weights.safe_read import read_tensors
 
@@ -236,8 +236,7 @@ def numerics_of(config: ModelConfig, weights: str | None) -> ModelConfig:
         import timm  # noqa: PLC0415 - an extra
 
         made_for: Any = timm.get_pretrained_cfg(body.removeprefix("timm:"))
-        pixels = config.input.model_copy(update={"mean": tuple(made_for.mean), "std": tuple(made_for.std)})
-        return config.model_copy(update={"input": pixels})
+        return changed(config, input={"mean": tuple(made_for.mean), "std": tuple(made_for.std)})
     if weights is None or weights == "imagenet":
         return config
     if weights == "coco":

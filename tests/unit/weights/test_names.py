@@ -13,10 +13,10 @@ from torch.testing import assert_close
 from fasterrcnn import load, presets
 from fasterrcnn.build import assemble, build_model, load_model
 from fasterrcnn.cli.main import main
+from fasterrcnn.config import changed
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.weights import catalog, detectron2, native
 from fasterrcnn.weights.download import Published
-from fasterrcnn.weights.layout import changed
 
 DETECTORS = torchvision.models.detection
 SMALL = "mobilenetv3-large-320-fpn"

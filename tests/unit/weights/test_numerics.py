@@ -1,8 +1,7 @@
 from fasterrcnn import presets
-from fasterrcnn.config import ModelConfig
+from fasterrcnn.config import ModelConfig, changed
 from fasterrcnn.weights import native
 from fasterrcnn.weights.detectron2 import CAFFE, with_detectron2_numerics
-from fasterrcnn.weights.layout import changed
 
 
 def test_fields__exist():

@@ -7,9 +7,9 @@ import torch
 from fasterrcnn import presets
 from fasterrcnn.build import assemble, convert_weights, load_model
 from fasterrcnn.cli.main import main
+from fasterrcnn.config import changed
 from fasterrcnn.errors import UsageError
 from fasterrcnn.weights import load, native
-from fasterrcnn.weights.layout import changed
 
 CLASSES = ("cat", "dog", "owl")
 
