@@ -73,16 +73,8 @@ def load_model(
 ) -> tuple[FasterRCNN, ModelConfig]:
     """The detector that a checkpoint holds, in eval() mode, and its configuration.
 
-    Args:
-        weights: a checkpoint of this library, torchvision, Detectron2 or MMDetection, recognised by its
-            content; a name that `catalog.locate` resolves, or its result.
-        classes: names instead of those in the file. Where it has none, 80 and 90 classes are COCO's, and others get
-            ``class_0``...
-        preset: architecture of a torchvision file where the keys fit several ("mobilenetv3-large-320-fpn").
-        norm_eps: eps of its batch norms, which the file does not contain: 0 for a ``resnet50-fpn`` that was
-            fine-tuned from torchvision's COCO weights and saved anew.
-        style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not contain them.
-        log: called with one line that names the kind of file, where it is not of this library.
+    The weights are a file or a name that `catalog.locate` resolves, or its result; the options are those of
+    `fasterrcnn.load`.
 
     Raises:
         WeightsError: the file cannot be read, or its tensors do not fit the architecture.
@@ -107,13 +99,9 @@ def convert_weights(
 ) -> list[str]:
     """Write a detector of any family as a file of ours, torchvision's or Detectron2's.
 
-    Args:
-        path: a file, or a name that `catalog.locate` resolves. The options are those of `load_model`.
-        target: file to write: .safetensors is this library's, .pth torchvision's, .pkl Detectron2's.
-        to: the format, where the suffix does not decide it: "detectron2" for a .pth.
-
-    Returns:
-        Notes about what the written file cannot hold: names of classes, settings that differ in its family.
+    The suffix of the target decides its format, but for a .pth, which `to` can make "detectron2" (default:
+    "torchvision"). The other options are those of `load_model`; any file is logged. Gives notes about what the written
+    file cannot hold: names of classes, settings that differ in its family.
 
     Raises:
         WeightsError: the file cannot be read, or its tensors do not fit its architecture.

@@ -246,8 +246,7 @@ class TrainConfig(_Config):
         "default: auto, but preset for start weights of a trained detector",
     )
     class_balance: Literal["none", "repeat", "weights", "focal"] = Field(
-        "none",
-        description="for rare classes: repeat their images, weight their loss, or take the focal loss",
+        "none", description="for rare classes: repeat their images, weight their loss, or take the focal loss"
     )
     repeat_below: Fraction = Field(0.3, description="repeat: classes in a smaller share of the images are rare")
     on_bad_box: Literal["error", "fix", "drop"] = Field(
@@ -295,14 +294,10 @@ class TrainConfig(_Config):
 def resized_hw(
     image_hw: tuple[int, int], short_side: int, long_side: int, *, rule: ResizeMethod = "torch"
 ) -> tuple[int, int]:
-    """Size at which the short side is ``short_side``, or the long side ``long_side`` where that is smaller.
+    """Height and width, in pixels, at which the short side is ``short_side``, or the long one at most ``long_side``.
 
-    Args:
-        image_hw: height and width of the image.
-        short_side: pixels to reach.
-        long_side: pixels not to exceed.
-        rule: "torch" rounds down, as torchvision does; "pillow" and "opencv" round to the nearest pixel with the very
-            operations of Detectron2 and MMDetection, which differ by a pixel where a side falls between two.
+    The rule "torch" rounds down, as torchvision does; "pillow" and "opencv" round to the nearest pixel with the very
+    operations of Detectron2 and MMDetection, which differ by a pixel where a side falls between two.
     """
     if rule == "pillow":
         return _in_two_steps(image_hw, short_side, long_side)

@@ -47,12 +47,7 @@ class TrainingError(FasterRCNNError):
 
 
 def require(module: str, extra: str, *, package: str | None = None) -> Any:
-    """An optional library.
-
-    Args:
-        module: its name in Python.
-        extra: the extra of this library that installs it.
-        package: what people call it, where that is not its name in Python.
+    """An optional library by its name in Python, which an extra installs; `package` is what people call it.
 
     Raises:
         MissingExtraError: it is not installed.

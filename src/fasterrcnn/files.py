@@ -30,10 +30,8 @@ def atomic_write(path: Path, *, shared: bool = False) -> Iterator[Path]:
     temporary file is renamed to ``path``. After an error, or where the block wrote nothing, ``path`` stays as it was.
     The folder is made if need be.
 
-    Args:
-        path: the file to write.
-        shared: several processes may write this file at the same time: each gets a temporary name of its own.
-            Without it the name is always the same, so that what a killed process left is overwritten by the next.
+    With `shared`, several processes may write this file at the same time: each gets a temporary name of its own.
+    Without it the name is always the same, so that what a killed process left is overwritten by the next.
 
     Raises:
         OSError: the folder cannot be made or written, or the disk is full; the message names ``path``.
@@ -98,11 +96,7 @@ def temporary_files(folder: Path) -> list[Path]:
 
 
 def check_output(output: Path | None) -> None:
-    """Refuse an output folder that is a file or not empty, before any work is done.
-
-    Raises:
-        UsageError: it is; the message names it.
-    """
+    """Refuse an output folder that is a file or not empty by a `UsageError`, before any work is done."""
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{output} exists and is not empty; give another output folder")
 

@@ -75,15 +75,12 @@ def _average_precision(data: Path, split: str, detector: "Detector") -> float | 
     return evaluate(detector, data, split=split).ap
 
 
-def _chosen(weights: str, runtimes: list[str] | None) -> "list[RuntimeName]":
+def _chosen(weights: str, runtimes: list[Any] | None) -> "list[RuntimeName]":
     from fasterrcnn.inference.runtimes import check_runtime, runtime_names
 
-    if not runtimes:
-        return [name for name in runtime_names() if _is_available(name, weights)]
-    chosen: list[Any] = runtimes
-    for name in chosen:
+    for name in runtimes or ():
         check_runtime(name)
-    return chosen
+    return runtimes or [name for name in runtime_names() if _is_available(name, weights)]
 
 
 def _is_available(name: str, weights: str) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import DataSource, Json, OnBadBox, Reading, on_terminal
+from fasterrcnn.cli.options import OUTPUT, DataSource, Json, OnBadBox, Reading, on_terminal
 from fasterrcnn.errors import DataError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fasterrcnn.data.checks import DataReport
 
 InputOf = Annotated[str, Parameter(help="Preset whose input size is used.")]
-NewFolder = Annotated[Path, Parameter(name=["--output", "-o"], help="New folder, for images and annotations.")]
+NewFolder = Annotated[Path, Parameter(name=OUTPUT, help="New folder, for images and annotations.")]
 WrittenFormat = Annotated[str, Parameter(help="Format to write: coco, voc or yolo.")]
 
 
@@ -27,7 +27,7 @@ def anchors(
     split: Annotated[str | None, Parameter(help='Whose boxes; default is "train" where there is one.')] = None,
     output: Annotated[
         list[Path] | None,
-        Parameter(name=["--output", "-o"], help="Write .yaml for train --anchors, or .html with a plot.", negative=""),
+        Parameter(name=OUTPUT, help="Write .yaml for train --anchors, or .html with a plot.", negative=""),
     ] = None,
     seed: Annotated[int, Parameter(help="Of the search.")] = 0,
     on_bad_box: OnBadBox = "drop",
@@ -142,7 +142,7 @@ def show(
     data: DataSource,
     /,
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"], help="Image to write, .jpg or .png.")],
+    output: Annotated[Path, Parameter(name=OUTPUT, help="Image to write, .jpg or .png.")],
     model: InputOf = "resnet50-fpn",
     augmentation: Annotated[
         Literal["none", "light", "default", "strong"], Parameter(help="How much the images are varied.")
@@ -205,7 +205,7 @@ def stats(
     reading: Reading = Reading(),
     model: InputOf = "resnet50-fpn",
     output: Annotated[
-        Path | None, Parameter(name=["--output", "-o"], help="Also write a page with charts (.html), or .json.")
+        Path | None, Parameter(name=OUTPUT, help="Also write a page with charts (.html), or .json.")
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import Json, on_terminal
+from fasterrcnn.cli.options import OUTPUT, Json, on_terminal
 
 if TYPE_CHECKING:
     from fasterrcnn.inference.detector import Detector
@@ -19,9 +19,7 @@ _SHORT_SIDE = 288  # that of the scenes
 
 def demo(
     *,
-    output: Annotated[
-        Path | None, Parameter(name=["--output", "-o"], help="New folder; default is runs/demo-N.")
-    ] = None,
+    output: Annotated[Path | None, Parameter(name=OUTPUT, help="New folder; default is runs/demo-N.")] = None,
     epochs: Annotated[int, Parameter(help="Passes over the training scenes.")] = 6,
     seed: Annotated[int, Parameter(help="Of the scenes and the training.")] = 0,
     as_json: Json = False,

@@ -7,7 +7,7 @@ from typing import Annotated, Unpack
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import Json, LoadOptions, OnBadBox, Reading, Weights, on_terminal
+from fasterrcnn.cli.options import OUTPUT, Json, LoadOptions, OnBadBox, Reading, Weights, on_terminal
 from fasterrcnn.errors import UsageError
 from fasterrcnn.evaluation.options import EvaluateOptions
 
@@ -30,7 +30,7 @@ def evaluate(
     output: Annotated[
         Path | None,
         Parameter(
-            name=["--output", "-o"],
+            name=OUTPUT,
             help="Also write a report here: a page (.html), numbers (.json), or a folder with both and tables.",
         ),
     ] = None,

@@ -6,7 +6,7 @@ from typing import Annotated, Unpack
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import Json, LoadOptions, OnBadBox, Weights
+from fasterrcnn.cli.options import OUTPUT, Json, LoadOptions, OnBadBox, Weights
 from fasterrcnn.inference.options import PostprocessOptions
 
 
@@ -15,9 +15,7 @@ def explain(
     image: Annotated[Path, Parameter(help="The image.")],
     /,
     *,
-    output: Annotated[
-        Path | None, Parameter(name=["--output", "-o"], help="New folder; default is runs/explain-N.")
-    ] = None,
+    output: Annotated[Path | None, Parameter(name=OUTPUT, help="New folder; default is runs/explain-N.")] = None,
     ground_truth: Annotated[
         Path | None,
         Parameter(help='The annotated objects: JSON [{"box": [x1, y1, x2, y2], "name": "cat"}, ...], or a data set.'),

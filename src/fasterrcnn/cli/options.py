@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from fasterrcnn.data.annotations import AnnotatedData
     from fasterrcnn.inference.detector import Detector
 
+OUTPUT = ["--output", "-o"]
+"""Names of the option for what is written."""
+
 Weights = Annotated[
     str,
     Parameter(

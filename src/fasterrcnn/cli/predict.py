@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import Json, LoadOptions, Weights, configure_process, on_terminal
+from fasterrcnn.cli.options import OUTPUT, Json, LoadOptions, Weights, configure_process, on_terminal
 from fasterrcnn.errors import UsageError
 from fasterrcnn.inference.options import PostprocessOptions, PredictOptions
 from fasterrcnn.inference.predict_job.journal import SaveKind
@@ -23,7 +23,7 @@ def predict(
     sources: Annotated[list[str], Parameter(help="Images, folders, globs, videos, or the number of a camera.")],
     /,
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"], help="Folder for all files that are written.")],
+    output: Annotated[Path, Parameter(name=OUTPUT, help="Folder for all files that are written.")],
     save: Annotated[
         Sequence[SaveKind],
         Parameter(
@@ -72,11 +72,7 @@ def predict(
 
 
 def _report(events: "Iterator[Event]", total: int, as_json: bool) -> tuple[int, int]:
-    """Print the events, and show a bar on the terminal.
-
-    Returns:
-        How many sources are done, and how many cannot be read, or not completely.
-    """
+    """Print the events, with a bar on the terminal; how many sources are done, and how many not or not completely."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import Json, Reading, on_terminal
+from fasterrcnn.cli.options import OUTPUT, Json, Reading, on_terminal
 from fasterrcnn.config import TrainConfig
 
 Assignments = Annotated[
@@ -46,7 +46,7 @@ def train(
         str | None, Parameter(help="Preset, for example efficientnet-lite0-fpn; default is resnet50-fpn.")
     ] = None,
     output: Annotated[
-        Path | None, Parameter(name=["--output", "-o"], help="New folder for the run; default is below runs/.")
+        Path | None, Parameter(name=OUTPUT, help="New folder for the run; default is below runs/.")
     ] = None,
     resume: Annotated[Path | None, Parameter(help="Folder of an interrupted run to continue.")] = None,
     config: Annotated[Path | None, Parameter(help="YAML file of settings, like the config.yaml of a run.")] = None,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import CheckpointOptions, Weights
+from fasterrcnn.cli.options import OUTPUT, CheckpointOptions, Weights
 
 
 def convert(
@@ -36,7 +36,7 @@ def quantize(
     images: Annotated[str, Parameter(help="Folder or glob of typical images, without annotations.")],
     /,
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"], help="The .safetensors file to write.")],
+    output: Annotated[Path, Parameter(name=OUTPUT, help="The .safetensors file to write.")],
     max_images: Annotated[int, Parameter(help="Images to calibrate with.")] = 100,
     data: Annotated[Path | None, Parameter(help="Annotated data set, to print AP before and after.")] = None,
     split: Annotated[str, Parameter(help="Which of its images.")] = "val",

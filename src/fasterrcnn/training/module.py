@@ -25,12 +25,6 @@ class TrainingModule(LightningModule):
     Several processes that share a batch learn exactly what one process would learn from the whole batch: losses are
     weighted by the number of sampled anchors and regions, and the sampling of each image follows from the seed, the
     epoch and the image alone. `steps` are the optimizer's in the whole run.
-
-    Attributes:
-        losses: the four losses of the last step over all processes.
-        measured: the last validation, see `Validation.result`.
-        requests: what this process asks all processes to do after the next step: "stop" (number of the signal) and
-            "save" (0 or 1); after the step, the largest values of all processes.
     """
 
     def __init__(
@@ -47,8 +41,10 @@ class TrainingModule(LightningModule):
         self.images = images
         self.steps = steps
         self.validation = validation
-        self.measured: dict[str, float] = {}
-        self.losses: Float[Tensor, 4] = torch.zeros(4)
+        self.measured: dict[str, float] = {}  # the last validation, see `Validation.result`
+        self.losses: Float[Tensor, 4] = torch.zeros(4)  # of the last step over all processes
+        # What this process asks all processes to do after the next step: to stop (number of the signal), to save (0 or
+        # 1); after the step, the largest values of all processes.
         self.requests = {"stop": 0, "save": 0}
         self._fixed_norms = optimizer.pretrained_norms(model) if config.weights and not config.train_norms else []
         # DDP reads requires_grad once, before the first step: parameters that are unfrozen later must be included.

@@ -43,10 +43,8 @@ _INPUT_SCALES: dict[RecipeName, float] = {"best": 1.3}
 def resolve(values: Mapping[str, Any], assignments: Sequence[str] = ()) -> TrainConfig:
     """The settings of a run: the given values, then those of the recipe, then the defaults.
 
-    Args:
-        values: fields of `TrainConfig`; ``model`` may be the name of a preset, or a mapping with ``preset`` and the
-            fields that differ from it.
-        assignments: "a.b=value", in YAML, which override the values: "epochs=3", "model.regions.box_loss=giou".
+    The values are fields of `TrainConfig`; ``model`` may be the name of a preset, or a mapping with ``preset`` and the
+    fields that differ from it. Assignments, "a.b=value" in YAML, override them: "model.regions.box_loss=giou".
 
     Raises:
         UsageError: a value is invalid, or a setting does not exist; the message suggests the closest name.

@@ -38,11 +38,8 @@ def plain_numbers(row: Mapping[str, float]) -> dict[str, float | None]:
 class EpochRecord(Callback):
     """Writes metrics.csv and the images of the validation after each epoch, and curves.png from time to time.
 
-    The functions that are given are called with each row.
-
-    Attributes:
-        rows: one for each epoch: epoch, learning_rate, seconds, the four losses and their total, those of the
-            validation with "val_" before the name, and its ap, ap50 and ap75.
+    The functions that are given are called with each of the `rows`: epoch, learning_rate, seconds, the four losses and
+    their total, those of the validation with "val_" before the name, and its ap, ap50 and ap75.
     """
 
     def __init__(self, run: Path, *on_epoch: Callable[[EpochRow], None]) -> None:

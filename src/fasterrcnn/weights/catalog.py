@@ -53,9 +53,8 @@ def known() -> dict[str, Published]:
 def locate(weights: str | Path) -> Located:
     """The weight file that a path or a name means.
 
-    Args:
-        weights: a file; the folder of a run; a name of `known`; or ``hf://user/repository``, to which
-            ``@revision`` and ``/file`` may be added. What exists on the disk goes before a name.
+    That is a file; the folder of a run; a name of `known`; or ``hf://user/repository``, to which ``@revision`` and
+    ``/file`` may be added. What exists on the disk goes before a name.
 
     Raises:
         WeightsError: there is no such thing, or it cannot be downloaded.

@@ -48,12 +48,7 @@ class WeightFile:
 
 
 def open_weights(path: Path, *, preset: str | None = None, style: BackboneStyle | None = None) -> WeightFile:
-    """Read a file and recognise it.
-
-    Args:
-        path: .safetensors, .pth or .pkl; the content decides, not the name.
-        preset: architecture of a torchvision file that its keys leave open ("mobilenetv3-large-320-fpn").
-        style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not state them.
+    """Read a file and recognise it by its content; preset and style are those of `fasterrcnn.load`.
 
     Raises:
         WeightsError: the file cannot be read, or is a detector of no known architecture.

@@ -60,13 +60,9 @@ def read_pickle(
 ) -> Any:
     """The value of the next pickle in a file.
 
-    Args:
-        file: where the pickle begins; afterwards where it has ended.
-        size: bytes of the whole file; what is built is in proportion to it.
-        names: what the pickle may name.
-        skip: objects of training frameworks become empty stand-ins; otherwise they are refused.
-        storages: takes the storages of tensors by their keys, for the caller to fill; without it there are none.
-        encoding: of texts that Python 2 wrote.
+    What is built is in proportion to the bytes of the whole file, `size`. The pickle may name what is in `names`; with
+    `skip`, objects of training frameworks become empty stand-ins, otherwise they are refused. `storages` takes the
+    storages of tensors by their keys, for the caller to fill. The encoding is of texts that Python 2 wrote.
 
     Raises:
         WeightsError: damaged, beyond the limits, or it holds what could run code.

@@ -73,11 +73,8 @@ def read_tensors(path: Path) -> tuple[State, dict[str, Any]]:
 
     Reads safetensors, what `torch.save` wrote (zip archives and the older pickles), and pickles of numpy arrays as
     Detectron2's model zoo has them. Weights that lie under ``model``, ``state_dict``, ``model_state_dict`` or ``blobs``
-    are taken out of there. Objects of training frameworks beside the weights are left out.
-
-    Returns:
-        Tensors on the CPU, by name; and what else the file holds: a header's texts, or numbers, texts, lists and
-        dicts from beside the weights (``epoch``, ``meta``).
+    are taken out of there; beside them are a header's texts, or numbers, texts, lists and dicts (``epoch``, ``meta``).
+    Objects of training frameworks are left out.
 
     Raises:
         WeightsError: no weight file, damaged, or it holds what could run code; one line that begins with the path.
@@ -99,10 +96,7 @@ def read_tensors(path: Path) -> tuple[State, dict[str, Any]]:
 
 
 def read_safetensors(path: Path) -> tuple[State, dict[str, Any], dict[str, str], memoryview]:
-    """All of a safetensors file.
-
-    Returns:
-        The tensors by name, the header's table (dtype, shape and place of each), its texts, the bytes of the tensors.
+    """The tensors of a file by name, the header's table (dtype, shape, place of each), its texts, the tensors' bytes.
 
     Raises:
         WeightsError: no such file, damaged, or its header does not describe its bytes.

@@ -110,21 +110,13 @@ def _shapes(anchors: AnchorConfig) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """The tensors of a new network, names and shapes, by what they start from.
+    """The tensors of a new network, names and shapes, by what they start from."""
 
-    Attributes:
-        source: what the start weights are, in one line.
-        loaded: those that are the trained ones.
-        remapped: those whose rows were chosen from the trained ones.
-        fresh: those that are random.
-        rows: what was done to remapped tensors, for people, by the beginning of their names.
-    """
-
-    source: str
-    loaded: Mapping[str, tuple[int, ...]]
-    remapped: Mapping[str, tuple[int, ...]]
-    fresh: Mapping[str, tuple[int, ...]]
-    rows: Mapping[str, str]
+    source: str  # what the start weights are, in one line
+    loaded: Mapping[str, tuple[int, ...]]  # the trained ones
+    remapped: Mapping[str, tuple[int, ...]]  # those whose rows were chosen from the trained ones
+    fresh: Mapping[str, tuple[int, ...]]  # random ones
+    rows: Mapping[str, str]  # what was done to remapped tensors, for people, by the beginning of their names
 
     def lines(self) -> list[str]:
         """A few lines: where from, how much, which rows, which parts are new."""
@@ -203,9 +195,7 @@ def _for_this_network(start: _Start, config: ModelConfig, own: State) -> tuple[S
     rows: dict[str, str] = {}
     state = rearrange_rpn_rows(start.state, trained.anchors, config.anchors)
     if state is not start.state:
-        rows |= dict.fromkeys(
-            ("rpn.objectness.", "rpn.deltas."), "each new anchor has the rows of the most similar one"
-        )
+        rows |= dict.fromkeys(_ROWS_OF_ANCHOR, "each new anchor has the rows of the most similar one")
     same = same_names(trained.classes, config.classes)
     if trained.classes != config.classes:
         state = rearrange_class_rows(state, same, own)
