@@ -108,14 +108,8 @@ def analyse(
 ) -> Analysis:
     """Everything that is measured of detections in annotated images.
 
-    Args:
-        predictions: the detections, `fasterrcnn.evaluation.ground_truth.rank`.
-        origin: how to repeat it; its ``max_dets`` is the limit that all detections were ranked with.
-        others: detections to compare with.
-        proposals: recall of the first stage, where it is known.
-        score_threshold: below it, the detector reported nothing, where that is known.
-        samples: resamples for the intervals; 0 leaves them out, and comparisons then have none.
-        inclusive: corners count as pixels in Pascal VOC's numbers.
+    All detections were ranked with the limit ``origin.max_dets``. Below the score threshold the detector reported
+    nothing, where that is known. Without samples there are no intervals. ``inclusive`` is that of `pascal_numbers`.
     """
     numbers, per_class = coco_numbers(ground_truth, predictions, origin.max_dets)
     pairs = find_pairs(ground_truth, predictions)

@@ -32,10 +32,7 @@ def run_detector(
     batch_size: int,
     progress: bool,
 ) -> tuple[Predictions, list[Other], ProposalRecall | None, float]:
-    """Run a detector on annotated images, once for each variant of its options.
-
-    Args:
-        data: where the classes come from; they are matched with those of the detector by name.
+    """Run a detector on annotated images, once for each variant of its options; classes are matched by name.
 
     Returns:
         its detections, those of its variants, the recall of its first stage where that is wanted, and the score below

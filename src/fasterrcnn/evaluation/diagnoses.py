@@ -5,7 +5,7 @@ A mistake is guessed by reading the detections otherwise; a guess counts where f
 Axes: i images, g objects, n detections, m pairs of the two in one image.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import hotcoco
@@ -41,6 +41,11 @@ class Trial:
         """Share of the objects that any of these boxes overlaps by half."""
         return float((self._best(xywh) >= 0.5).mean())
 
+    @property
+    def reached_as_they_are(self) -> float:
+        """Share of the objects that the boxes reach without any guess."""
+        return self.reached(self.predictions.xywh)
+
     def closeness(self, xywh: _Boxes) -> float:
         """Mean overlap of the objects with the nearest of these boxes."""
         return float(self._best(xywh).mean())
@@ -66,13 +71,8 @@ def prepare_trial(ground_truth: GroundTruth, predictions: Predictions) -> Trial 
     step = -(-len(holders) // _MOST_IMAGES)
     chosen = np.isin(np.arange(len(ground_truth.images)), holders[::step])
     kept = chosen[ground_truth.owners] & ~ground_truth.crowd
-    some = replace(
-        ground_truth,
-        **{
-            name: getattr(ground_truth, name)[kept]
-            for name in ("owners", "labels", "xywh", "areas", "crowd", "numbers")
-        },
-    )
+    columns = ("owners", "labels", "xywh", "areas", "crowd", "numbers")
+    some = replace(ground_truth, **{name: getattr(ground_truth, name)[kept] for name in columns})
     wanted = some.objects_per_image * 2
     strongest = predictions.take(place_in_group(predictions.owners) < wanted[predictions.owners])
     pairs = list(same_image(strongest.owners, some.owners, len(ground_truth.images)))
@@ -83,10 +83,8 @@ def prepare_trial(ground_truth: GroundTruth, predictions: Predictions) -> Trial 
 
 def guess_boxes(trial: Trial) -> Guess | None:
     """The best reading of the boxes that is far better than the boxes as they are."""
-    baseline = trial.reached(trial.predictions.xywh)
-    guesses = [Guess(name, text, trial.reached(boxes)) for name, text, boxes in (*_layouts(trial), *_scales(trial))]
-    best = max(guesses, key=lambda guess: guess.reached)
-    return best if is_far_better(best.reached, baseline) else None
+    readings = (*_layouts(trial), *_scales(trial))
+    return _best([Guess(name, text, trial.reached(boxes)) for name, text, boxes in readings], trial)
 
 
 def guess_classes(trial: Trial) -> Guess | None:
@@ -111,30 +109,28 @@ def guess_classes(trial: Trial) -> Guess | None:
         for a, b in zip(stated[moved], meant[moved], strict=True)
     ]
     listed = ", ".join(renamed[:6]) + (" ..." if len(renamed) > 6 else "")
-    text = (
-        f"The classes are permuted: {listed}. Compare the order of the class names that the detector was trained with."
-    )
-    return Guess("classes-permuted", text, reached)
+    advice = "Compare the order of the class names that the detector was trained with."
+    return Guess("classes-permuted", f"The classes are permuted: {listed}. {advice}", reached)
 
 
-def guess_images(ground_truth: GroundTruth, predictions: Predictions) -> Guess | None:
+def guess_images(ground_truth: GroundTruth, predictions: Predictions, baseline: Trial) -> Guess | None:
     """Image ids off by one."""
     ids = ground_truth.images.ids
-    best: Guess | None = None
-    baseline = prepare_trial(ground_truth, predictions)
+    guesses = []
     for shift, change in ((1, "added to"), (-1, "subtracted from")):
         places = np.searchsorted(ids, ids[predictions.owners] + shift).clip(max=len(ids) - 1)
         exists = ids[places] == ids[predictions.owners] + shift
         moved = replace(predictions, owners=places).take(exists)
-        trial = prepare_trial(ground_truth, moved)
-        if baseline is None or trial is None:
-            continue
-        reached = trial.reached(trial.predictions.xywh)
-        if is_far_better(reached, baseline.reached(baseline.predictions.xywh)) and (
-            best is None or reached > best.reached
-        ):
-            best = Guess("ids-off-by-one", f"The image ids are off by one: 1 has to be {change} each.", reached)
-    return best
+        if trial := prepare_trial(ground_truth, moved):
+            text = f"The image ids are off by one: 1 has to be {change} each."
+            guesses.append(Guess("ids-off-by-one", text, trial.reached_as_they_are))
+    return _best(guesses, baseline)
+
+
+def _best(guesses: Sequence[Guess], baseline: Trial) -> Guess | None:
+    """The guess that reaches most objects, if it is far better than the detections as they are."""
+    best = max(guesses, key=lambda guess: guess.reached, default=None)
+    return best if best and is_far_better(best.reached, baseline.reached_as_they_are) else None
 
 
 def _layouts(trial: Trial) -> Iterator[tuple[str, str, _Boxes]]:
@@ -230,9 +226,7 @@ def diagnose(
 ) -> tuple[Diagnosis, ...]:
     """Everything that is known about why the numbers are as they are, mistakes first.
 
-    Args:
-        max_dets: most detections of an image and class that count.
-        score_threshold: the detector did not report anything below it, where that is known.
+    The detector did not report anything below the score threshold, where that is known.
     """
     notes = [
         *_about_nothing(ground_truth, predictions, score_threshold),
@@ -250,8 +244,8 @@ def _mistakes(ground_truth: GroundTruth, predictions: Predictions) -> Iterator[D
     if trial is None:
         return
     guesses = [guess_classes(trial)]
-    if trial.reached(trial.predictions.xywh) < 0.6:
-        of_place = [guess_images(ground_truth, predictions), guess_boxes(trial)]
+    if trial.reached_as_they_are < 0.6:
+        of_place = [guess_images(ground_truth, predictions, trial), guess_boxes(trial)]
         guesses.append(max(filter(None, of_place), key=lambda guess: guess.reached, default=None))
     for guess in filter(None, guesses):
         text = f"{guess.text} {guess.reached:.0%} of the objects would then be found at IoU .50."

@@ -89,12 +89,8 @@ def score_detections(
 ) -> Report:
     """Average precision and recall of COCO results against a COCO data set: the numbers alone, fast.
 
-    Detections of equal score count in the order they are given, as in COCO's own tools.
-
-    Args:
-        ground_truth: images, annotations and categories.
-        results: image_id, category_id, bbox (left, top, width, height) and score of each detection.
-        max_dets: most detections of an image and class that count.
+    Detections of equal score count in the order they are given, as in COCO's own tools. No more of an image and class
+    than ``max_dets`` count.
 
     Raises:
         DataError: a result is not finite, or names an image or a category that the ground truth does not have.

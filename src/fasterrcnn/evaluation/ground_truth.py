@@ -81,8 +81,8 @@ class Predictions:
         """Boxes as xyxy."""
         return to_xyxy(self.xywh)
 
-    def take(self, chosen: Bool[np.ndarray, " n"]) -> "Predictions":
-        """Some of the detections, in the same order."""
+    def take(self, chosen: Bool[np.ndarray, " n"] | Int64[np.ndarray, " _"]) -> "Predictions":
+        """Some of the detections: those that are marked, or those of these numbers in their order."""
         return Predictions(self.owners[chosen], self.labels[chosen], self.scores[chosen], self.xywh[chosen])
 
 
@@ -98,11 +98,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def read_ground_truth(dataset: Mapping[str, Any], files: Sequence[Path] | None = None) -> GroundTruth:
-    """The objects of a COCO data set.
-
-    Args:
-        dataset: images, annotations and categories, as COCO has them; ids of annotations are of no importance.
-        files: path of each image; default is its file_name.
+    """The objects of a COCO data set, and the path of each image; default is its file_name.
 
     Raises:
         DataError: an annotation names an image or a category that does not exist, a box is not finite, or an id is
@@ -148,8 +144,7 @@ def read_ground_truth(dataset: Mapping[str, Any], files: Sequence[Path] | None =
 def read_results(ground_truth: GroundTruth, results: Rows, max_dets: int = MAX_DETS) -> Predictions:
     """The detections of COCO results: image_id, category_id, bbox (left, top, width, height) and score of each.
 
-    Args:
-        max_dets: most detections of an image and class that count; weaker ones are left out.
+    No more of an image and class than ``max_dets`` count; weaker ones are left out.
 
     Raises:
         DataError: a result is not finite, or names an image or a category that the ground truth does not have; the
@@ -174,10 +169,7 @@ def read_results(ground_truth: GroundTruth, results: Rows, max_dets: int = MAX_D
 
 def rank(predictions: Predictions, max_dets: int = MAX_DETS) -> Predictions:
     """Detections by falling score, and no more of an image and class than count."""
-    order = np.lexsort((predictions.owners, -predictions.scores))
-    predictions = Predictions(
-        predictions.owners[order], predictions.labels[order], predictions.scores[order], predictions.xywh[order]
-    )
+    predictions = predictions.take(np.lexsort((predictions.owners, -predictions.scores)))
     place = place_in_group(predictions.owners * (predictions.labels.max(initial=0) + 1) + predictions.labels)
     return predictions if not len(predictions) or place.max() < max_dets else predictions.take(place < max_dets)
 
@@ -254,12 +246,10 @@ def _range(ids: NDArray[np.int64]) -> str:
 
 
 def load_results(path: str | Path, ground_truth: GroundTruth, max_dets: int = MAX_DETS) -> Predictions:
-    """Detections of a results file.
+    """Detections of a COCO results file, or of the one in the folder (or beside the metrics.json) of a report.
 
-    Args:
-        path: a JSON list of image_id, category_id, bbox (left, top, width, height) and score; or the folder (or its
-            metrics.json) of a report, which has such a file. Where every row has a ``file_name``, as those of
-            ``fasterrcnn predict``, it identifies the image, and image_id is ignored.
+    Where every row has a ``file_name``, as those of ``fasterrcnn predict``, it identifies the image, and image_id is
+    ignored.
 
     Raises:
         DataError: the file cannot be read or does not fit the data set; the message names the file.
@@ -285,12 +275,11 @@ def _by_name(rows: list[dict[str, Any]], ground_truth: GroundTruth) -> Rows:
     """The rows with the image ids of the files that they name, where all do."""
     if not rows or not all(isinstance(row.get("file_name"), str) for row in rows):
         return rows
-    ids = ground_truth.images.ids.tolist()
-    files = ground_truth.images.files
     by_name: dict[str, int | None] = {}
-    for image_id, file in zip(ids, files, strict=True):
+    by_path: dict[str, int] = {}
+    for image_id, file in zip(ground_truth.images.ids.tolist(), ground_truth.images.files, strict=True):
         by_name[file.name] = None if file.name in by_name else image_id  # None: two images are called so
-    by_path = {str(file): image_id for image_id, file in zip(ids, files, strict=True)}
+        by_path[str(file)] = image_id
     predictions = []
     for number, row in enumerate(rows):
         name = row["file_name"]

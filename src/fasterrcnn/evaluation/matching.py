@@ -76,11 +76,7 @@ def match_detections(
     """The object of each detection, or -1.
 
     By falling score, each detection takes the free object that it overlaps most; a crowd only where no other is free. A
-    crowd is never taken up.
-
-    Args:
-        pairs: that may be matched: those of one class, for COCO.
-        threshold: IoU that a match needs.
+    crowd is never taken up. The pairs are those that may be matched: those of one class, for COCO.
     """
     near = pairs.take(pairs.overlaps >= min(threshold, 1 - 1e-10))
     if crowd.any():
@@ -105,13 +101,10 @@ def match_image(
     *,
     min_iou: float = 0.5,
 ) -> Int64[np.ndarray, " n"]:
-    """As `match_detections`, for the detections and objects of one image, within each class.
+    """As `match_detections`, within each class, for the objects of one image and its detections by falling score.
 
-    Args:
-        detections: xyxy, by falling score.
-        boxes: xyxy of the objects.
-        crowd: which objects are crowds or difficult: the overlap is the share of the detection inside, and they match
-            any number of detections.
+    Boxes are xyxy. Objects that are crowds or difficult match any number of detections; the overlap is the share of the
+    detection inside.
     """
     rows, objects = (detection_labels[:, None] == labels).nonzero()
     xywh, object_xywh = (

@@ -92,14 +92,14 @@ class Report:
         check_target(path)
         if self.analysis is None:
             raise UsageError(f"{path}: this report has only numbers; write it as .json")
-        from fasterrcnn.evaluation.page import write_page  # noqa: PLC0415 - templates and Pillow are for pages only
+        from fasterrcnn.evaluation.page import render_report  # noqa: PLC0415 - templates and Pillow are for pages only
 
         if path.suffix.lower() in (".html", ".htm"):
-            write_page(path, self.analysis)
+            write_text(path, render_report(self.analysis))
             return
         write_text(path / "metrics.json", self._to_json())
         _write_tables(path, self.analysis)
-        write_page(path / "report.html", self.analysis)
+        write_text(path / "report.html", render_report(self.analysis))
 
     def __str__(self) -> str:
         numbers = [(label, getattr(self, name)) for name, label in COCO_NUMBERS.items()]

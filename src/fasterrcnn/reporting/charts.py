@@ -20,6 +20,7 @@ SERIES_COLOURS = 8
 _WIDTH, _HEIGHT = 640, 296  # of histograms; scatter plots are square
 _CURVES_WIDTH, _CURVES_HEIGHT = 460, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 12, 48
+_BINS = 30  # of a histogram, at most
 _BAR_STEP = 22  # pixels of a horizontal bar and the gap below it
 _CELL, _CELL_LABEL = 46, 16  # of a matrix: pixels of a cell, letters of a name
 
@@ -84,19 +85,12 @@ def bars(title: str, labels: Sequence[str], values: Sequence[Number]) -> Chart:
     return _chart(title, _TOP + len(rows) * _BAR_STEP + 8, rows)
 
 
-def histogram(title: str, values: ArrayLike, *, x: str = "", log: bool = False, bins: int = 30) -> Chart:
-    """How many values lie in each of equally wide bins; those that are not finite are left out.
-
-    Args:
-        values: numbers; with ``log`` only those above zero count.
-        x: what the numbers are.
-        log: bins of equal ratio instead of equal width.
-        bins: how many at most; whole numbers of a small range get one each.
-    """
+def histogram(title: str, values: ArrayLike, *, x: str = "", log: bool = False) -> Chart:
+    """How many of the finite values lie in each bin; ``log``: only those above zero, in bins of equal ratio."""
     numbers = _finite(np.asarray(values, np.float64).ravel(), log)
     if not len(numbers):
         return _chart(title, 0, [])
-    edges = _edges(numbers, bins, log)
+    edges = _edges(numbers, log)
     counts = np.histogram(numbers, edges)[0]
     is_whole = bool((numbers == numbers.round()).all())
     across = _Axis(edges[0], edges[-1], _LEFT, _WIDTH - _RIGHT, log, is_whole)
@@ -111,14 +105,7 @@ def histogram(title: str, values: ArrayLike, *, x: str = "", log: bool = False, 
 
 
 def scatter(title: str, points: ArrayLike, marks: Mapping[str, ArrayLike], *, x: str = "", y: str = "") -> Chart:
-    """Points, and over them named groups of larger marks, on two logarithmic axes of the same scale.
-
-    Args:
-        points: (n, 2), above zero.
-        marks: name -> (m, 2), above zero; a legend names them.
-        x: what the first column is.
-        y: what the second column is.
-    """
+    """Points (n, 2), and over them named groups (m, 2) of larger marks, on two logarithmic axes of the same scale."""
     cloud = np.asarray(points, np.float64).reshape(-1, 2)
     groups = {name: np.asarray(group, np.float64).reshape(-1, 2) for name, group in marks.items()}
     values = _finite(np.concatenate([cloud, *groups.values()]).ravel(), True)
@@ -128,11 +115,8 @@ def scatter(title: str, points: ArrayLike, marks: Mapping[str, ArrayLike], *, x:
     across = _Axis(low, high, _LEFT, _WIDTH - _RIGHT, log=True)
     up = _Axis(low, high, _TOP + side, _TOP, log=True)
     dots = "".join(f'<circle cx="{across.at(a):.1f}" cy="{up.at(b):.1f}" r="2"/>' for a, b in cloud.tolist())
-    parts = [
-        _grid_lines(across, up),
-        _axis_names(across, up, x, y),
-        Markup('<g class="dot s0" fill-opacity="0.35">{}</g>').format(Markup(dots)),
-    ]
+    cloud_group = Markup('<g class="dot s0" fill-opacity="0.35">{}</g>').format(Markup(dots))
+    parts = [_grid_lines(across, up), _axis_names(across, up, x, y), cloud_group]
     for number, (name, group) in enumerate(groups.items()):
         for a, b in group.tolist():
             parts.append(_mark(across.at(a), up.at(b), number, f"{name}: {a:.0f} x {b:.0f}"))
@@ -157,12 +141,9 @@ def curves(title: str, x: str, y: str, lines: Sequence[Line], *, note: str = "",
 def matrix(
     title: str, names: Sequence[str], counts: NDArray[np.int64], totals: NDArray[np.int64], *, note: str = ""
 ) -> Chart:
-    """A square of counts, shaded by the share of their row; the diagonal is right, all else is not.
+    """A square of counts, shaded by their share of the row's total; the diagonal is right, all else is not.
 
-    Args:
-        names: of rows and columns; the last is background.
-        counts: of each row and column.
-        totals: of each row, with columns that are not shown.
+    The last name is background. The totals also count columns that are not shown.
     """
     letters = max(len(shorten(name, _CELL_LABEL)) for name in names)
     side, left, top, below = len(names), 8 * letters + 16, 30, 6 * letters + 24
@@ -216,10 +197,7 @@ def format_number(value: Number) -> str:
 def ticks(low: Number, high: Number, *, log: bool = False, whole: bool = False) -> list[Number]:
     """Round numbers between two limits: about three to ten, in steps of 1, 2 or 5 (times a power of ten).
 
-    Args:
-        low: the lower limit, above zero with ``log``.
-        log: the numbers 1, 2 and 5 of each power of ten instead of equal steps.
-        whole: only whole numbers.
+    ``log`` takes the numbers 1, 2 and 5 of each power of ten instead of equal steps; the limits then are above zero.
     """
     if log:
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -240,15 +218,16 @@ def _finite(numbers: NDArray[np.float64], log: bool) -> NDArray[np.float64]:
     return numbers[np.isfinite(numbers) & ((numbers > 0) | (not log))]
 
 
-def _edges(numbers: NDArray[np.float64], bins: int, log: bool) -> NDArray[np.float64]:
+def _edges(numbers: NDArray[np.float64], log: bool) -> NDArray[np.float64]:
+    """Of the bins; whole numbers of a small range get one each."""
     low, high = float(numbers.min()), float(numbers.max())
     if log:
         low, high = (low, high) if low < high else (low / 1.1, high * 1.1)
-        return np.geomspace(low, high, bins + 1)
-    if high - low < bins and (numbers == numbers.round()).all():
+        return np.geomspace(low, high, _BINS + 1)
+    if high - low < _BINS and (numbers == numbers.round()).all():
         return np.arange(low - 0.5, high + 1)
     low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
-    return np.linspace(low, high, bins + 1)
+    return np.linspace(low, high, _BINS + 1)
 
 
 def _grid_lines(across: _Axis, up: _Axis) -> Markup:
@@ -272,8 +251,7 @@ def _axis_names(across: _Axis, up: _Axis, x: str, y: str) -> Markup:
 
 
 def _line(line: Line) -> Markup:
-    path, pen = [], "M"
-    dots = []
+    path, dots, pen = [], list[Markup](), "M"
     dot = Markup('<circle class="{} dot" cx="{:.1f}" cy="{:.1f}" r="4"><title>{:.3f}, {:.3f}</title></circle>')
     for x, y in zip(np.asarray(line.x).tolist(), np.asarray(line.y).tolist(), strict=True):
         if not (math.isfinite(x) and math.isfinite(y)):
@@ -330,8 +308,7 @@ def _chart(title: str, height: Number, parts: Sequence[Markup]) -> Chart:
 
 
 def _svg(kind: str, width: Number, height: Number, title: str, parts: Sequence[Markup], *, style: str = "") -> Markup:
-    head = (
-        '<svg xmlns="http://www.w3.org/2000/svg" class="{}" viewBox="0 0 {} {}" {}role="img" aria-label="{}">{}</svg>'
-    )
     extra = Markup('style="{}" ').format(style) if style else ""
-    return Markup(head).format(kind, width, height, extra, title, Markup("").join(parts))
+    return Markup(
+        '<svg xmlns="http://www.w3.org/2000/svg" class="{}" viewBox="0 0 {} {}" {}role="img" aria-label="{}">{}</svg>'
+    ).format(kind, width, height, extra, title, Markup("").join(parts))

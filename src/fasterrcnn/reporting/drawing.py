@@ -61,14 +61,7 @@ def colour_of(label: int) -> Colour:
 def draw_boxes(
     image: Image.Image, boxes: NDArray[np.float32], labels: NDArray[np.int64], captions: Sequence[str]
 ) -> Image.Image:
-    """A copy of the image with a box and a caption for each detection, the last on top.
-
-    Args:
-        image: any mode; the copy is RGB.
-        boxes: (n, 4) xyxy in pixels of the image.
-        labels: (n,) choose the colours.
-        captions: n texts; an empty one is not drawn.
-    """
+    """As `draw_marks`, with boxes (n, 4), xyxy in pixels of the image, in the colours of their labels (n,)."""
     rows = zip(boxes.tolist(), labels.tolist(), captions, strict=True)
     return draw_marks(image, [Mark(tuple(box), Pen(colour_of(label)), caption) for box, label, caption in rows])
 
@@ -79,12 +72,11 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     copy = copy.copy() if copy is image else copy
     draw = ImageDraw.Draw(copy)
     short_side = min(copy.size)
-    width = max(2, round(short_side / 250))
-    font = text_font(max(10, round(short_side / 36)))
+    width, font = max(2, round(short_side / 250)), text_font(max(10, round(short_side / 36)))
     for mark in marks:
         _draw_outline(draw, mark.box, mark.pen, width)
         if mark.caption:
-            _draw_caption(draw, mark.caption, mark.box[:2], font, mark.pen.colour, copy.size)
+            _draw_caption(draw, mark, font, copy.size)
     return copy
 
 
@@ -121,14 +113,12 @@ def add_legend(image: Image.Image, meanings: Mapping[str, Pen]) -> Image.Image:
     return sheet
 
 
-def add_header(image: Image.Image, text: str, *, size: int = 15) -> Image.Image:
+def add_header(image: Image.Image, text: str) -> Image.Image:
     """The image below a dark band with a line of text."""
-    band = round(1.5 * size)
-    sheet = Image.new("RGB", (image.width, image.height + band), BLACK)
-    sheet.paste(image, (0, band))
-    ImageDraw.Draw(sheet).text(
-        (5, band / 2), fit_text(text, sheet.width - 8, size), WHITE, text_font(size), anchor="lm"
-    )
+    size, band = 15, 22
+    sheet = ImageOps.expand(image, (0, band, 0, 0), fill=BLACK)
+    line = fit_text(text, sheet.width - 8, size)
+    ImageDraw.Draw(sheet).text((5, band / 2), line, WHITE, text_font(size), anchor="lm")
     return sheet
 
 
@@ -136,24 +126,24 @@ def draw_bars(bars: Sequence[Bar], *, width: int, left: int = 190, size: int = 1
     """A bar chart on white: labels on the left, values at the ends."""
     step = round(1.9 * size)
     image = Image.new("RGB", (width, step * max(1, len(bars)) + size // 2), WHITE)
-    draw = ImageDraw.Draw(image)
-    right = 5 * size
+    draw, font, right = ImageDraw.Draw(image), text_font(size), 5 * size
     for number, bar in enumerate(bars):
         middle = step * number + step / 2 + size / 4
         length = max(2.0, bar.share * (width - left - right))
-        draw.text((left - 8, middle), fit_text(bar.label, left - 12, size), BLACK, text_font(size), anchor="rm")
+        draw.text((left - 8, middle), fit_text(bar.label, left - 12, size), BLACK, font, anchor="rm")
         draw.rectangle((left, middle - 0.55 * size, left + length, middle + 0.55 * size), fill=bar.colour)
-        draw.text((left + length + 6, middle), bar.value, BLACK, text_font(size), anchor="lm")
+        draw.text((left + length + 6, middle), bar.value, BLACK, font, anchor="lm")
     if not bars:
-        draw.text((8, step / 2), "nothing here", GREY, text_font(size), anchor="lm")
+        draw.text((8, step / 2), "nothing here", GREY, font, anchor="lm")
     return image
 
 
 def fit_text(text: str, width: int, size: int) -> str:
     """The text, shortened until it is no wider than that many pixels."""
-    if text_font(size).getlength(text) <= width:
+    font = text_font(size)
+    if font.getlength(text) <= width:
         return text
-    while text and text_font(size).getlength(f"{text}...") > width:
+    while text and font.getlength(f"{text}...") > width:
         text = text[:-1]
     return f"{text}..."
 
@@ -186,21 +176,14 @@ def _dashes(start: float, end: float, dash: int) -> list[tuple[float, float]]:
     return [(start + 2 * number * step, start + (2 * number + 1) * step) for number in range(count + 1)]
 
 
-def _draw_caption(
-    draw: ImageDraw.ImageDraw,
-    caption: str,
-    corner: tuple[float, float],
-    font: Font,
-    colour: Colour,
-    size: tuple[int, int],
-) -> None:
-    """A filled label above the corner, or below it and to the left where the image ends."""
-    left, top, right, bottom = draw.textbbox((0, 0), caption, font=font)
+def _draw_caption(draw: ImageDraw.ImageDraw, mark: Mark, font: Font, size: tuple[int, int]) -> None:
+    """A filled label above the upper left corner, or below it and to the left where the image ends."""
+    left, top, right, bottom = draw.textbbox((0, 0), mark.caption, font=font)
     pad = max(1, round((bottom - top) / 6))
     width, height = right - left + 2 * pad, bottom - top + 2 * pad
-    x = max(0.0, min(corner[0], size[0] - width))
-    y = corner[1] - height if corner[1] >= height else corner[1]
-    draw.rectangle((x, y, x + width, y + height), fill=colour)
-    luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
-    ink = (0, 0, 0) if luminance > 140 else (255, 255, 255)
-    draw.text((x + pad - left, y + pad - top), caption, font=font, fill=ink)
+    x = max(0.0, min(mark.box[0], size[0] - width))
+    y = mark.box[1] - height if mark.box[1] >= height else mark.box[1]
+    draw.rectangle((x, y, x + width, y + height), fill=mark.pen.colour)
+    red, green, blue = mark.pen.colour
+    ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"  # by luminance
+    draw.text((x + pad - left, y + pad - top), mark.caption, font=font, fill=ink)

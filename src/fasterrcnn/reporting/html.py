@@ -52,12 +52,7 @@ class Thumbnail:
 
 
 def render_page(package: str, template: str, **values: object) -> str:
-    """A page from a template of a package, which may use the templates of this one.
-
-    Args:
-        package: whose folder ``templates`` holds the template.
-        **values: what it shows; texts are escaped.
-    """
+    """A page from the folder ``templates`` of a package, which may use the templates of this one; texts are escaped."""
     return _environment(package).get_template(template).render(**values)
 
 
@@ -69,12 +64,9 @@ def render_parts(title: str, lead: str, parts: Sequence[Chart | Table | Listing]
 def inline_image(image: Image.Image, *, as_jpeg: bool = False) -> str:
     """An image as a data URL: JPEG for photographs, PNG for plots of few colours unless JPEG is asked for."""
     buffer = io.BytesIO()
-    is_plot = not as_jpeg and image.getcolors(_FEW_COLOURS) is not None
-    if is_plot:
-        image.save(buffer, "PNG", compress_level=PNG_EFFORT)
-    else:
-        image.save(buffer, "JPEG", quality=_IMAGE_QUALITY)
-    return f"data:image/{'png' if is_plot else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    kind = "jpeg" if as_jpeg or image.getcolors(_FEW_COLOURS) is None else "png"
+    image.save(buffer, kind, compress_level=PNG_EFFORT, quality=_IMAGE_QUALITY)  # each writer takes its own option
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def make_thumbnails(path: Path, crops: Sequence[Crop]) -> list[Thumbnail]:
@@ -135,18 +127,11 @@ def _thumbnail(image: Image.Image, divisor: int, size: tuple[int, int], crop: Cr
 
 
 def _inside(region: Edges, size: tuple[int, int]) -> Edges:
-    """A region moved into the image, and cut where it is larger than the image; whole pixels.
-
-    Raises:
-        ValueError: the region has no area.
-    """
-    sides = []
-    for low, high, limit in ((region[0], region[2], size[0]), (region[1], region[3], size[1])):
-        length = min(max(round(high - low), 1), limit)
-        start = min(max(round(low), 0), limit - length)
-        sides.append((start, start + length))
-    (x1, x2), (y1, y2) = sides
-    return float(x1), float(y1), float(x2), float(y2)
+    """A region moved into the image, and cut where it is larger than the image; whole pixels."""
+    x1, y1, x2, y2 = region
+    width, height = min(max(round(x2 - x1), 1), size[0]), min(max(round(y2 - y1), 1), size[1])
+    left, top = min(max(round(x1), 0), size[0] - width), min(max(round(y1), 0), size[1] - height)
+    return float(left), float(top), float(left + width), float(top + height)
 
 
 def _longer_side(region: Edges) -> float:

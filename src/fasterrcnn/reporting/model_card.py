@@ -82,19 +82,14 @@ def training_sections(facts: TrainingFacts) -> dict[str, str]:
 
 
 def checkpoint_sections(notes: Mapping[str, Any], classes: Sequence[str]) -> dict[str, str]:
-    """Source, classes, limits and licence of a checkpoint without a training run.
-
-    Args:
-        notes: of its header: ``data``, ``epoch``, ``ap``, ``ap50``, ``start``, ``source``, where they are known.
-    """
+    """Source, classes, limits and licence of a checkpoint without a training run; the notes are those of its header."""
     return _split_sections(_render("checkpoint.md", notes=notes, classes=classes))
 
 
 def read_sections(card: str) -> dict[str, str] | None:
-    """The sections of a card that this module wrote, but for those that only hold in its own folder.
+    """The sections of a card that this module wrote, by heading; None for any other text.
 
-    Returns:
-        heading -> Markdown, without how to use it and the list of files; None for any other text.
+    Left out is what only holds in the card's own folder: how to use it, and the list of files.
     """
     head, separator, body = card.removeprefix("---\n").partition("\n---\n")
     if not card.startswith("---\n") or not separator or "library_name: fasterrcnn" not in head.split("\n"):

@@ -29,10 +29,7 @@ _PRECISIONS = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
 
 
 def write_curves(rows: Sequence[CurveRow], path: Path) -> None:
-    """Write the curves of a run as PNG; the file is there whole or not at all.
-
-    Args:
-        rows: one for each epoch. "epoch" has to be there; a value that is missing or not finite leaves out its point.
+    """Write the curves of a run as PNG, whole or not at all; values that are missing or not finite are left out.
 
     Raises:
         UsageError: there are no rows.

@@ -51,10 +51,8 @@ def evaluate_boxes(
 ) -> tuple[Float64[np.ndarray, "t r k p m"], Float64[np.ndarray, "t k p m"], list[float]]:
     """Precision, recall, and the summary of COCO's tools; NaN, in the summary -1, where there is nothing to measure.
 
-    Args:
-        max_dets: limits: detections of an image and class that count, by falling score.
-        parts: measure each by itself: only its objects are asked for, and detections of other parts are no mistakes.
-            Default is COCO's: all, small, medium and large by area.
+    Each limit of ``max_dets`` and each part is measured by itself: only objects of the part are asked for, and
+    detections of other parts are no mistakes. Default are COCO's parts: all, small, medium and large by area.
     """
     category_ids = np.array(ground_truth.category_ids, np.int64)
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():  # hotcoco talks like pycocotools
@@ -69,13 +67,8 @@ def evaluate_boxes(
             area=ground_truth.areas if parts is None else parts[0],
             iscrowd=ground_truth.crowd,
         )
-        ids = (
-            ground_truth.images.ids[predictions.owners],
-            predictions.xywh,
-            predictions.scores,
-            category_ids[predictions.labels],
-        )
-        results = dataset.load_res(np.column_stack(ids))
+        image_ids, labels = ground_truth.images.ids[predictions.owners], category_ids[predictions.labels]
+        results = dataset.load_res(np.column_stack((image_ids, predictions.xywh, predictions.scores, labels)))
         if parts is not None:
             results.update_anns(ids=np.arange(1, len(predictions) + 1), area=parts[1])
         evaluation = hotcoco.COCOeval(dataset, results, "bbox")
@@ -189,11 +182,7 @@ class Ranking:
 
 
 def rank_matches(ground_truth: GroundTruth, predictions: Predictions, pairs: Pairs) -> Ranking:
-    """Match at every threshold.
-
-    Args:
-        pairs: all that overlap, `find_pairs`; those of one class count.
-    """
+    """Match at every threshold, from all pairs that overlap, `find_pairs`; those of one class count."""
     pairs = same_class(pairs, ground_truth, predictions)
     classes = len(ground_truth.classes)
     order = np.argsort(predictions.labels, kind="stable")
@@ -255,11 +244,7 @@ def pascal_numbers(ground_truth: GroundTruth, predictions: Predictions, *, inclu
     """AP of VOC's development kit: 11 points (2007) and area under the curve (since 2010).
 
     Each detection, by falling score, is classified by the object of its class that it overlaps most: right when that is
-    free, a duplicate when it is taken, nothing at all when it is difficult. (COCO would try another free one.)
-
-    Args:
-        ground_truth: the objects; crowds are VOC's difficult ones.
-        inclusive: corners count as pixels: width = x2 - x1 + 1.
+    free, a duplicate when it is taken, nothing at all when it is difficult (a crowd). COCO would try another free one.
     """
     if inclusive:
         pixel = np.array([0.0, 0.0, 1.0, 1.0])

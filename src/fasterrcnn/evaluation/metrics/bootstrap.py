@@ -82,10 +82,7 @@ def compare_paired(
 ) -> Comparison:
     """The paired difference of two detectors on the same resamples: ours less theirs, or the variant's less the plain.
 
-    Args:
-        theirs: of the other one, with the same seed.
-        other: its `coco_numbers`.
-        is_variant: the other is this detector with other rules.
+    Both are drawn with the same seed; ``other`` are the `coco_numbers` of the other detector.
     """
     better = _intervals(theirs - ours if is_variant else ours - theirs, tuple(other[1]))
     return Comparison(name, *other, *better, len(ours) - 1, LEVEL, is_variant)

@@ -46,12 +46,7 @@ class Curves:
 def measure_curves(
     ground_truth: GroundTruth, predictions: Predictions, error_kinds: ErrorKinds, ranking: Ranking
 ) -> Curves:
-    """All curves.
-
-    Args:
-        error_kinds: on both at IoU .50.
-        ranking: of the same at all IoU thresholds.
-    """
+    """All curves; the error kinds are those at IoU .50."""
     counts = error_kinds.kinds != IGNORED
     right, labels, scores = (error_kinds.kinds == RIGHT)[counts], predictions.labels[counts], predictions.scores[counts]
     objects = ground_truth.objects_per_class.tolist()
@@ -71,12 +66,7 @@ def measure_curves(
 
 
 def best_point(scores: Float64[np.ndarray, " n"], right: Bool[np.ndarray, " n"], objects: int) -> OperatingPoint | None:
-    """The threshold of the highest F1, the higher one of equals; None without objects or detections.
-
-    Args:
-        scores: falling.
-        right: which detections are.
-    """
+    """The threshold of the highest F1, the higher one of equals, from falling scores; None without any."""
     if not objects or not len(scores):
         return None
     hits = np.cumsum(right)

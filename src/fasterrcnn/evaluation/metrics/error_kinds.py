@@ -5,6 +5,7 @@ Axes: g objects, n detections, k classes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from hotcoco import metrics
@@ -49,11 +50,8 @@ def classify_errors(
     """Right, or which error, of every detection and object.
 
     Kinds are assigned in the order of TIDE: localisation, classification, duplicate, both, background. Detections
-    that lie in a crowd of their class are ignored; other errors refer to objects that are no crowds.
-
-    Args:
-        pairs: all that overlap by .10 or more, `find_pairs`.
-        threshold: IoU from which an object counts as found.
+    that lie in a crowd of their class are ignored; other errors refer to objects that are no crowds. The pairs are all
+    that overlap by .10 or more, `find_pairs`; an object counts as found from an IoU of the threshold on.
     """
     matched = match_detections(
         same_class(pairs, ground_truth, predictions), ground_truth.crowd, len(predictions), threshold
@@ -116,21 +114,16 @@ def price_errors(ground_truth: GroundTruth, predictions: Predictions, error_kind
     The mean is over classes with objects, as COCO takes it; TIDE's own program counts a class that has only detections
     as 0.
     """
-    base = _fixed(ground_truth, predictions, error_kinds)
-    table = [_fixed(ground_truth, predictions, error_kinds, (kind,)) for kind in range(CLASSIFICATION, MISSED + 1)]
-    mistakes = tuple(range(CLASSIFICATION, MISSED))
+    fixed = partial(_fixed, ground_truth, predictions, error_kinds)
+    base, mistakes = fixed(), tuple(range(CLASSIFICATION, MISSED))
+    table = [*(fixed(removed=(kind,), claimed=(kind,)) for kind in mistakes), fixed(unasked=(MISSED,))]
     whole = {
-        "false positives": _fixed(ground_truth, predictions, error_kinds, mistakes, claim=False),
-        "false negatives": _fixed(
-            ground_truth, predictions, error_kinds, (CLASSIFICATION, LOCALISATION, MISSED), keep=True
-        ),
+        "false positives": fixed(removed=mistakes),
+        "false negatives": fixed(unasked=(CLASSIFICATION, LOCALISATION, MISSED)),
     }
-    counts = [
-        np.bincount(ground_truth.labels[error_kinds.object_kinds == kind], minlength=len(ground_truth.classes))
-        if kind == MISSED
-        else np.bincount(predictions.labels[error_kinds.kinds == kind], minlength=len(ground_truth.classes))
-        for kind in range(CLASSIFICATION, MISSED + 1)
-    ]
+    labels = [predictions.labels[error_kinds.kinds == kind] for kind in mistakes]
+    labels.append(ground_truth.labels[error_kinds.object_kinds == MISSED])
+    counts = [np.bincount(of_kind, minlength=len(ground_truth.classes)) for of_kind in labels]
     return ErrorCosts(
         ap50=mean_defined(base),
         lost={name: _gain(row, base) for name, row in (*zip(ERRORS, table, strict=True), *whole.items())},
@@ -150,29 +143,22 @@ def _fixed(
     ground_truth: GroundTruth,
     predictions: Predictions,
     error_kinds: ErrorKinds,
-    kinds: Sequence[int] = (),
     *,
-    claim: bool = True,
-    keep: bool = False,
+    removed: Sequence[int] = (),
+    claimed: Sequence[int] = (),
+    unasked: Sequence[int] = (),
 ) -> Float64[np.ndarray, " k"]:
-    """AP50 of each class without errors of these kinds.
+    """AP50 of each class when errors are fixed.
 
-    Args:
-        kinds: to be fixed.
-        claim: detections whose error is about a missed object become right.
-        keep: only the objects are fixed: none is asked for that is not found; detections stay as they are.
+    Detections of the removed kinds vanish; those of the claimed kinds that are the best claim on a missed object become
+    right; objects of the unasked kinds are not asked for.
     """
-    asked = ~ground_truth.crowd
-    right, kept, labels = error_kinds.kinds == RIGHT, error_kinds.kinds != IGNORED, predictions.labels.copy()
-    if keep:
-        asked &= ~np.isin(error_kinds.object_kinds, kinds)
-    else:
-        asked &= (error_kinds.object_kinds != MISSED) if MISSED in kinds else True
-        kept &= ~np.isin(error_kinds.kinds, kinds)
-    if claim and not keep:
-        claims = error_kinds.finders[np.isin(error_kinds.object_kinds, [k for k in kinds if k != MISSED])]
-        right[claims] = kept[claims] = True
-        labels[claims] = ground_truth.labels[error_kinds.objects[claims]]
+    asked = ~ground_truth.crowd & ~np.isin(error_kinds.object_kinds, unasked)
+    right, labels = error_kinds.kinds == RIGHT, predictions.labels.copy()
+    kept = (error_kinds.kinds != IGNORED) & ~np.isin(error_kinds.kinds, removed)
+    claims = error_kinds.finders[np.isin(error_kinds.object_kinds, claimed)]
+    right[claims] = kept[claims] = True
+    labels[claims] = ground_truth.labels[error_kinds.objects[claims]]
     left, all_objects = (
         np.bincount(ground_truth.labels[some], minlength=len(ground_truth.classes))
         for some in (asked, ~ground_truth.crowd)
@@ -212,11 +198,8 @@ def count_confusions(
     """Pair detections and objects whatever their classes, and count.
 
     By falling score, each detection takes the free object that it overlaps most, of equals one of its own class.
-    Detections that are left and lie in a crowd of their class are not counted.
-
-    Args:
-        pairs: all that overlap, `find_pairs`.
-        score: detections below it are left out.
+    Detections that are left and lie in a crowd of their class are not counted, nor are those below the score. The pairs
+    are all that overlap, `find_pairs`.
     """
     background, crowd = len(ground_truth.classes), ground_truth.crowd
     kept = predictions.scores >= score

@@ -36,9 +36,7 @@ def measure_proposals(
 ) -> ProposalRecall:
     """Recall of proposals, whatever the class of the objects; each proposal reaches one object (Hosang et al. 2016).
 
-    Args:
-        images: those that have proposals, 0..i-1.
-        proposals: of each of these, xyxy by falling score; at least as many as the largest of `LIMITS`, if there are.
+    Each of the images has its proposals, xyxy by falling score: as many as the largest of `LIMITS`, if there are.
     """
     counts = [len(boxes) for boxes in proposals]
     places = np.concatenate([np.arange(count) for count in counts]) if counts else np.zeros(0, np.int64)

@@ -14,7 +14,6 @@ from fasterrcnn.evaluation.metrics.error_kinds import ERRORS
 from fasterrcnn.evaluation.metrics.slices import Slice
 from fasterrcnn.evaluation.page.figures import confusion_chart, curve_charts, make_class_pages
 from fasterrcnn.evaluation.page.images import OUT_OF_REACH, make_cards
-from fasterrcnn.files import write_text
 from fasterrcnn.reporting.charts import shared_grid, whisker
 from fasterrcnn.reporting.html import render_page
 from fasterrcnn.reporting.tables import Cell, Table, bar_cell, signed_decimals, three_decimals, to_row
@@ -43,16 +42,8 @@ class Headline:
     drawing: str | Markup = ""  # of the interval
 
 
-def write_page(path: Path, analysis: Analysis) -> None:
-    """Write the page whole or not at all; its folder is made if need be.
-
-    Images are read again for what is shown of them. Those that cannot be read are named and left out.
-    """
-    write_text(path, render_report(analysis))
-
-
 def render_report(analysis: Analysis) -> str:
-    """The page as text; see `write_page`."""
+    """The page as text; images are read again for what is shown of them, and named where they cannot be read."""
     objects = analysis.ground_truth.objects_per_class.tolist()
     cards, pages = make_cards(analysis), make_class_pages(analysis)
     counts = dict(analysis.costs.counts)

@@ -8,14 +8,14 @@ from fasterrcnn.evaluation.analysis import Other
 from fasterrcnn.evaluation.page import render_report
 
 
-def test_write_page__a_folder_gets_it_too(five, tmp_path):
+def test_render_report__a_folder_gets_it_too(five, tmp_path):
     five.save(tmp_path / "reports")
     assert {"report.html", "metrics.json", "results.json", "per_class.csv"} <= {
         file.name for file in (tmp_path / "reports").iterdir()
     }
 
 
-def test_write_page__without_analysis(five, tmp_path):
+def test_render_report__without_analysis(five, tmp_path):
     with pytest.raises(UsageError, match="only numbers"):
         replace(five, analysis=None).save(tmp_path / "report.html")
     assert not any(tmp_path.iterdir())
