@@ -66,7 +66,7 @@ def measure_curves(
 
 
 def best_point(scores: Float64[np.ndarray, " n"], right: Bool[np.ndarray, " n"], objects: int) -> OperatingPoint | None:
-    """The threshold of the highest F1, the higher one of equals, from falling scores; None without any."""
+    """The threshold of the highest F1, the higher one of equals; None without objects or detections. Scores fall."""
     if not objects or not len(scores):
         return None
     hits = np.cumsum(right)
