@@ -1,10 +1,10 @@
-"""Atomic writes, output folders, and the cache folder."""
+"""Atomic writes, output folders, the cache folder, and folders in folders."""
 
 import itertools
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -88,6 +88,20 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder but hidden ones, sorted; none where it cannot be read."""
+    _, names, _ = next(os.walk(folder), ("", [], []))
+    return [folder / name for name in sorted(names) if not name.startswith((".", "__MACOSX"))]
+
+
+def search_folders(folder: Path, find: Callable[[Path], list[Path]], levels: int = 2) -> list[Path]:
+    """What is found in a folder; where that is nothing, in the folders up to some levels below it."""
+    places = find(folder)
+    if places or not levels:
+        return places
+    return [place for child in subfolders(folder) for place in search_folders(child, find, levels - 1)]
 
 
 def temporary_files(folder: Path) -> list[Path]:

@@ -3,7 +3,16 @@ import os
 import pytest
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.files import atomic_folder, atomic_write, cache_folder, temporary_files, write_bytes, write_text
+from fasterrcnn.files import (
+    atomic_folder,
+    atomic_write,
+    cache_folder,
+    search_folders,
+    subfolders,
+    temporary_files,
+    write_bytes,
+    write_text,
+)
 
 
 def test_atomic_write__old_content_until_the_end(tmp_path):
@@ -89,3 +98,26 @@ def test_atomic_folder__complete_or_not_at_all(tmp_path):
     assert (os.listdir(folder), os.listdir(folder.parent)) == (["a"], ["folder"])
     with pytest.raises(UsageError, match=r"folder exists and is not empty"), atomic_folder(folder):
         pass
+
+
+def test_subfolders__no_hidden_ones_and_no_files(tmp_path):
+    for name in ("b", "a", ".git", "__MACOSX"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "c").touch()
+    assert subfolders(tmp_path) == [tmp_path / "a", tmp_path / "b"]
+    assert subfolders(tmp_path / "missing") == []
+
+
+def test_search_folders__the_first_level_that_has_some(tmp_path):
+    for name in ("a/b/c", "d/e"):
+        (tmp_path / name).mkdir(parents=True)
+
+    def find(*names):
+        return [place.relative_to(tmp_path).as_posix() for place in search_folders(tmp_path, named(names))]
+
+    def named(names):
+        return lambda folder: [folder] if folder.name in names else []
+
+    assert find(tmp_path.name, "a") == ["."]
+    assert find("e", "b", "a") == ["a", "d/e"]
+    assert find("c") == []

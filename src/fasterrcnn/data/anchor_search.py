@@ -93,20 +93,19 @@ class Recall:
 
 
 def measure_recall(boxes: NDArray[np.float32], anchors: AnchorConfig, strides: Sequence[int]) -> Recall:
-    """How well anchors cover boxes from the cells of the feature maps.
+    """How well anchors cover boxes with an area, as `input_boxes` gives them, from the cells of the feature maps.
 
     The grid of a level is assumed to reach as far as the boxes do. In an image without padding, a box whose centre is
     less than half a stride from the right or lower border has its nearest cell a little farther away.
 
-    Args:
-        boxes: (n, 4), with width and height above zero, as `input_boxes` gives them.
-        anchors: sizes and ratios of each level.
-        strides: pixels between the cells of each level.
-
     Raises:
         UsageError: anchors and strides have different numbers of levels.
     """
-    cells = [cell_sides(anchors, level) for level in range(_count_levels(anchors, strides))]
+    if not len(anchors.sizes) == len(anchors.ratios) == len(strides):
+        raise UsageError(
+            f"anchors of {len(anchors.sizes)} levels (ratios of {len(anchors.ratios)}) for {len(strides)} strides"
+        )
+    cells = [cell_sides(anchors, level) for level in range(len(strides))]
     sides, centres = sides_and_centres(boxes)
     iou = np.zeros(len(boxes))
     for start in range(0, len(boxes), _CHUNK):
@@ -148,14 +147,10 @@ def grid_offsets(centres: Floats, stride: int) -> Floats:
 
 
 def best_iou(sides: Floats, offsets: Floats, anchor_sides: Floats) -> Floats:
-    """(n,) IoU of each box with the best anchor of one level, at the nearest grid point.
+    """(n,) IoU of each box with the best of the k >= 1 anchors of one level, at the nearest grid point.
 
-    No other grid point is better: the overlap decreases with the distance along either axis.
-
-    Args:
-        sides: (n, 2) of the boxes, positive.
-        offsets: (n, 2) as `grid_offsets` gives them.
-        anchor_sides: (k, 2), k at least 1.
+    Sides are (n, 2) and (k, 2), above zero; offsets (n, 2) as `grid_offsets` gives them. No other grid point is better:
+    the overlap decreases with the distance along either axis.
     """
     shared: Floats = np.ones((len(anchor_sides), len(sides)))
     for axis in (0, 1):
@@ -166,15 +161,6 @@ def best_iou(sides: Floats, offsets: Floats, anchor_sides: Floats) -> Floats:
     union = sides.prod(axis=1) + anchor_sides.prod(axis=1)[:, None] - shared
     best: Floats = (shared / union).max(axis=0)
     return best
-
-
-def _count_levels(anchors: AnchorConfig, strides: Sequence[int]) -> int:
-    counts = {len(anchors.sizes), len(anchors.ratios), len(strides)}
-    if len(counts) > 1:
-        raise UsageError(
-            f"anchors of {len(anchors.sizes)} levels (ratios of {len(anchors.ratios)}) for {len(strides)} strides"
-        )
-    return len(strides)
 
 
 def _recall(iou: Floats, parts: dict[str, Recall]) -> Recall:
@@ -313,7 +299,7 @@ def _climb(
                     vector[number] += change
                     moved = constrain(best.like(vector), strides)
                     offered = [
-                        iou if _same(moved, best, level) else objective.level(moved, level)
+                        iou if np.array_equal(moved.sides(level), best.sides(level)) else objective.level(moved, level)
                         for level, iou in enumerate(ious)
                     ]
                     if (value := objective.value(offered)) > top:
@@ -322,12 +308,6 @@ def _climb(
             if top == before:
                 break
     return best, top
-
-
-def _same(first: Levels, second: Levels, level: int) -> bool:
-    return np.array_equal(first.sizes[level], second.sizes[level]) and np.array_equal(
-        first.ratios[level], second.ratios[level]
-    )
 
 
 def _restore_unused(objective: Objective, best: Levels, given: Levels, strides: Sequence[int]) -> Levels:

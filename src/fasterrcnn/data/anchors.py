@@ -100,18 +100,16 @@ class AnchorFit:
         write_text(path, text)
 
     def _page(self) -> str:
-        shapes = {"as given": self.given} if self.kept else {"as given": self.given, "fitted": self.anchors}
+        given = ("as given", self.given, "Recall before", self.before)
+        results = [given] if self.kept else [given, ("fitted", self.anchors, "Recall after", self.after)]
         marks = {
             name: np.concatenate([cell_sides(anchors, level) for level in range(len(anchors.sizes))])
-            for name, anchors in shapes.items()
+            for name, anchors, _, _ in results
         }
         plot = charts.scatter(
             "Boxes and anchors", self.sides, marks, x="width (pixels of the input)", y="height (pixels of the input)"
         )
-        recalls = (
-            {"Recall before": self.before} if self.kept else {"Recall before": self.before, "Recall after": self.after}
-        )
-        tables = [Table(*recall.rows(), title=title) for title, recall in recalls.items()]
+        tables = [Table(*recall.rows(), title=title) for _, _, title, recall in results]
         return html.render_parts("Anchors", self.line(), [*tables, plot, html.Listing("Configuration", self.to_yaml())])
 
 
@@ -128,14 +126,13 @@ def fit_anchors(
     K-means over widths and heights with 1 - IoU as the distance (Redmon and Farhadi 2017, section 2) gives a start;
     from there and from the given anchors, hill climbing maximises the mean reward of each box for the IoU with its best
     anchor. Boxes of a class and size bin count as the root of their number, so that rare objects matter. Sizes ascend
-    from level to level and stay within the allowed multiples of the stride.
+    from level to level and stay within the allowed multiples of the stride. The fitted anchors have as many levels,
+    sizes and ratios as the given ones; the same seed gives the same anchors.
 
     Args:
         boxes: (n, 4), with width and height above zero, as `input_boxes` gives them.
-        anchors: those to start from; the fitted ones have as many levels, sizes and ratios.
         strides: pixels between the cells of each level, in ascending order.
         labels: (n,) classes of the boxes, as `input_labels` gives them; none: one class.
-        seed: the same seed gives the same anchors.
 
     Raises:
         UsageError: anchors and strides have different numbers of levels.
@@ -148,7 +145,8 @@ def fit_anchors(
     if len(boxes) < MIN_BOXES:
         return as_given
     objective = Objective.of(boxes[chosen], weights, anchors, strides)
-    levels = search(objective, _levels(anchors), strides, rng)
+    start = Levels(*(tuple(np.sort(np.log(level)) for level in part) for part in (anchors.sizes, anchors.ratios)))
+    levels = search(objective, start, strides, rng)
     fitted = anchors.model_copy(
         update={
             "sizes": tuple(tuple(np.exp(size).round(1).tolist()) for size in levels.sizes),
@@ -216,8 +214,3 @@ def _choose(weights: Floats, rng: np.random.Generator) -> tuple[NDArray[np.int64
         return np.arange(len(weights)), weights
     chosen = rng.choice(len(weights), _MAX_BOXES, replace=False, p=weights)
     return chosen, np.full(_MAX_BOXES, 1 / _MAX_BOXES)
-
-
-def _levels(anchors: AnchorConfig) -> Levels:
-    sizes, ratios = (tuple(np.sort(np.log(level)) for level in part) for part in (anchors.sizes, anchors.ratios))
-    return Levels(sizes, ratios)

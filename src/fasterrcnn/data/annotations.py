@@ -4,18 +4,21 @@ Axes: n boxes. Boxes are xyxy in pixels of the upright original image, continuou
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fasterrcnn.data.findings import Finding
 from fasterrcnn.errors import UsageError
+
+_Item = TypeVar("_Item")
+_Key = TypeVar("_Key")
 
 NO_SPLIT = "all"
 """Name of the only split of a data set that has none."""
@@ -173,6 +176,14 @@ class AnnotatedData:
             f"{self.format}, {images} image{'' if images == 1 else 's'}{negatives}, "
             f"{classes} class{'' if classes == 1 else 'es'} ({names}), {splits}"
         )
+
+
+def group_by(items: Iterable[_Item], key: Callable[[_Item], _Key]) -> dict[_Key, list[_Item]]:
+    """The items of each key; keys and items stay in their order."""
+    groups: dict[_Key, list[_Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
 def group_rows(owners: NDArray[np.int64], count: int, *columns: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:

@@ -91,12 +91,7 @@ class DetectionDataset(Dataset[DetectionExample]):
         return sample.pixels, Target(sample.boxes[objects], sample.labels[objects], ignored)
 
     def collate(self, examples: Sequence[DetectionExample], padded_hw: tuple[int, int] | None = None) -> Batch:
-        """Examples of different sizes as one padded batch.
-
-        Args:
-            examples: images and targets.
-            padded_hw: minimum size of the batch; without it, the sides are multiples of `BUCKET`.
-        """
+        """Examples of different sizes as one padded batch of a minimum size; without one, of multiples of `BUCKET`."""
         pixels = [pixels for pixels, _ in examples]
         divisor = math.lcm(self.config.size_divisor, 1 if padded_hw else BUCKET)
         batch = image_ops.make_batch(pixels, fill=self.config.mean, size_divisor=divisor, padded_hw=padded_hw)
@@ -143,13 +138,9 @@ class _Batches(Dataset[Batch]):
 
 
 class BatchLoader:
-    """Batches of a data set, read by this process or by others, which live as long as the loader.
+    """Batches of a data set, read by worker processes that live as long as the loader, or with 0 of them by this one.
 
     Every number of processes gives the same bits.
-
-    Args:
-        examples: the data set.
-        workers: processes that read; 0 reads in this one.
     """
 
     def __init__(self, examples: DetectionDataset, workers: int = 0) -> None:
@@ -202,18 +193,11 @@ def draw_augmented(
     count: int,
     seed: int,
 ) -> Image.Image:
-    """One sheet with a row for each of some images: as in detection, then as in three epochs of training.
+    """One sheet with a row for each of ``count`` images, at most: as in detection, then as in three epochs of training.
 
     Everything is at the network's input size, padding included, in a white frame. Difficult objects and crowds are
-    captioned "difficult".
-
-    Args:
-        data: where the names of the classes come from.
-        images: to choose from; mosaics are made of them too.
-        config: of the input.
-        augmentation: name of the preset.
-        count: images to show; all, where there are fewer.
-        seed: chooses the images; a training run with this seed augments them in the same way in its first epochs.
+    captioned "difficult". Mosaics are made of the given images too. The seed chooses the images; a training run with
+    it augments them in the same way in its first epochs.
 
     Raises:
         UsageError: there is no image to show.

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from fasterrcnn.data.annotations import group_by
+
 _SIDE = 32
 _SOFTEN = ImageFilter.Kernel((3, 3), (1, 2, 1, 2, 4, 2, 1, 2, 1))
 """Blurs thumbnails, so that edges change less when an image is cropped by a hundredth."""
@@ -59,9 +61,7 @@ def take_fingerprint(image: Image.Image) -> Fingerprint:
 
 def find_identical(prints: Sequence[Fingerprint]) -> list[list[int]]:
     """Indices of images that are the same pixel by pixel, in groups of two or more."""
-    groups: dict[bytes, list[int]] = {}
-    for index, fingerprint in enumerate(prints):
-        groups.setdefault(fingerprint.pixels, []).append(index)
+    groups = group_by(range(len(prints)), lambda index: prints[index].pixels)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -69,9 +69,7 @@ def find_similar(prints: Sequence[Fingerprint]) -> list[tuple[int, int]]:
     """Pairs of images that are nearly the same: compressed again, resized, brighter, cropped by one or two hundredths.
 
     Of images that are the same pixel by pixel the first stands for all. Images without contrast are never similar.
-
-    Returns:
-        Pairs of indices, the smaller first, sorted.
+    The pairs of indices are sorted, and in each the smaller comes first.
     """
     firsts = {fingerprint.pixels: index for index, fingerprint in reversed(list(enumerate(prints)))}
     kept = [index for index in sorted(firsts.values()) if prints[index].thumbnail.std() >= _MIN_CONTRAST]
@@ -95,11 +93,8 @@ def find_similar(prints: Sequence[Fingerprint]) -> list[tuple[int, int]]:
 def connected_groups(count: int, links: Iterable[Sequence[int]]) -> list[list[int]]:
     """Groups of the indices 0..count-1 that links connect, directly or through others.
 
-    Indices without links are groups of one. Groups are in the order of their first members.
-
-    Args:
-        count: how many indices.
-        links: indices that belong together, any number in each.
+    Indices without links are groups of one. Groups are in the order of their first members. A link has any number of
+    indices.
     """
     parents = list(range(count))
 
@@ -113,10 +108,7 @@ def connected_groups(count: int, links: Iterable[Sequence[int]]) -> list[list[in
         for index in link[1:]:
             first, second = sorted((root(link[0]), root(index)))
             parents[second] = first
-    groups: dict[int, list[int]] = {}
-    for index in range(count):
-        groups.setdefault(root(index), []).append(index)
-    return list(groups.values())
+    return list(group_by(range(count), root).values())
 
 
 def _candidates(hashes: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:

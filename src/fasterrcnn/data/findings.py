@@ -108,11 +108,7 @@ def only_errors(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def raise_on_errors(findings: Sequence[Finding], root: Path) -> None:
-    """Refuse data with errors.
-
-    Raises:
-        DataError: there are; it names the first twenty, and the options.
-    """
+    """Raise a `DataError` where there are errors; it names the first twenty, and the options."""
     errors = only_errors(findings)
     if not errors:
         return

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, group_by
 from fasterrcnn.data.duplicates import Fingerprint, connected_groups, find_identical, find_similar, take_fingerprint
 from fasterrcnn.errors import ImageError, UsageError
 from fasterrcnn.images import read_image
@@ -47,10 +47,8 @@ def split_data(
     Args:
         data: its own splits are ignored.
         fractions: share of the images of each split; they sum to 1. Every split gets an image at least.
-        seed: of the choice between equals.
         pattern: regular expression; images stay together if their file names are equal in what its first group
             matches, or all of it: ``(patient\\d+)_``.
-        progress: show a bar on the terminal.
 
     Raises:
         UsageError: fractions that cannot work, more splits than groups of images, or a pattern that is invalid or
@@ -63,7 +61,10 @@ def split_data(
     if pattern is not None and not any(names):
         shown = f"; the first is {images[0].path.name}" if images else ""
         raise UsageError(f"the pattern {pattern!r} matches no file name in {data.root}{shown}")
-    links = [*_same(names), *_same([image.path for image in images]), *_duplicates(images, progress)]
+    named = [index for index, name in enumerate(names) if name is not None]
+    same_name = group_by(named, lambda index: names[index]).values()
+    same_path = group_by(range(len(images)), lambda index: images[index].path).values()
+    links = [*same_name, *same_path, *_duplicates(images, progress)]
     groups = connected_groups(len(images), links)
     if len(fractions) > len(groups):
         raise UsageError(
@@ -104,15 +105,6 @@ def _captured(name: str, pattern: str | None) -> str | None:
     return match and (match[1] if match.re.groups else match[0])
 
 
-def _same(keys: Sequence[object]) -> list[list[int]]:
-    """Indices of equal keys; None is equal to nothing."""
-    groups: dict[object, list[int]] = {}
-    for index, key in enumerate(keys):
-        if key is not None:
-            groups.setdefault(key, []).append(index)
-    return list(groups.values())
-
-
 def _duplicates(images: Sequence[AnnotatedImage], progress: bool) -> list[list[int]]:
     """Groups of indices of images that show the same; those that cannot be read are in no group."""
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
@@ -137,14 +129,7 @@ def _fingerprint(path: Path) -> Fingerprint | None:
 def _distribute(
     counts: NDArray[np.int64], sizes: NDArray[np.int64], fractions: NDArray[np.float64], random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """The split of each group of images.
-
-    Args:
-        counts: (groups, classes) images of the group that show the class.
-        sizes: (groups,) images of the group.
-        fractions: (splits,) that sum to 1.
-        random: decides between equals.
-    """
+    """(groups,) split of each group of images, given (groups, classes) images of it that show a class, and its size."""
     shuffled = random.permutation(len(sizes))
     order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]  # large groups while there is room for them
     wanted = fractions[:, None] * counts.sum(axis=0)

@@ -122,11 +122,8 @@ class Statistics:
         order = self._classes_by_count()
         shown, rest = order[:_MAX_CLASSES], [self.total.by_class[label] for label in reversed(order[_MAX_CLASSES:])]
         lines = [self._lead(), "", *align_columns(*self._split_rows())]
-        lines += [
-            "",
-            "Boxes of each class",
-            *_bars({self.classes[label]: self.total.by_class[label] for label in shown}),
-        ]
+        frequent = {self.classes[label]: self.total.by_class[label] for label in shown}
+        lines += ["", "Boxes of each class", *_bars(frequent)]
         if rest:
             lines.append(f"  and {len(rest)} more classes of {rest[0]:,} to {rest[-1]:,} boxes")
         sizes = ", ".join(f"{w} x {h} ({n:,})" for (h, w), n in list(self.image_sizes.items())[:_MAX_SIZES]) or "none"
@@ -207,12 +204,7 @@ class Statistics:
 
 
 def compute_statistics(data: AnnotatedData, config: InputConfig) -> Statistics:
-    """Count and measure a data set, however small or empty it is.
-
-    Args:
-        data: as it was read; boxes without an area are counted and left out.
-        config: size of the network input at which boxes are measured.
-    """
+    """Count a data set as it was read, however small or empty, and measure its boxes at the network's input size."""
     images = data.images
     sides, _ = sides_and_centres(input_boxes(images, config))
     return Statistics(

@@ -116,20 +116,12 @@ def augment(
     rng: Random,
     another: Callable[[], Sample],
 ) -> Sample:
-    """The image with random changes, on a canvas of the network's size; pixels 0..1.
+    """An image as it was read with random changes, on a canvas of the network's size; pixels 0..1.
 
-    Args:
-        sample: the image as it was read.
-        settings: kinds and strengths of the changes.
-        config: of the input; the space around an image is filled with its mean pixel.
-        canvas_hw: size of the result.
-        rng: the only source of random numbers.
-        another: reads some other image, for mosaics.
-
-    Returns:
-        The sample. Its boxes lie within the canvas. Objects of which less than `MIN_VISIBLE` is left are dropped; parts
-        of a crowd stay, however small, since they are crowds too. The box of a rotated object is the box around its
-        rotated corners, and thus larger: by up to 18 % of its area for a square at 5 degrees.
+    The space around an image is filled with the mean pixel of the config; ``another`` reads some other image, for
+    mosaics. Boxes lie within the canvas. Objects of which less than `MIN_VISIBLE` is left are dropped; parts of a crowd
+    stay, however small, since they are crowds too. The box of a rotated object is the box around its rotated corners,
+    and thus larger: by up to 18 % of its area for a square at 5 degrees.
     """
     if rng.random() < settings.mosaic and min(canvas_hw) > 1:
         result = _mosaic([sample, another(), another(), another()], settings, config, canvas_hw, rng)
@@ -147,16 +139,11 @@ def augment(
 def recolour(
     pixels: UInt8[Tensor, "3 h w"], brightness: float, contrast: float, saturation: float
 ) -> Float[Tensor, "3 h w"]:
-    """An image as floats 0..1 with its colours changed: torchvision's three adjustments, clipped once, at the end.
+    """An RGB image of 0..255 as floats 0..1 with its colours changed: torchvision's three adjustments, clipped once.
 
-    The same bits come out whatever the number of threads, unlike torchvision's: each step is one multiplication or
+    They are factors: of all values, of their distance to the mean grey, and of their distance to their own grey. The
+    same bits come out whatever the number of threads, unlike torchvision's: each step is one multiplication or
     addition, and the mean is a sum of whole numbers.
-
-    Args:
-        pixels: RGB, 0..255.
-        brightness: factor of all values.
-        contrast: factor of their distance to the mean grey.
-        saturation: factor of their distance to their own grey.
     """
     values = pixels.float() / 255
     grey = values[0] * 0.299 + values[1] * 0.587 + values[2] * 0.114
@@ -214,19 +201,15 @@ def _mosaic(
     """Four images around a point near the middle, each filling its corner (Bochkovskiy et al. 2020, section 3.3)."""
     height, width = canvas_hw
     y, x = (min(max(1, round(side * rng.uniform(0.35, 0.65))), side - 1) for side in canvas_hw)
-    corners = [
-        Rectangle(0, 0, y, x),
-        Rectangle(0, x, y, width - x),
-        Rectangle(y, 0, height - y, x),
-        Rectangle(y, x, height - y, width - x),
-    ]
+    rows, columns = ((0, y), (y, height - y)), ((0, x), (x, width - x))
+    corners = [Rectangle(top, left, high, wide) for top, high in rows for left, wide in columns]
     parts = []
     for sample, corner in zip(samples, corners, strict=True):
         shrink = max(corner.height / sample.size_hw[0], corner.width / sample.size_hw[1])
         needed_hw = (corner.height / shrink, corner.width / shrink)
         shares = [needed / side for needed, side in zip(needed_hw, sample.size_hw, strict=True)]
-        rows, columns = (_random_part(sample.size_hw, share, rng) for share in shares)
-        source = Rectangle(rows.top, columns.left, rows.height, columns.width)
+        vertical, horizontal = (_random_part(sample.size_hw, share, rng) for share in shares)
+        source = Rectangle(vertical.top, horizontal.left, vertical.height, horizontal.width)
         parts.append(_place(sample, source, corner, canvas_hw, config, _random_colour(settings, rng)))
     pixels = parts[0].pixels
     for sample, (top, left, rows_high, columns_wide) in zip(parts, corners, strict=True):

@@ -87,10 +87,7 @@ class _Placed:
 def draw_scene(seed: int, index: int, size_hw: tuple[int, int] = (288, 384)) -> Scene:
     """Draw scene number `index` of the data set `seed`: 1 to 5 signs, or none in about one of twenty scenes.
 
-    Args:
-        seed: 0 or more.
-        index: 0 or more. A scene does not depend on which others are drawn.
-        size_hw: Height and width in pixels, each at least 96.
+    A scene does not depend on which others are drawn. Height and width in pixels are at least 96.
 
     Raises:
         ValueError: If the size is too small for a sign, or a number is negative.

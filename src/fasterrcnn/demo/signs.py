@@ -220,11 +220,8 @@ def vary(rng: Generator, colour: Rgb, spread: int = 16) -> Rgb:
 def render_sprite(paint: Painter, side: int, rng: Generator, *, tilted: bool = True) -> Sprite:
     """Paint an image about `side` pixels wide, weathered, and seen from a random angle.
 
-    Args:
-        paint: What to paint; it must leave something visible.
-        side: Width and height in pixels of the square canvas before it is tilted.
-        rng: Source of every random choice.
-        tilted: Rotate up to 15 degrees, with mild shear and perspective; otherwise a frontal view.
+    The side is that of the square canvas before it is tilted: rotated up to 15 degrees, with mild shear and
+    perspective. The painter must leave something visible.
     """
     enlarged = side * SUPERSAMPLING
     image = Image.new("RGBA", (enlarged, enlarged))

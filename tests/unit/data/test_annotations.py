@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, group_rows, to_coco
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, group_by, group_rows, to_coco
 from fasterrcnn.data.findings import Finding
 from fasterrcnn.errors import UsageError
 
@@ -143,6 +143,12 @@ def test_summary(splits, classes, expected):
     made = {1: annotated(1), 2: annotated(2), 3: annotated(3, TWO, [0, 0]), 4: annotated(4, TWO, [0, 0])}
     data = data_of({name: [made[number] for number in numbers] for name, numbers in splits.items()}, classes)
     assert data.summary() == f"Pascal VOC, {expected}"
+
+
+def test_group_by__keys_and_items_in_their_order():
+    groups = group_by(["bb", "a", "cc", "d"], len)
+    assert list(groups.items()) == [(2, ["bb", "cc"]), (1, ["a", "d"])]
+    assert group_by([], len) == {}
 
 
 def test_arrange__by_hand():

@@ -69,12 +69,9 @@ def misreadings(form: DataFormat | None) -> list[Misreading]:
 
 
 def find_misreading(form: DataFormat | None, boxes: Boxes, sizes: Boxes) -> Misreading | None:
-    """The layout that boxes are in, if they fit their images clearly better in it than as they were read.
+    """The layout that (n, 4) boxes are in, if they fit their images clearly better in it than as they were read.
 
-    Args:
-        form: of the data set; None for data in memory.
-        boxes: (n, 4) xyxy as they were read, in pixels.
-        sizes: (n, 2) width and height of their images.
+    They were read as xyxy in pixels; sizes are (n, 2) width and height of their images.
     """
     # Boxes without area are another problem.
     usable = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] != boxes[:, :2]).all(axis=1)
@@ -247,12 +244,7 @@ def classify(table: BoxTable) -> dict[str, Mask]:
 
 
 def check_boxes(data: AnnotatedData, config: InputConfig) -> list[Finding]:
-    """All findings about boxes.
-
-    Args:
-        data: as read.
-        config: of the network input; boxes that are too small in it are reported.
-    """
+    """All findings about boxes as they were read; those that are too small in the network input are reported."""
     interpreted = interpret(tabulate(data))
     masks = classify(interpreted.table)
     sound = ~np.any([mask for kind, mask in masks.items() if kind != "over-border"], axis=0)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from fasterrcnn.config import InputConfig
-from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
+from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, group_by
 from fasterrcnn.data.checks.boxes import check_boxes, check_values
 from fasterrcnn.data.checks.classes import check_classes
 from fasterrcnn.data.checks.images import (
@@ -57,10 +57,7 @@ class DataReport:
 
     def by_kind(self) -> dict[str, list[Finding]]:
         """Findings of each kind, errors first."""
-        kinds: dict[str, list[Finding]] = {}
-        for finding in self.findings:
-            kinds.setdefault(finding.kind, []).append(finding)
-        return kinds
+        return group_by(self.findings, lambda finding: finding.kind)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -106,13 +103,10 @@ class DataReport:
 def check_data(
     data: AnnotatedData, config: InputConfig = InputConfig(), *, images: bool = True, track: TrackProgress | None = None
 ) -> DataReport:
-    """Check a data set completely.
+    """Check a data set completely; boxes that are too small in the network's input are reported.
 
-    Args:
-        data: as `read_data` gives it.
-        config: of the network input; boxes that are too small in it are reported.
-        images: decode every image, to find damaged ones and copies; otherwise their headers are read.
-        track: wraps the images while their images are decoded, for a progress bar.
+    With ``images``, every image is decoded, to find damaged ones and copies, otherwise its header is read; ``track``
+    wraps them meanwhile, for a progress bar.
     """
     track = track or (lambda images, total: images)
     facts = decode_images(data, track) if images else read_headers(data.images)

@@ -132,12 +132,9 @@ def _check_missing(data: AnnotatedData) -> list[Finding]:
 
 
 def expect_empty(counts: NDArray[np.int64]) -> float:
-    """Chance that an image shows none of a class, if its numbers of objects vary by chance alone.
+    """Chance that an image shows none of a class, given the numbers of objects in images that show some; 1 for none.
 
     The binomial, Poisson or negative binomial distribution with the mean and variance of the counts.
-
-    Args:
-        counts: (n,) numbers of objects in images that show some; 1 for n = 0.
     """
     mean = float(counts.mean()) if len(counts) else 0.0
     if mean < 2:

@@ -20,6 +20,7 @@ from fasterrcnn.data.duplicates import Fingerprint, find_identical, find_similar
 from fasterrcnn.data.findings import Finding, size_mismatch, unreadable_image
 from fasterrcnn.data.formats import IN_MEMORY
 from fasterrcnn.errors import ImageError
+from fasterrcnn.files import subfolders
 from fasterrcnn.images import image_files, read_image, read_size_hw
 
 TrackProgress = Callable[[Iterable[AnnotatedImage], int], Iterable[AnnotatedImage]]
@@ -89,12 +90,7 @@ def read_headers(images: Iterable[AnnotatedImage]) -> ImageFacts:
 
 
 def decode_images(data: AnnotatedData, track: TrackProgress) -> ImageFacts:
-    """Decode every image once, to find damaged ones, other sizes than stated, and duplicates.
-
-    Args:
-        data: as read.
-        track: wraps the images, for a progress bar.
-    """
+    """Decode every image once, to find damaged ones, other sizes than stated, and duplicates."""
     facts = ImageFacts()
     images: list[AnnotatedImage] = []
     prints: list[Fingerprint] = []
@@ -129,7 +125,7 @@ def check_folders(data: AnnotatedData) -> list[Finding]:
         return []
     listed = {image.path.parent for image in data.images} | {f.image.parent for f in data.findings if f.image}
     findings = []
-    for folder in (*_folders(data.root), *_folders(data.root / "images")):
+    for folder in (*subfolders(data.root), *subfolders(data.root / "images")):
         word = re.match("[a-z]*", folder.name.lower())
         split = SPLITS.get(word[0]) if word else None
         if split is None or split in data.splits or any(folder in (place, *place.parents) for place in listed):
@@ -140,10 +136,6 @@ def check_folders(data: AnnotatedData) -> list[Finding]:
             kind = "missing-annotations" if split.startswith("train") else "unlisted-image"
             findings.append(Finding(kind, folder, f"{len(images)} images that no annotation file lists"))
     return findings
-
-
-def _folders(place: Path) -> list[Path]:
-    return sorted(path for path in place.iterdir() if path.is_dir()) if place.is_dir() else []
 
 
 def _decode(

@@ -45,12 +45,7 @@ def repair(
     exchanges inverted corners, converts shares of the image to pixels, reads all boxes in another layout if they fit
     their images only in that, and takes the size of the image file where the annotations state another. "drop" (and
     "error", after which nothing is left to drop) leaves such boxes and images out; all boxes where the layout is wrong.
-
-    Args:
-        data: as read.
-        policy: what to do about errors.
-        findings: of the checks that opened the images; unreadable images are left out.
-        duplicates_too: leave out repeated boxes.
+    The findings are those of the checks that opened the images; unreadable images are left out.
     """
     log = _Log()
     for finding in only_errors(data.findings):

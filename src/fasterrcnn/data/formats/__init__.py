@@ -76,11 +76,9 @@ def read_dicts(
 ) -> AnnotatedData:
     """Annotations in memory, collecting all problems. Rows are counted from 1.
 
-    Args:
-        rows: one for each image: ``image`` (a path), ``boxes`` (n x 4, may be empty), ``labels`` (n names, or
-            indices into ``classes``), and perhaps ``split`` (a name) and ``difficult`` (n flags).
-        classes: names of the classes, in the order of their labels; without, in the order of the rows.
-        box_format: what the four numbers of a box are.
+    A row is an image: ``image`` (a path), ``boxes`` (n x 4, may be empty), ``labels`` (n names, or indices into
+    ``classes``), and perhaps ``split`` (a name) and ``difficult`` (n flags). Without a list, classes are in the order
+    of the rows.
 
     Raises:
         DataError: a row does not have that form, or there is no image.
@@ -107,20 +105,13 @@ def data_format_of(data: AnnotatedData) -> DataFormat | None:
 
 
 def write_data(data: AnnotatedData, folder: Path, to: str) -> list[str]:
-    """Write a data set, images included, into a new folder.
+    """Write a data set, images included, into a folder that does not exist yet or is empty.
 
     Boxes are written as they are, those without area or over the border too. The folder appears when all of it is
     written: after an error, or Ctrl-C, there is nothing. An image keeps its file name, unless another one has it
     already or not every system allows it. Splits without images are left out; so is, but in VOC, a "trainval" that
-    holds the images of train and val. The docstring of each format describes its layout.
-
-    Args:
-        data: what to write.
-        folder: must not exist, or be empty.
-        to: "coco", "voc" or "yolo".
-
-    Returns:
-        What the format has no place for, in sentences.
+    holds the images of train and val. The docstring of each format describes its layout. What the format has no place
+    for is returned in sentences.
 
     Raises:
         UsageError: the folder is not empty, or there is no such format.

@@ -32,43 +32,27 @@ _MAX_XML_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What the user states about a data set; a format takes what it needs.
+    """What the user states about a data set; a format takes what it needs."""
 
-    Attributes:
-        images: folder of the images, where they are not beside the annotations.
-        classes: names of the classes in the order of their labels, where the files have no list.
-        columns: names of the columns of a table, by meaning.
-        box_format: of the boxes, where the format does not fix it.
-    """
-
-    images: Path | None = None
-    classes: tuple[str, ...] | None = None
-    columns: Mapping[str, str] | None = None
-    box_format: BoxFormat = "xyxy"
+    images: Path | None = None  # folder of the images, where they are not beside the annotations
+    classes: tuple[str, ...] | None = None  # names in the order of their labels, where the files have no list
+    columns: Mapping[str, str] | None = None  # names of the columns of a table, by meaning
+    box_format: BoxFormat = "xyxy"  # of the boxes, where the format does not fix it
 
 
 class DataFormat(ABC):
     """A format of annotation files.
 
     A subclass lives in a file of its own and is registered in `fasterrcnn.data.formats.FORMATS`.
-
-    Attributes:
-        title: its name in messages; that of every `AnnotatedData` it reads.
-        layout: the files it consists of, for the message that nothing was recognised.
-        box_format: how it writes boxes; None where the user states it.
-        relative_boxes: whether boxes are written as shares of the image, 0..1.
-        opens_images: whether reading opens every image and reports sizes that differ from the annotations.
-        can_write: whether it has `image_folder` and `write`.
-        splits_are_lists: whether an image of several splits is written once, and named by the list of each split.
     """
 
-    title: ClassVar[str]
-    layout: ClassVar[str]
-    box_format: ClassVar[BoxFormat | None] = None
-    relative_boxes: ClassVar[bool] = False
-    opens_images: ClassVar[bool] = True
-    can_write: ClassVar[bool] = False
-    splits_are_lists: ClassVar[bool] = False
+    title: ClassVar[str]  # its name in messages; that of every `AnnotatedData` it reads
+    layout: ClassVar[str]  # the files it consists of, for the message that nothing was recognised
+    box_format: ClassVar[BoxFormat | None] = None  # how it writes boxes; None where the user states it
+    relative_boxes: ClassVar[bool] = False  # whether boxes are written as shares of the image, 0..1
+    opens_images: ClassVar[bool] = True  # whether reading opens every image and reports sizes that differ
+    can_write: ClassVar[bool] = False  # whether it has `image_folder` and `write`
+    splits_are_lists: ClassVar[bool] = False  # whether an image of several splits is written once, and listed in each
 
     @abstractmethod
     def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
@@ -94,10 +78,7 @@ class DataFormat(ABC):
     def write(self, data: AnnotatedData, splits: Mapping[str, NamedImages], folder: Path) -> None:
         """Write the annotations of a data set whose images are in their folders already. Only if `can_write`.
 
-        Args:
-            data: classes and ids.
-            splits: the images of each split by their file names; the only key is "all" where the data has none.
-            folder: of the new data set.
+        The images of each split come by their file names; the only key is "all" where the data has no splits.
         """
         raise NotImplementedError
 
@@ -121,11 +102,8 @@ class CollectedImage:
 class Collector:
     """Builds a data set while its files are read: each image is added, then its boxes; problems are noted.
 
-    Args:
-        place: the file or folder that is read.
-        title: that of the format.
-        counted: what the numbers of boxes count: "annotation", "object" or "line".
-        classes: names in the order of their labels; None collects them in the order of the boxes.
+    Numbers of boxes count what ``counted`` names: "annotation", "object" or "line". Without names of the classes in the
+    order of their labels, these are collected in the order of the boxes.
     """
 
     def __init__(self, place: Path, title: str, counted: str, classes: tuple[str, ...] | None = None) -> None:
@@ -179,13 +157,11 @@ class Collector:
         """Add an image of a split; the same one when it is named again. `finish` leaves out what cannot be read.
 
         Args:
-            path: the image file.
             split: "all" where the data has none, or where `finish` gets them.
             source: the file with its annotations; the numbers of its boxes count in it.
             stated_hw: height and width as the annotations state them; 0 is unknown. Where the file has another size,
                 that is a finding, and the boxes belong to the stated one.
             size_hw: height and width where the file need not be opened for it.
-            image_id: default: 1, 2, 3...
         """
         key = (path, split, source)
         if key not in self._images:
@@ -212,11 +188,9 @@ class Collector:
         """Add a box to an image; a class that is not in the given list becomes a finding instead.
 
         Args:
-            image: its image.
             xyxy: corners in pixels of the upright image.
             label: name of the class, or its place in the classes that `finish` gets.
             number: id, object number or line number in the source.
-            difficult: crowds, difficult and ignored objects.
             area: of the object in pixels, where the file states it for every box.
             where: what the finding calls the box; default as in "line 5".
         """
@@ -248,7 +222,6 @@ class Collector:
             classes: names in the order of the labels, where boxes were added by label.
             sort_classes: number the classes by their names, not in the order of the boxes.
             category_ids: of each class in the file; default: 1..K.
-            may_be_empty: no error if no image can be used.
 
         Raises:
             DataError: no image can be used; the message has the first finding.
@@ -282,18 +255,9 @@ class Collector:
         for image, rows in zip(self._images.values(), group_rows(owners, len(self._images), *columns), strict=True):
             if image.size_hw is not None:
                 own_boxes, own_labels, difficult, numbers, own_areas = rows
-                content = AnnotatedImage(
-                    image.path,
-                    image.image_id,
-                    image.size_hw,
-                    own_boxes,
-                    own_labels,
-                    difficult,
-                    image.source,
-                    None if image.source is None else numbers,
-                    own_areas if has_areas else None,
-                )
-                images.append((image.split, content))
+                place, objects = (image.path, image.image_id, image.size_hw), (own_boxes, own_labels, difficult)
+                optional = (None if image.source is None else numbers, own_areas if has_areas else None)
+                images.append((image.split, AnnotatedImage(*place, *objects, image.source, *optional)))
         return images
 
 
@@ -331,11 +295,7 @@ def read_lines(file: Path) -> list[str]:
 
 
 def read_json(file: Path, change: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """The content of a JSON file.
-
-    Args:
-        file: UTF-8, with a byte order mark or without.
-        change: what each object becomes as soon as it is read, as ``object_hook`` of `json.loads`.
+    """The content of a JSON file in UTF-8; ``change`` is the ``object_hook`` of `json.loads`.
 
     Raises:
         DataError: it cannot be read; the message names the file.

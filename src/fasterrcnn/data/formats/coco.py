@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, split_of, to_coco
+from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, group_by, split_of, to_coco
 from fasterrcnn.data.formats.base import CollectedImage, Collector, DataFormat, NamedImages, ReadOptions, read_json
 from fasterrcnn.data.formats.writing import shortest_decimals, write_file
 from fasterrcnn.errors import DataError
@@ -129,9 +129,7 @@ def _is_coco(file: Path) -> bool:
 
 def _by_split(files: Iterable[Path], root: Path) -> dict[str, Path]:
     """Files by the split in the name of the file or of its folder."""
-    by_split: dict[str, list[Path]] = {}
-    for file in files:
-        by_split.setdefault(split_of(file, root), []).append(file)
+    by_split = group_by(files, lambda file: split_of(file, root))
     several = [files for files in by_split.values() if len(files) > 1]
     if several or (NO_SPLIT in by_split and len(by_split) > 1):
         names = ", ".join(str(file) for files in by_split.values() for file in files)

@@ -96,9 +96,7 @@ class TableColumns:
 def read_columns(file: Path, columns: Mapping[str, str] | None = None) -> TableColumns:
     """The columns of a file, from its first line; ``path,x1,y1,x2,y2,class`` (keras-retinanet) needs no header.
 
-    Args:
-        file: the table.
-        columns: names of columns in the file by meaning, where they are none of the common ones.
+    ``columns`` names, by meaning, those that have none of the common names.
 
     Raises:
         DataError: a column that is needed is missing; the message lists the header.

@@ -14,10 +14,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData
+from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, group_by
 from fasterrcnn.data.formats.base import Collector, DataFormat, NamedImages, ReadOptions, read_lines, read_xml
 from fasterrcnn.data.formats.writing import lost_areas_and_ids, shortest_decimals, write_file
 from fasterrcnn.errors import DataError
+from fasterrcnn.files import search_folders, subfolders
 from fasterrcnn.images import EXTENSIONS, image_files
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -37,7 +38,7 @@ class PascalVoc(DataFormat):
 
     def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
         """The folder itself, or those up to two levels below it that hold a data set."""
-        return _search(root, levels=2)
+        return search_folders(root, lambda folder: [folder] if _xml_folders(folder) else [])
 
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
         """Read every XML file of a folder; classes are sorted by name, for the format has no list of them.
@@ -94,22 +95,11 @@ class PascalVoc(DataFormat):
         return notes
 
 
-def _search(folder: Path, levels: int) -> list[Path]:
-    if _xml_folders(folder):
-        return [folder]
-    return [place for child in _folders(folder) for place in _search(child, levels - 1)] if levels else []
-
-
-def _folders(folder: Path) -> list[Path]:
-    _, names, _ = next(os.walk(folder), ("", [], []))
-    return [folder / name for name in sorted(names) if not name.startswith((".", "__MACOSX"))]
-
-
 def _xml_folders(folder: Path) -> dict[str, Path]:
     """The folder with the XML files of each split; the only key is "all" where the folders make no splits."""
     if (xml_folder := _xml_folder(folder)) is not None:
         return {NO_SPLIT: xml_folder}
-    splits = {child: SPLITS.get(child.name.lower()) for child in _folders(folder)}
+    splits = {child: SPLITS.get(child.name.lower()) for child in subfolders(folder)}
     return {split: place for child, split in splits.items() if split and (place := _xml_folder(child)) is not None}
 
 
@@ -136,11 +126,8 @@ def _xml_files(folder: Path) -> list[Path]:
 def _images(xml_folder: Path) -> dict[str, list[Path]]:
     """Images by the stem that their XML file must have."""
     base = xml_folder.parent if xml_folder.name.lower() == "annotations" else xml_folder
-    images: dict[str, list[Path]] = {}
     places = (base / "JPEGImages", base / "images", base, xml_folder)
-    for path in next(filter(None, map(image_files, places)), []):
-        images.setdefault(path.stem, []).append(path)
-    return images
+    return group_by(next(filter(None, map(image_files, places)), []), lambda path: path.stem)
 
 
 def _read_splits(folder: Path, annotated: set[str], collector: Collector) -> dict[str, list[str]]:
@@ -213,13 +200,7 @@ def _pixels(text: str | None) -> int:
 def to_xml(
     name: str, size_hw: tuple[int, int], objects: Iterable[tuple[str, Sequence[float], bool]]
 ) -> ElementTree.Element:
-    """The annotation of one image.
-
-    Args:
-        name: of the image file.
-        size_hw: its height and width.
-        objects: class, xyxy box and difficult flag of each.
-    """
+    """The annotation of one image file: its name, height and width, and class, xyxy box and flag of each object."""
     height, width = size_hw
     root = ElementTree.Element("annotation")
     _add_elements(root, {"folder": "JPEGImages", "filename": name})

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage
+from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, group_by
 from fasterrcnn.data.formats.base import Box, Collector, DataFormat, NamedImages, ReadOptions, box_to_xyxy, read_lines
 from fasterrcnn.data.formats.writing import lost_areas_and_ids, shortest_decimals, write_file
 from fasterrcnn.errors import DataError
+from fasterrcnn.files import search_folders
 from fasterrcnn.images import image_files
 
 _CLASS_LISTS = ("classes.txt", "obj.names", "_darknet.labels")
@@ -49,7 +50,7 @@ class Yolo(DataFormat):
         """
         if root.is_file():
             return [root] if root.suffix.lower() in (".yaml", ".yml") else []
-        return _search(root, 2)
+        return search_folders(root, _data_sets)
 
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
         """Read a folder, or the yaml file that describes a data set.
@@ -67,7 +68,9 @@ class Yolo(DataFormat):
         places = _places_by_yaml(file, content, collector) if file is not None else {}
         places = places or _places_by_layout(folder)
         paths = {split: _image_paths(within, folder, collector) for split, within in places.items()}
-        images = _by_label_file(paths)
+        # A label file belongs to several images where they have the same stem.
+        distinct = sorted({path for listed in paths.values() for path in listed})
+        images = group_by(distinct, lambda path: _label_folder(path.parent) / f"{path.stem}.txt")
         for label_file, candidates in images.items():
             path = collector.image_of(label_file, candidates)
             if path is not None:
@@ -107,20 +110,12 @@ class Yolo(DataFormat):
         return notes + lost_areas_and_ids(self.title, data)
 
 
-def _by_label_file(paths: Mapping[str, Sequence[Path]]) -> dict[Path, list[Path]]:
-    """The images that each label file belongs to; more than one where they have the same stem."""
-    images: dict[Path, list[Path]] = {}
-    for path in sorted({path for listed in paths.values() for path in listed}):
-        images.setdefault(_label_folder(path.parent) / f"{path.stem}.txt", []).append(path)
-    return images
-
-
-def _search(folder: Path, depth: int) -> list[Path]:
+def _data_sets(folder: Path) -> list[Path]:
+    """The folder itself, or its yaml files, where none of several describes all of it."""
     files = _yaml_files(folder)
-    if files or _is_data_set(folder):
-        return files if len(files) > 1 and _yaml_of(folder) is None else [folder]
-    below = sorted(folder.glob("[!.]*/")) if depth else []
-    return [place for child in below for place in _search(child, depth - 1)]
+    if len(files) > 1 and _yaml_of(folder) is None:
+        return files
+    return [folder] if files or _is_data_set(folder) else []
 
 
 def _is_data_set(folder: Path) -> bool:
