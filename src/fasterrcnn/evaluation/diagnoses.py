@@ -104,10 +104,8 @@ def guess_classes(trial: Trial) -> Guess | None:
     if len(shifts) == 1 and abs(shifts[0]) == 1 and moved.sum() > 1:
         change = "1 has to be added to" if shifts[0] == 1 else "1 has to be subtracted from"
         return Guess("ids-off-by-one", f"The category ids are off by one: {change} each.", reached)
-    renamed = [
-        f"{ground_truth.classes[a]} means {ground_truth.classes[b]}"
-        for a, b in zip(stated[moved], meant[moved], strict=True)
-    ]
+    names = ground_truth.classes
+    renamed = [f"{names[a]} means {names[b]}" for a, b in zip(stated[moved], meant[moved], strict=True)]
     listed = ", ".join(renamed[:6]) + (" ..." if len(renamed) > 6 else "")
     advice = "Compare the order of the class names that the detector was trained with."
     return Guess("classes-permuted", f"The classes are permuted: {listed}. {advice}", reached)
@@ -162,11 +160,8 @@ def _scales(trial: Trial) -> Iterator[tuple[str, str, _Boxes]]:
     if not (sizes > 0).all():
         height = width = np.ones(len(sizes))
     boxes = trial.predictions.xywh
-    yield (
-        "boxes-normalised",
-        "The boxes are shares of the image's width and height, 0 to 1, where pixels are expected.",
-        boxes * np.stack([width, height, width, height], axis=1),
-    )
+    text = "The boxes are shares of the image's width and height, 0 to 1, where pixels are expected."
+    yield "boxes-normalised", text, boxes * np.stack([width, height, width, height], axis=1)
     short, long = np.minimum(height, width), np.maximum(height, width)
     families = {
         "divided by {:.3g}": np.ones((len(boxes), 2)),
@@ -256,12 +251,10 @@ def _about_nothing(ground_truth: GroundTruth, predictions: Predictions, threshol
     if ground_truth.crowd.all():
         yield Diagnosis("no-objects", "These images hold no object, so nothing can be measured.", True)
     elif not len(predictions):
-        under = "" if threshold is None else f": all scores are under the detector's threshold of {threshold:g}"
-        yield Diagnosis(
-            "no-detections" if threshold is None else "scores-under-threshold",
-            f"There is not a single detection{under}. AP is therefore 0.",
-            True,
-        )
+        name, under = "no-detections", ""
+        if threshold is not None:
+            name, under = "scores-under-threshold", f": all scores are under the detector's threshold of {threshold:g}"
+        yield Diagnosis(name, f"There is not a single detection{under}. AP is therefore 0.", True)
 
 
 def _about_scores(predictions: Predictions) -> Iterator[Diagnosis]:
@@ -269,12 +262,11 @@ def _about_scores(predictions: Predictions) -> Iterator[Diagnosis]:
         return
     highest = float(predictions.scores[0])
     if highest < _SHOWN_BY_DEFAULT:
-        yield Diagnosis(
-            "scores-under-threshold",
+        text = (
             f"All scores are under {_SHOWN_BY_DEFAULT}, the threshold of `fasterrcnn predict`, which would show"
-            f" nothing; the highest is {highest:.3g}. AP depends on their order only.",
-            False,
+            f" nothing; the highest is {highest:.3g}. AP depends on their order only."
         )
+        yield Diagnosis("scores-under-threshold", text, False)
     if len(predictions) > 1 and highest == predictions.scores[-1]:
         text = f"All scores are {highest:g}: AP needs an order, and this one is arbitrary."
         yield Diagnosis("scores-all-equal", text, False)
@@ -304,13 +296,12 @@ def _about_limit(ground_truth: GroundTruth, max_dets: int) -> Iterator[Diagnosis
     counts = ground_truth.objects_per_image
     beyond, largest = int((counts > max_dets).sum()), int(counts.max(initial=0))
     if beyond:
-        yield Diagnosis(
-            "more-objects-than-detections",
+        text = (
             f"{beyond} {'image holds' if beyond == 1 else 'images hold'} more objects than the {max_dets}"
             f" detections that count (up to {largest}), which may cap recall and AP: measure with --max-dets"
-            f" {-(-largest // 100) * 100}.",
-            False,
+            f" {-(-largest // 100) * 100}."
         )
+        yield Diagnosis("more-objects-than-detections", text, False)
 
 
 def _listed(names: list[str]) -> str:

@@ -91,8 +91,7 @@ def to_xyxy(xywh: Float64[np.ndarray, "m 4"]) -> Float64[np.ndarray, "m 4"]:
     return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
 
 
-_FARTHEST = 1e9
-"""Pixels beyond which no image reaches; the area of such a box is still a number. NaN is not below it."""
+_FARTHEST = 1e9  # pixels beyond which no image reaches; the area of such a box is still a number. NaN is not below it
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -122,10 +121,9 @@ def read_ground_truth(dataset: Mapping[str, Any], files: Sequence[Path] | None =
         areas[number] = areas[number] if row.get("area") is None else row["area"]
     bad = ~((np.abs(xywh) <= _FARTHEST).all(axis=1) & np.isfinite(areas))
     if bad.any():
-        raise DataError(
-            f"annotation {numbers[bad.argmax()]}: its box is not finite, or beyond any image: "
-            f"{rows[bad.argmax()]['bbox']}"
-        )
+        row = int(bad.argmax())
+        box = rows[row]["bbox"]
+        raise DataError(f"annotation {numbers[row]}: its box is not finite, or beyond any image: {box}")
     if not categories:
         raise DataError("the data set has no categories; there is nothing to measure")
     return GroundTruth(
@@ -160,10 +158,8 @@ def read_results(ground_truth: GroundTruth, results: Rows, max_dets: int = MAX_D
     bad = ~((np.abs(xywh) <= _FARTHEST).all(axis=1) & np.isfinite(scores))
     if bad.any():  # a box with NaN would count as a perfect match
         row = int(bad.argmax())
-        what = f"{xywh[row].tolist()}, {scores[row]}"
-        raise DataError(
-            f"result {row} of image {ground_truth.images.ids[owners[row]]} is not finite, or beyond any image: {what}"
-        )
+        which, what = f"result {row} of image {ground_truth.images.ids[owners[row]]}", xywh[row].tolist()
+        raise DataError(f"{which} is not finite, or beyond any image: {what}, {scores[row]}")
     return rank(Predictions(owners, labels, scores, xywh), max_dets)
 
 
@@ -292,11 +288,7 @@ def _by_name(rows: list[dict[str, Any]], ground_truth: GroundTruth) -> Rows:
 
 
 def check_common_classes(classes: Sequence[str], data_classes: Sequence[str]) -> None:
-    """Refuse a detector and a data set that have no class in common, by name.
-
-    Raises:
-        UsageError: they have none.
-    """
+    """Refuse a detector and a data set that have no class in common, by name, by a UsageError."""
     if not set(classes) & set(data_classes):
         ours, theirs = ", ".join(classes[:10]), ", ".join(data_classes[:10])
         raise UsageError(f"detector and data set have no class in common: {ours} against {theirs}")

@@ -13,8 +13,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-LEAST_OVERLAP = 0.1
-"""Detections that overlap no object by more are background (Bolya et al. 2020)."""
+LEAST_OVERLAP = 0.1  # detections that overlap no object by more are background (Bolya et al. 2020)
 
 _CHUNK = 2_000_000
 
@@ -43,13 +42,12 @@ def find_pairs(ground_truth: GroundTruth, predictions: Predictions, least: float
 
     Of equal overlaps the later object comes first: it is the one that COCO's tools take.
     """
-    parts = []
+    nothing = np.zeros(0, np.int64)
+    parts = [Pairs(nothing, nothing, np.zeros(0))]
     for detections, objects in same_image(predictions.owners, ground_truth.owners, len(ground_truth.images)):
         overlaps = overlap(predictions.xywh[detections], ground_truth.xywh[objects], ground_truth.crowd[objects])
         near = overlaps >= least
         parts.append(Pairs(detections[near], objects[near], overlaps[near]))
-    nothing = np.zeros(0, np.int64)
-    parts = parts or [Pairs(nothing, nothing, np.zeros(0))]
     detections, objects, overlaps = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("detections", "objects", "overlaps")
     )

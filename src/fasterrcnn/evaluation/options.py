@@ -5,11 +5,9 @@ from typing import Any, TypedDict
 
 from fasterrcnn.errors import UsageError
 
-MAX_DETS = 100
-"""Detections of an image and class that count, by falling score, unless more are asked for."""
+MAX_DETS = 100  # detections of an image and class that count, by falling score, unless more are asked for
 
-SAMPLES = 500
-"""Resamples of the images for the intervals."""
+SAMPLES = 500  # resamples of the images for the intervals
 
 
 class EvaluateOptions(TypedDict, total=False):

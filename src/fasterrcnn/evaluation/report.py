@@ -127,11 +127,7 @@ def make_report(
 
 
 def check_target(path: Path) -> None:
-    """Refuse a path that no report can be written to, before any work is done.
-
-    Raises:
-        UsageError: the kind of file is unknown, or a folder is wanted where there is a file.
-    """
+    """Refuse a path that no report can be written to by a UsageError, before any work is done."""
     if path.suffix.lower() in (".html", ".htm", ".json") and path.is_dir():
         raise UsageError(f"{path} is a folder, not a file")
     if path.suffix.lower() not in ("", ".html", ".htm", ".json") and not path.is_dir():

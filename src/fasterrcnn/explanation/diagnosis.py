@@ -108,10 +108,6 @@ def diagnose_objects(trace: Trace, ground_truth: Target, *, min_iou: float = 0.5
     The kind names the last step that still had a box for an object: the search begins at the end, with the detections,
     and goes back to the scored boxes, the proposals, the candidates and the anchors. A box covers an object when they
     overlap by ``min_iou``; an anchor is near an object from the overlap on below which training calls it background.
-
-    Args:
-        ground_truth: the objects of the image, in the frame of the network input.
-        min_iou: lowest overlap of a box that counts, 0..1.
     """
     detections = trace.input_detections
     matched = match_image(
@@ -122,7 +118,6 @@ def diagnose_objects(trace: Trace, ground_truth: Target, *, min_iou: float = 0.5
         np.zeros(len(ground_truth.labels), np.bool_),
         min_iou=min_iou,
     )
-    matches = torch.from_numpy(matched)
     anchors = torch.cat(trace.anchors)
     highest = _highest_overlaps(anchors, ground_truth)
     near_iou = trace.model.rpn_loss.assigner.negative_iou
@@ -130,6 +125,8 @@ def diagnose_objects(trace: Trace, ground_truth: Target, *, min_iou: float = 0.5
     for number, label in enumerate(ground_truth.labels.tolist()):
         box = ground_truth.boxes[number : number + 1]
         anchor_iou = boxes.iou(anchors, box)[:, 0]
+        near = anchor_iou >= near_iou
+        nearest = near & (anchor_iou >= highest - 1e-6)
         overlaps = ObjectOverlaps(
             trace=trace,
             number=number,
@@ -137,11 +134,11 @@ def diagnose_objects(trace: Trace, ground_truth: Target, *, min_iou: float = 0.5
             ground_truth=ground_truth,
             min_iou=min_iou,
             anchors=anchor_iou,
-            near=_near(anchor_iou, highest, near_iou),
+            near=nearest if nearest.any() else near,
             candidates=boxes.iou(trace.candidates, box)[:, 0],
             proposals=boxes.iou(trace.proposals, box)[:, 0],
             scored=boxes.iou(trace.scored.boxes, box)[:, 0],
-            matches=matches,
+            matches=torch.from_numpy(matched),
         )
         kind, why = (
             _among_detections(overlaps)
@@ -164,13 +161,6 @@ def _highest_overlaps(anchors: Float[Tensor, "a 4"], ground_truth: Target) -> Fl
     return highest
 
 
-def _near(overlap: Float[Tensor, " a"], highest: Float[Tensor, " a"], near_iou: float) -> Bool[Tensor, " a"]:
-    """Which anchors are near an object and no nearer to another; if all are nearer to others, those that are near."""
-    near = overlap >= near_iou
-    nearest = near & (overlap >= highest - 1e-6)
-    return nearest if nearest.any() else near
-
-
 def _among_detections(overlaps: ObjectOverlaps) -> _Reason | None:
     number = overlaps.detection
     if number is None:
@@ -189,7 +179,12 @@ def _among_scored(overlaps: ObjectOverlaps) -> _Reason | None:
     dropped = covering.clone()
     dropped[trace.kept] = False
     if not dropped.any():
-        return "merged", _why_merged(overlaps, covering)
+        best = _index_of_highest(overlaps.scored, covering)
+        detection = int((trace.kept == best).nonzero()[0, 0])
+        return "merged", (
+            f"Detection {detection + 1} covers it with IoU {overlaps.scored[best]:.2f}, but counts for object "
+            f"{int(overlaps.matches[detection]) + 1}, and no other {overlaps.name} was found here."
+        )
     best = _index_of_highest(trace.scored.scores, dropped)
     box = f"A {overlaps.name} with score {trace.scored.scores[best]:.2f} covers it with IoU {overlaps.scored[best]:.2f}"
     stronger = trace.kept
@@ -207,16 +202,6 @@ def _among_scored(overlaps: ObjectOverlaps) -> _Reason | None:
     return "detection NMS", (
         f"{box}, but NMS dropped it for a {other}, which overlaps that box with IoU {overlap.max():.2f} (above "
         f"{trace.postprocess.nms_threshold:g}) and the object itself with {overlaps.scored[winner]:.2f}."
-    )
-
-
-def _why_merged(overlaps: ObjectOverlaps, covering: Bool[Tensor, " n"]) -> str:
-    trace = overlaps.trace
-    best = _index_of_highest(overlaps.scored, covering)
-    detection = int((trace.kept == best).nonzero()[0, 0])
-    return (
-        f"Detection {detection + 1} covers it with IoU {overlaps.scored[best]:.2f}, but counts for object "
-        f"{int(overlaps.matches[detection]) + 1}, and no other {overlaps.name} was found here."
     )
 
 
@@ -257,10 +242,9 @@ def _unexplained_box(overlaps: ObjectOverlaps, covering: Bool[Tensor, " p"]) -> 
     """The highest-scored box of another class on the object that no annotated object of that class explains."""
     trace, ground_truth = overlaps.trace, overlaps.ground_truth
     on_it = (overlaps.scored >= overlaps.min_iou) | covering[trace.scored_rows]
-    wrong = on_it & (trace.scored.labels != overlaps.label)
     explained = boxes.iou(trace.scored.boxes, ground_truth.boxes) >= overlaps.min_iou
     explained &= trace.scored.labels[:, None] == ground_truth.labels
-    wrong &= ~explained.any(dim=1)
+    wrong = on_it & (trace.scored.labels != overlaps.label) & ~explained.any(dim=1)
     return _index_of_highest(trace.scored.scores, wrong) if wrong.any() else None
 
 

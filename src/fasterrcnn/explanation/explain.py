@@ -11,7 +11,7 @@ from fasterrcnn.data.checks import BadBoxPolicy
 from fasterrcnn.errors import UsageError
 from fasterrcnn.explanation import stages
 from fasterrcnn.explanation.diagnosis import DIAGNOSIS_KINDS, ObjectDiagnosis, diagnose_objects
-from fasterrcnn.explanation.figures import Figure
+from fasterrcnn.explanation.figures import POOLING_NAMES, Figure
 from fasterrcnn.explanation.ground_truth import GroundTruthSource, ImageGroundTruth, read_image_ground_truth
 from fasterrcnn.explanation.trace import Trace, trace_image
 from fasterrcnn.files import atomic_folder, check_output, write_text
@@ -130,7 +130,7 @@ def render_explanation(explanation: Explanation) -> str:
         ground_truth=explanation.ground_truth,
         diagnoses=explanation.diagnoses,
         neck=type(model.backbone.neck).__name__,
-        method={"align": "RoIAlign", "pool": "RoIPool"}[model.roi_pooling.method],
+        method=POOLING_NAMES[model.roi_pooling.method],
         kinds=DIAGNOSIS_KINDS,
     )
 

@@ -21,14 +21,13 @@ from fasterrcnn.explanation.trace import Trace, to_pil_image
 from fasterrcnn.model.roi_pooling import as_rois
 from fasterrcnn.reporting.drawing import WHITE, Colour, Mark, Pen, add_title, contact_sheet, draw_marks
 
-WIDTH = 560
-"""Of a panel, in pixels."""
-FULL_WIDTH = 840
-"""Of a panel that stands alone."""
-OUTSIDE = (225, 225, 225)
-"""Colour beyond the border of the image."""
+PoolingMethod = Literal["pool", "align"]
+POOLING_NAMES: dict[PoolingMethod, str] = {"pool": "RoIPool", "align": "RoIAlign"}
+
+WIDTH, FULL_WIDTH = 560, 840  # of a panel beside others, and of one that stands alone, in pixels
+OUTSIDE = (225, 225, 225)  # colour beyond the border of the image
+# Of the levels, finest first
 LEVEL_COLOURS: tuple[Colour, ...] = ((230, 75, 53), (0, 160, 135), (60, 84, 200), (240, 170, 0), (145, 80, 170))
-"""Of the levels, finest first."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def cell_norms(maps: Float[Tensor, "c h w"]) -> Float[Tensor, "h w"]:
     return maps.float().square().sum(dim=0).sqrt()
 
 
-def pool_shown(trace: Trace, method: Literal["align", "pool"]) -> Float[Tensor, "s c _ _"]:
+def pool_shown(trace: Trace, method: PoolingMethod) -> Float[Tensor, "s c _ _"]:
     """Pooled maps of the shown regions by that method: those of the run, or made anew by the same component."""
     component = trace.model.roi_pooling
     if method == component.method:

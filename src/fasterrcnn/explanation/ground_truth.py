@@ -62,15 +62,9 @@ def read_image_ground_truth(
     *,
     on_bad_box: BadBoxPolicy = "error",
 ) -> ImageGroundTruth:
-    """The annotated objects of an image.
+    """The annotated objects of an image, as classes of the detector; a data set is searched for the image by its file.
 
-    Args:
-        source: where they are written; a file of boxes is a JSON list of ``{"box": [x1, y1, x2, y2], "name": "cat"}``
-            or one object ``{"boxes": [[x1, y1, x2, y2]], "labels": ["cat"]}``.
-        image: its file, by which a data set is searched.
-        classes: of the detector.
-        original_hw: height and width of the image.
-        on_bad_box: treatment of errors in a data set's boxes of this image; wrong boxes of a list are always refused.
+    ``on_bad_box`` treats errors in a data set's boxes of this image; wrong boxes of a list are always refused.
 
     Raises:
         DataError: the file or data set cannot be read, does not hold the image, or has errors.
@@ -147,18 +141,12 @@ def _from_data(
     to_label = np.array([classes.index(name) if name in classes else -1 for name in data.classes])
     labels = to_label[annotated.labels]
     asked = (labels >= 0) & ~annotated.difficult
-    return ImageGroundTruth(
-        torch.from_numpy(annotated.boxes[asked]), torch.from_numpy(labels[asked]), int((~asked).sum())
-    )
+    asked_boxes, asked_labels = torch.from_numpy(annotated.boxes[asked]), torch.from_numpy(labels[asked])
+    return ImageGroundTruth(asked_boxes, asked_labels, int((~asked).sum()))
 
 
 def _find_image(data: AnnotatedData, image: Path | None) -> AnnotatedImage:
-    """The image of that very file; otherwise the only one whose file has the same name.
-
-    Raises:
-        DataError: there is none, or there are several.
-        UsageError: the image has no file.
-    """
+    """The image of that very file; otherwise the only one whose file has the same name."""
     if image is None:
         raise UsageError("a data set is searched by the image's file; give the image as a path, or boxes as a list")
     same_file = [annotated for annotated in data.images if annotated.path.resolve() == image.resolve()]

@@ -5,6 +5,7 @@ Each function stands alone. Boxes are xyxy in pixels of the network input.
 
 import math
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from fasterrcnn.explanation.figures import (
     FULL_WIDTH,
     LEVEL_COLOURS,
     OUTSIDE,
+    POOLING_NAMES,
     WIDTH,
     Figure,
     Panel,
@@ -74,16 +76,9 @@ def draw_input(trace: Trace) -> Figure:
     shown = padded.resize((WIDTH, round(padded.height * scale)))
     edge = [Mark((0.0, 0.0, width * scale - 1, height * scale - 1), Pen(LEVEL_COLOURS[0]))]
     full_h, full_w = trace.original_hw
-    return Figure(
-        "01-input",
-        (
-            Panel(f"the image: {full_w} x {full_h} pixels", original),
-            Panel(
-                f"the network input: {width} x {height}, padded to {padded.width} x {padded.height}",
-                draw_marks(shown, edge),
-            ),
-        ),
-    )
+    caption = f"the network input: {width} x {height}, padded to {padded.width} x {padded.height}"
+    panels = (Panel(f"the image: {full_w} x {full_h} pixels", original), Panel(caption, draw_marks(shown, edge)))
+    return Figure("01-input", panels)
 
 
 def draw_body(trace: Trace) -> Figure | None:
@@ -103,9 +98,9 @@ def draw_channels(trace: Trace) -> Figure:
     finest = trace.maps[0].float()
     spread = finest.flatten(1).std(dim=1, correction=0)
     chosen = spread.topk(min(_CHANNELS, len(spread))).indices.tolist()
-    heat_maps = {k: heat_map(trace, to_unit(finest[k]), width=_CHANNEL_WIDTH) for k in chosen}
-    panels = tuple(Panel(f"channel {k} of {len(finest)}", heat) for k, heat in heat_maps.items())
-    return Figure("04-channels", panels, columns=3)
+    heat_maps = (heat_map(trace, to_unit(finest[k]), width=_CHANNEL_WIDTH) for k in chosen)
+    panels = [Panel(f"channel {k} of {len(finest)}", heat) for k, heat in zip(chosen, heat_maps, strict=True)]
+    return Figure("04-channels", tuple(panels), columns=3)
 
 
 def draw_anchors(trace: Trace) -> Figure:
@@ -148,9 +143,8 @@ def draw_proposals(trace: Trace) -> Figure:
         for count in _PROPOSAL_COUNTS:
             best = order[:count]
             which = f"the best {count:,}" if len(order) >= count else f"all {len(order):,}"
-            panels.append(
-                Panel(f"{name}: {which}", draw_scores(trace, trace.candidates[best], trace.candidate_scores[best]))
-            )
+            drawn = draw_scores(trace, trace.candidates[best], trace.candidate_scores[best])
+            panels.append(Panel(f"{name}: {which}", drawn))
     return Figure("08-proposals", tuple(panels), columns=len(_PROPOSAL_COUNTS))
 
 
@@ -166,36 +160,35 @@ def _norm_panels(trace: Trace, maps: Sequence[Tensor], strides: Sequence[int]) -
 def _anchor_panel(trace: Trace, level: int) -> Panel:
     height, width = trace.grids_hw[level]
     cells = trace.anchors[level].reshape(height, width, -1, 4)
-    stride, scale = trace.strides[level], input_scale(trace, WIDTH - 2 * _ANCHOR_MARGIN)
+    inner = WIDTH - 2 * _ANCHOR_MARGIN
+    stride, scale = trace.strides[level], input_scale(trace, inner)
     valid_h, valid_w = (-(-side // stride) for side in trace.input_hw)
     middle = cells[min(height, valid_h) // 2, min(width, valid_w) // 2]
-    background = ImageOps.expand(
-        input_image(trace, WIDTH - 2 * _ANCHOR_MARGIN, dimmed=True), _ANCHOR_MARGIN, fill=OUTSIDE
-    )
+    background = ImageOps.expand(input_image(trace, inner, dimmed=True), _ANCHOR_MARGIN, fill=OUTSIDE)
     # Every second, third... cell where the dots would run into each other.
     every = max(1, round(10 / (stride * scale)))
     centres = ((cells[..., :2] + cells[..., 2:]) / 2)[:valid_h:every, :valid_w:every].mean(dim=2).flatten(0, 1)
-    shift = torch.tensor([_ANCHOR_MARGIN, _ANCHOR_MARGIN], dtype=torch.float32)
-    dots = [Mark((x - 1, y - 1, x + 1, y + 1), Pen((110, 110, 110))) for x, y in (centres * scale + shift).tolist()]
-    pens = [Pen(LEVEL_COLOURS[level % len(LEVEL_COLOURS)])] * len(middle)
-    boxes = [Mark(tuple(row), pen) for row, pen in zip((middle * scale + shift.repeat(2)).tolist(), pens, strict=True)]
+    places, xyxy = centres * scale + _ANCHOR_MARGIN, middle * scale + _ANCHOR_MARGIN
+    dots = [Mark((x - 1, y - 1, x + 1, y + 1), Pen((110, 110, 110))) for x, y in places.tolist()]
+    boxes = [Mark(tuple(row), _level_pen(level)) for row in xyxy.tolist()]
     sides = (middle[:, 2:] - middle[:, :2]).prod(dim=1).sqrt()
     side_names = ", ".join(dict.fromkeys(f"{side:.0f}" for side in sides.tolist()))
-    caption = (
-        f"level {level}: {height} x {width} cells x {len(middle)} = {len(trace.anchors[level]):,}; side {side_names}"
-    )
-    return Panel(caption, draw_marks(background, [*dots, *boxes]))
+    count = f"{height} x {width} cells x {len(middle)} = {len(trace.anchors[level]):,}"
+    return Panel(f"level {level}: {count}; side {side_names}", draw_marks(background, [*dots, *boxes]))
 
 
 def draw_regions(trace: Trace) -> Figure:
     """Where the shown regions lie, and from which level their features are taken."""
     regions = trace.proposals[trace.shown]
     levels = levels_of_shown(trace)
-    pens = [Pen(LEVEL_COLOURS[level % len(LEVEL_COLOURS)]) for level in levels]
     captions = [f"{number} L{level}" for number, level in enumerate(levels, start=1)]
-    drawn = draw_on_input(trace, regions, pens, captions, width=FULL_WIDTH)
+    drawn = draw_on_input(trace, regions, [*map(_level_pen, levels)], captions, width=FULL_WIDTH)
     caption = f"{len(regions)} of {len(trace.proposals)} regions; L0 is the finest level"
     return _single("09-regions", caption, drawn)
+
+
+def _level_pen(level: int) -> Pen:
+    return Pen(LEVEL_COLOURS[level % len(LEVEL_COLOURS)])
 
 
 def draw_pooling(trace: Trace) -> Figure:
@@ -203,32 +196,26 @@ def draw_pooling(trace: Trace) -> Figure:
 
     One of the two is what the network worked with; the other is made by the same component with the other method.
     """
-    pooled = {"pool": pool_shown(trace, "pool"), "align": pool_shown(trace, "align")}
-    levels = levels_of_shown(trace)
-
-    def panel(number: int) -> Panel:
+    pooled = {method: pool_shown(trace, method) for method in POOLING_NAMES}
+    panels = []
+    for number, level in enumerate(levels_of_shown(trace)):
         box = trace.proposals[trace.shown[number]]
-        maps = {method: cell_norms(values[number]) for method, values in pooled.items()}
         cells = [add_header(crop_region(trace, box).resize((_CELL, _CELL)), "pixels")]
-        for method, name in (("pool", "RoIPool"), ("align", "RoIAlign")):
+        for method, name in POOLING_NAMES.items():
             used = " (used)" if method == trace.model.roi_pooling.method else ""
-            cells.append(add_header(cell_colours(maps[method], _CELL), name + used))
+            cells.append(add_header(cell_colours(cell_norms(pooled[method][number]), _CELL), name + used))
         width, height = (box[2:] - box[:2]).tolist()
-        level = levels[number]
         stride = trace.model.roi_pooling.strides[level]
         caption = f"region {number + 1}: {width:.0f} x {height:.0f} pixels, level {level} (stride {stride})"
         spaced = [ImageOps.expand(cell, 3, fill="white") for cell in cells]
-        return Panel(caption, contact_sheet(spaced, 3, background="white"))
-
-    return Figure("10-pooling", tuple(map(panel, range(len(trace.shown)))) or _nothing("no regions"))
+        panels.append(Panel(caption, contact_sheet(spaced, 3, background="white")))
+    return Figure("10-pooling", tuple(panels) or _nothing("no regions"))
 
 
 def draw_classes(trace: Trace) -> Figure:
     """The head's probabilities for each shown region: the likeliest classes, and background."""
-    probabilities = trace.probabilities[trace.shown]
-
-    def panel(number: int) -> Panel:
-        own = probabilities[number]
+    panels = []
+    for number, own in enumerate(trace.probabilities[trace.shown]):
         best = own[:-1].topk(min(_CLASSES, len(trace.classes))).indices.tolist()
         bars = [Bar(trace.classes[k], float(own[k]), f"{own[k]:.2f}", colour_of(k)) for k in best]
         bars.append(Bar("background", float(own[-1]), f"{own[-1]:.2f}", GREY))
@@ -237,31 +224,26 @@ def draw_classes(trace: Trace) -> Figure:
         sheet = Image.new("RGB", (WIDTH, max(thumb.height, chart.height)), "white")
         sheet.paste(thumb, (0, 0))
         sheet.paste(chart, (thumb.width, 0))
-        return Panel(f"region {number + 1}", sheet)
-
-    return Figure("11-classes", tuple(map(panel, range(len(trace.shown)))) or _nothing("no regions"))
+        panels.append(Panel(f"region {number + 1}", sheet))
+    return Figure("11-classes", tuple(panels) or _nothing("no regions"))
 
 
 def draw_suppression(trace: Trace) -> Figure:
     """The boxes of the most frequent classes above the score threshold, and those that NMS leaves."""
-    scored = trace.scored
+    scored, above = trace.scored, f"a score above {trace.postprocess.score_threshold:g}"
     counts = torch.bincount(scored.labels, minlength=len(trace.classes))
     labels = [label for label in counts.argsort(descending=True).tolist() if counts[label]][:_CLASSES]
     kept = torch.zeros(len(scored.labels), dtype=torch.bool)
     kept[trace.kept] = True
-
-    def panel(number: int) -> Panel:
-        label, after = labels[number // 2], number % 2 == 1
+    panels = []
+    for label, after in product(labels, (False, True)):
         chosen = ((scored.labels == label) & (kept | (not after))).nonzero()[:, 0]
         pens = [Pen(colour_of(label))] * len(chosen)
         captions = [f"{score:.2f}" for score in scored.scores[chosen].tolist()] if after else None
+        state = "left by NMS" if after else f"with {above}"
         drawn = draw_on_input(trace, scored.boxes[chosen], pens, captions)
-        threshold = trace.postprocess.score_threshold
-        state = "left by NMS" if after else f"with a score above {threshold:g}"
-        return Panel(f"{trace.classes[label]}: {len(chosen)} {state}", drawn)
-
-    nothing = _nothing(f"no class has a score above {trace.postprocess.score_threshold:g}")
-    return Figure("12-suppression", tuple(map(panel, range(2 * len(labels)))) or nothing)
+        panels.append(Panel(f"{trace.classes[label]}: {len(chosen)} {state}", drawn))
+    return Figure("12-suppression", tuple(panels) or _nothing(f"no class has {above}"))
 
 
 def draw_detections(trace: Trace) -> Figure:
@@ -312,8 +294,7 @@ def draw_diagnoses(trace: Trace, diagnoses: Sequence[ObjectDiagnosis]) -> Figure
     xyxy = torch.tensor([item.box for item in ordered]).reshape(-1, 4)
     drawn = draw_on_input(trace, xyxy, pens, captions, width=2 * WIDTH)
     count = sum(diagnosis.kind == "found" for diagnosis in diagnoses)
-    caption = f"{count} of {count_text(len(diagnoses), 'object')} found"
-    return _single("16-diagnoses", caption, drawn)
+    return _single("16-diagnoses", f"{count} of {count_text(len(diagnoses), 'object')} found", drawn)
 
 
 def draw_lost(trace: Trace, diagnoses: Sequence[ObjectDiagnosis]) -> Figure | None:

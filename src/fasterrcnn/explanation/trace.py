@@ -137,12 +137,8 @@ def trace_image(
 ) -> Trace:
     """Run a detector on an image, with its own runtime, and keep what each step makes.
 
-    The image passes the network twice: the first run is not timed, because first runs are slower.
-
-    Args:
-        image: a file, a Pillow image, an RGB array or tensor, as `Detector.predict` takes it.
-        score: a detection needs a higher score, 0..1.
-        **selection: see `PostprocessOptions`.
+    The image passes the network twice: the first run is not timed, because first runs are slower. Detections have
+    scores above ``score``, 0..1.
 
     Raises:
         ImageError: the image cannot be decoded.
@@ -236,10 +232,9 @@ def _to_trace(
     detections: Detections,
 ) -> Trace:
     values = recorder.values
-    first, second, scored = values["proposals"], values["head"], values["scored"]
-    kept = values["detections"]["kept"]
+    first, scored, last = values["proposals"], values["scored"], values["detections"]
     proposals = values["pooled"]["rois"][:, 1:]
-    shown = _shown_regions(scored["rows"][kept], proposals)
+    shown = _shown_regions(scored["rows"][last["kept"]], proposals)
     untimed = ("features", "rpn") if "dense" in recorder.seconds else ()
     body_maps = values["body"]["maps"] if "body" in values else []
     return Trace(
@@ -265,11 +260,11 @@ def _to_trace(
         shown=shown,
         # A copy of a few: all of them may be a gigabyte.
         pooled=values["pooled"]["pooled"][shown].float(),
-        class_logits=second["logits"].float().clone(),
+        class_logits=values["head"]["logits"].float().clone(),
         scored_rows=scored["rows"],
         scored=RawDetections(scored["boxes"], scored["scores"], scored["labels"]),
-        kept=kept,
-        input_detections=values["detections"]["detections"],
+        kept=last["kept"],
+        input_detections=last["detections"],
         detections=detections,
         seconds={step: recorder.seconds[step] for step in STEPS if step in recorder.seconds and step not in untimed},
         shapes=_shapes(batch, values),

@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Number = int | float
 
-SERIES_COLOURS = 8
-"""How many colours the style has: classes ``s0`` to ``s7``."""
+SERIES_COLOURS = 8  # how many colours the style has: classes ``s0`` to ``s7``
 
 _WIDTH, _HEIGHT = 640, 296  # of histograms; scatter plots are square
 _CURVES_WIDTH, _CURVES_HEIGHT = 460, 330

@@ -19,8 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fasterrcnn.reporting.charts import Number
 
-HUB = "hf://"
-"""Addresses of the Hub begin with it."""
+HUB = "hf://"  # addresses of the Hub begin with it
 
 _USE, _FILES = "How to use it", "Files"
 _PACKAGES = ("fasterrcnn", "python", "torch", "torchvision", "pytorch-lightning", "numpy", "timm")

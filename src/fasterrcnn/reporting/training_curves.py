@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-CurveRow = Mapping[str, Number]
-"""The numbers of one epoch by name, as in metrics.csv."""
+CurveRow = Mapping[str, Number]  # the numbers of one epoch by name, as in metrics.csv
 
 _COLOURS = ("#3b82f6", "#f97316", "#10b981", "#a855f7")
 
@@ -29,12 +28,7 @@ _PRECISIONS = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
 
 
 def write_curves(rows: Sequence[CurveRow], path: Path) -> None:
-    """Write the curves of a run as PNG, whole or not at all; values that are missing or not finite are left out.
-
-    Raises:
-        UsageError: there are no rows.
-        OSError: it cannot be written; the previous file stays.
-    """
+    """Write the curves of a run as PNG, whole or not at all; values that are missing or not finite are left out."""
     if not rows:
         raise UsageError(f"{path}: no epochs to draw; run at least one")
     png = io.BytesIO()

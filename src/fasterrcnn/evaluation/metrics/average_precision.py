@@ -22,7 +22,7 @@ from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
 from fasterrcnn.evaluation.matching import IOU_THRESHOLDS, Pairs, find_pairs, match_detections, same_class
 from fasterrcnn.evaluation.options import MAX_DETS
 
-COCO_NUMBERS = {
+COCO_NUMBERS = {  # COCO's 12 numbers in COCO's order, and their names for people
     "ap": "AP  (IoU .50 to .95)",
     "ap50": "AP50",
     "ap75": "AP75",
@@ -36,7 +36,6 @@ COCO_NUMBERS = {
     "ar_medium": "AR  medium",
     "ar_large": "AR  large",
 }
-"""COCO's 12 numbers in COCO's order, and their names for people."""
 
 Parts = tuple[Int64[np.ndarray, " g"], Int64[np.ndarray, " n"]]
 """The part that each object and each detection belongs to, from 0; any other number is in none."""
@@ -84,18 +83,13 @@ def evaluate_boxes(
     return precision, recall, list(evaluation.stats)
 
 
-Numbers = Mapping[str, float | None]
-"""Numbers by name, 0..1; None where there is nothing to measure."""
+Numbers = Mapping[str, float | None]  # numbers by name, 0..1; None where there is nothing to measure
 
 
 def coco_numbers(
     ground_truth: GroundTruth, predictions: Predictions, max_dets: int = MAX_DETS
 ) -> tuple[Numbers, dict[str, Numbers]]:
-    """COCO's 12 numbers, and "ap" and "ap50" of each class; the last of the recalls is that with ``max_dets``.
-
-    Raises:
-        UsageError: `max_dets` is less than 1.
-    """
+    """COCO's 12 numbers, and "ap" and "ap50" of each class; the last of the recalls is that with ``max_dets``."""
     if max_dets < 1:
         raise UsageError(f"max_dets must be at least 1, not {max_dets}")
     precision, _, summary = evaluate_boxes(ground_truth, predictions, [min(1, max_dets), min(10, max_dets), max_dets])
@@ -106,8 +100,7 @@ def coco_numbers(
     return {n: None if v < 0 else float(v) for n, v in zip(COCO_NUMBERS, summary, strict=True)}, per_class
 
 
-RECALL_LEVELS = np.linspace(0, 1, 101)
-"""Recalls at which COCO samples the precision."""
+RECALL_LEVELS = np.linspace(0, 1, 101)  # recalls at which COCO samples the precision
 
 _Count = Int64[np.ndarray, " h"]
 

@@ -57,9 +57,6 @@ def draw(ranking: Ranking, images: int, samples: int, seed: int) -> Samples:
     """AP, AP50, AP75 and AP of each class for resamples of the images with replacement; the first row is as measured.
 
     Equal seeds draw the same images, so that two rankings of the same images can be compared row by row.
-
-    Raises:
-        UsageError: the number of samples is below 0.
     """
     if samples < 0:
         raise UsageError(f"bootstrap cannot draw {samples} samples")

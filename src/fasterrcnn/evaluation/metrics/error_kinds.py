@@ -19,8 +19,7 @@ RIGHT, IGNORED, CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSE
 ERROR_KINDS = ("right", "ignored", "classification", "localisation", "both", "duplicate", "background", "missed")
 """What a detection or an object can be; ``ERROR_KINDS[CLASSIFICATION]`` is its name."""
 
-ERRORS = ERROR_KINDS[CLASSIFICATION:]
-"""The six errors of TIDE (Bolya et al. 2020)."""
+ERRORS = ERROR_KINDS[CLASSIFICATION:]  # the six errors of TIDE (Bolya et al. 2020)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from jaxtyping import Float64
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions
 from fasterrcnn.evaluation.metrics.average_precision import evaluate_boxes, mean_defined
 
-SIZES = {
+SIZES = {  # smallest sides in pixels; 32 and 96 divide COCO's small, medium and large objects
     "under 16 px": 0.0,
     "16 to 32 px": 16.0,
     "32 to 64 px": 32.0,
@@ -20,18 +20,16 @@ SIZES = {
     "96 to 192 px": 96.0,
     "192 px and more": 192.0,
 }
-"""Smallest sides in pixels; 32 and 96 divide COCO's small, medium and large objects."""
 
-ASPECTS = {
+ASPECTS = {  # smallest width / height
     "narrower than 1:3": 0.0,
     "1:3 to 2:3": 1 / 3,
     "2:3 to 3:2": 2 / 3,
     "3:2 to 3:1": 3 / 2,
     "3:1 and wider": 3.0,
 }
-"""Smallest width / height."""
 
-COUNT_BINS = {
+COUNT_BINS = {  # fewest objects in an image
     "1 object": 1.0,
     "2 to 3 objects": 2.0,
     "4 to 7 objects": 4.0,
@@ -40,7 +38,6 @@ COUNT_BINS = {
     "32 to 63 objects": 32.0,
     "64 objects and more": 64.0,
 }
-"""Fewest objects in an image."""
 
 
 @dataclass(frozen=True)

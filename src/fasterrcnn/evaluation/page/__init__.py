@@ -85,9 +85,9 @@ def _headlines(analysis: Analysis) -> list[Headline]:
     intervals: Mapping[str, Interval] = {} if analysis.bootstrap is None else analysis.bootstrap.numbers
     headlines = []
     for name in ("ap", "ap50", "ap75"):
-        value, interval = three_decimals(analysis.numbers[name]), intervals.get(name)
+        interval = intervals.get(name)
         shown = () if interval is None or not math.isfinite(interval.low) else _range(interval)
-        headlines.append(Headline(name.upper(), value, *shown))
+        headlines.append(Headline(name.upper(), three_decimals(analysis.numbers[name]), *shown))
     recall = three_decimals(analysis.numbers["ar100"])
     headlines.append(Headline(f"AR{analysis.origin.max_dets}", recall, "recall, IoU .50 to .95"))
     best = analysis.curves.best_overall
@@ -210,12 +210,8 @@ def _comparison(analysis: Analysis, other: Comparison) -> tuple[str, str, Table,
         for name, row in other.numbers_per_class.items()
     ]
     tail = ["difference", "interval", ""]
-    return (
-        title,
-        meaning,
-        Table(["number", "this", head, *tail], rows),
-        Table(["class", f"AP {head}", *tail], of_classes),
-    )
+    of_numbers = Table(["number", "this", head, *tail], rows)
+    return title, meaning, of_numbers, Table(["class", f"AP {head}", *tail], of_classes)
 
 
 def _difference_cells(better: Interval | None, gain: float | None, farthest: float) -> list[Cell]:

@@ -37,11 +37,7 @@ class ClassPage:
 def curve_charts(analysis: Analysis) -> list[Chart]:
     """Precision and recall of all classes together and of each, and both against the score."""
     given, names, recalls = analysis.curves, analysis.ground_truth.classes, RECALL_LEVELS
-    means = [_mean(given.precision[row]) for row, _ in _IOUS]
-    overall = [
-        Line(f"IoU {text}", recalls, mean, f"s{n}")
-        for n, ((_, text), mean) in enumerate(zip(_IOUS, means, strict=True))
-    ]
+    overall = [Line(f"IoU {text}", recalls, _mean(given.precision[t]), f"s{n}") for n, (t, text) in enumerate(_IOUS)]
     overall.append(Line("IoU .50 to .95", recalls, _mean(given.precision.reshape(-1, len(recalls))), "s3"))
     largest = _largest(analysis, MAX_LINES)
     many = len(largest) > SERIES_COLOURS
@@ -49,7 +45,7 @@ def curve_charts(analysis: Analysis) -> list[Chart]:
         Line(names[k], recalls, given.precision[0, k], "faint" if many else f"s{n}") for n, k in enumerate(largest)
     ]
     if many:
-        of_classes.append(Line("mean of all classes", recalls, means[0], "s0"))
+        of_classes.append(Line("mean of all classes", recalls, overall[0].y, "s0"))
     left_out = len(names) - len(largest)
     note = f"The {len(largest)} classes with most objects, of {len(names)}." if left_out > 0 else ""
     note += " Each class has a line; the mean is drawn bold." if many else ""
@@ -72,12 +68,10 @@ def score_chart(
     lines = [Line(name, levels, row, f"s{n}") for n, (name, row) in enumerate(rows)]
     if best is None:
         return curves(title, "score threshold", "", lines)
-    note = (
-        f"Best threshold {best.score:.2f}: precision {best.precision:.3f}, recall {best.recall:.3f}, F1 {best.f1:.3f}."
-    )
+    at_best = f"precision {best.precision:.3f}, recall {best.recall:.3f}, F1 {best.f1:.3f}"
     if 0 <= best.score <= 1:
         lines.append(Line("best threshold", [best.score, best.score], [0, 1], "mark"))
-    return curves(title, "score threshold", "", lines, note=note)
+    return curves(title, "score threshold", "", lines, note=f"Best threshold {best.score:.2f}: {at_best}.")
 
 
 def calibration_chart(analysis: Analysis) -> Chart:
@@ -138,8 +132,7 @@ def _class_page(analysis: Analysis, k: int) -> ClassPage:
         (kind, three_decimals(float(costs.lost_per_class[n, k])), int(costs.counts_per_class[n, k]))
         for n, kind in enumerate(ERRORS)
     ]
-    recalls = RECALL_LEVELS
-    lines = [Line(f"IoU {text}", recalls, given.precision[t, k], f"s{n}") for n, (t, text) in enumerate(_IOUS)]
+    lines = [Line(f"IoU {text}", RECALL_LEVELS, given.precision[t, k], f"s{n}") for n, (t, text) in enumerate(_IOUS)]
     charts = [
         curves("Precision against recall", "recall", "precision", lines),
         score_chart("Precision, recall and F1 against the score", given.at[k], analysis, best),

@@ -19,14 +19,12 @@ from fasterrcnn.reporting.charts import shorten
 from fasterrcnn.reporting.drawing import Edges
 from fasterrcnn.reporting.html import Crop, Thumbnail, make_thumbnails
 
-OUT_OF_REACH = "out of reach"
-"""The gallery of objects that the first stage does not propose."""
+OUT_OF_REACH = "out of reach"  # the gallery of objects that the first stage does not propose
 
 MAX_IMAGES, FIRST_IMAGES = 140, 80
 MAX_EXAMPLES, FIRST_EXAMPLES, EXAMPLES_OF_CLASS = 120, 48, 3
 IMAGE_SIDE, EXAMPLE_SIDE = 640, 200
-MAX_LETTERS = 16_000_000
-"""Of all thumbnails of a page together, as base64; the costliest come first."""
+MAX_LETTERS = 16_000_000  # of all thumbnails of a page together, as base64; the costliest come first
 
 _MAX_BOXES = 150  # of a panel; errors come last, and are kept
 _MARGIN, _MIN_SIDE = 1.7, 40.0  # of a crop: times the boxes in it, and in pixels
@@ -175,7 +173,7 @@ def worst_images(analysis: Analysis, errors: ImageErrors, is_there: Bool[np.ndar
 def classes_in_error(analysis: Analysis, errors: ImageErrors) -> dict[int, list[int]]:
     """Classes of the errors of each image."""
     classes: dict[int, set[int]] = {}
-    for owner, label in zip(*(column.tolist() for column in _owners_and_labels(analysis, errors)), strict=True):
+    for owner, label in _owners_and_labels(analysis, errors).T.tolist():
         classes.setdefault(owner, set()).add(label)
     return {owner: sorted(labels) for owner, labels in classes.items()}
 
@@ -206,15 +204,10 @@ def choose_examples(analysis: Analysis, is_there: Bool[np.ndarray, " i"]) -> dic
     return galleries
 
 
-def _owners_and_labels(
-    analysis: Analysis, errors: ImageErrors
-) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
+def _owners_and_labels(analysis: Analysis, errors: ImageErrors) -> Int64[np.ndarray, "2 m"]:
     """Image and class of every wrong detection and every object that is not found."""
-    ground_truth, detections, wrong, unfound = analysis.ground_truth, analysis.predictions, errors.wrong, errors.unfound
-    return (
-        np.concatenate([detections.owners[wrong], ground_truth.owners[unfound]]),
-        np.concatenate([detections.labels[wrong], ground_truth.labels[unfound]]),
-    )
+    places = ((analysis.predictions, errors.wrong), (analysis.ground_truth, errors.unfound))
+    return np.concatenate([(boxes_of.owners[chosen], boxes_of.labels[chosen]) for boxes_of, chosen in places], axis=1)
 
 
 def _choose(ranked: Int64[np.ndarray, " m"], labels: Int64[np.ndarray, " m"]) -> Sequence[int]:
@@ -251,11 +244,8 @@ def _read_all(files: Sequence[Path], requests: Sequence[tuple[int, Crop]]) -> tu
 
 def _region(analysis: Analysis, example: ErrorExample) -> Edges:
     """A square around the boxes of an error."""
-    boxes = []
-    if example.detection >= 0:
-        boxes.append(analysis.predictions.xywh[example.detection])
-    if example.object >= 0:
-        boxes.append(analysis.ground_truth.xywh[example.object])
+    places = ((analysis.predictions, example.detection), (analysis.ground_truth, example.object))
+    boxes = [boxes_of.xywh[place] for boxes_of, place in places if place >= 0]
     xywh = np.clip(boxes, -_MAX_COORDINATE, _MAX_COORDINATE)
     low, high = xywh[:, :2].min(axis=0), (xywh[:, :2] + xywh[:, 2:]).max(axis=0)
     (x, y), half = ((low + high) / 2).tolist(), max(float((high - low).max()) * _MARGIN, _MIN_SIDE) / 2
@@ -271,10 +261,8 @@ def _image_card(
         "misses": int(errors.misses[image]),
         "confusions": int(errors.confusions[image]),
     }
-    panels = (
-        list(_object_boxes(analysis, errors, image))[-_MAX_BOXES:],
-        list(_detection_boxes(analysis, errors, image))[-_MAX_BOXES:],
-    )
+    boxes = (_object_boxes(analysis, errors, image), _detection_boxes(analysis, errors, image))
+    panels = [list(of_panel)[-_MAX_BOXES:] for of_panel in boxes]
     file = analysis.ground_truth.images.files[image].name
     return Card(file, number, thumbnail.region, panels, (), labels, counts)
 
