@@ -86,11 +86,7 @@ class AnchorFit:
         return "\n".join([f"# {self.line().removeprefix('anchors: ')}", "anchors:", *lines, ""])
 
     def save(self, path: Path) -> None:
-        """Write the anchors (.yaml), or a page with a plot of boxes and anchors and the recall (.html).
-
-        Raises:
-            UsageError: another kind of file.
-        """
+        """Write the anchors (.yaml) or a page with a plot and the recall (.html); another file is a `UsageError`."""
         if path.suffix in (".yaml", ".yml"):
             text = self.to_yaml()
         elif path.suffix == ".html":

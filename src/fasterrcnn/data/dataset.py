@@ -57,11 +57,7 @@ class DetectionDataset(Dataset[DetectionExample]):
         return len(self.images)
 
     def __getitem__(self, key: int | tuple[int, int]) -> DetectionExample:
-        """Pixels in 0..1 and the target.
-
-        Raises:
-            ImageError: the image cannot be decoded; the message names it.
-        """
+        """Pixels in 0..1 and the target; an `ImageError` names an image that cannot be decoded."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as in reading processes: torch's bilinear resizing rounds differently with several
         try:
@@ -156,12 +152,7 @@ class BatchLoader:
         )
 
     def load(self, plans: Sequence[BatchPlan]) -> Iterator[Batch]:
-        """The planned batches, in order.
-
-        Raises:
-            ImageError: an image cannot be decoded; the message names it.
-            DataError: a reading process died.
-        """
+        """The planned batches, in order; an `ImageError` names a bad image, `DataError`: a reading process died."""
         self._plans[:] = plans
         batches = iter(self._loader)
         while True:

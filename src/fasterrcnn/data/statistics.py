@@ -137,11 +137,7 @@ class Statistics:
         return "\n".join([*lines, *_bars(percents, "%")])
 
     def save(self, path: Path) -> None:
-        """Write the numbers (.json) or a page with charts (.html).
-
-        Raises:
-            UsageError: another kind of file.
-        """
+        """Write the numbers (.json) or a page with charts (.html); another kind of file is a `UsageError`."""
         if path.suffix == ".json":
             text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
         elif path.suffix == ".html":
