@@ -74,10 +74,7 @@ def load_model(
     """The detector that a checkpoint holds, in eval() mode, and its configuration.
 
     The weights are a file or a name that `catalog.locate` resolves, or its result; the options are those of
-    `fasterrcnn.load`.
-
-    Raises:
-        WeightsError: the file cannot be read, or its tensors do not fit the architecture.
+    `fasterrcnn.load`. A file that cannot be read, or whose tensors do not fit the architecture, is a `WeightsError`.
     """
     located = weights if isinstance(weights, Located) else locate(weights)
     network, config, source = _open(located, classes, preset, norm_eps, style)
@@ -101,11 +98,8 @@ def convert_weights(
 
     The suffix of the target decides its format, but for a .pth, which `to` can make "detectron2" (default:
     "torchvision"). The other options are those of `load_model`; any file is logged. Gives notes about what the written
-    file cannot hold: names of classes, settings that differ in its family.
-
-    Raises:
-        WeightsError: the file cannot be read, or its tensors do not fit its architecture.
-        UsageError: the family has no such network, or the suffix does not decide the format.
+    file cannot hold: names of classes, settings that differ in its family. Where that family has no such network, or
+    the suffix is none of these, it is a `UsageError`.
     """
     kind = load.weight_format_of(target, to)
     network, config, source = _open(locate(path), classes, preset, norm_eps, style)
@@ -252,12 +246,5 @@ def _region_loss(config: RegionConfig, num_classes: int) -> RegionLoss:
             f"{len(config.class_weights)} class weights for {num_classes} classes and background: "
             f"{num_classes + 1} are needed"
         )
-    return RegionLoss(
-        Assigner(**config.assign.model_dump()),
-        config.delta_weights,
-        config.box_loss,
-        config.beta,
-        config.class_weights,
-        config.label_smoothing,
-        config.focal_gamma,
-    )
+    fields = {"delta_weights", "box_loss", "beta", "class_weights", "label_smoothing", "focal_gamma"}
+    return RegionLoss(Assigner(**config.assign.model_dump()), **config.model_dump(include=fields))

@@ -47,11 +47,7 @@ class TrainingError(FasterRCNNError):
 
 
 def require(module: str, extra: str, *, package: str | None = None) -> Any:
-    """An optional library by its name in Python, which an extra installs; `package` is what people call it.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
+    """An optional library by its name in Python, or a `MissingExtraError`; `package` is what people call it."""
     try:
         return import_module(module)
     except ImportError:

@@ -53,11 +53,7 @@ def atomic_write(path: Path, *, shared: bool = False) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
-    """Write a file completely or not at all, and flush it to the disk; several processes may write the same file.
-
-    Raises:
-        OSError: as `atomic_write`; the file that was there before stays.
-    """
+    """As `atomic_write`, and flush the file to the disk; several processes may write the same one."""
     with atomic_write(path, shared=True) as temporary, temporary.open("wb") as file:
         for part in parts:
             file.write(part)
@@ -72,11 +68,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """As `atomic_write`, for a new folder: gives a temporary folder beside it, which is renamed at the end.
-
-    Raises:
-        UsageError: the folder exists and is not empty.
-    """
+    """As `atomic_write`, for a folder that is new or empty: gives a temporary one beside it, renamed at the end."""
     check_output(folder)
     folder = folder.resolve()
     temporary = folder.with_name(f".{os.getpid()}.{folder.name}")

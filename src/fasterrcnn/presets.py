@@ -30,11 +30,7 @@ def names() -> list[str]:
 
 
 def get(name: str, classes: Sequence[str] = ()) -> ModelConfig:
-    """The preset of that name with those classes.
-
-    Raises:
-        UsageError: no preset has that name; the message lists close ones.
-    """
+    """The preset of that name with those classes; for other names, a `UsageError` lists close ones."""
     if name.startswith("timm:"):
         config = _timm_fpn(name)
     elif name in _PRESETS:

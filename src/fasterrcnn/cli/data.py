@@ -109,14 +109,7 @@ def _write_fixed(data_report: "DataReport", folder: Path) -> None:
     print(f"wrote a repaired copy to {folder}: {len(repaired.changes)} changes, see changes.txt", file=sys.stderr)
 
 
-def convert(
-    data: DataSource,
-    /,
-    *,
-    to: WrittenFormat,
-    output: NewFolder,
-    reading: Reading = Reading(),
-) -> None:
+def convert(data: DataSource, /, *, to: WrittenFormat, output: NewFolder, reading: Reading = Reading()) -> None:
     """Write a data set in another format, images included; boxes stay exactly as they are, valid or not."""
     from fasterrcnn.data.checks.boxes import check_values
     from fasterrcnn.data.findings import only_errors, raise_on_errors

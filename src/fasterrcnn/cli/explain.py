@@ -37,13 +37,7 @@ def explain(
     check_output(output)
     detector = loading.load(weights)
     explanation = explain_image(
-        detector,
-        image,
-        ground_truth=ground_truth,
-        score=score,
-        min_iou=min_iou,
-        on_bad_box=on_bad_box,
-        **selection,
+        detector, image, ground_truth=ground_truth, score=score, min_iou=min_iou, on_bad_box=on_bad_box, **selection
     )
     folder = explanation.save(make_folder(output, "explain"))
     if as_json:

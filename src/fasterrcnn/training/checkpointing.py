@@ -10,7 +10,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO, cast
@@ -174,11 +174,7 @@ class StateFiles(CheckpointIO):
             old.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a state: tensors and plain values only, whatever the arguments are.
-
-        Raises:
-            WeightsError: the file is damaged or not a state; the message names it.
-        """
+        """Read a state, tensors and plain values only; a `WeightsError` names a file that is damaged or no state."""
         header, _, payload = Path(path).read_bytes().partition(b"\n")
         if header + b"\n" != _header(hashlib.sha256(payload)):
             raise WeightsError(f"{path}: damaged, its content is not what was written")
@@ -223,12 +219,8 @@ def _newest_first(folder: Path) -> list[Path]:
 
 def _upgraded(state: dict[str, Any]) -> dict[str, Any]:
     """The state with today's names of parameters and modules."""
-
-    def upgrade(tensors: Mapping[str, Any]) -> dict[str, Any]:
-        return {native.upgrade_key(name): value for name, value in tensors.items()}
-
-    state["state_dict"] = upgrade(state.get("state_dict", {}))
     state["trained_norms"] = [native.upgrade_key(name) for name in state.get("trained_norms", [])]
-    if average := state.get("callbacks", {}).get(WeightAverage.__qualname__):
-        average["average"] = upgrade(average["average"])
+    average = state.get("callbacks", {}).get(WeightAverage.__qualname__, {})
+    for holder, part in ((state, "state_dict"), (average, "average")):
+        holder[part] = {native.upgrade_key(name): value for name, value in holder.get(part, {}).items()}
     return state

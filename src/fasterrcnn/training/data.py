@@ -70,11 +70,7 @@ def fingerprint(images: Sequence[AnnotatedImage]) -> str:
 
 
 def image_digest(image: AnnotatedImage) -> bytes:
-    """SHA-256 of an image file and its objects.
-
-    Raises:
-        ImageError: the file cannot be read; the message names it.
-    """
+    """SHA-256 of an image file and its objects; an `ImageError` names a file that cannot be read."""
     try:
         with image.path.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -51,11 +51,7 @@ class TrainingModule(LightningModule):
         self.freeze_for(config.epochs)
 
     def training_step(self, step: Step, batch_index: int) -> Float[Tensor, ""]:
-        """The loss of this process's part of a batch.
-
-        Raises:
-            TrainingError: a loss is not finite; the message has the losses, the step and the images.
-        """
+        """The loss of this process's part of a batch; where it is not finite, a `TrainingError` names the images."""
         images = [self.images[index] for index in step.plan.indices]
         generators = [self._generator("training", self.current_epoch, image.image_id) for image in images]
         # Dropout uses the global generator; it is seeded for each step, so that no random state has to be saved.

@@ -44,10 +44,8 @@ def resolve(values: Mapping[str, Any], assignments: Sequence[str] = ()) -> Train
     """The settings of a run: the given values, then those of the recipe, then the defaults.
 
     The values are fields of `TrainConfig`; ``model`` may be the name of a preset, or a mapping with ``preset`` and the
-    fields that differ from it. Assignments, "a.b=value" in YAML, override them: "model.regions.box_loss=giou".
-
-    Raises:
-        UsageError: a value is invalid, or a setting does not exist; the message suggests the closest name.
+    fields that differ from it. Assignments, "a.b=value" in YAML, override them: "model.regions.box_loss=giou". A
+    `UsageError` names an invalid value, or the setting that is closest to one that does not exist.
     """
     given: dict[str, Any] = {n: v.model_dump() if isinstance(v, BaseModel) else v for n, v in values.items()}
     if isinstance(given.get("model"), str):
@@ -68,11 +66,7 @@ def resolve(values: Mapping[str, Any], assignments: Sequence[str] = ()) -> Train
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Settings in a YAML file, as `resolve` takes them.
-
-    Raises:
-        UsageError: the file does not exist, holds no settings, or an invalid one; the message has the file's name.
-    """
+    """Settings in a YAML file, as `resolve` takes them; a `UsageError` names a file with invalid ones or none."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

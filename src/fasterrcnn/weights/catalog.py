@@ -54,10 +54,7 @@ def locate(weights: str | Path) -> Located:
     """The weight file that a path or a name means.
 
     That is a file; the folder of a run; a name of `known`; or ``hf://user/repository``, to which ``@revision`` and
-    ``/file`` may be added. What exists on the disk goes before a name.
-
-    Raises:
-        WeightsError: there is no such thing, or it cannot be downloaded.
+    ``/file`` may be added. What exists on the disk goes before a name; what cannot be had is a `WeightsError`.
     """
     text, path = str(weights), Path(weights)
     if text.startswith(("hf://", "hf:/")):

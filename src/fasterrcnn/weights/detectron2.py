@@ -75,10 +75,8 @@ def recognise_detectron2(state: State, style: BackboneStyle | None = None) -> tu
     """The configuration of a detector, without class names, with the numerics of Detectron2; and its pixels.
 
     ``pixel_mean``, ``pixel_std`` and ``cell_anchors`` are believed where they are there, and the style where pixels are
-    not; the zoo's ResNets are "caffe", the default.
-
-    Raises:
-        WeightsError: a needed tensor is missing, or the architecture is none of ours; the message names it.
+    not; the zoo's ResNets are "caffe", the default. A `WeightsError` names a needed tensor that is missing, or an
+    architecture that is none of ours.
     """
     pyramid = any(key.startswith("backbone.bottom_up.") for key in state)
     body = "backbone.bottom_up" if pyramid else "backbone"
@@ -284,11 +282,6 @@ _CAFFE2_NAMES = (
 def is_detectron2_body(state: Mapping[str, Tensor]) -> bool:
     """Whether the keys are those of one of its ImageNet backbones: Caffe2's names, or its own without a detector."""
     return "res2_0_branch2a_w" in state or "res2.0.conv1.weight" in state
-
-
-def is_caffe2_detector(state: Mapping[str, Tensor]) -> bool:
-    """Whether the keys are those of a detector of the first Detectron."""
-    return "res2_0_branch2a_w" in state and "cls_score_w" in state
 
 
 def body_from_detectron2(state: State, *, layer4_in_head: bool) -> tuple[State, Pixels]:

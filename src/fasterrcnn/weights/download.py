@@ -74,8 +74,7 @@ def mirrored(url: str) -> str:
 def fetch(published: Published) -> Path:
     """The file on this disk: from our cache or from that of torchvision, or downloaded into ours.
 
-    Raises:
-        WeightsError: it cannot be downloaded; the message states from where to fetch it and where to put it.
+    A `WeightsError`, where it cannot be downloaded, states from where to fetch it and where to put it.
     """
     place = published.place
     for candidate in (place, Path(torch.hub.get_dir()) / "checkpoints" / place.name):
@@ -222,11 +221,8 @@ def pull(address: str, *, token: str | None = None) -> Path:
     """The weight file of a repository, from the cache or downloaded into it.
 
     The address is ``user/repository``, ``user/repository@revision`` or with ``/file`` behind it; the token is of a user
-    who may read it, by default that of ``hf auth login``.
-
-    Raises:
-        UsageError: no such address can be, or huggingface_hub is not installed.
-        WeightsError: it cannot be had.
+    who may read it, by default that of ``hf auth login``. An impossible address is a `UsageError`, a file that cannot
+    be had a `WeightsError`.
     """
     parts = _ADDRESS.fullmatch(address)
     if parts is None or ".." in address:

@@ -88,12 +88,8 @@ def check_fit(
 ) -> State:
     """The tensors that fill a network: all of them are there, none is left over, shapes and numbers are right.
 
-    The network may lie on the device "meta": so it is known what a file holds before memory is taken for it.
-
-    The source, and what it calls a tensor of the network, are for messages.
-
-    Raises:
-        WeightsError: a tensor is missing, left over, of another shape or not finite; the message names it.
+    The network may lie on the device "meta": so it is known what a file holds before memory is taken for it. A
+    `WeightsError` names the source, and the tensor as the source calls it.
     """
     own = network.state_dict()
     given = {key: value for key, value in state.items() if key in own or not key.endswith("num_batches_tracked")}

@@ -50,8 +50,7 @@ class WeightFile:
 def open_weights(path: Path, *, preset: str | None = None, style: BackboneStyle | None = None) -> WeightFile:
     """Read a file and recognise it by its content; preset and style are those of `fasterrcnn.load`.
 
-    Raises:
-        WeightsError: the file cannot be read, or is a detector of no known architecture.
+    A `WeightsError` names a file that cannot be read, or is a detector of no known architecture.
     """
     if native.is_ours(path):
         state, config, _ = native.load_checkpoint(path)
@@ -70,8 +69,7 @@ def recognise(
 ) -> WeightFile:
     """What the tensors of a file are; `metadata` is what stands beside them, the rest as in `open_weights`.
 
-    Raises:
-        WeightsError: a detector, but of no known architecture; the message does not name the file.
+    The message of a `WeightsError`, for a detector of no known architecture, does not name the file.
     """
     if torchvision.is_torchvision_detector(state):
         config = torchvision.recognise_torchvision(state, preset)
@@ -89,7 +87,7 @@ def recognise(
         config = named(config, count, mmdetection.mmdetection_class_names(metadata))
         own = mmdetection.from_mmdetection(state, bgr=pixels.bgr)
         return WeightFile(path, "MMDetection", own, config, str(pixels), mmdetection.MMDETECTION_NAMES.theirs)
-    if detectron2.is_caffe2_detector(state):
+    if detectron2.is_detectron2_body(state) and "cls_score_w" in state:
         raise WeightsError("a detector of the first Detectron; load and save it with Detectron2, and take that file")
     return WeightFile(path, "tensors", state)
 
@@ -123,10 +121,8 @@ def write_detector(
 ) -> list[str]:
     """Write a detector, whole or not at all, and give notes about what the file cannot hold.
 
-    The state has our names, and was checked by a network of that configuration. Our files name their source.
-
-    Raises:
-        UsageError: the family has no such network.
+    The state has our names, and was checked by a network of that configuration. Our files name their source. Where the
+    family has no such network, it is a `UsageError`.
     """
     if target == "fasterrcnn":
         with source.path.open("rb") as file:

@@ -47,10 +47,7 @@ def recognise_mmdetection(
     """The configuration of a detector, without class names, with the numerics of MMDetection; and its pixels.
 
     The ``meta`` that the file holds beside the tensors has the configuration as text; a style that is given goes before
-    it, and "pytorch" is the default.
-
-    Raises:
-        WeightsError: written by release 1, or the architecture is none of ours; the message names the tensor.
+    it, and "pytorch" is the default. Files of release 1, and architectures that are none of ours, are a `WeightsError`.
     """
     if "bbox_head.fc_cls.weight" in state:
         raise WeightsError(

@@ -62,11 +62,7 @@ def is_ours(path: Path) -> bool:
 
 
 def load_checkpoint(path: Path) -> tuple[State, ModelConfig, dict[str, Any]]:
-    """Tensors, configuration and notes of a checkpoint written by `save_checkpoint`.
-
-    Raises:
-        WeightsError: not a safetensors file, not one of this library, or damaged.
-    """
+    """Tensors, configuration and notes of a checkpoint of this library; a `WeightsError` for other or damaged files."""
     try:
         tensors, table, metadata, content = read_safetensors(path)
     except WeightsError as error:

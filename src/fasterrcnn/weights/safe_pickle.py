@@ -62,10 +62,8 @@ def read_pickle(
 
     What is built is in proportion to the bytes of the whole file, `size`. The pickle may name what is in `names`; with
     `skip`, objects of training frameworks become empty stand-ins, otherwise they are refused. `storages` takes the
-    storages of tensors by their keys, for the caller to fill. The encoding is of texts that Python 2 wrote.
-
-    Raises:
-        WeightsError: damaged, beyond the limits, or it holds what could run code.
+    storages of tensors by their keys, for the caller to fill. The encoding is of texts that Python 2 wrote. What is
+    damaged, beyond the limits, or could run code is a `WeightsError`.
     """
     machine = _Unpickler(_BoundedFile(file, size), encoding=encoding)
     machine.names, machine.skip, machine.storages = names, skip, storages

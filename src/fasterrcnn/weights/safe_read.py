@@ -74,10 +74,8 @@ def read_tensors(path: Path) -> tuple[State, dict[str, Any]]:
     Reads safetensors, what `torch.save` wrote (zip archives and the older pickles), and pickles of numpy arrays as
     Detectron2's model zoo has them. Weights that lie under ``model``, ``state_dict``, ``model_state_dict`` or ``blobs``
     are taken out of there; beside them are a header's texts, or numbers, texts, lists and dicts (``epoch``, ``meta``).
-    Objects of training frameworks are left out.
-
-    Raises:
-        WeightsError: no weight file, damaged, or it holds what could run code; one line that begins with the path.
+    Objects of training frameworks are left out. A `WeightsError`, for what is no weight file, damaged, or could run
+    code, is one line that begins with the path.
     """
     kind = weight_file_kind(path)
     try:
@@ -98,8 +96,7 @@ def read_tensors(path: Path) -> tuple[State, dict[str, Any]]:
 def read_safetensors(path: Path) -> tuple[State, dict[str, Any], dict[str, str], memoryview]:
     """The tensors of a file by name, the header's table (dtype, shape, place of each), its texts, the tensors' bytes.
 
-    Raises:
-        WeightsError: no such file, damaged, or its header does not describe its bytes.
+    Where the header does not describe the bytes, it is a `WeightsError`.
     """
     with path.open("rb") as file:
         table, metadata, start = _read_header(file, path.stat().st_size)

@@ -53,11 +53,8 @@ def recognise_torchvision(state: Mapping[str, Tensor], preset: str | None = None
 
     The two MobileNetV3 detectors hold the same keys and differ in input size and proposals only: the answer is
     ``mobilenetv3-large-fpn``; ``preset`` chooses the other. The published first version of
-    ``resnet50-fpn`` has the old key layout and batch norms without eps; files in the new layout get 1e-5.
-
-    Raises:
-        WeightsError: a Faster R-CNN of torchvision's, but of none of the four architectures, or not of the one
-            that was named.
+    ``resnet50-fpn`` has the old key layout and batch norms without eps; files in the new layout get 1e-5. Other
+    architectures than these four, or than the one that was named, are a `WeightsError`.
     """
     second = "roi_heads.box_head.5.weight" in state
     if "backbone.body.0.0.weight" in state:
