@@ -95,10 +95,7 @@ def repeat_factors(images: Sequence[AnnotatedImage], classes: int, below: float)
 
 
 def order_of_epoch(factors: Sequence[float], rng: Random) -> list[int]:
-    """Image indices of an epoch, shuffled.
-
-    Every image comes floor or ceil of its factor times; the total is the same in every epoch.
-    """
+    """Image indices of an epoch, shuffled: each floor or ceil of its factor times, the same number in every epoch."""
     indices = [index for index, factor in enumerate(factors) for _ in range(int(factor))]
     order = rng.sample(range(len(factors)), len(factors))  # random, so that the first images have no advantage
     fractions = np.array([factors[index] % 1 for index in order])
@@ -142,10 +139,7 @@ def plans_of_process(
 
 
 def validation_plans(dataset: DetectionDataset, batch_size: int, process: Process) -> list[BatchPlan]:
-    """Batches with every image once over all processes, and only images of equal padded size together.
-
-    So each image gets exactly the padding that it would have alone.
-    """
+    """Batches with every image once over all processes, each padded as if it were alone: those of one size together."""
     groups: dict[tuple[int, int], list[int]] = {}
     for index in range(len(dataset)):
         groups.setdefault(dataset.padded_hw(index, 1), []).append(index)

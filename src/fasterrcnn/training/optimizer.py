@@ -54,10 +54,7 @@ def learning_rate_factor(step: int, steps: int, config: TrainConfig) -> float:
 
 
 def freeze_stages(model: FasterRCNN, config: TrainConfig, epoch: int) -> None:
-    """Freeze those stages of a pretrained backbone that are not trained in this epoch, counted from 1.
-
-    Batch norms are not handled here, see `pretrained_norms`.
-    """
+    """Freeze a pretrained backbone's stages, but not its norms, that are not trained in this epoch, counted from 1."""
     if config.weights is None:
         return
     stages = model.backbone.depth if config.freeze == "backbone" else config.freeze

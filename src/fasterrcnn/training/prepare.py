@@ -224,10 +224,7 @@ def open_data(source: DataLike, config: TrainConfig, log: Log) -> Repaired:
 
 
 def choose_images(data: AnnotatedData, config: TrainConfig) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
-    """Training and validation images.
-
-    A validation split that was not asked for, and that shares images with the training split, is not used.
-    """
+    """Training images, and validation images unless their split was not asked for and shares images with the other."""
     split = config.split or data.training_split
     if config.split is None and split in ("val", "test"):
         raise UsageError(

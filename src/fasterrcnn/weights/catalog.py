@@ -109,9 +109,7 @@ def named(config: ModelConfig, count: int, names: Sequence[str] = ()) -> ModelCo
     if len(names) == count and len(set(names)) == count:
         return config.with_classes(names)
     catalogue = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
-    numbered = [(number, name) for number, name in enumerate(catalogue) if number > 0]
-    if count == 80:
-        numbered = [(number, name) for number, name in numbered if name != "N/A"]
+    numbered = [(i, name) for i, name in enumerate(catalogue) if i > 0 and (name != "N/A" or count != 80)]
     if len(numbered) != count:
         return config.with_classes([f"class_{number}" for number in range(count)])
     return config.with_classes(

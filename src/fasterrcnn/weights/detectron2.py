@@ -30,14 +30,11 @@ _PIXELS = ("pixel_mean", "pixel_std")
 
 @dataclass(frozen=True)
 class Pixels:
-    """What a backbone takes for a pixel: mean and standard deviation of red, green and blue, 0..255.
-
-    With `bgr`, the file's stem takes blue first.
-    """
+    """What a backbone takes for a pixel: mean and standard deviation of red, green and blue, 0..255."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    bgr: bool
+    bgr: bool  # the file's stem takes blue first
 
     @classmethod
     def in_order_of_file(cls, mean: Sequence[float], std: Sequence[float], *, bgr: bool) -> "Pixels":

@@ -45,7 +45,7 @@ def _renamed(key: str, branches: Sequence[tuple[str, str]], inside: Sequence[tup
 
 
 def resnet_shape(state: Mapping[str, Tensor], stages: Sequence[str]) -> Shape:
-    """Depth and width of the ResNet in a file, recognised by the blocks of two stages and by a grouped convolution.
+    """Depth and width of the ResNet in a file, by the blocks of two stages and a grouped convolution.
 
     `stages` are what the names of the first three stages begin with, the dot before the block's number included.
     """

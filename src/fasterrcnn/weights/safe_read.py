@@ -94,10 +94,7 @@ def read_tensors(path: Path) -> tuple[State, dict[str, Any]]:
 
 
 def read_safetensors(path: Path) -> tuple[State, dict[str, Any], dict[str, str], memoryview]:
-    """The tensors of a file by name, the header's table (dtype, shape, place of each), its texts, the tensors' bytes.
-
-    Where the header does not describe the bytes, it is a `WeightsError`.
-    """
+    """Tensors of a file by name, the header's table (dtype, shape, place of each), its texts, the tensors' bytes."""
     with path.open("rb") as file:
         table, metadata, start = _read_header(file, path.stat().st_size)
         file.seek(0)

@@ -31,10 +31,7 @@ ROWS_OF_CLASS = {"box_head.class_logits.": 1, "box_head.box_deltas.": 4}
 
 
 def same_names(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:
-    """Number of each new class that the old ones have too -> its number there.
-
-    Upper and lower case are the same, as are spaces, hyphens and underscores.
-    """
+    """New class -> old one of the same name, as numbers; upper and lower case are the same, as are " ", "-" and "_"."""
     places = {_plain(name): number for number, name in reversed(list(enumerate(old)))}
     return {number: places[_plain(name)] for number, name in enumerate(new) if _plain(name) in places}
 
