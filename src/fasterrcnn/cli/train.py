@@ -10,10 +10,6 @@ from cyclopts import Parameter
 from fasterrcnn.cli.options import OUTPUT, Json, Reading, on_terminal
 from fasterrcnn.config import TrainConfig
 
-Assignments = Annotated[
-    list[str] | None, Parameter(name="--set", help="Any setting: epochs=3 model.regions.box_loss=giou ...")
-]
-
 _OPTIONS = (
     *("weights", "recipe", "epochs", "batch_size", "optimizer", "learning_rate", "short_side", "augmentation"),
     *("anchors", "freeze", "unfreeze_at", "cache_features", "class_balance", "patience", "on_bad_box", "workers"),
@@ -50,7 +46,9 @@ def train(
     ] = None,
     resume: Annotated[Path | None, Parameter(help="Folder of an interrupted run to continue.")] = None,
     config: Annotated[Path | None, Parameter(help="YAML file of settings, like the config.yaml of a run.")] = None,
-    assignments: Assignments = None,
+    assignments: Annotated[
+        list[str] | None, Parameter(name="--set", help="Any setting: epochs=3 model.regions.box_loss=giou ...")
+    ] = None,
     settings: Settings = _NONE_GIVEN,  # type: ignore[valid-type]  # mypy does not know types that are made at run time
     reading: Reading = Reading(),
     as_json: Json = False,

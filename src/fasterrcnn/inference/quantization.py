@@ -37,7 +37,7 @@ _REGIONS = 32
 _MAX_ERROR = 0.5
 """Largest error as a share of an output's size: the rounding of trained networks gives 0.02 to 0.2."""
 
-_PREFIX = "openvino-int8/"
+_PREFIX = native.EXTRA + "openvino-int8/"
 
 
 def quantize(
@@ -66,7 +66,8 @@ def quantize(
     model, config = load_model(weights)
     parts = quantize_parts(model, config, images, max_images=max_images)
     notes = {"quantized": {"weights": Path(weights).name, "openvino": openvino.import_openvino().__version__}}
-    native.save_checkpoint(path, model, config, notes, {_PREFIX + name: value for name, value in parts.items()})
+    extras = {_PREFIX + name: value for name, value in parts.items()}
+    native.save_state(path, model.state_dict() | extras, config, notes)
 
 
 def quantize_parts(
@@ -120,13 +121,12 @@ def check_outputs(outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> None
 
 def quantized_parts(path: Path) -> dict[str, Tensor] | None:
     """The 8-bit parts that `quantize` wrote into a checkpoint; None if it has none."""
-    prefix = native.EXTRA + _PREFIX
     if path.suffix != ".safetensors":
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            names = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118 - not a mapping
-            return {name.removeprefix(prefix): file.get_tensor(name) for name in names} or None
+            names = [key for key in file.keys() if key.startswith(_PREFIX)]  # noqa: SIM118 - not a mapping
+            return {name.removeprefix(_PREFIX): file.get_tensor(name) for name in names} or None
     except (SafetensorError, OSError):  # `load_model` reports what is wrong
         return None
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import safetensors.torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from fasterrcnn import presets
 from fasterrcnn.config import EARLIER_BODY, ModelConfig, ProposalConfig, changed
@@ -27,27 +27,21 @@ _ENTRY = "fasterrcnn"
 _FORMAT = 1
 _EARLIER_KEY = re.compile(rf"\b(backbone|box_head)\.{EARLIER_BODY}\.")
 EXTRA = "extra/"
-"""Tensors whose names begin so are no weights: the same network prepared for a runtime, for example."""
+"""Tensors whose names begin so are no weights but parts for a runtime, for example; `load_checkpoint` omits them."""
 
 
 def save_checkpoint(
-    path: Path,
-    network: nn.Module,
-    config: ModelConfig,
-    notes: Mapping[str, Any] | None = None,
-    extra: Mapping[str, Tensor] | None = None,
+    path: Path, network: nn.Module, config: ModelConfig, notes: Mapping[str, Any] | None = None
 ) -> None:
     """Write a checkpoint: beside the target first, flushed, then renamed, so that no torn file is ever seen.
 
-    Notes are JSON values worth keeping: data set, epoch, source of the start weights. `extra` tensors are no weights;
-    they are kept with `EXTRA` before their names, and `load_checkpoint` leaves them out.
+    Notes are JSON values worth keeping: data set, epoch, source of the start weights.
     """
-    extras = {EXTRA + key: value for key, value in (extra or {}).items()}
-    save_state(path, network.state_dict() | extras, config, notes)
+    save_state(path, network.state_dict(), config, notes)
 
 
 def save_state(path: Path, state: State, config: ModelConfig, notes: Mapping[str, Any] | None = None) -> None:
-    """As `save_checkpoint`, from the tensors of a network."""
+    """As `save_checkpoint`, from the tensors of a network; there may be others, whose names begin with `EXTRA`."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     header = {"format": _FORMAT, "model": config.model_dump(mode="json"), "notes": dict(notes or {})}
     payload = safetensors.torch.save(tensors)
