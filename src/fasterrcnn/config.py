@@ -299,20 +299,15 @@ def resized_hw(
     The rule "torch" rounds down, as torchvision does; "pillow" and "opencv" round to the nearest pixel with the very
     operations of Detectron2 and MMDetection, which differ by a pixel where a side falls between two.
     """
-    if rule == "pillow":
-        return _in_two_steps(image_hw, short_side, long_side)
-    scale = min(short_side / min(image_hw), long_side / max(image_hw))
-    half = 0.5 if rule == "opencv" else 0.0
-    height, width = (max(1, int(side * scale + half)) for side in image_hw)
-    return height, width
-
-
-def _in_two_steps(image_hw: tuple[int, int], short_side: int, long_side: int) -> tuple[int, int]:
-    """First the short side, then the long one where it became too long; rounded once, at the end."""
-    scale = short_side / min(image_hw)
-    reached = [float(short_side) if side == min(image_hw) else scale * side for side in image_hw]
-    if max(reached) > long_side:
-        again = long_side / max(reached)
-        reached = [side * again for side in reached]
-    height, width = (max(1, int(side + 0.5)) for side in reached)
+    if rule == "pillow":  # the short side first, then the long one where it became too long; rounded once, at the end
+        scale = short_side / min(image_hw)
+        sides = [float(short_side) if side == min(image_hw) else scale * side for side in image_hw]
+        if max(sides) > long_side:
+            again = long_side / max(sides)
+            sides = [side * again for side in sides]
+    else:
+        scale = min(short_side / min(image_hw), long_side / max(image_hw))
+        sides = [side * scale for side in image_hw]
+    half = 0.0 if rule == "torch" else 0.5
+    height, width = (max(1, int(side + half)) for side in sides)
     return height, width

@@ -89,8 +89,8 @@ def _is_available(name: str, weights: str) -> bool:
     from fasterrcnn.inference.quantization import quantized_parts
     from fasterrcnn.weights.catalog import locate
 
-    needs = {"onnxruntime": "onnxruntime", "openvino": "openvino", "openvino-int8": "openvino"}
-    if name in needs and find_spec(needs[name]) is None:
+    library = name.removesuffix("-int8")
+    if library in ("onnxruntime", "openvino") and find_spec(library) is None:
         return False
     return name != "openvino-int8" or quantized_parts(locate(weights).path) is not None
 
