@@ -171,14 +171,7 @@ def write_others(folder: Path) -> None:
     torch.save({"meta": meta, "state_dict": state}, folder / "epoch_12.pth")
 
 
-QUICK = (
-    "README.md",
-    "docs/components.md",
-    "docs/data.md",
-    "docs/evaluation.md",
-    "docs/performance.md",
-    "docs/prediction.md",
-)
+QUICK = ("README.md", "docs/components.md", "docs/data.md", "docs/performance.md")
 RUN = [path if name_of(path) in QUICK else pytest.param(path, marks=pytest.mark.slow) for path in WITH_PYTHON]
 
 

@@ -92,7 +92,7 @@ PROGRAMS: dict[str, tuple[str, dict[str, str]]] = {
 }
 """Arguments of each program, and what it prints and writes: rows with the names of their numbers, or single numbers."""
 
-FAST = ("evaluation", "matching_memory", "predict", "roi_align", "runtimes")
+FAST = ("evaluation", "matching_memory", "predict", "roi_align")
 
 
 def test_programs__all_are_run():

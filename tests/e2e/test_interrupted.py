@@ -122,7 +122,7 @@ def assert_same(run, unbroken) -> None:
     assert not list(run.glob(".*"))
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_resume__killed_at_random_moments(scenes, settings, unbroken, tmp_path, kills):
     interrupted(scenes, settings, tmp_path / "run", seed=1, kills=kills)
     assert_same(tmp_path / "run", unbroken)
@@ -145,7 +145,9 @@ def train_and_wait(run: str, step: int, *arguments: str) -> None:
     command_line(*arguments)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_resume__stopped_by_a_signal(scenes, settings, unbroken, tmp_path, number, code):
     run = tmp_path / "run"
     command = ("train", str(scenes), "--config", str(settings), "-o", str(run))

@@ -98,6 +98,7 @@ def test_predict__interrupted(folder):
     finish(folder, "stopped")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit the size of a pipe")
 def test_predict__killed_within_a_video(folder):
     av = pytest.importorskip("av")

@@ -36,8 +36,8 @@ class Pair:
 PRESETS: dict[str, dict[str, Any]] = {
     "resnet50-fpn": {"min_size": 96, "max_size": 160},
     "resnet50-fpn-v2": {
-        "min_size": 96,
-        "max_size": 160,
+        "min_size": 160,
+        "max_size": 256,
         "rpn_post_nms_top_n_test": REGIONS,
         "box_batch_size_per_image": 64,
     },
@@ -46,7 +46,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=list(PRESETS))
+SLOW = ("resnet50-fpn-v2", "mobilenetv3-large-fpn")
+"""Presets whose parts the others have as well, or that take long."""
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in PRESETS]
+)
 def pair(
     request: pytest.FixtureRequest, calibrated: Callable[..., nn.Module], tmp_path_factory: pytest.TempPathFactory
 ) -> Pair:

@@ -23,7 +23,7 @@ WIDTH, HEIGHT = 96, 72
 CLASSES = ["square", "circle", "triangle"]
 FORMATS = ["coco", "voc", "yolo", "csv"]
 Box = tuple[float, float, float, float]
-properties = settings(derandomize=True, deadline=None, max_examples=3, database=None)
+properties = settings(derandomize=True, deadline=None, max_examples=2, database=None)
 
 
 # ---- a sound data set, and how it is written

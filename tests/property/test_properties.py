@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fasterrcnn.config import resized_hw
-from fasterrcnn.ops import boxes, matching, sampling
+from fasterrcnn.ops import boxes, matching
 from fasterrcnn.ops.boxes import nms, soft_nms
 from fasterrcnn.ops.image import make_batch, pad_to
 from fasterrcnn.ops.matching import IGNORED, NEGATIVE, match
@@ -176,7 +176,7 @@ def test_sample_balanced__quotas(members: list[int], count: int, fraction: float
     matched = torch.tensor(members, dtype=torch.int64)
     positive, negative = matched >= 0, matched == NEGATIVE
     generator = torch.Generator().manual_seed(seed)
-    chosen = sampling.sample_balanced(positive, negative, count=count, positive_fraction=fraction, generator=generator)
+    chosen = matching.sample_balanced(positive, negative, count=count, positive_fraction=fraction, generator=generator)
     assert (chosen.diff() > 0).all(), "sorted, and none twice"
     assert (positive | negative)[chosen].all()
     positives = int(positive[chosen].sum())

@@ -263,7 +263,8 @@ def device(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
-HOSTILE = [huge, text_bomb, fifo, unix_socket, folder, loop, device]
+HOSTILE = [huge, text_bomb, fifo, device]
+HOSTILE += [pytest.param(plant, marks=pytest.mark.slow) for plant in (unix_socket, folder, loop)]
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

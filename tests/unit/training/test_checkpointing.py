@@ -41,7 +41,7 @@ def copy_interrupted(run, newest, folder) -> Path:
 
 @pytest.mark.usefixtures("all_states")
 @pytest.mark.parametrize(
-    ("minutes", "frozen"), [pytest.param(0.0, False, marks=pytest.mark.slow), (60.0, False), (0.0, True)]
+    ("minutes", "frozen"), [*(pytest.param(m, False, marks=pytest.mark.slow) for m in (0.0, 60.0)), (0.0, True)]
 )
 def test_resume__from_every_state(train, start, tmp_path, monkeypatch, minutes, frozen):
     """After every step and every epoch; after epochs alone; with a backbone that is trained later."""

@@ -83,7 +83,7 @@ def examples(images) -> DetectionDataset:
     return DetectionDataset(records, INPUT, augmentation="light")
 
 
-@pytest.mark.parametrize("views", [None, 2])
+@pytest.mark.parametrize("views", [pytest.param(None, marks=pytest.mark.slow), 2])
 def test_cache__changes_nothing_but_the_time(run, folder, views):
     cached = run("cached", cache_features=True, views=views)
     plain = run("plain", views=views or 1)

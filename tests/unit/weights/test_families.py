@@ -249,7 +249,7 @@ def test_misfit__another_shape(files, family, name):
 
 
 @pytest.mark.parametrize(("family", "name"), EACH)
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("value", [torch.nan, pytest.param(torch.inf, marks=pytest.mark.slow)])
 def test_misfit__not_finite(files, family, name, value):
     state = files(family, "resnet50-fpn")
     state[name] = torch.full_like(state[name], value)

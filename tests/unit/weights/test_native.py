@@ -180,7 +180,7 @@ def test_load__flipped_byte_in_the_tensors(small):
             native.load_checkpoint(small)
 
 
-@pytest.mark.parametrize("bits", [0x01, 0x0F, 0x20])
+@pytest.mark.parametrize("bits", [0x01, *(pytest.param(bits, marks=pytest.mark.slow) for bits in (0x0F, 0x20))])
 def test_load__flipped_byte_in_the_header_changes_nothing_that_is_read(small, bits):
     """Most are refused. Some mean the same (1e-05 and 1E-05), and who spoils the name of the hash has no hash."""
     good = small.read_bytes()
@@ -236,7 +236,9 @@ def test_load_model__tensors_that_do_not_fit(tmp_path, checkpoint, change, messa
         load_model(path)
 
 
-@pytest.mark.parametrize("preset", ["resnet50-c4", "resnet50-fpn-v2", "timm:test_resnet"])
+@pytest.mark.parametrize(
+    "preset", ["resnet50-c4", pytest.param("resnet50-fpn-v2", marks=pytest.mark.slow), "timm:test_resnet"]
+)
 def test_load_model__is_the_network_that_was_saved(tmp_path, shrink, preset):
     """Buffers that are in no file included, and the layout in memory."""
     config = shrink(presets.get(preset, ("cat", "dog")))

@@ -22,6 +22,7 @@ def test_map_in_processes__order_processes_and_threads():
     assert {threads for _, _, threads in results} == {1}
 
 
+@pytest.mark.slow
 def test_map_in_processes__takes_few_items_ahead():
     taken = []
 
