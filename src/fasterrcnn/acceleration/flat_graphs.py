@@ -6,6 +6,7 @@ running it spares the calls of nested modules.
 
 import copy
 import inspect
+import operator
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -57,8 +58,21 @@ def _flat(module: nn.Module) -> Any:
     return module if graph is None else fx.GraphModule(module, graph, type(module).__name__)
 
 
+class _Symbol(fx.Proxy):
+    """Stays in place where a tensor does: torch.fx would make `x += y` a sum that takes new memory."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+    def __imul__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.imul, (self, other), {})
+
+
 class _Tracer(fx.Tracer):
     """Goes into every module but layers with weights; past the checks of types, which know no symbols."""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Symbol(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, nn.Identity):  # in the place of a neck it gets a list

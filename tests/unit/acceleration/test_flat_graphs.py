@@ -43,6 +43,18 @@ def test_flatten__one_graph_of_layers(model):
         assert not any(list(layer.children()) for layer in called)
 
 
+def test_trace__stays_in_place():
+    class InPlace(nn.Module):
+        def forward(self, x):
+            y = x.clone()
+            y += x
+            y *= x
+            return y
+
+    assert "iadd" in str(trace(InPlace()))
+    assert "imul" in str(trace(InPlace()))
+
+
 def test_flatten__shares_the_weights_and_leaves_the_model_alone(tiny_model):
     model = accelerate(tiny_model, for_="inference")
     flat = flatten(model)
