@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 InputOf = Annotated[str, Parameter(help="Preset whose input size is used.")]
 NewFolder = Annotated[Path, Parameter(name=OUTPUT, help="New folder, for images and annotations.")]
-WrittenFormat = Annotated[str, Parameter(help="Format to write: coco, voc or yolo.")]
+WrittenFormat = Annotated[str, Parameter(help="Format to write, such as coco or yolo; a wrong name lists all.")]
 
 
 def anchors(

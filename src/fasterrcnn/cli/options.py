@@ -74,7 +74,9 @@ class LoadOptions(CheckpointOptions):
 class Reading:
     """How to read a data set whose files do not state everything."""
 
-    format: Annotated[str | None, Parameter(help="Format, if the files fit several: coco, voc, yolo or csv.")] = None
+    format: Annotated[
+        str | None, Parameter(help="Format, such as coco or yolo, if the files fit several; a wrong name lists all.")
+    ] = None
     images: Annotated[Path | None, Parameter(help="Folder of the images (COCO, CSV).")] = None
     class_names: Annotated[list[str] | None, Parameter(help="Classes in the order of their labels (YOLO, CSV).")] = None
     columns: Annotated[

@@ -36,9 +36,10 @@ SPLITS = {
 """Names of splits in files and folders, and their names here."""
 
 
-def split_of(file: Path, root: Path) -> str:
-    """The split in the name of a file or of its folder below the root; "all" where they name none."""
-    words = re.findall("[a-z]+", f"{file.stem} {file.parent.relative_to(root).as_posix()}".lower())
+def split_of(path: Path, root: Path) -> str:
+    """The split in the name of a file or folder, or of the folders above it below the root; "all" if they name none."""
+    relative = path.relative_to(root)
+    words = re.findall("[a-z]+", f"{relative.stem} {relative.parent.as_posix()}".lower())
     return next((SPLITS[word] for word in words if word in SPLITS), NO_SPLIT)
 
 

@@ -52,6 +52,7 @@ class TrainingFacts:
     fingerprint: str  # of the images and objects that were trained on
     weights: str | None  # start weights: "imagenet", "coco", a file, or None for random numbers
     preset: str  # name of the architecture
+    body: str  # of its backbone
     settings: Mapping[str, object]  # those that matter, name -> value
     max_epochs: int  # that were asked for
     epochs: int  # that were run

@@ -94,6 +94,7 @@ def finish_run(run: Path, setup: Setup, rows: list[EpochRow], network: FasterRCN
         fingerprint=setup.fingerprint,
         weights=config.weights,
         preset=config.model.preset,
+        body=config.model.backbone.body,
         settings={name: getattr(config, name) for name in _SETTINGS},
         max_epochs=config.epochs,
         epochs=len(rows),

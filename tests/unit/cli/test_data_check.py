@@ -311,7 +311,10 @@ def test_check__loads_no_torch(tmp_path):
     assert subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode == 0
 
 
-def test_help__names_every_format(run):
-    check, convert = (run("data", command, "--help").out for command in ("check", "convert"))
-    assert all(name in check for name in FORMATS)
-    assert all(name in convert for name, form in FORMATS.items() if form.can_write)
+def test_wrong_format__lists_every_format(run, tmp_path):
+    root = write_coco(tmp_path / "set")
+    check = run("data", "check", root, "--format", "x")
+    convert = run("data", "convert", root, "--to", "x", "--output", tmp_path / "new")
+    assert (check.code, convert.code) == (2, 2)
+    assert all(name in check.err for name in FORMATS)
+    assert all(name in convert.err for name, form in FORMATS.items() if form.can_write)

@@ -58,6 +58,7 @@ def facts() -> TrainingFacts:
         fingerprint="0123456789abcdef",
         weights="imagenet",
         preset="efficientnet-lite0-fpn",
+        body="timm:tf_efficientnet_lite0",
         settings={"recipe": "standard", "learning_rate": 0.0005, "seed": 5},
         max_epochs=16,
         epochs=14,
@@ -311,7 +312,10 @@ def test_checkpoint_sections__nothing_known():
 
 
 def start_licence(facts: TrainingFacts, weights: str | None, preset: str) -> str:
-    return training_sections(replace(facts, weights=weights, preset=preset))["Licence and source of the start weights"]
+    body = presets.get(preset).backbone.body
+    return training_sections(replace(facts, weights=weights, preset=preset, body=body))[
+        "Licence and source of the start weights"
+    ]
 
 
 @pytest.mark.parametrize(

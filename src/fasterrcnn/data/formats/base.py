@@ -220,12 +220,13 @@ class Collector:
             splits: images of each split, for formats in which one image may be in several; default: those that
                 `image` was given.
             classes: names in the order of the labels, where boxes were added by label.
-            sort_classes: number the classes by their names, not in the order of the boxes.
+            sort_classes: number the classes by their names, not in the order of the boxes, unless the user listed them.
             category_ids: of each class in the file; default: 1..K.
 
         Raises:
             DataError: no image can be used; the message has the first finding.
         """
+        sort_classes = sort_classes and self._classes is None
         images = self._annotated_images(sort_classes)
         if not images and not may_be_empty:
             first = f"; first: {self.findings[0]}" if self.findings else ""

@@ -174,7 +174,12 @@ def test_formats__recipe_for_contributors(write_files, monkeypatch):
     root = write_files({"train/a.jpg": None, "train/a.card": "cat 1 2 11 12\ndog 3 4 9 9\n", "val/b.jpg": None})
     (root / "val" / "b.card").touch()
     data = read_data(root)
+    assert data.findings == []
     assert data.summary() == "Cards, 2 images, 1 without boxes, 2 classes (cat, dog), splits train 1 / val 1"
     assert data.describe_box(data.images[0], 1) == "line 2 (dog)"
     assert [finding.kind for finding in check_data(data).findings if finding.severity == "error"] == []
     assert read_data(root, format="cards").format == "Cards"
+    (root / "val" / "b.card").write_text("cat 1 2 x 12\n\n")
+    assert [finding.annotation for finding in read_data(root).findings] == [1, 2]
+    (root / "val" / "b.card").write_bytes(b"\xff\xfe\xff")
+    assert [finding.kind for finding in read_data(root).findings] == ["unreadable-annotations"]

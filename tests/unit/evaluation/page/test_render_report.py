@@ -51,7 +51,8 @@ def test_render_report__numbers_of_the_example(five):
     page = render(five)
     precision, recall = cells_of(page, "table-numbers-1"), cells_of(page, "table-numbers-2")
     assert precision[0] == ["AP (IoU .50 to .95)", "0.414"]
-    assert precision[-2:] == [["Pascal VOC AP, 11 points", "0.455"], ["Pascal VOC AP, area", "0.444"]]
+    assert ["Pascal VOC AP, 11 points", "0.455"] in precision
+    assert ["Pascal VOC AP, area", "0.444"] in precision
     assert [row[0][:2] for row in recall] == ["AR"] * 6
     assert cells_of(page, "table-errors")[0][:3] == ["classification", "0.074", "1"]
     cat, dog = cells_of(page, "table-classes")
@@ -61,7 +62,8 @@ def test_render_report__numbers_of_the_example(five):
 
 def test_render_report__every_further_number_is_in_text_json_and_page(five):
     page, text, numbers = render(five), str(five), five.to_dict()["further_numbers"]
-    assert [number.name for number in five.analysis.further] == list(numbers) == ["voc_ap11", "voc_ap"]
+    assert [number.name for number in five.analysis.further] == list(numbers)
+    assert {"voc_ap11", "voc_ap"} <= set(numbers)
     for number in five.analysis.further:
         assert [number.label, f"{number.value:.3f}"] in cells_of(page, "table-numbers-1")
         assert f"{number.label} " in text
