@@ -31,12 +31,17 @@ def flatten(model: FasterRCNN) -> FasterRCNN:
     flat.backbone.body = _flat(flat.backbone.body)
     flat.backbone.neck = _flat(_OfLevels(flat.backbone.neck, maps))
     flat.rpn = _flat(_OfLevels(flat.rpn, levels))
-    has_products = any(isinstance(layer, nn.Linear) for layer in flat.box_head.body.children())
-    if has_products and flat.mean.device.type == "cpu":
-        flat.add_module("box_head", OnednnHead(flat.box_head, flat.roi_pooling.output_size))
-    else:
-        flat.box_head = _flat(flat.box_head)
+    flat.add_module("box_head", flat_head(flat))
     return flat
+
+
+def flat_head(model: FasterRCNN) -> nn.Module:
+    """The box head for prediction: a flat graph, or the products of oneDNN where it has fully connected layers."""
+    has_products = any(isinstance(layer, nn.Linear) for layer in model.box_head.body.children())
+    if has_products and model.mean.device.type == "cpu":
+        return OnednnHead(model.box_head, model.roi_pooling.output_size)
+    head: nn.Module = _flat(model.box_head)
+    return head
 
 
 def copy_with_shared_weights(model: FasterRCNN) -> FasterRCNN:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.export import Dim
 
-from fasterrcnn.acceleration.flat_graphs import flatten
+from fasterrcnn.acceleration.flat_graphs import flat_head
 from fasterrcnn.acceleration.winograd import with_winograd
 from fasterrcnn.errors import UsageError
 from fasterrcnn.files import cache_folder
@@ -27,7 +27,7 @@ def compiled_stages(model: FasterRCNN, *, fast_3x3: bool) -> ProgramStages:
 
     def make(part: PartName) -> Program:
         if part == "head":
-            return HeadPart(flatten(model)).eval()
+            return HeadPart(flat_head(model)).eval()
         return CompiledDense(DensePart(with_winograd(model) if fast_3x3 else model).eval(), model.size_divisor)
 
     return ProgramStages(model, make)

@@ -71,9 +71,9 @@ class DensePart(nn.Module):
 class HeadPart(nn.Module):
     """The box head with channels last in, and one row of deltas for all classes out."""
 
-    def __init__(self, model: FasterRCNN) -> None:
+    def __init__(self, box_head: nn.Module) -> None:
         super().__init__()
-        self.box_head = model.box_head
+        self.box_head = box_head
 
     def forward(self, pooled: Float[Tensor, "r s s c"]) -> tuple[Tensor, Tensor]:
         """Class logits and deltas."""
@@ -83,7 +83,7 @@ class HeadPart(nn.Module):
 
 def part_of(model: FasterRCNN, part: PartName) -> nn.Module:
     """The part of that name, for conversion."""
-    return (DensePart(model) if part == "dense" else HeadPart(model)).eval()
+    return (DensePart(model) if part == "dense" else HeadPart(model.box_head)).eval()
 
 
 Value = TypeVar("Value")
