@@ -1,8 +1,8 @@
 # Every target sets up what it needs: a virtual environment in .venv, made once.
 PYTHON ?= python3
 BIN := .venv/bin
-# Several processes with one thread each: threads that share cores wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
+# Several processes with one thread each: threads that share cores wait for each other. They compile the sources once.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test test-slow test-all lint check docs fix clean

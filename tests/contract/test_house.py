@@ -193,3 +193,20 @@ def test_words__of_the_help(command):
         app([*command, "--help"])
     assert "Usage" in printed.getvalue()
     assert [line for line in printed.getvalue().splitlines() if banned_in(line, banned_words())] == []
+
+
+def test_shapes__are_checked_wherever_they_are_annotated(pytestconfig):
+    checked = tuple(
+        name.strip().removeprefix("fasterrcnn.").replace(".", "/")
+        for option in pytestconfig.getini("addopts")
+        if option.startswith("--jaxtyping-packages=")
+        for name in option.partition("=")[2].split(",")[:-1]
+    )
+    assert checked
+    unchecked = [
+        place
+        for path, place in PLACES.items()
+        if "from jaxtyping import" in path.read_text(encoding="utf-8")
+        and not any(place == f"{name}.py" or place.startswith(f"{name}/") for name in checked)
+    ]
+    assert unchecked == []

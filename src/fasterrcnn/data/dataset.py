@@ -1,6 +1,8 @@
 """Annotated images as a torch data set: pixels at the network's size, targets in its frame; their batches, drawn."""
 
 import math
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -154,7 +156,7 @@ class BatchLoader:
     def load(self, plans: Sequence[BatchPlan]) -> Iterator[Batch]:
         """The planned batches, in order; an `ImageError` names a bad image, `DataError`: a reading process died."""
         self._plans[:] = plans
-        batches = iter(self._loader)
+        batches = _iterate(self._loader)
         while True:
             try:
                 batch = next(batches, None)
@@ -165,15 +167,31 @@ class BatchLoader:
                 advice = 'on_bad_box="drop" leaves such images out; "fasterrcnn data check" finds all of them'
                 raise ImageError(f"{message}; {advice}") from None
             except (RuntimeError, EOFError, OSError) as error:
-                # A dead process is noticed by its signal, or by a batch that arrives incomplete.
-                incomplete = isinstance(error, EOFError | OSError) and self._loader.num_workers > 0
-                if not incomplete and "DataLoader worker" not in str(error):
+                # Torch asks in vain for some seconds, or the batch arrives incomplete.
+                message = str(error) or type(error).__name__
+                incomplete = isinstance(error, EOFError | OSError) and "Caught" not in message
+                if not (incomplete and self._loader.num_workers) and not message.startswith("DataLoader worker"):
                     raise
-                reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
+                reason = message.splitlines()[0].rstrip(". ")
                 raise DataError(f"a process that reads images died ({reason}); try fewer workers") from None
             if batch is None:
                 return
             yield batch
+
+
+def _iterate(loader: DataLoader[Batch]) -> Iterator[Batch]:
+    """The iterator of a loader, without torch's handler of processes that end.
+
+    It would raise an exception wherever the program is when a reading process dies, be it in the midst of writing a
+    file. Without it, the next batch notices.
+    """
+    in_charge = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+    if not in_charge:
+        return iter(loader)
+    handler = signal.getsignal(signal.SIGCHLD)
+    iterator = iter(loader)
+    signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+    return iterator
 
 
 def draw_augmented(

@@ -283,11 +283,31 @@ def test_batch_loader__data_set_can_be_sent_to_new_processes(records):
     assert same(pickle.loads(pickle.dumps(examples))[0, 2], examples[0, 2])
 
 
-def test_batch_loader__reading_process_that_dies(records):
-    others = set(multiprocessing.active_children())
-    batches = BatchLoader(DetectionDataset(records, INPUT), 1).load(plans_of(*[[0]] * 50))
+class Waiting(DetectionDataset):
+    """The second image takes for ever."""
+
+    def __getitem__(self, key):
+        index, _ = key
+        if index == 1:
+            (self.images[1].path.parent / "pipe").read_bytes()
+        return super().__getitem__(key)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+@pytest.mark.parametrize("received", [False, pytest.param(True, marks=pytest.mark.slow)])  # True waits 5 s
+def test_batch_loader__reading_process_that_dies(records, received):
+    """While it reads; torch would raise an exception wherever this process is, perhaps in the midst of a file."""
+    pipe = records[1].path.parent / "pipe"
+    os.mkfifo(pipe)
+    others, handler = set(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
+    batches = BatchLoader(Waiting(records, INPUT), 1).load(plans_of([0], [0], [1], [0]))
     next(batches)
+    if received:
+        next(batches)
     (worker,) = set(multiprocessing.active_children()) - others
-    os.kill(worker.pid, signal.SIGKILL)
+    with pipe.open("wb"):  # from here on, it reads from the pipe
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.join()
+    assert signal.getsignal(signal.SIGCHLD) == handler
     with pytest.raises(DataError, match=r"a process that reads images died \(.*\); try fewer workers"):
         list(batches)

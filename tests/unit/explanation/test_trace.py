@@ -104,7 +104,7 @@ def test_trace_image__hooks_are_gone_afterwards(tiny_detector, photo):
     assert not tiny_detector.stages.backbone._forward_hooks
 
 
-@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("runtime", ["openvino", pytest.param("onnxruntime", marks=pytest.mark.slow)])
 def test_trace_image__of_a_runtime_that_shows_no_body(runtime, tiny_config, tiny_model, tiny_detector, photo):
     pytest.importorskip(runtime)
     detector = Detector(tiny_model, tiny_config, device="cpu", runtime=runtime)
