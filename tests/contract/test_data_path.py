@@ -22,7 +22,11 @@ def test_predict__files_entered(preset, tmp_path):
     if not preset.startswith("resnet"):
         pytest.importorskip("timm")
     config = presets.get(preset, ["a", "b"])
-    config = config.model_copy(update={"input": config.input.model_copy(update={"short_side": 128, "long_side": 224})})
+    small = {
+        "input": config.input.model_copy(update={"short_side": 128, "long_side": 224}),
+        "regions": config.regions.model_copy(update={"widths": (32,) * len(config.regions.widths)}),
+    }
+    config = config.model_copy(update=small)
     detector = fasterrcnn.Detector(assemble(config), config, device="cpu")
     path = tmp_path / "image.png"
     Image.new("RGB", (96, 64), (90, 120, 60)).save(path)

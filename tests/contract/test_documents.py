@@ -18,12 +18,12 @@ import reference_mmdetection
 import torch
 from cyclopts import CycloptsError, MissingArgumentError
 from PIL import Image
+from tests.e2e.small import CHANNELS, PRESET, small_config
 
 import fasterrcnn
 from fasterrcnn.build import assemble
 from fasterrcnn.cli.main import app
 from fasterrcnn.demo.scenes import CLASSES, write_scenes
-from fasterrcnn.presets import get
 from fasterrcnn.weights import native
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,8 @@ BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<reason>.*) -->\n+)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE
 )
 SUBSTITUTES = {"resnet50-c5": "mobilenetv3-large-320-fpn"}  # a preset that is built in a second
-TINY = {"model": "timm:test_efficientnet", "weights": None, "epochs": 1, "short_side": 64, "logger": "none"}
+SMALL = {"preset": PRESET, "backbone": {"neck_channels": CHANNELS}, "regions": {"widths": [CHANNELS]}}
+TINY = {"model": SMALL, "weights": None, "epochs": 1, "short_side": 64, "logger": "none"}
 CELLS = dict(zip(CLASSES, ("RBC", "WBC", "Platelets", "Neutrophil", "Eosinophil"), strict=False))
 
 
@@ -148,7 +149,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files that documents speak of."""
     folder = tmp_path_factory.mktemp("documents")
     write_cells(folder / "data" / "cells")
-    config = get(TINY["model"], sorted(CELLS.values()))
+    config = small_config(sorted(CELLS.values()))
     (folder / "runs" / "cells").mkdir(parents=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -20,8 +20,8 @@ MAX_SECONDS = 900
 """When a process that hangs is killed, so that its test fails and the others go on. No test needs a tenth of it."""
 
 PIPE_BYTES = 4096
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
     [
         "fasterrcnn.cli.main",
         "fasterrcnn.cli.predict",
@@ -29,6 +29,8 @@ _CONTEXT.set_forkserver_preload(
         "fasterrcnn.inference.detector",
         "fasterrcnn.inference.predict_job.job",
         "fasterrcnn.training.fit",
+        "matplotlib.backends.backend_agg",
+        "matplotlib.figure",
         "timm",
         "torchvision",
     ]
@@ -48,13 +50,13 @@ class Forked:
     def __init__(
         self, work: Callable[..., None], *arguments: Any, cwd: Path, environment: Mapping[str, str] | None = None
     ) -> None:
-        reader, writer = _CONTEXT.Pipe(duplex=False)
+        reader, writer = CONTEXT.Pipe(duplex=False)
         if hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux
             fcntl.fcntl(reader.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         handle, errors = tempfile.mkstemp()
         os.close(handle)
         self._errors = Path(errors)
-        self.process = _CONTEXT.Process(
+        self.process = CONTEXT.Process(
             target=_enter, args=(work, arguments, writer, errors, str(cwd), {**(environment or {})})
         )
         self.process.start()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.e2e.small import small_config
 
-from fasterrcnn import presets
 from fasterrcnn.build import assemble
 from fasterrcnn.demo.scenes import CLASSES, write_scenes
 from fasterrcnn.weights import native
@@ -26,11 +26,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn scenes in `scenes`, and a small detector of their classes with random weights, `tiny.safetensors`."""
     folder = tmp_path_factory.mktemp("benchmarks")
     write_scenes(folder / "scenes", train=4, val=1, test=1, seed=0, size_hw=(96, 128))
-    config = presets.get("timm:test_efficientnet", CLASSES)
-    size = config.input.model_copy(update={"short_side": 64, "long_side": 96})
+    config = small_config(CLASSES)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        native.save_checkpoint(folder / "tiny.safetensors", assemble(config), config.model_copy(update={"input": size}))
+        native.save_checkpoint(folder / "tiny.safetensors", assemble(config), config)
     return folder
 
 
@@ -92,7 +91,7 @@ PROGRAMS: dict[str, tuple[str, dict[str, str]]] = {
 }
 """Arguments of each program, and what it prints and writes: rows with the names of their numbers, or single numbers."""
 
-FAST = ("evaluation", "matching_memory", "predict", "roi_align")
+FAST = ("anchors", "loader", "matching_memory", "roi_align", "stream memory", "tiles")
 
 
 def test_programs__all_are_run():

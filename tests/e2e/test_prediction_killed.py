@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 from tests.e2e.forked import PIPE_BYTES, Forked, start_command
+from tests.e2e.small import small_config
 
-from fasterrcnn import presets
 from fasterrcnn.build import assemble
 from fasterrcnn.weights import native
 
@@ -26,8 +26,7 @@ IMAGES = 30
 def folder(tmp_path_factory):
     """A small detector with random weights, and images."""
     folder = tmp_path_factory.mktemp("killed")
-    config = presets.get("timm:test_efficientnet", ["cat", "dog"])
-    config = config.model_copy(update={"input": config.input.model_copy(update={"short_side": 64, "long_side": 96})})
+    config = small_config(["cat", "dog"])
     torch.manual_seed(0)
     native.save_checkpoint(folder / "w.safetensors", assemble(config), config)
     (folder / "photos").mkdir()

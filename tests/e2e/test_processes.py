@@ -1,4 +1,7 @@
-"""Several processes that train together, as one command and under torchrun; they are started as users do it."""
+"""Several processes that train together, as one command and under torchrun.
+
+The slow tests start them as users do it; the others fork them with the variables that torchrun sets.
+"""
 
 import os
 import re
@@ -9,7 +12,7 @@ import sys
 
 import pytest
 import torch
-from tests.e2e.forked import run_command
+from tests.e2e.forked import run_command, start_command
 
 from fasterrcnn.demo.scenes import write_scenes
 from fasterrcnn.training.fit import fit
@@ -53,12 +56,38 @@ def train(folder, name, *options, data="scenes", launcher=("-m", "fasterrcnn")) 
     return done
 
 
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return str(free.getsockname()[1])
+
+
+def train_forked(folder, name) -> str:
+    """Like `train` under torchrun, but the processes import nothing anew; returns their output."""
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "none"}
+    shared |= {"MASTER_ADDR": "localhost", "MASTER_PORT": free_port(), "XDG_CACHE_HOME": str(folder / "cache" / name)}
+    arguments = arguments_of(folder, name, ["--batch-size", "2"], "scenes")
+    ranks = [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+    processes = [start_command(*arguments, cwd=folder, environment=environment) for environment in ranks]
+    done = [process.finish() for process in processes]
+    assert [code for code, _, _ in done] == [0, 0], done
+    return "".join(output for _, output, _ in done)
+
+
 def assert_same_weights(first, second) -> None:
     ours, theirs = (native.load_checkpoint(run / "last.safetensors")[0] for run in (first, second))
     for key, value in ours.items():
         torch.testing.assert_close(theirs[key], value, atol=1e-5, rtol=0)
 
 
+def test_processes__two_learn_what_one_does(folder):
+    output = train_forked(folder, "forked")
+    assert_same_weights(folder / "one", folder / "forked")
+    assert output.count("epoch 2/2") == 1
+    assert output.count("wrote ") == 1
+
+
+@pytest.mark.slow
 def test_devices__two_processes_learn_what_one_does(folder):
     done = train(folder, "two", "--devices", "2")
     assert_same_weights(folder / "one", folder / "two")
@@ -93,9 +122,7 @@ def test_devices__two_processes_share_a_feature_cache(folder):
 
 @pytest.mark.slow
 def test_torchrun__two_processes_learn_what_one_does(folder):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port), "-m", "fasterrcnn")
+    port = free_port()
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port, "-m", "fasterrcnn")
     train(folder, "run", launcher=launcher)
     assert_same_weights(folder / "one", folder / "run")

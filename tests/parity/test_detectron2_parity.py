@@ -18,7 +18,7 @@ from fasterrcnn.inference.detector import Detector
 SMALL = {"short": 144, "long": 230, "proposals": 80}
 IMAGES = ((300, 133, 3), (180, 261, 2))
 CONFIGS = {
-    "R50-FPN": Config("FPN", **SMALL),
+    "R50-FPN": Config("FPN", fc=128, **SMALL),
     "R50-C4": Config("C4", **{**SMALL, "proposals": 40}),
     "R50-DC5": Config("DC5", fc=32, **SMALL),  # the first layer would have 411 MB
     "X50-32x4d-FPN": Config(

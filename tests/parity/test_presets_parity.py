@@ -17,12 +17,12 @@ BUILDERS = {
 }
 
 
-@pytest.fixture(params=list(BUILDERS))
+@pytest.fixture(scope="module", params=list(BUILDERS))
 def preset(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def theirs(preset: str) -> nn.Module:
     with torch.device("meta"):
         return BUILDERS[preset](weights=None, weights_backbone=None)

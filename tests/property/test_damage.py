@@ -493,8 +493,16 @@ def test_check_data__unknown_class(kind, number, position):
     assert errors == [("unknown-class", *place)]
 
 
-@pytest.mark.parametrize("wrong", ["sqaure", "squar", "squarre", "sqvare", "Square"])
-@pytest.mark.parametrize("kind", FORMATS)
+WRONG = ["sqaure", "squar", "squarre", "sqvare", "Square"]
+MISSPELT = [
+    pytest.param(kind, wrong, marks=pytest.mark.slow) if kind != "coco" and wrong != WRONG[0] else (kind, wrong)
+    for kind in FORMATS
+    for wrong in WRONG
+]
+"""By default every wrong name in one format, and one in every format."""
+
+
+@pytest.mark.parametrize(("kind", "wrong"), MISSPELT)
 @properties
 @given(st.integers(0, 11), st.sampled_from([0, 2, 4]))
 def test_check_data__misspelt_class(kind, wrong, number, position):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 
 from fasterrcnn import presets
 from fasterrcnn.build import start_model
@@ -21,10 +22,12 @@ COCO_CAR, COCO_BUS = 3, 6  # rows of torchvision's 91, background first
 
 @pytest.fixture(scope="module")
 def torchvision_file(tmp_path_factory):
-    """A detector of 91 classes whose last layers have their own row number everywhere."""
+    """A detector of 91 classes, its head narrow, whose last layers have their own row number everywhere."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None)
+        model.roi_heads.box_head = TwoMLPHead(256 * 7 * 7, 32)
+        model.roi_heads.box_predictor = FastRCNNPredictor(32, 91)
     with torch.no_grad():
         predictor = model.roi_heads.box_predictor
         predictor.cls_score.bias.copy_(torch.arange(91.0) / 100)
@@ -52,7 +55,7 @@ def test_fit__keeps_the_rows_of_classes_with_the_same_name(scenes, torchvision_f
     run = fit(
         scenes,
         output=tmp_path / "run",
-        model=PRESET,
+        model=changed(presets.get(PRESET), regions={"widths": (32, 32)}),
         weights=str(torchvision_file),
         epochs=1,
         short_side=96,
@@ -72,13 +75,13 @@ def test_fit__keeps_the_rows_of_classes_with_the_same_name(scenes, torchvision_f
 
     logged = "\n".join(messages)
     assert f"start: {torchvision_file}: {PRESET} of torchvision, 90 classes (person, bicycle, car...)" in logged
-    assert "remapped box_head.class_logits.weight (4, 1024), box_head.class_logits.bias (4,): kept " in logged
+    assert "remapped box_head.class_logits.weight (4, 32), box_head.class_logits.bias (4,): kept " in logged
     assert "Car (was 2)" in logged
     assert "bus (was 5)" in logged
     assert "fresh tram; background kept" in logged
     assert "fresh: nothing" in logged
     table = (run.path / "start.txt").read_text()
-    assert "remapped box_head.box_deltas.weight (12, 1024)" in table
+    assert "remapped box_head.box_deltas.weight (12, 32)" in table
     assert "loaded   rpn.objectness.weight (15, 256, 1, 1)" in table
     assert "start.txt" in (run.path / "README.md").read_text()
 
@@ -116,9 +119,9 @@ def test_start__numerics_of_detectron2_are_taken_over_but_not_what_was_set(tmp_p
     assert report.rows["box_head.box_deltas."] == "kept dog (was 1); fresh owl"
 
 
-def test_start__detector_with_a_tensor_too_few_or_too_many(tmp_path, weightless):
-    trained, state = caffe_detector(weightless, ("cat", "dog"))
-    config = presets.get("resnet50-c4", ("cat", "owl"))
+def test_start__detector_with_a_tensor_too_few_or_too_many(tmp_path, tiny_config, tiny_model):
+    trained, state = tiny_config, tiny_model.state_dict()
+    config = trained.with_classes(("cat", "owl"))
     for change, message in (
         ({"rpn.deltas.bias": None}, "does not fit the model: missing rpn.deltas.bias"),
         ({"rpn.more": torch.ones(1)}, "does not fit the model: left over rpn.more"),

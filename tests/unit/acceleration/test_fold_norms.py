@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from fasterrcnn import presets
 from fasterrcnn.acceleration import accelerate
 from fasterrcnn.acceleration.fold_norms import MergedConv2d, fold_batch_norms, merge_frozen_norms
+from fasterrcnn.config import changed
 from fasterrcnn.model.backbones import Backbone
 from fasterrcnn.model.backbones.fpn import FeaturePyramid
 from fasterrcnn.model.backbones.mobilenet import MobileNetV3Large
@@ -18,7 +19,7 @@ from fasterrcnn.model.backbones.resnet import ResNet, Shape
 from fasterrcnn.model.backbones.timm_backbone import TimmBackbone
 
 timm = pytest.importorskip("timm")
-NAMES = ["tf_efficientnet_lite0", "test_efficientnet", "mobilenetv3_small_050", "resnet18"]
+NAMES = ["tf_efficientnet_lite0", "test_efficientnet", "mobilenetv3_small_050", "test_resnet", "resnet18"]
 STRIDES = (8, 16, 32)
 
 
@@ -50,7 +51,7 @@ def norms_in(network: nn.Module) -> int:
     return sum(isinstance(m, FrozenBatchNorm2d | nn.BatchNorm2d) for m in network.modules())
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=[*NAMES[:-1], pytest.param(NAMES[-1], marks=pytest.mark.slow)])
 def pair(request):
     """timm's network, and the backbone made of it, in float64."""
     torch.manual_seed(0)
@@ -117,7 +118,7 @@ def test_body__which_are_merged():
         for name in NAMES
     }
     assert count["tf_efficientnet_lite0"] == 48
-    assert count["resnet18"] == 0  # of unknown order
+    assert count["resnet18"] == count["test_resnet"] == 0  # of unknown order
     learning = merged(TimmBackbone("test_efficientnet", STRIDES, frozen_norm=False))
     assert not any(isinstance(module, MergedConv2d) for module in learning.modules())
 
@@ -136,7 +137,7 @@ def test_fold_batch_norms__equal_outputs(kind, make):
 
 
 def test_accelerate__for_inference_leaves_the_original_alone(shrink, lively):
-    network = lively(shrink(presets.get("resnet50-fpn-v2", ["a", "b"])))
+    network = lively(changed(shrink(presets.get("resnet50-fpn-v2", ["a", "b"])), backbone={"neck_channels": 32}))
     before = {key: value.clone() for key, value in network.state_dict().items()}
     norms = norms_in(network)
     assert norms > 50

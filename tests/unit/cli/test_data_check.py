@@ -186,21 +186,31 @@ def png(width: int, height: int, *chunks: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
-def test_check__no_data_set(tmp_path):
-    (tmp_path / "notes.txt").write_text("nothing")
-    assert "no annotated images found" in one_line(check(tmp_path))
-    assert "no such file or folder" in one_line(check(tmp_path / "missing"))
+def test_check__no_data_set(run, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").write_text("nothing")
     (tmp_path / "empty").mkdir()
-    assert "no annotated images found" in one_line(check(tmp_path / "empty"))
+    for name, message in (
+        ("notes", "no annotated images found"),
+        ("missing", "no such file or folder"),
+        ("empty", "no annotated images found"),
+    ):
+        outcome = run("data", "check", tmp_path / name)
+        assert outcome.code == 2
+        assert outcome.is_one_line
+        assert message in outcome.err
 
 
-def test_check__half_a_coco_file(tmp_path):
+def test_check__half_a_coco_file(run, tmp_path):
     file = write_coco(tmp_path / "set") / "annotations.json"
     file.write_text(file.read_text()[:-150])
-    assert f"{file}: broken JSON" in one_line(check(file))
+    outcome = run("data", "check", file)
+    assert outcome.code == 2
+    assert outcome.is_one_line
+    assert f"{file}: broken JSON" in outcome.err
 
 
-def test_check__six_columns(tmp_path):
+def test_check__six_columns(run, tmp_path):
     root = tmp_path / "set"
     (root / "labels").mkdir(parents=True)
     (root / "images").mkdir()
@@ -208,9 +218,10 @@ def test_check__six_columns(tmp_path):
     for number in range(4):
         noise(number).save(root / "images" / f"{number}.png")
         (root / "labels" / f"{number}.txt").write_text("0 0.5 0.5 0.2 0.2" + " 0.9" * (number == 2) + "\n")
-    done = check(root)
-    assert f"{root / 'labels' / '2.txt'}: line 1 (0 0.5 0.5 0.2 0.2 0.9): " in done.stdout
-    assert done.stdout.endswith("\n1 error, 0 warnings, 0 notes\n")
+    outcome = run("data", "check", root)
+    assert outcome.code == 2
+    assert f"{root / 'labels' / '2.txt'}: line 1 (0 0.5 0.5 0.2 0.2 0.9): " in outcome.out
+    assert outcome.out.endswith("\n1 error, 0 warnings, 0 notes\n")
 
 
 def test_check__xml_bomb(tmp_path):
@@ -263,20 +274,26 @@ def device(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
-HOSTILE = [huge, text_bomb, fifo, device]
-HOSTILE += [pytest.param(plant, marks=pytest.mark.slow) for plant in (unix_socket, folder, loop)]
+HOSTILE = (huge, text_bomb, fifo, device, unix_socket, folder, loop)
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.parametrize("plant", HOSTILE)
-def test_check__hostile_image(tmp_path, plant):
-    root = write_coco(tmp_path / "set")
-    (root / "p2.png").unlink()
-    plant(root / "p2.png")
+@pytest.mark.parametrize(
+    "plants",
+    [HOSTILE, *(pytest.param((plant,), marks=pytest.mark.slow) for plant in HOSTILE)],
+    ids=lambda plants: "-".join(plant.__name__ for plant in plants),
+)
+def test_check__hostile_images(tmp_path, plants):
+    files = [f"p{number}.png" for number in range(len(plants) + 3)]
+    root = write_coco(tmp_path / "set", ((10, 10, 30, 30),) * len(files), names=files)
+    hostile = [root / name for name in files[2 : 2 + len(plants)]]
+    for path, plant in zip(hostile, plants, strict=True):
+        path.unlink()
+        plant(path)
     done = check(root)
     assert done.stderr == ""
-    assert done.stdout.count(f"{root / 'p2.png'}") == 1
-    assert "1 error, " in done.stdout
+    assert [done.stdout.count(str(path)) for path in hostile] == [1] * len(plants)
+    assert f"{len(plants)} error{'s' * (len(plants) > 1)}, " in done.stdout
 
 
 def test_check__without_permission_to_read(tmp_path):
@@ -292,14 +309,14 @@ def test_check__without_permission_to_read(tmp_path):
     assert "annotations.json" in one_line(check(root / "annotations.json", prefix=prefix))
 
 
-def test_check__names_that_are_not_utf8(tmp_path):
+def test_check__names_that_are_not_utf8(run, tmp_path):
     root = write_coco(tmp_path / "set")
     (root / os.fsdecode(b"caf\xe9\x1b[31m\n.png")).write_bytes(b"no image")
     (root / "p2.png").write_bytes(b"no image")
     done = check(root, "--report", str(tmp_path / "page.html"))
     assert "caf\\udce9\\x1b[31m\\n.png: no annotation file lists it" in done.stdout
     assert "caf\\udce9" in (tmp_path / "page.html").read_text()
-    json.loads(check(root, "--json").stdout)
+    json.loads(run("data", "check", root, "--json").out)
 
 
 def test_check__loads_no_torch(tmp_path):

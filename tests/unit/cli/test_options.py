@@ -24,7 +24,7 @@ if sys.argv[1] == "settled":
     from fasterrcnn.cli.options import configure_process
     configure_process()
 def faults():
-    for _ in range(20):
+    for _ in range(5):
         b"x" * 64_000_000
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 first = faults()

@@ -9,6 +9,7 @@ from fasterrcnn.inference.detector import load
 from fasterrcnn.training import run_folder
 
 TINY = ["--model", "timm:test_efficientnet", "--weights", "none", "--short-side", "64", "--logger", "none"]
+TINY += ["--set", "model.backbone.neck_channels=32", "--set", "model.regions.widths=[32]"]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ SMALL_HW = (120, 160)
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
     """Enough scenes that a class or an empty scene is missing only if it is never drawn."""
-    return [draw_scene(3, index, SMALL_HW) for index in range(90)]
+    return [draw_scene(3, index, SMALL_HW) for index in range(60)]
 
 
 def pixels_of(scene: Scene) -> NDArray[np.int16]:
@@ -100,7 +100,7 @@ def test_draw_scene__boxes_are_where_the_signs_are(monkeypatch: pytest.MonkeyPat
 
     # Nothing else in a scene is magenta, so the colour marks the signs.
     monkeypatch.setattr(signs, "SIGN_PAINTERS", dict.fromkeys(CLASSES, paint_magenta))
-    for index in range(20):
+    for index in range(10):
         scene = draw_scene(11, index)
         red, green, blue = np.moveaxis(np.asarray(scene.image, np.float32), 2, 0)
         magenta = np.minimum(red, blue) - green

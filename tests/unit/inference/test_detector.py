@@ -2,6 +2,7 @@ import gc
 import multiprocessing
 import pickle
 import sys
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from types import GeneratorType
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.e2e.forked import CONTEXT
 from torch.testing import assert_close
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -263,7 +265,7 @@ def test_predict__tiles_of_a_image_that_is_a_tile(detector, photo):
 
 
 @pytest.mark.parametrize("merge", ["nms", "soft", "ios"])
-@pytest.mark.parametrize("size_hw", [(300, 400), (1, 500), (90, 700)])
+@pytest.mark.parametrize("size_hw", [(200, 300), (1, 500), (90, 700)])
 def test_predict__tiles(detector, photo, merge, size_hw):
     found = detector.predict(photo(size_hw), tile=100, merge=merge, score=0.3)
     height, width = size_hw
@@ -275,15 +277,15 @@ def test_predict__tiles(detector, photo, merge, size_hw):
 
 
 def test_predict__tiles_do_not_depend_on_batches(detector, photo):
-    image = photo((300, 400))
+    image = photo((200, 300))
+    alone = detector.predict(image, tile=100, score=0.3)
+    assert len(alone) > 20
     for size in (2, 7):
-        batched = detector.predict(image, tile=100, batch_size=size, score=0.3)
-        same(batched, detector.predict(image, tile=100, score=0.3))
-        assert len(batched) > 20
+        same(detector.predict(image, tile=100, batch_size=size, score=0.3), alone)
 
 
 def test_predict__tiles_and_max_detections(detector, photo):
-    image = photo((300, 400))
+    image = photo((200, 300))
     every = detector.predict(image, tile=100, score=0.0)
     assert len(every) > detector.config.postprocess.max_detections  # that of each tile
     assert len(detector.predict(image, tile=100, score=0.0, max_detections=5)) == 5
@@ -339,9 +341,14 @@ def _sizes(detector, images):
     return [len(found) for found in detector.predict(images)]
 
 
-def test_detector__in_another_process(detector, photo):
+@pytest.mark.parametrize(
+    "context",
+    [CONTEXT, pytest.param(multiprocessing.get_context("spawn"), marks=pytest.mark.slow)],
+    ids=["forkserver", "spawn"],
+)
+def test_detector__in_another_process(detector, photo, context):
     images = [photo(size, number) for number, size in enumerate(SIZES[:2])]
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
         assert pool.submit(_sizes, detector, images).result() == _sizes(detector, images)
 
 
@@ -367,12 +374,14 @@ def test_predict__video_without_pyav(detector, tmp_path, monkeypatch):
 
 def test_stream__memory_stays(detector, tmp_path, photo):
     photo((64, 96)).save(tmp_path / "0.png")
-    for number in range(1, 150):
+    for number in range(1, 80):
         (tmp_path / f"{number}.png").symlink_to(tmp_path / "0.png")
     gc.collect()
     alive = []
     for number, _ in enumerate(detector.predict(tmp_path, batch_size=2)):
-        if number in (50, 149):
-            kinds = [type(one) for one in gc.get_objects()]
-            alive.append(sum(issubclass(kind, torch.Tensor | Detections | Image.Image) for kind in kinds))
+        if number in (20, 79):
+            kinds = Counter(map(type, gc.get_objects()))
+            alive.append(
+                sum(kinds[kind] for kind in kinds if issubclass(kind, torch.Tensor | Detections | Image.Image))
+            )
     assert alive[1] <= alive[0] + 40  # a window of results, not a result for each image

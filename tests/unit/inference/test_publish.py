@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import threading
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch.testing import assert_close
 
 from fasterrcnn import Detector, load, presets
 from fasterrcnn.build import load_model
+from fasterrcnn.config import changed
 from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError
 from fasterrcnn.inference.publish import write_repository
 from fasterrcnn.weights import mmdetection, native
@@ -98,14 +100,14 @@ class _Answer(http.server.BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815
 
 
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
+@contextmanager
+def serving(cache):
     """An empty Hub and an empty cache."""
-    with _Hub() as server:
+    with _Hub() as server, pytest.MonkeyPatch.context() as monkeypatch:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         monkeypatch.setenv("HF_ENDPOINT", server.url)
-        monkeypatch.setenv("FASTERRCNN_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("FASTERRCNN_CACHE", str(cache))
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         monkeypatch.delenv("FASTERRCNN_OFFLINE", raising=False)
         yield server
@@ -114,29 +116,50 @@ def hub(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def published(hub, checkpoint):
-    load(checkpoint).push_to_hub(REPOSITORY, token="hf_right")
+def hub(tmp_path):
+    with serving(tmp_path / "cache") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def detector(checkpoint):
+    return load(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def pushed(detector, tmp_path_factory):
+    """A Hub after a push: its tables stay when it has closed."""
+    with serving(tmp_path_factory.mktemp("cache")) as server:
+        detector.push_to_hub(REPOSITORY, token="hf_right")
+    return server
+
+
+@pytest.fixture
+def published(hub, pushed):
+    """A Hub with a repository."""
+    hub.repositories[REPOSITORY] = dict(pushed.repositories[REPOSITORY])
     return hub
 
 
-def test_push__and_back(published, checkpoint, photo):
-    ours, again = load(checkpoint), Detector.from_pretrained(REPOSITORY)
+def test_push__and_back(published, pushed, detector, photo):
+    ours, again = detector, Detector.from_pretrained(REPOSITORY)
     assert again.classes == ours.classes
     assert again.config == ours.config
     assert_close(again.predict(photo((64, 64))).boxes, ours.predict(photo((64, 64))).boxes)
-    assert published.repositories[REPOSITORY].keys() == {"README.md", "model.safetensors"}
-    assert published.private == {REPOSITORY: False}
+    assert pushed.repositories[REPOSITORY].keys() == {"README.md", "model.safetensors"}
+    assert pushed.private == {REPOSITORY: False}
 
 
-def test_push__address_message_and_privacy(hub, checkpoint):
-    address = load(checkpoint).push_to_hub(REPOSITORY, token="hf_right", private=True, message="the second try")
+def test_push__address_message_and_privacy(hub, detector):
+    address = detector.push_to_hub(REPOSITORY, token="hf_right", private=True, message="the second try")
     assert address == f"{hub.url}/{REPOSITORY}"
     assert hub.messages == ["the second try"]
     assert hub.private == {REPOSITORY: True}
 
 
-def test_load__by_name(published):
-    assert load(f"hf://{REPOSITORY}").classes == load(f"hf://{REPOSITORY}@main/model.safetensors").classes
+def test_load__by_name(published, detector):
+    for address in (REPOSITORY, f"{REPOSITORY}@main/model.safetensors"):
+        assert load(f"hf://{address}").classes == detector.classes
     assert Detector.from_pretrained(f"hf://{REPOSITORY}").classes == ("cat", "dog", "owl")
 
 
@@ -219,24 +242,24 @@ def test_pull__hostile_weights_are_refused(published, tmp_path):
         load(f"hf://{REPOSITORY}")
 
 
-def test_push__refused_by_the_server(hub, checkpoint):
+def test_push__refused_by_the_server(hub, detector):
     with pytest.raises(WeightsError, match=r"someone/cells: cannot be published \(.*401.*\); hf auth login") as caught:
-        load(checkpoint).push_to_hub(REPOSITORY, token="hf_wrong")
+        detector.push_to_hub(REPOSITORY, token="hf_wrong")
     assert "\n" not in str(caught.value)
     assert hub.repositories == {}
 
 
-def test_push__needs_a_file_and_a_name(tiny_model, tiny_config, checkpoint):
+def test_push__needs_a_file_and_a_name(tiny_model, tiny_config, detector):
     with pytest.raises(UsageError, match="made in memory: save its network"):
         Detector(tiny_model, tiny_config).push_to_hub(REPOSITORY)
     for name in ("cells", "a/b/c", "../x"):
         with pytest.raises(UsageError, match="names no repository: write user/repository"):
-            load(checkpoint).push_to_hub(name)
+            detector.push_to_hub(name)
 
 
-def test_hub__without_the_extra(monkeypatch, checkpoint):
+def test_hub__without_the_extra(monkeypatch, detector):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-    for act in (lambda: load("hf://a/b"), lambda: load(checkpoint).push_to_hub("a/b")):
+    for act in (lambda: load("hf://a/b"), lambda: detector.push_to_hub("a/b")):
         with pytest.raises(MissingExtraError, match=r'pip install "fasterrcnn\[hub\]"'):
             act()
 
@@ -248,7 +271,7 @@ def test_push__weights_are_not_the_folded_ones(published, checkpoint, tmp_path):
 
 def test_write_repository__colours_that_were_given(tmp_path, weightless):
     """The stem of a file in Caffe's style is turned round; what is published is what detects."""
-    config = presets.get("resnet50-c4", ("cat", "dog"))
+    config = changed(presets.get("resnet50-fpn", ("cat", "dog")), regions={"widths": (16, 16)})
     names = mmdetection.MMDETECTION_NAMES
     state = {names.theirs(key): value.half().contiguous() for key, value in weightless(config).items()}
     state["backbone.conv1.weight"] = torch.rand(64, 3, 7, 7).half()

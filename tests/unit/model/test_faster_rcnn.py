@@ -33,10 +33,11 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-HEAVY = {"resnet50-fpn-v2", "resnet50-c4", "resnet50-dc5", "mobilenetv3-large-fpn"}
+HEAVY = {"resnet50-fpn-v2", "resnet50-c4", "resnet50-dc5", "mobilenetv3-large-fpn", "timm:resnet18"}
 """Presets whose parts the others have too."""
 
-NETWORKS = [pytest.param(n, marks=pytest.mark.slow) if n in HEAVY else n for n in (*presets.names(), "timm:resnet18")]
+NAMES = (*presets.names(), "timm:resnet18", "timm:test_resnet")
+NETWORKS = [pytest.param(n, marks=pytest.mark.slow) if n in HEAVY else n for n in NAMES]
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
@@ -137,18 +138,23 @@ def part_of(batch, targets, members) -> tuple[ImageBatch, list[Target]]:
     return part, [targets[index] for index in members]
 
 
+@pytest.fixture(scope="module", params=[None, (1.0, 5.0, 2.0, 0.5)])
+def weighted(request, tiny_config, lively):
+    """A network with or without weights of the classes."""
+    regions = tiny_config.regions.model_copy(update={"class_weights": request.param})
+    return lively(tiny_config.model_copy(update={"regions": regions}))
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("class_weights", [None, (1.0, 5.0, 2.0, 0.5)])
 @pytest.mark.parametrize("parts", [([0, 1, 2, 3],), ([0, 1], [2, 3]), ([3], [1], [0, 2])])
-def test_losses__parts_make_the_whole(tiny_config, lively, batch_of, parts, class_weights):
+def test_losses__parts_make_the_whole(weighted, batch_of, parts):
     """With a generator for each image and the weights of the parts, it does not matter who shares the batch."""
-    regions = tiny_config.regions.model_copy(update={"class_weights": class_weights})
-    model, batch = lively(tiny_config.model_copy(update={"regions": regions})), batch_of(*SIZES)
+    batch = batch_of(*SIZES)
 
     def losses(members):
         part, targets = part_of(batch, TARGETS, members)
         generators = [torch.Generator().manual_seed(index) for index in members]
-        found = model.losses(part, targets, generator=generators)
+        found = weighted.losses(part, targets, generator=generators)
         return torch.stack([value for _, value in found]), found.weights
 
     whole, weight = losses([0, 1, 2, 3])

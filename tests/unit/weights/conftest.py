@@ -1,7 +1,7 @@
 """Tensors of whole detectors in every family's layout, without memory."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache
 
 import pytest
 
@@ -11,7 +11,7 @@ from fasterrcnn.weights import detectron2, mmdetection, torchvision
 from fasterrcnn.weights.layout import State
 
 
-def _files(weightless: Callable[[ModelConfig], State], family: str, preset: str, classes: int = 80) -> State:
+def _files(weightless: Callable[[ModelConfig], State], family: str, preset: str, classes: int) -> State:
     config = presets.get(preset, [f"class_{i}" for i in range(classes)])
     state = weightless(config)
     if family == "torchvision":
@@ -27,4 +27,9 @@ def _files(weightless: Callable[[ModelConfig], State], family: str, preset: str,
 @pytest.fixture(scope="session")
 def files(weightless: Callable[[ModelConfig], State]) -> Callable[..., State]:
     """Tensors of a file of some family ("torchvision", "detectron2", "mmdetection") for one of our presets."""
-    return partial(_files, weightless)
+
+    @cache
+    def made(family: str, preset: str, classes: int) -> State:
+        return _files(weightless, family, preset, classes)
+
+    return lambda family, preset, classes=80: dict(made(family, preset, classes))

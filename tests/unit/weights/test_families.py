@@ -1,4 +1,5 @@
 import pickle
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +31,19 @@ FILES = [
 ]
 
 
+@cache
+def sketch(config):
+    """The network without memory; tests do not change it."""
+    with torch.device("meta"):
+        return assemble(config)
+
+
 @pytest.mark.parametrize(("family", "preset"), FILES)
 def test_recognise__family_architecture_and_every_name(files, family, preset):
     source = load.recognise(HERE, files(family, preset), {})
     assert (source.family, source.config.preset) == (FAMILIES[family], preset)
     assert source.config.backbone.body == preset.split("-fpn")[0].split("-c4")[0].split("-dc5")[0] or "mobile" in preset
-    with torch.device("meta"):
-        own = assemble(source.config).state_dict()
+    own = sketch(source.config).state_dict()
     assert {key for key in own if not key.endswith("num_batches_tracked")} == set(source.state)
     assert all(source.state[key].shape == own[key].shape for key in source.state)
 
@@ -201,9 +208,7 @@ def test_anchors__come_ratio_by_ratio(files):
 
 def filled_from(state, metadata):
     source = load.recognise(HERE, state, metadata)
-    with torch.device("meta"):
-        network = assemble(source.config)
-    check_fit(network, source.state, str(HERE), source.name_in_file)
+    check_fit(sketch(source.config), source.state, str(HERE), source.name_in_file)
 
 
 def refused(state, metadata=None) -> str:

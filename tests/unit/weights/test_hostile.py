@@ -1,4 +1,4 @@
-"""Hundreds of harmful and broken weight files through the real command line: one line, exit code 2, nothing run."""
+"""Hundreds of harmful and broken weight files: one line, nothing run; on the command line exit code 2."""
 
 import os
 import pickle
@@ -14,7 +14,9 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from fasterrcnn import load
 from fasterrcnn.cli.main import main
+from fasterrcnn.errors import FasterRCNNError
 
 hostile = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("hostile.py"))))
 CANARY = Path(tempfile.gettempdir()) / f"canary-{os.getpid()}"
@@ -63,10 +65,38 @@ def test_cases__are_many_and_their_traps_work(here):
         CANARY.unlink()
 
 
+@pytest.fixture
+def limits():
+    """No file takes long, or much memory."""
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    yield
+    assert time.process_time() - started < 30
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < GIBIBYTE
+
+
+@pytest.mark.usefixtures("limits")
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if is_slow(n) else n for n in CASES])
 def test_hostile__one_line_and_nothing_run(here, capfd, name):
     path = here / f"{CASES.index(name)}.pth"
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(FasterRCNNError) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 590
+    assert not CANARY.exists()
+    assert capfd.readouterr() == ("", "")
+
+
+COMMANDS = {*CASES[::10], *{name.partition(":")[0]: name for name in CASES}.values()}
+"""Some of every group: reading the command line takes longer than refusing the file."""
+
+
+@pytest.mark.usefixtures("limits")
+@pytest.mark.parametrize(
+    "name", [n if n in COMMANDS and not is_slow(n) else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
+)
+def test_hostile__on_the_command_line(here, capfd, name):
+    path = here / f"{CASES.index(name)}.pth"
     with pytest.raises(SystemExit) as caught:
         main(["predict", str(path), str(here / "photo.png"), "-o", str(here / "seen")])
     message = capfd.readouterr()
@@ -77,8 +107,6 @@ def test_hostile__one_line_and_nothing_run(here, capfd, name):
     assert len(message.err) < 600
     assert not CANARY.exists()
     assert not (here / "seen").exists()
-    assert time.process_time() - started < 30
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < GIBIBYTE
 
 
 def test_hostile__start_weights_of_a_run(here):
@@ -94,7 +122,9 @@ def test_hostile__start_weights_of_a_run(here):
 
 MEASURE = """
 import re, sys
+from fasterrcnn import load
 from fasterrcnn.cli.main import main
+from fasterrcnn.errors import FasterRCNNError
 try:
     main(sys.argv[1:])
 finally:  # the most memory this program had; what getrusage gives begins with that of the process before it

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torchvision
 from torch.testing import assert_close
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 
 from fasterrcnn import load, presets
 from fasterrcnn.build import assemble, build_model, load_model
@@ -35,12 +36,15 @@ def cache(tmp_path, monkeypatch):
 def theirs():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return DETECTORS.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None).eval()
+        model = DETECTORS.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None)
+        model.roi_heads.box_head = TwoMLPHead(256 * 7 * 7, 32)
+        model.roi_heads.box_predictor = FastRCNNPredictor(32, 91)
+        return model.eval()
 
 
 @pytest.fixture
 def small(theirs, tmp_path, monkeypatch):
-    """torchvision's smallest detector with random weights, offered by the mirror under its hash."""
+    """torchvision's smallest detector with random weights, its head narrow, offered by the mirror under its hash."""
     file = tmp_path / "file"
     torch.save(theirs.state_dict(), file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -90,7 +94,8 @@ def test_load__own_class_names_go_before(small):
 
 
 def test_build_model__starts_from_a_name(small, theirs):
-    state = build_model(SMALL, ["cat", "dog"], weights=SMALL).state_dict()
+    config = changed(presets.get(SMALL, ["cat", "dog"]), regions={"widths": (32, 32)})
+    state = build_model(config, weights=SMALL).state_dict()
     assert torch.equal(state["rpn.deltas.weight"], theirs.state_dict()["rpn.head.bbox_pred.weight"])
     assert len(state["box_head.class_logits.bias"]) == 3
 
@@ -114,9 +119,9 @@ def test_locate__detectron2(tmp_path, monkeypatch):
 ZOO = "detectron2/faster_rcnn_R_50_FPN_3x"
 
 
-@pytest.fixture
-def zoo(tmp_path, monkeypatch):
-    """A detector of Detectron2's zoo with random numbers, its head narrow, offered by the mirror under its hash."""
+@pytest.fixture(scope="module")
+def zoo_file(tmp_path_factory):
+    """A detector of Detectron2's zoo with random numbers, its head narrow, named by its hash."""
     coco = [f"class_{number}" for number in range(80)]
     config = changed(presets.get("resnet50-fpn", coco), regions={"widths": (16, 16)})
     with torch.random.fork_rng():
@@ -125,11 +130,19 @@ def zoo(tmp_path, monkeypatch):
     beside = ("pixel_", "proposal_generator.anchor_generator")  # the zoo's files do not hold them
     arrays = {key: value.numpy() for key, value in state.items() if not key.startswith(beside)}
     raw = pickle.dumps({"model": arrays, "__author__": "Detectron2 Model Zoo"})
-    end = f"1/model_final_{hashlib.md5(raw).hexdigest()[:6]}.pkl"
+    path = tmp_path_factory.mktemp("zoo") / f"model_final_{hashlib.md5(raw).hexdigest()[:6]}.pkl"
+    path.write_bytes(raw)
+    return path
+
+
+@pytest.fixture
+def zoo(zoo_file, tmp_path, monkeypatch):
+    """That file, offered by the mirror."""
+    end = f"1/{zoo_file.name}"
     monkeypatch.setitem(catalog._DETECTRON2, "faster_rcnn_R_50_FPN_3x", end)
     place = tmp_path / "mirror/dl.fbaipublicfiles.com/detectron2/COCO-Detection/faster_rcnn_R_50_FPN_3x" / end
     place.parent.mkdir(parents=True)
-    place.write_bytes(raw)
+    place.hardlink_to(zoo_file)
     return place
 
 

@@ -237,7 +237,12 @@ def test_load_model__tensors_that_do_not_fit(tmp_path, checkpoint, change, messa
 
 
 @pytest.mark.parametrize(
-    "preset", ["resnet50-c4", pytest.param("resnet50-fpn-v2", marks=pytest.mark.slow), "timm:test_resnet"]
+    "preset",
+    [
+        "mobilenetv3-large-320-fpn",
+        "timm:test_resnet",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50-c4", "resnet50-fpn-v2")),
+    ],
 )
 def test_load_model__is_the_network_that_was_saved(tmp_path, shrink, preset):
     """Buffers that are in no file included, and the layout in memory."""

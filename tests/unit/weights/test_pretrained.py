@@ -10,9 +10,11 @@ import pytest
 import torch
 import torchvision
 from torch.testing import assert_close
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 
 from fasterrcnn import presets
 from fasterrcnn.build import assemble, build_model
+from fasterrcnn.config import changed
 from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError
 from fasterrcnn.weights import download, native, transfer
 
@@ -65,7 +67,7 @@ def address(monkeypatch):
     return lambda weights, url: monkeypatch.setattr(weights.value, "url", url)
 
 
-def body_config(shrink, preset="resnet50-c5"):
+def body_config(shrink, preset="resnet50-fpn"):
     return shrink(presets.get(preset, CLASSES))
 
 
@@ -156,20 +158,29 @@ def test_coco__refused_where_there_is_none(shrink, preset):
         build_model(body_config(shrink, preset), weights="coco")
 
 
-def test_coco__everything_but_the_class_rows(hub, address):
-    """COCO has 91 rows, two of them for cats and dogs; owls it does not know."""
-    config = presets.get("mobilenetv3-large-320-fpn", CLASSES)
+@pytest.fixture
+def detector_file(hub, address) -> Path:
+    """torchvision's smallest detector with random weights and a narrow head, in the cache as its weights of COCO."""
+    model = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None)
+    model.roi_heads.box_head = TwoMLPHead(256 * 7 * 7, 32)
+    model.roi_heads.box_predictor = FastRCNNPredictor(32, 91)
     file = hub / "detector.pth"
     hub.mkdir(parents=True)
-    torchvision_model = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(
-        weights=None, weights_backbone=None
-    )
-    torch.save(torchvision_model.state_dict(), file)
+    torch.save(model.state_dict(), file)
     address(DETECTOR, NOWHERE + file.name)
-    state, theirs = build_model(config, weights="coco").state_dict(), torchvision_model.state_dict()
+    return file
+
+
+def detector_config():
+    return changed(presets.get("mobilenetv3-large-320-fpn", CLASSES), regions={"widths": (32, 32)})
+
+
+def test_coco__everything_but_the_class_rows(detector_file):
+    """COCO has 91 rows, two of them for cats and dogs; owls it does not know."""
+    state, theirs = build_model(detector_config(), weights="coco").state_dict(), torch.load(detector_file)
     assert torch.equal(state["rpn.deltas.weight"], theirs["rpn.head.bbox_pred.weight"])
     assert torch.equal(state["box_head.body.3.weight"], theirs["roi_heads.box_head.fc7.weight"])
-    assert state["box_head.class_logits.weight"].shape == (4, 1024)
+    assert state["box_head.class_logits.weight"].shape == (4, 32)
     trained = theirs["roi_heads.box_predictor.cls_score.bias"]
     assert_close(
         state["box_head.class_logits.bias"], torch.stack([trained[17], trained[18], torch.tensor(0.0), trained[0]])
@@ -232,18 +243,14 @@ def test_own_checkpoint__other_anchors_take_the_rows_of_their_likes(checkpoint, 
     assert torch.equal(state["rpn.convs.0.weight"], old["rpn.convs.0.weight"])
 
 
-def test_coco__other_anchors_take_the_rows_of_their_likes(hub, address):
-    config = presets.get("mobilenetv3-large-320-fpn", CLASSES)
+def test_coco__other_anchors_take_the_rows_of_their_likes(detector_file):
+    config = detector_config()
     few = config.anchors.model_copy(update={"sizes": ((60.0,),) * 3, "ratios": ((0.9, 2.5),) * 3, "rounded": False})
-    file = hub / "detector.pth"
-    hub.mkdir(parents=True)
-    theirs = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None)
-    torch.save(theirs.state_dict(), file)
-    address(DETECTOR, NOWHERE + file.name)
-    for weights in ("coco", str(file)):
+    theirs = torch.load(detector_file)
+    for weights in ("coco", str(detector_file)):
         state = build_model(config.model_copy(update={"anchors": few}), weights=weights).state_dict()
         # Five sizes (64 is the second) of ratio 0.5, five of 1, five of 2.
-        assert torch.equal(state["rpn.objectness.weight"], theirs.rpn.head.cls_logits.weight[[6, 11]])
+        assert torch.equal(state["rpn.objectness.weight"], theirs["rpn.head.cls_logits.weight"][[6, 11]])
 
 
 def test_own_checkpoint__with_nan(tmp_path, tiny_config):

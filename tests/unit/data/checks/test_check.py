@@ -172,6 +172,7 @@ def test_check_data__blood_cells(shared_data):
     assert check_and_repair(data).counts == {"left out": 2}
 
 
+@pytest.mark.slow
 def test_check_data__road_signs(shared_data):
     found = check_data(read_data(shared_data / "road_signs")).findings
     assert [(f.kind, f.image.stem, f.what.partition(",")[0]) for f in found] == [
@@ -251,13 +252,15 @@ def write(root, kind, classes, sizes_hw, count, suffix, side=(10, 80), over=0.0)
                 boxes.append([float(x) - over, float(y) - over, float(x + w) + over, float(y + h) + over])
                 labels.append(classes[label])
         path = root / f"{number:03}{suffix}"
-        image.save(path)
+        image.save(path, compress_level=1)  # of PNG: quick, and as exact
         rows.append({"image": path, "boxes": boxes, "labels": labels, "split": split})
     return rows
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg"])
-@pytest.mark.parametrize("sizes_hw", [SQUARE, MANY])
+@pytest.mark.parametrize(
+    ("sizes_hw", "suffix"),
+    [(SQUARE, ".png"), (SQUARE, ".jpg"), (MANY, ".jpg"), pytest.param(MANY, ".png", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("kind", ["noise", "blobs", "flat", "gradient", "gradients"])
 def test_check_data__clean_whatever_the_ground(tmp_path, kind, sizes_hw, suffix):
     data = read_data(write(tmp_path, kind, ["a", "b", "c"], sizes_hw, 24, suffix))
