@@ -13,6 +13,7 @@ import sys
 import pytest
 import torch
 from tests.e2e.forked import run_command, start_command
+from torch.distributed import TCPStore
 
 from fasterrcnn.demo.scenes import write_scenes
 from fasterrcnn.training.fit import fit
@@ -56,16 +57,16 @@ def train(folder, name, *options, data="scenes", launcher=("-m", "fasterrcnn")) 
     return done
 
 
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return str(free.getsockname()[1])
-
-
 def train_forked(folder, name) -> str:
-    """Like `train` under torchrun, but the processes import nothing anew; returns their output."""
+    """Like `train` under torchrun, but the processes import nothing anew; returns their output.
+
+    They meet in a store of this process, as in that of torchrun: no other program can take its port meanwhile.
+    """
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "none"}
-    shared |= {"MASTER_ADDR": "localhost", "MASTER_PORT": free_port(), "XDG_CACHE_HOME": str(folder / "cache" / name)}
+    shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+    shared |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port)}
+    shared |= {"XDG_CACHE_HOME": str(folder / "cache" / name)}
     arguments = arguments_of(folder, name, ["--batch-size", "2"], "scenes")
     ranks = [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
     processes = [start_command(*arguments, cwd=folder, environment=environment) for environment in ranks]
@@ -122,7 +123,9 @@ def test_devices__two_processes_share_a_feature_cache(folder):
 
 @pytest.mark.slow
 def test_torchrun__two_processes_learn_what_one_does(folder):
-    port = free_port()
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
     launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port, "-m", "fasterrcnn")
     train(folder, "run", launcher=launcher)
     assert_same_weights(folder / "one", folder / "run")

@@ -14,7 +14,7 @@ from fasterrcnn.ops.boxes import nms, soft_nms
 from fasterrcnn.ops.image import make_batch, pad_to
 from fasterrcnn.ops.matching import IGNORED, NEGATIVE, match
 
-properties = settings(derandomize=True, deadline=None, max_examples=40, database=None)
+properties = settings(derandomize=True, deadline=None, max_examples=80, database=None)
 SIDE = 256
 
 

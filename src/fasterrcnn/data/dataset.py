@@ -185,9 +185,8 @@ def _iterate(loader: DataLoader[Batch]) -> Iterator[Batch]:
     It would raise an exception wherever the program is when a reading process dies, be it in the midst of writing a
     file. Without it, the next batch notices.
     """
-    in_charge = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
-    if not in_charge:
-        return iter(loader)
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        return iter(loader)  # here torch sets no handler
     handler = signal.getsignal(signal.SIGCHLD)
     iterator = iter(loader)
     signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
