@@ -49,7 +49,7 @@ def make(image_count: int) -> tuple[dict, list[dict]]:
 
 
 def ours(ground_truth: dict, results: list[dict]) -> list[float]:
-    from fasterrcnn.evaluation.evaluate import score_detections
+    from fasterrcnn.evaluation.report import score_detections
 
     return list(score_detections(ground_truth, results).numbers.values())
 

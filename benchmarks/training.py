@@ -41,8 +41,7 @@ from fasterrcnn.build import build_model
 from fasterrcnn.config import ModelConfig
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, to_coco
 from fasterrcnn.data.checks import check_and_repair
-from fasterrcnn.evaluation.evaluate import score_detections
-from fasterrcnn.evaluation.report import Report
+from fasterrcnn.evaluation.report import Report, score_detections
 from fasterrcnn.training.prepare import resolve, start_config
 
 MODEL, BATCH = "efficientnet-lite0-fpn", 4

@@ -12,13 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fasterrcnn.evaluation.analysis import MeasurementOrigin, analyse
-from fasterrcnn.evaluation.evaluate import score_detections
 from fasterrcnn.evaluation.ground_truth import read_ground_truth, read_results
 from fasterrcnn.evaluation.matching import find_pairs, same_class
 from fasterrcnn.evaluation.metrics.average_precision import mean_defined, rank_matches
 from fasterrcnn.evaluation.metrics.error_kinds import ERRORS, IGNORED, MISSED, RIGHT, count_confusions
 from fasterrcnn.evaluation.metrics.slices import SIZES, slice_by_size
-from fasterrcnn.evaluation.report import make_report
+from fasterrcnn.evaluation.report import make_report, score_detections
 
 IDS = [3, 7, 8, 40, 41]
 CATEGORIES = [{"id": i, "name": f"c{i}"} for i in (2, 5, 6)]

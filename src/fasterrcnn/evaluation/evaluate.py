@@ -1,11 +1,11 @@
 """A detector, or a file of any model's detections, against an annotated data set. Imports torch only for a detector."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
@@ -14,10 +14,9 @@ from fasterrcnn.data.checks import BadBoxPolicy, check_and_repair
 from fasterrcnn.data.formats import DataLike, read_data
 from fasterrcnn.errors import UsageError
 from fasterrcnn.evaluation.analysis import MeasurementOrigin, Other, analyse
-from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions, load_results, read_ground_truth, read_results
-from fasterrcnn.evaluation.metrics.average_precision import coco_numbers
+from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions, load_results, read_ground_truth
 from fasterrcnn.evaluation.metrics.proposal_recall import ProposalRecall
-from fasterrcnn.evaluation.options import MAX_DETS, EvaluateOptions, complete_evaluate_options, to_arguments
+from fasterrcnn.evaluation.options import EvaluateOptions, complete_evaluate_options, to_arguments
 from fasterrcnn.evaluation.report import Report, make_report
 
 if TYPE_CHECKING:
@@ -82,22 +81,6 @@ def evaluate(
         inclusive=wanted["voc_pixels"],
     )
     return make_report(ground_truth, analysis.numbers, analysis.per_class, analysis)
-
-
-def score_detections(
-    ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], *, max_dets: int = MAX_DETS
-) -> Report:
-    """Average precision and recall of COCO results against a COCO data set: the numbers alone, fast.
-
-    Detections of equal score count in the order they are given, as in COCO's own tools. No more of an image and class
-    than ``max_dets`` count.
-
-    Raises:
-        DataError: a result is not finite, or names an image or a category that the ground truth does not have.
-        UsageError: `max_dets` is less than 1.
-    """
-    objects = read_ground_truth(ground_truth)
-    return make_report(objects, *coco_numbers(objects, read_results(objects, results, max_dets), max_dets))
 
 
 def ground_truth_of(data: AnnotatedData, records: Sequence[AnnotatedImage]) -> GroundTruth:

@@ -13,10 +13,11 @@ import numpy as np
 
 from fasterrcnn.errors import UsageError
 from fasterrcnn.evaluation.analysis import Analysis
-from fasterrcnn.evaluation.ground_truth import GroundTruth
-from fasterrcnn.evaluation.metrics.average_precision import COCO_NUMBERS, Numbers
+from fasterrcnn.evaluation.ground_truth import GroundTruth, read_ground_truth, read_results
+from fasterrcnn.evaluation.metrics.average_precision import COCO_NUMBERS, Numbers, coco_numbers
 from fasterrcnn.evaluation.metrics.bootstrap import Interval
 from fasterrcnn.evaluation.metrics.error_kinds import ERROR_KINDS, ERRORS
+from fasterrcnn.evaluation.options import MAX_DETS
 from fasterrcnn.files import write_text
 from fasterrcnn.reporting.tables import signed_decimals, three_decimals
 
@@ -115,6 +116,22 @@ class Report:
             for name, row in self.per_class.items()
         ]
         return "\n".join([*rows, *(() if self.analysis is None else _describe(self.analysis))])
+
+
+def score_detections(
+    ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], *, max_dets: int = MAX_DETS
+) -> Report:
+    """Average precision and recall of COCO results against a COCO data set: the numbers alone, fast.
+
+    Detections of equal score count in the order they are given, as in COCO's own tools. No more of an image and class
+    than ``max_dets`` count.
+
+    Raises:
+        DataError: a result is not finite, or names an image or a category that the ground truth does not have.
+        UsageError: `max_dets` is less than 1.
+    """
+    objects = read_ground_truth(ground_truth)
+    return make_report(objects, *coco_numbers(objects, read_results(objects, results, max_dets), max_dets))
 
 
 def make_report(

@@ -14,8 +14,8 @@ from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, to_coco
 from fasterrcnn.data.dataset import DetectionDataset, draw_target
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import UsageError
-from fasterrcnn.evaluation.evaluate import score_detections
 from fasterrcnn.evaluation.matching import match_image
+from fasterrcnn.evaluation.report import score_detections
 from fasterrcnn.images import read_image
 from fasterrcnn.inference.detector import as_detections
 from fasterrcnn.reporting.drawing import Mark, Pen, add_legend, add_title, contact_sheet, draw_marks

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from fasterrcnn.errors import DataError, UsageError
-from fasterrcnn.evaluation.evaluate import score_detections
 from fasterrcnn.evaluation.ground_truth import load_results
+from fasterrcnn.evaluation.report import score_detections
 
 BOX, FAR = (10.0, 10.0, 20.0, 20.0), (60.0, 60.0, 20.0, 20.0)
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from fasterrcnn.errors import DataError
-from fasterrcnn.evaluation.evaluate import score_detections
-from fasterrcnn.evaluation.report import Report
+from fasterrcnn.evaluation.report import Report, score_detections
 
 CATEGORIES = [{"id": 1, "name": "cat"}, {"id": 5, "name": "dog"}]
 NUMBERS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
