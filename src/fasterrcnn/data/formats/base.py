@@ -16,6 +16,7 @@ import numpy as np
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, group_rows
 from fasterrcnn.data.findings import Finding, size_mismatch, unreadable_image
+from fasterrcnn.data.image_finder import ImageFinder
 from fasterrcnn.errors import DataError, ImageError, UsageError
 from fasterrcnn.images import read_size_hw
 
@@ -133,6 +134,18 @@ class Collector:
             names = ", ".join(path.name for path in candidates)
             self.problem("colliding-id", file, f"several images have its name: {names}", image=candidates[0])
         return candidates[0] if len(candidates) == 1 else None
+
+    def only_one(
+        self, paths: Sequence[Path], name: str, file: Path, what: str, finder: ImageFinder, number: int | None = None
+    ) -> Path | None:
+        """The image that was found by a name; None, and a finding, unless there is just one."""
+        if len(paths) > 1:
+            several = f"{name} could be {paths[0]} or {paths[1]}"
+            self.problem("ambiguous-image", file, f"{what}: {several}; name the folder (--images)", number)
+        elif not paths:
+            places = " and ".join(map(str, finder.places))
+            self.problem("missing-image", file, f"{what}: there is no {name} below {places}", number)
+        return paths[0] if len(paths) == 1 else None
 
     def size_hw(self, path: Path) -> tuple[int, int] | None:
         """Height and width of an image, from its header; None, and a finding, where it cannot be read."""

@@ -5,8 +5,6 @@ Segmentations and key points are ignored: this library is about boxes.
 
 import json
 import mmap
-import os
-import re
 import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +14,7 @@ from typing import Any
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, group_by, split_of, to_coco
 from fasterrcnn.data.formats.base import CollectedImage, Collector, DataFormat, NamedImages, ReadOptions, read_json
 from fasterrcnn.data.formats.writing import shortest_decimals, write_file
+from fasterrcnn.data.image_finder import ImageFinder
 from fasterrcnn.errors import DataError
 from fasterrcnn.images import image_files
 
@@ -56,19 +55,17 @@ class Coco(DataFormat):
         contents = {split: _load(file) for split, file in files.items()}
         collector = Collector(place, self.title, "annotation")
         classes, ids, label_of = _categories({files[split]: content for split, content in contents.items()}, collector)
-        listed: set[Path] = set()
-        present: set[Path] = set()
+        root = place.parent if place.is_file() else place
+        finder = ImageFinder(root, [options.images] if options.images else [])
+        found: set[Path] = set()
         for split, content in contents.items():
-            names = [_file_name(image) for image in content["images"]]
-            folder = _image_folder(files[split], names, split, options.images)
-            paths = [folder / name for name in names]
-            listed.update(paths)
-            # Listing a folder is much faster than asking for every file.
-            present.update(path for parent in {path.parent for path in paths} for path in image_files(parent))
-            image_of = _collect_images(content["images"], files[split], split, paths, present, collector)
+            image_of = _collect_images(content["images"], files[split], split, finder, collector)
             _collect_boxes(content["annotations"], files[split], image_of, label_of, collector)
-            if not paths:
+            found.update(image.path for image in image_of.values() if image is not None)
+            if not content["images"]:
                 collector.problem("empty-split", files[split], "lists no image")
+        listed = found | {finding.image for finding in collector.findings if finding.image is not None}
+        present = {path for folder in {path.parent for path in found} for path in image_files(folder)}
         for path in sorted(present - listed):
             collector.problem("unlisted-image", path, "no annotation file lists it", image=path)
         return collector.finish(classes=classes, category_ids=ids)
@@ -196,53 +193,34 @@ def _categories(
     return tuple(ids_of), tuple(ids[0] for ids in ids_of.values()), label_of
 
 
-def _image_folder(file: Path, names: list[str], split: str, images: Path | None) -> Path:
-    """The folder in which most of the listed images lie, of the places where tools put them."""
-    words = re.split("[^A-Za-z0-9]+", file.stem)[::-1]  # instances_train2017
-    words += [word for word, meant in SPLITS.items() if meant == split]
-    subfolders = ["", "images", "JPEGImages", "data", *words]
-    subfolders += [f"{folder}/{word}" for folder in ("images", "data") for word in words]
-    bases = [file.parent, file.parent.parent] if images is None else [images]
-    places = [place for place in dict.fromkeys(base / sub for base in bases for sub in subfolders) if place.is_dir()]
-    sample = [name for name in names[:: len(names) // 1000 + 1] if name]
-    counts = [sum(os.path.isfile(place / name) for name in sample) for place in places]
-    if any(counts):
-        return places[counts.index(max(counts))]
-    if not sample:
-        return bases[0]
-    shown = ", ".join(map(str, places or bases))
-    hint = "name their folder (--images), or the annotation file whose images are there"
-    raise DataError(f"{file}: its images ({sample[0]}...) are in none of {shown}; {hint}")
-
-
 def _file_name(image: Mapping[str, Any]) -> str:
-    """Path of an image below the folder; of a URL or a path that leads out of it, the last part."""
-    name = str(image.get("file_name") or "").replace("\\", "/")
-    parts = name.split("/")
-    return parts[-1] if name.startswith("/") or ":/" in name or ".." in parts else name
+    return str(image.get("file_name") or "")
 
 
 def _collect_images(
-    images: list[dict[str, Any]], file: Path, split: str, paths: list[Path], present: set[Path], collector: Collector
+    images: list[dict[str, Any]], file: Path, split: str, finder: ImageFinder, collector: Collector
 ) -> dict[int | None, CollectedImage | None]:
     """Collect every image that can be used; the image of every id, None where it cannot."""
     counts = Counter(_whole(image.get("id")) for image in images)
     image_of: dict[int | None, CollectedImage | None] = dict.fromkeys(counts)
     of_path: dict[Path, CollectedImage] = {}
-    for image, path in zip(images, paths, strict=True):
-        number = _whole(image.get("id"))
-        if number is None or not image.get("file_name"):
+    found = finder.find((_file_name(image) for image in images), file, split)
+    for image in images:
+        number, name = _whole(image.get("id")), _file_name(image)
+        if number is None or not name:
             what = f"image {image.get('id')!r} ({image.get('file_name')!r}) needs a whole number as id, and a file_name"
             collector.problem("unreadable-annotations", file, what)
-        elif counts[number] > 1:
-            what = f"{counts[number]} images have the id {number}, one is {path.name}"
+            continue
+        path = collector.only_one(found[name], name, file, f"image {number}", finder)
+        if counts[number] > 1:
+            what = f"{counts[number]} images have the id {number}, one is {name}"
             collector.problem("colliding-id", file, what, image=path)
+        elif path is None:
+            continue
         elif path in of_path:
             image_of[number] = of_path[path]
             what = f"images {of_path[path].image_id} and {number} are one file; their boxes are put together"
             collector.problem("same-image", file, what, image=path)
-        elif path not in present and not os.path.isfile(path):
-            collector.problem("missing-image", file, f"image {number}: there is no {path}", image=path)
         elif (size_hw := _stated_hw(image) or collector.size_hw(path)) is not None:
             of_path[path] = collector.image(path, split, file, size_hw=size_hw, image_id=number)
             image_of[number] = of_path[path]

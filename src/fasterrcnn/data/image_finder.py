@@ -1,0 +1,176 @@
+"""Finds the image files that annotations name: the same search for every format.
+
+Data sets travel: they are unzipped into other folders, written on other machines, uploaded and exported. So the name in
+the annotations is compared with the files that are there, from its last part backwards, and of several files that fit
+equally well the one counts that lies nearest to the annotations. A file that another part of the data set may own is
+never taken: where there are images in train/ and in val/, annotations of train/ mean those in train/.
+"""
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+from fasterrcnn.data.annotations import NO_SPLIT, SPLITS
+from fasterrcnn.images import image_files
+
+_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio puts it before the name of an uploaded file
+_IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
+"""Folders of originals, where masks or thumbnails of the same name may lie beside them; the best name first."""
+
+
+class ImageFinder:
+    """The images of a data set, by the names that its annotations give them.
+
+    Args:
+        root: folder of the data set. If no image at all lies in it, the folders beside it are searched.
+        folders: where the user says that the images are; then there alone.
+    """
+
+    def __init__(self, root: Path, folders: Sequence[Path] = ()) -> None:
+        self._root = Path(os.path.abspath(root))
+        self.places = [Path(os.path.abspath(folder)) for folder in folders] or [self._root]
+        if not folders and next(_images_below(self._root), None) is None:
+            self.places = [self._root.parent]
+        self._known: dict[tuple[Path, str], tuple[Path, tuple[str, ...], str]] = {}
+
+    def find(self, names: Iterable[str], source: Path, split: str = NO_SPLIT) -> dict[str, list[Path]]:
+        """The images that an annotation file calls by these names: none where there is none, several that could be.
+
+        A name may be a file name, with or without extension, a path of another machine, or a URL.
+
+        Args:
+            names: as they are written.
+            source: the annotation file.
+            split: the split that its annotations are of.
+        """
+        found = {name: self._nearest(name, source, split) for name in dict.fromkeys(names)}
+        votes = Counter(paths[0].parent for paths in found.values() if len(paths) == 1)
+        for name, paths in found.items():
+            if len(paths) > 1:
+                most = max(votes[path.parent] for path in paths)
+                found[name] = _usual([path for path in paths if votes[path.parent] == most])
+        return found
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Path]]:
+        """Images by their names and by their stems."""
+        by_name: dict[str, list[Path]] = {}
+        for path in dict.fromkeys(path for place in self.places for path in _images_below(place)):
+            for key in {_key(path.name), _key(path.stem)}:
+                by_name.setdefault(key, []).append(path)
+        return by_name
+
+    @cached_property
+    def _folders(self) -> dict[Path, frozenset[str]]:
+        """Folders of images, and the names of each and of those above it, up to the place that is searched."""
+        folders = {path.parent for paths in self._by_name.values() for path in paths}
+        return {folder: frozenset(map(_key, self._below(folder))) for folder in folders}
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        """Names of folders of which some images are in them, and others are not."""
+        everywhere = frozenset.intersection(*self._folders.values()) if self._folders else frozenset()
+        return frozenset().union(*self._folders.values()) - everywhere
+
+    @cached_property
+    def _splits(self) -> dict[Path, set[str]]:
+        """The splits that the names of a folder and of those above it state."""
+        return {folder: set(_splits_in(names)) for folder, names in self._folders.items()}
+
+    def _below(self, folder: Path) -> tuple[str, ...]:
+        place = next(place for place in (*self.places, Path("/")) if folder.is_relative_to(place))
+        return folder.relative_to(place).parts
+
+    def _nearest(self, name: str, source: Path, split: str) -> list[Path]:
+        """The candidates that fit best; none where all belong elsewhere."""
+        for parts in _spellings(name):
+            for key in (_key(parts[-1]), _key(PurePosixPath(parts[-1]).stem)):
+                if key in self._by_name:
+                    return self._best(self._by_name[key], parts, source, split)
+        return []
+
+    def _best(self, candidates: list[Path], parts: Sequence[str], source: Path, split: str) -> list[Path]:
+        folder, above, split = self._whereabouts(source, split)
+        needed = {_key(name) for name in (*parts[:-1], *above)} & self._names
+        own = [path for path in candidates if needed <= self._folders[path.parent]]
+        if any(split in splits for splits in self._splits.values()):
+            own = [path for path in own if split in self._splits[path.parent]]
+        if len(own) < 2:
+            return own
+
+        def rank(path: Path) -> tuple[int, int, bool]:
+            tail = _common(reversed(path.parts), reversed(parts))
+            return tail, _common(path.parent.parts, folder.parts), path.suffix == PurePosixPath(parts[-1]).suffix
+
+        best = max(map(rank, own))
+        return [path for path in own if rank(path) == best]
+
+    def _whereabouts(self, source: Path, split: str) -> tuple[Path, tuple[str, ...], str]:
+        """Folder of the annotation file, the names of the folders above it in the data set, and its split."""
+        if (source, split) not in self._known:
+            folder = Path(os.path.abspath(source.parent))
+            above = folder.relative_to(self._root).parts if folder.is_relative_to(self._root) else ()
+            stated = next(_splits_in((source.stem, *reversed(above))), NO_SPLIT) if split == NO_SPLIT else split
+            self._known[source, split] = folder, above, stated
+        return self._known[source, split]
+
+
+def _usual(paths: list[Path]) -> list[Path]:
+    """The only path in a folder of a usual name, otherwise all of them."""
+    for name in _IMAGE_FOLDERS:
+        usual = [path for path in paths if any(_key(part) == name for part in path.parent.parts)]
+        if len(usual) == 1:
+            return usual
+    return paths
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    yield from image_files(folder, deep=True)
+
+
+def _key(name: str) -> str:
+    """A name without differences that other systems make: capitals, and how accents are composed."""
+    return name if name.isascii() and name.islower() else unicodedata.normalize("NFC", name).casefold()
+
+
+def _splits_in(names: Iterable[str]) -> Iterator[str]:
+    """The splits that names of files and folders state."""
+    return (SPLITS[word] for name in names for word in re.findall("[a-z]+", name.lower()) if word in SPLITS)
+
+
+def _common(first: Iterable[str], second: Iterable[str]) -> int:
+    """How many parts two paths begin with alike."""
+    count = 0
+    for one, other in zip(first, second, strict=False):
+        if _key(one) != _key(other):
+            break
+        count += 1
+    return count
+
+
+def _spellings(name: str) -> Iterator[tuple[str, ...]]:
+    """Parts of the path that a name may mean: as it is, as a URL, without the prefix of an upload."""
+    plain = _parts(name)
+    if plain:
+        yield plain
+    url = _url(name)
+    texts = [] if url is None else [path for value in parse_qs(url.query).values() for path in value] + [url.path]
+    decoded = [parts for text in (name, *texts) if (parts := _parts(unquote(text)))]
+    yield from decoded
+    yield from ((*parts[:-1], _UPLOAD_PREFIX.sub("", parts[-1])) for parts in [plain, *decoded] if parts)
+
+
+def _url(name: str) -> SplitResult | None:
+    try:
+        return urlsplit(name) if "?" in name or "://" in name else None
+    except ValueError:  # brackets that are no address
+        return None
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part for part in PurePosixPath(text.replace("\\", "/")).parts if part not in ("..", "/"))
