@@ -16,6 +16,7 @@ FINDING_KINDS: dict[str, tuple[Severity, str]] = {
     # Files
     "unreadable-image": ("error", "replace the file, or take it out of the data set"),
     "missing-image": ("error", "put the image there, or delete its annotations"),
+    "ambiguous-image": ("error", "rename one of the images, or name their folder (--images)"),
     "missing-annotations": ("error", "put the file there, or take the image out of the split"),
     "unreadable-annotations": ("error", "correct the file"),
     "unlabelled-image": ("warning", "it counts as an image without objects; delete it if it was never labelled"),

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS
-from fasterrcnn.images import image_files
+from fasterrcnn.images import EXTENSIONS, image_files
 
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio puts it before the name of an uploaded file
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
@@ -89,7 +89,8 @@ class ImageFinder:
     def _nearest(self, name: str, source: Path, split: str) -> list[Path]:
         """The candidates that fit best; none where all belong elsewhere."""
         for parts in _spellings(name):
-            for key in (_key(parts[-1]), _key(PurePosixPath(parts[-1]).stem)):
+            name = PurePosixPath(parts[-1])
+            for key in (_key(name.name), _key(name.stem if name.suffix.lower() in EXTENSIONS else name.name)):
                 if key in self._by_name:
                     return self._best(self._by_name[key], parts, source, split)
         return []
@@ -103,9 +104,11 @@ class ImageFinder:
         if len(own) < 2:
             return own
 
+        suffix = PurePosixPath(parts[-1]).suffix
+
         def rank(path: Path) -> tuple[int, int, bool]:
-            tail = _common(reversed(path.parts), reversed(parts))
-            return tail, _common(path.parent.parts, folder.parts), path.suffix == PurePosixPath(parts[-1]).suffix
+            near = _common(path.parent.parts, folder.parts)
+            return common_end(path.parts, parts), near, path.suffix == suffix
 
         best = max(map(rank, own))
         return [path for path in own if rank(path) == best]
@@ -141,6 +144,11 @@ def _key(name: str) -> str:
 def _splits_in(names: Iterable[str]) -> Iterator[str]:
     """The splits that names of files and folders state."""
     return (SPLITS[word] for name in names for word in re.findall("[a-z]+", name.lower()) if word in SPLITS)
+
+
+def common_end(first: Sequence[str], second: Sequence[str]) -> int:
+    """How many parts two paths end with alike."""
+    return _common(reversed(first), reversed(second))
 
 
 def _common(first: Iterable[str], second: Iterable[str]) -> int:

@@ -136,15 +136,22 @@ class Collector:
         return candidates[0] if len(candidates) == 1 else None
 
     def only_one(
-        self, paths: Sequence[Path], name: str, file: Path, what: str, finder: ImageFinder, number: int | None = None
+        self,
+        paths: Sequence[Path],
+        name: str,
+        file: Path,
+        finder: ImageFinder,
+        what: str = "",
+        number: int | None = None,
     ) -> Path | None:
-        """The image that was found by a name; None, and a finding, unless there is just one."""
+        """The image that was found by a name; None, and a finding that begins with ``what``, unless there is just one."""
+        prefix = f"{what}: " if what else ""
         if len(paths) > 1:
             several = f"{name} could be {paths[0]} or {paths[1]}"
-            self.problem("ambiguous-image", file, f"{what}: {several}; name the folder (--images)", number)
+            self.problem("ambiguous-image", file, f"{prefix}{several}", number)
         elif not paths:
             places = " and ".join(map(str, finder.places))
-            self.problem("missing-image", file, f"{what}: there is no {name} below {places}", number)
+            self.problem("missing-image", file, f"{prefix}there is no {name} below {places}", number)
         return paths[0] if len(paths) == 1 else None
 
     def size_hw(self, path: Path) -> tuple[int, int] | None:

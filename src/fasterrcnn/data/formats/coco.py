@@ -211,7 +211,7 @@ def _collect_images(
             what = f"image {image.get('id')!r} ({image.get('file_name')!r}) needs a whole number as id, and a file_name"
             collector.problem("unreadable-annotations", file, what)
             continue
-        path = collector.only_one(found[name], name, file, f"image {number}", finder)
+        path = collector.only_one(found[name], name, file, finder, f"image {number}")
         if counts[number] > 1:
             what = f"{counts[number]} images have the id {number}, one is {name}"
             collector.problem("colliding-id", file, what, image=path)

@@ -9,18 +9,20 @@ box with xmin = xmax is empty. (The challenge itself counted pixels from 1, both
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 import numpy as np
 
-from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, group_by
+from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, group_by, split_of
 from fasterrcnn.data.formats.base import Collector, DataFormat, NamedImages, ReadOptions, read_lines, read_xml
 from fasterrcnn.data.formats.writing import lost_areas_and_ids, shortest_decimals, write_file
+from fasterrcnn.data.image_finder import ImageFinder, common_end
 from fasterrcnn.errors import DataError
 from fasterrcnn.files import search_folders, subfolders
 from fasterrcnn.images import EXTENSIONS, image_files
 
+_ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "ann", "anno", "xmls", "xml", "labels", "label")
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -43,28 +45,27 @@ class PascalVoc(DataFormat):
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
         """Read every XML file of a folder; classes are sorted by name, for the format has no list of them.
 
-        Images lie in JPEGImages or images, beside the annotations' folder, or in it.
+        Its image has the stem of the XML file, or is the one that it names.
 
         Raises:
             DataError: there is no annotated image at all, or a split file is no text.
         """
-        collector = Collector(place, self.title, "object")
-        paths_of_split: dict[str, list[Path]] = {}
-        for folder_split, xml_folder in _xml_folders(place).items():
-            annotated = {file.stem for file in _xml_files(xml_folder)}
-            images = _images(xml_folder)
-            splits = {folder_split: sorted(annotated)}
-            if folder_split == NO_SPLIT:
-                splits = _read_splits(place, annotated, collector)
-            for file in sorted({xml_folder / f"{stem}.xml" for stems in splits.values() for stem in stems}):
-                _read_file(file, images.get(file.stem, []), collector)
-            for split, stems in splits.items():
-                paths_of_split[split] = [path for stem in stems for path in images.get(stem, [])]
-            for path in (path for stem, paths in images.items() if stem not in annotated for path in paths):
-                collector.problem("unlisted-image", path, "image without annotations", image=path)
-        if not paths_of_split:
+        files = [file for folder in _xml_folders(place) for file in _xml_files(folder)]
+        if not files:
             raise DataError(f"{place}: no annotated image")
-        return collector.finish(paths_of_split, sort_classes=True, may_be_empty=True)
+        collector = Collector(place, self.title, "object")
+        finder = ImageFinder(place, [options.images] if options.images else [])
+        images = _find_images(files, finder)
+        lists = _read_lists(place, files, images, collector)
+        listed = sorted({file for members in lists.values() for file in members}) or files
+        image_of = {file: path for file in listed if (path := _read_file(file, images, finder, collector))}
+        present = {path for folder in {path.parent for path in image_of.values()} for path in image_files(folder)}
+        annotated = {path for paths in images.values() for path in paths}
+        for path in sorted(present - annotated):
+            collector.problem("unlisted-image", path, "image without annotations", image=path)
+        splits = lists or group_by(files, lambda file: split_of(file.parent, place))
+        paths = {split: [image_of[file] for file in members if file in image_of] for split, members in splits.items()}
+        return collector.finish(paths, sort_classes=True, may_be_empty=True)
 
     def image_folder(self, split: str) -> str:
         """All images lie in one folder."""
@@ -95,20 +96,30 @@ class PascalVoc(DataFormat):
         return notes
 
 
-def _xml_folders(folder: Path) -> dict[str, Path]:
-    """The folder with the XML files of each split; the only key is "all" where the folders make no splits."""
-    if (xml_folder := _xml_folder(folder)) is not None:
-        return {NO_SPLIT: xml_folder}
-    splits = {child: SPLITS.get(child.name.lower()) for child in subfolders(folder)}
-    return {split: place for child, split in splits.items() if split and (place := _xml_folder(child)) is not None}
+def _xml_folders(folder: Path) -> list[Path]:
+    """The folders with the XML files of the data set in a folder.
+
+    They are it, folders below one that is called after annotations, those of its splits, and any that holds XML files
+    and no images, as where annots/ and images/ lie side by side.
+    """
+    places = [folder] if _holds_voc(folder) else []
+    for child in subfolders(folder):
+        if child.name.lower() in _ANNOTATION_FOLDERS:
+            places += [path for path in [child, *_below(child)] if _xml_files(path)]
+        elif child.name.lower() in SPLITS:
+            places += _xml_folders(child)
+        elif _holds_voc(child) and not image_files(child):
+            places.append(child)
+    return places
 
 
-def _xml_folder(folder: Path) -> Path | None:
-    for child in (folder / "Annotations", folder / "annotations"):
-        if _xml_files(child):
-            return child
-    # Many tools write XML, so the content has to decide.
-    return folder if any(_is_voc(file) for file in _xml_files(folder)[:1]) else None
+def _below(folder: Path) -> list[Path]:
+    return [path for child in subfolders(folder) for path in [child, *_below(child)]]
+
+
+def _holds_voc(folder: Path) -> bool:
+    """Many tools write XML, so the content has to decide."""
+    return any(_is_voc(file) for file in _xml_files(folder)[:1])
 
 
 def _is_voc(file: Path) -> bool:
@@ -120,61 +131,91 @@ def _is_voc(file: Path) -> bool:
 
 def _xml_files(folder: Path) -> list[Path]:
     """Hidden files are left out: macOS puts one beside every file of an archive."""
-    return sorted(file for file in folder.glob("*.xml") if not file.name.startswith("."))
+    return sorted(f for f in folder.glob("*") if f.suffix.lower() == ".xml" and not f.name.startswith("."))
 
 
-def _images(xml_folder: Path) -> dict[str, list[Path]]:
-    """Images by the stem that their XML file must have."""
-    base = xml_folder.parent if xml_folder.name.lower() == "annotations" else xml_folder
-    places = (base / "JPEGImages", base / "images", base, xml_folder)
-    return group_by(next(filter(None, map(image_files, places)), []), lambda path: path.stem)
+def _find_images(files: Sequence[Path], finder: ImageFinder) -> dict[Path, list[Path]]:
+    """The images of every XML file: those with its stem, of several those of the name that it states; else by that."""
+    found: dict[Path, list[Path]] = {}
+    for folder, members in group_by(files, lambda file: file.parent).items():
+        by_stem = finder.find((file.stem for file in members), folder / "*.xml")
+        stated = {file: _stated_name(file) for file in members if len(by_stem[file.stem]) != 1}
+        by_name = finder.find(filter(None, stated.values()), folder / "*.xml")
+        for file in members:
+            named = by_name.get(stated.get(file, ""), [])
+            found[file] = named if len(named) == 1 or not by_stem[file.stem] else by_stem[file.stem]
+    return found
 
 
-def _read_splits(folder: Path, annotated: set[str], collector: Collector) -> dict[str, list[str]]:
-    """Names of the images of each split, in the order of the files."""
-    splits: dict[str, list[str]] = {}
+def _stated_name(file: Path) -> str:
+    """What an XML file calls its image; empty where it does not."""
+    try:
+        tree = read_xml(file)
+    except DataError:
+        return ""
+    return (tree.findtext("filename") or tree.findtext("path") or "").strip()
+
+
+def _read_lists(
+    folder: Path, files: Sequence[Path], images: Mapping[Path, Sequence[Path]], collector: Collector
+) -> dict[str, list[Path]]:
+    """The XML files of each split, in the order of the lists in ImageSets/Main; none where these make no splits."""
+    lists = folder / "ImageSets" / "Main"
+    texts = {f.stem.lower(): f for f in sorted(lists.glob("*")) if f.suffix.lower() == ".txt" and f.is_file()}
+    by_stem = group_by(files, lambda file: file.stem)
+    splits: dict[str, list[Path]] = {}
     for name, split in SPLITS.items():
-        file = folder / "ImageSets" / "Main" / f"{name}.txt"
-        if file.is_file():
-            stems = list(dict.fromkeys(_stem(line, annotated) for line in read_lines(file) if line))
-            if stems:
-                splits.setdefault(split, stems)
+        if name in texts:
+            members = dict.fromkeys(_listed(line, by_stem, files[0].parent) for line in read_lines(texts[name]) if line)
+            if members:
+                splits.setdefault(split, list(members))
             else:
-                collector.problem("empty-split", file, "names no image")
-    return splits or {NO_SPLIT: sorted(annotated)}
+                collector.problem("empty-split", texts[name], "names no image")
+    return splits
 
 
-def _stem(line: str, annotated: set[str]) -> str:
-    """The image's name without extension and without VOC's class flag (-1, 0, 1); it may have spaces."""
-    if line in annotated:
-        return line
-    name = re.sub(r"\s+-?[01]$", "", line)
-    stem, extension = os.path.splitext(name)
-    return stem if extension.lower() in EXTENSIONS and name not in annotated else name
+def _listed(line: str, by_stem: Mapping[str, Sequence[Path]], folder: Path) -> Path:
+    """The XML file that a line means: a name or a path, with or without extension, VOC's class flag, or a second path.
+
+    Names may have spaces.
+    """
+    without_flag = re.sub(r"\s+-?[01]$", "", line)
+    for text in (line, without_flag, line.split(maxsplit=1)[0]):
+        path = PurePosixPath(text.replace("\\", "/"))
+        for stem in (path.name, path.stem if path.suffix.lower() in {*EXTENSIONS, ".xml"} else path.name):
+            if stem in by_stem:
+                return max(by_stem[stem], key=lambda file: common_end(file.parent.parts, path.parent.parts))
+    name, extension = os.path.splitext(without_flag)
+    return folder / f"{name if extension.lower() in EXTENSIONS else without_flag}.xml"
 
 
-def _read_file(file: Path, paths: list[Path], collector: Collector) -> None:
-    """Collect the image and the objects of one XML file."""
+def _read_file(
+    file: Path, images: Mapping[Path, Sequence[Path]], finder: ImageFinder, collector: Collector
+) -> Path | None:
+    """Collect the image and the objects of one XML file; the image, unless it cannot be used."""
     if not os.path.isfile(file):
-        collector.problem("missing-annotations", file, "no such file", image=paths[0] if paths else None)
-        return
-    path = collector.image_of(file, paths)
-    if path is None:
-        return
+        collector.problem("missing-annotations", file, "no such file")
+        return None
     try:
         tree = read_xml(file)
         if tree.tag != "annotation":
             raise DataError(f"not Pascal VOC: it begins with <{tree.tag}>, not with <annotation>")
-        objects = [_read_object(element, number) for number, element in enumerate(tree.iter("object"), start=1)]
     except DataError as error:
-        collector.unreadable(file, error, path)
-        return
-    if collector.size_hw(path) is None:
-        return
+        collector.unreadable(file, error, next(iter(images[file]), None))
+        return None
+    path = collector.only_one(images[file], f"{file.stem}.*", file, finder)
+    if path is None or collector.size_hw(path) is None:
+        return None
     stated_hw = (_pixels(tree.findtext("size/height")), _pixels(tree.findtext("size/width")))
     image = collector.image(path, source=file, stated_hw=stated_hw)
-    for number, (name, box, difficult) in enumerate(objects, start=1):
-        collector.add(image, box, name, number, difficult=difficult)
+    for number, element in enumerate(tree.iter("object"), start=1):
+        try:
+            name, box, difficult = _read_object(element, number)
+        except DataError as error:
+            collector.problem("unreadable-annotations", file, str(error), number, image=path)
+        else:
+            collector.add(image, box, name, number, difficult=difficult)
+    return path
 
 
 def _read_object(element: ElementTree.Element, number: int) -> tuple[str, list[float], bool]:
