@@ -48,7 +48,10 @@ class ImageFinder:
             source: the annotation file.
             split: the split that its annotations are of.
         """
-        found = {name: self._nearest(name, source, split) for name in dict.fromkeys(names)}
+        candidates = {name: self._candidates(name) for name in dict.fromkeys(names)}
+        folders = {self._folders[path.parent] for _, paths in candidates.values() for path in paths}
+        partial = frozenset().union(*folders) - frozenset.intersection(*folders) if folders else frozenset()
+        found = {name: self._best(*each, source, split, partial) for name, each in candidates.items()}
         votes = Counter(paths[0].parent for paths in found.values() if len(paths) == 1)
         for name, paths in found.items():
             if len(paths) > 1:
@@ -72,12 +75,6 @@ class ImageFinder:
         return {folder: frozenset(map(_key, self._below(folder))) for folder in folders}
 
     @cached_property
-    def _names(self) -> frozenset[str]:
-        """Names of folders of which some images are in them, and others are not."""
-        everywhere = frozenset.intersection(*self._folders.values()) if self._folders else frozenset()
-        return frozenset().union(*self._folders.values()) - everywhere
-
-    @cached_property
     def _splits(self) -> dict[Path, set[str]]:
         """The splits that the names of a folder and of those above it state."""
         return {folder: set(_splits_in(names)) for folder, names in self._folders.items()}
@@ -86,24 +83,30 @@ class ImageFinder:
         place = next(place for place in (*self.places, Path("/")) if folder.is_relative_to(place))
         return folder.relative_to(place).parts
 
-    def _nearest(self, name: str, source: Path, split: str) -> list[Path]:
-        """The candidates that fit best; none where all belong elsewhere."""
+    def _candidates(self, name: str) -> tuple[tuple[str, ...], list[Path]]:
+        """All images of a name, wherever they lie, and the parts of the path by which they were found."""
         for parts in _spellings(name):
-            name = PurePosixPath(parts[-1])
-            for key in (_key(name.name), _key(name.stem if name.suffix.lower() in EXTENSIONS else name.name)):
+            last = PurePosixPath(parts[-1])
+            for key in (_key(last.name), _key(last.stem if last.suffix.lower() in EXTENSIONS else last.name)):
                 if key in self._by_name:
-                    return self._best(self._by_name[key], parts, source, split)
-        return []
+                    return parts, self._by_name[key]
+        return (), []
 
-    def _best(self, candidates: list[Path], parts: Sequence[str], source: Path, split: str) -> list[Path]:
+    def _best(
+        self, parts: Sequence[str], candidates: list[Path], source: Path, split: str, partial: frozenset[str]
+    ) -> list[Path]:
+        """The candidates that fit best; none where all belong elsewhere.
+
+        Where only a part of the images that the annotations ask for lies in a folder that they name, or lie in
+        themselves, the others are not there.
+        """
         folder, above, split = self._whereabouts(source, split)
-        needed = {_key(name) for name in (*parts[:-1], *above)} & self._names
+        needed = {_key(name) for name in (*parts[:-1], *above)} & partial
         own = [path for path in candidates if needed <= self._folders[path.parent]]
         if any(split in splits for splits in self._splits.values()):
             own = [path for path in own if split in self._splits[path.parent]]
         if len(own) < 2:
             return own
-
         suffix = PurePosixPath(parts[-1]).suffix
 
         def rank(path: Path) -> tuple[int, int, bool]:

@@ -4,11 +4,13 @@ import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, split_of
+from fasterrcnn.data.annotations import NO_SPLIT, AnnotatedData, split_of
 from fasterrcnn.data.formats.base import Box, BoxFormat, Collector, DataFormat, ReadOptions, box_to_xyxy, split_name
+from fasterrcnn.data.image_finder import ImageFinder
 from fasterrcnn.errors import DataError, UsageError
+from fasterrcnn.files import search_folders, subfolders
 from fasterrcnn.images import EXTENSIONS, image_files
 
 # Best name first. Beside x2 and y2, width and height are those of the image.
@@ -53,12 +55,13 @@ class CsvTable(DataFormat):
         """
         root = place if place.is_dir() else place.parent
         collector = Collector(place, self.title, "line", options.classes)
+        finder = ImageFinder(root, [options.images] if options.images else [])
         for file in _tables(place, options.columns) if place.is_dir() else [place]:
             columns = read_columns(file, options.columns)
             box_format = options.box_format
             if box_format == "xyxy" and not columns.has_corners:
                 box_format = "xywh"
-            _read_file(file, columns, box_format, split_of(file, root), options.images, collector)
+            _read_file(file, columns, box_format, split_of(file, root), finder, collector)
         data = collector.finish()
         listed = {image.path for image in data.images} | {finding.image for finding in data.findings}
         for folder in sorted({image.path.parent for image in data.images}):
@@ -90,7 +93,7 @@ class TableColumns:
     def cell(self, cells: Sequence[str], meaning: str) -> str:
         """The cell of a row; empty where there is no such column."""
         position = self.positions.get(meaning)
-        return "" if position is None else cells[position]
+        return "" if position is None or position >= len(cells) else cells[position]
 
 
 def read_columns(file: Path, columns: Mapping[str, str] | None = None) -> TableColumns:
@@ -154,8 +157,11 @@ def read_rows(file: Path, columns: TableColumns) -> Iterator[tuple[int, list[str
 
 
 def _tables(root: Path, columns: Mapping[str, str] | None) -> list[Path]:
-    """Tables of a folder and of the folders of its splits."""
-    folders = [root, *(child for child in root.glob("*/") if child.name.lower() in SPLITS)]
+    """Tables of a folder and of the folders in it; where there is none, of those below."""
+    return search_folders(root, lambda folder: _tables_in([folder, *subfolders(folder)], columns), levels=1)
+
+
+def _tables_in(folders: Sequence[Path], columns: Mapping[str, str] | None) -> list[Path]:
     files = sorted(file for folder in folders for file in folder.iterdir() if file.is_file())
     return [file for file in files if file.suffix.lower() in (".csv", ".tsv") and _is_table(file, columns)]
 
@@ -168,22 +174,21 @@ def _is_table(file: Path, columns: Mapping[str, str] | None) -> bool:
 
 
 def _read_file(
-    file: Path, columns: TableColumns, box_format: BoxFormat, split: str, images: Path | None, collector: Collector
+    file: Path, columns: TableColumns, box_format: BoxFormat, split: str, finder: ImageFinder, collector: Collector
 ) -> None:
-    bases = [file.parent] if images is None else [images, file.parent]
+    rows = [(*row, split_name(columns.cell(row[1], "split") or split)) for row in read_rows(file, columns)]
+    names = {own: [columns.cell(cells, "image") for _, cells, split in rows if split == own] for *_, own in rows}
+    found = {own: finder.find(filter(None, asked), file, own) for own, asked in names.items()}
     paths: dict[tuple[str, str], Path | None] = {}
-    for number, cells in read_rows(file, columns):
+    for number, cells, own in rows:
         try:
             box = _read_box(cells, columns)
         except DataError as error:
             collector.problem("unreadable-annotations", file, f"line {number}: {error}", number)
             continue
-        own = split_name(columns.cell(cells, "split") or split)
         name = columns.cell(cells, "image")
         if (name, own) not in paths:
-            paths[name, own] = _find_image(name, own, bases)
-            if paths[name, own] is None:
-                collector.problem("missing-image", file, f"line {number}: there is no image {name}", number)
+            paths[name, own] = collector.only_one(found[own][name], name, file, finder, f"line {number}", number)
         if (path := paths[name, own]) is None:
             continue
         # Beside two corners, width and height are those of the image.
@@ -211,14 +216,3 @@ def _read_box(cells: list[str], columns: TableColumns) -> Box | None:
         return [float(text) for text in texts]
     except ValueError:
         raise DataError(f"the box must be four numbers, not {','.join(texts)}") from None
-
-
-def _find_image(name: str, split: str, bases: Sequence[Path]) -> Path | None:
-    """The image file of a row: names may lack the extension, absolute paths may be of another machine."""
-    written = PurePosixPath(name.replace("\\", "/"))
-    names = [str(written), written.name] if written.is_absolute() else [str(written)]
-    endings = [""] if written.suffix.lower() in EXTENSIONS else ["", *sorted(EXTENSIONS)]
-    spellings = [spelling for spelling, meant in SPLITS.items() if meant == split]
-    folders = ["", "images", *spellings, *(f"images/{spelling}" for spelling in spellings)]
-    candidates = (base / folder / f"{n}{end}" for n in names for base in bases for folder in folders for end in endings)
-    return next((Path(os.path.normpath(path)) for path in candidates if os.path.isfile(path)), None)
