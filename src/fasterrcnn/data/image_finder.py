@@ -16,9 +16,11 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS
-from fasterrcnn.images import EXTENSIONS, image_files
+from fasterrcnn.errors import UsageError
+from fasterrcnn.images import EXTENSIONS
 
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio puts it before the name of an uploaded file
+_LEVELS = 5  # of folders that are searched: annotations may lie in a home folder
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
 """Folders of originals, where masks or thumbnails of the same name may lie beside them; the best name first."""
 
@@ -29,13 +31,20 @@ class ImageFinder:
     Args:
         root: folder of the data set. If no image at all lies in it, the folders beside it are searched.
         folders: where the user says that the images are; then there alone.
+
+    Raises:
+        UsageError: there is no such folder.
     """
 
     def __init__(self, root: Path, folders: Sequence[Path] = ()) -> None:
+        for folder in folders:
+            if not os.path.isdir(folder):
+                raise UsageError(f"{folder}: no such folder of images")
         self._root = Path(os.path.abspath(root))
         self.places = [Path(os.path.abspath(folder)) for folder in folders] or [self._root]
         if not folders and next(_images_below(self._root), None) is None:
             self.places = [self._root.parent]
+        self._given = bool(folders)
         self._known: dict[tuple[Path, str], tuple[Path, tuple[str, ...], str]] = {}
 
     def find(self, names: Iterable[str], source: Path, split: str = NO_SPLIT) -> dict[str, list[Path]]:
@@ -48,16 +57,23 @@ class ImageFinder:
             source: the annotation file.
             split: the split that its annotations are of.
         """
-        candidates = {name: self._candidates(name) for name in dict.fromkeys(names)}
+        names = list(dict.fromkeys(names))
+        direct = {} if self._given else {name: [path] for name in names if (path := _outside(name, source.parent))}
+        candidates = {name: self._candidates(name) for name in names if name not in direct}
         folders = {self._folders[path.parent] for _, paths in candidates.values() for path in paths}
         partial = frozenset().union(*folders) - frozenset.intersection(*folders) if folders else frozenset()
-        found = {name: self._best(*each, source, split, partial) for name, each in candidates.items()}
+        found = {name: self._best(*each, source, split, partial) for name, each in candidates.items()} | direct
         votes = Counter(paths[0].parent for paths in found.values() if len(paths) == 1)
         for name, paths in found.items():
             if len(paths) > 1:
                 most = max(votes[path.parent] for path in paths)
                 found[name] = _usual([path for path in paths if votes[path.parent] == most])
         return found
+
+    def nothing_found(self, names: Sequence[str]) -> str:
+        """One sentence for annotations of which not one image was found."""
+        places = " and ".join(map(str, self.places))
+        return f"its images ({names[0]}...) are nowhere below {places}; name their folder (images, --images)"
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
@@ -126,6 +142,15 @@ class ImageFinder:
         return self._known[source, split]
 
 
+def _outside(name: str, folder: Path) -> Path | None:
+    """The image of a path that leads out of the folder, if it is really there."""
+    text = name.replace("\\", "/")
+    if not os.path.isabs(text) and ".." not in text.split("/"):
+        return None
+    path = os.path.normpath(folder / text)
+    return Path(path) if os.path.splitext(path)[1].lower() in EXTENSIONS and os.path.isfile(path) else None
+
+
 def _usual(paths: list[Path]) -> list[Path]:
     """The only path in a folder of a usual name, otherwise all of them."""
     for name in _IMAGE_FOLDERS:
@@ -136,7 +161,14 @@ def _usual(paths: list[Path]) -> list[Path]:
 
 
 def _images_below(folder: Path) -> Iterator[Path]:
-    yield from image_files(folder, deep=True)
+    """Images of a folder and of those below it, hidden ones left out."""
+    depth = len(folder.parts)
+    for place, folders, files in os.walk(folder):
+        deeper = len(Path(place).parts) - depth < _LEVELS
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX"))) if deeper else []
+        for name in sorted(files):
+            if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith("."):
+                yield Path(place, name)
 
 
 def _key(name: str) -> str:

@@ -144,7 +144,7 @@ class Collector:
         what: str = "",
         number: int | None = None,
     ) -> Path | None:
-        """The image that was found by a name; None, and a finding that begins with ``what``, unless there is just one."""
+        """The image of a name; None, and a finding that begins with ``what``, unless there is just one."""
         prefix = f"{what}: " if what else ""
         if len(paths) > 1:
             several = f"{name} could be {paths[0]} or {paths[1]}"

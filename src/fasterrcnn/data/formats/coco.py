@@ -204,18 +204,20 @@ def _collect_images(
     counts = Counter(_whole(image.get("id")) for image in images)
     image_of: dict[int | None, CollectedImage | None] = dict.fromkeys(counts)
     of_path: dict[Path, CollectedImage] = {}
-    found = finder.find((_file_name(image) for image in images), file, split)
+    names = [name for image in images if (name := _file_name(image))]
+    found = finder.find(names, file, split)
+    if names and not any(found.values()):
+        collector.problem("missing-image", file, finder.nothing_found(names))
+        return image_of
     for image in images:
         number, name = _whole(image.get("id")), _file_name(image)
         if number is None or not name:
             what = f"image {image.get('id')!r} ({image.get('file_name')!r}) needs a whole number as id, and a file_name"
             collector.problem("unreadable-annotations", file, what)
-            continue
-        path = collector.only_one(found[name], name, file, finder, f"image {number}")
-        if counts[number] > 1:
+        elif counts[number] > 1:
             what = f"{counts[number]} images have the id {number}, one is {name}"
-            collector.problem("colliding-id", file, what, image=path)
-        elif path is None:
+            collector.problem("colliding-id", file, what, image=next(iter(found[name]), None))
+        elif (path := collector.only_one(found[name], name, file, finder, f"image {number}")) is None:
             continue
         elif path in of_path:
             image_of[number] = of_path[path]

@@ -179,6 +179,9 @@ def _read_file(
     rows = [(*row, split_name(columns.cell(row[1], "split") or split)) for row in read_rows(file, columns)]
     names = {own: [columns.cell(cells, "image") for _, cells, split in rows if split == own] for *_, own in rows}
     found = {own: finder.find(filter(None, asked), file, own) for own, asked in names.items()}
+    if rows and not any(paths for by_name in found.values() for paths in by_name.values()):
+        collector.problem("missing-image", file, finder.nothing_found([name for name in names[rows[0][2]] if name]))
+        return
     paths: dict[tuple[str, str], Path | None] = {}
     for number, cells, own in rows:
         try:

@@ -56,6 +56,8 @@ class PascalVoc(DataFormat):
         collector = Collector(place, self.title, "object")
         finder = ImageFinder(place, [options.images] if options.images else [])
         images = _find_images(files, finder)
+        if not any(images.values()):
+            raise DataError(f"{place}: {finder.nothing_found([f'{file.stem}.*' for file in files])}")
         lists = _read_lists(place, files, images, collector)
         listed = sorted({file for members in lists.values() for file in members}) or files
         image_of = {file: path for file in listed if (path := _read_file(file, images, finder, collector))}
@@ -194,7 +196,8 @@ def _read_file(
 ) -> Path | None:
     """Collect the image and the objects of one XML file; the image, unless it cannot be used."""
     if not os.path.isfile(file):
-        collector.problem("missing-annotations", file, "no such file")
+        (paths,) = finder.find([file.stem], file).values()
+        collector.problem("missing-annotations", file, "no such file", image=next(iter(paths), None))
         return None
     try:
         tree = read_xml(file)

@@ -10,7 +10,7 @@ from PIL import Image
 from fasterrcnn.data.annotations import to_coco
 from fasterrcnn.data.formats.base import ReadOptions
 from fasterrcnn.data.formats.coco import Coco
-from fasterrcnn.errors import DataError
+from fasterrcnn.errors import DataError, UsageError
 
 read, recognise = Coco().read, Coco().recognise
 
@@ -210,12 +210,14 @@ def test_read__images_named(tmp_path):
     put_image(tmp_path / "store" / "val" / "1.jpg")
     for split in ("train", "val"):
         put_json(tmp_path / "set" / f"{split}.json", content([image(1)]))
-    with pytest.raises(DataError, match=r"train\.json: its images \(1\.jpg\.\.\.\) are in none of .*name their folder"):
-        read(tmp_path / "set")
-    data = read(tmp_path / "set", ReadOptions(images=tmp_path / "store"))
-    assert [annotated.path.parent.name for annotated in data.images] == ["train", "val"]
-    with pytest.raises(DataError, match=r"are in none of .*/absent; name their folder \(--images\)"):
+    for options in (ReadOptions(), ReadOptions(images=tmp_path / "store")):
+        data = read(tmp_path / "set", options)
+        assert [annotated.path.parent.name for annotated in data.images] == ["train", "val"]
+    with pytest.raises(UsageError, match=r"absent: no such folder of images"):
         read(tmp_path / "set", ReadOptions(images=tmp_path / "absent"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"its images \(1\.jpg\.\.\.\) are nowhere below .*/empty; name their folder"):
+        read(tmp_path / "set", ReadOptions(images=tmp_path / "empty"))
 
 
 @pytest.mark.parametrize(
@@ -277,10 +279,10 @@ def test_read__unlisted_and_missing_images(single, tmp_path):
     data = read(single(note(1, 1), note(2, 5), images=images))
     assert [annotated.image_id for annotated in data.images] == [1]
     assert messages(data) == [
-        ("missing-image", f"image 5: there is no {tmp_path / '5.jpg'}"),
-        ("missing-image", f"image 6: there is no {tmp_path / ('x' * 300) / 'y.jpg'}"),
-        ("missing-image", f"image 7: there is no {tmp_path}/\ud800.jpg"),
-        ("missing-image", f"image 8: there is no {tmp_path}/a\0/b.jpg"),
+        ("missing-image", f"image 5: there is no 5.jpg below {tmp_path}"),
+        ("missing-image", f"image 6: there is no {'x' * 300}/y.jpg below {tmp_path}"),
+        ("missing-image", f"image 7: there is no \ud800.jpg below {tmp_path}"),
+        ("missing-image", f"image 8: there is no a\0/b.jpg below {tmp_path}"),
         ("unlisted-image", "no annotation file lists it"),
     ]
     assert data.findings[-1].file == tmp_path / "2.jpg"
@@ -583,7 +585,7 @@ def test_to_coco__gives_back_what_was_read(single):
 
 def test_read__images_are_not_there(shared_data):
     with pytest.raises(
-        DataError, match=r"instances_val2014_100\.json: its images \(COCO_val2014_\d+\.jpg\.\.\.\) are in"
+        DataError, match=r"instances_val2014_100\.json: its images \(COCO_val2014_\d+\.jpg\.\.\.\) are nowhere"
     ):
         read(shared_data / "coco_eval")
     with pytest.raises(DataError, match=r"results\.json: a list, as of COCO results"):

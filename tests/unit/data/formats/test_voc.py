@@ -161,7 +161,10 @@ def test_find__what_macos_leaves_in_archives(tmp_path, folder):
         ("Annotations", "."),
         ("Annotations", "Annotations"),
         (".", "."),
-        (".", "images"),
+        ("annots", "images"),
+        ("annotations/xmls", "images"),
+        ("labels", "pictures/all"),
+        ("xml", "jpg"),
     ],
 )
 def test_read__layouts(tmp_path, annotations, images):
@@ -238,11 +241,6 @@ def test_read__boxes_stay_as_they_are_written(folder):
         ('<?xml version="1.0" encoding="shift_jis"?><annotation/>', "not readable XML (multi-byte encodings"),
         ("<html><body/></html>", "not Pascal VOC: it begins with <html>, not with <annotation>"),
         ('<annotation xmlns="urn:x"/>', "not Pascal VOC: it begins with <{urn:x}annotation>, not with <annotation>"),
-        (xml(thing("", (1, 2, 3, 4))), "object 1 has no name"),
-        (xml("<object><bndbox/></object>"), "object 1 has no name"),
-        (xml(GOOD, thing("dog", (1, 2, "three", 4))), "object 2 (dog): xmin, ymin, xmax and ymax must be numbers (cou"),
-        (xml("<object><name>dog</name></object>"), "object 1 (dog): xmin, ymin, xmax and ymax must be numbers"),
-        (xml(thing("dog", (1, 2, "", 4))), "object 1 (dog): xmin, ymin, xmax and ymax must be numbers"),
     ],
 )
 def test_read__damaged_annotation(folder, text, message):
@@ -252,6 +250,61 @@ def test_read__damaged_annotation(folder, text, message):
     assert (kind, file) == ("unreadable-annotations", "a.xml")
     assert what.startswith(message)
     assert data.findings[0].image == data.root / "JPEGImages" / "a.jpg"
+
+
+@pytest.mark.parametrize(
+    ("damaged", "what"),
+    [
+        (thing("", (1, 2, 3, 4)), "object 2 has no name"),
+        ("<object><bndbox/></object>", "object 2 has no name"),
+        (thing("dog", (1, 2, "three", 4)), "object 2 (dog): xmin, ymin, xmax and ymax must be numbers (cou"),
+        ("<object><name>dog</name></object>", "object 2 (dog): xmin, ymin, xmax and ymax must be numbers"),
+        (thing("dog", (1, 2, "", 4)), "object 2 (dog): xmin, ymin, xmax and ymax must be numbers"),
+    ],
+)
+def test_read__damaged_object_among_good_ones(folder, damaged, what):
+    data = read(folder({"a": xml(GOOD, damaged, thing("owl", (1, 2, 3, 4)))}))
+    (image,) = data.images
+    assert [data.classes[label] for label in image.labels] == ["cat", "owl"]
+    ((kind, file, text),) = messages(data)
+    assert (kind, file) == ("unreadable-annotations", "a.xml")
+    assert text.startswith(what)
+    assert data.findings[0].annotation == 2
+
+
+def test_read__image_that_the_file_names(folder):
+    """It is needed where no image has the stem of the file, and where several have it."""
+    root = folder(
+        {"a": xml(GOOD).replace(">x<", ">photo.jpg<"), "b": xml(GOOD).replace(">x<", ">b.png<")}, images=["photo"]
+    )
+    for extension in ("png", "jpg"):
+        Image.new("RGB", (40, 30)).save(root / "JPEGImages" / f"b.{extension}")
+    data = read(root)
+    assert [annotated.path.name for annotated in data.images] == ["photo.jpg", "b.png"]
+
+
+def test_read__folders_of_one_task(tmp_path):
+    """CVAT keeps them below Annotations, and they have images of the same names."""
+    for number, name in enumerate(("cam1/0001", "cam2/0001", "cam2/0002")):
+        place, stem = name.split("/")
+        text = xml(thing("mug", (1, 2, 3, 4 + number)))
+        write_pair(tmp_path / "Annotations" / place, stem, text, images=tmp_path / "JPEGImages" / place)
+    lists = tmp_path / "ImageSets/Main"
+    lists.mkdir(parents=True)
+    (lists / "Train.txt").write_text("cam1/0001\ncam2/0002.jpg\n")
+    (lists / "Validation.txt").write_text("JPEGImages/cam2/0001.jpg Annotations/cam2/0001.xml\n")
+    assert recognise(tmp_path) == [tmp_path]
+    data = read(tmp_path)
+    found = {split: [(i.path.parent.name, i.boxes[0, 3]) for i in images] for split, images in data.splits.items()}
+    assert found == {"train": [("cam1", 4), ("cam2", 6)], "val": [("cam2", 5)]}
+    assert data.findings == []
+
+
+def test_read__no_image_is_there(tmp_path):
+    write_pair(tmp_path / "set" / "annots", "a", images=tmp_path)
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(DataError, match=r"its images \(a\.\*\.\.\.\) are nowhere below .*; name their folder"):
+        read(tmp_path / "set")
 
 
 LAUGHS = """<?xml version="1.0" encoding="{}"?><!DOCTYPE lolz [<!ENTITY lol "lol">{}]>
@@ -295,7 +348,7 @@ def test_read__missing_files(folder):
     data = read(root)
     assert stems(data) == {"train": ["a"]}
     assert messages(data) == [
-        ("missing-image", "b.xml", "there is no image called b.*"),
+        ("missing-image", "b.xml", f"there is no b.* below {root}"),
         ("missing-annotations", "ghost.xml", "no such file"),
         ("missing-annotations", f"{'x' * 300}.xml", "no such file"),
         ("unlisted-image", "ghost.jpg", "image without annotations"),
@@ -316,7 +369,8 @@ def test_read__two_images_of_one_name(folder):
     Image.new("RGB", (40, 30)).save(root / "JPEGImages" / "a.png")
     data = read(root)
     assert stems(data) == {"all": ["b"]}
-    assert messages(data) == [("colliding-id", "a.xml", "several images have its name: a.jpg, a.png")]
+    several = " or ".join(str(root / "JPEGImages" / name) for name in ("a.jpg", "a.png"))
+    assert messages(data) == [("ambiguous-image", "a.xml", f"a.* could be {several}")]
 
 
 def test_read__image_that_is_none(folder):
