@@ -30,7 +30,7 @@ class ImageFinder:
 
     Args:
         root: folder of the data set. If no image at all lies in it, the folders beside it are searched.
-        folders: where the user says that the images are; then there alone.
+        folders: that the user names; then the images are searched there alone.
 
     Raises:
         UsageError: there is no such folder.
@@ -62,13 +62,13 @@ class ImageFinder:
         candidates = {name: self._candidates(name) for name in names if name not in direct}
         folders = {self._folders[path.parent] for _, paths in candidates.values() for path in paths}
         partial = frozenset().union(*folders) - frozenset.intersection(*folders) if folders else frozenset()
-        found = {name: self._best(*each, source, split, partial) for name, each in candidates.items()} | direct
-        votes = Counter(paths[0].parent for paths in found.values() if len(paths) == 1)
-        for name, paths in found.items():
+        matches = {name: self._best(*each, source, split, partial) for name, each in candidates.items()} | direct
+        votes = Counter(paths[0].parent for paths in matches.values() if len(paths) == 1)
+        for name, paths in matches.items():
             if len(paths) > 1:
-                most = max(votes[path.parent] for path in paths)
-                found[name] = _usual([path for path in paths if votes[path.parent] == most])
-        return found
+                highest = max(votes[path.parent] for path in paths)
+                matches[name] = _in_image_folder([path for path in paths if votes[path.parent] == highest])
+        return matches
 
     def nothing_found(self, names: Sequence[str]) -> str:
         """One sentence for annotations of which not one image was found."""
@@ -151,12 +151,12 @@ def _outside(name: str, folder: Path) -> Path | None:
     return Path(path) if os.path.splitext(path)[1].lower() in EXTENSIONS and os.path.isfile(path) else None
 
 
-def _usual(paths: list[Path]) -> list[Path]:
-    """The only path in a folder of a usual name, otherwise all of them."""
+def _in_image_folder(paths: list[Path]) -> list[Path]:
+    """The only path in a folder that is called after images, otherwise all of them."""
     for name in _IMAGE_FOLDERS:
-        usual = [path for path in paths if any(_key(part) == name for part in path.parent.parts)]
-        if len(usual) == 1:
-            return usual
+        inside = [path for path in paths if any(_key(part) == name for part in path.parent.parts)]
+        if len(inside) == 1:
+            return inside
     return paths
 
 
@@ -189,8 +189,8 @@ def common_end(first: Sequence[str], second: Sequence[str]) -> int:
 def _common(first: Iterable[str], second: Iterable[str]) -> int:
     """How many parts two paths begin with alike."""
     count = 0
-    for one, other in zip(first, second, strict=False):
-        if _key(one) != _key(other):
+    for part, counterpart in zip(first, second, strict=False):
+        if _key(part) != _key(counterpart):
             break
         count += 1
     return count

@@ -57,15 +57,15 @@ class Coco(DataFormat):
         classes, ids, label_of = _categories({files[split]: content for split, content in contents.items()}, collector)
         root = place.parent if place.is_file() else place
         finder = ImageFinder(root, [options.images] if options.images else [])
-        found: set[Path] = set()
+        used: set[Path] = set()
         for split, content in contents.items():
             image_of = _collect_images(content["images"], files[split], split, finder, collector)
             _collect_boxes(content["annotations"], files[split], image_of, label_of, collector)
-            found.update(image.path for image in image_of.values() if image is not None)
+            used.update(image.path for image in image_of.values() if image is not None)
             if not content["images"]:
                 collector.problem("empty-split", files[split], "lists no image")
-        listed = found | {finding.image for finding in collector.findings if finding.image is not None}
-        present = {path for folder in {path.parent for path in found} for path in image_files(folder)}
+        listed = used | {finding.image for finding in collector.findings if finding.image is not None}
+        present = {path for folder in {path.parent for path in used} for path in image_files(folder)}
         for path in sorted(present - listed):
             collector.problem("unlisted-image", path, "no annotation file lists it", image=path)
         return collector.finish(classes=classes, category_ids=ids)
@@ -205,8 +205,8 @@ def _collect_images(
     image_of: dict[int | None, CollectedImage | None] = dict.fromkeys(counts)
     of_path: dict[Path, CollectedImage] = {}
     names = [name for image in images if (name := _file_name(image))]
-    found = finder.find(names, file, split)
-    if names and not any(found.values()):
+    matches = finder.find(names, file, split)
+    if names and not any(matches.values()):
         collector.problem("missing-image", file, finder.nothing_found(names))
         return image_of
     for image in images:
@@ -216,8 +216,8 @@ def _collect_images(
             collector.problem("unreadable-annotations", file, what)
         elif counts[number] > 1:
             what = f"{counts[number]} images have the id {number}, one is {name}"
-            collector.problem("colliding-id", file, what, image=next(iter(found[name]), None))
-        elif (path := collector.only_one(found[name], name, file, finder, f"image {number}")) is None:
+            collector.problem("colliding-id", file, what, image=next(iter(matches[name]), None))
+        elif (path := collector.only_one(matches[name], name, file, finder, f"image {number}")) is None:
             continue
         elif path in of_path:
             image_of[number] = of_path[path]

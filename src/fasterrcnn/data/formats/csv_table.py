@@ -178,8 +178,8 @@ def _read_file(
 ) -> None:
     rows = [(*row, split_name(columns.cell(row[1], "split") or split)) for row in read_rows(file, columns)]
     names = {own: [columns.cell(cells, "image") for _, cells, split in rows if split == own] for *_, own in rows}
-    found = {own: finder.find(filter(None, asked), file, own) for own, asked in names.items()}
-    if rows and not any(paths for by_name in found.values() for paths in by_name.values()):
+    matches = {own: finder.find(filter(None, asked), file, own) for own, asked in names.items()}
+    if rows and not any(paths for by_name in matches.values() for paths in by_name.values()):
         collector.problem("missing-image", file, finder.nothing_found([name for name in names[rows[0][2]] if name]))
         return
     paths: dict[tuple[str, str], Path | None] = {}
@@ -191,7 +191,7 @@ def _read_file(
             continue
         name = columns.cell(cells, "image")
         if (name, own) not in paths:
-            paths[name, own] = collector.only_one(found[own][name], name, file, finder, f"line {number}", number)
+            paths[name, own] = collector.only_one(matches[own][name], name, file, finder, f"line {number}", number)
         if (path := paths[name, own]) is None:
             continue
         # Beside two corners, width and height are those of the image.

@@ -138,15 +138,15 @@ def _xml_files(folder: Path) -> list[Path]:
 
 def _find_images(files: Sequence[Path], finder: ImageFinder) -> dict[Path, list[Path]]:
     """The images of every XML file: those with its stem, of several those of the name that it states; else by that."""
-    found: dict[Path, list[Path]] = {}
+    images: dict[Path, list[Path]] = {}
     for folder, members in group_by(files, lambda file: file.parent).items():
         by_stem = finder.find((file.stem for file in members), folder / "*.xml")
         stated = {file: _stated_name(file) for file in members if len(by_stem[file.stem]) != 1}
         by_name = finder.find(filter(None, stated.values()), folder / "*.xml")
         for file in members:
             named = by_name.get(stated.get(file, ""), [])
-            found[file] = named if len(named) == 1 or not by_stem[file.stem] else by_stem[file.stem]
-    return found
+            images[file] = named if len(named) == 1 or not by_stem[file.stem] else by_stem[file.stem]
+    return images
 
 
 def _stated_name(file: Path) -> str:

@@ -163,7 +163,7 @@ def test_find__what_macos_leaves_in_archives(tmp_path, folder):
         (".", "."),
         ("annots", "images"),
         ("annotations/xmls", "images"),
-        ("labels", "pictures/all"),
+        ("labels", "photos/all"),
         ("xml", "jpg"),
     ],
 )
