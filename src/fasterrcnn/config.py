@@ -200,10 +200,10 @@ class ReadingConfig(_Config):
     """What a data set does not state itself; see `fasterrcnn.read_data`."""
 
     format: str | None = None
-    images: str | None = None
+    images: str | tuple[str, ...] | None = None
     classes: tuple[str, ...] | None = None
     columns: dict[str, str] | None = None
-    box_format: Literal["xyxy", "xywh", "cxcywh"] = "xyxy"
+    box_format: Literal["xyxy", "xywh", "cxcywh"] | None = None
 
 
 class TrainConfig(_Config):

@@ -88,6 +88,11 @@ def subfolders(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names) if not name.startswith((".", "__MACOSX"))]
 
 
+def folders_below(folder: Path, levels: int) -> list[Path]:
+    """All folders below a folder, down to some levels, but hidden ones."""
+    return [] if not levels else [p for child in subfolders(folder) for p in (child, *folders_below(child, levels - 1))]
+
+
 def search_folders(folder: Path, find: Callable[[Path], list[Path]], levels: int = 2) -> list[Path]:
     """What is found in a folder; where that is nothing, in the folders up to some levels below it."""
     places = find(folder)

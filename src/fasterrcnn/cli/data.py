@@ -116,7 +116,7 @@ def convert(data: DataSource, /, *, to: WrittenFormat, output: NewFolder, readin
 
     annotated = reading.read(data)
     raise_on_errors(annotated.findings, annotated.root)
-    print(annotated.summary())
+    print("\n".join(annotated.describe()))
     wrong = only_errors(check_values(annotated))
     if wrong:
         print(f"note: {len(wrong)} errors in the boxes are converted as they are (see data check), first: {wrong[0]}")

@@ -77,17 +77,21 @@ class Reading:
     format: Annotated[
         str | None, Parameter(help="Format, such as coco or yolo, if the files fit several; a wrong name lists all.")
     ] = None
-    images: Annotated[Path | None, Parameter(help="Folder of the images (COCO, CSV).")] = None
+    images: Annotated[
+        list[Path] | None, Parameter(help="Folders of the images, if they are not below the data set.")
+    ] = None
     class_names: Annotated[list[str] | None, Parameter(help="Classes in the order of their labels (YOLO, CSV).")] = None
     columns: Annotated[
         list[str] | None, Parameter(help="Columns of a table, as meaning=name: image=photo label=kind x1=left...")
     ] = None
-    box_format: Annotated[Literal["xyxy", "xywh", "cxcywh"], Parameter(help="Format of the boxes in a table.")] = "xyxy"
+    box_format: Annotated[
+        Literal["xyxy", "xywh", "cxcywh"] | None, Parameter(help="Format of the boxes in a table; default xyxy.")
+    ] = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of `fasterrcnn.config.ReadingConfig`."""
         columns = None if self.columns is None else dict(pair.split("=", 1) for pair in self.columns)
-        images = None if self.images is None else str(self.images)
+        images = None if self.images is None else [str(folder) for folder in self.images]
         unchanged = {"format": self.format, "classes": self.class_names, "box_format": self.box_format}
         return {**unchanged, "images": images, "columns": columns}
 

@@ -110,6 +110,7 @@ class AnnotatedData:
         findings: what the reader could not use, and why.
         category_ids: of each class in the file it came from; 1..K where the format has none.
         counted: what ``AnnotatedImage.numbers`` count: "annotation", "object" or "line".
+        notes: what the user should know about the reading, in sentences: where images were found, what was left out.
     """
 
     root: Path
@@ -119,6 +120,7 @@ class AnnotatedData:
     findings: list[Finding] = field(default_factory=list)
     category_ids: tuple[int, ...] = ()
     counted: str = "annotation"
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.category_ids:
@@ -162,6 +164,10 @@ class AnnotatedData:
             for name, images in self.splits.items()
         }
         return replace(self, splits=splits)
+
+    def describe(self) -> list[str]:
+        """The summary, and a line for each note."""
+        return [self.summary(), *(f"note: {note}" for note in self.notes)]
 
     def summary(self) -> str:
         """One line: format, number of images, classes, splits."""

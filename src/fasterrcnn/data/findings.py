@@ -19,6 +19,7 @@ FINDING_KINDS: dict[str, tuple[Severity, str]] = {
     "ambiguous-image": ("error", "rename one of the images, or name their folder (--images)"),
     "missing-annotations": ("error", "put the file there, or take the image out of the split"),
     "unreadable-annotations": ("error", "correct the file"),
+    "unlisted-annotations": ("warning", "they take no part; name the file alone if it is the one that counts"),
     "unlabelled-image": ("warning", "it counts as an image without objects; delete it if it was never labelled"),
     "unlisted-image": ("note", "it takes no part; delete it, or annotate it"),
     "empty-split": ("warning", "the split is left out"),

@@ -214,7 +214,7 @@ def _summary(config: TrainConfig, model: ModelConfig, images: Sequence[Annotated
 def open_data(source: DataLike, config: TrainConfig, log: Log) -> Repaired:
     """Read and check a data set, and log a summary and what was fixed or left out; other errors are a `DataError`."""
     data = source if isinstance(source, AnnotatedData) else read_data(source, **config.reading.model_dump())
-    log(data.summary())
+    log("\n".join(data.describe()))
     repaired = check_and_repair(data, config.on_bad_box)
     for line in repaired.changes[:_MAX_LINES]:
         log(f"note: {line}")

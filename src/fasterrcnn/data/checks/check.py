@@ -64,13 +64,14 @@ class DataReport:
         return {
             "data": str(self.data.root),
             "summary": self.data.summary(),
+            "notes": self.data.notes,
             "counts": self.counts,
             "findings": [finding.to_dict() for finding in self.findings],
         }
 
     def to_text(self, *, examples: int | None = 20) -> str:
         """A summary to read, with some findings of each kind, or all (None)."""
-        lines = [printable(self.data.summary())]
+        lines = [printable(line) for line in self.data.describe()]
         for kind, findings in self.by_kind().items():
             severity, advice = FINDING_KINDS[kind]
             lines.append(f"\n{severity} {kind} ({len(findings)}): {advice}")
@@ -96,7 +97,7 @@ class DataReport:
             about = {"kind": kind, "severity": severity, "advice": advice, "count": len(findings)}
             sections.append({**about, "examples": examples, "rest": rest})
         title = f"Data check of {self.data.root.name}"
-        texts = {"title": title, "summary": self.data.summary(), "counts": self.counts}
+        texts = {"title": title, "summary": " ".join(self.data.describe()), "counts": self.counts}
         write_text(Path(path), render_page("fasterrcnn.data", "check.html", **texts, sections=sections))
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from fasterrcnn.data.annotations import AnnotatedData
-from fasterrcnn.data.formats.base import BoxFormat, Collector, DataFormat, ReadOptions, box_to_xyxy, split_name
+from fasterrcnn.data.formats.base import BoxFormat, Collector, DataFormat, ReadOptions, box_to_xyxy
 from fasterrcnn.data.formats.coco import Coco
 from fasterrcnn.data.formats.csv_table import CsvTable
+from fasterrcnn.data.formats.reading import split_name
 from fasterrcnn.data.formats.voc import PascalVoc
 from fasterrcnn.data.formats.writing import write_as
 from fasterrcnn.data.formats.yolo import Yolo
@@ -41,10 +42,10 @@ def read_data(
     data: DataLike,
     *,
     format: str | None = None,
-    images: str | Path | None = None,
+    images: str | Path | Sequence[str | Path] | None = None,
     classes: Sequence[str] | None = None,
     columns: Mapping[str, str] | None = None,
-    box_format: BoxFormat = "xyxy",
+    box_format: BoxFormat | None = None,
 ) -> AnnotatedData:
     """Read annotated images, as they are: problems are collected in ``findings``, invalid boxes stay.
 
@@ -52,23 +53,41 @@ def read_data(
         data: a folder or file in COCO, Pascal VOC, YOLO or CSV layout, or a list of dicts with the keys ``image`` (a
             path), ``boxes``, ``labels`` (names) and perhaps ``split``.
         format: "coco", "voc", "yolo" or "csv", where several could read it.
-        images: folder of the images, where they are not beside the annotations (COCO, CSV).
-        classes: names of the classes, in the order of their labels (YOLO without a list, CSV).
-        columns: names of the columns of a table, by meaning: image, x1, y1, x2, y2, label, split...
-        box_format: of a table or a list: "xyxy", "xywh" (left, top, width, height) or "cxcywh" (centre first).
+        images: folder of the images, or several; default: they are searched in the data set.
+        classes: names of the classes, in the order of their labels (YOLO, CSV, lists of dicts).
+        columns: names of the columns of a table (CSV), by meaning: image, x1, y1, x2, y2, label, split...
+        box_format: of a table (CSV) or a list of dicts: "xyxy" (default), "xywh" (left, top, width, height) or "cxcywh"
+            (centre first).
 
     Raises:
         DataError: no data set, several, or not readable; the message lists the layouts that were tried.
         UsageError: an option that cannot work.
     """
-    if isinstance(data, AnnotatedData):
-        return data
+    folders = [images] if isinstance(images, str | Path) else images or ()
     names = None if classes is None else tuple(classes)
+    options = ReadOptions(tuple(map(Path, folders)), names, columns, box_format)
+    if isinstance(data, AnnotatedData):
+        _refuse_options(options, frozenset(), "data that was read already")
+        return data
     if not isinstance(data, str | Path):
-        return read_dicts(data, classes=names, box_format=box_format)
-    options = ReadOptions(None if images is None else Path(images), names, columns, box_format)
+        _refuse_options(options, frozenset({"classes", "box_format"}), "a list of dicts")
+        return read_dicts(data, classes=names, box_format=box_format or "xyxy")
     chosen, place = _recognise(Path(data), format, options)
+    _refuse_options(options, chosen.options, f"{chosen.title} ({place})")
     return chosen.read(place, options)
+
+
+def _refuse_options(options: ReadOptions, usable: frozenset[str], data: str) -> None:
+    """Refuse what the user gave in vain.
+
+    Raises:
+        UsageError: an option does not apply to these data.
+    """
+    for name in options.given():
+        if name not in usable:
+            title = ", ".join(form.title for form in FORMATS.values() if name in form.options)
+            option = {"classes": "--class-names"}.get(name, f"--{name.replace('_', '-')}")
+            raise UsageError(f"{name} ({option}) does not apply to {data}; it is for {title}")
 
 
 def read_dicts(

@@ -1,16 +1,17 @@
-"""What a data format is, and what its reader needs: a collector of images and boxes, and safe readers of files.
+"""What a data format is, and what its reader needs: a collector of images and boxes.
 
-CONTRIBUTING.md, "Add a data format", has an example. Helpers of formats that can be written are in ``writing.py``.
+CONTRIBUTING.md, "Add a data format", has an example. Files are read by ``reading.py``; helpers of formats that can be
+written are in ``writing.py``.
 """
 
-import json
 import math
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
-from xml.etree import ElementTree
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -28,17 +29,19 @@ Box = Sequence[int | float]
 NamedImages = Mapping[str, AnnotatedImage]
 """Images by the names of their files in a data set that is written."""
 
-_MAX_XML_BYTES = 64 * 2**20
-
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What the user states about a data set; a format takes what it needs."""
+    """What the user states about a data set; what a format cannot use is refused (`DataFormat.options`)."""
 
-    images: Path | None = None  # folder of the images, where they are not beside the annotations
+    images: tuple[Path, ...] = ()  # folders of the images; else they are searched below the data set
     classes: tuple[str, ...] | None = None  # names in the order of their labels, where the files have no list
     columns: Mapping[str, str] | None = None  # names of the columns of a table, by meaning
-    box_format: BoxFormat = "xyxy"  # of the boxes, where the format does not fix it
+    box_format: BoxFormat | None = None  # of the boxes, where the format does not fix it
+
+    def given(self) -> list[str]:
+        """The names of the options that the user gave."""
+        return [name for name, value in vars(self).items() if value not in ((), None)]
 
 
 class DataFormat(ABC):
@@ -52,6 +55,7 @@ class DataFormat(ABC):
     box_format: ClassVar[BoxFormat | None] = None  # how it writes boxes; None where the user states it
     relative_boxes: ClassVar[bool] = False  # whether boxes are written as shares of the image, 0..1
     opens_images: ClassVar[bool] = True  # whether reading opens every image and reports sizes that differ
+    options: ClassVar[frozenset[str]] = frozenset({"images"})  # fields of `ReadOptions` that it uses
     can_write: ClassVar[bool] = False  # whether it has `image_folder` and `write`
     splits_are_lists: ClassVar[bool] = False  # whether an image of several splits is written once, and listed in each
 
@@ -109,6 +113,9 @@ class Collector:
 
     def __init__(self, place: Path, title: str, counted: str, classes: tuple[str, ...] | None = None) -> None:
         self.findings: list[Finding] = []
+        self._notes: list[str] = []
+        self._outlines: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
         self._place, self._title, self._counted, self._classes = place, title, counted, classes
         self._labels = {name: label for label, name in enumerate(classes or ())}
         self._sizes_hw: dict[Path, tuple[int, int] | None] = {}
@@ -125,6 +132,14 @@ class Collector:
     def unreadable(self, file: Path, error: Exception, image: Path | None = None) -> None:
         """Note a file of annotations that cannot be read."""
         self.problem("unreadable-annotations", file, str(error).removeprefix(f"{file}: "), image=image)
+
+    def note(self, text: str) -> None:
+        """Something about the whole data set that the user should know, in one sentence."""
+        self._notes.append(text)
+
+    def leave_out(self, what: str) -> None:
+        """Count something that is no box, such as a "point", a "line" or "key points"; a note states how many."""
+        self._left_out[what] += 1
 
     def image_of(self, file: Path, candidates: Sequence[Path]) -> Path | None:
         """The image that a file of annotations belongs to, by its name; None and a finding unless there is just one."""
@@ -225,6 +240,21 @@ class Collector:
         self._rows.append((image.index, x1, y1, x2, y2, area, label, difficult))
         self._numbers.append(number)
 
+    def add_outline(
+        self,
+        image: CollectedImage,
+        points: Sequence[Sequence[float]],
+        label: str | int,
+        number: int,
+        *,
+        shape: str = "polygon",
+        difficult: bool = False,
+    ) -> None:
+        """Add the box around the points of an object that is no upright box; a note states how many of each shape."""
+        self._outlines[shape] += 1
+        corners = np.asarray(points, np.float64).reshape(-1, 2)  # numpy's min and max keep NaN
+        self.add(image, [*corners.min(axis=0), *corners.max(axis=0)], label, number, difficult=difficult)
+
     def finish(
         self,
         splits: Mapping[str, Sequence[Path]] | None = None,
@@ -260,7 +290,19 @@ class Collector:
             by_split = {name: [image_of[path] for path in paths if path in image_of] for name, paths in splits.items()}
         root = self._place.parent if self._place.is_file() else self._place
         names = classes or tuple(sorted(self._labels) if sort_classes else self._labels)
-        return AnnotatedData(root, self._title, names, by_split, self.findings, category_ids, self._counted)
+        notes = [*self._places_of_images([image for _, image in images], root), *self._notes, *self._shape_notes()]
+        return AnnotatedData(root, self._title, names, by_split, self.findings, category_ids, self._counted, notes)
+
+    def _places_of_images(self, images: Sequence[AnnotatedImage], root: Path) -> list[str]:
+        """A note that names the folders of the images, relative to the data set where they are in it."""
+        folders = dict.fromkeys(image.path.parent for image in images)
+        shown = [os.path.relpath(folder, root) if folder.is_relative_to(root) else str(folder) for folder in folders]
+        more = f" and {len(shown) - 3} more folders" if len(shown) > 3 else ""
+        return [f"images found in {', '.join(shown[:3])}{more}"] if shown else []
+
+    def _shape_notes(self) -> list[str]:
+        around = [f"{count} x {shape}: the box around it is taken" for shape, count in self._outlines.items()]
+        return around + [f"{count} x {what}: left out, it has no box" for what, count in self._left_out.items()]
 
     def _annotated_images(self, sort_classes: bool) -> list[tuple[str, AnnotatedImage]]:
         """Split and content of every image that can be read."""
@@ -296,51 +338,3 @@ def box_to_xyxy(box: Box, box_format: BoxFormat) -> Box:
     if box_format != "xyxy":
         raise UsageError(f"no box format {box_format!r}; there are: {', '.join(get_args(BoxFormat))}")
     return box
-
-
-def split_name(text: str) -> str:
-    """The name of a split as `SPLITS` has it, from the name in a file; "all" where the file has none."""
-    return SPLITS.get(text.strip().lower(), text.strip()) or NO_SPLIT
-
-
-def read_lines(file: Path) -> list[str]:
-    """Lines of a text file, without the spaces around them.
-
-    Raises:
-        DataError: not UTF-8; the message names the file.
-    """
-    try:
-        return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-
-
-def read_json(file: Path, change: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """The content of a JSON file in UTF-8; ``change`` is the ``object_hook`` of `json.loads`.
-
-    Raises:
-        DataError: it cannot be read; the message names the file.
-    """
-    try:
-        return json.loads(file.read_bytes().decode("utf-8-sig"), object_hook=change)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file}: broken JSON ({error}); is the file complete?") from None
-    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, nesting
-        raise DataError(f"{file}: cannot be read ({error})") from None
-
-
-def read_xml(file: Path) -> ElementTree.Element:
-    """The root of an XML file; one that is huge or declares entities is refused.
-
-    Raises:
-        DataError: it cannot be read; the message names the file.
-    """
-    try:
-        if file.stat().st_size > _MAX_XML_BYTES:
-            raise DataError(f"{file}: larger than {_MAX_XML_BYTES // 2**20} MiB")
-        content = file.read_bytes()
-        if b"<!ENTITY" in content.replace(b"\0", b""):  # the zeros of UTF-16
-            raise DataError(f"{file}: declares XML entities, which can blow up in memory; refused")
-        return ElementTree.fromstring(content)
-    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
-        raise DataError(f"{file}: not readable XML ({error})") from None

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, group_by, split_of, to_coco
-from fasterrcnn.data.formats.base import CollectedImage, Collector, DataFormat, NamedImages, ReadOptions, read_json
+from fasterrcnn.data.formats.base import CollectedImage, Collector, DataFormat, NamedImages, ReadOptions
+from fasterrcnn.data.formats.reading import read_json
 from fasterrcnn.data.formats.writing import shortest_decimals, write_file
 from fasterrcnn.data.image_finder import ImageFinder
 from fasterrcnn.errors import DataError
@@ -56,7 +57,7 @@ class Coco(DataFormat):
         collector = Collector(place, self.title, "annotation")
         classes, ids, label_of = _categories({files[split]: content for split, content in contents.items()}, collector)
         root = place.parent if place.is_file() else place
-        finder = ImageFinder(root, [options.images] if options.images else [])
+        finder = ImageFinder(root, options.images)
         used: set[Path] = set()
         for split, content in contents.items():
             image_of = _collect_images(content["images"], files[split], split, finder, collector)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fasterrcnn.data.annotations import NO_SPLIT, AnnotatedData, split_of
-from fasterrcnn.data.formats.base import Box, BoxFormat, Collector, DataFormat, ReadOptions, box_to_xyxy, split_name
+from fasterrcnn.data.formats.base import Box, BoxFormat, Collector, DataFormat, ReadOptions, box_to_xyxy
+from fasterrcnn.data.formats.reading import split_name
 from fasterrcnn.data.image_finder import ImageFinder
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.files import search_folders, subfolders
@@ -33,6 +34,7 @@ class CsvTable(DataFormat):
 
     title = "CSV"
     layout = "CSV (.csv or .tsv with columns for image, box and class)"
+    options = frozenset({"images", "classes", "columns", "box_format"})
 
     def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
         """The file itself; the folder, if each of its tables is a split of one data set; or its tables."""
@@ -55,10 +57,10 @@ class CsvTable(DataFormat):
         """
         root = place if place.is_dir() else place.parent
         collector = Collector(place, self.title, "line", options.classes)
-        finder = ImageFinder(root, [options.images] if options.images else [])
+        finder = ImageFinder(root, options.images)
         for file in _tables(place, options.columns) if place.is_dir() else [place]:
             columns = read_columns(file, options.columns)
-            box_format = options.box_format
+            box_format = options.box_format or "xyxy"
             if box_format == "xyxy" and not columns.has_corners:
                 box_format = "xywh"
             _read_file(file, columns, box_format, split_of(file, root), finder, collector)

@@ -15,7 +15,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, group_by, split_of
-from fasterrcnn.data.formats.base import Collector, DataFormat, NamedImages, ReadOptions, read_lines, read_xml
+from fasterrcnn.data.formats.base import Collector, DataFormat, NamedImages, ReadOptions
+from fasterrcnn.data.formats.reading import read_lines, read_xml
 from fasterrcnn.data.formats.writing import lost_areas_and_ids, shortest_decimals, write_file
 from fasterrcnn.data.image_finder import ImageFinder, common_end
 from fasterrcnn.errors import DataError
@@ -54,7 +55,7 @@ class PascalVoc(DataFormat):
         if not files:
             raise DataError(f"{place}: no annotated image")
         collector = Collector(place, self.title, "object")
-        finder = ImageFinder(place, [options.images] if options.images else [])
+        finder = ImageFinder(place, options.images)
         images = _find_images(files, finder)
         if not any(images.values()):
             raise DataError(f"{place}: {finder.nothing_found([f'{file.stem}.*' for file in files])}")

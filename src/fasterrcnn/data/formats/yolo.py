@@ -14,7 +14,8 @@ import numpy as np
 import yaml
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, group_by
-from fasterrcnn.data.formats.base import Box, Collector, DataFormat, NamedImages, ReadOptions, box_to_xyxy, read_lines
+from fasterrcnn.data.formats.base import Box, Collector, DataFormat, NamedImages, ReadOptions, box_to_xyxy
+from fasterrcnn.data.formats.reading import read_lines
 from fasterrcnn.data.formats.writing import lost_areas_and_ids, shortest_decimals, write_file
 from fasterrcnn.errors import DataError
 from fasterrcnn.files import search_folders
@@ -41,6 +42,7 @@ class Yolo(DataFormat):
     layout = "YOLO (data.yaml, or images/ beside labels/ with .txt files)"
     box_format = "cxcywh"
     relative_boxes = True
+    options = frozenset({"images", "classes"})
     can_write = True
 
     def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
