@@ -1,4 +1,4 @@
-"""Finds the image files that annotations name: the same search for every format.
+"""Finds the files that other files name: images of annotations in every format, and label files of images.
 
 Data sets travel: they are unzipped into other folders, written on other machines, uploaded and exported. So the name in
 the annotations is compared with the files that are there, from its last part backwards, and of several files that fit
@@ -10,7 +10,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -25,44 +25,35 @@ _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
 """Folders of originals, where masks or thumbnails of the same name may lie beside them; the best name first."""
 
 
-class ImageFinder:
-    """The images of a data set, by the names that its annotations give them.
+class FileFinder:
+    """Files of a data set, by the names that other files give them.
 
     Args:
-        root: folder of the data set. If no image at all lies in it, the folders beside it are searched.
-        folders: that the user names; then the images are searched there alone.
-
-    Raises:
-        UsageError: there is no such folder.
+        root: folder of the data set.
+        places: folders that are searched.
+        fits: whether a path is one of the files that may be meant.
     """
 
-    def __init__(self, root: Path, folders: Sequence[Path] = ()) -> None:
-        for folder in folders:
-            if not os.path.isdir(folder):
-                raise UsageError(f"{folder}: no such folder of images")
+    def __init__(self, root: Path, places: Sequence[Path], fits: Callable[[str], bool]) -> None:
         self._root = Path(os.path.abspath(root))
-        self.places = [Path(os.path.abspath(folder)) for folder in folders] or [self._root]
-        if not folders and next(_images_below(self._root), None) is None:
-            self.places = [self._root.parent]
-        self._given = bool(folders)
+        self.places = [Path(os.path.abspath(place)) for place in places]
+        self._fits = fits
         self._known: dict[tuple[Path, str], tuple[Path, tuple[str, ...], str]] = {}
 
     def find(self, names: Iterable[str], source: Path, split: str = NO_SPLIT) -> dict[str, list[Path]]:
-        """The images that an annotation file calls by these names: none where there is none, several that could be.
+        """The files of these names: none where there is none, several that could be.
 
         A name may be a file name, with or without extension, a path of another machine, or a URL.
 
         Args:
             names: as they are written.
-            source: the annotation file.
-            split: the split that its annotations are of.
+            source: the file that names them.
+            split: the split that it is of.
         """
-        names = list(dict.fromkeys(names))
-        direct = {} if self._given else {name: [path] for name in names if (path := _outside(name, source.parent))}
-        candidates = {name: self._candidates(name) for name in names if name not in direct}
+        candidates = {name: self._candidates(name) for name in dict.fromkeys(names)}
         folders = {self._folders[path.parent] for _, paths in candidates.values() for path in paths}
         partial = frozenset().union(*folders) - frozenset.intersection(*folders) if folders else frozenset()
-        matches = {name: self._best(*each, source, split, partial) for name, each in candidates.items()} | direct
+        matches = {name: self._best(*each, source, split, partial) for name, each in candidates.items()}
         votes = Counter(paths[0].parent for paths in matches.values() if len(paths) == 1)
         for name, paths in matches.items():
             if len(paths) > 1:
@@ -70,23 +61,18 @@ class ImageFinder:
                 matches[name] = _in_image_folder([path for path in paths if votes[path.parent] == highest])
         return matches
 
-    def nothing_found(self, names: Sequence[str]) -> str:
-        """One sentence for annotations of which not one image was found."""
-        places = " and ".join(map(str, self.places))
-        return f"its images ({names[0]}...) are nowhere below {places}; name their folder (images, --images)"
-
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
-        """Images by their names and by their stems."""
+        """Files by their names and by their stems."""
         by_name: dict[str, list[Path]] = {}
-        for path in dict.fromkeys(path for place in self.places for path in _images_below(place)):
+        for path in dict.fromkeys(path for place in self.places for path in _files_below(place, self._fits)):
             for key in {_key(path.name), _key(path.stem)}:
                 by_name.setdefault(key, []).append(path)
         return by_name
 
     @cached_property
     def _folders(self) -> dict[Path, frozenset[str]]:
-        """Folders of images, and the names of each and of those above it, up to the place that is searched."""
+        """Folders of files, and the names of each and of those above it, up to the place that is searched."""
         folders = {path.parent for paths in self._by_name.values() for path in paths}
         return {folder: frozenset(map(_key, self._below(folder))) for folder in folders}
 
@@ -100,7 +86,7 @@ class ImageFinder:
         return folder.relative_to(place).parts
 
     def _candidates(self, name: str) -> tuple[tuple[str, ...], list[Path]]:
-        """All images of a name, wherever they lie, and the parts of the path by which they were found."""
+        """All files of a name, wherever they lie, and the parts of the path by which they were found."""
         for parts in _spellings(name):
             last = PurePosixPath(parts[-1])
             for key in (_key(last.name), _key(last.stem if last.suffix.lower() in EXTENSIONS else last.name)):
@@ -113,8 +99,8 @@ class ImageFinder:
     ) -> list[Path]:
         """The candidates that fit best; none where all belong elsewhere.
 
-        Where only a part of the images that the annotations ask for lies in a folder that they name, or lie in
-        themselves, the others are not there.
+        Where only a part of the files that are asked for lies in a folder that the names have, or that the source lies
+        in, the others are not there.
         """
         folder, above, split = self._whereabouts(source, split)
         needed = {_key(name) for name in (*parts[:-1], *above)} & partial
@@ -133,7 +119,7 @@ class ImageFinder:
         return [path for path in own if rank(path) == best]
 
     def _whereabouts(self, source: Path, split: str) -> tuple[Path, tuple[str, ...], str]:
-        """Folder of the annotation file, the names of the folders above it in the data set, and its split."""
+        """Folder of the source, the names of the folders above it in the data set, and its split."""
         if (source, split) not in self._known:
             folder = Path(os.path.abspath(source.parent))
             above = folder.relative_to(self._root).parts if folder.is_relative_to(self._root) else ()
@@ -142,13 +128,48 @@ class ImageFinder:
         return self._known[source, split]
 
 
+class ImageFinder(FileFinder):
+    """The images of a data set, by the names that its annotations give them.
+
+    Args:
+        root: folder of the data set. If no image at all lies in it, the folders beside it are searched.
+        folders: that the user names; then the images are searched there alone.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+
+    def __init__(self, root: Path, folders: Sequence[Path] = ()) -> None:
+        for folder in folders:
+            if not os.path.isdir(folder):
+                raise UsageError(f"{folder}: no such folder of images")
+        is_empty = not folders and next(_files_below(root, _is_image), None) is None
+        super().__init__(root, folders or [Path(os.path.abspath(root)).parent if is_empty else root], _is_image)
+        self._given = bool(folders)
+
+    def find(self, names: Iterable[str], source: Path, split: str = NO_SPLIT) -> dict[str, list[Path]]:
+        """The images of these names; a path that exists as it is written is not searched, unless folders are given."""
+        names = list(dict.fromkeys(names))
+        direct = {} if self._given else {name: [path] for name in names if (path := _outside(name, source.parent))}
+        return super().find([name for name in names if name not in direct], source, split) | direct
+
+    def nothing_found(self, names: Sequence[str]) -> str:
+        """One sentence for annotations of which not one image was found."""
+        places = " and ".join(map(str, self.places))
+        return f"its images ({names[0]}...) are nowhere below {places}; name their folder (images, --images)"
+
+
+def _is_image(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in EXTENSIONS
+
+
 def _outside(name: str, folder: Path) -> Path | None:
     """The image of a path that leads out of the folder, if it is really there."""
     text = name.replace("\\", "/")
     if not os.path.isabs(text) and ".." not in text.split("/"):
         return None
     path = os.path.normpath(folder / text)
-    return Path(path) if os.path.splitext(path)[1].lower() in EXTENSIONS and os.path.isfile(path) else None
+    return Path(path) if _is_image(path) and os.path.isfile(path) else None
 
 
 def _in_image_folder(paths: list[Path]) -> list[Path]:
@@ -160,15 +181,15 @@ def _in_image_folder(paths: list[Path]) -> list[Path]:
     return paths
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
-    """Images of a folder and of those below it, hidden ones left out."""
+def _files_below(folder: Path, fits: Callable[[str], bool]) -> Iterator[Path]:
+    """Files of a folder and of those below it, hidden ones left out."""
     depth = len(folder.parts)
     for place, folders, files in os.walk(folder):
         deeper = len(Path(place).parts) - depth < _LEVELS
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX"))) if deeper else []
         for name in sorted(files):
-            if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith("."):
-                yield Path(place, name)
+            if not name.startswith(".") and fits(path := os.path.join(place, name)):
+                yield Path(path)
 
 
 def _key(name: str) -> str:

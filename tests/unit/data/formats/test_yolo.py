@@ -259,7 +259,9 @@ def test_read__an_image_in_two_splits_is_one_object(write_files):
     data = Yolo().read(root, ReadOptions(classes=("cat",)))
     assert names_of(data) == {"train": ["images/a.png", "images/b.png"], "test": ["images/b.png"]}
     assert data.split("train")[1] is data.split("test")[0]
-    assert [str(finding) for finding in data.findings] == [f"{root / 'test.txt'}: line 3: there is no images/none.png"]
+    assert [str(finding) for finding in data.findings] == [
+        f"{root / 'test.txt'}: line 3: there is no images/none.png below {root}"
+    ]
     assert found(data) == [("missing-image", 3)]
 
 
@@ -271,6 +273,8 @@ def test_read__split_that_is_not_there(write_files):
     (finding,) = data.findings
     assert (finding.kind, finding.what) == ("empty-split", "test: there is no ../test/images")
     write_files({"data.yaml": "names: [cat]\ntrain: x/y\npath: p"})
+    assert Yolo().read(root).notes[1:] == ["data.yaml: there is no x/y; train is read as train"]
+    (root / "train").rename(root / "pets")
     with pytest.raises(DataError, match=r"data\.yaml: train: there is no x/y, from .*p, .*set; correct its paths"):
         Yolo().read(root)
 
@@ -331,13 +335,12 @@ def test_read__count_that_disagrees(write_files):
     [
         ("names: [cat", r"broken YAML \(while parsing a flow sequence .*"),
         ("names: [!!python/object:os.system x]", r"broken YAML \(could not determine a constructor"),
-        ("names: [2020-99-99]", r"broken YAML \(month must be in 1\.\.12"),
+        ("names: [cat, null]", "the name of class 1 is None; write a text, in quotes"),
         ("- names", "not the description of a YOLO data set, which has names, train and val"),
         ("nc: 2", r"names must list the classes, as in names: \[cat, dog\]"),
         ("names: []", "names must list the classes"),
         ("names: cat", "names must list the classes"),
         ("names: {0: cat, 2: dog}", "names must be numbered from 0 without a gap; 1 is missing"),
-        ("names: [cat, no]", "the name of class 1 is False; write a text, in quotes"),
         ("names: [cat, '']", "the name of class 1 is ''"),
         ("names: [cat, [dog]]", r"the name of class 1 is \['dog'\]"),
         ("names: [cat, dog, cat]", "two classes are called 'cat'"),
@@ -368,8 +371,18 @@ def test_read__yaml_and_lists_in_another_encoding(write_files):
         Yolo().read(root)
 
 
-def test_read__numbers_as_names(write_files):
-    assert Yolo().read(write_files({"a.png": None, "data.yaml": "names: {0: 7, '1': 8.5}"})).classes == ("7", "8.5")
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        ("{0: 7, '1': 8.50}", ("7", "8.50")),
+        ("{0: 01, 1: 010}", ("01", "010")),
+        ("[007, 1:30, 1e3, 2024-01-01, 2020-99-99]", ("007", "1:30", "1e3", "2024-01-01", "2020-99-99")),
+        ("[yes, No, ~x, 'null']", ("yes", "No", "~x", "null")),
+    ],
+)
+def test_read__names_are_the_text_of_the_file(write_files, names, classes):
+    root = write_files({"a.png": None, "a.txt": GOOD, "data.yaml": f"names: {names}"})
+    assert Yolo().read(root).classes == classes
 
 
 def test_read__no_image(write_files):
@@ -405,7 +418,8 @@ def test_find__several_descriptions(write_files):
         {"images/a.png": None},
         {"images/a.png": None, "labels/a.png": None},  # masks
         {"a.png": None, "classes.txt": "cat"},
-        {"a.png": None, "a.txt": GOOD},
+        {"a.png": None, "a.txt": "Car 0.00 0 1.57 10 20 30 40 1 1 1 0 0 0 0"},
+        {"a.png": None, "a.txt": "1,2,3,4,5,6"},
         {"config.yaml": "classes: [cat]\nclass_names: 1"},
     ],
 )
