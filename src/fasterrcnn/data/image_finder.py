@@ -17,9 +17,13 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS
 from fasterrcnn.errors import UsageError
+from fasterrcnn.files import subfolders
 from fasterrcnn.images import EXTENSIONS
 
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio puts it before the name of an uploaded file
+_ANNOTATION_FOLDER = re.compile(
+    r"(.*[_-])?(ann(ot(ation)?)?s?|annos?|xmls?|jsons?|labels?|csvs?|data|gt|lists?)([_-].*)?", re.I
+)
 _LEVELS = 5  # of folders that are searched: annotations may lie in a home folder
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
 """Folders of originals, where masks or thumbnails of the same name may lie beside them; the best name first."""
@@ -132,7 +136,8 @@ class ImageFinder(FileFinder):
     """The images of a data set, by the names that its annotations give them.
 
     Args:
-        root: folder of the data set. If no image at all lies in it, the folders beside it are searched.
+        root: folder of the data set. If no image at all lies in it, and it is called after annotations, the folder above
+            it is searched; for other names only folders beside it that are called after images.
         folders: that the user names; then the images are searched there alone.
 
     Raises:
@@ -143,8 +148,8 @@ class ImageFinder(FileFinder):
         for folder in folders:
             if not os.path.isdir(folder):
                 raise UsageError(f"{folder}: no such folder of images")
-        is_empty = not folders and next(_files_below(root, _is_image), None) is None
-        super().__init__(root, folders or [Path(os.path.abspath(root)).parent if is_empty else root], _is_image)
+        places = list(folders) or _places_of_images(Path(os.path.abspath(root)))
+        super().__init__(places[0] if len(places) == 1 and not folders else root, places, _is_image)
         self._given = bool(folders)
 
     def find(self, names: Iterable[str], source: Path, split: str = NO_SPLIT) -> dict[str, list[Path]]:
@@ -157,6 +162,16 @@ class ImageFinder(FileFinder):
         """One sentence for annotations of which not one image was found."""
         places = " and ".join(map(str, self.places))
         return f"its images ({names[0]}...) are nowhere below {places}; name their folder (images, --images)"
+
+
+def _places_of_images(root: Path) -> list[Path]:
+    """Where the images of a data set may lie: in its folder, or beside it where its folder holds annotations alone."""
+    for folder in (root, *root.parents[:2]):
+        if next(_files_below(folder, _is_image), None) is not None:
+            return [folder]
+        if not any(_ANNOTATION_FOLDER.fullmatch(name) for name in (folder.name, folder.parent.name)):
+            return [child for child in subfolders(folder.parent) if _key(child.name) in _IMAGE_FOLDERS] or [root]
+    return [root]
 
 
 def _is_image(path: str) -> bool:
@@ -182,11 +197,18 @@ def _in_image_folder(paths: list[Path]) -> list[Path]:
 
 
 def _files_below(folder: Path, fits: Callable[[str], bool]) -> Iterator[Path]:
-    """Files of a folder and of those below it, hidden ones left out."""
+    """Files of a folder and of those below it, hidden ones left out; a folder that is linked too is walked once."""
     depth = len(folder.parts)
-    for place, folders, files in os.walk(folder):
-        deeper = len(Path(place).parts) - depth < _LEVELS
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX"))) if deeper else []
+    walked: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in walked or len(Path(place).parts) - depth == _LEVELS:
+            folders.clear()
+        if real in walked:
+            continue
+        walked.add(real)
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        folders.sort(key=lambda name: (os.path.islink(os.path.join(place, name)), name))
         for name in sorted(files):
             if not name.startswith(".") and fits(path := os.path.join(place, name)):
                 yield Path(path)

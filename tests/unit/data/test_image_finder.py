@@ -146,3 +146,21 @@ def test_find__the_right_image_or_none(tmp_path_factory, images, labels, splits,
     finder = ImageFinder(root)
     for split, wanted in expected.items():
         assert finder.find(wanted, root.joinpath(*labels, f"{split}.json"), split) == wanted
+
+
+def test_find__linked_folders(tmp_path):
+    touch(tmp_path, "store/a.jpg", "set/x.json")
+    (tmp_path / "set/images").symlink_to(tmp_path / "store")
+    (tmp_path / "set/again").symlink_to(tmp_path / "set")  # a circle
+    (tmp_path / "set/copy").symlink_to(tmp_path / "store")
+    (paths,) = ImageFinder(tmp_path / "set").find(["a.jpg"], tmp_path / "set/x.json").values()
+    assert [path.resolve() for path in paths] == [tmp_path / "store/a.jpg"]
+
+
+def test_find__never_in_another_data_set_beside(tmp_path):
+    touch(tmp_path, "cats/images/a.jpg", "dogs/x.json")
+    assert ImageFinder(tmp_path / "dogs").find(["a.jpg"], tmp_path / "dogs/x.json") == {"a.jpg": []}
+    touch(tmp_path, "images/a.jpg")
+    assert ImageFinder(tmp_path / "dogs").find(["a.jpg"], tmp_path / "dogs/x.json") == {
+        "a.jpg": [tmp_path / "images/a.jpg"]
+    }

@@ -138,7 +138,7 @@ class Collector:
         self._notes.append(text)
 
     def leave_out(self, what: str) -> None:
-        """Count something that is no box, such as a "point", a "line" or "key points"; a note states how many."""
+        """Count something that is no box, such as a "point" or "line"; a note states how many."""
         self._left_out[what] += 1
 
     def image_of(self, file: Path, candidates: Sequence[Path]) -> Path | None:
@@ -295,14 +295,19 @@ class Collector:
 
     def _places_of_images(self, images: Sequence[AnnotatedImage], root: Path) -> list[str]:
         """A note that names the folders of the images, relative to the data set where they are in it."""
-        folders = dict.fromkeys(image.path.parent for image in images)
+        folders = dict.fromkeys(Path(os.path.abspath(image.path.parent)) for image in images)
+        root = Path(os.path.abspath(root))
         shown = [os.path.relpath(folder, root) if folder.is_relative_to(root) else str(folder) for folder in folders]
         more = f" and {len(shown) - 3} more folders" if len(shown) > 3 else ""
         return [f"images found in {', '.join(shown[:3])}{more}"] if shown else []
 
     def _shape_notes(self) -> list[str]:
-        around = [f"{count} x {shape}: the box around it is taken" for shape, count in self._outlines.items()]
-        return around + [f"{count} x {what}: left out, it has no box" for what, count in self._left_out.items()]
+        counts = {"taken as the box around": self._outlines, "left out, for want of a box": self._left_out}
+        return [
+            f"{about}: {', '.join(f'{count} {what}' for what, count in number.items())}"
+            for about, number in counts.items()
+            if number
+        ]
 
     def _annotated_images(self, sort_classes: bool) -> list[tuple[str, AnnotatedImage]]:
         """Split and content of every image that can be read."""

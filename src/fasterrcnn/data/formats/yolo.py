@@ -217,7 +217,7 @@ def _read_image(path: Path, file: Path, reader: _LineReader, collector: Collecto
                     x1, y1, x2, y2 = box_to_xyxy(values, "cxcywh")
                     collector.add(image, [*((x1, y1) * scale), *((x2, y2) * scale)], label, number)
                     if len(line.split()) > 5:
-                        collector.leave_out("key points of an object")
+                        collector.leave_out("key points (of a box)")
                 else:
                     collector.add_outline(image, np.reshape(values, (-1, 2)) * scale, label, number)
         except _LineError as error:

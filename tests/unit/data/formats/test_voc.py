@@ -329,7 +329,7 @@ def test_read__external_entity_is_refused(tmp_path, folder):
 
 
 def test_read__deep_and_large_files(folder, monkeypatch):
-    monkeypatch.setattr("fasterrcnn.data.formats.base._MAX_XML_BYTES", 2**20)
+    monkeypatch.setattr("fasterrcnn.data.formats.reading._MAX_XML_BYTES", 2**20)
     deep = xml(GOOD, "<part>" * 50_000 + "</part>" * 50_000)
     data = read(folder({"a": deep, "b": xml(GOOD, " " * 2**20)}))
     assert stems(data) == {"all": ["a"]}
