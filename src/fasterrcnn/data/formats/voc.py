@@ -174,6 +174,10 @@ def _read_lists(
                 splits.setdefault(split, list(members))
             else:
                 collector.problem("empty-split", texts[name], "names no image")
+    # Beside them lie VOC's lists of single classes, as cat_train.txt.
+    others = [stem for stem in texts if stem not in SPLITS and stem.rpartition("_")[2] not in SPLITS]
+    if others:
+        collector.note(f"left out: {lists.relative_to(folder)}/{', '.join(others)}.txt, whose names are no splits")
     return splits
 
 

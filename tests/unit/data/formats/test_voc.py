@@ -482,3 +482,12 @@ def test_read__road_signs(shared_data):
     assert data.classes == ("crosswalk", "speedlimit", "stop", "trafficlight")
     assert np.bincount(np.concatenate([r.labels for r in data.images])).tolist() == [200, 783, 91, 170]
     assert data.findings == []
+
+
+def test_read__lists_that_are_no_splits(folder):
+    files = {"a": xml(GOOD), "b": xml(GOOD)}
+    lists = {"training_set": ["a"], "eval": ["b"], "cat_train": ["a  1", "b -1"], "default": ["a", "b"]}
+    data = read(folder(files, lists))
+    assert stems(data) == {"all": ["a", "b"]}
+    (note,) = data.notes[1:]
+    assert note == "left out: ImageSets/Main/default, eval, training_set.txt, whose names are no splits"
