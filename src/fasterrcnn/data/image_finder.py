@@ -136,8 +136,8 @@ class ImageFinder(FileFinder):
     """The images of a data set, by the names that its annotations give them.
 
     Args:
-        root: folder of the data set. If no image at all lies in it, and it is called after annotations, the folder above
-            it is searched; for other names only folders beside it that are called after images.
+        root: folder of the data set. If no image at all lies in it, the folder above it is searched, where its name is
+            that of a folder of annotations; otherwise folders beside it that are called after images.
         folders: that the user names; then the images are searched there alone.
 
     Raises:
@@ -164,10 +164,15 @@ class ImageFinder(FileFinder):
         return f"its images ({names[0]}...) are nowhere below {places}; name their folder (images, --images)"
 
 
+def has_images(folder: Path) -> bool:
+    """Whether an image lies in a folder or below it."""
+    return next(_files_below(folder, _is_image), None) is not None
+
+
 def _places_of_images(root: Path) -> list[Path]:
     """Where the images of a data set may lie: in its folder, or beside it where its folder holds annotations alone."""
     for folder in (root, *root.parents[:2]):
-        if next(_files_below(folder, _is_image), None) is not None:
+        if has_images(folder):
             return [folder]
         if not any(_ANNOTATION_FOLDER.fullmatch(name) for name in (folder.name, folder.parent.name)):
             return [child for child in subfolders(folder.parent) if _key(child.name) in _IMAGE_FOLDERS] or [root]

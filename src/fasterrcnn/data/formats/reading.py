@@ -24,7 +24,7 @@ def split_name(text: str) -> str:
 
 
 def files_below(root: Path, suffixes: Collection[str], fits: Callable[[bytes], bool]) -> list[Path]:
-    """The annotation files of a format: the file itself, or those in a folder and up to three levels below it.
+    """The annotation files of a format: the file itself, or those in a folder and up to four levels below it.
 
     Hidden files and folders are left out. Files are alike in a folder of many, so of each folder only the first three
     are opened: where one of them fits, all files with the suffix belong to the format, and reading reports the others.
@@ -36,7 +36,7 @@ def files_below(root: Path, suffixes: Collection[str], fits: Callable[[bytes], b
     if root.is_file():
         return [root] if root.suffix.lower() in suffixes and fits(beginning_and_end(root)) else []
     files: list[Path] = []
-    for folder in [root, *folders_below(root, levels=3)]:
+    for folder in [root, *folders_below(root, levels=4)]:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
         own = [folder / name for name in names if os.path.splitext(name)[1].lower() in suffixes]
         if len(own) <= _OPENED:

@@ -18,7 +18,7 @@ from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, group_b
 from fasterrcnn.data.formats.base import Collector, DataFormat, NamedImages, ReadOptions
 from fasterrcnn.data.formats.reading import read_lines, read_xml
 from fasterrcnn.data.formats.writing import lost_areas_and_ids, shortest_decimals, write_file
-from fasterrcnn.data.image_finder import ImageFinder, common_end
+from fasterrcnn.data.image_finder import ImageFinder, common_end, has_images
 from fasterrcnn.errors import DataError
 from fasterrcnn.files import search_folders, subfolders
 from fasterrcnn.images import EXTENSIONS, image_files
@@ -40,8 +40,10 @@ class PascalVoc(DataFormat):
     splits_are_lists = True
 
     def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
-        """The folder itself, or those up to two levels below it that hold a data set."""
-        return search_folders(root, lambda folder: [folder] if _xml_folders(folder) else [])
+        """The folder itself, or those up to three levels below it that hold a data set with its images."""
+        return [
+            place if len(places) > 1 or has_images(place) else root for places in [_data_sets(root)] for place in places
+        ]
 
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
         """Read every XML file of a folder; classes are sorted by name, for the format has no list of them.
@@ -51,7 +53,8 @@ class PascalVoc(DataFormat):
         Raises:
             DataError: there is no annotated image at all, or a split file is no text.
         """
-        files = [file for folder in _xml_folders(place) for file in _xml_files(folder)]
+        base = next(iter(_data_sets(place)), place)
+        files = [file for folder in _xml_folders(base) for file in _xml_files(folder)]
         if not files:
             raise DataError(f"{place}: no annotated image")
         collector = Collector(place, self.title, "object")
@@ -59,7 +62,7 @@ class PascalVoc(DataFormat):
         images = _find_images(files, finder)
         if not any(images.values()):
             raise DataError(f"{place}: {finder.nothing_found([f'{file.stem}.*' for file in files])}")
-        lists = _read_lists(place, files, images, collector)
+        lists = _read_lists(base, files, images, collector)
         listed = sorted({file for members in lists.values() for file in members}) or files
         image_of = {file: path for file in listed if (path := _read_file(file, images, finder, collector))}
         present = {path for folder in {path.parent for path in image_of.values()} for path in image_files(folder)}
@@ -97,6 +100,10 @@ class PascalVoc(DataFormat):
         if list(data.classes) != sorted(data.classes):
             notes.append(f"{self.title} has no list of classes: their order is lost, most tools sort the names")
         return notes
+
+
+def _data_sets(root: Path) -> list[Path]:
+    return search_folders(root, lambda folder: [folder] if _xml_folders(folder) else [], levels=3)
 
 
 def _xml_folders(folder: Path) -> list[Path]:

@@ -31,7 +31,7 @@ from fasterrcnn.data.formats.yolo_layout import (
     load_description,
     other_label_folder,
 )
-from fasterrcnn.data.image_finder import ImageFinder
+from fasterrcnn.data.image_finder import ImageFinder, has_images
 from fasterrcnn.errors import DataError
 from fasterrcnn.files import search_folders
 from fasterrcnn.images import image_files
@@ -59,13 +59,16 @@ class Yolo(DataFormat):
     can_write = True
 
     def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
-        """The yaml file itself, the folder itself, or folders up to two levels below it that hold a data set.
+        """The yaml file itself, the folder itself, or those below it that hold a data set with its images.
 
         Where several yaml files of a folder name classes, and none is called data.yaml, those files.
         """
         if root.is_file():
             return [root] if root.suffix.lower() in (".yaml", ".yml") else []
-        return search_folders(root, _data_sets) or ([root] if holds_labels(root) else [])
+        places = search_folders(root, _data_sets)
+        if len(places) > 1 or (places and has_images(places[0])):
+            return places
+        return [root] if places or holds_labels(root) else []
 
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
         """Read a folder, or the yaml file that describes a data set.
@@ -78,17 +81,21 @@ class Yolo(DataFormat):
                 label file.
             UsageError: a folder of images in the options does not exist.
         """
-        folder, file = (place, description_of(place)) if place.is_dir() else (place.parent, place)
+        root = place if place.is_dir() else place.parent
+        folder = next(iter(search_folders(root, _data_sets)), root) if place.is_dir() else root
+        file = description_of(folder) if place.is_dir() else place
         content = {} if file is None else load_description(file)
         collector = Collector(place, self.title, "line")
-        names = options.classes or class_names(folder, file, content, collector)
+        names = options.classes or class_names([folder, root], file, content, collector)
         if options.images:
-            paths = images_in_folders(ImageFinder(folder, options.images).places, folder)
+            paths = images_in_folders(ImageFinder(root, options.images).places, root)
         else:
             described = {} if file is None else images_by_description(file, content, collector)
             paths = described or images_by_layout(folder, collector)
+            if not any(paths.values()):
+                paths = images_by_layout(root, collector)
         images = sorted({path for listed in paths.values() for path in listed})
-        _read_labels(images, folder, _LineReader(len(names), _key_point_numbers(content)), collector)
+        _read_labels(images, root, _LineReader(len(names), _key_point_numbers(content)), collector)
         for path in sorted({p for within in {i.parent for i in images} for p in image_files(within)} - {*images}):
             collector.problem("unlisted-image", path, "no list of a split has it", image=path)
         return collector.finish(paths, classes=names)

@@ -23,7 +23,7 @@ CLASS_LISTS = ("classes.txt", "_classes.txt", "labels.txt", "obj.names", "_darkn
 _LABEL_FOLDER = re.compile(r"(.*[_-])?labels?([_-].*)?", re.I)
 _PART = re.compile(rf"{_LABEL_FOLDER.pattern}|obj_.*data|data", re.I)  # a folder below which labels may lie
 _IMAGE_FOLDER = re.compile(r"images?|imgs?|jpegimages", re.I)
-_LEVELS = 3  # of folders below the data set
+_LEVELS = 4  # of folders below the data set
 _OPENED = 3  # label files of a folder, to recognise the format
 
 
@@ -66,13 +66,18 @@ def description_of(folder: Path) -> Path | None:
 
 
 def is_data_set(folder: Path) -> bool:
-    """Whether a folder without a yaml file has label files, in itself or in folders with the names of the format."""
+    """Whether a folder without a yaml file has label files, in itself or in folders with the names of the format.
+
+    Beside a list of classes, these folders may have any name.
+    """
+    if _class_lists(folder):
+        return holds_labels(folder)
     children = [child for child in subfolders(folder) if _PART.fullmatch(child.name) or child.name.lower() in SPLITS]
     return _has_labels(folder) or any(map(holds_labels, children))
 
 
 def holds_labels(folder: Path) -> bool:
-    """Whether a folder, or one up to three levels below it, has label files of YOLO."""
+    """Whether a folder, or one up to four levels below it, has label files of YOLO."""
     return any(map(_has_labels, [folder, *folders_below(folder, _LEVELS)]))
 
 
@@ -91,8 +96,10 @@ def is_label_file(file: Path) -> bool:
         return False
 
 
-def class_names(folder: Path, file: Path | None, content: Mapping[str, Any], collector: Collector) -> tuple[str, ...]:
-    """Names of the classes from the yaml file, or from a list with one a line.
+def class_names(
+    folders: Sequence[Path], file: Path | None, content: Mapping[str, Any], collector: Collector
+) -> tuple[str, ...]:
+    """Names of the classes from the yaml file, or from a list with one a line in folders or below them.
 
     Raises:
         DataError: there are none, or they are no list of different texts.
@@ -103,10 +110,11 @@ def class_names(folder: Path, file: Path | None, content: Mapping[str, Any], col
             what = f"nc is {content['nc']}, but names has {len(names)}: {', '.join(names)}"
             collector.problem("unknown-class", file, what)
         return names
-    listed = next((path for place in [folder, *folders_below(folder, _LEVELS)] for path in _class_lists(place)), None)
+    places = (place for folder in folders for place in [folder, *folders_below(folder, _LEVELS)])
+    listed = next((path for place in places for path in _class_lists(place)), None)
     if listed is None:
         raise DataError(
-            f"{folder}: the classes have no names; give them (classes, --class-names), or put them into "
+            f"{folders[0]}: the classes have no names; give them (classes, --class-names), or put them into "
             "data.yaml (names: [...]) or classes.txt (one a line)"
         )
     return _checked("\n".join(read_lines(listed)).strip().split("\n"), listed)
@@ -212,7 +220,7 @@ def images_by_layout(folder: Path, collector: Collector) -> dict[str, list[Path]
 def _folders_of_splits(folder: Path) -> dict[str, list[Path]]:
     """Folders with images that are called after splits, each with all below it; those in images/ first."""
     places: dict[str, list[Path]] = {}
-    candidates = folders_below(folder, 2)
+    candidates = folders_below(folder, _LEVELS)
     for name, split in SPLITS.items():
         for place in candidates:
             inside = any(place.is_relative_to(other) for others in places.values() for other in others)

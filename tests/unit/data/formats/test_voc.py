@@ -128,7 +128,7 @@ def test_find__several_and_none(tmp_path, folder):
     assert recognise(tmp_path) == []
     folder({"a": xml(GOOD)}, root=tmp_path / "two")
     folder({"a": xml(GOOD)}, root=tmp_path / "deep" / "one")
-    folder({"a": xml(GOOD)}, root=tmp_path / "too" / "deep" / "three")
+    folder({"a": xml(GOOD)}, root=tmp_path / "too" / "far" / "down" / "three")
     assert recognise(tmp_path) == [tmp_path / "deep" / "one", tmp_path / "two"]
     assert recognise(tmp_path / "two" / "Annotations" / "a.xml") == []
 
