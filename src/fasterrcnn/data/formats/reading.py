@@ -37,8 +37,8 @@ def files_below(root: Path, suffixes: Collection[str], fits: Callable[[bytes], b
         return [root] if root.suffix.lower() in suffixes and fits(beginning_and_end(root)) else []
     files: list[Path] = []
     for folder in [root, *folders_below(root, levels=4)]:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
-        own = [folder / name for name in names if os.path.splitext(name)[1].lower() in suffixes]
+        entries = (entry for entry in os.scandir(folder) if os.path.splitext(entry.name)[1].lower() in suffixes)
+        own = sorted(folder / entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
         if len(own) <= _OPENED:
             files += [file for file in own if fits(beginning_and_end(file))]
         elif any(fits(beginning_and_end(file)) for file in own[:_OPENED]):

@@ -6,6 +6,7 @@ Coordinates are taken as they are, width = xmax - xmin: the way today's annotati
 box with xmin = xmax is empty. (The challenge itself counted pixels from 1, both ends included.)
 """
 
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -225,24 +226,46 @@ def _read_file(
     image = collector.image(path, source=file, stated_hw=stated_hw)
     for number, element in enumerate(tree.iter("object"), start=1):
         try:
-            name, box, difficult = _read_object(element, number)
+            name = (element.findtext("name") or "").strip()
+            if not name:
+                raise DataError(f"object {number} has no name")
+            difficult = (element.findtext("difficult") or "0").strip() == "1"
+            shape, points = _read_shape(element, f"object {number} ({name})")
         except DataError as error:
             collector.problem("unreadable-annotations", file, str(error), number, image=path)
+            continue
+        if shape == "bndbox":
+            collector.add(image, [*points[0], *points[1]], name, number, difficult=difficult)
         else:
-            collector.add(image, box, name, number, difficult=difficult)
+            collector.add_outline(image, points, name, number, shape=shape, difficult=difficult)
     return path
 
 
-def _read_object(element: ElementTree.Element, number: int) -> tuple[str, list[float], bool]:
-    """Class, corners and whether it is difficult."""
-    name = (element.findtext("name") or "").strip()
-    if not name:
-        raise DataError(f"object {number} has no name")
+def _read_shape(element: ElementTree.Element, what: str) -> tuple[str, list[list[float]]]:
+    """What surrounds an object, and its points: the corners of bndbox, or of the shapes that some tools write instead.
+
+    Polygons have x1, y1, x2... or points with x and y; roLabelImg's robndbox has cx, cy, w, h and an angle in radians.
+    """
+    shape = next((tag for tag in ("bndbox", "polygon", "robndbox") if element.find(tag) is not None), "bndbox")
+    tags = {"bndbox": _SIDES, "robndbox": ("cx", "cy", "w", "h", "angle")}.get(shape)
+    if tags is None:
+        tags = tuple(part.tag for part in element.iterfind("polygon//*") if re.fullmatch(r"[xy]\d*", part.tag))
+    texts = [part.text for part in element.iterfind(f"{shape}//*") if part.tag in tags]
+    if tags == _SIDES:
+        texts = [element.findtext(f"bndbox/{side}") for side in _SIDES]
     try:
-        corners = [float(element.findtext(f"bndbox/{side}") or "missing") for side in _SIDES]
+        values = [float(text or "missing") for text in texts]
     except ValueError as error:
-        raise DataError(f"object {number} ({name}): xmin, ymin, xmax and ymax must be numbers ({error})") from None
-    return name, corners, (element.findtext("difficult") or "0").strip() == "1"
+        names = "xmin, ymin, xmax and ymax" if shape == "bndbox" else f"the numbers of <{shape}>"
+        raise DataError(f"{what}: {names} must be numbers ({error})") from None
+    if len(values) < 4 or (shape == "robndbox" and len(values) != 5) or (shape == "polygon" and len(values) % 2):
+        raise DataError(f"{what}: <{shape}> has {len(values)} numbers")
+    if shape == "robndbox":
+        x, y, width, height, angle = values
+        sides = [(sign_x * width / 2, sign_y * height / 2) for sign_x in (-1, 1) for sign_y in (-1, 1)]
+        cos, sin = (math.cos(angle), math.sin(angle)) if math.isfinite(angle) else (math.nan, math.nan)
+        return "rotated box", [[x + dx * cos - dy * sin, y + dx * sin + dy * cos] for dx, dy in sides]
+    return shape, [values[start : start + 2] for start in range(0, len(values), 2)]
 
 
 def _pixels(text: str | None) -> int:

@@ -230,9 +230,13 @@ def _folders_of_splits(folder: Path) -> dict[str, list[Path]]:
 
 
 def images_in_folders(folders: Iterable[Path], root: Path) -> dict[str, list[Path]]:
-    """The images of folders that the user names, by the splits in the names of the folders."""
-    paths = [path for folder in folders for path in image_files(Path(os.path.abspath(folder)), deep=True)]
-    return group_by(dict.fromkeys(paths), lambda path: split_of(path.parent, root))
+    """The images of folders that the user names, by the splits in the names of these, or of their label files."""
+    split = {
+        path: split_of(path.parent, folder.parent) for folder in folders for path in image_files(folder, deep=True)
+    }
+    for path, files in label_files([path for path in split if split[path] == NO_SPLIT], root).items():
+        split[path] = split_of(files[0].parent, root)
+    return group_by(split, lambda path: split[path])
 
 
 def _images_in(place: Path, root: Path, split: str, collector: Collector) -> list[Path]:
@@ -281,15 +285,14 @@ def _standard_label_file(image: Path) -> Path | None:
 
 def expected_label_file(image: Path) -> Path:
     """Where an image that has no label file should have it."""
-    places = _standard_places(image)
-    return next((file for file in places if file.parent.is_dir()), places[-1])
+    return next(file for file in _standard_places(image) if file.parent.is_dir())
 
 
 def _standard_places(image: Path) -> list[Path]:
     parts = image.parent.parts
     last = next((i for i in range(len(parts) - 1, -1, -1) if parts[i].lower() == "images"), None)
     swapped = [] if last is None else [Path(*parts[:last], name, *parts[last + 1 :]) for name in ("labels", "Labels")]
-    return [folder / f"{image.stem}.txt" for folder in (*swapped, image.parent)]
+    return [folder / f"{image.stem}{suffix}" for suffix in (".txt", ".TXT") for folder in (*swapped, image.parent)]
 
 
 def _above_images(folder: Path) -> Path:

@@ -1,3 +1,4 @@
+import math
 import os
 
 import numpy as np
@@ -491,3 +492,19 @@ def test_read__lists_that_are_no_splits(folder):
     assert stems(data) == {"all": ["a", "b"]}
     (note,) = data.notes[1:]
     assert note == "left out: ImageSets/Main/default, eval, training_set.txt, whose names are no splits"
+
+
+def test_read__other_shapes(folder):
+    polygon = "<polygon><x1>1</x1><y1>8</y1><x2>21</x2><y2>3</y2><x3>11</x3><y3>28</y3></polygon>"
+    points = "<polygon><username/>" + "".join(f"<pt><x>{x}</x><y>{x + 2}</y></pt>" for x in (4, 9, 6)) + "</polygon>"
+    rotated = f"<robndbox><cx>20</cx><cy>15</cy><w>10</w><h>4</h><angle>{math.pi / 2}</angle></robndbox>"
+    both = "<polygon><x1>0</x1><y1>0</y1><x2>1</x2><y2>1</y2></polygon><bndbox><xmin>1</xmin><ymin>2</ymin>" + (
+        "<xmax>3</xmax><ymax>4</ymax></bndbox>"
+    )
+    cut = "<polygon><x1>1</x1><y1>8</y1><x2>21</x2></polygon>"
+    objects = "".join(f"<object><name>cat</name>{shape}</object>" for shape in (polygon, points, rotated, both, cut))
+    data = read(folder({"a": f"<annotation>{objects}</annotation>"}))
+    boxes = [[1, 3, 21, 28], [4, 6, 9, 11], [18, 10, 22, 20], [1, 2, 3, 4]]
+    np.testing.assert_allclose(data.images[0].boxes, boxes, atol=1e-5)
+    assert data.notes[1:] == ["taken as the box around: 2 polygon, 1 rotated box"]
+    assert messages(data) == [("unreadable-annotations", "a.xml", "object 5 (cat): <polygon> has 3 numbers")]

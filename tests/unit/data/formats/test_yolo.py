@@ -426,3 +426,111 @@ def test_find__several_descriptions(write_files):
 def test_find__other_folders(write_files, files):
     assert Yolo().recognise(write_files(files)) == []
     assert Yolo().recognise(write_files({"a.json": "{}"}) / "a.json") == []
+
+
+@pytest.mark.parametrize(
+    ("image", "labels"),
+    [
+        ("img/a.png", "labels/a.txt"),
+        ("Images/a.png", "Labels/a.TXT"),
+        ("photos/2024/a.png", "annotations/yolo_labels/a.txt"),
+        ("a.png", "label/a.txt"),
+        ("data/images/cam1/a.png", "data/labels/cam1/a.txt"),
+        ("a.png", "a.TXT"),
+    ],
+)
+def test_read__labels_in_other_places(write_files, image, labels):
+    root = write_files({image: None, labels: GOOD, "classes.txt": "cat"})
+    assert Yolo().recognise(root) == [root]
+    data = Yolo().read(root)
+    assert [(i.path, i.source, len(i.boxes)) for i in data.images] == [(root / image, root / labels, 1)]
+    assert data.findings == []
+
+
+def test_read__labels_of_other_images(write_files):
+    """Without labels of its own an image has none: those of another camera or split are not its."""
+    files = {"images/cam1/a.png": None, "images/cam2/a.png": None, "labels/cam2/a.txt": GOOD, "classes.txt": "cat"}
+    data = Yolo().read(write_files(files))
+    assert {i.path.parent.name: len(i.boxes) for i in data.images} == {"cam1": 0, "cam2": 1}
+    assert found(data) == [("unlabelled-image", None)]
+
+
+@pytest.mark.parametrize("name", ["labels/labels.txt", "labels/classes.txt", "pets.names", "train/_classes.txt"])
+def test_read__lists_of_classes(write_files, name):
+    root = write_files({"images/a.png": None, "labels/a.txt": "1 .5 .5 1 1", name: "cat\ndog\n"})
+    data = Yolo().read(root)
+    assert data.classes == ("cat", "dog")
+    assert data.findings == []
+
+
+def test_read__image_called_labels(write_files):
+    data = Yolo().read(write_files({"images/labels.png": None, "labels/labels.txt": GOOD, "classes.txt": "cat"}))
+    assert len(data.images[0].boxes) == 1
+
+
+def test_read__hidden_folders(write_files):
+    checkpoint = {
+        "labels/.ipynb_checkpoints/a-checkpoint.txt": GOOD,
+        "images/.ipynb_checkpoints/a-checkpoint.png": None,
+    }
+    data = Yolo().read(write_files({"images/a.png": None, "labels/a.txt": GOOD, "classes.txt": "cat"} | checkpoint))
+    assert (len(data.images), data.findings) == (1, [])
+
+
+@pytest.mark.parametrize(("shape", "numbers"), [("[2, 2]", ".1 .1 .9 .9"), ("[2, 3]", ".1 .1 2 .9 .9 0")])
+def test_read__key_points(write_files, shape, numbers):
+    files = {
+        "images/a.png": None,
+        "labels/a.txt": f"{GOOD} {numbers}",
+        "data.yaml": f"names: [cat]\nkpt_shape: {shape}",
+    }
+    data = Yolo().read(write_files(files))
+    np.testing.assert_array_equal(data.images[0].boxes, [GOOD_BOX])
+    assert data.notes[1:] == ["left out, for want of a box: 1 key points (of a box)"]
+
+
+def test_read__no_labels(write_files):
+    files = {"images/a.png": None, "annotations/a.txt": GOOD, "data.yaml": "names: [cat]"}
+    expected = r"set: no label file for any of 1 images, as a\.png; .*annotations has \.txt files .*call it labels"
+    with pytest.raises(DataError, match=expected):
+        Yolo().read(write_files(files))
+
+
+def test_read__split_that_the_yaml_file_forgets(write_files):
+    files = {
+        f"{split}/{part}/a.{suffix}": content
+        for split in ("train", "test", "valid")
+        for part, suffix, content in (("images", "png", None), ("labels", "txt", GOOD))
+    }
+    root = write_files(files | {"data.yaml": "names: [cat]\ntrain: ../train/images\nval: ../valid/images"})
+    data = Yolo().read(root)
+    assert {split: len(images) for split, images in data.splits.items()} == {"train": 1, "val": 1, "test": 1}
+    assert data.notes[1:] == ["test has 1 labelled images, but data.yaml has no test: they are read"]
+    for file in (root / "test/labels").iterdir():
+        file.unlink()
+    assert "test" not in Yolo().read(root).splits
+
+
+def test_read__folders_of_images_in_the_options(tmp_path, write_files):
+    root = write_files({"labels/train/a.txt": GOOD, "labels/val/a.txt": "", "classes.txt": "cat"})
+    for split in ("train", "val"):
+        write_files({"a.png": None}, tmp_path / "photos" / split)
+    data = Yolo().read(root, ReadOptions(images=(tmp_path / "photos/train", tmp_path / "photos/val")))
+    assert {split: [len(i.boxes) for i in images] for split, images in data.splits.items()} == {
+        "train": [1],
+        "val": [0],
+    }
+    assert Yolo().read(root, ReadOptions(images=(tmp_path / "photos",))).splits.keys() == {"train", "val"}
+    (root / "labels/val/a.txt").rename(root / "labels/val/b.txt")
+    write_files({"a.png": None, "b.png": None}, tmp_path / "flat")
+    data = Yolo().read(root, ReadOptions(images=(tmp_path / "flat",)))
+    assert {split: [i.path.name for i in images] for split, images in data.splits.items()} == {
+        "train": ["a.png"],
+        "val": ["b.png"],
+    }
+
+
+def test_read__images_outside_the_list(write_files):
+    files = {"images/a.png": None, "images/b.png": None, "labels/a.txt": GOOD, "labels/b.txt": GOOD}
+    data = Yolo().read(write_files(files | {"train.txt": "images/a.png", "classes.txt": "cat"}))
+    assert [(f.kind, f.file.name) for f in data.findings if f.kind == "unlisted-image"] == [("unlisted-image", "b.png")]
