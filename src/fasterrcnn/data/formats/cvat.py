@@ -13,13 +13,13 @@ import numpy as np
 
 from fasterrcnn.data.annotations import NO_SPLIT, AnnotatedData, group_by, split_of
 from fasterrcnn.data.formats.base import CollectedImage, Collector, DataFormat, NamedImages, ReadOptions
+from fasterrcnn.data.formats.claims import ImageClaims
 from fasterrcnn.data.formats.cvat_video import find_frames, frame_range, whole_number
 from fasterrcnn.data.formats.reading import files_below, read_xml, split_name
 from fasterrcnn.data.formats.shapes import ellipse_corners, rotated_corners, shortened
 from fasterrcnn.data.formats.writing import lost_areas_and_ids, shortest_decimals, write_file
 from fasterrcnn.data.image_finder import ImageFinder
 from fasterrcnn.errors import DataError
-from fasterrcnn.images import image_files
 
 _SIDES = ("xtl", "ytl", "xbr", "ybr")
 _CUBOID_CORNERS = [f"{corner}{face}" for face in "12" for corner in ("tl", "bl", "tr", "br")]
@@ -60,14 +60,15 @@ class Cvat(DataFormat):
         collector = Collector(place, self.title, "shape", classes or None)
         for file, error in errors.items():
             collector.unreadable(file, error)
-        reader = _Reader(collector, ImageFinder(root, options.images))
+        claims = ImageClaims(collector)
+        reader = _Reader(collector, ImageFinder(root, options.images), claims)
         for file, tree in trees.items():
             split = NO_SPLIT if place.is_file() else split_of(file, root)
             reader.read_images(file, tree, split)
             reader.read_tracks(file, tree, split)
             if tree.find("image") is None and tree.find("track") is None:
                 collector.problem("empty-split", file, "it has no image and no track")
-        reader.report_unlisted()
+        claims.report_unlisted()
         return collector.finish()
 
     def image_folder(self, split: str) -> str:
@@ -106,9 +107,8 @@ def is_difficult(attributes: Mapping[str, object]) -> bool:
 class _Reader:
     """Reads annotation files, one after the other, into a collector."""
 
-    def __init__(self, collector: Collector, finder: ImageFinder) -> None:
-        self._collector, self._finder = collector, finder
-        self._claims: dict[tuple[Path, str], tuple[Path, str]] = {}  # who named an image of a split: file and name
+    def __init__(self, collector: Collector, finder: ImageFinder, claims: ImageClaims) -> None:
+        self._collector, self._finder, self._claims = collector, finder, claims
 
     def read_images(self, file: Path, tree: ElementTree.Element, file_split: str) -> None:
         """Read the images that a file names, and their shapes."""
@@ -128,7 +128,7 @@ class _Reader:
                     continue
                 path = self._collector.only_one(matches[name], name, file, self._finder, where)
                 size_hw = (whole_number(entry.get("height")) or 0, whole_number(entry.get("width")) or 0)
-                if path and (image := self._image(path, split, file, name, size_hw)):
+                if path and (image := self._claims.image(path, split, file, name, size_hw)):
                     for shape in entry:
                         self._read_shape(shape, shape.get("label"), numbers[shape], image, file)
 
@@ -147,35 +147,9 @@ class _Reader:
             frames, split = frame_range(tree, task_id), _split(subset, file_split)
             paths = find_frames(shapes, frames, subset, file, split, self._finder, self._collector)
             for frame, path in sorted(paths.items()):
-                if image := self._image(path, split, file, path.stem, frames.size_hw):
+                if image := self._claims.image(path, split, file, path.stem, frames.size_hw):
                     for label, shape in shapes.get(frame, ()):
                         self._read_shape(shape, label, numbers[shape], image, file)
-
-    def report_unlisted(self) -> None:
-        """Note the images beside those that were used which no annotation file names."""
-        used = {path for path, _ in self._claims}
-        present = {path for folder in {path.parent for path in used} for path in image_files(folder)}
-        for path in sorted(present - used):
-            self._collector.problem("unlisted-image", path, "no annotation file names it", image=path)
-
-    def _image(
-        self, path: Path, split: str, file: Path, name: str, stated_hw: tuple[int, int]
-    ) -> CollectedImage | None:
-        """The image of an entry; None, and a finding, if another file has it already, or it goes by another name."""
-        is_new = (path, split) not in self._claims
-        source, first_name = self._claims.setdefault((path, split), (file, name))
-        if source != file:
-            what = f"{path.name} is annotated in {source} already: left out"
-            self._collector.problem("unlisted-annotations", file, what, image=path)
-            return None
-        if first_name != name:
-            self._collector.problem("ambiguous-image", file, f"{first_name} and {name} could both be {path}")
-            return None
-        if not is_new:
-            self._collector.problem(
-                "same-image", file, f"{name} is listed twice; its boxes are put together", image=path
-            )
-        return self._collector.image(path, split, file, stated_hw=stated_hw)
 
     def _visible(
         self, tracks: list[ElementTree.Element], file: Path
@@ -278,7 +252,8 @@ def _points(shape: ElementTree.Element) -> list[list[float]]:
         x1, y1, x2, y2 = _values(shape, *_SIDES)
         return rotated_corners((x1, y1, x2, y2), rotation) if rotation % 360 else [[x1, y1], [x2, y2]]
     if shape.tag == "ellipse":
-        return ellipse_corners(*_values(shape, "cx", "cy", "rx", "ry"), rotation)
+        x, y, radius_x, radius_y = _values(shape, "cx", "cy", "rx", "ry")
+        return ellipse_corners(x, y, radius_x, radius_y, rotation)
     if shape.tag == "mask":
         left, top, width, height = _values(shape, "left", "top", "width", "height")
         return [[left, top], [left + width, top + height]]
