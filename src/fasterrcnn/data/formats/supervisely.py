@@ -1,4 +1,4 @@
-"""Supervisely: every dataset of a project has ann/ with a JSON file for each image of img/; meta.json lists the classes.
+"""Supervisely: each dataset of a project has ann/ with a JSON file for each image of img/; meta.json lists the classes.
 
 Corners of rectangles are taken as they are written, width = right - left.
 """
