@@ -29,6 +29,7 @@ _OUTLINES = {
     "alpha_mask": "mask",
 }
 _LEVELS = 5  # of folders: datasets may lie in datasets
+_OPENED = 3  # files of each folder, to recognise it
 
 
 class Supervisely(DataFormat):
@@ -69,11 +70,15 @@ class Supervisely(DataFormat):
 
 
 def _annotation_files(place: Path) -> list[Path]:
-    """The file itself, or the files of all folders called ann that hold annotations of images."""
+    """The file itself, or all files of the folders called ann that hold annotations of images."""
     if place.is_file():
         return files_below(place, (".json",), _is_supervisely)
-    folders = [folder for folder in [place, *folders_below(place, _LEVELS)] if folder.name.lower() == "ann"]
-    return list(dict.fromkeys(file for folder in folders for file in files_below(folder, (".json",), _is_supervisely)))
+    files: list[Path] = []
+    for folder in [place, *folders_below(place, _LEVELS)]:
+        if folder.name.lower() == "ann":
+            own = [f for f in sorted(folder.glob("*")) if f.suffix.lower() == ".json" and not f.name.startswith(".")]
+            files += own if any(_is_supervisely(beginning_and_end(file)) for file in own[:_OPENED]) else []
+    return files
 
 
 def _is_supervisely(content: bytes) -> bool:
@@ -110,11 +115,15 @@ def _split(file: Path, root: Path) -> str:
 
 
 def _find_images(files: list[Path], root: Path, finder: ImageFinder) -> dict[Path, list[Path]]:
-    """The images of every annotation file, whose name is that of the image with .json after it."""
+    """The images of every annotation file, whose name is that of the image with .json after it.
+
+    Images of the same name are distinguished by the folder of their dataset, which may lie in that of another one.
+    """
     matches: dict[Path, list[Path]] = {}
     for folder, members in group_by(files, lambda file: file.parent).items():
-        by_name = finder.find([file.stem for file in members], folder / "*.json", _split(members[0], root))
-        matches |= {file: by_name[file.stem] for file in members}
+        names = {file: f"{folder.parent.name}/img/{file.stem}" for file in members}
+        by_name = finder.find(names.values(), folder / "*.json", _split(members[0], root))
+        matches |= {file: by_name[name] for file, name in names.items()}
     return matches
 
 
