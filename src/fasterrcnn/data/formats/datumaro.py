@@ -72,20 +72,18 @@ class _Reader:
 
     def read_file(self, file: Path, content: dict[str, Any], split: str) -> None:
         """Read all items of a subset."""
-        items = []
-        for position, item in enumerate(content["items"], start=1):
-            if isinstance(item, dict) and _names(item, file) and isinstance(item.get("annotations"), list):
-                items.append(item)
-            else:
-                what = f"item {position} must have an id and a list of annotations, not {shortened(item)}"
-                self._collector.problem("unreadable-annotations", file, what)
-        if not content["items"]:
-            self._collector.problem("empty-split", file, "lists no item")
+        items = [item for item in content["items"] if _is_item(item, file)]
         names = [name for item in items for name in _names(item, file)]
         matches = self._finder.find(names, file, split)
         if names and not any(matches.values()):
             self._collector.problem("missing-image", file, self._finder.nothing_found(names))
             return
+        if not content["items"]:
+            self._collector.problem("empty-split", file, "lists no item")
+        for position, item in enumerate(content["items"], start=1):
+            if not _is_item(item, file):
+                what = f"item {position} must have an id and a list of annotations, not {shortened(item)}"
+                self._collector.problem("unreadable-annotations", file, what)
         classes = _classes(content)
         number = 0
         for item in items:
@@ -185,6 +183,11 @@ def _names(item: Mapping[str, Any], file: Path) -> list[str]:
     names = [*(value.get("path") for value in media), item.get("id")]
     paths = [name.strip() for name in names if isinstance(name, str) and name.strip()]
     return [path if path.startswith("/") or "://" in path else f"{file.stem}/{path}" for path in paths]
+
+
+def _is_item(item: object, file: Path) -> bool:
+    """Whether an item has what reading needs."""
+    return isinstance(item, dict) and bool(_names(item, file)) and isinstance(item.get("annotations"), list)
 
 
 def _size_hw(item: Mapping[str, Any]) -> tuple[int, int]:
