@@ -163,6 +163,12 @@ class ImageFinder(FileFinder):
         places = " and ".join(map(str, self.places))
         return f"its images ({names[0]}...) are nowhere below {places}; name their folder (images, --images)"
 
+    def all_of(self, source: Path) -> list[Path]:
+        """The images below the folder of an annotation file, by path; where there is none, all that are searched."""
+        images = sorted({path for paths in self._by_name.values() for path in paths})
+        folder = Path(os.path.abspath(source.parent))
+        return [path for path in images if path.is_relative_to(folder)] or images
+
 
 def has_images(folder: Path) -> bool:
     """Whether an image lies in a folder or below it."""

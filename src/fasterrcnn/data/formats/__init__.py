@@ -15,7 +15,10 @@ from fasterrcnn.data.annotations import AnnotatedData
 from fasterrcnn.data.formats.base import BoxFormat, Collector, DataFormat, ReadOptions, box_to_xyxy
 from fasterrcnn.data.formats.coco import Coco
 from fasterrcnn.data.formats.csv_table import CsvTable
+from fasterrcnn.data.formats.cvat import Cvat
+from fasterrcnn.data.formats.datumaro import Datumaro
 from fasterrcnn.data.formats.reading import split_name
+from fasterrcnn.data.formats.supervisely import Supervisely
 from fasterrcnn.data.formats.voc import PascalVoc
 from fasterrcnn.data.formats.writing import write_as
 from fasterrcnn.data.formats.yolo import Yolo
@@ -26,6 +29,9 @@ FORMATS: dict[str, DataFormat] = {
     "voc": PascalVoc(),
     "yolo": Yolo(),
     "csv": CsvTable(),
+    "cvat": Cvat(),
+    "datumaro": Datumaro(),
+    "supervisely": Supervisely(),
 }
 """All formats by the names of ``--format`` and ``--to``."""
 

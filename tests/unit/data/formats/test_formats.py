@@ -25,6 +25,24 @@ VOC = (
 YOLO = "0 0.05 0.1 0.05 0.06666666666666667\n"
 CSV = "image,x1,y1,x2,y2,label\na.png,1,2,3,4,cat\n"
 
+CVAT = (
+    '<annotations><version>1.1</version><meta/><image id="0" name="a.png" width="40" height="30">'
+    '<box label="cat" occluded="0" xtl="1" ytl="2" xbr="3" ybr="4"/></image></annotations>'
+)
+DATUMARO = json.dumps(
+    {
+        "categories": {"label": {"labels": [{"name": "cat"}]}},
+        "items": [{"id": "a", "annotations": [{"type": "bbox", "label_id": 0, "bbox": [1, 2, 2, 2]}]}],
+    }
+)
+SUPERVISELY = json.dumps(
+    {
+        "tags": [],
+        "size": {"height": 30, "width": 40},
+        "objects": [{"classTitle": "cat", "geometryType": "rectangle", "points": {"exterior": [[1, 2], [3, 4]]}}],
+    }
+)
+
 COCO_SET = {"a.png": None, "data.json": COCO}
 VOC_SET = {"JPEGImages/a.png": None, "Annotations/a.xml": VOC}
 YOLO_SET = {"images/a.png": None, "labels/a.txt": YOLO, "data.yaml": "names: [cat]\ntrain: images\n"}
@@ -48,6 +66,9 @@ LAYOUTS = [
     ("YOLO", {"images/a.png": None, "labels/a.txt": YOLO, "classes.txt": "cat\n"}),
     ("CSV", CSV_SET),
     ("CSV", {"images/a.png": None, "boxes.csv": CSV}),
+    ("CVAT for images", {"images/a.png": None, "annotations.xml": CVAT}),
+    ("Datumaro", {"images/default/a.png": None, "annotations/default.json": DATUMARO}),
+    ("Supervisely", {"ds/img/a.png": None, "ds/ann/a.png.json": SUPERVISELY, "meta.json": '{"classes": []}'}),
 ]
 
 
@@ -142,7 +163,7 @@ def test_read_data__not_in_the_wanted_format(write_files, wanted, message):
 
 def test_read_data__a_format_that_does_not_exist(tmp_path, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would be faster to complain
-    with pytest.raises(UsageError, match="no format 'coc0'; there are: coco, voc, yolo, csv"):
+    with pytest.raises(UsageError, match="no format 'coc0'; there are: coco, voc, yolo, csv, cvat, datumaro"):
         read_data(tmp_path, format="coc0")
 
 

@@ -20,7 +20,7 @@ from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.images import read_size_hw
 
 CLASSES = ("cat", "owl <&> \"é'")
-FORMATS = ("coco", "voc", "yolo")
+FORMATS = ("coco", "voc", "yolo", "cvat")
 BOX = (5.25, 6, 15, 26.1)
 
 
@@ -209,7 +209,7 @@ def test_write_data__images_of_one_name(tmp_path, to):
     records = [annotated(tmp_path / place, [(n, 1, 20, 20)], image_id=n) for n, place in enumerate(places, start=1)]
     notes = write_data(data_of({"train": records}), tmp_path / "out", to)
     names = ["a.png", "a-2.png", "A-3.PNG", "a-4.webp", "a-2-2.png"]
-    folder = {"coco": "train", "voc": "JPEGImages", "yolo": "images/train"}[to]
+    folder = {"coco": "train", "voc": "JPEGImages", "yolo": "images/train", "cvat": "images/Train"}[to]
     assert sorted(path.name for path in (tmp_path / "out" / folder).iterdir()) == sorted(names)
     for number, r in enumerate(records, start=1):
         assert (tmp_path / "out" / folder / names[number - 1]).read_bytes() == r.path.read_bytes()
@@ -293,7 +293,7 @@ def test_write_data__makes_parents(tmp_path, splits, monkeypatch):
 
 
 def test_write_data__unknown_format(tmp_path, splits):
-    with pytest.raises(UsageError, match="no format 'csv' to write; there are: coco, voc, yolo"):
+    with pytest.raises(UsageError, match="no format 'csv' to write; there are: coco, voc, yolo, cvat"):
         inspect.unwrap(write_data)(data_of(splits), tmp_path / "out", "csv")
 
 
