@@ -64,10 +64,10 @@ def layouts(draw: st.DrawFn, one_file: bool) -> Layout:
     annotations = [*draw(folders), *draw(st.sampled_from([[], *([name] for name in ANNOTATION_FOLDERS)]))]
     by_split, annotations_by_split = draw(st.booleans()), draw(st.booleans())
     style = draw(st.sampled_from(["name", "relative", "machine", "windows", "nested", "quoted"]))
-    # Names that only a human could tell apart are no names.
+    # The same name in two splits means two images only where something states which.
     with_folders = one_file and style in ("relative", "machine", "windows", "nested")
-    told_apart = by_split and (annotations_by_split or with_folders)
-    same = told_apart and draw(st.booleans())
+    is_clear = by_split and (annotations_by_split or with_folders)
+    same = is_clear and draw(st.booleans())
     suffix = draw(st.sampled_from([".jpg", ".JPG", ".png", ".jpeg"]))
     above, spelling = draw(st.booleans()), draw(st.integers(0, 2))
     return Layout(

@@ -147,8 +147,8 @@ def _read_labels(images: Sequence[Path], root: Path, reader: "_LineReader", coll
         other = other_label_folder((path.stem for path in images), root)
         hint = f"; {other} has .txt files of the same names: call it labels" if other else ""
         raise DataError(
-            f"{root}: no label file for any of {len(images)} images, as {images[0].name}; looked for "
-            f"{images[0].stem}.txt in labels/ and beside the image{hint}"
+            f"{root}: no label file for any of {len(images)} images, as {images[0].name}; expected is "
+            f"{images[0].stem}.txt in labels/ or beside the image{hint}"
         )
     # A label file belongs to several images where they have the same stem.
     for candidates in group_by(images, lambda image: tuple(labels.get(image, (image,)))).values():

@@ -311,10 +311,10 @@ def _may_be_labels(file: Path, places: Sequence[Path], claimed: set[Path]) -> bo
 
 def labels_without_images(used: Iterable[Path], images: Iterable[Path], root: Path) -> list[Path]:
     """Label files that no image has, in folders of labels or of images."""
-    known = set(used)
-    folders = {path.parent for path in (*known, *images)}
+    listed = set(used)
+    folders = {path.parent for path in (*listed, *images)}
     folders |= {place for place in folders_below(root, _LEVELS) if _LABEL_FOLDER.fullmatch(place.name)}
-    texts = (file for folder in sorted(folders) for file in _texts(folder) if file not in known)
+    texts = (file for folder in sorted(folders) for file in _texts(folder) if file not in listed)
     return [file for file in texts if is_label_file(file)]
 
 
