@@ -5,6 +5,7 @@ import random
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -146,6 +147,92 @@ def csv(members: list[Photo], layout: Layout) -> str:
     return "\n".join(lines)
 
 
+def cvat(members: list[Photo], layout: Layout) -> str:
+    images = []
+    for photo in members:
+        boxes = "".join(
+            f'<box label="{name}" xtl="{x1}.0" ytl="{y1}.0" xbr="{x2}.0" ybr="{y2}.0"/>'
+            for name, (x1, y1, x2, y2) in photo.objects
+        )
+        size = f'width="{photo.size[0]}" height="50"'
+        images.append(f'<image id="{photo.number}" name="{name_of(photo, layout)}" {size}>{boxes}</image>')
+    return f"<annotations><version>1.1</version>{''.join(images)}</annotations>"
+
+
+def datumaro(members: list[Photo], layout: Layout) -> str:
+    items = []
+    for photo in members:
+        annotations = [
+            {"id": i, "type": "bbox", "label_id": CLASSES.index(name), "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            for i, (name, (x1, y1, x2, y2)) in enumerate(photo.objects)
+        ]
+        image = {"path": name_of(photo, layout), "size": [50, photo.size[0]]}
+        items.append({"id": Path(photo.name).stem, "annotations": annotations, "image": image})
+    labels = [{"name": name, "parent": ""} for name in CLASSES]
+    return json.dumps({"info": {}, "categories": {"label": {"labels": labels}}, "items": items})
+
+
+def via(members: list[Photo], layout: Layout) -> str:
+    entries = {}
+    for photo in members:
+        regions = [
+            {
+                "shape_attributes": {"name": "rect", "x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1},
+                "region_attributes": {"class": name},
+            }
+            for name, (x1, y1, x2, y2) in photo.objects
+        ]
+        name = name_of(photo, layout)
+        entries[f"{name}{photo.number}"] = {"filename": name, "size": -1, "regions": regions, "file_attributes": {}}
+    return json.dumps(entries)
+
+
+def createml(members: list[Photo], layout: Layout) -> str:
+    entries = []
+    for photo in members:
+        annotations = []
+        for name, (x1, y1, x2, y2) in photo.objects:
+            centre = {"x": (x1 + x2) / 2, "y": (y1 + y2) / 2, "width": x2 - x1, "height": y2 - y1}
+            annotations.append({"label": name, "coordinates": centre})
+        entries.append({"image": name_of(photo, layout), "annotations": annotations})
+    return json.dumps(entries)
+
+
+def label_studio(members: list[Photo], layout: Layout) -> str:
+    tasks = []
+    for photo in members:
+        width, height = photo.size
+        results = []
+        for name, (x1, y1, x2, y2) in photo.objects:
+            value = {"x": 100 * x1 / width, "y": 100 * y1 / height, "rotation": 0, "rectanglelabels": [name]}
+            value |= {"width": 100 * (x2 - x1) / width, "height": 100 * (y2 - y1) / height}
+            origin = {"original_width": width, "original_height": height, "from_name": "label", "to_name": "image"}
+            results.append({**origin, "id": f"r{len(results)}", "type": "rectanglelabels", "value": value})
+        annotations = [{"id": photo.number, "was_cancelled": False, "result": results}]
+        tasks.append({"id": photo.number, "data": {"image": name_of(photo, layout)}, "annotations": annotations})
+    return json.dumps(tasks)
+
+
+def write_images_json(
+    layout: Layout, root: Path, content_of: Callable[[Photo, Layout], str], keep_suffix: bool
+) -> None:
+    """A JSON file for each image, as labelme (a.json) and Supervisely (a.jpg.json) write them."""
+    for photo in photos(layout):
+        folder = root / folder_of(layout.annotations, photo.split, layout.annotations_by_split, layout)
+        folder.mkdir(parents=True, exist_ok=True)
+        name = photo.name if keep_suffix else Path(photo.name).stem
+        (folder / f"{name}.json").write_text(content_of(photo, layout))
+
+
+def labelme(photo: Photo, layout: Layout) -> str:
+    shapes = [
+        {"label": name, "points": [[x1, y1], [x2, y2]], "group_id": None, "shape_type": "rectangle", "flags": {}}
+        for name, (x1, y1, x2, y2) in photo.objects
+    ]
+    image = {"imagePath": name_of(photo, layout), "imageData": None, "imageHeight": 50, "imageWidth": photo.size[0]}
+    return json.dumps({"version": "5.4.1", "flags": {}, "shapes": shapes, **image})
+
+
 def write_voc(layout: Layout, root: Path) -> None:
     for photo in photos(layout):
         folder = root / folder_of(layout.annotations, photo.split, layout.annotations_by_split, layout)
@@ -186,9 +273,17 @@ def write_yolo(layout: Layout, root: Path) -> None:
         (root / "data.yaml").write_text(f"names: {CLASSES}\n")
 
 
+ONE_FILE = ("coco", "csv", "cvat", "datumaro", "via", "createml", "label-studio")  # for many images
+
 WRITERS = {
     "coco": lambda layout, root: write_files(layout, root, ".json", coco),
     "csv": lambda layout, root: write_files(layout, root, ".csv", csv),
+    "cvat": lambda layout, root: write_files(layout, root, ".xml", cvat),
+    "datumaro": lambda layout, root: write_files(layout, root, ".json", datumaro),
+    "via": lambda layout, root: write_files(layout, root, ".json", via),
+    "createml": lambda layout, root: write_files(layout, root, ".json", createml),
+    "label-studio": lambda layout, root: write_files(layout, root, ".json", label_studio),
+    "labelme": lambda layout, root: write_images_json(layout, root, labelme, keep_suffix=False),
     "voc": write_voc,
     "yolo": write_yolo,
 }
@@ -241,7 +336,7 @@ def test_layouts__read_exactly_or_refused(form):
     outcomes: Counter[str] = Counter()
 
     @properties
-    @given(layouts(one_file=form in ("coco", "csv")))
+    @given(layouts(one_file=form in ONE_FILE))
     def try_layout(layout):
         outcomes[outcome(layout, form)] += 1
 

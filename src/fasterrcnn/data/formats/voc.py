@@ -116,7 +116,7 @@ def _xml_folders(folder: Path) -> list[Path]:
     places = [folder] if _holds_voc(folder) else []
     for child in subfolders(folder):
         if child.name.lower() in _ANNOTATION_FOLDERS:
-            places += [path for path in [child, *_below(child)] if _xml_files(path)]
+            places += [path for path in [child, *_below(child)] if _holds_voc(path, or_broken=True)]
         elif child.name.lower() in SPLITS:
             places += _xml_folders(child)
         elif _holds_voc(child) and not image_files(child):
@@ -128,16 +128,18 @@ def _below(folder: Path) -> list[Path]:
     return [path for child in subfolders(folder) for path in [child, *_below(child)]]
 
 
-def _holds_voc(folder: Path) -> bool:
-    """Many tools write XML, so the content has to decide."""
-    return any(_is_voc(file) for file in _xml_files(folder)[:1])
+def _holds_voc(folder: Path, *, or_broken: bool = False) -> bool:
+    """Whether the first XML files are of this format, for many tools write XML; or are of none, being broken."""
+    tags = [_first_tag(file) for file in _xml_files(folder)[:3]]
+    return b"annotation" in tags or (or_broken and bool(tags) and not any(tags))
 
 
-def _is_voc(file: Path) -> bool:
+def _first_tag(file: Path) -> bytes:
     if not file.is_file():
-        return False
+        return b""
     with file.open("rb") as stream:
-        return re.search(rb"<annotation[\s>]", stream.read(4096).replace(b"\0", b"")) is not None
+        tag = re.search(rb"<([A-Za-z][\w.-]*)", stream.read(4096).replace(b"\0", b""))
+    return tag[1] if tag else b""
 
 
 def _xml_files(folder: Path) -> list[Path]:
