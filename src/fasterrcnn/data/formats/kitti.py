@@ -1,7 +1,7 @@
 """KITTI: a text file for each image, as the benchmark for 2D objects, NVIDIA TAO, DIGITS and CVAT have it.
 
 A line is ``type truncated occluded alpha left top right bottom height width length x y z rotation_y``, and perhaps a
-score. Only the type and the box are used; tools that draw boxes fill the rest with zeros.
+score, which CVAT always writes. Only the type and the box are used; tools that draw boxes fill the rest with zeros.
 """
 
 import re
@@ -15,7 +15,10 @@ from fasterrcnn.errors import DataError
 
 _COLUMNS = 15  # with the type, without the score
 _NO_CLASS = "dontcare"
-_LINE = re.compile(rb"(?m)^[ \t]*[^\s\d.+-]\S*([ \t]+\S+){0,3}?([ \t]+[-+]?[\d.]+(e[-+]?\d+)?){14,15}[ \t]*\r?$", re.I)
+_NAME = rb"[ \t]*[^\s\d.+-]\S*([ \t]+\S+){0,3}?"
+_TRUNCATED_AND_OCCLUDED = rb"[ \t]+(-?[01](\.\d*)?|\.\d+)[ \t]+(-1|[0-3])(\.0*)?"
+_NUMBERS = rb"([ \t]+[-+]?[\d.]+(e[-+]?\d+)?){12,13}[ \t]*\r?$"
+_LINE = re.compile(rb"(?m)^" + _NAME + _TRUNCATED_AND_OCCLUDED + _NUMBERS, re.I)
 
 
 class Kitti(DataFormat):
@@ -67,7 +70,7 @@ def _image_name(file: Path) -> str:
 
 
 def _read_line(text: str) -> tuple[str, list[float]]:
-    """Type, which may be of several words, and box.
+    """Type and box. The type may be of several words where a score makes that clear, or in quotes.
 
     Raises:
         DataError: columns are missing, or the box is not of numbers.
@@ -80,9 +83,10 @@ def _read_line(text: str) -> tuple[str, list[float]]:
         )
     has_score = count > _COLUMNS and _is_number(words[-_COLUMNS])
     first = count - (_COLUMNS if has_score else _COLUMNS - 1)
-    if any(map(_is_number, words[1:first])):
-        raise DataError(f"{count} columns; expected are 15, or 16 with a score")
-    return " ".join(words[:first]), to_numbers(words[first + 3 : first + 7])
+    name = " ".join(words[:first])
+    if first > 1 and (any(map(_is_number, words[1:first])) or not (has_score or name.startswith('"'))):
+        raise DataError(f"{count} columns; expected are 15, or 16 with a score, all numbers but the type")
+    return name.strip('"'), to_numbers(words[first + 3 : first + 7])
 
 
 def _is_number(text: str) -> bool:

@@ -48,6 +48,12 @@ LAYOUTS = [
     ("YOLO", {"images/a.png": None, "labels/a.txt": YOLO, "classes.txt": "cat\n"}),
     ("CSV", CSV_SET),
     ("CSV", {"images/a.png": None, "boxes.csv": CSV}),
+    ("KITTI", {"image_2/a.png": None, "label_2/a.txt": "cat 0 0 0 1 2 3 4 0 0 0 0 0 0 0\n"}),
+    (
+        "WIDER FACE",
+        {"images/x/a.png": None, "split/wider_face_x_bbx_gt.txt": "x/a.png\n1\n1 2 2 2 - - - False - - cat\n"},
+    ),
+    ("DOTA", {"images/a.png": None, "labelTxt/a.txt": "1 2 3 2 3 4 1 4 cat 0\n"}),
 ]
 
 

@@ -60,11 +60,25 @@ def test_read__splits_of_digits(write_files):
     assert [image.path.parent.parent.name for image in data.images] == ["train", "val"]
 
 
-def test_read__score_and_names_of_several_words(write_files):
-    labels = CAR.strip() + " 0.98\ntraffic light " + BY_TAO.removeprefix("car ")
+def test_read__export_of_cvat(write_files):
+    labels = (
+        "car 0.0 0 -1 5.5 6.0 15.0 26.0 -1 -1 -1 -1 -1 -1 -1 1.0\ntraffic light 1.0 1 -1 1 2 3 4" + " -1" * 7 + " 0.9\n"
+    )
+    files = {"default/image_2/a.png": None, "default/label_2/a.txt": labels, "label_colors.txt": "0 0 0 car\n"}
+    data = read_data(write_files({**files, "default/instance/a.png": None}))
+    assert data.classes == ("car", "traffic light")
+    assert data.images[0].boxes.tolist() == [[5.5, 6, 15, 26], [1, 2, 3, 4]]
+    assert data.images[0].path.parent.name == "image_2"
+    assert data.findings == []
+
+
+def test_read__names_of_several_words(write_files):
+    numbers = BY_TAO.removeprefix("car ")
+    labels = f'"traffic light" {numbers}traffic light {numbers}car null 0 {numbers[4:].strip()} 1.0\n'
     data = read_data(write_files({"image_2/a.png": None, "label_2/a.txt": labels}))
-    assert data.classes == ("Car", "traffic light")
-    assert data.images[0].boxes.tolist() == [[5.5, 6, 15.25, 26], [5, 6, 15, 26]]
+    assert (data.classes, data.images[0].numbers.tolist()) == (("traffic light",), [1])
+    assert [finding.annotation for finding in data.findings] == [2, 3]
+    assert data.findings[0].what.endswith("16 columns; expected are 15, or 16 with a score, all numbers but the type")
 
 
 def test_read__bad_lines(write_files):
@@ -103,9 +117,10 @@ def test_read__two_versions_of_the_labels(write_files):
         "10.0 10.0 30.0 10.0 30.0 20.0 10.0 20.0 plane 0\n",
         "684,8,273,116,0,0,0,0\n",
         "0 1 Car 0 0 -1.79 296.74 161.75 455.22 292.37 2.0 1.82 4.43 -4.55 1.85 13.41 -2.11\n",
+        "face_001.jpg 10 20 30 20 30 40 10 40 11 21 31 21 31 41\n",
         "",
     ],
-    ids=["yolo", "yolo-polygon", "dota", "visdrone", "kitti-tracking", "empty"],
+    ids=["yolo", "yolo-polygon", "dota", "visdrone", "kitti-tracking", "key-points", "empty"],
 )
 def test_recognise__labels_of_others(write_files, text):
     assert Kitti().recognise(write_files({"images/a.png": None, "labels/a.txt": text})) == []
