@@ -39,6 +39,7 @@ _NAMES = (
 _FILE = "gt.txt"
 _NO_CLASS = -1
 _DIGITS = (6, 8, 5, 7, 4, 3, 2, 1)  # of the names of frames; the benchmarks have 6, DanceTrack 8
+_MAX_DIGITS = 19  # those of a time stamp in nanoseconds
 _DETECTORS = re.compile(r"-(DPM|FRCNN|SDP)$")  # MOT17 holds each video three times, with the same frames and boxes
 _LINE = re.compile(rb"(?m)^\s*\d+(\.0*)?\s*,\s*-?\d+(\.0*)?(\s*,\s*[-+]?[\d.]+(e[-+]?\d+)?){4,8}\s*,?[ \t]*\r?$", re.I)
 
@@ -288,14 +289,13 @@ def _frames_with_boxes(
 def _frames_without_boxes(video: _Video, images: Mapping[int, list[Path]], collector: Collector) -> dict[int, Path]:
     """The other images in the folders of the frames, as far as seqinfo.ini counts them."""
     annotated = {row.frame for row in video.rows}
-    used = {path for paths in images.values() for path in paths if len(paths) == 1}
+    folders = {paths[0].parent for paths in images.values() if len(paths) == 1}
+    with_boxes = {path for frame in annotated for path in images[frame]}
     path_of: dict[int, Path] = {}
-    for path in [path for folder in sorted({path.parent for path in used}) for path in image_files(folder)]:
-        frame = _to_count(path.stem)
-        if frame in annotated and path in used:
-            continue
-        if path.stem.isdecimal() and frame not in annotated and frame <= (video.length or frame):
-            path_of[frame] = path
-        else:
+    for path in sorted({path for folder in folders for path in image_files(folder)} - with_boxes):
+        frame = int(path.stem) if path.stem.isdecimal() and len(path.stem) <= _MAX_DIGITS else None
+        if frame is None or frame in annotated or frame in path_of or frame > (video.length or frame):
             collector.problem("unlisted-image", path, "no frame of the video", image=path)
+        else:
+            path_of[frame] = path
     return path_of

@@ -99,6 +99,21 @@ def test_read__frames_that_are_not_there(write_files):
         read_data(write_files(video("B", frames=0), data.root.parent / "other"))
 
 
+def test_read__frame_one_counts_only_if_it_is_there(write_files):
+    data = read_data(write_files({"A/img1/000007.jpg": None, "A/gt/gt.txt": "7,1,5,6,10,20,1,1,1\n"}))
+    assert content(data) == {"A/000007": [("pedestrian", 5, 6, 15, 26)]}
+    assert data.findings == []
+
+
+def test_read__long_and_repeated_numbers(write_files):
+    numbers = ["1403636579763555584", "1403636579813555456", "7", "0" * 30]
+    data = read_data(write_files({**video("A", info=None), **{f"A/img1/{number}.jpg": None for number in numbers}}))
+    assert [image.path.stem for image in data.images] == ["000001", "000002", "000003", "7", *numbers[:2]]
+    assert [finding.file.stem for finding in data.findings] == ["0" * 30]
+    again = read_data(write_files({"A/img1/2.jpg": None}), format="mot")
+    assert [finding.file.stem for finding in again.findings] == ["0" * 30, "2"]
+
+
 def test_read__images_beyond_the_length(write_files):
     data = read_data(write_files({**video("A", frames=4), "A/img1/poster.jpg": None}))
     assert [finding.kind for finding in data.findings] == ["unlisted-image", "unlisted-image"]
@@ -149,7 +164,6 @@ def test_recognise__text_of_others(write_files, file, text):
 
 def test_read__folder_of_the_images_is_given(write_files, tmp_path, monkeypatch):
     root = write_files({"A/gt/gt.txt": ROWS, "B/gt/gt.txt": ROWS, "store/A/1.jpg": None, "store/B/1.jpg": None})
-    assert list(content(read_data(root / "A"))) == ["store/1"]
     assert list(content(read_data(root / "A", images=root / "store/A"))) == ["store/1"]
     renamed = write_files({"1.jpg": None}, tmp_path / "renamed")
     assert [image.path.parent.name for image in read_data(root / "A", images=renamed).images] == ["renamed"]
