@@ -41,7 +41,10 @@ _NO_CLASS = -1
 _DIGITS = (6, 8, 5, 7, 4, 3, 2, 1)  # of the names of frames; the benchmarks have 6, DanceTrack 8
 _MAX_DIGITS = 19  # those of a time stamp in nanoseconds
 _DETECTORS = re.compile(r"-(DPM|FRCNN|SDP)$")  # MOT17 holds each video three times, with the same frames and boxes
-_LINE = re.compile(rb"(?m)^\s*\d+(\.0*)?\s*,\s*-?\d+(\.0*)?(\s*,\s*[-+]?[\d.]+(e[-+]?\d+)?){4,8}\s*,?[ \t]*\r?$", re.I)
+_LINE = re.compile(
+    rb"(?m)^[ \t]*\d+(\.0*)?[ \t]*,[ \t]*-?\d+(\.0*)?([ \t]*,[ \t]*[-+]?[\d.]+(e[-+]?\d+)?){4,8}[ \t]*,?[ \t]*\r?$",
+    re.I,
+)
 
 
 @dataclass(frozen=True)

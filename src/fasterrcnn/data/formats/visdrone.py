@@ -26,9 +26,7 @@ _NAMES = (
     "motor",
 )
 _NOT_EVALUATED = {0: "ignored region (category 0)", 11: "other object (category 11)"}
-_LINE = re.compile(
-    rb"(?m)^[ \t]*-?[\d.]+(\s*,\s*-?[\d.]+){3}\s*,\s*[01]\s*,\s*\d\d?\s*,\s*[01]\s*,\s*[0-2]\s*,?[ \t]*\r?$"
-)
+_LINE = re.compile(rb"(?m)^[ \t]*-?[\d.]+(, ?-?[\d.]+){3}, ?[01], ?\d\d?, ?[01], ?[0-2],?[ \t]*\r?$")
 
 
 class VisDrone(DataFormat):

@@ -25,7 +25,9 @@ _INVALID, _INVALID_OF_DATUMARO = 3, 5  # places among the attributes
 _FILE_NAME = re.compile(r"wider_face_.*_bbx_gt\.txt", re.I)
 _EXTENSION = b"|".join(extension[1:].encode() for extension in sorted(EXTENSIONS))
 _ENTRY = re.compile(
-    rb"(?im)^\S.*\.(" + _EXTENSION + rb")[ \t]*\r?\n\s*\d+[ \t]*\r?\n\s*(-?[\d.]+[ \t]+){4}([\d-]|True|False)[ \t]"
+    rb"(?im)^\S.*\.("
+    + _EXTENSION
+    + rb")[ \t]*\r?\n[ \t]*\d+[ \t]*\r?\n[ \t]*(-?[\d.]+[ \t]+){4}([\d-]|True|False)[ \t]"
 )
 
 

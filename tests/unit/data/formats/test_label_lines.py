@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fasterrcnn.data.formats import read_data
+from fasterrcnn.data.formats import FORMATS, read_data
 from fasterrcnn.data.formats.label_lines import to_numbers, to_whole
 from fasterrcnn.errors import DataError, FasterRCNNError
 
@@ -133,3 +133,10 @@ def test_to_whole__of_decimals():
     assert (to_whole("3"), to_whole("3.0"), to_whole("-1")) == (3, 3, -1)
     with pytest.raises(DataError, match=r"'3\.5' is no whole number"):
         to_whole("3.5")
+
+
+@pytest.mark.parametrize("part", [b"1 ", b"1,", b"a ", b" ", b"\n", b"1", b".", b"a.jpg ", b"a.jpg\n"])
+def test_recognise__long_texts_of_no_format(tmp_path, part):
+    """Patterns that take more than linear time would not end here."""
+    (tmp_path / "gt.txt").write_bytes(part * (2**20 // len(part)))
+    assert [name for name in FILES if FORMATS[name].recognise(tmp_path)] == []
