@@ -17,9 +17,14 @@ from fasterrcnn.data.formats.coco import Coco
 from fasterrcnn.data.formats.csv_table import CsvTable
 from fasterrcnn.data.formats.cvat import Cvat
 from fasterrcnn.data.formats.datumaro import Datumaro
+from fasterrcnn.data.formats.dota import Dota
+from fasterrcnn.data.formats.kitti import Kitti
+from fasterrcnn.data.formats.mot import MotChallenge
 from fasterrcnn.data.formats.reading import split_name
 from fasterrcnn.data.formats.supervisely import Supervisely
+from fasterrcnn.data.formats.visdrone import VisDrone
 from fasterrcnn.data.formats.voc import PascalVoc
+from fasterrcnn.data.formats.wider_face import WiderFace
 from fasterrcnn.data.formats.writing import write_as
 from fasterrcnn.data.formats.yolo import Yolo
 from fasterrcnn.errors import DataError, UsageError
@@ -32,6 +37,11 @@ FORMATS: dict[str, DataFormat] = {
     "cvat": Cvat(),
     "datumaro": Datumaro(),
     "supervisely": Supervisely(),
+    "kitti": Kitti(),
+    "visdrone": VisDrone(),
+    "wider_face": WiderFace(),
+    "dota": Dota(),
+    "mot": MotChallenge(),
 }
 """All formats by the names of ``--format`` and ``--to``."""
 

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Collection, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -27,7 +28,8 @@ def files_below(root: Path, suffixes: Collection[str], fits: Callable[[bytes], b
     """The annotation files of a format: the file itself, or those in a folder and up to four levels below it.
 
     Hidden files and folders are left out. Files are alike in a folder of many, so of each folder only the first three
-    are opened: where one of them fits, all files with the suffix belong to the format, and reading reports the others.
+    that are not empty are opened: where one of them fits, all files with the suffix belong to the format, and reading
+    reports the others.
 
     Args:
         suffixes: in lower case, as in ".json".
@@ -41,8 +43,9 @@ def files_below(root: Path, suffixes: Collection[str], fits: Callable[[bytes], b
         own = sorted(folder / entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
         if len(own) <= _OPENED:
             files += [file for file in own if fits(beginning_and_end(file))]
-        elif any(fits(beginning_and_end(file)) for file in own[:_OPENED]):
-            files += own
+        else:
+            sample = islice((file for file in own if file.stat().st_size), _OPENED)
+            files += own if any(fits(beginning_and_end(file)) for file in sample) else []
     return files
 
 

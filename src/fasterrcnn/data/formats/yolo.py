@@ -33,7 +33,7 @@ from fasterrcnn.data.formats.yolo_layout import (
 )
 from fasterrcnn.data.image_finder import ImageFinder, has_images
 from fasterrcnn.errors import DataError
-from fasterrcnn.files import search_folders
+from fasterrcnn.files import folders_below, search_folders
 from fasterrcnn.images import image_files
 
 _LARGEST_SHARE = 1.5  # a box over the border is a little larger than 1, pixels are far larger
@@ -133,6 +133,10 @@ def _data_sets(folder: Path) -> list[Path]:
     files = descriptions(folder)
     if len(files) > 1 and description_of(folder) is None:
         return files
+    if any(child.name.lower().startswith("labeltxt") for child in folders_below(folder, 2)) and not holds_labels(
+        folder
+    ):
+        return []  # Roboflow's oriented boxes: labels in DOTA's format beside data.yaml
     return [folder] if files or is_data_set(folder) else []
 
 

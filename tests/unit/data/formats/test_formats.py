@@ -69,6 +69,20 @@ LAYOUTS = [
     ("CVAT for images", {"images/a.png": None, "annotations.xml": CVAT}),
     ("Datumaro", {"images/default/a.png": None, "annotations/default.json": DATUMARO}),
     ("Supervisely", {"ds/img/a.png": None, "ds/ann/a.png.json": SUPERVISELY, "meta.json": '{"classes": []}'}),
+    ("KITTI", {"image_2/a.png": None, "label_2/a.txt": "cat 0 0 0 1 2 3 4 0 0 0 0 0 0 0\n"}),
+    (
+        "WIDER FACE",
+        {"images/x/a.png": None, "split/wider_face_x_bbx_gt.txt": "x/a.png\n1\n1 2 2 2 - - - False - - cat\n"},
+    ),
+    ("DOTA", {"images/a.png": None, "labelTxt/a.txt": "1 2 3 2 3 4 1 4 cat 0\n"}),
+    (
+        "DOTA",
+        {
+            "train/images/a.png": None,
+            "train/labelTxt/a.txt": "1 2 3 2 3 4 1 4 cat 0\n",
+            "data.yaml": "names: [cat]\ntrain: ../train/images\n",
+        },
+    ),
 ]
 
 

@@ -1,0 +1,86 @@
+"""VisDrone: a text file for each image of the detection task, as the challenge distributes it.
+
+A line is ``left,top,width,height,score,category,truncation,occlusion``; some files have a comma at its end.
+"""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from fasterrcnn.data.annotations import AnnotatedData
+from fasterrcnn.data.formats.base import Box, Collector, DataFormat, ReadOptions, box_to_xyxy
+from fasterrcnn.data.formats.label_lines import label_lines, report_line, to_numbers, to_whole
+from fasterrcnn.data.formats.reading import files_below
+from fasterrcnn.errors import DataError
+
+_NAMES = (
+    "pedestrian",
+    "people",
+    "bicycle",
+    "car",
+    "van",
+    "truck",
+    "tricycle",
+    "awning-tricycle",
+    "bus",
+    "motor",
+)
+_NOT_EVALUATED = {0: "ignored region (category 0)", 11: "other object (category 11)"}
+_LINE = re.compile(rb"(?m)^[ \t]*-?[\d.]+(, ?-?[\d.]+){3}, ?[01], ?\d\d?, ?[01], ?[0-2],?[ \t]*\r?$")
+
+
+class VisDrone(DataFormat):
+    """VisDrone's detection in images: annotations/ beside images/."""
+
+    title = "VisDrone"
+    layout = "VisDrone (annotations/ beside images/, with .txt files of 8 columns)"
+    box_format = "xywh"
+
+    def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
+        """The file itself, or the folder."""
+        return [root] if files_below(root, {".txt"}, _is_visdrone) else []
+
+    def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
+        """Read all annotations; the classes are the ten of the challenge, splits come from the names of the folders.
+
+        Objects with score 0 are not evaluated: they become difficult. Ignored regions and "others" belong to none of
+        the classes, so they are left out, and a note states how many.
+
+        Raises:
+            DataError: there is no image at all, or two files annotate one image.
+        """
+        collector = Collector(place, self.title, "line")
+        left_out: Counter[str] = Counter()
+        for line in label_lines(place, options, collector, _is_visdrone):
+            try:
+                box, category, difficult = _read_line(line.text)
+            except DataError as error:
+                report_line(collector, line, error)
+                continue
+            if category in _NOT_EVALUATED:
+                left_out[_NOT_EVALUATED[category]] += 1
+            elif 1 <= category <= len(_NAMES):
+                collector.add(line.image, box, category - 1, line.number, difficult=difficult)
+            else:
+                what = DataError(f"the categories are 0 to 11, not {category}")
+                report_line(collector, line, what, "unknown-class")
+        for kind, count in left_out.items():
+            collector.note(f"{count} x {kind}: left out, it belongs to none of the classes and counts as background")
+        return collector.finish(classes=_NAMES)
+
+
+def _is_visdrone(content: bytes) -> bool:
+    return _LINE.search(content) is not None
+
+
+def _read_line(text: str) -> tuple[Box, int, bool]:
+    """Corners, category, and whether it is ignored.
+
+    Raises:
+        DataError: it does not have eight numbers.
+    """
+    values = text.removesuffix(",").split(",")
+    if len(values) != 8:
+        what = "left, top, width, height, score, category, truncation, occlusion"
+        raise DataError(f"{len(values)} columns; expected are 8: {what}")
+    return box_to_xyxy(to_numbers(values[:4]), "xywh"), to_whole(values[5]), to_whole(values[4]) == 0
