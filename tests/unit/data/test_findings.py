@@ -147,9 +147,7 @@ def test_not_in_list__few_classes_and_many():
     assert not_in_list("cow", ("cat", "dog")) == "'cow' is none of the classes cat, dog"
     many = tuple(f"kind {n} of animals" for n in range(80))
     assert not_in_list("zzz", many) == "'zzz' is none of the 80 classes"
-    assert not_in_list("knid 7 of animals", many).startswith(
-        "'knid 7 of animals' is none of the 80 classes (similar: '"
-    )
+    assert "none of the 80 classes (similar: 'kind 7 of" in not_in_list("knid 7 of animals", many)
     assert "accents" in not_in_list("cafe\u0301", ("caf\u00e9", *many))
 
 
