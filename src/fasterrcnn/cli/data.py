@@ -118,7 +118,8 @@ def _log_errors(data: "AnnotatedData") -> None:
     errors = only_errors(data.findings)
     if errors:
         kinds = ", ".join(f"{kind}: {len(members):,}" for kind, members in group_by_kind(errors).items())
-        log(f"note: what {count_of(len(errors), 'error')} concern takes no part ({kinds}); see fasterrcnn data check")
+        count = count_of(len(errors), "error")
+        log(f"note: {count} ({kinds}); what is concerned takes no part; see fasterrcnn data check")
 
 
 def _write_fixed(data_report: "DataReport", folder: Path) -> None:
