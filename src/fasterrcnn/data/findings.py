@@ -225,5 +225,6 @@ def raise_on_errors(findings: Iterable[Finding], root: Path, *, has_policy: bool
         lines += [f"  {finding.line(MAX_LINE - 2)}" for finding in members[:examples]]
     if len(by_kind) > len(shown):
         lines.append(f"and errors of {len(by_kind) - len(shown)} more kinds")
-    lines.append(_REMEDY + (_POLICY if has_policy else ""))
+    if by_kind.keys() != {"no-boxes"}:  # which nothing can repair
+        lines.append(_REMEDY + (_POLICY if has_policy else ""))
     raise DataError("\n".join(lines))

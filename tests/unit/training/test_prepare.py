@@ -57,7 +57,7 @@ def folder(tmp_path):
 
 
 def test_open_data__refuses_errors(folder):
-    message = r"1 error in .*train\.json: annotation 2 \(cat\): box 20,20,10,15 has its second corner.*--on-bad-box"
+    message = r"(?s)1 error in .*train\.json: annotation 2 \(cat\): box 20,20,10,15 has its second corner.*--on-bad-box"
     with pytest.raises(DataError, match=message):
         prepare.open_data(folder, settings(), lambda line: None)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fasterrcnn.data.annotations import AnnotatedData
 from fasterrcnn.data.findings import Finding, count_of, unseen_difference
-from fasterrcnn.data.formats import IN_MEMORY
+from fasterrcnn.data.formats import data_format_of
 
 IMBALANCE = 20
 """From this ratio between the most and the least frequent class on, the rare one needs help."""
@@ -37,9 +37,9 @@ def check_classes(data: AnnotatedData) -> list[Finding]:
 def check_for_boxes(data: AnnotatedData) -> list[Finding]:
     """A finding if no image of a data set has a box, which is so where labels lie in the wrong place.
 
-    A list in memory may well be one of images alone.
+    Data made in memory may well be images alone.
     """
-    if data.format == IN_MEMORY or not data.images or any(len(image.boxes) for image in data.images):
+    if data_format_of(data) is None or not data.images or any(len(image.boxes) for image in data.images):
         return []
     first = next((f"; for example {f}" for f in data.findings if f.severity != "note"), "")
     what = f"no labels were found: none of {count_of(len(data.images), 'image')} has a box ({data.format}){first}"
