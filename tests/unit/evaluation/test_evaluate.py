@@ -12,6 +12,7 @@ import fasterrcnn
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.evaluation.evaluate import evaluate
+from fasterrcnn.evaluation.ground_truth import check_common_classes
 from fasterrcnn.evaluation.report import results_of
 from fasterrcnn.inference.detector import load
 
@@ -60,6 +61,11 @@ def test_evaluate__nothing_in_common(detector, tmp_path, photo):
     data = annotated(detector, tmp_path, photo, ("bee", "fly"))
     with pytest.raises(UsageError, match="no class in common: cat, dog, owl against bee, fly"):
         evaluate(detector, data)
+
+
+def test_check_common_classes__accents_written_in_two_ways():
+    with pytest.raises(UsageError, match=r"no class in common: .* against .*; the accents are written in two ways"):
+        check_common_classes(["caf\u00e9"], ["dog", "cafe\u0301"])
 
 
 def test_evaluate__unknown_split(detector, tmp_path, photo):
