@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
 
+from fasterrcnn.data.findings import unseen_difference
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.evaluation.options import MAX_DETS
 
@@ -291,4 +292,6 @@ def check_common_classes(classes: Sequence[str], data_classes: Sequence[str]) ->
     """Refuse a detector and a data set that have no class in common, by name, by a UsageError."""
     if not set(classes) & set(data_classes):
         ours, theirs = ", ".join(classes[:10]), ", ".join(data_classes[:10])
-        raise UsageError(f"detector and data set have no class in common: {ours} against {theirs}")
+        unseen = (unseen_difference(own, other) for own in classes for other in data_classes)
+        reason = next((f"; {words}" for words in unseen if words), "")
+        raise UsageError(f"detector and data set have no class in common: {ours} against {theirs}{reason}")

@@ -133,7 +133,7 @@ def _from_data(
     wanted = _find_image(data, image)
     findings = [finding for finding in data.findings if finding.image == wanted.path]
     alone = replace(data, splits={"all": [wanted]}, findings=findings)
-    checked = check_and_repair(alone, on_bad_box).data.images
+    checked = check_and_repair(alone, on_bad_box, is_part=True).data.images
     if not checked:
         raise DataError(f"{wanted.path}: nothing of this image's annotations is usable")
     annotated = checked[0]

@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from fasterrcnn.errors import UsageError
+from fasterrcnn.errors import UsageError, first_line
 
 
 def processors() -> int:
@@ -24,7 +24,7 @@ def choose_device(name: str | None) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]})") from None
+        raise UsageError(f"device {name!r} cannot be used here ({first_line(error)})") from None
 
 
 def use_threads(threads: int | None) -> None:

@@ -149,12 +149,14 @@ def fit(
 
 def _resume(data: DataLike | None, run: Path, reporter: _Reporter) -> Run:
     """Continue an interrupted run."""
+    if run.is_file():
+        raise UsageError(f"{run} is a file; resume takes the folder of its run: {run.parent}")
     train_config = prepare.resolve(prepare.read_settings(run / prepare.SETTINGS_FILE))
     process = this_process(train_config)
     reporter = reporter.of(process)
     result = run_folder.read_result(run)
     if result is not None and (run / BEST).is_file() and (run / LAST).is_file():
-        reporter.log(f"{run} is finished; there is nothing to resume")
+        reporter.log(f"{run} is finished; there is nothing to resume; to train longer: --weights {run / LAST}")
         return Run(run, result)
     setup = prepare.prepare_resumed(data if data is not None else train_config.data, train_config, reporter.log)
     if process.rank == 0:

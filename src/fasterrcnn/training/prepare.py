@@ -132,7 +132,11 @@ def _explained(error: ValidationError, model: type[BaseModel] = TrainConfig, pre
     if first["type"] == "value_error" and not first["loc"]:  # about several settings; its message names them
         return str(first["ctx"]["error"])
     if first["type"] != "extra_forbidden":
-        return f"{name}: {first['msg']} (given: {first['input']!r})"
+        # Where a value may be of several kinds, there is an error for each, with the kind after the name.
+        kinds = [e for e in error.errors() if e["loc"][:-1] == first["loc"][:-1] and e["input"] is first["input"]]
+        if len(kinds) > 1:
+            name = name.removesuffix(f".{first['loc'][-1]}")
+        return f"{name}: {', or '.join(kind['msg'] for kind in kinds)} (given: {first['input']!r})"
     for part in first["loc"][:-1]:
         inner = model.model_fields[part].annotation if part in model.model_fields else None
         model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else model

@@ -12,6 +12,7 @@ import fasterrcnn
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.evaluation.evaluate import evaluate
+from fasterrcnn.evaluation.ground_truth import check_common_classes
 from fasterrcnn.evaluation.report import results_of
 from fasterrcnn.inference.detector import load
 
@@ -62,6 +63,11 @@ def test_evaluate__nothing_in_common(detector, tmp_path, photo):
         evaluate(detector, data)
 
 
+def test_check_common_classes__accents_written_in_two_ways():
+    with pytest.raises(UsageError, match=r"no class in common: .* against .*; the accents are written in two ways"):
+        check_common_classes(["caf\u00e9"], ["dog", "cafe\u0301"])
+
+
 def test_evaluate__unknown_split(detector, tmp_path, photo):
     data = annotated(detector, tmp_path, photo, ("cat", "dog", "owl"))
     with pytest.raises(UsageError, match="no split 'val'; there are: test"):
@@ -90,7 +96,7 @@ def test_evaluate__bad_boxes(detector, tmp_path, photo):
     boxes = whole.boxes.copy()
     boxes[0] = boxes[0][[2, 3, 0, 1]]
     data = replace(data, splits={"test": [replace(whole, boxes=boxes), *data.split("test")[1:]]})
-    with pytest.raises(DataError, match=r"1 error in .*has its second corner before the first"):
+    with pytest.raises(DataError, match=r"(?s)1 error in .*has its second corner before the first"):
         evaluate(detector, data)
     assert evaluate(detector, data, on_bad_box="fix").ar100 == pytest.approx(1.0)
     assert evaluate(detector, data, on_bad_box="drop").objects == 9

@@ -204,5 +204,7 @@ def test_fit__a_disk_that_is_full(train, tmp_path, monkeypatch):
         train("run", epochs=3)
     assert str(run) in str(caught.value)
     native.load_checkpoint(run / "last.safetensors")
+    with pytest.raises(UsageError, match="is a file; resume takes the folder of its run"):
+        fit(resume=run / "last.safetensors")
     again = fit(resume=run)
     assert load(again.last).classes

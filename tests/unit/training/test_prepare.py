@@ -57,7 +57,7 @@ def folder(tmp_path):
 
 
 def test_open_data__refuses_errors(folder):
-    message = r"1 error in .*train\.json: annotation 2 \(cat\): box 20,20,10,15 has its second corner.*--on-bad-box"
+    message = r"(?s)1 error in .*train\.json: annotation 2 \(cat\): box 20,20,10,15 has its second corner.*--on-bad-box"
     with pytest.raises(DataError, match=message):
         prepare.open_data(folder, settings(), lambda line: None)
 
@@ -372,6 +372,11 @@ def test_resolve__no_assignment(assignment):
         ),
         ({"epochs": 0}, [], "epochs: Input should be greater than 0 (given: 0)"),
         ({}, ["epochs=many"], "(given: 'many')"),
+        (
+            {},
+            ["freeze=all"],
+            "freeze: Input should be a valid integer, unable to parse string as an integer, or Input ",
+        ),
         ({}, ["drops=[0.5, 2]"], "drops.1: Input should be less than or equal to 1 (given: 2)"),
         ({}, ["model.rpn.convs=0"], "model.rpn.convs: Input should be greater than 0 (given: 0)"),
         ({}, ["model.preset=resnet50-fnp"], "no model is called 'resnet50-fnp': did you mean 'resnet50-fpn'?"),

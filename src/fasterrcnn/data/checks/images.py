@@ -16,7 +16,14 @@ import numpy as np
 
 from fasterrcnn.data.annotations import SPLITS, AnnotatedData, AnnotatedImage
 from fasterrcnn.data.checks.boxes import OVER_BORDER
-from fasterrcnn.data.duplicates import Fingerprint, find_identical, find_similar, take_fingerprint
+from fasterrcnn.data.duplicates import (
+    Fingerprint,
+    differ_clearly,
+    find_identical,
+    find_similar,
+    original_name,
+    take_fingerprint,
+)
 from fasterrcnn.data.findings import Finding, size_mismatch, unreadable_image
 from fasterrcnn.data.formats import IN_MEMORY
 from fasterrcnn.errors import ImageError
@@ -107,15 +114,18 @@ def decode_images(data: AnnotatedData, track: TrackProgress) -> ImageFacts:
 
 
 def check_listing(data: AnnotatedData) -> list[Finding]:
-    """Files that are in two splits; "trainval" may hold those of train and val."""
+    """Files, and versions of one image, that are in two splits; "trainval" may hold those of train and val."""
     findings = []
     for first, second in combinations((name for name in data.splits if name != "trainval"), 2):
-        others = {image.path for image in data.splits[second]}
-        findings += [
-            Finding("leak", image.path, f"is in the splits {first!r} and {second!r}", image=image.path)
-            for image in data.splits[first]
-            if image.path in others
-        ]
+        paths = {image.path for image in data.splits[first]}
+        originals = {name: path for path in sorted(paths, reverse=True) if (name := original_name(path))}
+        for path in dict.fromkeys(image.path for image in data.splits[second]):
+            original = originals.get(original_name(path) or "")
+            if path in paths:
+                findings.append(Finding("leak", path, f"is in the splits {first!r} and {second!r}", image=path))
+            elif original is not None:
+                words = f"in {second!r}: another version of the image of {original.name} in {first!r}"
+                findings.append(Finding("leak", path, words, image=path))
     return findings
 
 
@@ -191,7 +201,8 @@ def _check_duplicates(
             elif splits[first] == splits[other]:
                 add(first, other, "is listed twice")
     for first, other in find_similar(prints):
-        if splits[first] != splits[other] and plain.isdisjoint((first, other)):
+        alike = plain.isdisjoint((first, other)) and not differ_clearly(images[first], images[other])
+        if splits[first] != splits[other] and alike:
             add(first, other, f"nearly the same image as {images[first].path.name}")
     return findings
 

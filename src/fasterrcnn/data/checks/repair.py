@@ -14,6 +14,10 @@ from fasterrcnn.data.findings import Finding, only_errors
 from fasterrcnn.errors import ImageError
 from fasterrcnn.images import read_size_hw
 
+_KEPT, _NOT_READ = "kept", "not taken over"
+NO_CHANGE = frozenset({_KEPT, _NOT_READ})
+"""What is done about problems that only the user can solve."""
+
 BadBoxPolicy = Literal["error", "fix", "drop"]
 
 
@@ -51,7 +55,7 @@ def repair(
     for finding in only_errors(data.findings):
         if finding.kind != "size-mismatch":
             # Annotations and categories with the same id are used all the same.
-            log.add(finding, "kept" if finding.kind == "colliding-id" and finding.image is None else "not taken over")
+            log.add(finding, _KEPT if finding.kind == "colliding-id" and finding.image is None else _NOT_READ)
     data = replace(_fix_images(data, policy, findings, log), findings=[])
     table = tabulate(data)
     interpreted = interpret(table)

@@ -170,8 +170,11 @@ def _recognise(root: Path, name: str | None, options: ReadOptions) -> tuple[Data
     if not places:
         content = sorted(path.name for path in root.iterdir())[:5] if root.is_dir() else []
         shown = f"; it holds {', '.join(content)}..." if content else ""
-        layouts = ", ".join(form.layout for form in candidates.values())
-        raise DataError(f"{root}: no annotated images found. Tried {layouts}{shown}")
+        if name is None:
+            tried = f"{', '.join(form.title for form in FORMATS.values())} (--format NAME describes the files of one)"
+        else:
+            tried = FORMATS[name].layout
+        raise DataError(f"{root}: no annotated images found. Tried {tried}{shown}")
     if len(places) > 1:
         shown = "; ".join(f"--format {key} ({place})" for key, place in places)
         raise DataError(

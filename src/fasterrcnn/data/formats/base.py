@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, group_rows
-from fasterrcnn.data.findings import Finding, size_mismatch, unreadable_image
+from fasterrcnn.data.findings import Finding, not_in_list, size_mismatch, unreadable_image
 from fasterrcnn.data.image_finder import ImageFinder
 from fasterrcnn.errors import DataError, ImageError, UsageError
 from fasterrcnn.images import read_size_hw
@@ -232,7 +232,7 @@ class Collector:
         if isinstance(label, str):
             if self._classes is not None and label not in self._labels:
                 where = where or f"{self._counted} {number}"
-                what = f"{where}: {label!r} is none of the classes {', '.join(self._labels)}"
+                what = f"{where}: {not_in_list(label, self._classes)}"
                 self.problem("unknown-class", image.source or image.path, what, number, image=image.path)
                 return
             label = self._labels.setdefault(label, len(self._labels))

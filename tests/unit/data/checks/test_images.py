@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,6 +165,26 @@ def test_images__nearly_the_same_image_matters_between_splits_only(painted):
     assert (finding.kind, finding.image.name) == ("leak", "c.jpg")
     assert finding.what == "in 'val': nearly the same image as a.png in 'train'"
     assert decode(painted(images)).findings == []
+
+
+def test_images__nearly_the_same_with_other_objects_is_no_leak(painted):
+    images = {"a.png": blobs(0), "c.jpg": blobs(0)}
+    splits = {"train": [0], "val": [1]}
+    assert decode(painted(images, {"a.png": [BOX], "c.jpg": [[60, 50, 90, 70]]}, splits)).findings == []
+    (finding,) = decode(painted(images, {"a.png": [BOX], "c.jpg": [BOX, [60, 50, 90, 70]]}, splits)).findings
+    assert finding.kind == "leak"
+
+
+def test_check_listing__versions_of_one_image(data_of, annotated_of):
+    names = [f"{name}_jpg.rf.{number:032x}.jpg" for number, name in enumerate(["cat", "cat", "dog", "cat"])]
+    images = [
+        replace(annotated_of(n, [BOX]), path=Path(folder) / name)
+        for n, (name, folder) in enumerate(zip(names, ["train", "train", "train", "val"], strict=True))
+    ]
+    (finding,) = check_listing(data_of(splits={"train": images[:3], "val": images[3:]}))
+    assert (finding.kind, finding.image) == ("leak", Path("val") / names[3])
+    assert finding.what == f"in 'val': another version of the image of {names[0]} in 'train'"
+    assert check_listing(data_of(splits={"train": images[:3]})) == []
 
 
 def test_images__a_file_that_is_listed_twice(painted, data_of):

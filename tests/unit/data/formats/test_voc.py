@@ -435,11 +435,10 @@ def test_read__png_is_not_decoded_for_its_size(folder):
     assert read(root).images[0].size_hw == (30, 40)
 
 
-def test_read__many_problems_in_one_line(folder):
+def test_read__many_problems(folder):
     data = read(folder({f"{n:02}": "<" for n in range(30)}))
-    with pytest.raises(DataError, match=r"^30 errors in .*00\.xml: not readable XML .*; and 10 more\. ") as caught:
+    with pytest.raises(DataError, match=r"^30 errors in .*\n.* \(30\): .*\n.*00\.xml: not readable XML"):
         raise_on_errors(data.findings, data.root)
-    assert "\n" not in str(caught.value)
 
 
 def test_read__split_file_in_another_encoding(folder):
