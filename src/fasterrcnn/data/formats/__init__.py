@@ -15,6 +15,8 @@ from fasterrcnn.data.annotations import AnnotatedData
 from fasterrcnn.data.formats.base import BoxFormat, Collector, DataFormat, ReadOptions, box_to_xyxy
 from fasterrcnn.data.formats.coco import Coco
 from fasterrcnn.data.formats.csv_table import CsvTable
+from fasterrcnn.data.formats.label_studio import LabelStudio
+from fasterrcnn.data.formats.labelme import Labelme
 from fasterrcnn.data.formats.reading import split_name
 from fasterrcnn.data.formats.voc import PascalVoc
 from fasterrcnn.data.formats.writing import write_as
@@ -26,6 +28,8 @@ FORMATS: dict[str, DataFormat] = {
     "voc": PascalVoc(),
     "yolo": Yolo(),
     "csv": CsvTable(),
+    "labelme": Labelme(),
+    "label_studio": LabelStudio(),
 }
 """All formats by the names of ``--format`` and ``--to``."""
 
