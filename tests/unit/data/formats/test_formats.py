@@ -24,6 +24,17 @@ VOC = (
 )
 YOLO = "0 0.05 0.1 0.05 0.06666666666666667\n"
 CSV = "image,x1,y1,x2,y2,label\na.png,1,2,3,4,cat\n"
+LABELME = json.dumps(
+    {
+        "shapes": [{"label": "cat", "points": [[1, 2], [3, 4]], "shape_type": "rectangle"}],
+        "imagePath": "a.png",
+        "imageData": None,
+    }
+)
+REGION = {"x": 2.5, "y": 2 / 0.3, "width": 5, "height": 2 / 0.3, "rotation": 0, "rectanglelabels": ["cat"]}
+LABEL_STUDIO = json.dumps([{"id": 1, "data": {"image": "a.png"}, "annotations": [{"result": [{"value": REGION}]}]}])
+UPLOAD = "/data/upload/1/9f3c1a2b-a.png"
+LABEL_STUDIO_MIN = json.dumps([{"id": 1, "image": UPLOAD, "box": [REGION], "annotator": 1, "annotation_id": 1}])
 
 COCO_SET = {"a.png": None, "data.json": COCO}
 VOC_SET = {"JPEGImages/a.png": None, "Annotations/a.xml": VOC}
@@ -48,6 +59,10 @@ LAYOUTS = [
     ("YOLO", {"images/a.png": None, "labels/a.txt": YOLO, "classes.txt": "cat\n"}),
     ("CSV", CSV_SET),
     ("CSV", {"images/a.png": None, "boxes.csv": CSV}),
+    ("labelme", {"a.png": None, "a.json": LABELME}),
+    ("labelme", {"images/a.png": None, "labels/a.json": LABELME}),
+    ("Label Studio", {"a.png": None, "project-1.json": LABEL_STUDIO}),
+    ("Label Studio", {"images/a.png": None, "project-1-min.json": LABEL_STUDIO_MIN}),
 ]
 
 
@@ -66,7 +81,14 @@ def test_read_data__recognised(write_files, name, files):
 
 @pytest.mark.parametrize(
     ("files", "file", "name"),
-    [(COCO_SET, "data.json", "COCO"), (YOLO_SET, "data.yaml", "YOLO"), (CSV_SET, "boxes.csv", "CSV")],
+    [
+        (COCO_SET, "data.json", "COCO"),
+        (YOLO_SET, "data.yaml", "YOLO"),
+        (CSV_SET, "boxes.csv", "CSV"),
+        ({"a.png": None, "a.json": LABELME}, "a.json", "labelme"),
+        ({"a.png": None, "a.json": LABEL_STUDIO}, "a.json", "Label Studio"),
+        ({"a.png": None, "a.json": LABEL_STUDIO_MIN}, "a.json", "Label Studio"),
+    ],
 )
 def test_read_data__the_file_itself(write_files, files, file, name):
     assert read_data(write_files(files) / file).format == name
