@@ -78,6 +78,7 @@ class LabelStudio(DataFormat):
         root = place.parent if place.is_file() else place
         collector, finder = Collector(place, self.title, "task"), ImageFinder(root, options.images)
         counts: Counter[str] = Counter()
+        images = 0
         splits = {NO_SPLIT: place} if place.is_file() else by_split(files, root, collector)
         for split, file in splits.items():
             try:
@@ -85,9 +86,12 @@ class LabelStudio(DataFormat):
             except DataError as error:
                 collector.unreadable(file, error)
             else:
-                _FileReader(file, split, finder, collector, counts).read(content)
-        for text, count in counts.items():
-            collector.note(f"{count} x {text}")
+                images += _FileReader(file, split, finder, collector, counts).read(content)
+        notes = [f"{count} x {text}" for text, count in counts.items()]
+        if not images and notes and not collector.findings:
+            raise DataError(f"{place}: no annotated image; {'; '.join(notes)}")
+        for note in notes:
+            collector.note(note)
         return collector.finish(sort_classes=True)
 
     def image_folder(self, split: str) -> str:
@@ -114,7 +118,8 @@ def _is_label_studio(content: bytes) -> bool:
     start = content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if re.search(rb'"data"\s*:\s*\{', content):
         has_annotations = re.search(rb'"(annotations|completions|predictions)"\s*:\s*\[', content) is not None
-        return b'"result"' in content if start == b"{" else start == b"[" and has_annotations
+        has_results = re.search(rb'"result"\s*:\s*\[', content) is not None
+        return has_results if start == b"{" else start == b"[" and has_annotations
     is_short = b'"original_width"' in content or (b'"annotator"' in content and b'"annotation_id"' in content)
     return start == b"[" and is_short
 
@@ -133,8 +138,8 @@ class _FileReader:
     collector: Collector
     counts: Counter[str]  # of the notes at the end
 
-    def read(self, content: object) -> None:
-        """Collect all images and regions of a file."""
+    def read(self, content: object) -> int:
+        """Collect all images and regions of a file; how many annotated images it names."""
         tasks = read_tasks(content, self._problem)
         chosen = [(task, choose_results(task, self._problem, self._count)) for task in tasks]
         annotated = [(task, results) for task, results in chosen if results is not None]
@@ -143,7 +148,7 @@ class _FileReader:
         matches = self.finder.find(names, self.file, self.split)
         if names and not any(matches.values()):
             self.collector.problem("missing-image", self.file, self.finder.nothing_found(names))
-            return
+            return len(names)
         of_path: dict[Path, list[TaskImage]] = {}
         for image in images:
             what, paths = f"task {image.task}", matches[image.name]
@@ -152,6 +157,7 @@ class _FileReader:
                 of_path.setdefault(path, []).append(image)
         for path, own in of_path.items():
             self._read_image(path, own)
+        return len(names)
 
     def _read_image(self, path: Path, images: Sequence[TaskImage]) -> None:
         """Collect an image. Of several tasks about it the first counts, so that no object is there twice."""

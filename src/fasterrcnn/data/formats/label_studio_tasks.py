@@ -164,7 +164,7 @@ def images_of_tasks(results: Sequence[tuple[LabelTask, list[Any]]], problem: Pro
         of_tasks.append((task, images, complete))
     for task, images, complete in of_tasks:
         try:
-            names = _names(task.data, [key for key in keys if key in task.data])
+            names = _names(task.data, [key for key in keys if isinstance(task.data.get(key), str | list)])
         except DataError as error:
             names = []
             if complete and not images:

@@ -343,6 +343,7 @@ def test_read__faults_in_a_shape(tmp_path_factory, index, key, fault, delete):
 @settings(max_examples=15, derandomize=True, deadline=None, database=None)
 @given(st.sampled_from([*SOUND, "cut", "bytes"]), FAULTS, st.integers(0, 400))
 def test_read__faults_in_a_file(tmp_path_factory, key, fault, place):
+    fault = None if key == "shapes" and fault == [] else fault  # an image without objects
     text = json.dumps({**SOUND, key: fault} if key in SOUND else SOUND).encode()
     if key == "cut":
         text = text[:place]
