@@ -25,6 +25,7 @@ from fasterrcnn.data.formats.label_studio_tasks import (
     choose_results,
     has_shape,
     images_of_tasks,
+    is_region,
     read_tasks,
 )
 from fasterrcnn.data.formats.reading import by_split, files_below, read_json, to_number
@@ -143,7 +144,7 @@ class _FileReader:
         tasks = read_tasks(content, self._problem)
         chosen = [(task, choose_results(task, self._problem, self._count)) for task in tasks]
         annotated = [(task, results) for task, results in chosen if results is not None]
-        images = list(images_of_tasks(annotated, self._problem))
+        images = list(images_of_tasks(annotated, self._problem, self._count))
         names = [image.name for image in images]
         matches = self.finder.find(names, self.file, self.split)
         if names and not any(matches.values()):
@@ -222,7 +223,7 @@ def _regions(results: Iterable[tuple[int, LabelResult]], collector: Collector) -
     for position, result in results:
         value = result.get("value")
         shape = {key: value[key] for key in GEOMETRY if key in value} if isinstance(value, dict) else {}
-        if not shape and not str(result.get("type", "")).startswith(("rectangle", "polygon", "ellipse")):
+        if not is_region(result):
             others.append(result)
             continue
         key = (repr(result.get("id")), repr(shape))

@@ -106,6 +106,13 @@ def has_shape(value: object) -> bool:
     return isinstance(value, dict) and not value.keys().isdisjoint(GEOMETRY)
 
 
+def is_region(result: LabelResult) -> bool:
+    """Whether a result is about a region that has a box, not about a whole image or a text."""
+    kind = result.get("type")
+    has_kind = isinstance(kind, str) and kind.startswith(("rectangle", "polygon", "ellipse"))
+    return has_kind or has_shape(result.get("value"))
+
+
 def choose_results(task: LabelTask, problem: Problem, count: Callable[[str], None]) -> list[Any] | None:
     """The results of the annotation that counts; None where the task has none.
 
@@ -137,7 +144,9 @@ def _time(annotation: Mapping[str, Any]) -> str:
     return str(annotation.get("updated_at") or annotation.get("created_at") or "")
 
 
-def images_of_tasks(results: Sequence[tuple[LabelTask, list[Any]]], problem: Problem) -> Iterator[TaskImage]:
+def images_of_tasks(
+    results: Sequence[tuple[LabelTask, list[Any]]], problem: Problem, count: Callable[[str], None]
+) -> Iterator[TaskImage]:
     """The images of annotated tasks, with the results that are about them.
 
     A result names the control that shows its image; an image without results is what that control shows in its task.
@@ -156,6 +165,9 @@ def images_of_tasks(results: Sequence[tuple[LabelTask, list[Any]]], problem: Pro
                 key = _key(task.data, value)
                 name = _name(task.data, key, value.get("item_index"))
             except DataError as error:
+                if isinstance(value, dict) and not is_region(value):
+                    count("choice or text that is about no image: left out")
+                    continue
                 problem(task.number, f"region {position}: {error}")
                 complete = False
             else:
@@ -184,14 +196,13 @@ def _key(data: Mapping[str, Any], result: LabelResult) -> str:
     source, control = result.get("source"), result.get("to_name")
     for key in (source.removeprefix("$") if isinstance(source, str) else None, control):
         shown = data.get(key) if isinstance(key, str) else None
-        # A choice or a span may be about a text.
-        if (
-            isinstance(key, str)
-            and isinstance(shown, str | list)
-            and (_is_image(shown) or has_shape(result.get("value")))
-        ):
+        if isinstance(key, str) and (_is_image(shown) or (is_region(result) and isinstance(shown, str | list))):
             return key
-    return _only_key(data, f"to_name {control!r}" if isinstance(control, str) else "no to_name")
+    if control is None and _is_image(
+        data.get("image")
+    ):  # JSON-MIN does not name the control: the name of the templates
+        return "image"
+    return _only_key(data, f"to_name {reprlib.repr(control)}")
 
 
 def _only_key(data: Mapping[str, Any], why: str) -> str:

@@ -108,7 +108,8 @@ class Labelme(DataFormat):
                 f"{parts} x shape with the label and group_id of another: one box around all of them is taken"
             )
         listed = {path for candidates in images.values() for path in candidates}
-        for path in sorted({path for folder in {p.parent for p in listed} for path in image_files(folder)} - listed):
+        folders = {path.parent for path in listed} if place.is_dir() else set()
+        for path in sorted({path for folder in folders for path in image_files(folder)} - listed):
             collector.problem("unlisted-image", path, "image without annotations", image=path)
         return collector.finish(sort_classes=True)
 
@@ -224,7 +225,7 @@ def _add_shapes(shapes: Sequence[object], image: CollectedImage, file: Path, col
     Outlines of one label and group are parts of one object, as in labelme's own converters; gives how many were joined
     to another.
     """
-    objects: dict[tuple[str, int | str] | int, tuple[int, _Shape]] = {}
+    objects: dict[tuple[str, int | str | None] | int, tuple[int, _Shape]] = {}
     parts = 0
     for number, value in enumerate(shapes, start=1):
         try:
@@ -236,8 +237,8 @@ def _add_shapes(shapes: Sequence[object], image: CollectedImage, file: Path, col
         if shape.kind in _WITHOUT_BOX:
             collector.leave_out(shape.kind)
             continue
-        is_alone = shape.group is None or shape.kind == "rectangle"
-        key = number if is_alone or shape.group is None else (shape.label, shape.group)
+        is_part = shape.group is not None and shape.kind != "rectangle"
+        key = (shape.label, shape.group) if is_part else number
         if key in objects:
             parts += 1
             first, other = objects[key]

@@ -313,6 +313,16 @@ def test_read__choice_about_a_text_beside_the_image(read_tasks):
     data = read_tasks(task(1, annotation(about_text, result()), data={"text": "a cat", "image": "a.png"}))
     assert objects(data) == [("cat", CAT)]
     assert data.findings == []
+    images = [result() | {"to_name": "left"}, about_text]
+    data = read_tasks(task(1, annotation(*images), data={"left": "a.png", "right": "b.png", "text": "a cat"}))
+    assert objects(data) == [("cat", CAT)]
+    assert data.findings == []
+    assert data.notes[1:] == ["1 x choice or text that is about no image: left out"]
+
+
+def test_read__json_min_with_another_image_beside(read_tasks):
+    data = read_tasks(short(1, short_value(), thumbnail="b.png"))
+    assert [image.path.name for image in data.images] == ["a.png"]
 
 
 def test_read__which_image_is_not_stated(read_tasks):

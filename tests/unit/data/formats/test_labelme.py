@@ -203,6 +203,7 @@ def test_read__copies_of_a_file_give_no_double_boxes(write_files):
 def test_read__image_without_a_file(write_files):
     data = read(write_files({"a.png": None, "b.png": None, "a.json": document(shape())}))
     assert messages(data) == [("unlisted-image", "b.png", "image without annotations")]
+    assert read(data.root / "a.json").findings == []
 
 
 def test_read__images_inside_the_files(write_files):
