@@ -61,6 +61,7 @@ class LabelStudio(DataFormat):
     title = "Label Studio"
     layout = "Label Studio (.json file of tasks, exported as JSON or JSON-MIN)"
     box_format = "xywh"
+    relative_boxes = True
     can_write = True
 
     def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
