@@ -19,6 +19,8 @@ from fasterrcnn.data.formats.cvat import Cvat
 from fasterrcnn.data.formats.datumaro import Datumaro
 from fasterrcnn.data.formats.dota import Dota
 from fasterrcnn.data.formats.kitti import Kitti
+from fasterrcnn.data.formats.label_studio import LabelStudio
+from fasterrcnn.data.formats.labelme import Labelme
 from fasterrcnn.data.formats.mot import MotChallenge
 from fasterrcnn.data.formats.reading import split_name
 from fasterrcnn.data.formats.supervisely import Supervisely
@@ -42,6 +44,8 @@ FORMATS: dict[str, DataFormat] = {
     "wider_face": WiderFace(),
     "dota": Dota(),
     "mot": MotChallenge(),
+    "labelme": Labelme(),
+    "label_studio": LabelStudio(),
 }
 """All formats by the names of ``--format`` and ``--to``."""
 

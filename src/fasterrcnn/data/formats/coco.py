@@ -40,7 +40,7 @@ class Coco(DataFormat):
     def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
         """The annotation file itself, or the folder whose annotation files make one data set."""
         if root.is_file():
-            return [root] if root.suffix.lower() == ".json" else []
+            return [root] if root.suffix.lower() == ".json" and _is_coco(root) else []
         return [root] if _annotation_files(root) else []
 
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
@@ -122,6 +122,8 @@ def _is_coco(file: Path) -> bool:
     if file.stat().st_size == 0:
         return False
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if content[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):  # tasks of other tools may have both words
+            return False
         return all(content.find(f'"{name}"'.encode()) >= 0 for name in ("images", "annotations"))
 
 

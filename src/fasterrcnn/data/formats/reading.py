@@ -1,7 +1,9 @@
 """Reads annotation files, which are hostile until read, and recognises those of a format. Errors name the file."""
 
 import json
+import math
 import os
+import reprlib
 from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 from pathlib import Path
@@ -105,6 +107,21 @@ def read_json(file: Path, change: Callable[[dict[str, Any]], Any] | None = None)
         raise DataError(f"{file}: broken JSON ({error}); is the file complete?") from None
     except (OSError, ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, nesting
         raise DataError(f"{file}: cannot be read ({error})") from None
+
+
+def to_number(value: object, what: str) -> float:
+    """A finite number of a JSON file.
+
+    Raises:
+        DataError: it is none; the message begins with ``what``.
+    """
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise DataError(f"{what} must be a number, not {reprlib.repr(value)}")
+    return number
 
 
 def read_xml(file: Path) -> ElementTree.Element:

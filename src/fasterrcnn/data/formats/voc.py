@@ -18,7 +18,7 @@ import numpy as np
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, group_by, split_of
 from fasterrcnn.data.formats.base import Collector, DataFormat, NamedImages, ReadOptions
 from fasterrcnn.data.formats.reading import read_lines, read_xml
-from fasterrcnn.data.formats.writing import lost_areas_and_ids, shortest_decimals, write_file
+from fasterrcnn.data.formats.writing import lost_areas_and_ids, lost_class_list, shortest_decimals, write_file
 from fasterrcnn.data.image_finder import ImageFinder, common_end, has_images
 from fasterrcnn.errors import DataError
 from fasterrcnn.files import search_folders, subfolders
@@ -93,14 +93,7 @@ class PascalVoc(DataFormat):
 
     def losses(self, data: AnnotatedData) -> list[str]:
         """Areas and ids, and what a list of classes would hold."""
-        notes = lost_areas_and_ids(self.title, data)
-        used = {int(label) for image in data.images for label in image.labels}
-        unused = [name for label, name in enumerate(data.classes) if label not in used]
-        if unused:
-            notes.append(f"{self.title} has no list of classes: those without boxes are lost ({', '.join(unused)})")
-        if list(data.classes) != sorted(data.classes):
-            notes.append(f"{self.title} has no list of classes: their order is lost, most tools sort the names")
-        return notes
+        return lost_areas_and_ids(self.title, data) + lost_class_list(self.title, data)
 
 
 def _data_sets(root: Path) -> list[Path]:

@@ -15,7 +15,7 @@ import yaml
 from fasterrcnn.data.annotations import NO_SPLIT, AnnotatedData, AnnotatedImage, group_by
 from fasterrcnn.data.formats.base import Collector, DataFormat, NamedImages, ReadOptions, box_to_xyxy
 from fasterrcnn.data.formats.reading import read_lines
-from fasterrcnn.data.formats.writing import lost_areas_and_ids, shortest_decimals, write_file
+from fasterrcnn.data.formats.writing import lost_areas_and_ids, lost_flags, shortest_decimals, write_file
 from fasterrcnn.data.formats.yolo_layout import (
     class_names,
     description_of,
@@ -120,12 +120,7 @@ class Yolo(DataFormat):
 
     def losses(self, data: AnnotatedData) -> list[str]:
         """Difficult objects, areas and ids."""
-        notes = []
-        difficult = sum(int(image.difficult.sum()) for image in data.images)
-        if difficult:
-            become = "1 box becomes an ordinary one" if difficult == 1 else f"{difficult} boxes become ordinary ones"
-            notes.append(f"{self.title} has no flag for difficult objects: {become}")
-        return notes + lost_areas_and_ids(self.title, data)
+        return lost_flags(self.title, data) + lost_areas_and_ids(self.title, data)
 
 
 def _data_sets(folder: Path) -> list[Path]:

@@ -24,6 +24,17 @@ VOC = (
 )
 YOLO = "0 0.05 0.1 0.05 0.06666666666666667\n"
 CSV = "image,x1,y1,x2,y2,label\na.png,1,2,3,4,cat\n"
+LABELME = json.dumps(
+    {
+        "shapes": [{"label": "cat", "points": [[1, 2], [3, 4]], "shape_type": "rectangle"}],
+        "imagePath": "a.png",
+        "imageData": None,
+    }
+)
+REGION = {"x": 2.5, "y": 2 / 0.3, "width": 5, "height": 2 / 0.3, "rotation": 0, "rectanglelabels": ["cat"]}
+LABEL_STUDIO = json.dumps([{"id": 1, "data": {"image": "a.png"}, "annotations": [{"result": [{"value": REGION}]}]}])
+UPLOAD = "/data/upload/1/9f3c1a2b-a.png"
+LABEL_STUDIO_MIN = json.dumps([{"id": 1, "image": UPLOAD, "box": [REGION], "annotator": 1, "annotation_id": 1}])
 
 CVAT = (
     '<annotations><version>1.1</version><meta/><image id="0" name="a.png" width="40" height="30">'
@@ -83,6 +94,10 @@ LAYOUTS = [
             "data.yaml": "names: [cat]\ntrain: ../train/images\n",
         },
     ),
+    ("labelme", {"a.png": None, "a.json": LABELME}),
+    ("labelme", {"images/a.png": None, "labels/a.json": LABELME}),
+    ("Label Studio", {"a.png": None, "project-1.json": LABEL_STUDIO}),
+    ("Label Studio", {"images/a.png": None, "project-1-min.json": LABEL_STUDIO_MIN}),
 ]
 
 
@@ -101,7 +116,14 @@ def test_read_data__recognised(write_files, name, files):
 
 @pytest.mark.parametrize(
     ("files", "file", "name"),
-    [(COCO_SET, "data.json", "COCO"), (YOLO_SET, "data.yaml", "YOLO"), (CSV_SET, "boxes.csv", "CSV")],
+    [
+        (COCO_SET, "data.json", "COCO"),
+        (YOLO_SET, "data.yaml", "YOLO"),
+        (CSV_SET, "boxes.csv", "CSV"),
+        ({"a.png": None, "a.json": LABELME}, "a.json", "labelme"),
+        ({"a.png": None, "a.json": LABEL_STUDIO}, "a.json", "Label Studio"),
+        ({"a.png": None, "a.json": LABEL_STUDIO_MIN}, "a.json", "Label Studio"),
+    ],
 )
 def test_read_data__the_file_itself(write_files, files, file, name):
     assert read_data(write_files(files) / file).format == name
