@@ -78,7 +78,7 @@ def split_data(
     sizes = np.array([len(group) for group in groups])
     chosen = _distribute(counts, sizes, np.array(list(fractions.values())), np.random.default_rng(seed))
     unique = len({image.image_id for image in images}) == len(images)
-    final = images if unique else [replace(image, image_id=n) for n, image in enumerate(images, start=1)]
+    final = images if unique else [replace(i, image_id=n, original_id=None) for n, i in enumerate(images, start=1)]
     splits = {}
     for split, name in enumerate(fractions):
         members = sorted(i for group, own in zip(groups, chosen, strict=True) if own == split for i in group)

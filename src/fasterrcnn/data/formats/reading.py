@@ -1,5 +1,6 @@
 """Reads annotation files, which are hostile until read, and recognises those of a format. Errors name the file."""
 
+import codecs
 import json
 import os
 from collections.abc import Callable, Collection, Sequence
@@ -21,6 +22,15 @@ _OPENED = 3  # files of each folder, to recognise a format
 def split_name(text: str) -> str:
     """The name of a split as `SPLITS` has it, from the name in a file; "all" where the file has none."""
     return SPLITS.get(text.strip().lower(), text.strip()) or NO_SPLIT
+
+
+def side_of_image(value: object) -> int:
+    """Width or height of an image in pixels, though it may be written as text or as 640.0; 0, unknown, for all else."""
+    try:
+        side = float(value) if isinstance(value, str | int | float) else 0
+        return int(side) if 0 < side < 1e9 and side == int(side) else 0
+    except (ValueError, OverflowError):
+        return 0
 
 
 def files_below(root: Path, suffixes: Collection[str], fits: Callable[[bytes], bool]) -> list[Path]:
@@ -80,16 +90,39 @@ def by_split(files: Sequence[Path], root: Path, collector: "Collector") -> dict[
     return {split: own[0] for split, own in sorted(by_name.items(), key=lambda item: order.index(item[0]))}
 
 
+def read_text(file: Path) -> str:
+    """The content of a text file in UTF-8.
+
+    Raises:
+        DataError: it cannot be read, or has another encoding; the message names the file.
+    """
+    try:
+        return decode_text(file.read_bytes(), file)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+def decode_text(content: bytes, file: Path) -> str:
+    """The content of a text file, or its beginning, in UTF-8.
+
+    Raises:
+        DataError: it has another encoding; the message names the file.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{file}: UTF-16 text; save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+
+
 def read_lines(file: Path) -> list[str]:
     """Lines of a text file, without the spaces around them.
 
     Raises:
-        DataError: not UTF-8; the message names the file.
+        DataError: it cannot be read, or is not UTF-8; the message names the file.
     """
-    try:
-        return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    return [line.strip() for line in read_text(file).splitlines()]
 
 
 def read_json(file: Path, change: Callable[[dict[str, Any]], Any] | None = None) -> Any:
@@ -99,10 +132,10 @@ def read_json(file: Path, change: Callable[[dict[str, Any]], Any] | None = None)
         DataError: it cannot be read; the message names the file.
     """
     try:
-        return json.loads(file.read_bytes().decode("utf-8-sig"), object_hook=change)
+        return json.loads(read_text(file), object_hook=change)
     except json.JSONDecodeError as error:
         raise DataError(f"{file}: broken JSON ({error}); is the file complete?") from None
-    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, nesting
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, nesting
         raise DataError(f"{file}: cannot be read ({error})") from None
 
 
