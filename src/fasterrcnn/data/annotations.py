@@ -75,6 +75,11 @@ class AnnotatedImage:
     original_id: int | str | None = None
 
     @property
+    def stated_id(self) -> int | str:
+        """The id as the file writes it, for files that other programs read."""
+        return self.image_id if self.original_id is None else self.original_id
+
+    @property
     def annotation_file(self) -> Path:
         """The file that a message about its annotations names: the source, or the image where there is none."""
         return self.source or self.path

@@ -88,7 +88,7 @@ def test_results__images_by_file_name(make_ground_truth, tmp_path):
         ({"annotations": []}, "r.json: COCO results are a list"),
         ([1], "r.json: COCO results are a list"),
         ([row(image_id=9)], "r.json: result 0: image_id 9 is not in the data set"),
-        ([row(image_id="one")], "result 0: image_id must be a whole number, not 'one'"),
+        ([row(image_id="one")], "result 0: image_id 'one' is neither an id nor the name of any image"),
         ([row(image_id=None)], "result 0: image_id must be a whole number, not None"),
         ([row(), row(bbox=[1, 2, 3])], r"result 1: bbox must be four numbers .* not \[1, 2, 3\]"),
         ([row(bbox="left")], "result 0: bbox must be four numbers"),

@@ -68,8 +68,8 @@ class CsvTable(DataFormat):
             columns = read_columns(file, options)
             if columns.single_class == SINGLE_CLASS and options.classes is None:
                 collector.note(f"{file.name} has no column for the class: every box is an {SINGLE_CLASS!r}")
-            names = _display_names((file.parent, root)) if columns.may_be_shares else {}
             try:
+                names = _display_names((file.parent, root)) if columns.may_be_shares else {}
                 _read_file(file, columns, columns.box_format(options.box_format), split, names, finder, collector)
             except DataError as error:
                 collector.unreadable(file, error)

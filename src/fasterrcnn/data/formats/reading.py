@@ -90,18 +90,6 @@ def by_split(files: Sequence[Path], root: Path, collector: "Collector") -> dict[
     return {split: own[0] for split, own in sorted(by_name.items(), key=lambda item: order.index(item[0]))}
 
 
-def read_text(file: Path) -> str:
-    """The content of a text file in UTF-8.
-
-    Raises:
-        DataError: it cannot be read, or has another encoding; the message names the file.
-    """
-    try:
-        return decode_text(file.read_bytes(), file)
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
-
-
 def decode_text(content: bytes, file: Path) -> str:
     """The content of a text file, or its beginning, in UTF-8.
 
@@ -120,9 +108,9 @@ def read_lines(file: Path) -> list[str]:
     """Lines of a text file, without the spaces around them.
 
     Raises:
-        DataError: it cannot be read, or is not UTF-8; the message names the file.
+        DataError: not UTF-8; the message names the file.
     """
-    return [line.strip() for line in read_text(file).splitlines()]
+    return [line.strip() for line in decode_text(file.read_bytes(), file).splitlines()]
 
 
 def read_json(file: Path, change: Callable[[dict[str, Any]], Any] | None = None) -> Any:
@@ -132,10 +120,10 @@ def read_json(file: Path, change: Callable[[dict[str, Any]], Any] | None = None)
         DataError: it cannot be read; the message names the file.
     """
     try:
-        return json.loads(read_text(file), object_hook=change)
+        return json.loads(decode_text(file.read_bytes(), file), object_hook=change)
     except json.JSONDecodeError as error:
         raise DataError(f"{file}: broken JSON ({error}); is the file complete?") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, nesting
+    except (OSError, ValueError, RecursionError) as error:  # a number of thousands of digits, nesting
         raise DataError(f"{file}: cannot be read ({error})") from None
 
 
