@@ -150,6 +150,11 @@ def _whole(value: object) -> int | None:
     return number if isinstance(number, int) and abs(number) < 2**63 else None
 
 
+def _is_set(flag: object) -> bool:
+    """Whether it is true, 1 or "1"."""
+    return flag is not None and flag != 0 and (flag is True or bool(_whole(flag)))
+
+
 def _categories(
     contents: Mapping[Path, CocoContent], collector: Collector
 ) -> tuple[tuple[str, ...], tuple[int, ...], dict[Path, dict[_Id, int]]]:
@@ -276,7 +281,7 @@ def _collect_boxes(
 def _collect_box(
     annotation: Mapping[str, Any], number: int, image: CollectedImage, label: int, collector: Collector
 ) -> None:
-    difficult = any(value is True or _whole(value) for value in map(annotation.get, ("iscrowd", "ignore")))
+    difficult = _is_set(annotation.get("iscrowd")) or _is_set(annotation.get("ignore"))
     area = annotation.get("area")
     area = float(area) if isinstance(area, int | float) and 0 < area < 1e30 else None
     if not annotation.get("bbox") and annotation.get("segmentation"):

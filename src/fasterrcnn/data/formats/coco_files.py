@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fasterrcnn.data.annotations import NO_SPLIT, split_of
-from fasterrcnn.data.formats.reading import read_json
+from fasterrcnn.data.formats.reading import files_in, read_json
 from fasterrcnn.errors import DataError
 from fasterrcnn.files import subfolders
 
@@ -30,11 +30,11 @@ def annotation_files(folder: Path) -> list[Path]:
 
 def json_files(folder: Path) -> list[Path]:
     """JSON files in a folder, in its annotations/ or in the folders of its splits."""
-    files = sorted(f for f in folder.glob("*") if f.suffix.lower() == ".json" and not f.name.startswith("."))
+    files = files_in(folder, (".json",))
     for child in subfolders(folder):
         if child.name.lower() in _FOLDERS or split_of(child, folder) != NO_SPLIT:
             files += json_files(child)
-    return [file for file in files if file.is_file()]
+    return files
 
 
 def is_coco(file: Path) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, split_of
 from fasterrcnn.data.formats.base import Box, BoxFormat, Collector, DataFormat, ReadOptions, box_to_xyxy
 from fasterrcnn.data.formats.csv_columns import SINGLE_CLASS, TableColumns, read_columns, read_rows
-from fasterrcnn.data.formats.reading import by_split, read_lines, side_of_image, split_name
+from fasterrcnn.data.formats.reading import by_split, files_in, read_lines, side_of_image, split_name
 from fasterrcnn.data.image_finder import ImageFinder
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.files import search_folders, subfolders
@@ -39,7 +39,7 @@ class CsvTable(DataFormat):
 
     def near_miss(self, root: Path, options: ReadOptions = ReadOptions()) -> str:
         """What the largest table in a folder lacks."""
-        files = search_folders(root, _csv_files, levels=3) if root.is_dir() else []
+        files = search_folders(root, lambda folder: files_in(folder, _SUFFIXES), levels=3) if root.is_dir() else []
         try:
             read_columns(max(files, key=os.path.getsize), options)
         except (DataError, UsageError) as error:
@@ -92,19 +92,16 @@ def _tables(root: Path, options: ReadOptions) -> list[Path]:
             return False
 
     def tables(folder: Path) -> list[Path]:
-        return [file for place in (folder, *subfolders(folder)) for file in _csv_files(place) if fits(file)]
+        return [file for place in (folder, *subfolders(folder)) for file in files_in(place, _SUFFIXES) if fits(file)]
 
     return search_folders(root, tables, levels=2)
 
 
-def _csv_files(folder: Path) -> list[Path]:
-    files = (file for file in folder.glob("*") if file.suffix.lower() in _SUFFIXES and not file.name.startswith("."))
-    return sorted(file for file in files if file.is_file())
-
-
 def _display_names(folders: Sequence[Path]) -> dict[str, str]:
     """What Open Images calls its classes: /m/01g317 is Person. Its own files class-descriptions*.csv state it."""
-    files = [file for folder in folders for file in _csv_files(folder) if "class-descriptions" in file.name.lower()]
+    files = [
+        file for folder in folders for file in files_in(folder, _SUFFIXES) if "class-descriptions" in file.name.lower()
+    ]
     lines = [line.split(",", maxsplit=1) for file in files for line in read_lines(file)]
     return {cells[0]: name for cells in lines if len(cells) == 2 and (name := cells[1].strip(' "'))}
 

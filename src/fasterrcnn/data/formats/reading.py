@@ -47,13 +47,19 @@ def files_below(root: Path, suffixes: Collection[str], fits: Callable[[bytes], b
         return [root] if root.suffix.lower() in suffixes and fits(beginning_and_end(root)) else []
     files: list[Path] = []
     for folder in [root, *folders_below(root, levels=3)]:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
-        own = [folder / name for name in names if os.path.splitext(name)[1].lower() in suffixes]
+        own = files_in(folder, suffixes)
         if len(own) <= _OPENED:
             files += [file for file in own if fits(beginning_and_end(file))]
         elif any(fits(beginning_and_end(file)) for file in own[:_OPENED]):
             files += own
     return files
+
+
+def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """The files of a folder with some suffixes (in lower case), sorted; hidden ones are left out."""
+    _, _, names = next(os.walk(folder), ("", [], []))
+    fits = (n for n in names if os.path.splitext(n)[1].lower() in suffixes and not n.startswith("."))
+    return [folder / name for name in sorted(fits)]
 
 
 def beginning_and_end(file: Path) -> bytes:
