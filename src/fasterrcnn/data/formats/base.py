@@ -69,7 +69,7 @@ class DataFormat(ABC):
     def near_miss(self, root: Path, options: ReadOptions = ReadOptions()) -> str:
         """What keeps a file or folder from being recognised, though it is almost of this format, in one sentence.
 
-        Asked only where no format recognises anything; empty where there is nothing to say. Raises nothing.
+        Asked only where no format recognises anything; empty where it is of another kind. Raises nothing.
         """
         return ""
 

@@ -120,8 +120,9 @@ def _read_file(
     rows.sort(key=lambda row: order.index(row[2]) if row[2] in order else len(order))
     names = {own: [columns.cell(cells, "image") for _, cells, split in rows if split == own] for *_, own in rows}
     matches = {own: finder.find(filter(None, asked), file, own) for own, asked in names.items()}
-    if rows and not any(paths for by_name in matches.values() for paths in by_name.values()):
-        collector.problem("missing-image", file, finder.nothing_found([name for name in names[rows[0][2]] if name]))
+    written = [name for own in names.values() for name in own if name]
+    if written and not any(paths for by_name in matches.values() for paths in by_name.values()):
+        collector.problem("missing-image", file, finder.nothing_found(written))
         return
     has_shares = columns.may_be_shares and _are_shares([cells for _, cells, _ in rows[:_SAMPLE]], columns)
     paths: dict[tuple[str, str], Path | None] = {}

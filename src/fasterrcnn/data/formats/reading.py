@@ -90,7 +90,7 @@ def by_split(files: Sequence[Path], root: Path, collector: "Collector") -> dict[
     if several := next((files for files in by_name.values() if len(files) > 1), None):
         names = ", ".join(map(str, several[:3]))
         raise DataError(
-            f"{root}: {len(several)} annotation files whose names do not tell them apart as splits; name one: {names}"
+            f"{root}: {len(several)} annotation files whose names do not state different splits; name one: {names}"
         )
     order = [*dict.fromkeys(SPLITS.values()), NO_SPLIT]
     return {split: own[0] for split, own in sorted(by_name.items(), key=lambda item: order.index(item[0]))}

@@ -491,9 +491,7 @@ def test_read__files_whose_names_do_not_state_the_splits(tmp_path):
     put_image(tmp_path / "1.jpg")
     for name in ("one", "two"):
         put_json(tmp_path / f"{name}.json", content([image(1)]))
-    with pytest.raises(
-        DataError, match=r"2 annotation files whose names do not tell them apart as splits; .*one\.json"
-    ):
+    with pytest.raises(DataError, match=r"2 annotation files whose names do not state different splits; .*one\.json"):
         read(tmp_path)
 
 

@@ -366,3 +366,8 @@ def test_near_miss__unknown_columns_and_encodings(write_files, text, message):
     root = write_files({"a.png": None, "x.csv": text, "metrics.csv": "a"})
     with pytest.raises(DataError, match=message):
         read_data(root)
+
+
+def test_read__rows_without_an_image(read):
+    with pytest.raises(DataError, match=r"no image that could be used; first: .*line 2: no image is named$"):
+        read(f"{HEADER}\n,1,2,3,4,cat")
