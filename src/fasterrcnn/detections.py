@@ -204,7 +204,7 @@ class Detections:
         rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names, strict=True)
         return [{"box": box, "score": score, "label": label, "name": name} for box, score, label, name in rows]
 
-    def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int | str, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """COCO results: bbox as left, top, width, height.
 
         Args:

@@ -28,6 +28,7 @@ SPLITS = {
     "training": "train",
     "val": "val",
     "valid": "val",
+    "validate": "val",
     "validation": "val",
     "trainval": "trainval",
     "test": "test",
@@ -59,6 +60,7 @@ class AnnotatedImage:
         source: the file that holds the annotations.
         numbers: (n,) id, object number or line number of each annotation in it.
         areas: (n,) area of each object in pixels where the file states it (COCO's masks); width x height otherwise.
+        original_id: the id as the file writes it, where that is no whole number of 63 bits: "6f1e3a", "000123".
     """
 
     path: Path
@@ -70,6 +72,12 @@ class AnnotatedImage:
     source: Path | None = None
     numbers: NDArray[np.int64] | None = None
     areas: NDArray[np.float32] | None = None
+    original_id: int | str | None = None
+
+    @property
+    def stated_id(self) -> int | str:
+        """The id as the file writes it, for files that other programs read."""
+        return self.image_id if self.original_id is None else self.original_id
 
     @property
     def annotation_file(self) -> Path:

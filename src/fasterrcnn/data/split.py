@@ -108,7 +108,9 @@ def split_data(
     for split, name in enumerate(fractions):
         members[name] = sorted(i for group, own in zip(free, chosen, strict=True) if own == split for i in group)
     unique = len({image.image_id for image in images}) == len(images)
-    final = images if unique else [replace(image, image_id=n) for n, image in enumerate(images, start=1)]
+    final = (
+        images if unique else [replace(image, image_id=n, original_id=None) for n, image in enumerate(images, start=1)]
+    )
     order = dict.fromkeys(name for name in (*_DEFAULTS, *fractions, *keep) if name in members)
     splits = {name: [final[i] for i in members[name]] for name in order}
     left_out = len(images) - sum(stays) - sum(map(len, free))

@@ -56,7 +56,7 @@ def run_detector(
         rows: list[dict[str, object]] = []
         for record, item in zip(records, shown, strict=True):
             in_common = item.filter(classes=[name for name in detector.classes if name in ids])
-            rows += in_common.to_coco(record.image_id, [ids.get(name, 0) for name in detector.classes])
+            rows += in_common.to_coco(record.stated_id, [ids.get(name, 0) for name in detector.classes])
         return read_results(ground_truth, rows, wanted["max_dets"])
 
     predictions = gather("evaluating", {})

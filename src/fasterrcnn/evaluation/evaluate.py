@@ -86,6 +86,10 @@ def evaluate(
 def ground_truth_of(data: AnnotatedData, records: Sequence[AnnotatedImage]) -> GroundTruth:
     """The objects of some images of a data set, with their files and the numbers of their annotations."""
     ground_truth = read_ground_truth(to_coco(data, records), [record.path for record in records])
+    if any(record.original_id is not None for record in records):
+        id_of = {record.image_id: record.stated_id for record in records}
+        originals = tuple(id_of[number] for number in ground_truth.images.ids.tolist())
+        ground_truth = replace(ground_truth, images=replace(ground_truth.images, original_ids=originals))
     numbers = [np.arange(1, len(r.boxes) + 1) if r.numbers is None else r.numbers for r in records]
     return replace(ground_truth, numbers=np.concatenate(numbers).astype(np.int64)) if records else ground_truth
 

@@ -160,3 +160,14 @@ def test_evaluate__results_need_no_torch():
     source = Path(fasterrcnn.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(source)}, check=False)
     assert done.returncode == 0
+
+
+def test_evaluate__ids_as_the_data_set_writes_them(detector, tmp_path, photo):
+    data = annotated(detector, tmp_path, photo, ("cat", "dog", "owl"))
+    data = data.map(lambda image: replace(image, original_id=f"image {image.image_id}"))
+    report = evaluate(detector, data)
+    assert report.ar100 == pytest.approx(1.0)
+    report.save(tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {row["image_id"] for row in rows} == {"image 1", "image 2", "image 3"}
+    assert evaluate(None, data, results=tmp_path / "out").ar100 == pytest.approx(1.0)

@@ -172,20 +172,30 @@ def _recognise(root: Path, name: str | None, options: ReadOptions) -> tuple[Data
     candidates = {key: form for key, form in FORMATS.items() if name in (None, key)}
     places = [(key, place) for key, form in candidates.items() for place in form.recognise(root, options)]
     if not places:
-        content = sorted(path.name for path in root.iterdir())[:5] if root.is_dir() else []
-        shown = f"; it holds {', '.join(content)}..." if content else ""
-        if name is None:
-            tried = f"{', '.join(form.title for form in FORMATS.values())} (--format NAME describes the files of one)"
-        else:
-            tried = FORMATS[name].layout
-        raise DataError(f"{root}: no annotated images found. Tried {tried}{shown}")
+        raise DataError(f"{root}: no annotated images found. {_nothing(root, list(candidates.values()), options)}")
     if len(places) > 1:
+        named = ", ".join(str(place) for _, place in places[:10]) + (", ..." if len(places) > 10 else "")
+        if len({key for key, _ in places}) == 1:  # the option would not decide
+            raise DataError(
+                f"{root}: {len(places)} data sets in {FORMATS[places[0][0]].title} format; name one: {named}"
+            )
         shown = "; ".join(f"--format {key} ({place})" for key, place in places)
         raise DataError(
             f"{root}: could be read in {len(places)} ways; name the folder or the file, or choose one: {shown}"
         )
     key, place = places[0]
     return FORMATS[key], place
+
+
+def _nothing(root: Path, forms: Sequence[DataFormat], options: ReadOptions) -> str:
+    """What is wrong with data that no format recognises; else what was searched for, and what is there."""
+    if misses := [miss for form in forms if (miss := form.near_miss(root, options))]:
+        return "; ".join(misses)
+    content = sorted(path.name for path in root.iterdir())[:5] if root.is_dir() else []
+    shown = f"; it holds {', '.join(content)}..." if content else ""
+    if len(forms) == 1:
+        return f"Tried {forms[0].layout}{shown}"
+    return f"Tried {', '.join(form.title for form in forms)} (--format NAME describes the files of one){shown}"
 
 
 def _checked(

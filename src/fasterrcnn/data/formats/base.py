@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, group_rows
-from fasterrcnn.data.findings import Finding, not_in_list, size_mismatch, unreadable_image
+from fasterrcnn.data.findings import Finding, not_in_list, printable, size_mismatch, unreadable_image
 from fasterrcnn.data.image_finder import ImageFinder
 from fasterrcnn.errors import DataError, ImageError, UsageError
 from fasterrcnn.images import read_size_hw
@@ -66,6 +66,13 @@ class DataFormat(ABC):
         Cheap: reads names and the beginning of files only, and raises nothing.
         """
 
+    def near_miss(self, root: Path, options: ReadOptions = ReadOptions()) -> str:
+        """What keeps a file or folder from being recognised, though it is almost of this format, in one sentence.
+
+        Asked only where no format recognises anything; empty where it is of another kind. Raises nothing.
+        """
+        return ""
+
     @abstractmethod
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
         """Read a data set as it is written: good boxes and bad ones, and a `Finding` for whatever cannot be used.
@@ -102,6 +109,7 @@ class CollectedImage:
     source: Path | None
     image_id: int
     size_hw: tuple[int, int] | None
+    original_id: int | str | None = None
 
 
 class Collector:
@@ -163,10 +171,10 @@ class Collector:
         prefix = f"{what}: " if what else ""
         if len(paths) > 1:
             several = f"{name} could be {paths[0]} or {paths[1]}"
-            self.problem("ambiguous-image", file, f"{prefix}{several}", number)
+            self.problem("ambiguous-image", file, f"{prefix}{several}", number, image=paths[0])
         elif not paths:
-            places = " and ".join(map(str, finder.places))
-            self.problem("missing-image", file, f"{prefix}there is no {name} below {places}", number)
+            missing = f"there is no {name} below {' and '.join(map(str, finder.places))}"
+            self.problem("missing-image", file, prefix + missing, number, image=file.parent / printable(name))
         return paths[0] if len(paths) == 1 else None
 
     def size_hw(self, path: Path) -> tuple[int, int] | None:
@@ -188,6 +196,7 @@ class Collector:
         stated_hw: tuple[int, int] | None = None,
         size_hw: tuple[int, int] | None = None,
         image_id: int | None = None,
+        original_id: int | str | None = None,
     ) -> CollectedImage:
         """Add an image of a split; the same one when it is named again. `finish` leaves out what cannot be read.
 
@@ -197,6 +206,7 @@ class Collector:
             stated_hw: height and width as the annotations state them; 0 is unknown. Where the file has another size,
                 that is a finding, and the boxes belong to the stated one.
             size_hw: height and width where the file need not be opened for it.
+            image_id: as in `AnnotatedImage`, and ``original_id`` too; default: they are counted from 1.
         """
         key = (path, split, source)
         if key not in self._images:
@@ -206,7 +216,7 @@ class Collector:
                 size_hw = stated_hw
             index = len(self._images)
             number = index + 1 if image_id is None else image_id
-            self._images[key] = CollectedImage(index, path, split, source, number, size_hw)
+            self._images[key] = CollectedImage(index, path, split, source, number, size_hw, original_id)
         return self._images[key]
 
     def add(
@@ -249,11 +259,12 @@ class Collector:
         *,
         shape: str = "polygon",
         difficult: bool = False,
+        area: float = math.nan,
     ) -> None:
         """Add the box around the points of an object that is no upright box; a note states how many of each shape."""
         self._outlines[shape] += 1
         corners = np.asarray(points, np.float64).reshape(-1, 2)  # numpy's min and max keep NaN
-        self.add(image, [*corners.min(axis=0), *corners.max(axis=0)], label, number, difficult=difficult)
+        self.add(image, [*corners.min(axis=0), *corners.max(axis=0)], label, number, difficult=difficult, area=area)
 
     def finish(
         self,
@@ -325,7 +336,8 @@ class Collector:
                 own_boxes, own_labels, difficult, numbers, own_areas = rows
                 place, objects = (image.path, image.image_id, image.size_hw), (own_boxes, own_labels, difficult)
                 optional = (None if image.source is None else numbers, own_areas if has_areas else None)
-                images.append((image.split, AnnotatedImage(*place, *objects, image.source, *optional)))
+                annotated = AnnotatedImage(*place, *objects, image.source, *optional, image.original_id)
+                images.append((image.split, annotated))
         return images
 
 

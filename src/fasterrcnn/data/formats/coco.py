@@ -1,27 +1,34 @@
 """COCO JSON: one file for each split, anywhere beside the images; Roboflow's layout included.
 
-Segmentations and key points are ignored: this library is about boxes.
+Key points are ignored, and segmentations of objects that have a box: this library is about boxes.
 """
 
 import json
-import mmap
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, group_by, split_of, to_coco
+from fasterrcnn.data.annotations import NO_SPLIT, AnnotatedData, AnnotatedImage, group_by, to_coco
 from fasterrcnn.data.formats.base import CollectedImage, Collector, DataFormat, NamedImages, ReadOptions
-from fasterrcnn.data.formats.reading import read_json
+from fasterrcnn.data.formats.coco_files import (
+    CocoContent,
+    annotation_files,
+    coco_near_miss,
+    is_coco,
+    json_files,
+    load_coco,
+)
+from fasterrcnn.data.formats.reading import by_split, side_of_image
+from fasterrcnn.data.formats.segmentation import segmentation_bounds
 from fasterrcnn.data.formats.writing import shortest_decimals, write_file
-from fasterrcnn.data.image_finder import ImageFinder
+from fasterrcnn.data.image_finder import ImageFinder, has_images
 from fasterrcnn.errors import DataError
+from fasterrcnn.files import search_folders
 from fasterrcnn.images import image_files
 
-_Content = dict[str, list[dict[str, Any]]]
-
-_LISTS = ("images", "annotations", "categories")
+_Id = int | str
 
 
 class Coco(DataFormat):
@@ -38,33 +45,54 @@ class Coco(DataFormat):
     can_write = True
 
     def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
-        """The annotation file itself, or the folder whose annotation files make one data set."""
+        """The annotation file itself, or the folder, here or up to three levels below, whose files are a data set."""
         if root.is_file():
-            return [root] if root.suffix.lower() == ".json" and _is_coco(root) else []
-        return [root] if _annotation_files(root) else []
+            return [root] if root.suffix.lower() == ".json" and is_coco(root) else []
+        places = _data_sets(root)
+        return [place if len(places) > 1 or has_images(place) else root for place in places]
+
+    def near_miss(self, root: Path, options: ReadOptions = ReadOptions()) -> str:
+        """What a JSON file lacks that has a part of COCO."""
+        files = search_folders(root, json_files, levels=3) if root.is_dir() else [root]
+        misses = (coco_near_miss(file) for file in files if file.suffix.lower() == ".json")
+        return next(filter(None, misses), "")
 
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
-        """Read one annotation file, or a folder with one for each split.
+        """Read one annotation file, or a folder with one for each split; classes of several files are matched by name.
+
+        An object without a box gets the one around its segmentation.
 
         Raises:
-            DataError: a file is no COCO data set, two files are of the same split, their categories contradict each
-                other, or not one image is where it could be.
+            DataError: no file is a COCO data set, two are of the same split, or not one image is where it could be.
         """
-        files = {NO_SPLIT: place} if place.is_file() else _by_split(_annotation_files(place), place)
+        root = place.parent if place.is_file() else place
+        collector = Collector(place, self.title, "annotation")
+        if place.is_file():
+            files = {NO_SPLIT: place}
+        else:
+            files = by_split(annotation_files(next(iter(_data_sets(place)), place)), root, collector)
         if not files:
             raise DataError(f"{place}: no COCO file, that is .json with images and annotations")
-        contents = {split: _load(file) for split, file in files.items()}
-        collector = Collector(place, self.title, "annotation")
+        contents: dict[str, CocoContent] = {}
+        for split, file in files.items():
+            try:
+                contents[split] = load_coco(file)
+            except DataError as error:
+                if len(files) == 1:
+                    raise
+                collector.unreadable(file, error)
+        if not contents:
+            return collector.finish()  # raises, with the first of these findings
         classes, ids, label_of = _categories({files[split]: content for split, content in contents.items()}, collector)
-        root = place.parent if place.is_file() else place
         finder = ImageFinder(root, options.images)
         used: set[Path] = set()
         for split, content in contents.items():
-            image_of = _collect_images(content["images"], files[split], split, finder, collector)
-            _collect_boxes(content["annotations"], files[split], image_of, label_of, collector)
+            file = files[split]
+            image_of = _collect_images(content["images"], file, split, finder, collector)
+            _collect_boxes(content["annotations"], file, image_of, label_of[file], collector)
             used.update(image.path for image in image_of.values() if image is not None)
             if not content["images"]:
-                collector.problem("empty-split", files[split], "lists no image")
+                collector.problem("empty-split", file, "lists no image")
         listed = used | {finding.image for finding in collector.findings if finding.image is not None}
         present = {path for folder in {path.parent for path in used} for path in image_files(folder)}
         for path in sorted(present - listed):
@@ -81,13 +109,14 @@ class Coco(DataFormat):
             images = list(named.values())
             content: dict[str, Any] = {"info": {"description": f"from {data.format}"}, "licenses": []}
             content |= to_coco(data, images)
+            id_of = {image.image_id: image.stated_id for image in images}
             for entry, name in zip(content["images"], named, strict=True):
-                entry["file_name"] = name
+                entry["file_name"], entry["id"] = name, id_of[entry["id"]]
             boxes = [box for image in images for box in shortest_decimals(image.boxes)]
             for annotation, number, (x1, y1, x2, y2) in zip(
                 content["annotations"], self._annotation_ids(data, images), boxes, strict=True
             ):
-                annotation["id"] = number
+                annotation["id"], annotation["image_id"] = number, id_of[annotation["image_id"]]
                 annotation["bbox"] = [x1, y1, round(x2 - x1, 6), round(y2 - y1, 6)]
                 if annotation["iscrowd"]:
                     annotation["ignore"] = 1
@@ -109,113 +138,105 @@ class Coco(DataFormat):
         return [f"{self.title} has no flag for difficult objects: {become}, which evaluation ignores as well"]
 
 
-def _annotation_files(root: Path) -> list[Path]:
-    """COCO files in a folder, in its annotations/ or in the folders of its splits."""
-    candidates = [*root.glob("*.json"), *root.glob("annotations/*.json")]
-    candidates += [file for file in root.glob("*/*.json") if file.parent.name.lower() in SPLITS]
-    files = sorted(file for file in candidates if file.is_file() and _is_coco(file))
-    instances = [file for file in files if file.name.startswith("instances")]
-    return instances or files  # not those of captions and key points
+def _data_sets(root: Path) -> list[Path]:
+    return search_folders(root, lambda folder: [folder] if annotation_files(folder) else [], levels=3)
 
 
-def _is_coco(file: Path) -> bool:
-    if file.stat().st_size == 0:
-        return False
-    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if content[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):  # tasks of other tools may have both words
-            return False
-        return all(content.find(f'"{name}"'.encode()) >= 0 for name in ("images", "annotations"))
-
-
-def _by_split(files: Iterable[Path], root: Path) -> dict[str, Path]:
-    """Files by the split in the name of the file or of its folder."""
-    by_split = group_by(files, lambda file: split_of(file, root))
-    several = [files for files in by_split.values() if len(files) > 1]
-    if several or (NO_SPLIT in by_split and len(by_split) > 1):
-        names = ", ".join(str(file) for files in by_split.values() for file in files)
-        raise DataError(f"{root}: several COCO files, and their names do not state the splits; name one: {names}")
-    order = [*dict.fromkeys(SPLITS.values()), NO_SPLIT]
-    return {split: files[0] for split, files in sorted(by_split.items(), key=lambda item: order.index(item[0]))}
-
-
-def _load(file: Path) -> _Content:
-    def without_masks(value: dict[str, Any]) -> dict[str, Any]:
-        value.pop("segmentation", None)  # most of the file, and of the memory
+def _id(value: object) -> _Id | None:
+    """An id as a key: a whole number, though it may be written as text or as 1.0; or text; None for all else."""
+    if type(value) is int:
         return value
-
-    content = read_json(file, without_masks)
-    if isinstance(content, list):
-        raise DataError(f"{file}: a list, as of COCO results; a data set has {', '.join(_LISTS)}")
-    for name in _LISTS:
-        rows = content.get(name) if isinstance(content, dict) else None
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise DataError(f"{file}: not a COCO data set: {name!r} must be a list of objects")
-    return {name: content[name] for name in _LISTS}
+    if isinstance(value, str):
+        text = value.strip()
+        return int(text) if text.isdecimal() and len(text) <= 20 else text or None
+    return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
 def _whole(value: object) -> int | None:
-    """A whole number, though it may be written as text or as 1.0; None for all else."""
-    if type(value) is not int:  # rare among millions
-        value = float(value) if isinstance(value, str) and value.isdecimal() and len(value) < 16 else value
-        value = int(value) if isinstance(value, float) and value.is_integer() else value
-    return value if isinstance(value, int) and abs(value) < 2**63 else None
+    """A whole number of 63 bits, though it may be written as text or as 1.0; None for all else."""
+    number = _id(value)
+    return number if isinstance(number, int) and abs(number) < 2**63 else None
+
+
+def _is_set(flag: object) -> bool:
+    """Whether it is true, 1 or "1"."""
+    return flag is not None and flag != 0 and (flag is True or bool(_whole(flag)))
 
 
 def _categories(
-    contents: Mapping[Path, _Content], collector: Collector
-) -> tuple[tuple[str, ...], tuple[int, ...], dict[int, int]]:
-    """Names and ids of the classes in the order of the files, and the label of every id."""
-    name_of: dict[int, str] = {}
+    contents: Mapping[Path, CocoContent], collector: Collector
+) -> tuple[tuple[str, ...], tuple[int, ...], dict[Path, dict[_Id, int]]]:
+    """Names and ids of the classes in the order of the files, and the label of every id of each file."""
     parents = {str(c.get("supercategory")) for content in contents.values() for c in content["categories"]}
-    used = {_whole(row.get("category_id")) for content in contents.values() for row in content["annotations"]}
+    used = {_id(row.get("category_id")) for content in contents.values() for row in content["annotations"]}
+    labels: dict[str, int] = {}
+    label_of: dict[Path, dict[_Id, int]] = {}
+    ids_of: dict[Path, dict[str, _Id]] = {}
     for file, content in contents.items():
-        own: set[int] = set()
+        name_of: dict[_Id, str] = {}
         for category in content["categories"]:
-            number, name = _whole(category.get("id")), str(category.get("name") or "").strip()
+            number, name = _id(category.get("id")), str(category.get("name") or "").strip()
             if number is None or not name:
-                raise DataError(f"{file}: category {reprlib.repr(category)} needs a whole number as id, and a name")
-            if number in own:
+                what = f"category {reprlib.repr(category)} needs an id, and a name"
+                collector.problem("unreadable-annotations", file, what)
+            elif number in name_of:
                 collector.problem("colliding-id", file, f"two categories have the id {number}; the first counts")
-                continue
-            own.add(number)
-            # Roboflow puts the name of the project before the classes.
-            if number not in used and name in parents and category.get("supercategory") == "none":
-                continue
-            if name_of.setdefault(number, name) != name:
-                raise DataError(f"{file}: category {number} is {name!r} here and {name_of[number]!r} in another split")
-    if not name_of:
-        raise DataError(f"{next(iter(contents))}: no categories")
-    ids_of: dict[str, list[int]] = {}
-    for number, name in name_of.items():
-        ids_of.setdefault(name, []).append(number)
-    for name, ids in ids_of.items():
-        if len(ids) > 1:
-            what = f"categories {', '.join(map(str, ids))} are all called {name!r}; they count as one class"
-            collector.problem("colliding-id", next(iter(contents)), what)
-    label_of = {number: label for label, ids in enumerate(ids_of.values()) for number in ids}
-    return tuple(ids_of), tuple(ids[0] for ids in ids_of.values()), label_of
+            else:
+                # Roboflow puts the name of the project before the classes.
+                is_project = number not in used and name in parents and category.get("supercategory") == "none"
+                name_of[number] = "" if is_project else name
+        by_name = group_by((number for number, name in name_of.items() if name), name_of.__getitem__)
+        for name, ids in by_name.items():
+            if len(ids) > 1:
+                what = f"categories {', '.join(map(str, ids))} are all called {name!r}; they count as one class"
+                collector.problem("colliding-id", file, what)
+        ids_of[file] = {name: ids[0] for name, ids in by_name.items()}
+        label_of[file] = {number: labels.setdefault(name, len(labels)) for number, name in name_of.items() if name}
+    if not labels:
+        raise DataError(str(collector.findings[-1]) if collector.findings else f"{next(iter(contents))}: no categories")
+    return tuple(labels), _category_ids(ids_of, collector), label_of
+
+
+def _category_ids(ids_of: Mapping[Path, Mapping[str, _Id]], collector: Collector) -> tuple[int, ...]:
+    """An id for each class: that of the first file that has the class; 1..K where these are no different numbers."""
+    first: dict[str, _Id] = {}
+    for ids in ids_of.values():
+        for name, stated in ids.items():
+            first.setdefault(name, stated)
+    numbers = [number for value in first.values() if (number := _whole(value)) is not None]
+    if len(set(numbers)) < len(first):
+        collector.note("ids of categories clash or are no whole numbers: classes are matched by name, ids count from 1")
+        return tuple(range(1, len(first) + 1))
+    name_of = {number: name for name, number in first.items()}
+    if any(first[name] != i or name_of.get(i, name) != name for ids in ids_of.values() for name, i in ids.items()):
+        collector.note("the files number the categories differently: classes are matched by name")
+    return tuple(numbers)
 
 
 def _file_name(image: Mapping[str, Any]) -> str:
-    return str(image.get("file_name") or "")
+    return str(image.get("file_name") or image.get("filename") or "")
 
 
 def _collect_images(
     images: list[dict[str, Any]], file: Path, split: str, finder: ImageFinder, collector: Collector
-) -> dict[int | None, CollectedImage | None]:
-    """Collect every image that can be used; the image of every id, None where it cannot."""
-    counts = Counter(_whole(image.get("id")) for image in images)
-    image_of: dict[int | None, CollectedImage | None] = dict.fromkeys(counts)
-    of_path: dict[Path, CollectedImage] = {}
+) -> dict[_Id, CollectedImage | None]:
+    """Collect every image that can be used; the image of every id, None where it cannot.
+
+    Where an id is no whole number, images are numbered from 1.
+    """
+    counts = Counter(number for image in images if (number := _id(image.get("id"))) is not None)
+    image_of: dict[_Id, CollectedImage | None] = dict.fromkeys(counts)
+    of_path: dict[Path, _Id] = {}
     names = [name for image in images if (name := _file_name(image))]
     matches = finder.find(names, file, split)
     if names and not any(matches.values()):
         collector.problem("missing-image", file, finder.nothing_found(names))
         return image_of
-    for image in images:
-        number, name = _whole(image.get("id")), _file_name(image)
+    are_numbers = all(_whole(number) is not None for number in counts)
+    for position, image in enumerate(images, start=1):
+        number, name = _id(image.get("id")), _file_name(image)
         if number is None or not name:
-            what = f"image {image.get('id')!r} ({image.get('file_name')!r}) needs a whole number as id, and a file_name"
+            what = f"image {reprlib.repr(image.get('id'))} ({reprlib.repr(name)}) needs an id, and a file_name"
             collector.problem("unreadable-annotations", file, what)
         elif counts[number] > 1:
             what = f"{counts[number]} images have the id {number}, one is {name}"
@@ -223,51 +244,72 @@ def _collect_images(
         elif (path := collector.only_one(matches[name], name, file, finder, f"image {number}")) is None:
             continue
         elif path in of_path:
-            image_of[number] = of_path[path]
-            what = f"images {of_path[path].image_id} and {number} are one file; their boxes are put together"
+            image_of[number] = image_of[of_path[path]]
+            what = f"images {of_path[path]} and {number} are one file; their boxes are put together"
             collector.problem("same-image", file, what, image=path)
         elif (size_hw := _stated_hw(image) or collector.size_hw(path)) is not None:
-            of_path[path] = collector.image(path, split, file, size_hw=size_hw, image_id=number)
-            image_of[number] = of_path[path]
+            given = image["id"] if isinstance(image["id"], str) else number
+            of_path[path] = number
+            image_of[number] = collector.image(
+                path,
+                split,
+                file,
+                size_hw=size_hw,
+                image_id=int(number) if are_numbers else position,
+                original_id=given if isinstance(given, str) or not are_numbers else None,
+            )
     return image_of
 
 
 def _collect_boxes(
     annotations: list[dict[str, Any]],
     file: Path,
-    image_of: Mapping[int | None, CollectedImage | None],
+    image_of: Mapping[_Id, CollectedImage | None],
     label_of: Mapping[Any, int],
     collector: Collector,
 ) -> None:
     for position, annotation in enumerate(annotations, start=1):
         number = position if (given := _whole(annotation.get("id"))) is None else given
         try:
-            image_id = _whole(annotation["image_id"])
-            if image_id not in image_of:
-                what = f"annotation {number}: no image has the id {annotation['image_id']!r}"
+            image_id = _id(annotation["image_id"])
+            if image_id is None or image_id not in image_of:
+                what = f"annotation {number}: no image has the id {reprlib.repr(annotation['image_id'])}"
                 collector.problem("unknown-image", file, what, number)
             elif (image := image_of[image_id]) is not None:
-                x, y, width, height = map(float, annotation["bbox"])
-                label = label_of[_whole(annotation["category_id"])]
-                flagged = _whole(annotation.get("iscrowd")) or _whole(annotation.get("ignore"))
-                area = annotation.get("area")
-                area = float(area) if isinstance(area, int | float) and 0 < area < 1e30 else width * height
-                corners = (x, y, x + width, y + height)
-                collector.add(image, corners, label, number, difficult=bool(flagged), area=area)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+                _collect_box(annotation, number, image, label_of[_id(annotation["category_id"])], collector)
+        except (DataError, KeyError, TypeError, ValueError, OverflowError) as error:
             kind, reason = _reason(annotation, label_of, error)
             collector.problem(kind, file, f"annotation {number}{reason}", number)
-    counts = Counter(_whole(annotation.get("id")) for annotation in annotations)
+    counts = Counter(_id(annotation.get("id")) for annotation in annotations)
     for repeated, count in counts.items():
-        if count > 1 and repeated is not None:
+        if count > 1 and isinstance(repeated, int) and abs(repeated) < 2**63:
             collector.problem("colliding-id", file, f"{count} annotations have the id {repeated}", repeated)
+
+
+def _collect_box(
+    annotation: Mapping[str, Any], number: int, image: CollectedImage, label: int, collector: Collector
+) -> None:
+    difficult = _is_set(annotation.get("iscrowd")) or _is_set(annotation.get("ignore"))
+    area = annotation.get("area")
+    area = float(area) if isinstance(area, int | float) and 0 < area < 1e30 else None
+    if not annotation.get("bbox") and annotation.get("segmentation"):
+        x1, y1, x2, y2 = segmentation_bounds(annotation["segmentation"])
+        area = (x2 - x1) * (y2 - y1) if area is None else area
+        points = ((x1, y1), (x2, y2))
+        collector.add_outline(image, points, label, number, shape="segmentation", difficult=difficult, area=area)
+        return
+    x, y, width, height = map(float, annotation["bbox"])
+    area = width * height if area is None else area
+    collector.add(image, (x, y, x + width, y + height), label, number, difficult=difficult, area=area)
 
 
 def _reason(annotation: Mapping[str, Any], label_of: Mapping[Any, int], error: Exception) -> tuple[str, str]:
     """Kind of the finding about an annotation that cannot be used, and why."""
     category = annotation.get("category_id")
-    if "category_id" in annotation and _whole(category) not in label_of:
-        return "unknown-class", f": no category has the id {category!r}"
+    if "category_id" in annotation and _id(category) not in label_of:
+        return "unknown-class", f": no category has the id {reprlib.repr(category)}"
+    if isinstance(error, DataError):
+        return "unreadable-annotations", f": {error}"
     if isinstance(error, KeyError):
         return "unreadable-annotations", f" has no {error.args[0]}"
     box = reprlib.repr(annotation.get("bbox"))
@@ -276,7 +318,5 @@ def _reason(annotation: Mapping[str, Any], label_of: Mapping[Any, int], error: E
 
 def _stated_hw(image: Mapping[str, Any]) -> tuple[int, int] | None:
     """Height and width of an image as the file states them, if it does."""
-    height, width = image.get("height"), image.get("width")
-    if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
-        return height, width
-    return None
+    height, width = side_of_image(image.get("height")), side_of_image(image.get("width"))
+    return (height, width) if height and width else None

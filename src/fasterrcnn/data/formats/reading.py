@@ -1,5 +1,6 @@
 """Reads annotation files, which are hostile until read, and recognises those of a format. Errors name the file."""
 
+import codecs
 import json
 import math
 import os
@@ -26,6 +27,15 @@ def split_name(text: str) -> str:
     return SPLITS.get(text.strip().lower(), text.strip()) or NO_SPLIT
 
 
+def side_of_image(value: object) -> int:
+    """Width or height of an image in pixels, though it may be written as text or as 640.0; 0, unknown, for all else."""
+    try:
+        side = float(value) if isinstance(value, str | int | float) else 0
+        return int(side) if 0 < side < 1e9 and side == int(side) else 0
+    except (ValueError, OverflowError):
+        return 0
+
+
 def files_below(root: Path, suffixes: Collection[str], fits: Callable[[bytes], bool]) -> list[Path]:
     """The annotation files of a format: the file itself, or those in a folder and up to four levels below it.
 
@@ -41,14 +51,20 @@ def files_below(root: Path, suffixes: Collection[str], fits: Callable[[bytes], b
         return [root] if root.suffix.lower() in suffixes and fits(beginning_and_end(root)) else []
     files: list[Path] = []
     for folder in [root, *folders_below(root, levels=4)]:
-        entries = (entry for entry in os.scandir(folder) if os.path.splitext(entry.name)[1].lower() in suffixes)
-        own = sorted(folder / entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
+        own = files_in(folder, suffixes)
         if len(own) <= _OPENED:
             files += [file for file in own if fits(beginning_and_end(file))]
         else:
             sample = islice((file for file in own if file.stat().st_size), _OPENED)
             files += own if any(fits(beginning_and_end(file)) for file in sample) else []
     return files
+
+
+def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """The files of a folder with some suffixes (in lower case), sorted; hidden ones are left out."""
+    _, _, names = next(os.walk(folder), ("", [], []))
+    fits = (n for n in names if os.path.splitext(n)[1].lower() in suffixes and not n.startswith("."))
+    return [folder / name for name in sorted(fits)]
 
 
 def beginning_and_end(file: Path) -> bytes:
@@ -83,16 +99,27 @@ def by_split(files: Sequence[Path], root: Path, collector: "Collector") -> dict[
     return {split: own[0] for split, own in sorted(by_name.items(), key=lambda item: order.index(item[0]))}
 
 
+def decode_text(content: bytes, file: Path) -> str:
+    """The content of a text file, or its beginning, in UTF-8.
+
+    Raises:
+        DataError: it has another encoding; the message names the file.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{file}: UTF-16 text; save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+
+
 def read_lines(file: Path) -> list[str]:
     """Lines of a text file, without the spaces around them.
 
     Raises:
         DataError: not UTF-8; the message names the file.
     """
-    try:
-        return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    return [line.strip() for line in decode_text(file.read_bytes(), file).splitlines()]
 
 
 def read_json(file: Path, change: Callable[[dict[str, Any]], Any] | None = None) -> Any:
@@ -102,10 +129,10 @@ def read_json(file: Path, change: Callable[[dict[str, Any]], Any] | None = None)
         DataError: it cannot be read; the message names the file.
     """
     try:
-        return json.loads(file.read_bytes().decode("utf-8-sig"), object_hook=change)
+        return json.loads(decode_text(file.read_bytes(), file), object_hook=change)
     except json.JSONDecodeError as error:
         raise DataError(f"{file}: broken JSON ({error}); is the file complete?") from None
-    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, nesting
+    except (OSError, ValueError, RecursionError) as error:  # a number of thousands of digits, nesting
         raise DataError(f"{file}: cannot be read ({error})") from None
 
 

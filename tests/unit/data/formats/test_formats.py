@@ -170,7 +170,7 @@ def test_read_data__several_ways(write_files):
 
 def test_read_data__several_data_sets(write_files):
     root = write_files({f"{name}/{file}": content for name in ("one", "two") for file, content in VOC_SET.items()})
-    with pytest.raises(DataError, match=r"could be read in 2 ways; name the folder .*voc \(.*one\); .*voc \(.*two\)"):
+    with pytest.raises(DataError, match=r"2 data sets in Pascal VOC format; name one: .*one, .*two$"):
         read_data(root)
 
 
