@@ -14,9 +14,13 @@ import numpy as np
 from fasterrcnn.data.annotations import AnnotatedData
 from fasterrcnn.data.formats.base import BoxFormat, Collector, DataFormat, ReadOptions, box_to_xyxy
 from fasterrcnn.data.formats.coco import Coco
+from fasterrcnn.data.formats.createml import CreateMl
 from fasterrcnn.data.formats.csv_table import CsvTable
 from fasterrcnn.data.formats.reading import split_name
+from fasterrcnn.data.formats.tfrecord import TfRecord
+from fasterrcnn.data.formats.via import Via
 from fasterrcnn.data.formats.voc import PascalVoc
+from fasterrcnn.data.formats.vott import Vott
 from fasterrcnn.data.formats.writing import write_as
 from fasterrcnn.data.formats.yolo import Yolo
 from fasterrcnn.errors import DataError, UsageError
@@ -26,6 +30,10 @@ FORMATS: dict[str, DataFormat] = {
     "voc": PascalVoc(),
     "yolo": Yolo(),
     "csv": CsvTable(),
+    "via": Via(),
+    "createml": CreateMl(),
+    "vott": Vott(),
+    "tfrecord": TfRecord(),
 }
 """All formats by the names of ``--format`` and ``--to``."""
 

@@ -40,7 +40,7 @@ class Coco(DataFormat):
     def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
         """The annotation file itself, or the folder whose annotation files make one data set."""
         if root.is_file():
-            return [root] if root.suffix.lower() == ".json" else []
+            return [root] if root.suffix.lower() == ".json" and _is_coco(root) else []
         return [root] if _annotation_files(root) else []
 
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:

@@ -39,7 +39,7 @@ class CsvTable(DataFormat):
     def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
         """The file itself; the folder, if each of its tables is a split of one data set; or its tables."""
         if root.is_file():
-            return [root] if root.suffix.lower() in (".csv", ".tsv") else []
+            return [root] if root.suffix.lower() in (".csv", ".tsv") and not _is_of_via(root) else []
         files = _tables(root, options.columns)
         splits = {split_of(file, root) for file in files}
         return [root] if files and len(splits) == len(files) and NO_SPLIT not in splits else files
@@ -166,6 +166,12 @@ def _tables(root: Path, columns: Mapping[str, str] | None) -> list[Path]:
 def _tables_in(folders: Sequence[Path], columns: Mapping[str, str] | None) -> list[Path]:
     files = sorted(file for folder in folders for file in folder.iterdir() if file.is_file())
     return [file for file in files if file.suffix.lower() in (".csv", ".tsv") and _is_table(file, columns)]
+
+
+def _is_of_via(file: Path) -> bool:
+    """Whether it is the annotator's own CSV, with JSON in its cells, which `via.py` reads."""
+    with file.open(encoding="utf-8-sig", errors="replace") as stream:
+        return "region_shape_attributes" in stream.readline(2**16)
 
 
 def _is_table(file: Path, columns: Mapping[str, str] | None) -> bool:
