@@ -52,13 +52,13 @@ def numbers_in(entry: object, names: Sequence[str]) -> list[float]:
 
 
 def text_in(entry: object, name: str) -> str:
-    """The text that an object of a JSON file has by this name, without spaces around it; a number counts as text.
+    """The text that an object of a JSON file has by this name, without spaces around it; a number from 0 counts as text.
 
     Raises:
         DataError: it is no object, or the text is missing or blank.
     """
     value = entry.get(name) if isinstance(entry, dict) else None
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
         return str(value)
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{name} must be a text, not {reprlib.repr(value)}")

@@ -1,8 +1,8 @@
 """Reads TFRecord files of tf.train.Example without TensorFlow. Files are hostile: every length is checked.
 
 A TFRecord file is a row of records: length of the data (8 bytes), its checksum (4), the data, its checksum (4). The
-data are a protocol buffer: Example { Features features = 1 }, Features { map<string, Feature> feature = 1 }, and Feature
-has one list: BytesList = 1, FloatList = 2 (32 bits each) or Int64List = 3, whose values are its field 1.
+data are a protocol buffer: Example { Features features = 1 }, Features { map<string, Feature> feature = 1 }, and a
+Feature has one list: BytesList = 1, FloatList = 2 (32 bits each) or Int64List = 3, whose values are its field 1.
 """
 
 import os

@@ -212,7 +212,7 @@ def _class_attribute(place: Path, entries: Sequence[_Entry], columns: Mapping[st
     attributes = [(name, value) for region in regions if isinstance(region, dict) for name, value in region.items()]
     filled = Counter(name for name, value in attributes if _values(value))
     shown = ", ".join(filled) or "none"
-    if columns is not None:
+    if columns:
         if other := [meaning for meaning in columns if meaning != "label"]:
             raise UsageError(f"columns: VIA has no column that means {other[0]!r}, only label: the region attribute")
         if columns["label"] not in filled:
@@ -309,7 +309,7 @@ def _outline(name: str, shape: Any) -> list[tuple[float, float]]:
     if name == "polygon":
         xs, ys = list_in(shape, "all_points_x"), list_in(shape, "all_points_y")
         if len(xs) != len(ys) or len(xs) < 3:
-            raise DataError(f"a polygon needs three points, not {len(xs)} x and {len(ys)} y")
+            raise DataError(f"a polygon needs x and y of three points or more, not {len(xs)} x and {len(ys)} y")
         x_y = (numbers_in({"x": x, "y": y}, ("x", "y")) for x, y in zip(xs, ys, strict=True))
         return [(x, y) for x, y in x_y]
     if name == "circle":

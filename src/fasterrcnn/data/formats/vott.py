@@ -74,7 +74,7 @@ class Vott(DataFormat):
         groups = (
             [(split, [file]) for split, file in by_split(exports, root, collector).items()]
             if exports
-            else [(split_of(folder, place), own) for folder, own in group_by(assets, lambda file: file.parent).items()]
+            else [(split_of(folder, root), own) for folder, own in group_by(assets, lambda file: file.parent).items()]
         )
         for split, files in groups:
             _collect(files, split, finder, collector)
