@@ -58,12 +58,14 @@ def read_data(
     """Read annotated images, as they are: problems are collected in ``findings``, invalid boxes stay.
 
     Args:
-        data: a folder or file in COCO, Pascal VOC, YOLO or CSV layout, or a list of dicts with the keys ``image`` (a
+        data: a folder or file in the layout of one of `FORMATS`, or a list of dicts with the keys ``image`` (a
             path), ``boxes``, ``labels`` (names) and perhaps ``split``.
-        format: "coco", "voc", "yolo" or "csv", where several could read it.
+        format: one of `FORMATS`, where several could read it.
         images: folder of the images, or several; default: they are searched in the data set.
-        classes: names of the classes, in the order of their labels (YOLO, CSV, lists of dicts).
-        columns: names of the columns of a table (CSV), by meaning: image, x1, y1, x2, y2, label, split...
+        classes: names of the classes, in the order of their labels (YOLO, CSV, TFRecord, lists of
+            dicts).
+        columns: names of the columns of a table (CSV), by meaning: image, x1, y1, x2, y2, label, split...; or "label"
+            alone, the region attribute that is the class (VIA).
         box_format: of a table (CSV) or a list of dicts: "xyxy" (default), "xywh" (left, top, width, height) or "cxcywh"
             (centre first).
 

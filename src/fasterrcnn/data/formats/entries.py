@@ -52,7 +52,9 @@ def numbers_in(entry: object, names: Sequence[str]) -> list[float]:
 
 
 def text_in(entry: object, name: str) -> str:
-    """The text that an object of a JSON file has by this name, without spaces around it; a number from 0 counts as text.
+    """The text that an object of a JSON file has by this name, without spaces around it.
+
+    A whole number from 0 counts as text.
 
     Raises:
         DataError: it is no object, or the text is missing or blank.

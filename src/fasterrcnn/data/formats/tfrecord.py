@@ -24,9 +24,8 @@ from fasterrcnn.files import cache_folder, folders_below, write_bytes
 
 _Value = TypeVar("_Value")
 
-_SUFFIX = r"\.(?:tf)?records?"
-_SHARD = re.compile(rf"(?P<base>.+)-(?P<number>\d{{1,9}})-of-(?P<total>\d{{1,9}})(?:{_SUFFIX})?", re.IGNORECASE)
-_WHOLE = re.compile(rf".+{_SUFFIX}", re.IGNORECASE)
+_NAME = re.compile(r".+\.(tf)?records?(-\d+-of-\d+)?", re.IGNORECASE)
+_SHARD = re.compile(r"(?P<base>.+)-\d+-of-(?P<total>\d{1,9})(\.(tf)?records?)?", re.IGNORECASE)
 
 _OBJECT = "image/object/"
 _SIDES = tuple(f"{_OBJECT}bbox/{side}" for side in ("xmin", "ymin", "xmax", "ymax"))
@@ -87,17 +86,17 @@ class TfRecord(DataFormat):
 def _record_files(root: Path) -> list[Path]:
     """The file itself, or those in a folder and up to three levels below it; hidden ones are left out.
 
-    Where one of a folder is of records, all with such names are: reading reports a damaged one.
+    Where one of a folder is of records, all with such a name are: reading reports a damaged one. The name of a shard
+    may have no such ending ("train-00000-of-00010"), as have those of checkpoints, so then the content decides.
     """
     if root.is_file():
-        return [root] if _is_record_name(root.name) and is_record_file(root) else []
+        is_named = _NAME.fullmatch(root.name) or _SHARD.fullmatch(root.name)
+        return [root] if is_named and is_record_file(root) else []
     walks = (next(os.walk(folder), ("", [], [])) for folder in (root, *folders_below(root, levels=3)))
-    files = [Path(folder, name) for folder, _, names in walks for name in sorted(names) if _is_record_name(name)]
-    return files if any(is_record_file(file) for file in files) else []
-
-
-def _is_record_name(name: str) -> bool:
-    return not name.startswith(".") and bool(_WHOLE.fullmatch(name) or _SHARD.fullmatch(name))
+    paths = [Path(folder, name) for folder, _, names in walks for name in sorted(names) if not name.startswith(".")]
+    shards = {path for path in paths if _SHARD.fullmatch(path.name) and is_record_file(path)}
+    files = [path for path in paths if path in shards or _NAME.fullmatch(path.name)]
+    return files if any(path in shards or is_record_file(path) for path in files) else []
 
 
 def _by_split(files: Sequence[Path], root: Path, collector: Collector) -> dict[str, list[Path]]:
@@ -110,15 +109,15 @@ def _by_split(files: Sequence[Path], root: Path, collector: Collector) -> dict[s
 
 
 def _report_missing_shards(files: Sequence[Path], collector: Collector) -> None:
-    shards = [(file, match) for file in files if (match := _SHARD.fullmatch(file.name))]
-    for (_, total), own in group_by(
-        shards, lambda item: (item[0].with_name(item[1]["base"]), item[1]["total"])
-    ).items():
-        file, _ = own[0]
-        if len(own) < int(total):
-            collector.problem(
-                "missing-annotations", file, f"{int(total) - len(own)} of its {int(total)} shards are missing"
-            )
+    """A finding where of shards such as train.record-00000-of-00010 some are not there."""
+    shards: dict[tuple[Path, int], list[Path]] = {}
+    for file in files:
+        if match := _SHARD.fullmatch(file.name):
+            shards.setdefault((file.with_name(match["base"]), int(match["total"])), []).append(file)
+    for (_, total), own in shards.items():
+        if len(own) < total:
+            what = f"{total - len(own)} of its {total} shards are missing"
+            collector.problem("missing-annotations", own[0], what)
 
 
 class _Reader:
@@ -132,19 +131,24 @@ class _Reader:
         self._names = label_map.names if options.classes is None else dict(enumerate(options.classes, start=1))
         self._cache = cache_folder() / "tfrecord"
         self._written: set[Path] = set()
-        self._has_boxes = False
+        self._has_boxes = self._lacks_names = False
 
     def finish(self) -> AnnotatedData:
         """The data set.
 
         Raises:
-            DataError: no image can be used, or no record can hold boxes.
+            DataError: no image can be used, no record can hold boxes, or no class has a name.
         """
         if self._written:
             self.collector.note(f"{len(self._written)} images were taken out of the records, into {self._cache}")
         data = self.collector.finish(sort_classes=True, category_ids=tuple(self._classes.values()))
         if not self._has_boxes:
             raise DataError(f"{self._place}: no record has {_SIDES[0]}, so they are not of the object detection API")
+        if self._lacks_names and not any(len(image.boxes) for image in data.images):
+            raise DataError(
+                f"{self._place}: no object has a class with a name; put the label map (.pbtxt) beside the records, or "
+                f"give the names in the order of the labels from 1 (classes, --class-names); first: {data.findings[0]}"
+            )
         used = [image.path for image in data.images if image.path not in self._written]
         data.findings.extend(unlisted_images(used, data.findings, "no record holds it"))
         return data
@@ -153,7 +157,7 @@ class _Reader:
         """Collect the images of a file; its objects are numbered through the file.
 
         Raises:
-            DataError: a class has only a number, which no label map names, or an image cannot be written.
+            DataError: an image cannot be written.
         """
         last, images = 0, 0
         missing = []
@@ -245,10 +249,8 @@ class _Reader:
         if by_number is not None:
             return by_number
         if entry.number is not None and not self._names:
-            raise DataError(
-                f"its class has no text, only the label {entry.number}; put the label map (.pbtxt) beside the records, "
-                "or give the names in the order of the labels, from 1 (classes, --class-names)"
-            )
+            self._lacks_names = True
+            raise DataError(f"its class has no text, only the label {entry.number}, and there is no label map")
         raise DataError(f"its class has no text, and no class has its label {entry.number}")
 
 

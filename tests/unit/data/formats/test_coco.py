@@ -537,7 +537,7 @@ def test_find__only_annotation_files(tmp_path):
     put_json(tmp_path / "results.json", [{"image_id": 1, "bbox": [1, 2, 3, 4], "score": 1}])
     put_json(tmp_path / "backup" / "data.json", content())
     assert recognise(tmp_path) == []
-    assert recognise(tmp_path / "package.json") == [tmp_path / "package.json"]  # named outright
+    assert recognise(tmp_path / "package.json") == []
     assert recognise(tmp_path / "image.jpg") == []
     put_json(tmp_path / "data.json", content())
     assert recognise(tmp_path) == [tmp_path]

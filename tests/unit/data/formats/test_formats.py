@@ -24,6 +24,40 @@ VOC = (
 )
 YOLO = "0 0.05 0.1 0.05 0.06666666666666667\n"
 CSV = "image,x1,y1,x2,y2,label\na.png,1,2,3,4,cat\n"
+VIA = json.dumps(
+    {
+        "a.png1": {
+            "filename": "a.png",
+            "size": 1,
+            "regions": [
+                {
+                    "shape_attributes": {"name": "rect", "x": 1, "y": 2, "width": 2, "height": 2},
+                    "region_attributes": {"kind": "cat"},
+                }
+            ],
+            "file_attributes": {},
+        }
+    }
+)
+CREATEML = json.dumps(
+    [{"image": "a.png", "annotations": [{"label": "cat", "coordinates": {"x": 2, "y": 3, "width": 2, "height": 2}}]}]
+)
+VOTT = json.dumps(
+    {
+        "assets": {
+            "1": {
+                "asset": {"name": "a.png", "state": 2, "type": 1},
+                "regions": [
+                    {
+                        "type": "RECTANGLE",
+                        "tags": ["cat"],
+                        "boundingBox": {"left": 1, "top": 2, "width": 2, "height": 2},
+                    }
+                ],
+            }
+        }
+    }
+)
 
 COCO_SET = {"a.png": None, "data.json": COCO}
 VOC_SET = {"JPEGImages/a.png": None, "Annotations/a.xml": VOC}
@@ -48,6 +82,9 @@ LAYOUTS = [
     ("YOLO", {"images/a.png": None, "labels/a.txt": YOLO, "classes.txt": "cat\n"}),
     ("CSV", CSV_SET),
     ("CSV", {"images/a.png": None, "boxes.csv": CSV}),
+    ("VIA", {"a.png": None, "via_region_data.json": VIA}),
+    ("CreateML", {"a.png": None, "_annotations.createml.json": CREATEML}),
+    ("VoTT", {"vott-json-export/a.png": None, "vott-json-export/animals-export.json": VOTT}),
 ]
 
 
@@ -122,7 +159,8 @@ def test_read_data__nothing(tmp_path, write_files):
         read_data(tmp_path / "absent")
     with pytest.raises(DataError, match="x: no such file or folder"):
         read_data(tmp_path / ("x" * 300))
-    with pytest.raises(DataError, match=r"no annotated images found. Tried COCO .*VOC .*YOLO .*CSV .*columns .*\)$"):
+    tried = r"COCO .*VOC .*YOLO .*CSV .*columns .*VIA .*CreateML .*VoTT .*TFRecord .*\)$"
+    with pytest.raises(DataError, match=f"no annotated images found. Tried {tried}"):
         read_data(tmp_path)
     root = write_files({f"{n}.png": None for n in range(7)})
     with pytest.raises(DataError, match=r"; it holds 0\.png, 1\.png, 2\.png, 3\.png, 4\.png\.\.\.$"):

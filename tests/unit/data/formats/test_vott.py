@@ -253,3 +253,11 @@ def test_vott__a_size_that_is_not_the_image_s(write_files):
 def test_vott__images_that_are_nowhere(write_files):
     with pytest.raises(DataError, match=r"its images \(.*a\.png\.\.\.\) are nowhere below .*--images\)"):
         read_data(write_files({"z.png": None, "e.json": json.dumps(export(*ASSETS))}))
+
+
+def test_vott__its_table_is_an_ordinary_one(write_files):
+    lines = ['"image","xmin","ymin","xmax","ymax","label"', '"a.png",1.0,2.0,11.0,22.0,"cat"']
+    data = read_data(
+        write_files({"vott-csv-export/a.png": None, "vott-csv-export/animals-export.csv": "\n".join(lines)})
+    )
+    assert (data.format, data.classes, boxes_of(data)) == ("CSV", ("cat",), {"a.png": [[1, 2, 11, 22]]})
