@@ -62,8 +62,7 @@ def read_data(
             path), ``boxes``, ``labels`` (names) and perhaps ``split``.
         format: one of `FORMATS`, where several could read it.
         images: folder of the images, or several; default: they are searched in the data set.
-        classes: names of the classes, in the order of their labels (YOLO, CSV, TFRecord, lists of
-            dicts).
+        classes: names of the classes, in the order of their labels (YOLO, CSV, TFRecord, lists of dicts).
         columns: names of the columns of a table (CSV), by meaning: image, x1, y1, x2, y2, label, split...; or "label"
             alone, the region attribute that is the class (VIA).
         box_format: of a table (CSV) or a list of dicts: "xyxy" (default), "xywh" (left, top, width, height) or "cxcywh"

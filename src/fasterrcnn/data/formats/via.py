@@ -52,7 +52,8 @@ class Via(DataFormat):
     """VIA.
 
     The class of a region is its only attribute, or the one called class, label, category, name, type...; ``columns``
-    of the options chooses another: {"label": NAME}. Of a region without box (point, polyline) only the number is noted.
+    of the options chooses another: {"label": NAME}. People draw outlines as polylines, too, so the box around one is
+    taken, unless it is a line of two points. Lines and points have no box: a note counts them.
     """
 
     title = "VIA"
@@ -287,10 +288,10 @@ def _add_region(region: _Region, image: CollectedImage, attribute: str | None, c
     if not isinstance(region.shape, dict):
         raise DataError(f"shape_attributes must be an object, not {reprlib.repr(region.shape)}")
     name = text_in(region.shape, "name")
-    if name in ("point", "polyline"):
-        collector.leave_out(name)
+    if name == "point" or (name == "polyline" and _is_line(region.shape)):
+        collector.leave_out("line of two points" if name == "polyline" else name)
         return
-    if name not in ("rect", "circle", "ellipse", "polygon"):
+    if name not in ("rect", "circle", "ellipse", "polygon", "polyline"):
         raise DataError(f"there is no shape {name!r}, but rect, circle, ellipse, polygon, polyline and point")
     attributes = region.attributes if isinstance(region.attributes, dict) else {}
     labels = [_ONLY_CLASS] if attribute is None else _values(attributes.get(attribute))
@@ -304,12 +305,17 @@ def _add_region(region: _Region, image: CollectedImage, attribute: str | None, c
             collector.add_outline(image, _outline(name, region.shape), label, region.number, shape=name)
 
 
+def _is_line(shape: dict[str, Any]) -> bool:
+    """Whether a polyline has only two points."""
+    return len(list_in(shape, "all_points_x")) == len(list_in(shape, "all_points_y")) == 2
+
+
 def _outline(name: str, shape: Any) -> list[tuple[float, float]]:
-    """The corners of a polygon, or those of the box around a circle or an ellipse, which is turned by theta radians."""
-    if name == "polygon":
+    """The corners of a polygon or polyline, or of the box around a circle or an ellipse (turned by theta radians)."""
+    if name in ("polygon", "polyline"):
         xs, ys = list_in(shape, "all_points_x"), list_in(shape, "all_points_y")
         if len(xs) != len(ys) or len(xs) < 3:
-            raise DataError(f"a polygon needs x and y of three points or more, not {len(xs)} x and {len(ys)} y")
+            raise DataError(f"a {name} needs x and y of three points or more, not {len(xs)} x and {len(ys)} y")
         x_y = (numbers_in({"x": x, "y": y}, ("x", "y")) for x, y in zip(xs, ys, strict=True))
         return [(x, y) for x, y in x_y]
     if name == "circle":

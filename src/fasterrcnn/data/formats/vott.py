@@ -35,7 +35,8 @@ class _Asset:
     """What a file has about an image."""
 
     file: Path
-    names: tuple[str, ...]  # its path, which VoTT 2 states, and its name
+    name: str
+    path: str  # where it was, or its name again
     stated_hw: tuple[int, int]
     regions: list[tuple[int, Any]]  # each with its number in the file
     version: int
@@ -109,15 +110,14 @@ def _collect(files: Sequence[Path], split: str, finder: ImageFinder, collector: 
             collector.unreadable(file, error)
     if not assets:
         return
-    matches = find_images([name for asset in assets for name in asset.names], assets[0].file, split, finder, collector)
+    matches = find_images([asset.path for asset in assets], assets[0].file, split, finder, collector)
     if not matches:
         return
-    paths = [next(filter(None, (matches[name] for name in asset.names)), []) for asset in assets]
-    counts = Counter(own[0] for own in paths if len(own) == 1)
-    for asset, own in zip(assets, paths, strict=True):
-        path = collector.only_one(own, asset.names[-1], asset.file, finder)
+    counts = Counter(matches[asset.path][0] for asset in assets if len(matches[asset.path]) == 1)
+    for asset in assets:
+        path = collector.only_one(matches[asset.path], asset.name, asset.file, finder)
         if path is not None and counts[path] > 1:
-            what = f"{counts[path]} assets are called {asset.names[-1]}, and there is only {path}"
+            what = f"{counts[path]} assets are called {asset.name}, and there is only {path}"
             collector.problem("ambiguous-image", asset.file, what)
         elif path is not None:
             image = collector.image(path, split, asset.file, stated_hw=asset.stated_hw)
@@ -141,44 +141,49 @@ def _read_file(file: Path, collector: Collector) -> list[_Asset]:
     last = 0
     for key, entry in entries.items():
         try:
-            names, size_hw, regions = _frame(key, entry) if version == 1 else _asset(entry, collector)
+            if version == 2 and _is_no_image(entry, collector):
+                continue
+            regions = list_in({"regions": entry} if version == 1 else entry, "regions")
+            asset = {"name": key} if version == 1 else entry["asset"]
+            numbered = list(enumerate(regions, start=last + 1))
+            size_hw = stated_hw(asset.get("size"))
+            assets.append(_Asset(file, text_in(asset, "name"), _path(asset), size_hw, numbered, version))
         except DataError as error:
             collector.problem("unreadable-annotations", file, f"{key or 'asset'}: {error}")
             continue
-        if names:
-            assets.append(_Asset(file, names, size_hw, list(enumerate(regions, start=last + 1)), version))
-            last += len(regions)
+        last += len(regions)
     return assets
 
 
-def _frame(name: str, regions: Any) -> tuple[tuple[str, ...], tuple[int, int], list[Any]]:
-    """Names, stated size and regions of an image of version 1.
+def _is_no_image(entry: Any, collector: Collector) -> bool:
+    """Whether an asset of version 2 is a video, whose frames are assets of their own, or an image not annotated yet.
 
     Raises:
-        DataError: the regions are no list.
-    """
-    return (name,), (0, 0), list_in({"its entry": regions}, "its entry")
-
-
-def _asset(entry: Any, collector: Collector) -> tuple[tuple[str, ...], tuple[int, int], list[Any]]:
-    """Names, stated size and regions of an image of version 2; no name where there is nothing to use.
-
-    Raises:
-        DataError: it has no name, or the regions are no list.
+        DataError: it is no asset.
     """
     asset = entry.get("asset") if isinstance(entry, dict) else None
     if not isinstance(asset, dict):
         raise DataError("an object with asset and regions is expected")
-    regions = list_in(entry, "regions")
-    if not regions and asset.get("type") == _VIDEO:
-        collector.leave_out("video")  # its frames are assets of their own
-        return (), (0, 0), []
-    if not regions and asset.get("state") == _NOT_VISITED:
+    if entry.get("regions") != []:
+        return False
+    if asset.get("type") == _VIDEO:
+        collector.leave_out("video")
+    elif asset.get("state") == _NOT_VISITED:
         collector.leave_out("image that nobody visited in VoTT")
-        return (), (0, 0), []
+    else:
+        return False
+    return True
+
+
+def _path(asset: dict[str, Any]) -> str:
+    """The path of an image on the machine where it was annotated; its name where that is no path of a file.
+
+    Raises:
+        DataError: it has no name.
+    """
     path = asset.get("path")
-    names = (*([path] if isinstance(path, str) and path.strip() else []), text_in(asset, "name"))
-    return names, stated_hw(asset.get("size")), regions
+    is_file = isinstance(path, str) and path.startswith("file:") and "#t=" not in path  # the frame of a video
+    return text_in(asset, "path" if is_file else "name")
 
 
 def _add_regions(asset: _Asset, image: CollectedImage, collector: Collector) -> None:
@@ -189,7 +194,7 @@ def _add_regions(asset: _Asset, image: CollectedImage, collector: Collector) -> 
             else:
                 _add_region(region, image, number, collector)
         except DataError as error:
-            what = f"region {number} ({asset.names[-1]}): {error}"
+            what = f"region {number} ({asset.name}): {error}"
             collector.problem("unreadable-annotations", asset.file, what, number, image=image.path)
 
 

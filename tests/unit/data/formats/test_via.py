@@ -132,18 +132,27 @@ def test_via__outlines(write_files):
         {"name": "ellipse", "cx": 20, "cy": 15, "rx": 4, "ry": 4, "theta": 0.7},
         {"name": "point", "cx": 1, "cy": 2},
         {"name": "polyline", "all_points_x": [3, 9], "all_points_y": [4, 5]},
+        {"name": "polyline", "all_points_x": [3, 9, 7, 4], "all_points_y": [4, 5, 20, 5]},
     ]
     regions = [region(shape, kind="cat") for shape in shapes]
     data = read_data(write_files({"a.png": None, "via.json": json.dumps(export(entry("a.png", *regions)))}))
-    expected = [[3, 4, 9, 12], [5.5, 6.5, 14.5, 15.5], [12, 12, 28, 18], [17, 7, 23, 23], [16, 11, 24, 19]]
+    expected = [
+        [3, 4, 9, 12],
+        [5.5, 6.5, 14.5, 15.5],
+        [12, 12, 28, 18],
+        [17, 7, 23, 23],
+        [16, 11, 24, 19],
+        [3, 4, 9, 20],
+    ]
     assert data.images[0].boxes.round(4).tolist() == expected
     assert data.findings == []
     assert data.notes[1:] == [
         "1 x polygon: the box around it is taken",
         "1 x circle: the box around it is taken",
         "3 x ellipse: the box around it is taken",
+        "1 x polyline: the box around it is taken",
         "1 x point: left out, it has no box",
-        "1 x polyline: left out, it has no box",
+        "1 x line of two points: left out, it has no box",
     ]
 
 
@@ -168,9 +177,7 @@ def test_via__splits_of_folders_and_of_attributes(write_files):
 
 def test_via__two_files_of_no_split(write_files):
     content = json.dumps(export(*ENTRIES))
-    with pytest.raises(
-        DataError, match=r"2 annotation files whose names do not tell them apart .*one\.json.*two\.json"
-    ):
+    with pytest.raises(DataError, match=r"2 annotation files .*one\.json.*two\.json"):
         read_data(write_files({**IMAGES, "one.json": content, "two.json": content}))
 
 
