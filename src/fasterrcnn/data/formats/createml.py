@@ -14,6 +14,8 @@ from fasterrcnn.errors import DataError
 _IMAGE_KEYS = ("image", "imagefilename", "filename")  # of old and new versions of the documentation, and of tools
 _OBJECT_KEYS = ("annotations", "annotation")
 _FIRST_ENTRY = re.compile(rb'^(?:\xef\xbb\xbf)?\s*\[\s*\{\s*"(image|imagefilename|filename|annotations?)"\s*:')
+_ANNOTATIONS = re.compile(rb'"annotations?"\s*:')
+_NOT_EMPTY = re.compile(rb'"annotations?"\s*:\s*(?!\s|\[\s*\])')
 
 
 class CreateMl(DataFormat):
@@ -53,12 +55,10 @@ class CreateMl(DataFormat):
 
 
 def _is_createml(content: bytes) -> bool:
-    """Whether it is a list of images; those of Label Studio have a "result"."""
-    if not _FIRST_ENTRY.match(content) or b'"result"' in content or not re.search(rb'"annotations?"\s*:', content):
+    """Whether it is a list of images, with boxes or with empty lists; those of Label Studio have a "result"."""
+    if not _FIRST_ENTRY.match(content) or b'"result"' in content or not _ANNOTATIONS.search(content):
         return False
-    return b'"coordinates"' in content or not re.search(
-        rb'"annotations?"\s*:\s*[^\s\[]|"annotations?"\s*:\s*\[\s*[^\s\]]', content
-    )
+    return b'"coordinates"' in content or not _NOT_EMPTY.search(content)
 
 
 def _read_file(file: Path, split: str, finder: ImageFinder, collector: Collector) -> None:

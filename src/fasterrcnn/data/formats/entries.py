@@ -33,7 +33,8 @@ def listing_files(root: Path, suffixes: Collection[str], fits: Callable[[bytes],
         _, _, names = next(os.walk(folder), ("", [], []))
         visible = [name for name in sorted(names) if not name.startswith(".")]
         files += [folder / name for name in visible if os.path.splitext(name)[1].lower() in suffixes][:_OPENED]
-    return [file for file in files if file.suffix.lower() in suffixes and fits(beginning_and_end(file))]
+    files = [file for file in files if file.suffix.lower() in suffixes and os.path.isfile(file)]
+    return [file for file in files if fits(beginning_and_end(file))]
 
 
 def numbers_in(entry: object, names: Sequence[str]) -> list[float]:

@@ -37,8 +37,11 @@ def files_below(root: Path, suffixes: Collection[str], fits: Callable[[bytes], b
         return [root] if root.suffix.lower() in suffixes and fits(beginning_and_end(root)) else []
     files: list[Path] = []
     for folder in [root, *folders_below(root, levels=3)]:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
-        own = [folder / name for name in names if os.path.splitext(name)[1].lower() in suffixes]
+        _, _, names = next(
+            os.walk(folder), ("", [], [])
+        )  # unlike os.scandir, no error for a folder that is not readable
+        own = [folder / name for name in sorted(names) if os.path.splitext(name)[1].lower() in suffixes]
+        own = [file for file in own if not file.name.startswith(".") and os.path.isfile(file)]
         if len(own) <= _OPENED:
             files += [file for file in own if fits(beginning_and_end(file))]
         elif any(fits(beginning_and_end(file)) for file in own[:_OPENED]):

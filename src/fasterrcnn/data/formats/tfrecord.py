@@ -94,6 +94,7 @@ def _record_files(root: Path) -> list[Path]:
         return [root] if is_named and is_record_file(root) else []
     walks = (next(os.walk(folder), ("", [], [])) for folder in (root, *folders_below(root, levels=3)))
     paths = [Path(folder, name) for folder, _, names in walks for name in sorted(names) if not name.startswith(".")]
+    paths = [path for path in paths if os.path.isfile(path)]
     shards = {path for path in paths if _SHARD.fullmatch(path.name) and is_record_file(path)}
     files = [path for path in paths if path in shards or _NAME.fullmatch(path.name)]
     return files if any(path in shards or is_record_file(path) for path in files) else []

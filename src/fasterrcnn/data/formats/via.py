@@ -5,6 +5,7 @@ Every region has attributes that the annotator defined freely; one of them is th
 
 import json
 import math
+import os
 import reprlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -269,7 +270,7 @@ def _images_of(
     for entry in entries if matches else ():
         paths = matches[entry.name]
         if paths and (len(paths) > 1 or counts[entry.name] > 1):
-            of_size = [path for path in paths if str(path.stat().st_size) == str(entry.size)]
+            of_size = [path for path in paths if os.path.isfile(path) and str(os.path.getsize(path)) == str(entry.size)]
             if len(of_size) != 1 and counts[entry.name] > 1:
                 what = f"{counts[entry.name]} images are called {entry.name}; not just one below has {entry.size} bytes"
                 collector.problem("ambiguous-image", file, what)

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from fasterrcnn.data.checks import check_data
+from fasterrcnn.data.findings import only_errors
 from fasterrcnn.data.formats import read_data
 from fasterrcnn.data.formats.coco import Coco
 from fasterrcnn.data.formats.createml import CreateMl
@@ -127,6 +129,18 @@ def test_createml__an_image_in_two_entries(write_files):
     listed = [{"image": "a.png", "annotations": [DOG]}, {"image": "a.png", "annotations": [CAT]}]
     data = read_data(write_files({"a.png": None, "a.json": json.dumps(listed)}))
     assert (boxes_of(data), data.findings) == ({"a.png": BOXES["a.png"]}, [])
+
+
+def test_createml__shares_of_the_image_are_an_error(write_files):
+    """CreateML can train on them, but its files do not state it."""
+    listed = [
+        {
+            "image": "a.png",
+            "annotations": [annotation("cat", 0.5, 0.4, 0.3, 0.2), annotation("dog", 0.2, 0.4, 0.1, 0.2)],
+        }
+    ]
+    data = read_data(write_files({"a.png": None, "a.json": json.dumps(listed)}))
+    assert {finding.kind for finding in only_errors(check_data(data).findings)} == {"normalised-box"}
 
 
 def test_createml__images_elsewhere(write_files):

@@ -1,6 +1,7 @@
 """TFRecord of the object detection API, written here as its documentation describes it. Images are 40 x 30."""
 
 import io
+import os
 import struct
 
 import pytest
@@ -107,6 +108,7 @@ A = features("a.png", RED, (CAT, "cat", 1), (DOG, "dog", 2))
 B = features("b.jpg", BLUE, (DOG, "dog", 2))
 C = features("c.png", GREEN)
 SOUND = records(*map(example, (A, B, C)))
+ENDS = [len(records(*map(example, (A, B, C)[:count]))) for count in range(3)]  # a file cut there is another sound file
 
 
 @pytest.fixture(autouse=True)
@@ -281,8 +283,9 @@ def test_tfrecord__recognition(write_files):
     assert [TfRecord().recognise(file) for file in sorted(root.iterdir())] == [[]] * 4
 
 
-def test_tfrecord__a_checkpoint_beside_it_is_no_shard(write_files):
+def test_tfrecord__what_is_no_record_file_beside_it(write_files):
     root = write_files({"a.record": SOUND, "model.ckpt.data-00000-of-00001": b"x" * 40})
+    os.mkfifo(root / "b.record")
     assert read_data(root).findings == []
 
 
@@ -332,7 +335,7 @@ def test_tfrecord__planted_faults(folder, fault, place, value):
     except FasterRCNNError as error:
         message = str(error)
     assert "\n" not in message
-    if not message and fault != "feature":
+    if not message and fault != "feature" and not (fault == "cut" and position in ENDS):
         findings = check_data(data).findings
         sound = {RED: [CAT_BOX, DOG_BOX], BLUE: [DOG_BOX], GREEN: []}
         assert all(sound[image.path.read_bytes()] == image.boxes.round(3).tolist() for image in data.images)

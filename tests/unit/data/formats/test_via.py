@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 
 import pytest
 
@@ -305,3 +306,10 @@ def test_via__images_elsewhere(write_files):
     (root / "store/a.png").rename(root / "store/z.png")
     with pytest.raises(DataError, match=r"its images \(a\.png\.\.\.\) are nowhere below .*--images\)"):
         read_data(root / "boxes")
+
+
+def test_via__what_is_no_file_is_not_opened(write_files):
+    root = write_files({**IMAGES, "via.json": json.dumps(export(*ENTRIES))})
+    os.mkfifo(root / "a.json")
+    (root / "b.json").symlink_to("b.json")
+    assert boxes_of(read_data(root)) == BOXES
