@@ -68,6 +68,7 @@ class Vott(DataFormat):
         root = place.parent if place.is_file() else place
         collector = Collector(place, self.title, "region")
         finder = ImageFinder(root, options.images)
+        unvisited: list[str] = []
         exports, assets = _exports(place), _asset_files(place)
         if exports and assets:
             names = ", ".join(file.name for file in exports[:3])
@@ -78,7 +79,11 @@ class Vott(DataFormat):
             else [(split_of(folder, root), own) for folder, own in group_by(assets, lambda file: file.parent).items()]
         )
         for split, files in groups:
-            _collect(files, split, finder, collector)
+            _collect(files, split, finder, collector, unvisited)
+        if unvisited:
+            collector.note(
+                f"left out, for nobody visited them in VoTT: {len(unvisited)} images, such as {unvisited[0]}"
+            )
         data = collector.finish(sort_classes=True)
         used = [image.path for image in data.images]
         collector.findings += unlisted_images(used, collector.findings, "no annotation file lists it")
@@ -100,12 +105,14 @@ def _asset_files(root: Path) -> list[Path]:
     return files if root.is_file() else [file for file in files if file.name.endswith("-asset.json")]
 
 
-def _collect(files: Sequence[Path], split: str, finder: ImageFinder, collector: Collector) -> None:
-    """Collect the images and boxes of an export, or of the assets of a folder."""
+def _collect(
+    files: Sequence[Path], split: str, finder: ImageFinder, collector: Collector, unvisited: list[str]
+) -> None:
+    """Collect the images and boxes of an export, or of the assets of a folder, and the names of unvisited images."""
     assets: list[_Asset] = []
     for file in files:
         try:
-            assets += _read_file(file, collector)
+            assets += _read_file(file, collector, unvisited)
         except DataError as error:
             collector.unreadable(file, error)
     if not assets:
@@ -124,7 +131,7 @@ def _collect(files: Sequence[Path], split: str, finder: ImageFinder, collector: 
             _add_regions(asset, image, collector)
 
 
-def _read_file(file: Path, collector: Collector) -> list[_Asset]:
+def _read_file(file: Path, collector: Collector, unvisited: list[str]) -> list[_Asset]:
     """The images of an export, or the image of a file of a single asset.
 
     Raises:
@@ -141,7 +148,7 @@ def _read_file(file: Path, collector: Collector) -> list[_Asset]:
     last = 0
     for key, entry in entries.items():
         try:
-            if version == 2 and _is_no_image(entry, collector):
+            if version == 2 and _is_no_image(entry, collector, unvisited):
                 continue
             regions = list_in({"regions": entry} if version == 1 else entry, "regions")
             asset = {"name": key} if version == 1 else entry["asset"]
@@ -155,7 +162,7 @@ def _read_file(file: Path, collector: Collector) -> list[_Asset]:
     return assets
 
 
-def _is_no_image(entry: Any, collector: Collector) -> bool:
+def _is_no_image(entry: Any, collector: Collector, unvisited: list[str]) -> bool:
     """Whether an asset of version 2 is a video, whose frames are assets of their own, or an image not annotated yet.
 
     Raises:
@@ -169,7 +176,7 @@ def _is_no_image(entry: Any, collector: Collector) -> bool:
     if asset.get("type") == _VIDEO:
         collector.leave_out("video")
     elif asset.get("state") == _NOT_VISITED:
-        collector.leave_out("image that nobody visited in VoTT")
+        unvisited.append(str(asset.get("name")))
     else:
         return False
     return True
