@@ -37,9 +37,7 @@ def files_below(root: Path, suffixes: Collection[str], fits: Callable[[bytes], b
         return [root] if root.suffix.lower() in suffixes and fits(beginning_and_end(root)) else []
     files: list[Path] = []
     for folder in [root, *folders_below(root, levels=3)]:
-        _, _, names = next(
-            os.walk(folder), ("", [], [])
-        )  # unlike os.scandir, no error for a folder that is not readable
+        _, _, names = next(os.walk(folder), ("", [], []))  # no error where it cannot be read
         own = [folder / name for name in sorted(names) if os.path.splitext(name)[1].lower() in suffixes]
         own = [file for file in own if not file.name.startswith(".") and os.path.isfile(file)]
         if len(own) <= _OPENED:
