@@ -14,6 +14,7 @@ import numpy as np
 from fasterrcnn.data.annotations import AnnotatedData
 from fasterrcnn.data.formats.base import BoxFormat, Collector, DataFormat, ReadOptions, box_to_xyxy
 from fasterrcnn.data.formats.coco import Coco
+from fasterrcnn.data.formats.createml import CreateMl
 from fasterrcnn.data.formats.csv_table import CsvTable
 from fasterrcnn.data.formats.cvat import Cvat
 from fasterrcnn.data.formats.datumaro import Datumaro
@@ -24,8 +25,11 @@ from fasterrcnn.data.formats.labelme import Labelme
 from fasterrcnn.data.formats.mot import MotChallenge
 from fasterrcnn.data.formats.reading import split_name
 from fasterrcnn.data.formats.supervisely import Supervisely
+from fasterrcnn.data.formats.tfrecord import TfRecord
+from fasterrcnn.data.formats.via import Via
 from fasterrcnn.data.formats.visdrone import VisDrone
 from fasterrcnn.data.formats.voc import PascalVoc
+from fasterrcnn.data.formats.vott import Vott
 from fasterrcnn.data.formats.wider_face import WiderFace
 from fasterrcnn.data.formats.writing import write_as
 from fasterrcnn.data.formats.yolo import Yolo
@@ -46,6 +50,10 @@ FORMATS: dict[str, DataFormat] = {
     "mot": MotChallenge(),
     "labelme": Labelme(),
     "label_studio": LabelStudio(),
+    "via": Via(),
+    "createml": CreateMl(),
+    "vott": Vott(),
+    "tfrecord": TfRecord(),
 }
 """All formats by the names of ``--format`` and ``--to``."""
 
@@ -70,12 +78,13 @@ def read_data(
     """Read annotated images, as they are: problems are collected in ``findings``, invalid boxes stay.
 
     Args:
-        data: a folder or file in COCO, Pascal VOC, YOLO or CSV layout, or a list of dicts with the keys ``image`` (a
+        data: a folder or file in the layout of one of `FORMATS`, or a list of dicts with the keys ``image`` (a
             path), ``boxes``, ``labels`` (names) and perhaps ``split``.
-        format: "coco", "voc", "yolo" or "csv", where several could read it.
+        format: one of `FORMATS`, where several could read it.
         images: folder of the images, or several; default: they are searched in the data set.
-        classes: names of the classes, in the order of their labels (YOLO, CSV, lists of dicts).
-        columns: names of the columns of a table (CSV), by meaning: image, x1, y1, x2, y2, label, split...
+        classes: names of the classes, in the order of their labels (YOLO, CSV, TFRecord, lists of dicts).
+        columns: names of the columns of a table (CSV), by meaning: image, x1, y1, x2, y2, label, split...; or "label"
+            alone, the region attribute that is the class (VIA).
         box_format: of a table (CSV) or a list of dicts: "xyxy" (default), "xywh" (left, top, width, height) or "cxcywh"
             (centre first).
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, split_of
 from fasterrcnn.data.formats.base import Box, BoxFormat, Collector, DataFormat, ReadOptions, box_to_xyxy
 from fasterrcnn.data.formats.csv_columns import SINGLE_CLASS, TableColumns, read_columns, read_rows
-from fasterrcnn.data.formats.reading import by_split, files_in, read_lines, side_of_image, split_name
+from fasterrcnn.data.formats.reading import beginning_and_end, by_split, files_in, read_lines, side_of_image, split_name
 from fasterrcnn.data.image_finder import ImageFinder
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.files import search_folders, subfolders
@@ -30,7 +30,8 @@ class CsvTable(DataFormat):
     def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
         """The file itself; the folder, if its tables are one data set, each a split of it; or its tables."""
         if root.is_file():
-            return [root] if root.suffix.lower() in _SUFFIXES else []
+            is_of_via = b"region_shape_attributes" in beginning_and_end(root)[: 2**16]  # JSON in cells
+            return [root] if root.suffix.lower() in _SUFFIXES and not is_of_via else []
         files = _tables(root, options)
         counts = Counter(split_of(file, root) for file in files)
         if len(counts) > 1:

@@ -63,8 +63,8 @@ def files_below(root: Path, suffixes: Collection[str], fits: Callable[[bytes], b
 def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """The files of a folder with some suffixes (in lower case), sorted; hidden ones are left out."""
     _, _, names = next(os.walk(folder), ("", [], []))
-    fits = (n for n in names if os.path.splitext(n)[1].lower() in suffixes and not n.startswith("."))
-    return [folder / name for name in sorted(fits)]
+    fits = sorted(n for n in names if os.path.splitext(n)[1].lower() in suffixes and not n.startswith("."))
+    return [file for name in fits if os.path.isfile(file := folder / name)]  # no pipe, no link to nothing
 
 
 def beginning_and_end(file: Path) -> bytes:

@@ -53,6 +53,40 @@ SUPERVISELY = json.dumps(
         "objects": [{"classTitle": "cat", "geometryType": "rectangle", "points": {"exterior": [[1, 2], [3, 4]]}}],
     }
 )
+VIA = json.dumps(
+    {
+        "a.png1": {
+            "filename": "a.png",
+            "size": 1,
+            "regions": [
+                {
+                    "shape_attributes": {"name": "rect", "x": 1, "y": 2, "width": 2, "height": 2},
+                    "region_attributes": {"kind": "cat"},
+                }
+            ],
+            "file_attributes": {},
+        }
+    }
+)
+CREATEML = json.dumps(
+    [{"image": "a.png", "annotations": [{"label": "cat", "coordinates": {"x": 2, "y": 3, "width": 2, "height": 2}}]}]
+)
+VOTT = json.dumps(
+    {
+        "assets": {
+            "1": {
+                "asset": {"name": "a.png", "state": 2, "type": 1},
+                "regions": [
+                    {
+                        "type": "RECTANGLE",
+                        "tags": ["cat"],
+                        "boundingBox": {"left": 1, "top": 2, "width": 2, "height": 2},
+                    }
+                ],
+            }
+        }
+    }
+)
 
 COCO_SET = {"a.png": None, "data.json": COCO}
 VOC_SET = {"JPEGImages/a.png": None, "Annotations/a.xml": VOC}
@@ -98,6 +132,9 @@ LAYOUTS = [
     ("labelme", {"images/a.png": None, "labels/a.json": LABELME}),
     ("Label Studio", {"a.png": None, "project-1.json": LABEL_STUDIO}),
     ("Label Studio", {"images/a.png": None, "project-1-min.json": LABEL_STUDIO_MIN}),
+    ("VIA", {"a.png": None, "via_region_data.json": VIA}),
+    ("CreateML", {"a.png": None, "_annotations.createml.json": CREATEML}),
+    ("VoTT", {"vott-json-export/a.png": None, "vott-json-export/animals-export.json": VOTT}),
 ]
 
 
