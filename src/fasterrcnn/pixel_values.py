@@ -1,0 +1,130 @@
+"""Pixel values of more than 8 bits, or of many bands, as the RGB of 256 levels that a network is shown.
+
+Cameras and scanners write 12 or 14 bits into files of 16, thermal cameras and maps 32-bit numbers. A range says which
+values become black and white. Needs numpy and Pillow only.
+
+Axes: h w pixels, c bands.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+ValueRange = tuple[float, float]
+"""The values that become black and white; those beyond become black and white too."""
+
+FULL_RANGE: ValueRange = (0.0, 65535.0)
+"""Of 16 bits."""
+
+FEW_LEVELS = 32
+"""An image that uses less than so many of the 256 levels has lost its contrast."""
+
+_PERCENTILES = (0.1, 99.9)
+"""Ends of the range of an image: a dead or a hot pixel does not move them."""
+
+_SAMPLED = 1_000_000
+"""Pixels of an image that its range is taken of, evenly spread."""
+
+
+class PixelError(ValueError):
+    """The options do not say how the values of an image become RGB."""
+
+
+class PixelOptions(NamedTuple):
+    """How values become RGB where a file has more than 8 bits or more than three bands; others are read as they are."""
+
+    value_range: ValueRange | None = None  # None: the full range of 16 bits; of float values 0..1 or 0..255
+    bands: tuple[int, int, int] | None = None  # shown as red, green and blue, counted from 1; None: as the file states
+
+
+AS_STORED = PixelOptions()
+"""Of an image of which nothing is known."""
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image has more than 8 bits in its only band."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def to_rgb(values: NDArray[Any], options: PixelOptions) -> Image.Image:
+    """Values of one band (h, w) or of several (h, w, c) as an RGB image; 8 bits keep their values.
+
+    Raises:
+        PixelError: there is no such band, or the range is needed and not given.
+    """
+    chosen = choose_bands(values, options.bands)
+    if chosen.dtype != np.uint8:
+        chosen = to_levels(chosen, options.value_range or default_range(chosen))
+    return Image.fromarray(np.ascontiguousarray(chosen)).convert("RGB")
+
+
+def choose_bands(values: NDArray[Any], bands: tuple[int, int, int] | None) -> NDArray[Any]:
+    """(h, w) or (h, w, 3) values of the given bands; without them, of one, or of the first three of up to four.
+
+    Raises:
+        PixelError: there is no such band, or they have to be named.
+    """
+    count = 1 if values.ndim == 2 else values.shape[2]
+    if bands is not None:
+        if not all(1 <= band <= count for band in bands):
+            raise PixelError(
+                f"it has {count} band{'s'[: count != 1]}, not those of --bands {' '.join(map(str, bands))}"
+            )
+        return values.reshape(*values.shape[:2], count)[..., [band - 1 for band in bands]]
+    if count > 4:
+        raise PixelError(f"it has {count} bands; name those for red, green and blue: --bands 3 2 1")
+    if count < 3:  # grey, and alpha
+        return values.reshape(*values.shape[:2], count)[..., 0]
+    return values[..., :3]
+
+
+def to_levels(values: NDArray[Any], value_range: ValueRange) -> NDArray[np.uint8]:
+    """Values as levels 0..255, rounded down: the range becomes 0 to 255, missing values (NaN) become 0."""
+    low, high = value_range
+    # float32 holds every product of 16 bits and 255.
+    levels = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
+    with np.errstate(all="ignore"):  # a hostile file may hold any number
+        levels -= low
+        levels *= 255
+        levels /= high - low or 1
+    return np.nan_to_num(levels, copy=False, nan=0, posinf=255, neginf=0).clip(0, 255).astype(np.uint8)
+
+
+def default_range(values: NDArray[Any]) -> ValueRange:
+    """The range of values of which nothing is known: all that 16 bits can hold, or 0..255 or 0..1 where they fit.
+
+    Raises:
+        PixelError: they fit none; the message names the option that gives it.
+    """
+    if values.dtype.itemsize == 2 and values.dtype.kind == "u":
+        return FULL_RANGE
+    finite = values[np.isfinite(values)]
+    least, largest = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    candidates = [(0.0, 1.0), (0.0, 255.0)] if values.dtype.kind == "f" else [(0.0, 255.0), FULL_RANGE]
+    for candidate in candidates:
+        if least >= 0 and largest <= candidate[1]:
+            return candidate
+    kind = "float" if values.dtype.kind == "f" else "integer"
+    low, high = own_range(values) or (least, largest)
+    raise PixelError(
+        f"{kind} values from {least:g} to {largest:g}; name those that become black and white: "
+        f"--pixel-range {low:g} {high:g}"
+    )
+
+
+def own_range(values: NDArray[Any]) -> ValueRange | None:
+    """The range that nearly all finite values lie in; None where there is none or all are equal."""
+    flat = values.reshape(-1)[:: max(1, values.size // _SAMPLED)]
+    flat = flat[np.isfinite(flat)].astype(np.float64)
+    if not flat.size:
+        return None
+    low, high = np.percentile(flat, _PERCENTILES).tolist()
+    return (low, high) if low < high else None
+
+
+def levels_used(value_range: ValueRange, shown_range: ValueRange) -> int:
+    """How many of the 256 levels the values of one range get where another one becomes 0 to 255."""
+    ends = to_levels(np.array(value_range, np.float64), shown_range)
+    return int(ends[1]) - int(ends[0]) + 1
