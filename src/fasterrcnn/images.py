@@ -20,7 +20,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fasterrcnn import pixel_values, tiff
 from fasterrcnn.errors import ImageError, MissingExtraError, first_line
-from fasterrcnn.pixel_values import AS_STORED, PixelError, PixelOptions, ValueRange
+from fasterrcnn.pixel_values import AS_STORED, PixelError, PixelOptions, ValueFacts
+from fasterrcnn.signatures import HEAD_BYTES, is_heif, is_tiff, why_unreadable
 
 _NAMES = """
     .jpg .jpeg .jpe .jfif .jif .mpo .png .apng .webp .avif .avifs .heic .heif .hif .tif .tiff .bmp .dib .gif
@@ -46,17 +47,7 @@ _EXIF_ORIENTATION = 274
 SIDEWAYS = frozenset((5, 6, 7, 8))
 """EXIF orientations that exchange width and height."""
 
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _BANDED_MODES = frozenset(("L", "LA", "RGB", "RGBA", "RGBX", "CMYK"))
-_SIGNS = {
-    b"\0\5\x16\7": "data of macOS about another file; delete it",
-    b"%PDF": "a PDF document; save its pages as PNG",
-    b"<svg": "an SVG drawing; save it as PNG",
-    b"<!doctype html": "a web page, perhaps of a failed download",
-    b"<html": "a web page, perhaps of a failed download",
-    b"version https://git-lfs": "a pointer of Git LFS; git lfs pull gets the file",
-}
-"""How files begin, in lower case, that are taken for images and are none."""
 
 
 class ImageHeader(NamedTuple):
@@ -123,31 +114,23 @@ def read_reduced(
     return read_image(path, options), 1
 
 
-def read_stretched(path: Path) -> tuple[Image.Image, ValueRange | None]:
+def read_stretched(path: Path) -> tuple[Image.Image, ValueFacts | None]:
     """As `read_image`, to be shown or compared: values of more than 8 bits are scaled by the range of this image.
 
     Of many bands, the first three are shown.
 
     Returns:
-        The image, and the range of its values; None of 8 bits and where all values are equal.
+        The image, and facts about its values; None of 8 bits and where all values are equal.
 
     Raises:
         ImageError: as `read_image`.
     """
     source = _checked(path)
-    try:
-        with _header(source, path) as image:
-            if not pixel_values.is_deep(image):
-                return _decoded(image, path, AS_STORED), None
-            with _naming(path):
-                values = np.asarray(ImageOps.exif_transpose(image))
-    except _UnknownTiffError:
-        values, _ = _bands(source, path)
+    with suppress(_UnknownTiffError), _header(source, path) as image, _naming(path):
+        return stretched_rgb(image)
+    values, _ = _bands(source, path)
     with _naming(path):
-        bands = (1, 2, 3) if values.ndim == 3 and values.shape[2] > 2 else (1, 1, 1)
-        values = pixel_values.choose_bands(values, bands)
-        value_range = None if values.dtype == np.uint8 else pixel_values.own_range(values)
-        return pixel_values.to_rgb(values, PixelOptions(value_range or (0, 1))), value_range
+        return _stretched(pixel_values.choose_bands(values, (1, 2, 3) if values.shape[2:] > (2,) else None))
 
 
 def has_deep_pixels(path: Path) -> bool:
@@ -218,32 +201,27 @@ def upright_rgb(image: Image.Image, options: PixelOptions = AS_STORED) -> Image.
     return upright.convert("RGB")
 
 
+def stretched_rgb(image: Image.Image) -> tuple[Image.Image, ValueFacts | None]:
+    """As `upright_rgb`, to be shown or compared: values of more than 8 bits are scaled by the range of this image.
+
+    Returns:
+        The image, and facts about its values; None of 8 bits and where all values are equal.
+    """
+    upright = ImageOps.exif_transpose(image)
+    return _stretched(np.asarray(upright)) if pixel_values.is_deep(upright) else (upright.convert("RGB"), None)
+
+
 def image_files(folder: Path, *, deep: bool = False) -> list[Path]:
     """Files of a folder that are images by their names, sorted; hidden ones are left out."""
     paths = []
     for place, folders, files in os.walk(folder) if os.path.isdir(folder) else ():
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if deep else []
-        paths += [Path(place, name) for name in sorted(files) if _is_image_name(name)]
+        paths += [Path(place, name) for name in sorted(files) if is_image_name(name)]
     return paths
 
 
-def other_files(folder: Path) -> str:
-    """The files of a folder, not below it, that `image_files` leaves out, in a few words; empty if there are none.
-
-    Of hidden files, those that have the name of an image.
-    """
-    groups: dict[str, list[str]] = {}
-    for name in sorted(entry.name for entry in os.scandir(folder) if entry.is_file()):
-        extension = os.path.splitext(name)[1].lower()
-        if not _is_image_name(name) and (not name.startswith(".") or extension in EXTENSIONS):
-            groups.setdefault(extension, []).append(name)
-    return ", ".join(
-        names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more {extension or 'without extension'}"
-        for extension, names in groups.items()
-    )
-
-
-def _is_image_name(name: str) -> bool:
+def is_image_name(name: str) -> bool:
+    """Whether a file name is that of an image; hidden files are none."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
@@ -276,6 +254,11 @@ def _read(source: Path | io.BytesIO, path: Path, options: PixelOptions) -> Image
         rgb = pixel_values.to_rgb(values, options)
         rgb.getexif()[_EXIF_ORIENTATION] = orientation
         return ImageOps.exif_transpose(rgb)
+
+
+def _stretched(values: NDArray[Any]) -> tuple[Image.Image, ValueFacts | None]:
+    facts = None if values.dtype == np.uint8 else pixel_values.measure(values)
+    return pixel_values.to_rgb(values, PixelOptions((facts.low, facts.high) if facts else (0, 1))), facts
 
 
 def _decoded(image: Image.Image, path: Path, options: PixelOptions) -> Image.Image:
@@ -335,9 +318,9 @@ def _header(source: Path | io.BytesIO, path: Path) -> Image.Image:
         raise ImageError(f"{path}: more than {MAX_DECODED_PIXELS:,} pixels; cut it into tiles") from None
     except Exception:  # decoders raise many types
         head = _head(source)
-        if tiff.is_tiff(head):
+        if is_tiff(head):
             raise _UnknownTiffError(f"{path}: a TIFF that Pillow cannot read") from None
-        reason = _reason(head)
+        reason = why_unreadable(head)
         raise ImageError(f"{path}: not an image that can be decoded{reason and f' ({reason})'}") from None
     try:
         _check_size(*image.size, path)
@@ -354,7 +337,7 @@ def _open(source: Path | io.BytesIO) -> Image.Image:
         try:
             return Image.open(source)
         except UnidentifiedImageError:
-            if not _is_heif(_head(source)):
+            if not is_heif(_head(source)):
                 raise
             with suppress(ImportError):
                 import_module("pillow_heif").register_heif_opener()
@@ -366,29 +349,51 @@ def _check_size(width: int, height: int, path: Path) -> None:
         raise ImageError(f"{path}: {width} x {height} is more than {MAX_DECODED_PIXELS:,} pixels; cut it into tiles")
 
 
-def _is_heif(head: bytes) -> bool:
-    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+def _header(source: Path | io.BytesIO, path: Path) -> Image.Image:
+    """The image with its header read and its size checked, which the caller closes; messages call it by the path."""
+    try:
+        image = _open(source)
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"{path}: more than {MAX_DECODED_PIXELS:,} pixels; cut it into tiles") from None
+    except Exception:  # decoders raise many types
+        head = _head(source)
+        if is_tiff(head):
+            raise _UnknownTiffError(f"{path}: a TIFF that Pillow cannot read") from None
+        reason = why_unreadable(head)
+        raise ImageError(f"{path}: not an image that can be decoded{reason and f' ({reason})'}") from None
+    try:
+        _check_size(*image.size, path)
+    except ImageError:
+        image.close()
+        raise
+    return image
+
+
+def _open(source: Path | io.BytesIO) -> Image.Image:
+    with warnings.catch_warnings():
+        # Pillow warns above half of its limit, which photographs of phones exceed.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            return Image.open(source)
+        except UnidentifiedImageError:
+            if not is_heif(_head(source)):
+                raise
+            with suppress(ImportError):
+                import_module("pillow_heif").register_heif_opener()
+            return Image.open(_rewound(source))
+
+
+def _check_size(width: int, height: int, path: Path) -> None:
+    if width * height > MAX_DECODED_PIXELS:
+        raise ImageError(f"{path}: {width} x {height} is more than {MAX_DECODED_PIXELS:,} pixels; cut it into tiles")
 
 
 def _head(source: Path | io.BytesIO) -> bytes:
     """The first bytes of a file; none of one that cannot be opened."""
-    with (
-        suppress(OSError),
-        io.BytesIO(source.getvalue()) if isinstance(source, io.BytesIO) else source.open("rb") as file,
-    ):
-        return file.read(512)
+    if isinstance(source, io.BytesIO):
+        return source.getvalue()[:HEAD_BYTES]
+    with suppress(OSError), source.open("rb") as file:
+        return file.read(HEAD_BYTES)
     return b""
-
-
-def _reason(head: bytes) -> str:
-    """Why a file that begins so is no image; empty if it cannot be told."""
-    if not head:
-        return "an empty file"
-    if _is_heif(head):
-        return "HEIC needs a plug-in: pip install pillow-heif"
-    if head[128:132] == b"DICM":
-        return "a DICOM file; save it as PNG with 16 bits"
-    text = head.lower().removeprefix(b"\xef\xbb\xbf").lstrip()
-    if text.startswith((b"<?xml", b"<!--")) and b"<svg" in text:
-        text = text[text.index(b"<svg") :]
-    return next((reason for sign, reason in _SIGNS.items() if text.startswith(sign)), "")

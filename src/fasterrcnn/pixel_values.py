@@ -6,6 +6,7 @@ values become black and white. Needs numpy and Pillow only.
 Axes: h w pixels, c bands.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,12 +85,13 @@ def to_levels(values: NDArray[Any], value_range: ValueRange) -> NDArray[np.uint8
     """Values as levels 0..255, rounded down: the range becomes 0 to 255, missing values (NaN) become 0."""
     low, high = value_range
     # float32 holds every product of 16 bits and 255.
-    levels = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
+    levels: NDArray[Any] = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
     with np.errstate(all="ignore"):  # a hostile file may hold any number
-        levels -= low
-        levels *= 255
-        levels /= high - low or 1
-    return np.nan_to_num(levels, copy=False, nan=0, posinf=255, neginf=0).clip(0, 255).astype(np.uint8)
+        np.subtract(levels, low, out=levels)
+        np.multiply(levels, 255, out=levels)
+        np.divide(levels, high - low or 1, out=levels)
+    np.nan_to_num(levels, copy=False, nan=0, posinf=255, neginf=0)
+    return levels.clip(0, 255).astype(np.uint8)
 
 
 def default_range(values: NDArray[Any]) -> ValueRange:
@@ -122,6 +124,40 @@ def own_range(values: NDArray[Any]) -> ValueRange | None:
         return None
     low, high = np.percentile(flat, _PERCENTILES).tolist()
     return (low, high) if low < high else None
+
+
+class ValueFacts(NamedTuple):
+    """What is measured of the values of one image with more than 8 bits."""
+
+    low: float
+    high: float  # nearly all values lie from low to high
+    default: ValueRange | None  # the range by which they are read if nothing else is known; None: not at all
+
+    @property
+    def levels(self) -> int:
+        """How many of the 256 levels they get by default; 0 if they are not read at all."""
+        return 0 if self.default is None else levels_used((self.low, self.high), self.default)
+
+
+def measure(values: NDArray[Any]) -> ValueFacts | None:
+    """Facts about the values of an image; None where all are equal or missing."""
+    value_range = own_range(values)
+    if value_range is None:
+        return None
+    try:
+        return ValueFacts(*value_range, default_range(values))
+    except PixelError:
+        return ValueFacts(*value_range, None)
+
+
+def common_range(facts: Sequence[ValueFacts]) -> ValueRange:
+    """The range of several images, rounded to 6 digits; of more than a hundred, the most extreme one each do not count.
+
+    Percentiles are those of images: a single frame of zeros among thousands would take the contrast of all.
+    """
+    low = np.percentile([each.low for each in facts], 1, method="lower")
+    high = np.percentile([each.high for each in facts], 99, method="higher")
+    return float(f"{low:.6g}"), float(f"{high:.6g}")
 
 
 def levels_used(value_range: ValueRange, shown_range: ValueRange) -> int:

@@ -13,15 +13,7 @@ from PIL import Image
 from fasterrcnn.errors import require
 from fasterrcnn.pixel_values import PixelError, PixelOptions
 
-_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""First bytes of TIFF and BigTIFF."""
-
 _BITS_PER_SAMPLE, _ORIENTATION, _SAMPLES_PER_PIXEL = 258, 274, 277
-
-
-def is_tiff(head: bytes) -> bool:
-    """Whether a file that begins so is a TIFF."""
-    return head.startswith(_SIGNATURES)
 
 
 def loses_values(image: Image.Image, options: PixelOptions) -> bool:

@@ -78,10 +78,10 @@ class LoadOptions(CheckpointOptions):
         """The detector of a checkpoint."""
         from fasterrcnn.inference.detector import load
 
-        pixels = {"pixel_range": self.pixel_range, "bands": self.bands}
         return load(
-            weights, **self.to_dict(), **pixels, device=self.device, runtime=self.runtime, threads=threads, log=log
-        )
+            weights, **self.to_dict(), device=self.device, runtime=self.runtime, threads=threads,
+            pixel_range=self.pixel_range, bands=self.bands, log=log,
+        )  # fmt: skip
 
 
 @Parameter(name="*")

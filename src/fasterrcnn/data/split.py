@@ -15,7 +15,7 @@ from rich.progress import track
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, group_by
 from fasterrcnn.data.duplicates import Fingerprint, connected_groups, find_identical, find_similar, take_fingerprint
 from fasterrcnn.errors import ImageError, UsageError
-from fasterrcnn.images import read_image
+from fasterrcnn.images import read_stretched
 
 _TOLERANCE = 1e-6
 _MAX_THREADS = 4
@@ -121,7 +121,7 @@ def _duplicates(images: Sequence[AnnotatedImage], progress: bool) -> list[list[i
 
 def _fingerprint(path: Path) -> Fingerprint | None:
     try:
-        return take_fingerprint(read_image(path))
+        return take_fingerprint(read_stretched(path)[0])
     except ImageError:
         return None
 

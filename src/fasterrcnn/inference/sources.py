@@ -3,6 +3,7 @@
 Axes: h w pixels.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,15 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from fasterrcnn.errors import DataError, ImageError, UsageError
-from fasterrcnn.images import decode_image, image_files, other_files, read_image, read_size_hw, upright_rgb
+from fasterrcnn.images import (
+    EXTENSIONS,
+    decode_image,
+    image_files,
+    is_image_name,
+    read_image,
+    read_size_hw,
+    upright_rgb,
+)
 from fasterrcnn.pixel_values import AS_STORED, PixelOptions
 
 ImageInput = str | Path | bytes | Image.Image | np.ndarray | Tensor
@@ -38,9 +47,9 @@ class LoadedImage:
     pixels: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"]  # RGB, uint8 0..255 or float 0..1
     source: Path | None = None  # its file
     image: Image.Image | None = None  # the same to draw on, where there is no image file
-    options: PixelOptions = AS_STORED  # how the values of file or image became RGB
     frame: int | None = None  # its number in a video, from 0
     seconds: float | None = None  # when it is shown, from the start of the video
+    options: PixelOptions = AS_STORED  # how the values of file or image became RGB
 
     @property
     def hw(self) -> tuple[int, int]:
@@ -90,6 +99,22 @@ def find_files(source: str | Path) -> list[Path]:
     if files := sorted(match for match in matches if match.is_file() and not match.name.startswith(".")):
         return files
     raise DataError(f"{path}: no file matches")
+
+
+def other_files(folder: Path) -> str:
+    """The files of a folder, not below it, that `image_files` leaves out, in a few words; empty if there are none.
+
+    Of hidden files, those that have the name of an image.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in sorted(entry.name for entry in os.scandir(folder) if entry.is_file()):
+        extension = os.path.splitext(name)[1].lower()
+        if not is_image_name(name) and (not name.startswith(".") or extension in EXTENSIONS):
+            groups.setdefault(extension, []).append(name)
+    return ", ".join(
+        names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more {extension or 'without extension'}"
+        for extension, names in groups.items()
+    )
 
 
 def load_image(image: ImageInput, options: PixelOptions = AS_STORED) -> LoadedImage:

@@ -6,7 +6,8 @@ from torch.testing import assert_close
 from torchvision.transforms.functional import pil_to_tensor
 
 from fasterrcnn.errors import DataError, ImageError, UsageError
-from fasterrcnn.inference.sources import find_files, is_many, load_image
+from fasterrcnn.inference.sources import find_files, is_many, load_image, other_files
+from fasterrcnn.pixel_values import PixelOptions
 
 
 @pytest.fixture
@@ -53,8 +54,18 @@ def test_find_files__nothing_there(tmp_path):
         find_files(tmp_path / "absent.png")
     with pytest.raises(DataError, match=r"\*\.png: no file matches"):
         find_files(tmp_path / "*.png")
-    with pytest.raises(DataError, match=r"no images in this folder \(.*\.jpg"):
+    with pytest.raises(DataError, match="no images in this folder; in it are: no files"):
         find_files(tmp_path)
+    (tmp_path / "drawing.svg").touch()
+    with pytest.raises(DataError, match=r"no images in this folder; in it are: drawing\.svg"):
+        find_files(tmp_path)
+
+
+def test_other_files__in_a_few_words(tmp_path):
+    for name in ("a.txt", "b.txt", "c.TXT", "logo.svg", "._photo.jpg", ".DS_Store", "README", "photo.jfif"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder").mkdir()
+    assert other_files(tmp_path) == "._photo.jpg, README, a.txt and 2 more .txt, logo.svg"
 
 
 @pytest.mark.parametrize("source", [np.zeros((2, 2, 3), np.uint8), torch.zeros(3, 2, 2), Image.new("L", (2, 2)), 7])
@@ -114,4 +125,9 @@ def test_load_image__broken_files(tmp_path):
     with pytest.raises(ImageError, match=r"absent\.png: no such file"):
         load_image(tmp_path / "absent.png")
     with pytest.raises(ImageError, match="the Pillow image cannot be decoded"):
-        load_image(Image.new("F", (2, 2)))
+        load_image(Image.fromarray(np.full((2, 2), 300.0, np.float32)))
+
+
+def test_load_image__array_of_sixteen_bits():
+    levels = load_image(np.array([[0, 4095]], np.uint16), PixelOptions((0, 4095))).pixels
+    assert levels.tolist() == [[[0, 255]]] * 3

@@ -26,7 +26,7 @@ from fasterrcnn.data.findings import FINDING_KINDS, Finding, Severity, printable
 from fasterrcnn.data.formats import data_format_of
 from fasterrcnn.errors import ImageError
 from fasterrcnn.files import write_text
-from fasterrcnn.images import read_image
+from fasterrcnn.images import read_stretched
 from fasterrcnn.reporting.drawing import draw_boxes
 from fasterrcnn.reporting.html import render_page
 
@@ -154,7 +154,7 @@ def _draw(finding: Finding, images: Mapping[Path, AnnotatedImage], data: Annotat
     if finding.image is None:
         return None
     try:
-        pil_image = read_image(finding.image)
+        pil_image, _ = read_stretched(finding.image)
     except ImageError:
         return None
     scale = min(1.0, _SIDE / max(pil_image.size))
