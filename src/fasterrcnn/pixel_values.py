@@ -122,7 +122,8 @@ def own_range(values: NDArray[Any]) -> ValueRange | None:
     flat = flat[np.isfinite(flat)].astype(np.float64)
     if not flat.size:
         return None
-    low, high = np.percentile(flat, _PERCENTILES).tolist()
+    low = float(np.percentile(flat, _PERCENTILES[0], method="lower"))
+    high = float(np.percentile(flat, _PERCENTILES[1], method="higher"))
     return (low, high) if low < high else None
 
 

@@ -303,7 +303,7 @@ def test_count_frames__the_first_is_read(tmp_path, name):
     first.save(tmp_path / name, save_all=True, append_images=others)
     assert images.count_frames(tmp_path / name) == 3
     red, green, _ = read_image(tmp_path / name).getpixel((8, 8))
-    assert red > 240 > 20 > green
+    assert (red > 240, green < 20) == (True, True)
 
 
 def test_count_frames__of_a_single_image(tmp_path, photo):

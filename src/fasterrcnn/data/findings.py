@@ -22,6 +22,7 @@ FINDING_KINDS: dict[str, tuple[Severity, str]] = {
     "unreadable-annotations": ("error", "correct the file"),
     "unlisted-annotations": ("warning", "they take no part; name the file alone if it is the one that counts"),
     "unlabelled-image": ("warning", "it counts as an image without objects; delete it if it was never labelled"),
+    "other-files": ("note", "they take no part; save drawings and documents as PNG if they belong to the data set"),
     "unlisted-image": ("note", "it takes no part; delete it, or annotate it"),
     "empty-split": ("warning", "the split is left out"),
     "few-levels": (
@@ -111,7 +112,7 @@ def size_mismatch(
         if orientation in SIDEWAYS:
             turned = (
                 "; size, and so probably boxes, are of the stored, unrotated image, before it is turned upright by its "
-                f"EXIF orientation {orientation}; --fix turns such boxes too"
+                f"EXIF orientation {orientation}; data check --fix turns such boxes too"
             )
     what = f"states {stated} for {image.name}, the image has {true} (width x height){turned}"
     return Finding("size-mismatch", file, what, image=image)

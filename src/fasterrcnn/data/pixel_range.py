@@ -11,7 +11,7 @@ from pathlib import Path
 from fasterrcnn.data.findings import Finding
 from fasterrcnn.errors import ImageError
 from fasterrcnn.images import has_deep_pixels, read_stretched
-from fasterrcnn.pixel_values import FEW_LEVELS, ValueFacts, ValueRange, common_range, levels_used
+from fasterrcnn.pixel_values import FEW_LEVELS, FULL_RANGE, ValueFacts, ValueRange, common_range, levels_used
 
 _WORKERS = 4
 _HEADERS = 20_000  # images whose header is read
@@ -70,13 +70,15 @@ def check_pixel_values(facts: Mapping[Path, ValueFacts]) -> list[Finding]:
         return []
     path, first = next(iter(faint.items()))
     low, high = common_range(list(faint.values()))
+    values = f"values {first.low:g} to {first.high:g}"
     if first.default is None:
-        what = f"its values from {first.low:g} to {first.high:g} have no known range"
+        what = f"{values}, of which none is known to be black or white"
+    elif first.default == FULL_RANGE:
+        what = f"uses {first.levels} of 256 grey levels ({values}, as of 12-bit data in a 16-bit file)"
     else:
-        what = f"uses {first.levels} of 256 grey levels (values {first.low:g} to {first.high:g})"
-        what += ": 12-bit data in a 16-bit file?" if first.default[1] > 255 else ""
+        what = f"uses {first.levels} of 256 grey levels ({values})"
     others = len(faint) - 1
-    more = f", and so do {others} other image{'' if others == 1 else 's'}" if others else ""
+    more = "" if not others else ", and so does 1 other image" if others == 1 else f", and so do {others} other images"
     return [Finding("few-levels", path, f"{what}{more}; --pixel-range {low:g} {high:g} shows them", image=path)]
 
 

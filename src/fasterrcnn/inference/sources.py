@@ -3,7 +3,6 @@
 Axes: h w pixels.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
+from fasterrcnn.data.image_finder import other_files
 from fasterrcnn.errors import DataError, ImageError, UsageError
 from fasterrcnn.images import (
-    EXTENSIONS,
     decode_image,
     image_files,
-    is_image_name,
     read_image,
     read_size_hw,
     upright_rgb,
@@ -99,22 +97,6 @@ def find_files(source: str | Path) -> list[Path]:
     if files := sorted(match for match in matches if match.is_file() and not match.name.startswith(".")):
         return files
     raise DataError(f"{path}: no file matches")
-
-
-def other_files(folder: Path) -> str:
-    """The files of a folder, not below it, that `image_files` leaves out, in a few words; empty if there are none.
-
-    Of hidden files, those that have the name of an image.
-    """
-    groups: dict[str, list[str]] = {}
-    for name in sorted(entry.name for entry in os.scandir(folder) if entry.is_file()):
-        extension = os.path.splitext(name)[1].lower()
-        if not is_image_name(name) and (not name.startswith(".") or extension in EXTENSIONS):
-            groups.setdefault(extension, []).append(name)
-    return ", ".join(
-        names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more {extension or 'without extension'}"
-        for extension, names in groups.items()
-    )
 
 
 def load_image(image: ImageInput, options: PixelOptions = AS_STORED) -> LoadedImage:

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 from torchvision.transforms.functional import pil_to_tensor
 
 from fasterrcnn.errors import DataError, ImageError, UsageError
-from fasterrcnn.inference.sources import find_files, is_many, load_image, other_files
+from fasterrcnn.inference.sources import find_files, is_many, load_image
 from fasterrcnn.pixel_values import PixelOptions
 
 
@@ -59,13 +59,6 @@ def test_find_files__nothing_there(tmp_path):
     (tmp_path / "drawing.svg").touch()
     with pytest.raises(DataError, match=r"no images in this folder; in it are: drawing\.svg"):
         find_files(tmp_path)
-
-
-def test_other_files__in_a_few_words(tmp_path):
-    for name in ("a.txt", "b.txt", "c.TXT", "logo.svg", "._photo.jpg", ".DS_Store", "README", "photo.jfif"):
-        (tmp_path / name).touch()
-    (tmp_path / "folder").mkdir()
-    assert other_files(tmp_path) == "._photo.jpg, README, a.txt and 2 more .txt, logo.svg"
 
 
 @pytest.mark.parametrize("source", [np.zeros((2, 2, 3), np.uint8), torch.zeros(3, 2, 2), Image.new("L", (2, 2)), 7])

@@ -18,6 +18,7 @@ from fasterrcnn.data.checks.images import (
     TrackProgress,
     check_folders,
     check_listing,
+    check_other_files,
     decode_images,
     read_headers,
 )
@@ -111,7 +112,7 @@ def check_data(
     """
     track = track or (lambda images, total: images)
     facts = decode_images(data, track) if images else read_headers(data.images)
-    findings = [*_of_files(data, facts), *check_folders(data), *check_listing(data)]
+    findings = [*_of_files(data, facts), *check_folders(data), *check_other_files(data), *check_listing(data)]
     findings += [*check_boxes(facts.framed(data), config), *check_classes(data)]
     return DataReport(data, sorted(findings, key=lambda finding: _ORDER.index(finding.kind)))
 

@@ -20,6 +20,7 @@ from fasterrcnn.data.checks.boxes import OVER_BORDER
 from fasterrcnn.data.duplicates import Fingerprint, find_identical, find_similar, take_fingerprint
 from fasterrcnn.data.findings import Finding, size_mismatch, unreadable_image
 from fasterrcnn.data.formats import IN_MEMORY
+from fasterrcnn.data.image_finder import other_files
 from fasterrcnn.data.pixel_range import check_pixel_values
 from fasterrcnn.errors import ImageError
 from fasterrcnn.files import subfolders
@@ -29,6 +30,9 @@ from fasterrcnn.pixel_values import ValueFacts
 TrackProgress = Callable[[Iterable[AnnotatedImage], int], Iterable[AnnotatedImage]]
 
 _WORKERS = 4
+_TEXTS = frozenset((".txt", ".xml", ".json", ".csv", ".tsv", ".yaml", ".yml", ".md", ".html", ".names", ".data", ""))
+"""Extensions of annotations and of descriptions, which often lie beside images."""
+
 _AHEAD = 32  # images decoded in advance
 _DETAIL = 4.0  # second difference in grey levels of a thumbnail; smaller ones are no detail
 _LARGE = 20_000_000  # pixels; larger images are decoded one at a time, to save memory
@@ -165,6 +169,17 @@ class _Decoded(NamedTuple):
     fingerprint: Fingerprint
     values: ValueFacts | None  # of more than 8 bits
     frames: int
+
+
+def check_other_files(data: AnnotatedData) -> list[Finding]:
+    """Files beside the images that are neither images by their names nor texts, such as drawings."""
+    folders = sorted({image.path.parent for image in data.images}) if data.format != IN_MEMORY else []
+    others = {folder: other_files(folder, _TEXTS) for folder in folders if folder.is_dir()}
+    return [
+        Finding("other-files", folder, f"not images by their names: {names}")
+        for folder, names in others.items()
+        if names
+    ]
 
 
 def _check_frames(frames: Mapping[Path, int]) -> list[Finding]:

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fasterrcnn.data.image_finder import other_files
 from fasterrcnn.errors import UsageError
 from fasterrcnn.images import count_frames
-from fasterrcnn.inference.sources import find_files, is_many, is_video, other_files
+from fasterrcnn.inference.sources import find_files, is_many, is_video
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def list_sources(sources: Sequence[str | Path]) -> list[Path | int]:
 
 
 def notes_on(sources: Sequence[str | Path], files: Sequence[Path | int]) -> list[str]:
-    """What of the sources takes no part, in sentences: files of folders that are no images, all frames but the first."""
+    """What of the sources takes no part, in sentences: other files of folders, and all frames but the first."""
     notes = []
     for folder in dict.fromkeys(Path(source) for source in sources if Path(source).is_dir()):
         if others := other_files(folder):
