@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.pixel_values import PixelOptions, ValueRange
+from fasterrcnn.pixel_options import PixelOptions, ValueRange
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0, le=10**6)]

@@ -19,7 +19,7 @@ from fasterrcnn.boxes import box_nms
 from fasterrcnn.errors import ImageError, UsageError, require
 from fasterrcnn.files import atomic_write
 from fasterrcnn.images import read_image, upright_rgb
-from fasterrcnn.pixel_values import AS_STORED, PixelOptions
+from fasterrcnn.pixel_options import AS_STORED, PixelOptions
 from fasterrcnn.reporting.drawing import draw_boxes
 
 if TYPE_CHECKING:

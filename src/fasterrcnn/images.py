@@ -20,7 +20,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fasterrcnn import pixel_values, tiff
 from fasterrcnn.errors import ImageError, MissingExtraError, first_line
-from fasterrcnn.pixel_values import AS_STORED, PixelError, PixelOptions, ValueFacts
+from fasterrcnn.pixel_options import AS_STORED, PixelOptions
+from fasterrcnn.pixel_values import PixelError, ValueFacts
 from fasterrcnn.signatures import HEAD_BYTES, is_heif, is_tiff, why_unreadable
 
 _NAMES = """
@@ -306,47 +307,6 @@ def _checked(path: Path) -> Path:
     if path.exists() and not path.is_file():
         raise ImageError(f"{path}: not a file")  # opening a pipe would wait for its writer
     return path
-
-
-def _header(source: Path | io.BytesIO, path: Path) -> Image.Image:
-    """The image with its header read and its size checked, which the caller closes; messages call it by the path."""
-    try:
-        image = _open(source)
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such file") from None
-    except Image.DecompressionBombError:
-        raise ImageError(f"{path}: more than {MAX_DECODED_PIXELS:,} pixels; cut it into tiles") from None
-    except Exception:  # decoders raise many types
-        head = _head(source)
-        if is_tiff(head):
-            raise _UnknownTiffError(f"{path}: a TIFF that Pillow cannot read") from None
-        reason = why_unreadable(head)
-        raise ImageError(f"{path}: not an image that can be decoded{reason and f' ({reason})'}") from None
-    try:
-        _check_size(*image.size, path)
-    except ImageError:
-        image.close()
-        raise
-    return image
-
-
-def _open(source: Path | io.BytesIO) -> Image.Image:
-    with warnings.catch_warnings():
-        # Pillow warns above half of its limit, which photographs of phones exceed.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            return Image.open(source)
-        except UnidentifiedImageError:
-            if not is_heif(_head(source)):
-                raise
-            with suppress(ImportError):
-                import_module("pillow_heif").register_heif_opener()
-            return Image.open(_rewound(source))
-
-
-def _check_size(width: int, height: int, path: Path) -> None:
-    if width * height > MAX_DECODED_PIXELS:
-        raise ImageError(f"{path}: {width} x {height} is more than {MAX_DECODED_PIXELS:,} pixels; cut it into tiles")
 
 
 def _header(source: Path | io.BytesIO, path: Path) -> Image.Image:

@@ -1,7 +1,7 @@
 """Pixel values of more than 8 bits, or of many bands, as the RGB of 256 levels that a network is shown.
 
-Cameras and scanners write 12 or 14 bits into files of 16, thermal cameras and maps 32-bit numbers. A range says which
-values become black and white. Needs numpy and Pillow only.
+Cameras and scanners write 12 or 14 bits into files of 16, thermal cameras and maps 32-bit numbers. A range states
+which values become black and white. Needs numpy and Pillow only.
 
 Axes: h w pixels, c bands.
 """
@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-ValueRange = tuple[float, float]
-"""The values that become black and white; those beyond become black and white too."""
+from fasterrcnn.pixel_options import PixelOptions, ValueRange
 
 FULL_RANGE: ValueRange = (0.0, 65535.0)
 """Of 16 bits."""
@@ -30,18 +29,7 @@ _SAMPLED = 1_000_000
 
 
 class PixelError(ValueError):
-    """The options do not say how the values of an image become RGB."""
-
-
-class PixelOptions(NamedTuple):
-    """How values become RGB where a file has more than 8 bits or more than three bands; others are read as they are."""
-
-    value_range: ValueRange | None = None  # None: the full range of 16 bits; of float values 0..1 or 0..255
-    bands: tuple[int, int, int] | None = None  # shown as red, green and blue, counted from 1; None: as the file states
-
-
-AS_STORED = PixelOptions()
-"""Of an image of which nothing is known."""
+    """The options do not state how the values of an image become RGB."""
 
 
 def is_deep(image: Image.Image) -> bool:

@@ -30,7 +30,7 @@ def is_heif(head: bytes) -> bool:
 
 
 def why_unreadable(head: bytes) -> str:
-    """Why a file that begins so cannot be decoded, and what to do; empty if it cannot be told."""
+    """Why a file that begins so cannot be decoded, and what to do; empty if that is unclear."""
     if not head:
         return "an empty file"
     if is_heif(head):

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fasterrcnn.errors import require
-from fasterrcnn.pixel_values import PixelError, PixelOptions
+from fasterrcnn.pixel_options import PixelOptions
+from fasterrcnn.pixel_values import PixelError
 
 _BITS_PER_SAMPLE, _ORIENTATION, _SAMPLES_PER_PIXEL = 258, 274, 277
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fasterrcnn.pixel_options import PixelOptions
 from fasterrcnn.pixel_values import (
     FULL_RANGE,
     PixelError,
-    PixelOptions,
     ValueFacts,
     choose_bands,
     common_range,

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fasterrcnn.errors import ImageError
 from fasterrcnn.images import decode_image, has_deep_pixels, read_header, read_image, read_stretched
-from fasterrcnn.pixel_values import PixelOptions
+from fasterrcnn.pixel_options import PixelOptions
 
 VALUES = np.arange(2 * 3 * 5, dtype=np.uint16).reshape(2, 3, 5) * 100
 """2 high, 3 wide, 5 bands."""

@@ -11,7 +11,8 @@ from pathlib import Path
 from fasterrcnn.data.findings import Finding
 from fasterrcnn.errors import ImageError
 from fasterrcnn.images import has_deep_pixels, read_stretched
-from fasterrcnn.pixel_values import FEW_LEVELS, FULL_RANGE, ValueFacts, ValueRange, common_range, levels_used
+from fasterrcnn.pixel_options import ValueRange
+from fasterrcnn.pixel_values import FEW_LEVELS, FULL_RANGE, ValueFacts, common_range, levels_used
 
 _WORKERS = 4
 _HEADERS = 20_000  # images whose header is read

@@ -17,7 +17,7 @@ from fasterrcnn.inference.sources import LoadedImage, load_image, size_hw
 from fasterrcnn.inference.tiling import Tile
 from fasterrcnn.inference.video import files_and_frames
 from fasterrcnn.ops.image import make_batch, pad_to, to_input
-from fasterrcnn.pixel_values import PixelOptions
+from fasterrcnn.pixel_options import AS_STORED, PixelOptions
 from fasterrcnn.structures import ImageBatch
 
 Numbered = tuple[int, Any]
@@ -50,7 +50,7 @@ def batches_by_size(
 
 
 def load_batches(
-    batches: Iterable[tuple[Numbered, ...]], options: PixelOptions
+    batches: Iterable[tuple[Numbered, ...]], options: PixelOptions = AS_STORED
 ) -> Generator[tuple[list[int], list[LoadedImage | ImageError]], None, None]:
     """The numbers and the images of each batch, in memory; where one cannot be read, its error takes its place."""
     for batch in batches:

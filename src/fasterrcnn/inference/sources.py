@@ -24,7 +24,7 @@ from fasterrcnn.images import (
     read_size_hw,
     upright_rgb,
 )
-from fasterrcnn.pixel_values import AS_STORED, PixelOptions
+from fasterrcnn.pixel_options import AS_STORED, PixelOptions
 
 ImageInput = str | Path | bytes | Image.Image | np.ndarray | Tensor
 """One image: a file, the content of a file, a Pillow image, an array or a tensor."""
@@ -102,7 +102,7 @@ def find_files(source: str | Path) -> list[Path]:
 def load_image(image: ImageInput, options: PixelOptions = AS_STORED) -> LoadedImage:
     """One image as RGB pixels, with what is needed to draw on it later.
 
-    The options say how the values of files and Pillow images with more than 8 bits become RGB, and two-dimensional
+    The options state how the values of files and Pillow images with more than 8 bits become RGB, and two-dimensional
     arrays of 16 bits.
 
     Raises:

@@ -6,7 +6,8 @@ from PIL import Image
 
 from fasterrcnn.data.pixel_range import FittedPixelRange, check_pixel_values, fit_pixel_range
 from fasterrcnn.images import read_image
-from fasterrcnn.pixel_values import FULL_RANGE, PixelOptions, ValueFacts
+from fasterrcnn.pixel_options import PixelOptions
+from fasterrcnn.pixel_values import FULL_RANGE, ValueFacts
 
 
 @pytest.fixture

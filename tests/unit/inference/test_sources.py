@@ -7,7 +7,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from fasterrcnn.errors import DataError, ImageError, UsageError
 from fasterrcnn.inference.sources import find_files, is_many, load_image
-from fasterrcnn.pixel_values import PixelOptions
+from fasterrcnn.pixel_options import PixelOptions
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ class ImageFacts:
 def is_of_stored_image(image: AnnotatedImage, header: ImageHeader) -> bool:
     """Whether size and boxes are probably those of the image as it is stored, before EXIF turns it upright.
 
-    The stated size must tell it, so the image cannot be square.
+    Only the stated size shows it, so the image cannot be square.
     """
     is_stored_size = image.size_hw == header.stored_hw != header.size_hw
     return is_stored_size and lie_within(image, image.size_hw)

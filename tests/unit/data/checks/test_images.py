@@ -208,15 +208,15 @@ def test_images__progress_sees_every_image(painted):
     assert passed == [("0.png", 3), ("1.png", 3), ("2.png", 3)]
 
 
-def test_decode_images__few_grey_levels_are_told_once(painted):
+def test_decode_images__few_grey_levels_are_reported_once(painted):
     twelve_bits = np.linspace(0, 4095, 8000).astype(np.uint16).reshape(80, 100)
     data = painted({"a.png": twelve_bits, "b.png": twelve_bits[::-1], "c.png": noise(3)})
     (finding,) = (finding for finding in decode(data).findings if finding.kind == "few-levels")
     assert finding.image == data.images[0].path
     values = (
-        "uses 16 of 256 grey levels (values 4 to 4091, as of 12-bit data in a 16-bit file), and so does 1 other image"
+        "uses 16 of 256 grey levels (values 3 to 4091, as of 12-bit data in a 16-bit file), and so does 1 other image"
     )
-    assert finding.what == f"{values}; --pixel-range 4 4091 shows them"
+    assert finding.what == f"{values}; --pixel-range 3 4091 shows them"
 
 
 def test_decode_images__enough_grey_levels(painted):
