@@ -115,10 +115,10 @@ def read_reduced(
     return read_image(path, options), 1
 
 
-def read_stretched(path: Path) -> tuple[Image.Image, ValueFacts | None]:
+def read_stretched(path: Path, bands: tuple[int, int, int] | None = None) -> tuple[Image.Image, ValueFacts | None]:
     """As `read_image`, to be shown or compared: values of more than 8 bits are scaled by the range of this image.
 
-    Of many bands, the first three are shown.
+    Of a TIFF with many bands, the given ones are shown, or the first three.
 
     Returns:
         The image, and facts about its values; None of 8 bits and where all values are equal.
@@ -131,7 +131,8 @@ def read_stretched(path: Path) -> tuple[Image.Image, ValueFacts | None]:
         return stretched_rgb(image)
     values, _ = _bands(source, path)
     with _naming(path):
-        return _stretched(pixel_values.choose_bands(values, (1, 2, 3) if values.shape[2:] > (2,) else None))
+        first = (1, 2, 3) if values.shape[2:] > (2,) else None
+        return _stretched(pixel_values.choose_bands(values, bands or first))
 
 
 def has_deep_pixels(path: Path) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fasterrcnn.data.pixel_range import fit_pixel_range
 from fasterrcnn.errors import ImageError
 from fasterrcnn.images import decode_image, has_deep_pixels, read_header, read_image, read_stretched
 from fasterrcnn.pixel_options import PixelOptions
@@ -88,6 +89,13 @@ def test_read_stretched__shows_the_first_bands(path, tifffile):
     assert image.size == (3, 2)
     assert facts.high == pytest.approx(2700, abs=5)
     assert has_deep_pixels(path)
+
+
+def test_fit_pixel_range__of_the_chosen_bands(path, tifffile):
+    tifffile.asarray = lambda: VALUES * np.array([1, 1, 1, 1, 10], np.uint16)
+    assert fit_pixel_range([path], (1, 1, 1)).value_range == (0, 2500)
+    assert fit_pixel_range([path], (5, 5, 5)).value_range == (4000, 29000)
+    assert fit_pixel_range([path], (6, 1, 1)).value_range is None
 
 
 @pytest.mark.parametrize(("axes", "dtype", "words"), [("ZYX", np.uint16, "axes ZYX"), ("YXS", complex, "complex128")])

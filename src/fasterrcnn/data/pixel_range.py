@@ -6,6 +6,7 @@ It is measured on the training images and kept in the checkpoint, so that all im
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 from fasterrcnn.data.findings import Finding
@@ -44,16 +45,18 @@ class FittedPixelRange:
         return lines
 
 
-def fit_pixel_range(paths: Sequence[Path]) -> FittedPixelRange:
+def fit_pixel_range(paths: Sequence[Path], bands: tuple[int, int, int] | None = None) -> FittedPixelRange:
     """The range of image files; those of 8 bits and those that cannot be read do not count.
 
-    Of very many, some are measured, evenly spread.
+    Of very many, some are measured, evenly spread; of a TIFF with many bands, the given ones.
     """
     with ThreadPoolExecutor(_WORKERS) as pool:
         spread = paths[:: -(-len(paths) // _HEADERS) or 1]
         deep = [path for path, is_deep in zip(spread, pool.map(has_deep_pixels, spread), strict=True) if is_deep]
         chosen = deep[:: -(-len(deep) // _MEASURED) or 1]
-        measured = {path: facts for path, facts in zip(chosen, pool.map(_measure, chosen), strict=True) if facts}
+        measured = {
+            path: facts for path, facts in zip(chosen, pool.map(_measure, chosen, repeat(bands)), strict=False) if facts
+        }
     if not measured:
         return FittedPixelRange(None, 0)
     value_range: ValueRange | None = common_range(list(measured.values()))
@@ -87,8 +90,8 @@ def _levels(facts: ValueFacts, value_range: ValueRange | None) -> int:
     return facts.levels if value_range is None else levels_used((facts.low, facts.high), value_range)
 
 
-def _measure(path: Path) -> ValueFacts | None:
+def _measure(path: Path, bands: tuple[int, int, int] | None) -> ValueFacts | None:
     try:
-        return read_stretched(path)[1]
+        return read_stretched(path, bands)[1]
     except ImageError:
         return None

@@ -279,7 +279,7 @@ def with_pixel_range(model: ModelConfig, images: Sequence[AnnotatedImage], log: 
     """The model with the range of the values of its training images, unless it has one or they have 8 bits."""
     if model.input.pixel_range is not None:
         return model
-    fitted = fit_pixel_range([image.path for image in images])
+    fitted = fit_pixel_range([image.path for image in images], model.input.bands)
     for line in fitted.lines():
         log(line)
     return changed(model, input={"pixel_range": fitted.value_range})
