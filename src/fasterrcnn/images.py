@@ -8,7 +8,7 @@ import io
 import os
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -140,7 +140,7 @@ def has_deep_pixels(path: Path) -> bool:
     with suppress(ImageError):
         try:
             with _header(_checked(path), path) as image:
-                return pixel_values.is_deep(image)
+                return is_deep(image)
         except _UnknownTiffError:
             return True
     return False
@@ -185,6 +185,11 @@ def count_frames(path: Path) -> int:
     return 1
 
 
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image has more than 8 bits in its only band."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
 def upright_rgb(image: Image.Image, options: PixelOptions = AS_STORED) -> Image.Image:
     """Any Pillow image as RGB with its EXIF orientation applied.
 
@@ -195,7 +200,7 @@ def upright_rgb(image: Image.Image, options: PixelOptions = AS_STORED) -> Image.
         ValueError: values of an unknown range, or a band that the image does not have.
     """
     upright = ImageOps.exif_transpose(image)
-    if pixel_values.is_deep(upright):
+    if is_deep(upright):
         return pixel_values.to_rgb(np.asarray(upright), options)
     if options.bands is not None:
         banded = upright if upright.mode in _BANDED_MODES else upright.convert("RGB")
@@ -210,7 +215,7 @@ def stretched_rgb(image: Image.Image) -> tuple[Image.Image, ValueFacts | None]:
         The image, and facts about its values; None of 8 bits and where all values are equal.
     """
     upright = ImageOps.exif_transpose(image)
-    return _stretched(np.asarray(upright)) if pixel_values.is_deep(upright) else (upright.convert("RGB"), None)
+    return _stretched(np.asarray(upright)) if is_deep(upright) else (upright.convert("RGB"), None)
 
 
 def image_files(folder: Path, *, deep: bool = False) -> list[Path]:
@@ -220,6 +225,24 @@ def image_files(folder: Path, *, deep: bool = False) -> list[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if deep else []
         paths += [Path(place, name) for name in sorted(files) if is_image_name(name)]
     return paths
+
+
+def other_files(folder: Path, ignored: Collection[str] = ()) -> str:
+    """The files of a folder, not below it, that `image_files` leaves out, in a few words; empty if there are none.
+
+    Of hidden files, those that have the name of an image; none of the ignored extensions.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(folder)):
+        extension = os.path.splitext(name)[1].lower()
+        is_hidden_file = name.startswith(".") and extension not in EXTENSIONS
+        is_counted_elsewhere = is_image_name(name) or is_hidden_file or extension in ignored
+        if not is_counted_elsewhere and os.path.isfile(folder / name):
+            groups.setdefault(extension, []).append(name)
+    return ", ".join(
+        names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more {extension or 'without extension'}"
+        for extension, names in groups.items()
+    )
 
 
 def is_image_name(name: str) -> bool:
@@ -249,7 +272,7 @@ def _has_exif_chunk(path: Path) -> bool:
 
 def _read(source: Path | io.BytesIO, path: Path, options: PixelOptions) -> Image.Image:
     with suppress(_UnknownTiffError), _header(source, path) as image:
-        if not tiff.loses_values(image, options):
+        if image.format != "TIFF" or not tiff.loses_values(image, options):
             return _decoded(image, path, options)
     values, orientation = _bands(source, path)
     with _naming(path):

@@ -32,11 +32,6 @@ class PixelError(ValueError):
     """The options do not state how the values of an image become RGB."""
 
 
-def is_deep(image: Image.Image) -> bool:
-    """Whether an image has more than 8 bits in its only band."""
-    return image.mode == "F" or image.mode.startswith("I")
-
-
 def to_rgb(values: NDArray[Any], options: PixelOptions) -> Image.Image:
     """Values of one band (h, w) or of several (h, w, c) as an RGB image; 8 bits keep their values.
 

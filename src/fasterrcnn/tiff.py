@@ -19,8 +19,6 @@ _BITS_PER_SAMPLE, _ORIENTATION, _SAMPLES_PER_PIXEL = 258, 274, 277
 
 def loses_values(image: Image.Image, options: PixelOptions) -> bool:
     """Whether Pillow would read less of an opened TIFF than the options ask for: other bands, or all 16 bits."""
-    if image.format != "TIFF":
-        return False
     tags: Any = getattr(image, "tag_v2", {})
     is_deep_colour = len(image.getbands()) > 1 and max(tags.get(_BITS_PER_SAMPLE, (8,))) > 8
     if is_deep_colour and options.value_range is not None:

@@ -362,3 +362,19 @@ def test_upright_rgb__integers_of_eight_bits():
 def test_upright_rgb__float_pixels_of_an_unknown_range():
     with pytest.raises(ValueError, match="float values from -3 to 5; name those"):
         upright_rgb(Image.fromarray(np.array([[-3, 5]], np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [("I;16", True), ("I;16B", True), ("I", True), ("F", True), ("RGB", False), ("L", False)]
+)
+def test_is_deep(mode, expected):
+    assert images.is_deep(Image.new(mode, (1, 1))) == expected
+
+
+def test_other_files__in_a_few_words(tmp_path):
+    for name in ("a.txt", "b.txt", "c.TXT", "logo.svg", "._photo.jpg", ".DS_Store", "README", "photo.jfif"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder").mkdir()
+    assert images.other_files(tmp_path) == "._photo.jpg, README, a.txt and 2 more .txt, logo.svg"
+    assert images.other_files(tmp_path, {".txt", ""}) == "._photo.jpg, logo.svg"
+    assert images.other_files(tmp_path / "folder") == ""

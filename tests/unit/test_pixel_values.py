@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from fasterrcnn.pixel_options import PixelOptions
 from fasterrcnn.pixel_values import (
@@ -12,20 +11,12 @@ from fasterrcnn.pixel_values import (
     choose_bands,
     common_range,
     default_range,
-    is_deep,
     levels_used,
     measure,
     own_range,
     to_levels,
     to_rgb,
 )
-
-
-@pytest.mark.parametrize(
-    ("mode", "expected"), [("I;16", True), ("I;16B", True), ("I", True), ("F", True), ("RGB", False), ("L", False)]
-)
-def test_is_deep(mode, expected):
-    assert is_deep(Image.new(mode, (1, 1))) == expected
 
 
 def test_to_levels__full_range_is_a_division_by_257():

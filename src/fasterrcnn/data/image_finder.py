@@ -10,14 +10,14 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS
 from fasterrcnn.errors import UsageError
-from fasterrcnn.images import EXTENSIONS, is_image_name
+from fasterrcnn.images import EXTENSIONS
 
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio puts it before the name of an uploaded file
 _LEVELS = 5  # of folders that are searched: annotations may lie in a home folder
@@ -217,20 +217,3 @@ def _url(name: str) -> SplitResult | None:
 
 def _parts(text: str) -> tuple[str, ...]:
     return tuple(part for part in PurePosixPath(text.replace("\\", "/")).parts if part not in ("..", "/"))
-
-
-def other_files(folder: Path, ignored: Collection[str] = ()) -> str:
-    """The files of a folder, not below it, that `image_files` leaves out, in a few words; empty if there are none.
-
-    Of hidden files, those that have the name of an image; none of the ignored extensions.
-    """
-    groups: dict[str, list[str]] = {}
-    for name in sorted(entry.name for entry in os.scandir(folder) if entry.is_file()):
-        extension = os.path.splitext(name)[1].lower()
-        is_hidden_file = name.startswith(".") and extension not in EXTENSIONS
-        if not is_image_name(name) and not is_hidden_file and extension not in ignored:
-            groups.setdefault(extension, []).append(name)
-    return ", ".join(
-        names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more {extension or 'without extension'}"
-        for extension, names in groups.items()
-    )

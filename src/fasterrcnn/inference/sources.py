@@ -15,15 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from fasterrcnn.data.image_finder import other_files
 from fasterrcnn.errors import DataError, ImageError, UsageError
-from fasterrcnn.images import (
-    decode_image,
-    image_files,
-    read_image,
-    read_size_hw,
-    upright_rgb,
-)
+from fasterrcnn.images import decode_image, image_files, other_files, read_image, read_size_hw, upright_rgb
 from fasterrcnn.pixel_options import AS_STORED, PixelOptions
 
 ImageInput = str | Path | bytes | Image.Image | np.ndarray | Tensor

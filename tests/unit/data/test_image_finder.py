@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasterrcnn.data.image_finder import ImageFinder, other_files
+from fasterrcnn.data.image_finder import ImageFinder
 from fasterrcnn.errors import UsageError
 
 
@@ -146,12 +146,3 @@ def test_find__the_right_image_or_none(tmp_path_factory, images, labels, splits,
     finder = ImageFinder(root)
     for split, wanted in expected.items():
         assert finder.find(wanted, root.joinpath(*labels, f"{split}.json"), split) == wanted
-
-
-def test_other_files__in_a_few_words(tmp_path):
-    for name in ("a.txt", "b.txt", "c.TXT", "logo.svg", "._photo.jpg", ".DS_Store", "README", "photo.jfif"):
-        (tmp_path / name).touch()
-    (tmp_path / "folder").mkdir()
-    assert other_files(tmp_path) == "._photo.jpg, README, a.txt and 2 more .txt, logo.svg"
-    assert other_files(tmp_path, {".txt", ""}) == "._photo.jpg, logo.svg"
-    assert other_files(tmp_path / "folder") == ""

@@ -20,11 +20,10 @@ from fasterrcnn.data.checks.boxes import OVER_BORDER
 from fasterrcnn.data.duplicates import Fingerprint, find_identical, find_similar, take_fingerprint
 from fasterrcnn.data.findings import Finding, size_mismatch, unreadable_image
 from fasterrcnn.data.formats import IN_MEMORY
-from fasterrcnn.data.image_finder import other_files
 from fasterrcnn.data.pixel_range import check_pixel_values
 from fasterrcnn.errors import ImageError
 from fasterrcnn.files import subfolders
-from fasterrcnn.images import ImageHeader, count_frames, image_files, read_header, read_stretched
+from fasterrcnn.images import ImageHeader, count_frames, image_files, other_files, read_header, read_stretched
 from fasterrcnn.pixel_values import ValueFacts
 
 TrackProgress = Callable[[Iterable[AnnotatedImage], int], Iterable[AnnotatedImage]]

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fasterrcnn.data.image_finder import other_files
 from fasterrcnn.errors import UsageError
-from fasterrcnn.images import count_frames
+from fasterrcnn.images import count_frames, other_files
 from fasterrcnn.inference.sources import find_files, is_many, is_video
 
 
