@@ -111,8 +111,8 @@ def size_mismatch(
         turned = "; width and height are exchanged, or the image was rotated"
         if orientation in SIDEWAYS:
             turned = (
-                "; size, and so probably boxes, are of the stored, unrotated image, before it is turned upright by its "
-                f"EXIF orientation {orientation}; data check --fix turns such boxes too"
+                f"; size and probably boxes are of the stored, unrotated image (EXIF orientation {orientation}); "
+                "data check --fix turns such boxes"
             )
     what = f"states {stated} for {image.name}, the image has {true} (width x height){turned}"
     return Finding("size-mismatch", file, what, image=image)
