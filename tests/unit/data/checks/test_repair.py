@@ -248,7 +248,7 @@ def test_repair__boxes_of_the_stored_image(data_of, annotated_of, tmp_path, boxe
     stored = replace(annotated_of(1, boxes, size_hw=(48, 96)), path=tmp_path / "a.jpg")
     report = check_data(data_of(stored))
     assert [finding.kind for finding in report.findings if finding.severity == "error"] == ["size-mismatch"]
-    assert "size, and so probably boxes, are of the stored, unrotated image" in report.findings[0].what
+    assert "size and probably boxes are of the stored, unrotated image" in report.findings[0].what
     repaired = repair(report.data, "fix", report.findings)
     assert repaired.changes[0].endswith(words)
     assert boxes_of(repaired) == [expected]
