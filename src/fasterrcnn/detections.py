@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fasterrcnn.boxes import box_nms
-from fasterrcnn.errors import UsageError, require
+from fasterrcnn.errors import ImageError, UsageError, require
 from fasterrcnn.files import atomic_write
-from fasterrcnn.images import upright_rgb
+from fasterrcnn.images import read_image, upright_rgb
+from fasterrcnn.pixel_options import AS_STORED, PixelOptions
 from fasterrcnn.reporting.drawing import draw_boxes
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Detections:
     """The objects that were detected in one image; `predict` gives them sorted by falling score.
 
     It behaves as a sequence: ``len``, iteration over `Detection` tuples, and ``[]``, which gives `Detections` again.
-    Two are equal where all values are, those of the arrays included; ``image`` is not compared.
+    Two are equal where all values are, those of the arrays included; ``image`` and ``options`` are not compared.
 
     Attributes:
         boxes: (n, 4) float32 xyxy in pixels of the original image.
@@ -61,6 +62,7 @@ class Detections:
         image: the image itself, where it did not come from an image file.
         frame: number of the frame in a video or of a camera, from 0.
         seconds: when the frame is shown, from the start of the video.
+        options: how the image becomes RGB where it has more than 8 bits or more than three bands.
     """
 
     boxes: NDArray[np.float32]
@@ -72,6 +74,7 @@ class Detections:
     image: Image.Image | None = field(default=None, repr=False)
     frame: int | None = None
     seconds: float | None = None
+    options: PixelOptions = field(default=AS_STORED, repr=False)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -97,7 +100,7 @@ class Detections:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Detections):
             return NotImplemented
-        names = (item.name for item in fields(self) if item.name != "image")
+        names = (item.name for item in fields(self) if item.name not in ("image", "options"))
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
 
     __hash__ = None  # type: ignore[assignment]  # arrays can change
@@ -169,13 +172,13 @@ class Detections:
 
         Raises:
             UsageError: there is none.
+            ImageError: the file is no longer there, or cannot be decoded.
         """
         if self.image is not None:
-            return upright_rgb(self.image)
+            return upright_rgb(self.image, self.options)
         if self.source is None or self.frame is not None:
             raise UsageError("these detections have no image of their own: plot(image)")
-        with Image.open(self.source) as file:
-            return upright_rgb(file)
+        return read_image(self.source, self.options)
 
     def plot(self, image: Image.Image | None = None) -> Image.Image:
         """The image with boxes, names and scores drawn on it.
@@ -186,7 +189,7 @@ class Detections:
         Raises:
             UsageError: there is no image.
         """
-        image = image or self.load_image()
+        image = self._rgb_of(image)
         captions = [f"{detection.name} {detection.score:.2f}" for detection in self]
         order = np.argsort(-self.scores, kind="stable")[::-1]  # the best is drawn last, on top
         return draw_boxes(image, self.boxes[order], self.labels[order], [captions[i] for i in order])
@@ -253,16 +256,20 @@ class Detections:
         Raises:
             UsageError: there is no image.
         """
-        image = upright_rgb(image or self.load_image())
+        image = self._rgb_of(image)
         low = np.minimum(np.floor(self.boxes[:, :2]), np.array(image.size) - 1)
         high = np.maximum(np.ceil(self.boxes[:, 2:]), low + 1)
         return [image.crop(tuple(edges)) for edges in np.hstack([low, high]).astype(int).tolist()]
+
+    def _rgb_of(self, image: Image.Image | None) -> Image.Image:
+        """The given image as RGB, or the one of these detections."""
+        return self.load_image() if image is None else upright_rgb(image, PixelOptions(self.options.value_range))
 
     def _repr_png_(self) -> bytes | None:
         """The image with boxes for a notebook, where there is an image."""
         try:
             drawn = self.plot()
-        except (UsageError, OSError, ValueError):
+        except (UsageError, ImageError, ValueError):
             return None
         drawn.thumbnail((_NOTEBOOK_SIDE, _NOTEBOOK_SIDE))
         content = io.BytesIO()

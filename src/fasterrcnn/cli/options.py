@@ -62,11 +62,26 @@ class LoadOptions(CheckpointOptions):
         Parameter(help="What runs the network; `fasterrcnn benchmark` finds the fastest. Default: torch."),
     ] = None
 
+    pixel_range: Annotated[
+        tuple[float, float] | None,
+        Parameter(
+            help="Values that become black and white in images of more than 8 bits; default is the checkpoint's range, "
+            "else all of 16 bits."
+        ),
+    ] = None
+    bands: Annotated[
+        tuple[int, int, int] | None,
+        Parameter(help="Bands of TIFF files that are red, green and blue; default is the checkpoint's."),
+    ] = None
+
     def load(self, weights: str, *, threads: int | None = None) -> "Detector":
         """The detector of a checkpoint."""
         from fasterrcnn.inference.detector import load
 
-        return load(weights, **self.to_dict(), device=self.device, runtime=self.runtime, threads=threads, log=log)
+        return load(
+            weights, **self.to_dict(), device=self.device, runtime=self.runtime, threads=threads,
+            pixel_range=self.pixel_range, bands=self.bands, log=log,
+        )  # fmt: skip
 
 
 @Parameter(name="*")

@@ -12,6 +12,7 @@ from fasterrcnn.config import TrainConfig
 
 _OPTIONS = (
     *("weights", "recipe", "epochs", "batch_size", "optimizer", "learning_rate", "short_side", "augmentation"),
+    *("pixel_range", "bands"),
     *("anchors", "freeze", "unfreeze_at", "cache_features", "class_balance", "patience", "on_bad_box", "workers"),
     *("split", "val_split", "precision", "devices", "logger", "deterministic", "seed", "device"),
 )

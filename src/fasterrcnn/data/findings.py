@@ -1,6 +1,6 @@
 """What can be wrong with a data set: every kind of finding, its severity, and what to do about it.
 
-Needs neither torch nor numpy.
+Needs no torch.
 """
 
 import unicodedata
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fasterrcnn.errors import DataError, ImageError
+from fasterrcnn.images import SIDEWAYS
 
 Severity = Literal["error", "warning", "note"]
 
@@ -25,7 +26,13 @@ FINDING_KINDS: dict[str, tuple[Severity, str]] = {
     "unlisted-annotations": ("warning", "they take no part; name the file alone if it is the one that counts"),
     "unlabelled-image": ("warning", "it counts as an image without objects: right only if it shows none"),
     "unlisted-image": ("note", "it takes no part; annotate it if it should"),
+    "other-files": ("note", "they take no part; save drawings and documents as PNG if they belong to the data set"),
     "empty-split": ("warning", "the split is left out"),
+    "few-levels": (
+        "warning",
+        "training stretches them by the range of the data set; weights that keep no range need --pixel-range LOW HIGH",
+    ),
+    "several-frames": ("note", "only the first takes part; save the others as files of their own"),
     "size-mismatch": ("error", "the boxes may belong to another size of the image: correct the size, or the boxes"),
     # Identities
     "unknown-image": ("error", "add the image to the list of images, or correct its id"),
@@ -134,10 +141,22 @@ def unreadable_image(path: Path, error: ImageError) -> Finding:
     return Finding("unreadable-image", path, str(error).removeprefix(f"{path}: "), image=path)
 
 
-def size_mismatch(image: Path, file: Path, stated_hw: tuple[int, int], size_hw: tuple[int, int]) -> Finding:
-    """A finding about an annotation file that states another size than the image has."""
+def size_mismatch(
+    image: Path, file: Path, stated_hw: tuple[int, int], size_hw: tuple[int, int], orientation: int
+) -> Finding:
+    """A finding about an annotation file that states another size than the upright image has.
+
+    The orientation is EXIF's, from 1 to 8.
+    """
     stated, true = (f"{width} x {height}" for height, width in (stated_hw, size_hw))
-    turned = "; width and height are exchanged, or the image was rotated" if size_hw == stated_hw[::-1] else ""
+    turned = ""
+    if size_hw == stated_hw[::-1]:
+        turned = "; width and height are exchanged, or the image was rotated"
+        if orientation in SIDEWAYS:
+            turned = (
+                f"; size and probably boxes are of the stored, unrotated image (EXIF orientation {orientation}); "
+                "data check --fix turns such boxes"
+            )
     what = f"states {stated} for {image.name}, the image has {true} (width x height){turned}"
     return Finding("size-mismatch", file, what, image=image)
 

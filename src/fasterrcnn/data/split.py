@@ -23,7 +23,7 @@ from fasterrcnn.data.duplicates import (
     take_fingerprint,
 )
 from fasterrcnn.errors import ImageError, UsageError
-from fasterrcnn.images import read_image
+from fasterrcnn.images import read_stretched
 
 _TOLERANCE = 1e-6
 _MAX_THREADS = 4
@@ -168,7 +168,7 @@ def _duplicates(images: Sequence[AnnotatedImage], progress: bool) -> list[list[i
 
 def _fingerprint(path: Path) -> Fingerprint | None:
     try:
-        return take_fingerprint(read_image(path))
+        return take_fingerprint(read_stretched(path)[0])
     except ImageError:
         return None
 

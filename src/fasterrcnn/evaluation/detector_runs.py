@@ -89,7 +89,7 @@ def _first_stage(
     more = replace(default, proposals=limit, candidates=max(limit, default.candidates))
     proposals = []
     for record in track(chosen, "proposals", disable=not progress):
-        image = load_image(record.path)
+        image = load_image(record.path, detector.config.input.pixels)
         batch = detector.to_batch([image.pixels])
         with torch.inference_mode():
             (proposed,) = detector.model.propose(detector.model.features(batch.pixels), batch, more)

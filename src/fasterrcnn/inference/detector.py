@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fasterrcnn.acceleration import accelerate
 from fasterrcnn.build import load_model
-from fasterrcnn.config import ModelConfig
+from fasterrcnn.config import ModelConfig, with_pixels
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError
 from fasterrcnn.inference.batches import batches_by_size, batches_of_tiles, load_batches, prefetch
@@ -174,7 +174,7 @@ class Detector:
         if isinstance(source, list | tuple):
             outcomes = self._outcomes(source, call, window=len(source))
             return list(self._readable(outcomes, call.on_error or _raise))
-        return self._detect([load_image(source)], call)[0]
+        return self._detect([load_image(source, self.config.input.pixels)], call)[0]
 
     def stream(
         self, source: ImageInput | int | Iterable[ImageInput], **options: Unpack[DetectorOptions]
@@ -219,7 +219,7 @@ class Detector:
         batches = batches_by_size(images, call.batch_size, window, self.config.input)
         done: dict[int, Detections | ImageError] = {}
         next_number = 0
-        with closing(load_batches(batches)) as loading, closing(prefetch(loading)) as loaded:
+        with closing(load_batches(batches, self.config.input.pixels)) as loading, closing(prefetch(loading)) as loaded:
             for numbers, batch in loaded:
                 detections = iter(self._detect([image for image in batch if isinstance(image, LoadedImage)], call))
                 for number, image in zip(numbers, batch, strict=True):
@@ -315,6 +315,8 @@ def load(
     device: str | None = None,
     threads: int | None = None,
     runtime: RuntimeName | None = None,
+    pixel_range: tuple[float, float] | None = None,
+    bands: tuple[int, int, int] | None = None,
     calibration: Any = None,
     log: Callable[[str], None] | None = None,
 ) -> Detector:
@@ -332,6 +334,9 @@ def load(
         threads: CPU threads of torch, for the whole process; default leaves them as they are.
         runtime: what runs the network: "torch", or on the CPU "winograd", "compiled", "compiled-direct", "openvino",
             "openvino-int8" or "onnxruntime". Default: "openvino-int8" for a file of `quantize`, else "torch".
+        pixel_range: values that become black and white in images of more than 8 bits; default: the checkpoint's, and
+            all of 16 bits where it has none.
+        bands: those of TIFF files that are red, green and blue, counted from 1; default: the checkpoint's.
         calibration: images, of any kind that `predict` takes, for "openvino-int8" with a file that is not quantized.
         log: called with one line that names the kind of file, where it is not of this library.
 
@@ -343,6 +348,7 @@ def load(
     use_threads(threads)
     file = locate(path)
     model, config = load_model(file, classes=classes, preset=preset, norm_eps=norm_eps, style=style, log=log)
+    config = with_pixels(config, pixel_range, bands)
     quantized = quantized_parts(file.path)
     runtime = runtime or ("openvino-int8" if quantized else "torch")
     if calibration is not None and runtime == "openvino-int8":

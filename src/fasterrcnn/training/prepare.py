@@ -16,12 +16,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from fasterrcnn import build, presets
-from fasterrcnn.config import EARLIER_BODY, ModelConfig, RecipeName, TrainConfig, changed
+from fasterrcnn.config import EARLIER_BODY, ModelConfig, RecipeName, TrainConfig, changed, with_pixels
 from fasterrcnn.data import anchors
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.checks import Repaired, check_and_repair
 from fasterrcnn.data.dataset import DetectionDataset
 from fasterrcnn.data.formats import DataLike, read_data
+from fasterrcnn.data.pixel_range import fit_pixel_range
 from fasterrcnn.errors import UsageError
 from fasterrcnn.training.data import fingerprint
 from fasterrcnn.weights import transfer
@@ -190,7 +191,8 @@ def prepare_run(source: DataLike, config: TrainConfig, log: Log) -> Setup:
         log("note: no validation, because the split 'val' is empty or shares images with the training split")
     if config.patience is not None and not val_images:
         raise UsageError("patience waits for a better AP, which needs a validation split (--val-split)")
-    model = with_anchors(start_config(opened.data, config), images, config, log)
+    model = with_pixel_range(start_config(opened.data, config), images, log)
+    model = with_anchors(model, images, config, log)
     model = with_class_balance(with_scale(model, images), images, config)
     log(_summary(config, model, images))
     return Setup(config.model_copy(update={"model": model}), opened.data, opened.changes, images, val_images)
@@ -251,7 +253,8 @@ def start_config(data: AnnotatedData, config: TrainConfig) -> ModelConfig:
     A network with random weights needs trainable norms. Batch statistics of few images are inaccurate, so it gets group
     norms (Wu and He 2018); timm's networks cannot have these and keep their batch norms.
     """
-    model = _with_input_size(config.model, config).with_classes(data.classes, data.category_ids)
+    sized = with_pixels(_with_input_size(config.model, config), config.pixel_range, config.bands)
+    model = sized.with_classes(data.classes, data.category_ids)
     if config.weights is not None:
         return transfer.numerics_of(model, config.weights)
     norm = "batch" if model.backbone.body.startswith("timm:") else "group"
@@ -274,6 +277,16 @@ def with_anchors(model: ModelConfig, images: Sequence[AnnotatedImage], config: T
     )
     log(fitted.line())
     return model.model_copy(update={"anchors": fitted.anchors})
+
+
+def with_pixel_range(model: ModelConfig, images: Sequence[AnnotatedImage], log: Log) -> ModelConfig:
+    """The model with the range of the values of its training images, unless it has one or they have 8 bits."""
+    if model.input.pixel_range is not None:
+        return model
+    fitted = fit_pixel_range([image.path for image in images], model.input.bands)
+    for line in fitted.lines():
+        log(line)
+    return changed(model, input={"pixel_range": fitted.value_range})
 
 
 def with_scale(model: ModelConfig, images: Sequence[AnnotatedImage]) -> ModelConfig:

@@ -89,7 +89,7 @@ def _digest(content: memoryview, table: Mapping[str, Any], header: Mapping[str, 
 
 
 NUMERIC_FIELDS = {
-    "input": ("resize", "antialias", "mean", "std", "size_divisor"),
+    "input": ("resize", "antialias", "mean", "std", "size_divisor", "bands"),
     "backbone": ("stride_in_1x1", "norm_eps"),
     "anchors": ("strides", "rounded"),
     "rpn": ("beta",),

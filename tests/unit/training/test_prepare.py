@@ -462,3 +462,47 @@ def test_dump__a_recipe_is_not_applied_again(tmp_path, recipe):
     chosen = prepare.resolve({**GIVEN, "recipe": recipe, "epochs": 123, "short_side": 77})
     (tmp_path / "a.yaml").write_text(prepare.dump_settings(chosen))
     assert prepare.resolve(prepare.read_settings(tmp_path / "a.yaml")) == chosen
+
+
+@pytest.fixture
+def thermal(tmp_path):
+    """A COCO file with one image of values from 30000 to 31020."""
+    values = np.linspace(30000, 31020, 1200).astype(np.uint16).reshape(30, 40)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    box = {"id": 1, "image_id": 5, "category_id": 18, "bbox": [5, 6, 10, 12]}
+    image = {"id": 5, "file_name": "a.png", "width": 40, "height": 30}
+    content = {"images": [image], "annotations": [box], "categories": [{"id": 18, "name": "cat"}]}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_prepare_run__range_of_the_training_images_is_kept(thermal):
+    lines = []
+    setup = prepare.prepare_run(thermal, settings(), lines.append)
+    low, high = setup.config.model.input.pixel_range
+    assert (low, high) == pytest.approx((30000, 31020), abs=5)
+    assert any(line.startswith("pixel range: 3000") for line in lines)
+    pixels, _ = setup.dataset[0]
+    assert len(pixels.unique()) > 200
+    again = prepare.resolve(yaml.safe_load(prepare.dump_settings(setup.config)))
+    assert again.model.input.pixel_range == (low, high)
+
+
+def test_prepare_run__range_and_bands_by_hand(thermal):
+    lines = []
+    setup = prepare.prepare_run(thermal, settings(pixel_range=(0, 40000), bands=(1, 1, 1)), lines.append)
+    assert setup.config.model.input.pixels == ((0, 40000), (1, 1, 1))
+    assert not any("pixel range" in line for line in lines)
+
+
+def test_prepare_run__images_of_eight_bits_have_no_range(folder):
+    lines = []
+    setup = prepare.prepare_run(folder, settings(on_bad_box="fix"), lines.append)
+    assert setup.config.model.input.pixel_range is None
+    assert not any("pixel range" in line for line in lines)
+
+
+@pytest.mark.parametrize("pixel_range", [(5, 5), (6, 5), (0, float("inf")), (float("nan"), 1)])
+def test_resolve__impossible_range(pixel_range):
+    with pytest.raises(UsageError, match="pixel_range"):
+        prepare.resolve({"data": "x", "model": "resnet50-fpn", "pixel_range": pixel_range})

@@ -18,6 +18,7 @@ from fasterrcnn.data.checks.images import (
     TrackProgress,
     check_folders,
     check_listing,
+    check_other_files,
     decode_images,
     read_headers,
 )
@@ -39,7 +40,7 @@ from fasterrcnn.data.findings import (
 from fasterrcnn.data.formats import data_format_of
 from fasterrcnn.errors import ImageError
 from fasterrcnn.files import write_text
-from fasterrcnn.images import read_image
+from fasterrcnn.images import read_stretched
 from fasterrcnn.reporting.drawing import draw_boxes
 from fasterrcnn.reporting.html import render_page
 
@@ -152,7 +153,7 @@ def check_data(
     listing = check_listing(data)
     leaks = {finding.image for finding in listing}
     findings = [f for f in _of_files(data, facts) if f.kind != "leak" or f.image not in leaks]
-    findings += [*listing, *check_folders(data), *check_for_boxes(data)]
+    findings += [*listing, *check_folders(data), *check_other_files(data), *check_for_boxes(data)]
     findings += [*check_boxes(facts.framed(data), config), *check_classes(data)]
     return DataReport(data, sorted(findings, key=lambda finding: _ORDER.index(finding.kind)))
 
@@ -201,7 +202,7 @@ def _draw(finding: Finding, images: Mapping[Path, AnnotatedImage], data: Annotat
     if finding.image is None:
         return None
     try:
-        pil_image = read_image(finding.image)
+        pil_image, _ = read_stretched(finding.image)
     except ImageError:
         return None
     scale = min(1.0, _SIDE / max(pil_image.size))

@@ -9,6 +9,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
@@ -19,7 +20,7 @@ from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, Annotat
 from fasterrcnn.data.findings import Finding, not_in_list, printable, size_mismatch, unreadable_image
 from fasterrcnn.data.image_finder import ImageFinder
 from fasterrcnn.errors import DataError, ImageError, UsageError
-from fasterrcnn.images import read_size_hw
+from fasterrcnn.images import read_header, read_size_hw
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 """Order of the four numbers of a box: two corners; left, top, width, height; or centre, width, height."""
@@ -212,7 +213,7 @@ class Collector:
         if key not in self._images:
             size_hw = size_hw or self.size_hw(path)
             if size_hw and stated_hw and all(stated_hw) and stated_hw != size_hw:
-                self.findings.append(size_mismatch(path, source or path, stated_hw, size_hw))
+                self.findings.append(size_mismatch(path, source or path, stated_hw, size_hw, _orientation(path)))
                 size_hw = stated_hw
             index = len(self._images)
             number = index + 1 if image_id is None else image_id
@@ -355,3 +356,10 @@ def box_to_xyxy(box: Box, box_format: BoxFormat) -> Box:
     if box_format != "xyxy":
         raise UsageError(f"no box format {box_format!r}; there are: {', '.join(get_args(BoxFormat))}")
     return box
+
+
+def _orientation(path: Path) -> int:
+    """EXIF orientation of an image file; 1 of one that cannot be read."""
+    with suppress(ImageError):
+        return read_header(path).orientation
+    return 1
