@@ -52,12 +52,14 @@ def build_model(
     config = presets.get(model) if isinstance(model, str) else model
     if classes is not None:
         config = config.with_classes(classes)
-    return start_model(config, weights)[0]
+    return start_model(transfer.numerics_of(config, weights), weights)[0]
 
 
 def start_model(config: ModelConfig, weights: str | None) -> tuple[FasterRCNN, LoadReport | None]:
-    """As `build_model`, with a report of which start weights were loaded; None without start weights."""
-    config = transfer.numerics_of(config, weights)
+    """As `build_model`, with a report of which start weights were loaded; None without start weights.
+
+    The configuration is complete: it has the numbers of the weights already (`transfer.numerics_of`).
+    """
     network = assemble(config)
     return network, None if weights is None else transfer.start_from(network, config, weights)
 

@@ -242,8 +242,8 @@ class TrainConfig(_Config):
     )
     anchors: str | None = Field(
         None,
-        description='"auto" fits them to the objects, "preset" keeps the model\'s, a YAML file has its own; '
-        "default: auto, but preset for start weights of a trained detector",
+        description='"auto" fits them to the objects, "preset" keeps the preset\'s, a YAML file has its own; '
+        "default: auto, but those of the start weights if these are a trained detector",
     )
     class_balance: Literal["none", "repeat", "weights", "focal"] = Field(
         "none", description="for rare classes: repeat their images, weight their loss, or take the focal loss"

@@ -242,28 +242,36 @@ def choose_images(data: AnnotatedData, config: TrainConfig) -> tuple[list[Annota
 
 
 def start_config(data: AnnotatedData, config: TrainConfig) -> ModelConfig:
-    """The run's model for the classes of the data, with the run's input size and the norms that suit the start weights.
+    """The run's model for the classes of the data, with the run's input size and what suits the start weights.
 
-    A network with random weights needs trainable norms. Batch statistics of few images are inaccurate, so it gets group
+    A trained detector keeps its anchors, norms, layers and input size, unless a setting differs from the preset's. A
+    network with random weights needs trainable norms. Batch statistics of few images are inaccurate, so it gets group
     norms (Wu and He 2018); timm's networks cannot have these and keep their batch norms.
     """
-    model = _with_input_size(config.model, config).with_classes(data.classes, data.category_ids)
+    model = config.model.with_classes(data.classes, data.category_ids)
     if config.weights is not None:
-        return transfer.numerics_of(model, config.weights)
+        return _with_input_size(transfer.numerics_of(model, config.weights), config)
     norm = "batch" if model.backbone.body.startswith("timm:") else "group"
-    return changed(model, backbone={"norm": norm})
+    return _with_input_size(changed(model, backbone={"norm": norm}), config)
 
 
 def with_anchors(model: ModelConfig, images: Sequence[AnnotatedImage], config: TrainConfig, log: Log) -> ModelConfig:
-    """The model with the anchors of the run: fitted to its objects, the preset's, or those of a file."""
-    choice = config.anchors or ("auto" if config.weights in ("imagenet", None) else "preset")
-    if choice == "preset":
-        return model
+    """The model with the anchors of the run: fitted to its objects, the preset's, or those of a file.
+
+    The default is to fit them, but a trained detector as start weights keeps its own, which the model has already.
+    """
+    choice = config.anchors or ("auto" if config.weights in ("imagenet", None) else None)
+    own, preset = model.anchors, config.model.anchors
+    if choice in (None, "preset"):
+        if (own.sizes, own.ratios) == (preset.sizes, preset.ratios):
+            return model
+        log("anchors: those of the preset" if choice else "anchors: those of the start weights")
+        return model.model_copy(update={"anchors": preset}) if choice else model
     if choice != "auto":
         return model.model_copy(update={"anchors": anchors.read_anchors(Path(choice))})
     fitted = anchors.fit_anchors(
         anchors.input_boxes(images, model.input),
-        model.anchors,
+        own,
         build.anchor_strides(model),
         labels=anchors.input_labels(images),
         seed=config.seed,

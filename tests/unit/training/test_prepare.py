@@ -8,11 +8,12 @@ import yaml
 from PIL import Image
 
 from fasterrcnn import presets
-from fasterrcnn.config import TrainConfig
+from fasterrcnn.config import TrainConfig, changed
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.formats import read_data
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.training import prepare
+from fasterrcnn.weights import native
 
 PRESET = presets.get("timm:test_efficientnet")
 
@@ -164,6 +165,32 @@ def test_with_anchors__from_a_file(tmp_path):
     assert model.anchors == mine
     with pytest.raises(UsageError, match=r"absent\.yaml"):
         prepare.with_anchors(PRESET, [], settings(anchors="absent.yaml"), lambda line: None)
+
+
+OWN = PRESET.model_copy(update={"anchors": PRESET.anchors.model_copy(update={"ratios": ((0.4, 1.0, 3.0),) * 4})})
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected", "line"),
+    [(None, OWN, "anchors: those of the start weights"), ("preset", PRESET, "anchors: those of the preset")],
+)
+def test_with_anchors__of_a_trained_detector(choice, expected, line):
+    lines = []
+    chosen = settings(weights="run/last.safetensors", anchors=choice)
+    assert prepare.with_anchors(OWN, tall_boxes(100), chosen, lines.append) == expected
+    assert lines == [line]
+
+
+def test_start_config__what_a_detector_was_trained_with(folder, tmp_path, tiny_model, tiny_config):
+    trained = changed(tiny_config, anchors={"sizes": ((20.0,), (40.0,), (80.0,), (170.0,))})
+    native.save_checkpoint(tmp_path / "own.safetensors", tiny_model, trained)
+    weights = str(tmp_path / "own.safetensors")
+    model = prepare.start_config(read_data(folder), settings(weights=weights))
+    assert model.anchors == trained.anchors
+    assert (model.input.short_side, model.input.long_side) == (64, 96)
+    assert (model.backbone.neck_channels, model.regions.widths) == (32, (32, 32))
+    at_480 = prepare.start_config(read_data(folder), settings(weights=weights, short_side=480))  # the preset's size
+    assert (at_480.input.short_side, at_480.input.long_side) == (480, 720)
 
 
 def test_choose_images__shared_images():
