@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -25,6 +25,9 @@ from fasterrcnn.data.formats import DataLike, read_data
 from fasterrcnn.errors import UsageError
 from fasterrcnn.training.data import fingerprint
 from fasterrcnn.weights import transfer
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Log = Callable[[str], None]
 
@@ -127,7 +130,11 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 def _explained(error: ValidationError, model: type[BaseModel] = TrainConfig, prefix: str = "") -> str:
     """One line about the first error: which setting, what is wrong, and for unknown names the closest one."""
-    first = error.errors()[0]
+    first, *others = error.errors()
+    alternatives = [other for other in others if _of_one_union(first, other)]
+    if alternatives:
+        first["loc"] = first["loc"][:-1]
+        first["msg"] += "".join(f" or {other['msg'].removeprefix('Input should be ')}" for other in alternatives)
     name = prefix + ".".join(str(part) for part in first["loc"])
     if first["type"] == "value_error" and not first["loc"]:  # about several settings; its message names them
         return str(first["ctx"]["error"])
@@ -140,6 +147,13 @@ def _explained(error: ValidationError, model: type[BaseModel] = TrainConfig, pre
     close = difflib.get_close_matches(unknown, model.model_fields, 1)
     hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(model.model_fields)}"
     return f"there is no setting {name!r}: {hint}"
+
+
+def _of_one_union(first: "ErrorDetails", other: "ErrorDetails") -> bool:
+    """Whether two errors are about one value that fits none of several types; pydantic adds the type to the place."""
+    place = first["loc"]
+    has_type = bool(place) and isinstance(place[-1], str) and not place[-1].isidentifier()
+    return has_type and place[:-1] == other["loc"][:-1]
 
 
 # ---- data, and a model that suits them
@@ -184,8 +198,13 @@ def prepare_run(source: DataLike, config: TrainConfig, log: Log) -> Setup:
     images, val_images = choose_images(opened.data, config)
     if "val" in opened.data.splits and not val_images:
         log("note: no validation, because the split 'val' is empty or shares images with the training split")
-    if config.patience is not None and not val_images:
-        raise UsageError("patience waits for a better AP, which needs a validation split (--val-split)")
+    has_objects = any((~image.difficult).any() for image in val_images)
+    if val_images and not has_objects:
+        log("note: no AP, because no image of the validation split has an object that counts (crowds and difficult do not)")
+    if config.patience is not None and not has_objects:
+        raise UsageError(
+            "patience waits for a better AP, which needs a validation split with objects (--val-split)"
+        )
     model = with_anchors(start_config(opened.data, config), images, config, log)
     model = with_class_balance(with_scale(model, images), images, config)
     log(_summary(config, model, images))

@@ -245,8 +245,27 @@ def test_with_class_balance__settings_of_the_model_stay(kind, own):
 
 def test_prepare_run__patience_needs_validation(folder):
     chosen = settings(on_bad_box="drop", patience=3)
-    with pytest.raises(UsageError, match=r"patience waits for a better AP, .* validation split \(--val-split\)"):
+    with pytest.raises(UsageError, match=r"patience waits for a better AP, .* validation split with objects"):
         prepare.prepare_run(folder, chosen, lambda line: None)
+
+
+@pytest.mark.parametrize("patience", [3, None])
+@pytest.mark.parametrize("difficult", [True, False])
+def test_prepare_run__validation_without_objects_that_count(photo, tmp_path, patience, difficult):
+    records = []
+    for number in (1, 2):
+        photo((30, 40), number).save(tmp_path / f"{number}.png")
+        boxes = [[1, 1, 20, 20]] if number == 1 or difficult else []
+        records.append(replace(record(number, boxes, (30, 40)), path=tmp_path / f"{number}.png"))
+    val = replace(records[1], difficult=np.ones(len(records[1].boxes), np.bool_))
+    data = AnnotatedData(tmp_path, "test", ("cat",), {"train": [records[0]], "val": [val]})
+    lines = []
+    if patience is None:
+        assert prepare.prepare_run(data, settings(), lines.append).val_images == [val]
+    else:
+        with pytest.raises(UsageError, match=r"needs a validation split with objects \(--val-split\)"):
+            prepare.prepare_run(data, settings(patience=patience), lines.append)
+    assert any(line.startswith("note: no AP, because no image of the validation split") for line in lines)
 
 
 def test_prepare_run__all_is_decided_and_logged(folder):
@@ -408,6 +427,8 @@ def test_resolve__no_assignment(assignment):
         ({"model": None}, [], "model: name a preset"),
         ({"recipe": "slow"}, [], "recipe: Input should be 'quick', 'standard' or 'best' (given: 'slow')"),
         ({"recipe": ["quick"]}, [], "recipe: "),
+        ({"freeze": "all"}, [], "freeze: Input should be a valid integer, "),
+        ({"freeze": -1}, [], "freeze: Input should be greater than or equal to 0 or 'backbone' (given: -1)"),
         ({"freeze": "backbone", "weights": None}, [], 'freeze="backbone" with random weights would learn'),
     ],
 )
