@@ -219,7 +219,9 @@ def test_resume__no_run(tmp_path):
 
 
 def test_resume__file_of_a_run(unbroken, tmp_path):
-    advice = rf"resume takes the folder of an interrupted run \(--resume {unbroken}\), not a file\. .* --weights \S+last"
+    advice = (
+        rf"resume takes the folder of an interrupted run \(--resume {unbroken}\), not a file\. .* --weights \S+last"
+    )
     with pytest.raises(UsageError, match=advice):
         fit(resume=unbroken / "last.safetensors")
     (tmp_path / "other.pth").touch()

@@ -82,7 +82,9 @@ def _in_words(message: str) -> str:
     parts = re.fullmatch(r"(.* unable to convert \".*\" into )([^|]+(?:\|[^|]+)*)\.", message)
     if parts is None:
         return message
-    types = [_TYPES.get(name, re.sub(r"Literal\[(.*)\]", r"\1", name)) for name in parts[2].split("|") if name != "None"]
+    types = [
+        _TYPES.get(name, re.sub(r"Literal\[(.*)\]", r"\1", name)) for name in parts[2].split("|") if name != "None"
+    ]
     return f"{parts[1]}{' or '.join(types)}."
 
 

@@ -116,15 +116,18 @@ def check_data(
     return DataReport(data, sorted(findings, key=lambda finding: _ORDER.index(finding.kind)))
 
 
-def check_and_repair(data: AnnotatedData, policy: BadBoxPolicy = "error") -> Repaired:
+def check_and_repair(data: AnnotatedData, policy: BadBoxPolicy = "error", *, is_whole: bool = True) -> Repaired:
     """The quick check before training or evaluation: refuses errors, or repairs them and reports what it did.
+
+    Of a data set that is not whole, but some of its images, the folders are not searched for images without annotations.
 
     Raises:
         DataError: there are errors and the policy is "error"; the message names them.
     """
     if policy == "error":
         facts = read_headers(_uncertain_sizes(data))
-        raise_on_errors([*_of_files(data, facts), *check_folders(data), *check_values(facts.framed(data))], data.root)
+        of_folders = check_folders(data) if is_whole else []
+        raise_on_errors([*_of_files(data, facts), *of_folders, *check_values(facts.framed(data))], data.root)
     else:  # all that has to be left out must be known first, damaged images too
         small = len(data.images) <= IMAGES_READ
         facts = decode_images(data, lambda images, total: images) if small else read_headers(_uncertain_sizes(data))
