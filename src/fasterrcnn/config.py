@@ -13,7 +13,8 @@ from fasterrcnn.errors import UsageError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0, le=10**6)]
-Side = Annotated[int, Field(gt=0, le=2**14)]
+MAX_SIDE = 2**14
+Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
 Few = Field(max_length=64)  # a hostile file with a huge list would take all memory before it is checked
 PerLevel = Annotated[tuple[Annotated[tuple[float, ...], Few], ...], Few]
 NmsKind = Literal["class", "agnostic", "soft-linear", "soft-gaussian"]

@@ -15,7 +15,7 @@ from torch import Tensor
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.weights import safe_pickle
 from fasterrcnn.weights.layout import State
-from fasterrcnn.weights.wrappers import Weights, about_place, find_named_tensors
+from fasterrcnn.weights.wrappers import NamedTensors, about_place, find_named_tensors
 
 WeightFileKind = Literal["safetensors", "torch", "numpy"]
 
@@ -72,7 +72,7 @@ def read_tensors(path: Path) -> tuple[State, dict[str, Any]]:
     return weights.tensors, weights.beside
 
 
-def read_weights(path: Path) -> Weights:
+def read_weights(path: Path) -> NamedTensors:
     """The named tensors of a weight file, and the plain values beside them.
 
     Reads safetensors, what `torch.save` wrote (zip archives and the older pickles), and pickles of numpy arrays as
@@ -85,7 +85,7 @@ def read_weights(path: Path) -> Weights:
     try:
         if kind == "safetensors":
             tensors, _, metadata, _ = read_safetensors(path)
-            return Weights(tensors, dict(metadata))
+            return NamedTensors(tensors, dict(metadata))
         size = path.stat().st_size
         with path.open("rb") as file:
             content = _read_numpy(file, size) if kind == "numpy" else read_torch(file, size)
@@ -210,7 +210,7 @@ def _read_numpy(file: BufferedIOBase, size: int) -> Any:
 # ---- weights, and what lies beside them
 
 
-def _split(content: Any, size: int) -> Weights:
+def _split(content: Any, size: int) -> NamedTensors:
     place, named = find_named_tensors(content)
     if len(named) > _MAX_TENSORS:
         raise WeightsError(f"refused, {len(named):,} tensors")
@@ -219,7 +219,7 @@ def _split(content: Any, size: int) -> Weights:
         raise WeightsError("refused, its tensors are many times as large as the file")
     around = {key: value for key, value in content.items() if value is not named}
     meta_first = dict(sorted(around.items(), key=lambda entry: entry[0] != "meta"))  # before an optimiser's numbers
-    return Weights(state, _plain_copy(meta_first, [_MAX_PLAIN], _MAX_DEPTH) or {}, about_place(place))
+    return NamedTensors(state, _plain_copy(meta_first, [_MAX_PLAIN], _MAX_DEPTH) or {}, about_place(place))
 
 
 def _is_beside(key: Any, value: Any) -> bool:

@@ -32,7 +32,7 @@ _MAX_DEPTH = 4
 
 
 @dataclass(frozen=True)
-class Weights:
+class NamedTensors:
     """The tensors of a network as a file holds them."""
 
     tensors: State
@@ -66,7 +66,7 @@ def find_named_tensors(content: Any) -> tuple[str, dict[Any, Any]]:
     return place, places[place]
 
 
-def unwrap_names(weights: Weights) -> Weights:
+def unwrap_names(weights: NamedTensors) -> NamedTensors:
     """The tensors of one network, under the names that they have in it.
 
     Prefixes of wrappers go. Where a detector lies under a prefix, as in a Lightning module, what is beside it is left
@@ -81,12 +81,12 @@ def unwrap_names(weights: Weights) -> Weights:
         others = len(state) - len(networks[chosen])
         abouts += [f"averaged weights ({chosen})"] if len(networks) > 1 and _AVERAGED.search(chosen) else []
         abouts += [f"without {others} tensors beside {chosen or 'it'}"] if others else []
-        return Weights(networks[chosen], weights.beside, ", ".join(abouts))
+        return NamedTensors(networks[chosen], weights.beside, ", ".join(abouts))
     names = [name for name in state if name not in _COUNTERS]
     while names and (match := _PREFIX.match(names[0])) and all(name.startswith(match[0]) for name in names):
         state = {name.removeprefix(match[0]): state[name] for name in names}
         names = list(state)
-    return Weights(state, weights.beside, ", ".join(abouts))
+    return NamedTensors(state, weights.beside, ", ".join(abouts))
 
 
 def about_place(place: str) -> str:
@@ -129,7 +129,7 @@ def _rank(key: str) -> int:
 def _names(tensors: Mapping[Any, Any]) -> set[str]:
     """Names of the tensors of a network, without wrappers and counters."""
     state = {key: value for key, value in tensors.items() if isinstance(key, str) and _is_tensor(value)}
-    return {name for name in unwrap_names(Weights(state)).tensors if name.rpartition(".")[2] not in _COUNTERS}
+    return {name for name in unwrap_names(NamedTensors(state)).tensors if name.rpartition(".")[2] not in _COUNTERS}
 
 
 def _below(state: State, prefix: str, prefixes: set[str]) -> State:

@@ -17,7 +17,7 @@ def test_choose_device__default(monkeypatch, cuda, mps, kind):
 
 def test_choose_device__by_name():
     assert choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(UsageError, match="device 'gpu' cannot be used here; there is .*cpu"):
+    with pytest.raises(UsageError, match=r"device 'gpu' cannot be used here; there is .*cpu"):
         choose_device("gpu")
 
 

@@ -17,7 +17,7 @@ from fasterrcnn.config import changed
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.weights import load, torchvision
 from fasterrcnn.weights.safe_read import read_tensors, read_weights
-from fasterrcnn.weights.wrappers import Weights, unwrap_names
+from fasterrcnn.weights.wrappers import NamedTensors, unwrap_names
 
 SMALL = {"stem.weight": torch.arange(6.0).view(2, 3), "stem.bias": torch.zeros(2)}
 OTHER = {name: tensor + 1 for name, tensor in SMALL.items()}
@@ -62,7 +62,7 @@ PREFIXES = [
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_unwrap_names__prefixes_in_any_combination(files, family, prefix):
     state = files(family, "resnet50-fpn", 3)
-    assert unwrap_names(Weights(prefixed(prefix)(state))).tensors.keys() == state.keys()
+    assert unwrap_names(NamedTensors(prefixed(prefix)(state))).tensors.keys() == state.keys()
 
 
 @pytest.mark.parametrize("key", ["model", "state_dict", "net", "model_state", "model_state_dict", "weights", "params"])
@@ -232,6 +232,6 @@ def test_read_weights__functions_that_do_harm_are_refused_beside_weights_too(tmp
             return getattr(__import__(module, fromlist=["x"]), function), ("x",)
 
     torch.save({"model": SMALL, "extra": Harm()}, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match="refused, it holds an object of .*, and loading that could run code"):
+    with pytest.raises(WeightsError, match=r"refused, it holds an object of .*, and loading that could run code"):
         read_weights(tmp_path / "w.pth")
     assert pickle.dumps(Harm())  # the file was what it should be
