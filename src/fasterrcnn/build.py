@@ -284,7 +284,7 @@ def _box_head(config: ModelConfig, channels: int) -> BoxHead:
         if (shape := Shape.of(config.backbone.body)) is None:
             raise UsageError(f'a box head of "layer4" needs a ResNet, not {config.backbone.body!r}')
         stage = make_stage(4, shape, norm=norm, stride=2, stride_in_1x1=config.backbone.stride_in_1x1)
-        return BoxHead(StageBody(stage), 2048, len(config.classes))
+        return BoxHead(StageBody(stage), shape.channels(4), len(config.classes))
     if not regions.widths:
         raise UsageError("regions.widths is empty: a fully connected head needs at least one layer")
     convs_norm = norm if regions.convs_norm else None

@@ -65,7 +65,9 @@ class BackboneConfig(_BodyConfig):
     """Backbone and neck."""
 
     body: str = Field(
-        "resnet50", description='"resnet50" (101, 152), "resnext101-32x8d", "mobilenetv3-large" or "timm:<name>"'
+        "resnet50",
+        description='"resnet50" (18, 34, 101, 152), "resnext101-32x8d", "wide-resnet50-2", "mobilenetv3-large" or '
+        '"timm:<name>"',
     )
     stages: Annotated[tuple[int, ...], Few] = Field((1, 2, 3, 4), description="ResNet stages whose maps are used")
     strides: Annotated[tuple[int, ...], Few] = Field((8, 16, 32), description="strides of the timm maps that are used")

@@ -289,7 +289,7 @@ def _by_name(rows: list[dict[str, Any]], ground_truth: GroundTruth) -> Rows:
 
 
 def common_classes(classes: Sequence[str], data_classes: Sequence[str]) -> dict[str, str]:
-    """Class of a detector -> that of a data set, by name (`match_names`); a UsageError where they have none in common."""
+    """Class of a detector -> that of a data set, by name (`match_names`); a UsageError if they have none in common."""
     matched = match_names(classes, data_classes)
     if not matched:
         ours, theirs = ", ".join(classes[:10]), ", ".join(data_classes[:10])

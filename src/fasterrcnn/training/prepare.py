@@ -200,9 +200,7 @@ def prepare_run(source: DataLike, config: TrainConfig, log: Log) -> Setup:
         log("note: no validation, because the split 'val' is empty or shares images with the training split")
     has_objects = any((~image.difficult).any() for image in val_images)
     if val_images and not has_objects:
-        log(
-            "note: no AP, because no image of the validation split has an object that counts (crowds and difficult do not)"
-        )
+        log("note: no AP, because no image of the validation split has an object that counts (crowds do not)")
     if config.patience is not None and not has_objects:
         raise UsageError("patience waits for a better AP, which needs a validation split with objects (--val-split)")
     model = with_anchors(start_config(opened.data, config), images, config, log)

@@ -387,3 +387,11 @@ def test_body__of_detectron2_in_caffe2s_names(tmp_path, shrink):
     assert {key.split(".")[0] for key in report.fresh} == {"rpn", "box_head"}
     assert network.std.flatten().tolist() == pytest.approx([1 / 255] * 3)
     assert network.backbone.body.layer2[0].conv1.stride == (2, 2)
+
+
+@pytest.mark.parametrize("family", ["torchvision", "detectron2", "mmdetection"])
+@pytest.mark.parametrize("preset", ["resnet18-fpn", "resnet34-fpn", "wide-resnet50-2-fpn", "resnext50-32x4d-fpn"])
+def test_recognise__other_resnets_under_a_pyramid(files, family, preset):
+    source = load.recognise(HERE, files(family, preset, 3), {})
+    assert source.config.preset == preset
+    check_fit(sketch(source.config), source.state, str(HERE))

@@ -119,7 +119,7 @@ def check_data(
 def check_and_repair(data: AnnotatedData, policy: BadBoxPolicy = "error", *, is_whole: bool = True) -> Repaired:
     """The quick check before training or evaluation: refuses errors, or repairs them and reports what it did.
 
-    Of a data set that is not whole, but some of its images, the folders are not searched for images without annotations.
+    If it is not whole, but some images of a data set, folders are not searched for images without annotations.
 
     Raises:
         DataError: there are errors and the policy is "error"; the message names them.
