@@ -183,8 +183,10 @@ def _open(located: Located, given: _Given) -> tuple[FasterRCNN, ModelConfig, loa
 def _check_anchor_rows(config: ModelConfig, source: load.WeightFile) -> None:
     """Refuse a network for another number of anchors than is stated, or than its family has by default."""
     logits = source.state.get("rpn.objectness.weight")
+    if source.family == "fasterrcnn" or logits is None or logits.dim() != 4:
+        return
     per_cell = len(config.anchors.sizes[0]) * len(config.anchors.ratios[0])
-    if source.family != "fasterrcnn" and logits is not None and logits.dim() == 4 and len(logits) != per_cell:
+    if len(logits) != per_cell:
         raise WeightsError(
             f"{source.path}: its RPN has {len(logits)} anchors of a cell, not {per_cell}, and the file does not hold "
             f"which; state their sizes and ratios (--anchors FILE, for {len(config.anchors.sizes)} levels)"

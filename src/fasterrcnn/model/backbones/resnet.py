@@ -55,7 +55,8 @@ class Shape:
 
     def channels(self, stage: int) -> int:
         """Channels of the map of stage 1 to 4."""
-        return (256 if self.is_deep else 64) * 2 ** (stage - 1)
+        channels: int = (256 if self.is_deep else 64) * 2 ** (stage - 1)
+        return channels
 
 
 class Bottleneck(nn.Module):
