@@ -14,7 +14,8 @@ from fasterrcnn.pixel_options import PixelOptions, ValueRange
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0, le=10**6)]
-Side = Annotated[int, Field(gt=0, le=2**14)]
+MAX_SIDE = 2**14
+Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
 Few = Field(max_length=64)  # a hostile file with a huge list would take all memory before it is checked
 PerLevel = Annotated[tuple[Annotated[tuple[float, ...], Few], ...], Few]
 NmsKind = Literal["class", "agnostic", "soft-linear", "soft-gaussian"]
@@ -85,7 +86,9 @@ class BackboneConfig(_BodyConfig):
     """Backbone and neck."""
 
     body: str = Field(
-        "resnet50", description='"resnet50" (101, 152), "resnext101-32x8d", "mobilenetv3-large" or "timm:<name>"'
+        "resnet50",
+        description='"resnet50" (18, 34, 101, 152), "resnext101-32x8d", "wide-resnet50-2", "mobilenetv3-large" or '
+        '"timm:<name>"',
     )
     stages: Annotated[tuple[int, ...], Few] = Field((1, 2, 3, 4), description="ResNet stages whose maps are used")
     strides: Annotated[tuple[int, ...], Few] = Field((8, 16, 32), description="strides of the timm maps that are used")
@@ -280,8 +283,8 @@ class TrainConfig(_Config):
     )
     anchors: str | None = Field(
         None,
-        description='"auto" fits them to the objects, "preset" keeps the model\'s, a YAML file has its own; '
-        "default: auto, but preset for start weights of a trained detector",
+        description='"auto" fits them to the objects, "preset" keeps the preset\'s, a YAML file has its own; '
+        "default: auto, but those of the start weights if these are a trained detector",
     )
     class_balance: Literal["none", "repeat", "weights", "focal"] = Field(
         "none", description="for rare classes: repeat their images, weight their loss, or take the focal loss"

@@ -5,6 +5,8 @@ Axes: n detections. Boxes are xyxy in pixels of the original image, upright, con
 
 import io
 import json
+import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -289,3 +291,21 @@ def labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
     if unknown:
         raise UsageError(f"no class is called {unknown[0]!r}; there are: {', '.join(classes)}")
     return [list(classes).index(name) for name in names]
+
+
+def match_names(names: Sequence[str], others: Sequence[str]) -> dict[str, str]:
+    """Name of a class -> the one of the others that means the same; each of these is given at most once.
+
+    Equal names go first. Then upper and lower case are the same, as are blanks, "-" and "_", and the two ways in which
+    Unicode writes an accent.
+    """
+    matched = {name: name for name in names if name in others}
+    left = {_plain_name(other): other for other in reversed(others) if other not in matched}
+    for name in names:
+        if name not in matched and _plain_name(name) in left:
+            matched[name] = left.pop(_plain_name(name))
+    return matched
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).casefold()).strip()

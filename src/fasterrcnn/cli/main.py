@@ -1,6 +1,7 @@
 """The ``fasterrcnn`` command: runs the sub-command, and turns errors into one line and exit code 2."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = app(given, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except CycloptsError as error:
-        _fail(f"{' '.join(str(error).split())} (see fasterrcnn --help)")
+        _fail(f"{_in_words(' '.join(str(error).split()))} (see fasterrcnn --help)")
     except FasterRCNNError as error:
         _fail(str(error))
     except BrokenPipeError:  # its reader has ended, as "head" does
@@ -82,6 +83,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+_TYPES = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "yes or no"}
+
+
+def _in_words(message: str) -> str:
+    """An error of the command line, with words in place of Python's types."""
+    parts = re.fullmatch(r"(.* unable to convert \".*\" into )([^|]+(?:\|[^|]+)*)\.", message)
+    if parts is None:
+        return message
+    types = [
+        _TYPES.get(name, re.sub(r"Literal\[(.*)\]", r"\1", name)) for name in parts[2].split("|") if name != "None"
+    ]
+    return f"{parts[1]}{' or '.join(types)}."
 
 
 def _fail(message: str) -> None:

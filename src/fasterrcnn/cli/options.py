@@ -46,9 +46,27 @@ class CheckpointOptions:
         Parameter(help="Colours and strides of a Detectron2 or MMDetection file that does not state them."),
     ] = None
 
+    anchors: Annotated[
+        Path | None,
+        Parameter(help="YAML file of anchors, for a checkpoint that was trained with own ones but has none."),
+    ] = None
+    short_side: Annotated[
+        int | None, Parameter(help="Pixels of the input's short side, if the checkpoint does not state them.")
+    ] = None
+    long_side: Annotated[int | None, Parameter(help="Largest long side of the input, likewise.")] = None
+
     def to_dict(self) -> dict[str, Any]:
         """The arguments of `fasterrcnn.load` and `fasterrcnn.build.load_model`."""
-        return {"classes": self.names, "preset": self.preset, "style": self.style}
+        from fasterrcnn.data.anchors import read_anchors
+
+        return {
+            "classes": self.names,
+            "preset": self.preset,
+            "style": self.style,
+            "anchors": None if self.anchors is None else read_anchors(self.anchors),
+            "short_side": self.short_side,
+            "long_side": self.long_side,
+        }
 
 
 @Parameter(name="*")

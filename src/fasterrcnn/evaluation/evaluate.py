@@ -13,9 +13,8 @@ from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, to_coco
 from fasterrcnn.data.checks import BadBoxPolicy, check_and_repair
 from fasterrcnn.data.formats import DataLike, read_data
 from fasterrcnn.errors import UsageError
-from fasterrcnn.evaluation.analysis import MeasurementOrigin, Other, analyse
-from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions, load_results, read_ground_truth
-from fasterrcnn.evaluation.metrics.proposal_recall import ProposalRecall
+from fasterrcnn.evaluation.analysis import DetectorRun, MeasurementOrigin, Other, analyse
+from fasterrcnn.evaluation.ground_truth import GroundTruth, load_results, read_ground_truth
 from fasterrcnn.evaluation.options import EvaluateOptions, complete_evaluate_options, to_arguments
 from fasterrcnn.evaluation.report import Report, make_report
 
@@ -62,20 +61,21 @@ def evaluate(
     annotated = check_and_repair(read_data(data), on_bad_box).data
     records = annotated.split(split)
     ground_truth = ground_truth_of(annotated, records)
-    predictions, others, proposals, score_threshold = _gather(
-        weights, results, annotated, records, ground_truth, wanted, batch_size, progress
-    )
+    run = _gather(weights, results, annotated, records, ground_truth, wanted, batch_size, progress)
     if against is not None:
-        others.insert(0, Other(str(against), load_results(against, ground_truth, wanted["max_dets"]), is_variant=False))
+        run.others.insert(
+            0, Other(str(against), load_results(against, ground_truth, wanted["max_dets"]), is_variant=False)
+        )
     arguments = [*_argument("on-bad-box", on_bad_box, "error"), *_argument("against", against, None)]
     measured = name or str(weights if results is None else results)
     analysis = analyse(
         ground_truth,
-        predictions,
+        run.predictions,
         _origin(measured, annotated, split, arguments, wanted, from_file=results is not None),
-        others=others,
-        proposals=proposals,
-        score_threshold=score_threshold,
+        others=run.others,
+        proposals=run.proposals,
+        score_threshold=run.score_threshold,
+        about_names=run.about_names,
         samples=wanted["bootstrap"],
         seed=wanted["seed"],
         inclusive=wanted["voc_pixels"],
@@ -103,10 +103,10 @@ def _gather(
     wanted: EvaluateOptions,
     batch_size: int,
     progress: bool,
-) -> tuple[Predictions, list[Other], ProposalRecall | None, float | None]:
-    """Detections, those of variants, recall of the first stage and score threshold; a file has the first only."""
+) -> DetectorRun:
+    """Detections and what else there is of a detector; a file has the detections only."""
     if results is not None:
-        return load_results(results, ground_truth, wanted["max_dets"]), [], None, None
+        return DetectorRun(load_results(results, ground_truth, wanted["max_dets"]), [], None, None, ())
     assert weights is not None
     from fasterrcnn.evaluation.detector_runs import run_detector  # noqa: PLC0415 - imports torch
 

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
 
 from fasterrcnn.data.findings import unseen_difference
+from fasterrcnn.detections import match_names
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.evaluation.options import MAX_DETS
 
@@ -341,10 +342,12 @@ def _by_name(rows: list[dict[str, Any]], ground_truth: GroundTruth) -> Rows:
     return predictions
 
 
-def check_common_classes(classes: Sequence[str], data_classes: Sequence[str]) -> None:
-    """Refuse a detector and a data set that have no class in common, by name, by a UsageError."""
-    if not set(classes) & set(data_classes):
+def common_classes(classes: Sequence[str], data_classes: Sequence[str]) -> dict[str, str]:
+    """Class of a detector -> that of a data set, by name (`match_names`); a UsageError if they have none in common."""
+    matched = match_names(classes, data_classes)
+    if not matched:
         ours, theirs = ", ".join(classes[:10]), ", ".join(data_classes[:10])
         unseen = (unseen_difference(own, other) for own in classes for other in data_classes)
         reason = next((f"; {words}" for words in unseen if words), "")
         raise UsageError(f"detector and data set have no class in common: {ours} against {theirs}{reason}")
+    return matched

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from fasterrcnn.acceleration import accelerate
 from fasterrcnn.build import load_model
-from fasterrcnn.config import ModelConfig, with_pixels
+from fasterrcnn.config import AnchorConfig, ModelConfig, with_pixels
+from fasterrcnn.data.anchors import read_anchors
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError
 from fasterrcnn.inference.batches import batches_by_size, batches_of_tiles, load_batches, prefetch
@@ -312,6 +313,9 @@ def load(
     preset: str | None = None,
     norm_eps: float | None = None,
     style: BackboneStyle | None = None,
+    anchors: AnchorConfig | str | Path | None = None,
+    short_side: int | None = None,
+    long_side: int | None = None,
     device: str | None = None,
     threads: int | None = None,
     runtime: RuntimeName | None = None,
@@ -330,6 +334,9 @@ def load(
         preset: architecture of a torchvision file where the keys fit several ("mobilenetv3-large-320-fpn").
         norm_eps: eps of its batch norms; 0 for a file fine-tuned from torchvision's COCO ``resnet50-fpn``.
         style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not contain them.
+        anchors: those that the detector was trained with, or a YAML file of them, for a file that does not contain
+            them: all of torchvision and MMDetection. Default: those of the family.
+        short_side, long_side: pixels to which images are resized, likewise (min_size and max_size of torchvision).
         device: "cpu", "cuda", "mps"; default is the best available one that the runtime supports.
         threads: CPU threads of torch, for the whole process; default leaves them as they are.
         runtime: what runs the network: "torch", or on the CPU "winograd", "compiled", "compiled-direct", "openvino",
@@ -347,7 +354,11 @@ def load(
     """
     use_threads(threads)
     file = locate(path)
-    model, config = load_model(file, classes=classes, preset=preset, norm_eps=norm_eps, style=style, log=log)
+    own_anchors = read_anchors(Path(anchors)) if isinstance(anchors, str | Path) else anchors
+    model, config = load_model(
+        file, classes=classes, preset=preset, norm_eps=norm_eps, style=style, anchors=own_anchors,
+        short_side=short_side, long_side=long_side, log=log,
+    )  # fmt: skip
     config = with_pixels(config, pixel_range, bands)
     quantized = quantized_parts(file.path)
     runtime = runtime or ("openvino-int8" if quantized else "torch")

@@ -52,6 +52,20 @@ def test_evaluate__classes_are_matched_by_name(detector, tmp_path, photo):
     assert report.per_class["bee"] == {"ap": None, "ap50": None}
 
 
+def test_evaluate__names_that_differ_in_spelling_are_matched_and_listed(detector, tmp_path, photo):
+    data = annotated(detector, tmp_path, photo, ("cat", "dog", "owl"))
+    report = evaluate(detector, replace(data, classes=("Cat", "dog", "_OWL")))
+    assert report.ap == evaluate(detector, data).ap
+    assert "Spelled otherwise in the data set, and taken for the same: cat as Cat, owl as _OWL." in str(report)
+
+
+def test_evaluate__classes_without_a_partner_are_listed(detector, tmp_path, photo):
+    report = str(evaluate(detector, annotated(detector, tmp_path, photo, ("bee", "owl", "dog"))))
+    assert "The detector does not have bee of the data set, and cannot find them." in report
+    assert "The data set does not have cat of the detector: they are not counted." in report
+    assert "Spelled otherwise" not in report
+
+
 def test_evaluate__checkpoint_and_detector_agree(detector, checkpoint, tmp_path, photo):
     data = annotated(detector, tmp_path, photo, ("cat", "dog", "owl"))
     assert evaluate(checkpoint, data) == evaluate(detector, data)

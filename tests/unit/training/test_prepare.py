@@ -8,11 +8,12 @@ import yaml
 from PIL import Image
 
 from fasterrcnn import presets
-from fasterrcnn.config import TrainConfig
+from fasterrcnn.config import TrainConfig, changed
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.formats import read_data
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.training import prepare
+from fasterrcnn.weights import native
 
 PRESET = presets.get("timm:test_efficientnet")
 
@@ -166,6 +167,32 @@ def test_with_anchors__from_a_file(tmp_path):
         prepare.with_anchors(PRESET, [], settings(anchors="absent.yaml"), lambda line: None)
 
 
+OWN = PRESET.model_copy(update={"anchors": PRESET.anchors.model_copy(update={"ratios": ((0.4, 1.0, 3.0),) * 4})})
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected", "line"),
+    [(None, OWN, "anchors: those of the start weights"), ("preset", PRESET, "anchors: those of the preset")],
+)
+def test_with_anchors__of_a_trained_detector(choice, expected, line):
+    lines = []
+    chosen = settings(weights="run/last.safetensors", anchors=choice)
+    assert prepare.with_anchors(OWN, tall_boxes(100), chosen, lines.append) == expected
+    assert lines == [line]
+
+
+def test_start_config__what_a_detector_was_trained_with(folder, tmp_path, tiny_model, tiny_config):
+    trained = changed(tiny_config, anchors={"sizes": ((20.0,), (40.0,), (80.0,), (170.0,))})
+    native.save_checkpoint(tmp_path / "own.safetensors", tiny_model, trained)
+    weights = str(tmp_path / "own.safetensors")
+    model = prepare.start_config(read_data(folder), settings(weights=weights))
+    assert model.anchors == trained.anchors
+    assert (model.input.short_side, model.input.long_side) == (64, 96)
+    assert (model.backbone.neck_channels, model.regions.widths) == (32, (32, 32))
+    at_480 = prepare.start_config(read_data(folder), settings(weights=weights, short_side=480))  # the preset's size
+    assert (at_480.input.short_side, at_480.input.long_side) == (480, 720)
+
+
 def test_choose_images__shared_images():
     train, val = record(1, [[1, 1, 9, 9]]), record(2, [[1, 1, 9, 9]])
     both = AnnotatedData(Path("root"), "test", ("cat",), {"train": [train, val], "val": [val]})
@@ -218,8 +245,27 @@ def test_with_class_balance__settings_of_the_model_stay(kind, own):
 
 def test_prepare_run__patience_needs_validation(folder):
     chosen = settings(on_bad_box="drop", patience=3)
-    with pytest.raises(UsageError, match=r"patience waits for a better AP, .* validation split \(--val-split\)"):
+    with pytest.raises(UsageError, match=r"patience waits for a better AP, .* validation split with objects"):
         prepare.prepare_run(folder, chosen, lambda line: None)
+
+
+@pytest.mark.parametrize("patience", [3, None])
+@pytest.mark.parametrize("difficult", [True, False])
+def test_prepare_run__validation_without_objects_that_count(photo, tmp_path, patience, difficult):
+    records = []
+    for number in (1, 2):
+        photo((30, 40), number).save(tmp_path / f"{number}.png")
+        boxes = [[1, 1, 20, 20]] if number == 1 or difficult else []
+        records.append(replace(record(number, boxes, (30, 40)), path=tmp_path / f"{number}.png"))
+    val = replace(records[1], difficult=np.ones(len(records[1].boxes), np.bool_))
+    data = AnnotatedData(tmp_path, "test", ("cat",), {"train": [records[0]], "val": [val]})
+    lines = []
+    if patience is None:
+        assert prepare.prepare_run(data, settings(), lines.append).val_images == [val]
+    else:
+        with pytest.raises(UsageError, match=r"needs a validation split with objects \(--val-split\)"):
+            prepare.prepare_run(data, settings(patience=patience), lines.append)
+    assert any(line.startswith("note: no AP, because no image of the validation split") for line in lines)
 
 
 def test_prepare_run__all_is_decided_and_logged(folder):
@@ -386,6 +432,8 @@ def test_resolve__no_assignment(assignment):
         ({"model": None}, [], "model: name a preset"),
         ({"recipe": "slow"}, [], "recipe: Input should be 'quick', 'standard' or 'best' (given: 'slow')"),
         ({"recipe": ["quick"]}, [], "recipe: "),
+        ({"freeze": "all"}, [], "freeze: Input should be a valid integer, "),
+        ({"freeze": -1}, [], "freeze: Input should be greater than or equal to 0 or 'backbone' (given: -1)"),
         ({"freeze": "backbone", "weights": None}, [], 'freeze="backbone" with random weights would learn'),
     ],
 )
