@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fasterrcnn.errors import DataError, ImageError
-from fasterrcnn.images import SIDEWAYS
 
 Severity = Literal["error", "warning", "note"]
 
@@ -146,13 +145,13 @@ def size_mismatch(
 ) -> Finding:
     """A finding about an annotation file that states another size than the upright image has.
 
-    The orientation is EXIF's, from 1 to 8.
+    The orientation is EXIF's, from 1 to 8; from 5 on, width and height of the stored pixels are exchanged.
     """
     stated, true = (f"{width} x {height}" for height, width in (stated_hw, size_hw))
     turned = ""
     if size_hw == stated_hw[::-1]:
         turned = "; width and height are exchanged, or the image was rotated"
-        if orientation in SIDEWAYS:
+        if orientation >= 5:
             turned = (
                 f"; size and probably boxes are of the stored, unrotated image (EXIF orientation {orientation}); "
                 "data check --fix turns such boxes"

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from fasterrcnn import build, presets
-from fasterrcnn.config import EARLIER_BODY, ModelConfig, RecipeName, TrainConfig, changed
+from fasterrcnn.config import EARLIER_BODY, ModelConfig, RecipeName, TrainConfig, changed, with_pixels
 from fasterrcnn.data import anchors
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.checks import Repaired, check_and_repair
@@ -140,11 +140,7 @@ def _explained(error: ValidationError, model: type[BaseModel] = TrainConfig, pre
     if first["type"] == "value_error" and not first["loc"]:  # about several settings; its message names them
         return str(first["ctx"]["error"])
     if first["type"] != "extra_forbidden":
-        # Where a value may be of several kinds, there is an error for each, with the kind after the name.
-        kinds = [e for e in error.errors() if e["loc"][:-1] == first["loc"][:-1] and e["input"] is first["input"]]
-        if len(kinds) > 1:
-            name = name.removesuffix(f".{first['loc'][-1]}")
-        return f"{name}: {', or '.join(kind['msg'] for kind in kinds)} (given: {first['input']!r})"
+        return f"{name}: {first['msg']} (given: {first['input']!r})"
     for part in first["loc"][:-1]:
         inner = model.model_fields[part].annotation if part in model.model_fields else None
         model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else model
@@ -273,9 +269,10 @@ def start_config(data: AnnotatedData, config: TrainConfig) -> ModelConfig:
     """
     model = config.model.with_classes(data.classes, data.category_ids)
     if config.weights is not None:
-        return _with_input_size(transfer.numerics_of(model, config.weights), config)
-    norm = "batch" if model.backbone.body.startswith("timm:") else "group"
-    return _with_input_size(changed(model, backbone={"norm": norm}), config)
+        model = transfer.numerics_of(model, config.weights)
+    else:
+        model = changed(model, backbone={"norm": "batch" if model.backbone.body.startswith("timm:") else "group"})
+    return with_pixels(_with_input_size(model, config), config.pixel_range, config.bands)
 
 
 def with_anchors(model: ModelConfig, images: Sequence[AnnotatedImage], config: TrainConfig, log: Log) -> ModelConfig:

@@ -12,7 +12,7 @@ import fasterrcnn
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.evaluation.evaluate import evaluate
-from fasterrcnn.evaluation.ground_truth import check_common_classes
+from fasterrcnn.evaluation.ground_truth import common_classes
 from fasterrcnn.evaluation.report import results_of
 from fasterrcnn.inference.detector import load
 
@@ -77,9 +77,13 @@ def test_evaluate__nothing_in_common(detector, tmp_path, photo):
         evaluate(detector, data)
 
 
-def test_check_common_classes__accents_written_in_two_ways():
-    with pytest.raises(UsageError, match=r"no class in common: .* against .*; the accents are written in two ways"):
-        check_common_classes(["caf\u00e9"], ["dog", "cafe\u0301"])
+def test_common_classes__accents_written_in_two_ways():
+    assert common_classes(["caf\u00e9"], ["dog", "cafe\u0301"]) == {"caf\u00e9": "cafe\u0301"}
+
+
+def test_common_classes__invisible_characters():
+    with pytest.raises(UsageError, match=r"no class in common: cat against .*; the names differ in characters"):
+        common_classes(["cat"], ["dog", "cat\u200b"])
 
 
 def test_evaluate__unknown_split(detector, tmp_path, photo):

@@ -112,7 +112,7 @@ def test_fit__no_boxes_to_train_on(train, tmp_path, photo):
         (tmp_path / "set" / name).mkdir(parents=True)
     (tmp_path / "set/Annotations/a.xml").write_text("<annotation/>")
     photo((96, 96)).save(tmp_path / "set/JPEGImages/a.jpg")
-    with pytest.raises(UsageError, match="the split 'all' has no boxes to train on"):
+    with pytest.raises(DataError, match="no labels were found: none of 1 image has a box"):
         train("run", data=tmp_path / "set")
 
 
@@ -227,7 +227,7 @@ def test_fit__a_disk_that_is_full(train, tmp_path, monkeypatch):
         train("run", epochs=3)
     assert str(run) in str(caught.value)
     native.load_checkpoint(run / "last.safetensors")
-    with pytest.raises(UsageError, match="is a file; resume takes the folder of its run"):
+    with pytest.raises(UsageError, match="resume takes the folder of an interrupted run"):
         fit(resume=run / "last.safetensors")
     again = fit(resume=run)
     assert load(again.last).classes
