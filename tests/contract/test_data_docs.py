@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fasterrcnn.data.formats import FORMATS
+from fasterrcnn.images import EXTENSIONS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 OPTIONS = {"classes": "--class-names", "columns": "--columns", "box_format": "--box-format"}
@@ -23,3 +24,7 @@ def test_formats__options_and_whether_they_are_written(name, about):
     form = FORMATS[name]
     assert set(re.findall(r"--[\w-]+", about)) == {OPTIONS[field] for field in form.options - {"images"}}
     assert ("written" in about) == form.can_write
+
+
+def test_images__number_of_extensions():
+    assert f"files\nwith one of {len(EXTENSIONS)} extensions" in PAGE

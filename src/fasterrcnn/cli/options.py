@@ -125,7 +125,9 @@ class Reading:
     ] = None
     box_format: Annotated[
         Literal["xyxy", "xywh", "cxcywh"] | None,
-        Parameter(help="Format of the boxes in a table, if its columns leave it open; default xyxy, in one column xywh."),
+        Parameter(
+            help="Format of the boxes in a table, if its columns leave it open; default xyxy, in one column xywh."
+        ),
     ] = None
 
     def to_dict(self) -> dict[str, Any]:
