@@ -31,7 +31,7 @@ Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON in
 OnBadBox = Annotated[
     Literal["error", "fix", "drop"], Parameter(help="Errors in the data: refuse them, fix them, or leave them out.")
 ]
-DataSource = Annotated[Path, Parameter(help="Folder or file in COCO, Pascal VOC, YOLO or CSV layout.")]
+DataSource = Annotated[Path, Parameter(help="Folder or file of annotated images, in COCO, Pascal VOC, YOLO, CSV...")]
 
 
 @Parameter(name="*")
@@ -113,12 +113,21 @@ class Reading:
     images: Annotated[
         list[Path] | None, Parameter(help="Folders of the images, if they are not below the data set.")
     ] = None
-    class_names: Annotated[list[str] | None, Parameter(help="Classes in the order of their labels (YOLO, CSV).")] = None
+    class_names: Annotated[
+        list[str] | None,
+        Parameter(help="Classes in the order of their labels (YOLO, CSV, MOT Challenge, TFRecord)."),
+    ] = None
     columns: Annotated[
-        list[str] | None, Parameter(help="Columns of a table, as meaning=name: image=photo label=kind x1=left...")
+        list[str] | None,
+        Parameter(
+            help="Columns of a table, as meaning=name: image=photo label=kind x1=left...; of VIA, label=attribute."
+        ),
     ] = None
     box_format: Annotated[
-        Literal["xyxy", "xywh", "cxcywh"] | None, Parameter(help="Format of the boxes in a table; default xyxy.")
+        Literal["xyxy", "xywh", "cxcywh"] | None,
+        Parameter(
+            help="Format of the boxes in a table, if its columns leave it open; default xyxy, in one column xywh."
+        ),
     ] = None
 
     def to_dict(self) -> dict[str, Any]:

@@ -81,16 +81,18 @@ def read_data(
         data: a folder or file in the layout of one of `FORMATS`, or a list of dicts with the keys ``image`` (a
             path), ``boxes``, ``labels`` (names) and perhaps ``split``.
         format: one of `FORMATS`, where several could read it.
-        images: folder of the images, or several; default: they are searched in the data set.
-        classes: names of the classes, in the order of their labels (YOLO, CSV, TFRecord, lists of dicts).
+        images: folder of the images, or several; default: they are searched in the data set and, if none is in it,
+            beside it (`fasterrcnn.data.image_finder`).
+        classes: names of the classes, in the order of their labels (YOLO, CSV, MOT Challenge, TFRecord, lists of
+            dicts).
         columns: names of the columns of a table (CSV), by meaning: image, x1, y1, x2, y2, label, split...; or "label"
             alone, the region attribute that is the class (VIA).
-        box_format: of a table (CSV) or a list of dicts: "xyxy" (default), "xywh" (left, top, width, height) or "cxcywh"
-            (centre first).
+        box_format: of a list of dicts, or of a table (CSV) whose columns leave it open: "xyxy" (default), "xywh" (left,
+            top, width, height; default of four numbers in one column) or "cxcywh" (centre first).
 
     Raises:
         DataError: no data set, several, or not readable; the message lists the layouts that were tried.
-        UsageError: an option that cannot work.
+        UsageError: an option that cannot work, or that the format cannot use.
     """
     folders = [images] if isinstance(images, str | Path) else images or ()
     names = None if classes is None else tuple(classes)
