@@ -1,15 +1,12 @@
 """Options of reading: with every format, each one has an effect or is refused; none is ignored in silence."""
 
-import inspect
 import re
-import sys
 from dataclasses import fields
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fasterrcnn.data import formats
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.formats import FORMATS, read_data, write_data
 from fasterrcnn.data.formats.base import ReadOptions
@@ -56,17 +53,6 @@ def test_options__refused_where_the_format_cannot_use_them(tmp_path, monkeypatch
     with pytest.raises(UsageError, match=rf"{option} \(--.*\) does not apply to {re.escape(form.title)}") as caught:
         read_data(tmp_path, format=name, **{option: OPTIONS[option]})
     assert all(title in str(caught.value) for title in users)
-
-
-@pytest.mark.parametrize("option", NAMES)
-@pytest.mark.parametrize("name", FORMATS)
-def test_options__named_in_the_reader_where_the_format_uses_them(name, option):
-    """A format that declares an option reads it: in its own file, or by handing all of the options on."""
-    form = FORMATS[name]
-    own = [cls for cls in type(form).__mro__ if cls.__module__ in sys.modules and issubclass(cls, formats.DataFormat)]
-    sources = [inspect.getsource(sys.modules[cls.__module__]) for cls in own if cls is not formats.DataFormat]
-    is_read = any(f"options.{option}" in source or "(options" in source for source in sources)
-    assert is_read or option not in form.options
 
 
 @pytest.mark.parametrize("name", WRITABLE)

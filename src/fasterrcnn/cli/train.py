@@ -35,7 +35,7 @@ _NONE_GIVEN = Settings()
 
 def train(
     data: Annotated[
-        Path | None, Parameter(help="Folder or file in COCO, Pascal VOC, YOLO or CSV layout (not for --resume).")
+        Path | None, Parameter(help="Folder or file of annotated images, in COCO, YOLO, CVAT... (not for --resume).")
     ] = None,
     /,
     *,

@@ -39,7 +39,7 @@ def evaluate(
 
     Args:
         weights: a checkpoint, or a detector; None with `results`.
-        data: a folder or file in COCO, Pascal VOC, YOLO or CSV layout, a list of dicts, or what `read_data` gave.
+        data: a folder or file of annotated images in any format, a list of dicts, or what `read_data` gave.
         split: which images.
         results: measure the detections of this COCO results file instead, from whatever model; torch is not imported.
         against: compare with another results file, or with the folder of another report, on the same images: the

@@ -338,11 +338,10 @@ def load(
             them: all of torchvision and MMDetection. Default: those of the family.
         short_side, long_side: pixels to which images are resized, likewise (min_size and max_size of torchvision).
         device: "cpu", "cuda", "mps"; default is the best available one that the runtime supports.
-        threads: CPU threads of torch, for the whole process; default leaves them as they are.
+        threads: CPU threads of torch, for the whole process; default: as they are.
         runtime: what runs the network: "torch", or on the CPU "winograd", "compiled", "compiled-direct", "openvino",
             "openvino-int8" or "onnxruntime". Default: "openvino-int8" for a file of `quantize`, else "torch".
-        pixel_range: values that become black and white in images of more than 8 bits; default: the checkpoint's, and
-            all of 16 bits where it has none.
+        pixel_range: values that are black and white in images of over 8 bits; default: the checkpoint's, else 16 bits.
         bands: those of TIFF files that are red, green and blue, counted from 1; default: the checkpoint's.
         calibration: images, of any kind that `predict` takes, for "openvino-int8" with a file that is not quantized.
         log: called with one line that names the kind of file, where it is not of this library.
@@ -364,10 +363,8 @@ def load(
     runtime = runtime or ("openvino-int8" if quantized else "torch")
     if calibration is not None and runtime == "openvino-int8":
         quantized = quantize_parts(model, config, calibration)
-    return Detector(
-        model, config, device=device, threads=threads, runtime=runtime, quantized=quantized,
-        source=Origin(file.path, style),
-    )  # fmt: skip
+    source = Origin(file.path, style)
+    return Detector(model, config, device=device, threads=threads, runtime=runtime, quantized=quantized, source=source)
 
 
 def _warn(error: ImageError) -> None:
@@ -388,9 +385,7 @@ def as_detections(
     """Detections in the frame of the upright image.
 
     Args:
-        raw: in the frame of the image at another size.
-        frame_hw: that size, without padding.
-        image_hw: size of the upright image.
+        raw: in the frame of the image at the size ``frame_hw``, without padding; ``image_hw`` is the upright image's.
         classes: names; label i means ``classes[i]``.
         **origin: where the image came from: source, image, frame and seconds of `Detections`.
     """

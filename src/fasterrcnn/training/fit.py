@@ -101,7 +101,7 @@ def fit(
     """Fine-tune a detector on annotated images.
 
     Args:
-        data: a folder or file in COCO, Pascal VOC, YOLO or CSV layout, a list of dicts, or what `read_data` returned.
+        data: a folder or file of annotated images in any format, a list of dicts, or what `read_data` returned.
         model: name of a preset (default "resnet50-fpn"), or a configuration; its classes are replaced by the data's.
         output: folder of the run, which must not exist or be empty; default is ``runs/<data>-<model>``, numbered.
         resume: folder of an interrupted run, which continues exactly from its newest state, with its own settings.

@@ -8,7 +8,7 @@ import pytest
 
 from fasterrcnn.data import formats
 from fasterrcnn.data.checks import check_data
-from fasterrcnn.data.formats import read_data
+from fasterrcnn.data.formats import FORMATS, read_data
 from fasterrcnn.errors import DataError, UsageError
 
 COCO = json.dumps(
@@ -277,3 +277,19 @@ def test_formats__recipe_for_contributors(write_files, monkeypatch):
     assert [finding.annotation for finding in read_data(root).findings] == [1, 2]
     (root / "val" / "b.card").write_bytes(b"\xff\xfe\xff")
     assert [finding.kind for finding in read_data(root).findings] == ["unreadable-annotations"]
+
+
+@pytest.mark.parametrize(("name", "files"), LAYOUTS)
+def test_read_data__images_in_another_folder(write_files, tmp_path, name, files):
+    root = write_files({file: content for file, content in files.items() if content is not None})
+    write_files({Path(file).name: None for file, content in files.items() if content is None}, tmp_path / "elsewhere")
+    data = read_data(root, images=tmp_path / "elsewhere")
+    assert [image.path for image in data.images] == [tmp_path / "elsewhere" / "a.png"]
+    assert data.images[0].boxes.round(4).tolist() == [[1, 2, 3, 4]]
+    with pytest.raises(UsageError, match="absent: no such folder of images"):
+        read_data(root, images=tmp_path / "absent")
+
+
+def test_layouts__of_every_format():
+    without = {"TFRecord", "MOT Challenge", "VisDrone"}  # have more than a.png and cat: see their own tests
+    assert {name for name, _ in LAYOUTS} | without == {form.title for form in FORMATS.values()}
