@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS
@@ -21,12 +22,18 @@ from fasterrcnn.files import subfolders
 from fasterrcnn.images import EXTENSIONS
 
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio puts it before the name of an uploaded file
-_ANNOTATION_FOLDER = re.compile(
-    r"(.*[_-])?(ann(ot(ation)?)?s?|annos?|xmls?|jsons?|labels?|csvs?|data|gt|lists?)([_-].*)?", re.I
-)
+_ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "annot", "ann", "xmls", "xml", "json", "labels", "label")
 _LEVELS = 5  # of folders that are searched: annotations may lie in a home folder
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
 """Folders of originals, where masks or thumbnails of the same name may lie beside them; the best name first."""
+
+
+class Request(NamedTuple):
+    """Names of files, the file that names them, and the split that it is of."""
+
+    names: Sequence[str]
+    source: Path
+    split: str = NO_SPLIT
 
 
 class FileFinder:
@@ -42,6 +49,7 @@ class FileFinder:
         self._root = Path(os.path.abspath(root))
         self.places = [Path(os.path.abspath(place)) for place in places]
         self._fits = fits
+        self._given = False  # whether the user named the places
         self._known: dict[tuple[Path, str], tuple[Path, tuple[str, ...], str]] = {}
 
     def find(self, names: Iterable[str], source: Path, split: str = NO_SPLIT) -> dict[str, list[Path]]:
@@ -54,23 +62,63 @@ class FileFinder:
             source: the file that names them.
             split: the split that it is of.
         """
-        candidates = {name: self._candidates(name) for name in dict.fromkeys(names)}
+        return self.find_all([Request(list(names), source, split)])[0]
+
+    def find_all(self, requests: Sequence["Request"]) -> list[dict[str, list[Path]]]:
+        """The files of the names in several files, each as by `find`; no file is given to two different names."""
+        matches = [self._matches(request) for request in requests]
+        claims = [(name, paths[0]) for by_name in matches for name, paths in by_name.items() if len(paths) == 1]
+        best: dict[Path, tuple[str, ...]] = {}  # what the names that fit a folder best call it
+        for name, path in claims:
+            written = _parts(name)[:-1]
+            if common_end(path.parent.parts, written) >= common_end(path.parent.parts, best.get(path.parent, ())):
+                best[path.parent] = written
+        names_of: dict[Path, list[str]] = {}
+        for name, path in claims:
+            if _is_same_folder(_parts(name)[:-1], best[path.parent], path.parent.parts):
+                names_of.setdefault(path, []).append(name)
+        accepted = {(name, path) for path, names in names_of.items() for name in _of_one_file(names, path)}
+        return [
+            {
+                name: [path for path in paths if len(paths) > 1 or (name, path) in accepted]
+                for name, paths in each.items()
+            }
+            for each in matches
+        ]
+
+    def _matches(self, request: "Request") -> dict[str, list[Path]]:
+        """The files of the names of one file, each for itself."""
+        candidates = {name: self._candidates(name) for name in dict.fromkeys(request.names)}
         folders = {self._folders[path.parent] for _, paths in candidates.values() for path in paths}
         partial = frozenset().union(*folders) - frozenset.intersection(*folders) if folders else frozenset()
-        matches = {name: self._best(*each, source, split, partial) for name, each in candidates.items()}
-        votes = Counter(paths[0].parent for paths in matches.values() if len(paths) == 1)
-        for name, paths in matches.items():
-            if len(paths) > 1:
-                highest = max(votes[path.parent] for path in paths)
-                matches[name] = _in_image_folder([path for path in paths if votes[path.parent] == highest])
-        return matches
+        matches = {name: self._best(*each, request.source, request.split, partial) for name, each in candidates.items()}
+        return self._decided(matches)
+
+    def _decided(self, matches: dict[str, list[Path]]) -> dict[str, list[Path]]:
+        """Of several files the one in a folder called after images, or in the only folder that has all of the names.
+
+        The folders of the others hold masks, thumbnails or copies, so nothing else is taken from them.
+        """
+        several = {name: paths for name, paths in matches.items() if len(paths) > 1}
+        counts = Counter(path.parent for paths in matches.values() for path in paths)
+        asked = sum(bool(paths) for paths in matches.values())
+        others: set[Path] = set()
+        for name, paths in several.items():
+            complete = [path for path in paths if counts[path.parent] == asked]
+            chosen = {path for only in (complete, _in_image_folder(paths)) if len(only) == 1 for path in only}
+            if self._given or len(chosen) != 1:
+                continue
+            matches[name] = list(chosen)
+            others |= {path.parent for path in paths if path not in chosen}
+        return {name: [path for path in paths if path.parent not in others] for name, paths in matches.items()}
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
         """Files by their names and by their stems."""
         by_name: dict[str, list[Path]] = {}
         for path in dict.fromkeys(path for place in self.places for path in _files_below(place, self._fits)):
-            for key in {_key(path.name), _key(path.stem)}:
+            written = {path.name, _UPLOAD_PREFIX.sub("", path.name), _as_uploaded(path.name)}
+            for key in {_key(form) for name in written for form in (name, os.path.splitext(name)[0])}:
                 by_name.setdefault(key, []).append(path)
         return by_name
 
@@ -113,11 +161,9 @@ class FileFinder:
             own = [path for path in own if split in self._splits[path.parent]]
         if len(own) < 2:
             return own
-        suffix = PurePosixPath(parts[-1]).suffix
 
-        def rank(path: Path) -> tuple[int, int, bool]:
-            near = _common(path.parent.parts, folder.parts)
-            return common_end(path.parts, parts), near, path.suffix == suffix
+        def rank(path: Path) -> tuple[int, int, tuple[bool, bool]]:
+            return common_end(path.parts, parts), _common(path.parent.parts, folder.parts), _likeness(path, parts[-1])
 
         best = max(map(rank, own))
         return [path for path in own if rank(path) == best]
@@ -136,8 +182,8 @@ class ImageFinder(FileFinder):
     """The images of a data set, by the names that its annotations give them.
 
     Args:
-        root: folder of the data set. If no image at all lies in it, the folder above it is searched, where its name is
-            that of a folder of annotations; otherwise folders beside it that are called after images.
+        root: folder of the data set. If no image at all lies in it, the folder above it is searched, where it is called
+            annotations, labels or the like; otherwise folders beside it that are called after images.
         folders: that the user names; then the images are searched there alone.
 
     Raises:
@@ -152,11 +198,18 @@ class ImageFinder(FileFinder):
         super().__init__(places[0] if len(places) == 1 and not folders else root, places, _is_image)
         self._given = bool(folders)
 
-    def find(self, names: Iterable[str], source: Path, split: str = NO_SPLIT) -> dict[str, list[Path]]:
+    def find_all(self, requests: Sequence[Request]) -> list[dict[str, list[Path]]]:
         """The images of these names; a path that exists as it is written is not searched, unless folders are given."""
-        names = list(dict.fromkeys(names))
-        direct = {} if self._given else {name: [path] for name in names if (path := _outside(name, source.parent))}
-        return super().find([name for name in names if name not in direct], source, split) | direct
+        direct: list[dict[str, list[Path]]] = [{} for _ in requests]
+        if not self._given:
+            for request, own in zip(requests, direct, strict=True):
+                folder = request.source.parent
+                own |= {name: [path] for name in request.names if (path := _outside(name, folder)) is not None}
+        others = [
+            request._replace(names=[name for name in request.names if name not in own])
+            for request, own in zip(requests, direct, strict=True)
+        ]
+        return [found | own for found, own in zip(super().find_all(others), direct, strict=True)]
 
     def nothing_found(self, names: Sequence[str]) -> str:
         """One sentence for annotations of which not one image was found."""
@@ -177,12 +230,12 @@ def has_images(folder: Path) -> bool:
 
 def _places_of_images(root: Path) -> list[Path]:
     """Where the images of a data set may lie: in its folder, or beside it where its folder holds annotations alone."""
-    for folder in (root, *root.parents[:2]):
-        if has_images(folder):
-            return [folder]
-        if not any(_ANNOTATION_FOLDER.fullmatch(name) for name in (folder.name, folder.parent.name)):
-            return [child for child in subfolders(folder.parent) if _key(child.name) in _IMAGE_FOLDERS] or [root]
-    return [root]
+    if has_images(root):
+        return [root]
+    for folder in (root, root.parent):
+        if _key(folder.name) in _ANNOTATION_FOLDERS:
+            return [folder.parent] if has_images(folder.parent) else [root]
+    return [child for child in subfolders(root.parent) if _key(child.name) in _IMAGE_FOLDERS] or [root]
 
 
 def _is_image(path: str) -> bool:
@@ -205,6 +258,34 @@ def _in_image_folder(paths: list[Path]) -> list[Path]:
         if len(inside) == 1:
             return inside
     return paths
+
+
+def _is_same_folder(written: tuple[str, ...], best: tuple[str, ...], folder: tuple[str, ...]) -> bool:
+    """Whether a name means the folder, though another name fits it best: cam2/ is not cam1/, however it was renamed."""
+    end = common_end(folder, best)
+    return common_end(folder, written) == end or common_end(written, best) == min(len(written), len(best))
+
+
+def _of_one_file(names: Sequence[str], path: Path) -> list[str]:
+    """Of different names of one file those that fit it best; a.jpg and images/a.jpg are no different names."""
+    likeness = {name: _likeness(path, (_parts(name) or ("",))[-1]) for name in names}
+    best = max(likeness.values())
+    fitting = [name for name in names if likeness[name] == best]
+    last = {_key((_parts(name) or ("",))[-1]) for name in fitting}
+    folders = [_parts(name)[:-1] for name in fitting]
+    longest = max(folders, key=len)
+    is_same = len(last) == 1 and all(common_end(folder, longest) == len(folder) for folder in folders)
+    return fitting if is_same else []
+
+
+def _likeness(path: Path, name: str) -> tuple[bool, bool]:
+    """Whether a file has a name to the letter, and with the same extension."""
+    return name in (path.name, path.stem), os.path.splitext(name)[1] == path.suffix
+
+
+def _as_uploaded(name: str) -> str:
+    """What a file is called after its upload to Label Studio, or to any other server that uses Django."""
+    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
 
 
 def _files_below(folder: Path, fits: Callable[[str], bool]) -> Iterator[Path]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasterrcnn.data.image_finder import ImageFinder
+from fasterrcnn.data.image_finder import ImageFinder, Request
 from fasterrcnn.errors import UsageError
 
 
@@ -83,7 +83,55 @@ def test_find__originals_before_masks_and_the_folder_of_most(tmp_path):
     assert find(tmp_path, "a") == ["JPEGImages/a.jpg"]
     touch(tmp_path, "data/1.jpg", "data/2.jpg", "images/2.jpg")
     found = ImageFinder(tmp_path).find(["1.jpg", "2.jpg"], tmp_path / "labels.json")
+    assert list(found.values()) == [[tmp_path / "data/1.jpg"], [tmp_path / "data/2.jpg", tmp_path / "images/2.jpg"]]
+    (tmp_path / "images").rename(tmp_path / "some")
+    found = ImageFinder(tmp_path).find(["1.jpg", "2.jpg"], tmp_path / "labels.json")
     assert list(found.values()) == [[tmp_path / "data/1.jpg"], [tmp_path / "data/2.jpg"]]
+
+
+def test_find__no_thumbnail_for_a_missing_image(tmp_path):
+    touch(tmp_path, "images/1.jpg", "images/3.jpg", "augmented/1.jpg", "augmented/2.jpg")
+    found = ImageFinder(tmp_path).find(["1.jpg", "2.jpg", "3.jpg"], tmp_path / "labels.json")
+    assert list(found.values()) == [[tmp_path / "images/1.jpg"], [], [tmp_path / "images/3.jpg"]]
+
+
+def test_find__one_file_is_not_two_images(tmp_path):
+    touch(tmp_path, "images/cam1/1.jpg", "images/7.jpg")
+    names = ["cam1/1.jpg", "cam2/1.jpg", "7.jpg", "7.png", "20240101-7.jpg", "images/7.jpg"]
+    found = ImageFinder(tmp_path).find(names, tmp_path / "labels.json")
+    assert [name for name, paths in found.items() if paths] == ["cam1/1.jpg", "7.jpg", "images/7.jpg"]
+
+
+def test_find__a_folder_that_is_gone_is_no_other_folder(tmp_path):
+    touch(tmp_path, "images/day/1.jpg", "images/day/2.jpg")
+    requests = [
+        Request([f"{part}/{n}" for n in ns], tmp_path / part / "*.xml") for part, ns in (("dark", "2"), ("day", "1"))
+    ]
+    assert ImageFinder(tmp_path).find_all(requests) == [{"dark/2": []}, {"day/1": [tmp_path / "images/day/1.jpg"]}]
+
+
+def test_find__capitals_only_where_nothing_else_differs(tmp_path):
+    touch(tmp_path, "img1.jpg", "IMG2.jpg", "img2.jpg")
+    assert find(tmp_path, "IMG2.jpg") == ["IMG2.jpg"]
+    found = ImageFinder(tmp_path).find(["img1", "IMG1"], tmp_path / "*.xml")
+    assert found == {"img1": [tmp_path / "img1.jpg"], "IMG1": []}
+
+
+def test_find__names_that_an_upload_changed(tmp_path):
+    touch(tmp_path, "images/IMG (1).jpg", "images/0a1b2c3d-p.jpg")
+    assert find(tmp_path, "0a1b2c3d-IMG_1.jpg") == ["images/IMG (1).jpg"]
+    assert find(tmp_path, "p.jpg") == ["images/0a1b2c3d-p.jpg"]
+
+
+def test_find__several_named_folders_that_have_it(tmp_path):
+    touch(tmp_path, "one/1.jpg", "one/2.jpg", "two/1.jpg")
+    assert find(tmp_path, "1.jpg", folders=["one", "two"]) == ["one/1.jpg", "two/1.jpg"]
+
+
+@pytest.mark.parametrize("folder", ["data/b", "data/b/annotations", "my-data/b", "labels/b/xml"])
+def test_find__never_in_the_folder_of_all_data_sets(tmp_path, folder):
+    touch(tmp_path, f"{folder}/x.json", f"{folder.split('/')[0]}/a/images/1.jpg")
+    assert ImageFinder(tmp_path / folder).find(["1.jpg"], tmp_path / folder / "x.json") == {"1.jpg": []}
 
 
 def test_find__several_that_could_be_meant(tmp_path):
