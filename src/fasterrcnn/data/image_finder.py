@@ -50,6 +50,10 @@ class FileFinder:
         self.places = [Path(os.path.abspath(place)) for place in places]
         self._fits = fits
         self._given = False  # whether the user named the places
+        self._written: dict[Path, tuple[str, ...]] = {}  # what the names that fit a folder best call it
+        self._copies: set[Path] = set()  # folders of masks, thumbnails or copies
+        self.rivals: dict[str, tuple[str, Path]] = {}
+        """Names that were refused a file, with another name that could mean it as well, and the file."""
         self._known: dict[tuple[Path, str], tuple[Path, tuple[str, ...], str]] = {}
 
     def find(self, names: Iterable[str], source: Path, split: str = NO_SPLIT) -> dict[str, list[Path]]:
@@ -68,7 +72,7 @@ class FileFinder:
         """The files of the names in several files, each as by `find`; no file is given to two different names."""
         matches = [self._matches(request) for request in requests]
         claims = [(name, paths[0]) for by_name in matches for name, paths in by_name.items() if len(paths) == 1]
-        best: dict[Path, tuple[str, ...]] = {}  # what the names that fit a folder best call it
+        best = self._written
         for name, path in claims:
             written = _parts(name)[:-1]
             if common_end(path.parent.parts, written) >= common_end(path.parent.parts, best.get(path.parent, ())):
@@ -77,7 +81,11 @@ class FileFinder:
         for name, path in claims:
             if _is_same_folder(_parts(name)[:-1], best[path.parent], path.parent.parts):
                 names_of.setdefault(path, []).append(name)
-        accepted = {(name, path) for path, names in names_of.items() for name in _of_one_file(names, path)}
+        accepted: set[tuple[str, Path]] = set()
+        for path, names in names_of.items():
+            fitting = _of_one_file(names, path)
+            accepted.update((name, path) for name in fitting)
+            self.rivals |= {name: (next(o for o in names if o != name), path) for name in names if name not in fitting}
         return [
             {
                 name: [path for path in paths if len(paths) > 1 or (name, path) in accepted]
@@ -102,15 +110,14 @@ class FileFinder:
         several = {name: paths for name, paths in matches.items() if len(paths) > 1}
         counts = Counter(path.parent for paths in matches.values() for path in paths)
         asked = sum(bool(paths) for paths in matches.values())
-        others: set[Path] = set()
         for name, paths in several.items():
             complete = [path for path in paths if counts[path.parent] == asked]
             chosen = {path for only in (complete, _in_image_folder(paths)) if len(only) == 1 for path in only}
             if self._given or len(chosen) != 1:
                 continue
             matches[name] = list(chosen)
-            others |= {path.parent for path in paths if path not in chosen}
-        return {name: [path for path in paths if path.parent not in others] for name, paths in matches.items()}
+            self._copies |= {path.parent for path in paths if path not in chosen}
+        return {name: [path for path in paths if path.parent not in self._copies] for name, paths in matches.items()}
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:

@@ -170,6 +170,10 @@ class Collector:
     ) -> Path | None:
         """The image of a name; None, and a finding that begins with ``what``, unless there is just one."""
         prefix = f"{what}: " if what else ""
+        if not paths and name in finder.rivals:
+            rival, path = finder.rivals[name]
+            self.problem("ambiguous-image", file, f"{prefix}{name} and {rival} could both be {path}", number)
+            return None
         if len(paths) > 1:
             several = f"{name} could be {paths[0]} or {paths[1]}"
             self.problem("ambiguous-image", file, f"{prefix}{several}", number, image=paths[0])

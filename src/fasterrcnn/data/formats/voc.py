@@ -17,9 +17,9 @@ import numpy as np
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, group_by, split_of
 from fasterrcnn.data.formats.base import Collector, DataFormat, NamedImages, ReadOptions
-from fasterrcnn.data.formats.reading import read_lines, read_xml
+from fasterrcnn.data.formats.reading import files_in, read_lines, read_xml
 from fasterrcnn.data.formats.writing import lost_areas_and_ids, lost_class_list, shortest_decimals, write_file
-from fasterrcnn.data.image_finder import ImageFinder, common_end, has_images
+from fasterrcnn.data.image_finder import ImageFinder, Request, common_end, has_images
 from fasterrcnn.errors import DataError
 from fasterrcnn.files import search_folders, subfolders
 from fasterrcnn.images import EXTENSIONS, image_files
@@ -60,7 +60,7 @@ class PascalVoc(DataFormat):
             raise DataError(f"{place}: no annotated image")
         collector = Collector(place, self.title, "object")
         finder = ImageFinder(place, options.images)
-        images = _find_images(files, finder)
+        images = _find_images(files, place, finder, collector)
         if not any(images.values()):
             raise DataError(f"{place}: {finder.nothing_found([f'{file.stem}.*' for file in files])}")
         lists = _read_lists(base, files, images, collector)
@@ -140,16 +140,33 @@ def _xml_files(folder: Path) -> list[Path]:
     return sorted(f for f in folder.glob("*") if f.suffix.lower() == ".xml" and not f.name.startswith("."))
 
 
-def _find_images(files: Sequence[Path], finder: ImageFinder) -> dict[Path, list[Path]]:
+def _find_images(
+    files: Sequence[Path], root: Path, finder: ImageFinder, collector: Collector
+) -> dict[Path, list[Path]]:
     """The images of every XML file: those with its stem, of several those of the name that it states; else by that."""
+    folders = group_by(files, lambda file: file.parent)
+    names = {file: os.path.relpath(file.with_suffix(""), root) for file in files}
+    requests = [Request([names[file] for file in own], folder / "*.xml") for folder, own in folders.items()]
+    by_stem = {name: paths for matches in finder.find_all(requests) for name, paths in matches.items()}
+    unclear = (file for file in files if len(by_stem[names[file]]) != 1 and names[file] not in finder.rivals)
+    stated = {file: str(PurePosixPath(names[file]).parent / name) for file in unclear if (name := _stated_name(file))}
+    stated_names = [[stated[file] for file in own if file in stated] for own in folders.values()]
+    requests = [Request(own, folder / "*.xml") for own, folder in zip(stated_names, folders, strict=True)]
+    by_name = dict(zip(folders, finder.find_all(requests), strict=True))
     images: dict[Path, list[Path]] = {}
-    for folder, members in group_by(files, lambda file: file.parent).items():
-        by_stem = finder.find((file.stem for file in members), folder / "*.xml")
-        stated = {file: _stated_name(file) for file in members if len(by_stem[file.stem]) != 1}
-        by_name = finder.find(filter(None, stated.values()), folder / "*.xml")
-        for file in members:
-            named = by_name.get(stated.get(file, ""), [])
-            images[file] = named if len(named) == 1 or not by_stem[file.stem] else by_stem[file.stem]
+    for file in files:
+        named = by_name[file.parent].get(stated.get(file, ""), [])
+        images[file] = named if len(named) == 1 or not by_stem[names[file]] else by_stem[names[file]]
+        if not images[file] and names[file] in finder.rivals:
+            rival, path = finder.rivals[names[file]]
+            collector.problem("ambiguous-image", file, f"{rival}.xml means the same image, {path}", image=path)
+            del images[file]
+    owners = group_by((file for file in images if len(images[file]) == 1), lambda file: images[file][0])
+    for path, own in owners.items():
+        for file in own if len(own) > 1 else ():
+            other = next(another for another in own if another != file)
+            collector.problem("ambiguous-image", file, f"{other} has the same image, {path}", image=path)
+            del images[file]
     return images
 
 
@@ -166,22 +183,38 @@ def _read_lists(
     folder: Path, files: Sequence[Path], images: Mapping[Path, Sequence[Path]], collector: Collector
 ) -> dict[str, list[Path]]:
     """The XML files of each split, in the order of the lists in ImageSets/Main; none where these make no splits."""
-    lists = folder / "ImageSets" / "Main"
-    texts = {f.stem.lower(): f for f in sorted(lists.glob("*")) if f.suffix.lower() == ".txt" and f.is_file()}
     by_stem = group_by(files, lambda file: file.stem)
+    lists = _split_lists(folder, by_stem, collector)
     splits: dict[str, list[Path]] = {}
-    for name, split in SPLITS.items():
-        if name in texts:
-            members = dict.fromkeys(_listed(line, by_stem, files[0].parent) for line in read_lines(texts[name]) if line)
-            if members:
-                splits.setdefault(split, list(members))
-            else:
-                collector.problem("empty-split", texts[name], "names no image")
-    # Beside them lie VOC's lists of single classes, as cat_train.txt.
-    others = [stem for stem in texts if stem not in SPLITS and stem.rpartition("_")[2] not in SPLITS]
-    if others:
-        collector.note(f"left out: {lists.relative_to(folder)}/{', '.join(others)}.txt, whose names are no splits")
-    return splits
+    for split in dict.fromkeys(SPLITS.values()):
+        for text in lists.get(split, ()):
+            members = [_listed(line, by_stem, files[0].parent) for line in read_lines(text) if line]
+            if not members:
+                collector.problem("empty-split", text, "names no image")
+            splits[split] = list(dict.fromkeys([*splits.get(split, ()), *members]))
+    return {split: members for split, members in splits.items() if members}
+
+
+def _split_lists(folder: Path, by_stem: Mapping[str, Sequence[Path]], collector: Collector) -> dict[str, list[Path]]:
+    """The lists of each split; where there are none, those of single classes, as cat_train.txt."""
+    for place in (folder / "ImageSets" / "Main", folder / "ImageSets", folder):
+        texts = files_in(place, (".txt",))
+        if place == folder:  # any other text may lie here
+            texts = [text for text in texts if text.stem.lower() in SPLITS and _lists_files(text, by_stem)]
+        whole = group_by((t for t in texts if t.stem.lower() in SPLITS), lambda text: SPLITS[text.stem.lower()])
+        of_class = {text: split for text in texts if (split := SPLITS.get(text.stem.lower().rpartition("_")[2]))}
+        others = [text.stem for text in texts if text.stem.lower() not in SPLITS and text not in of_class]
+        if others:
+            collector.note(f"left out: {place.relative_to(folder)}/{', '.join(others)}.txt, whose names are no splits")
+        if whole or of_class:
+            return whole or group_by(of_class, of_class.__getitem__)
+    return {}
+
+
+def _lists_files(text: Path, by_stem: Mapping[str, Sequence[Path]]) -> bool:
+    """Whether the first line of a text file names an XML file."""
+    first = next((line for line in read_lines(text) if line), "")
+    return bool(first) and _listed(first, by_stem, text.parent).stem in by_stem
 
 
 def _listed(line: str, by_stem: Mapping[str, Sequence[Path]], folder: Path) -> Path:
@@ -212,7 +245,9 @@ def _read_file(
         if tree.tag != "annotation":
             raise DataError(f"not Pascal VOC: it begins with <{tree.tag}>, not with <annotation>")
     except DataError as error:
-        collector.unreadable(file, error, next(iter(images[file]), None))
+        collector.unreadable(file, error, next(iter(images.get(file, ())), None))
+        return None
+    if file not in images:  # another file claims its image
         return None
     path = collector.only_one(images[file], f"{file.stem}.*", file, finder)
     if path is None or collector.size_hw(path) is None:

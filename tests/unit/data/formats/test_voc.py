@@ -492,7 +492,7 @@ def test_read__lists_that_are_no_splits(folder):
     files = {"a": xml(GOOD), "b": xml(GOOD)}
     lists = {"training_set": ["a"], "eval": ["b"], "cat_train": ["a  1", "b -1"], "default": ["a", "b"]}
     data = read(folder(files, lists))
-    assert stems(data) == {"all": ["a", "b"]}
+    assert stems(data) == {"train": ["a", "b"]}  # the lists of single classes count where there are no others
     (note,) = data.notes[1:]
     assert note == "left out: ImageSets/Main/default, eval, training_set.txt, whose names are no splits"
 
@@ -511,3 +511,41 @@ def test_read__other_shapes(folder):
     np.testing.assert_allclose(data.images[0].boxes, boxes, atol=1e-5)
     assert data.notes[1:] == ["taken as the box around: 2 polygon, 1 rotated box"]
     assert messages(data) == [("unreadable-annotations", "a.xml", "object 5 (cat): <polygon> has 3 numbers")]
+
+
+def test_read__cameras_of_which_an_image_is_missing(tmp_path):
+    for camera, numbers in (("cam1", "123"), ("cam2", "13")):
+        (tmp_path / "images" / camera).mkdir(parents=True)
+        (tmp_path / "Annotations" / camera).mkdir(parents=True)
+        for number in numbers:
+            Image.new("RGB", (40, 30)).save(tmp_path / "images" / camera / f"{number}.jpg")
+        for number in "123":
+            text = xml(GOOD).replace("<annotation>", f"<annotation><filename>{number}.jpg</filename>", 1)
+            (tmp_path / "Annotations" / camera / f"{number}.xml").write_text(text)
+    data = read(tmp_path)
+    assert len(data.images) == 5
+    assert [(f.kind, f.file.parent.name, f.file.name) for f in data.findings] == [("missing-image", "cam2", "2.xml")]
+    (tmp_path / "images/cam2").rename(tmp_path / "elsewhere")
+    assert {image.path.parent.name for image in read(tmp_path).images} == {"cam1"}
+
+
+def test_read__two_files_of_one_image(tmp_path):
+    for annotator in ("alice", "bob"):
+        (tmp_path / "annotations" / annotator).mkdir(parents=True)
+        (tmp_path / "annotations" / annotator / "1.xml").write_text(xml(GOOD))
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "images/1.jpg")
+    Image.new("RGB", (40, 30)).save(tmp_path / "images/2.jpg")
+    (tmp_path / "annotations/alice/2.xml").write_text(xml(GOOD))
+    data = read(tmp_path)
+    assert stems(data) == {"all": ["2"]}
+    assert [f.kind for f in data.findings] == ["ambiguous-image"] * 2 + ["unlisted-image"]
+
+
+@pytest.mark.parametrize("place", ["ImageSets", "."])
+def test_read__lists_elsewhere(folder, place):
+    root = folder({"a": xml(GOOD), "b": xml(GOOD)})
+    (root / place / "train.txt").write_text("./JPEGImages/a.jpg ./Annotations/a.xml\n")
+    (root / place / "val.txt").write_text("./JPEGImages/b.jpg ./Annotations/b.xml\n")
+    (root / "labels.txt").write_text("cat\n")
+    assert stems(read(root)) == {"train": ["a"], "val": ["b"]}
