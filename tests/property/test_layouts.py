@@ -291,7 +291,7 @@ WRITERS = {
 
 def expected(layout: Layout, form: str) -> Counter:
     """Split, size and objects of every image."""
-    has_splits = layout.images_by_split if form == "yolo" else layout.annotations_by_split
+    has_splits = layout.images_by_split or (layout.annotations_by_split and form != "yolo")
     return Counter((p.split if has_splits else "all", p.size, objects_as_text(p.objects)) for p in photos(layout))
 
 

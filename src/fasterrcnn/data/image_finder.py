@@ -22,7 +22,7 @@ from fasterrcnn.files import subfolders
 from fasterrcnn.images import EXTENSIONS
 
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio puts it before the name of an uploaded file
-_ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "annot", "ann", "xmls", "xml", "json", "labels", "label")
+_ANNOTATION_FOLDER = re.compile(r"ann(ot(ation)?)?s?|xmls?|json|labels?(_\d)?|labeltxt.*|gt", re.I)
 _LEVELS = 5  # of folders that are searched: annotations may lie in a home folder
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
 """Folders of originals, where masks or thumbnails of the same name may lie beside them; the best name first."""
@@ -220,6 +220,9 @@ class ImageFinder(FileFinder):
 
     def nothing_found(self, names: Sequence[str]) -> str:
         """One sentence for annotations of which not one image was found."""
+        if names[0] in self.rivals:
+            rival, path = self.rivals[names[0]]
+            return f"{names[0]} and {rival} could both be {path}"
         places = " and ".join(map(str, self.places))
         return f"its images ({names[0]}...) are nowhere below {places}; name their folder (images, --images)"
 
@@ -239,9 +242,10 @@ def _places_of_images(root: Path) -> list[Path]:
     """Where the images of a data set may lie: in its folder, or beside it where its folder holds annotations alone."""
     if has_images(root):
         return [root]
-    for folder in (root, root.parent):
-        if _key(folder.name) in _ANNOTATION_FOLDERS:
-            return [folder.parent] if has_images(folder.parent) else [root]
+    if _ANNOTATION_FOLDER.fullmatch(root.name):
+        return [root.parent] if has_images(root.parent) else [root]
+    if _key(root.parent.name) == "annotations":  # one of several folders in it
+        return [root.parent.parent] if has_images(root.parent.parent) else [root]
     return [child for child in subfolders(root.parent) if _key(child.name) in _IMAGE_FOLDERS] or [root]
 
 

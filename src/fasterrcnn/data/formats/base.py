@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, group_rows
+from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, group_by, group_rows, split_of
 from fasterrcnn.data.findings import Finding, not_in_list, printable, size_mismatch, unreadable_image
 from fasterrcnn.data.image_finder import ImageFinder
 from fasterrcnn.errors import DataError, ImageError, UsageError
@@ -305,9 +305,23 @@ class Collector:
             image_of = {image.path: image for _, image in images}
             by_split = {name: [image_of[path] for path in paths if path in image_of] for name, paths in splits.items()}
         root = self._place.parent if self._place.is_file() else self._place
+        by_split = self._by_folder(by_split, root)
         names = classes or tuple(sorted(self._labels) if sort_classes else self._labels)
         notes = [*self._places_of_images([image for _, image in images], root), *self._notes, *self._shape_notes()]
         return AnnotatedData(root, self._title, names, by_split, self.findings, category_ids, self._counted, notes)
+
+    def _by_folder(self, by_split: dict[str, list[AnnotatedImage]], root: Path) -> dict[str, list[AnnotatedImage]]:
+        """The splits; where the annotations have none, those in the names of the folders of all images."""
+        images = by_split.get(NO_SPLIT, [])
+        top = Path(os.path.abspath(root))
+        folders = {image.path: Path(os.path.abspath(image.path)).parent for image in images}
+        if list(by_split) != [NO_SPLIT] or not all(folder.is_relative_to(top) for folder in folders.values()):
+            return by_split
+        groups = group_by(images, lambda image: split_of(folders[image.path], top))
+        if NO_SPLIT in groups or len(groups) < 2:
+            return by_split
+        self.note("the annotations state no splits: they are taken from the folders of the images")
+        return {split: groups[split] for split in dict.fromkeys(SPLITS.values()) if split in groups}
 
     def _places_of_images(self, images: Sequence[AnnotatedImage], root: Path) -> list[str]:
         """A note that names the folders of the images, relative to the data set where they are in it."""

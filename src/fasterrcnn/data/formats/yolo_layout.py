@@ -111,7 +111,13 @@ def class_names(
             collector.problem("unknown-class", file, what)
         return names
     places = (place for folder in folders for place in [folder, *folders_below(folder, _LEVELS)])
-    listed = next((path for place in places for path in _class_lists(place)), None)
+    lists = [path for place in places for path in _class_lists(place)]
+    listed = next(iter(lists), None)
+    for other in lists:
+        if other.name == lists[0].name and read_lines(other) != read_lines(lists[0]):
+            raise DataError(
+                f"{lists[0]} and {other} differ: give the names (classes, --class-names), or one list for all"
+            )
     if listed is None:
         raise DataError(
             f"{folders[0]}: the classes have no names; give them (classes, --class-names), or put them into "
@@ -208,7 +214,8 @@ def images_by_layout(folder: Path, collector: Collector) -> dict[str, list[Path]
         (file for file in _texts(folder) if split_of(file, folder) != NO_SPLIT), lambda f: split_of(f, folder)
     )
     if folders or not lists:
-        places: Mapping[str, Sequence[Path]] = folders or {NO_SPLIT: [folder]}
+        originals = [child for child in subfolders(folder) if child.name.lower() == "images"]
+        places: Mapping[str, Sequence[Path]] = folders or {NO_SPLIT: originals or [folder]}
     else:
         places = {split: lists[split] for split in dict.fromkeys(SPLITS.values()) if split in lists}
     return {
@@ -258,21 +265,25 @@ def _locate(text: str, bases: Sequence[Path]) -> Path | None:
     Many files come from another machine, and Roboflow writes ../train/images for train/images.
     """
     parts = PurePosixPath(text.replace("\\", "/")).parts
-    candidates = (base.joinpath(*parts[start:]) for start in range(max(1, len(parts))) for base in bases)
-    return next((Path(os.path.normpath(place)) for place in candidates if os.path.exists(place)), None)
+    starts = range(max(1, len(parts)))
+    candidates = [Path(os.path.normpath(base.joinpath(*parts[start:]))) for start in starts for base in bases]
+    candidates.sort(key=lambda place: not place.is_relative_to(os.path.normpath(bases[-1])))  # the set's own come first
+    return next((place for place in candidates if os.path.exists(place)), None)
 
 
 def label_files(images: Sequence[Path], root: Path) -> dict[Path, list[Path]]:
-    """The label files of images: those where the format has them, and for images without one those of the same name.
+    """The label files of images: those where the format has them; in a folder without any, those of the same name.
 
-    The format has them beside the image, or in labels/ in place of the last images/.
+    The format has them beside the image, or in labels/ in place of the last images/. Beside a list of classes, any
+    folder may have labels; otherwise only those that are called after them.
     """
     labels = {image: [file] for image in images if (file := _standard_label_file(image)) is not None}
     claimed = {file for files in labels.values() for file in files}
+    complete = {image.parent for image in labels}
     outside = {_above_images(image.parent) for image in images if not image.is_relative_to(root)}
-    places = [root, *sorted(outside)]
-    finder = FileFinder(root, places, lambda path: _may_be_labels(Path(path), places, claimed))
-    for folder, members in group_by((i for i in images if i not in labels), lambda image: image.parent).items():
+    places, in_any = [root, *sorted(outside)], bool(_class_lists(root))
+    finder = FileFinder(root, places, lambda path: _may_be_labels(Path(path), places, claimed, in_any=in_any))
+    for folder, members in group_by((i for i in images if i.parent not in complete), lambda i: i.parent).items():
         names = {os.path.relpath(image, root) if image.is_relative_to(root) else str(image): image for image in members}
         matches = finder.find(names, folder / "*.txt")
         labels |= {names[name]: files for name, files in matches.items() if files}
@@ -302,11 +313,23 @@ def _above_images(folder: Path) -> Path:
     return Path(*parts[:last])
 
 
-def _may_be_labels(file: Path, places: Sequence[Path], claimed: set[Path]) -> bool:
+def _may_be_labels(file: Path, places: Sequence[Path], claimed: set[Path], *, in_any: bool) -> bool:
     """Whether a file may be the labels of an image that has none where the format has them."""
-    place = next(place for place in places if file.is_relative_to(place))
-    in_label_folder = any(_LABEL_FOLDER.fullmatch(part) for part in file.relative_to(place).parts[:-1])
-    return file.suffix.lower() == ".txt" and in_label_folder and file not in claimed and not _is_class_list(file)
+    if (
+        file.suffix.lower() != ".txt"
+        or file in claimed
+        or _is_class_list(file)
+        or not (in_any or _is_label_place(file, places))
+    ):
+        return False
+    own = (Path(str(file.parent).replace(name, "images")) for name in ("labels", "Labels"))  # where its image would be
+    return not any(path.stem == file.stem for folder in {file.parent, *own} for path in image_files(folder))
+
+
+def _is_label_place(file: Path, places: Sequence[Path]) -> bool:
+    """Whether a file lies in a folder that is called after labels, or in the folder that the user named."""
+    parts = file.relative_to(next(place for place in places if file.is_relative_to(place))).parts[:-1]
+    return not parts or any(_LABEL_FOLDER.fullmatch(part) for part in parts)
 
 
 def labels_without_images(used: Iterable[Path], images: Iterable[Path], root: Path) -> list[Path]:

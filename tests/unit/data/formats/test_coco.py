@@ -200,10 +200,14 @@ def test_read__images_of_the_right_split(tmp_path):
 
 
 def test_read__folder_with_most_of_the_images(tmp_path):
-    for name in ("images/3.jpg", "data/1.jpg", "data/2.jpg", "data/3.jpg"):
+    for name in ("some/3.jpg", "data/1.jpg", "data/2.jpg", "data/3.jpg"):
         put_image(tmp_path / name)
-    data = read(put_json(tmp_path / "x.json", content([image(1), image(2), image(3)])))
-    assert [annotated.path.parent.name for annotated in data.images] == ["data"] * 3
+    file = put_json(tmp_path / "x.json", content([image(1), image(2), image(3)]))
+    assert [annotated.path.parent.name for annotated in read(file).images] == ["data"] * 3
+    (tmp_path / "some").rename(tmp_path / "images")  # which may be the originals
+    data = read(file)
+    assert [annotated.path.parent.name for annotated in data.images] == ["data"] * 2
+    assert [finding.kind for finding in data.findings if finding.severity == "error"] == ["ambiguous-image"]
 
 
 def test_read__images_named(tmp_path):
@@ -254,11 +258,12 @@ def test_read__paths_that_lead_out(tmp_path, name):
 
 
 def test_read__two_images_are_one_file(single):
-    # One image for each annotation; or /a/1.jpg and /b/1.jpg, of which only the name can be used.
-    data = read(single(note(1, 1), note(2, 2), images=[image(1, "/a/1.jpg"), image(2, "/b/1.jpg")]))
+    data = read(single(note(1, 1), note(2, 2), images=[image(1, "/a/1.jpg"), image(2, "/a/1.jpg")]))
     (annotated,) = data.split("all")
     assert (annotated.image_id, annotated.numbers.tolist()) == (1, [1, 2])
     assert messages(data)[0] == ("same-image", "images 1 and 2 are one file; their boxes are put together")
+    with pytest.raises(DataError, match=r"/a/1\.jpg and /b/1\.jpg could both be .*1\.jpg"):
+        read(single(note(1, 1), note(2, 2), images=[image(1, "/a/1.jpg"), image(2, "/b/1.jpg")]))
 
 
 def test_read__linked_images(tmp_path):

@@ -135,11 +135,12 @@ def test_read__the_same_image_in_two_files(write_files):
 
 
 def test_read__names_that_lead_to_one_image(write_files):
-    text = xml(entry("s/a.png", box()), entry("t/a.png", box()), entry("s/a.png", box()))
-    data = read(write_files({"annotations.xml": text, "a.png": None}))
-    assert [kind for kind, _ in messages(data)] == ["ambiguous-image", "same-image"]
+    text = xml(entry("s/a.png", box()), entry("t/a.png", box()), entry("b.png", box()), entry("b.png", box()))
+    data = read(write_files({"annotations.xml": text, "a.png": None, "b.png": None}))
+    kinds = [finding.kind for finding in data.findings]
+    assert kinds == ["ambiguous-image", "ambiguous-image", "same-image", "unlisted-image"]
     assert "s/a.png and t/a.png could both be" in data.findings[0].what
-    assert len(data.images[0].boxes) == 2
+    assert [(image.path.name, len(image.boxes)) for image in data.images] == [("b.png", 2)]
 
 
 def test_read__shapes(write_files):
