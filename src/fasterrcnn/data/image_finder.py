@@ -24,6 +24,7 @@ from fasterrcnn.images import EXTENSIONS
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio puts it before the name of an uploaded file
 _ANNOTATION_FOLDER = re.compile(r"ann(ot(ation)?)?s?|xmls?|json|labels?(_\d)?|labeltxt.*|gt", re.I)
 _LEVELS = 5  # of folders that are searched: annotations may lie in a home folder
+_COPY_FOLDER = re.compile(r".*(thumb|mask|segm|preview|small|augment|crop|depth|overlay|visual).*", re.I)
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
 """Folders of originals, where masks or thumbnails of the same name may lie beside them; the best name first."""
 
@@ -111,8 +112,10 @@ class FileFinder:
         counts = Counter(path.parent for paths in matches.values() for path in paths)
         asked = sum(bool(paths) for paths in matches.values())
         for name, paths in several.items():
-            complete = [path for path in paths if counts[path.parent] == asked]
-            chosen = {path for only in (complete, _in_image_folder(paths)) if len(only) == 1 for path in only}
+            originals = [path for path in paths if not _COPY_FOLDER.fullmatch(path.parent.name)] or paths
+            complete = [path for path in originals if counts[path.parent] == asked]
+            likely = (complete, originals) if len(originals) == 1 else (complete, _in_image_folder(originals))
+            chosen = {path for only in likely if len(only) == 1 for path in only}
             if self._given or len(chosen) != 1:
                 continue
             matches[name] = list(chosen)
@@ -246,7 +249,10 @@ def _places_of_images(root: Path) -> list[Path]:
         return [root.parent] if has_images(root.parent) else [root]
     if _key(root.parent.name) == "annotations":  # one of several folders in it
         return [root.parent.parent] if has_images(root.parent.parent) else [root]
-    return [child for child in subfolders(root.parent) if _key(child.name) in _IMAGE_FOLDERS] or [root]
+    beside = [child for child in subfolders(root.parent) if child != root]
+    if any(_ANNOTATION_FOLDER.fullmatch(child.name) for child in beside):  # which the images there belong to
+        return [root]
+    return [child for child in beside if _key(child.name) in _IMAGE_FOLDERS] or [root]
 
 
 def _is_image(path: str) -> bool:

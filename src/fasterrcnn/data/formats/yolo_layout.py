@@ -169,7 +169,7 @@ def images_by_description(file: Path, content: Mapping[str, Any], collector: Col
     """
     root = file.parent
     bases = [root / str(content.get("path") or ""), root]
-    by_layout = _folders_of_splits(root)
+    by_layout, finder = _folders_of_splits(root), ImageFinder(root)
     paths: dict[str, list[Path]] = {}
     missing: list[str] = []
     for key, split in SPLITS.items():
@@ -182,7 +182,7 @@ def images_by_description(file: Path, content: Mapping[str, Any], collector: Col
                 shown = " and ".join(other.relative_to(root).as_posix() for other in places)
                 collector.note(f"{file.name}: there is no {entry}; {shown} is read as {split}")
             for place in places:
-                paths.setdefault(split, []).extend(_images_in(place, root, split, collector))
+                paths.setdefault(split, []).extend(_images_in(place, finder, split, collector))
     if missing and not paths:
         tried = ", ".join(dict.fromkeys(os.path.normpath(base) for base in bases))
         raise DataError(f"{file}: {missing[0]}, from {tried}; correct its paths")
@@ -218,8 +218,9 @@ def images_by_layout(folder: Path, collector: Collector) -> dict[str, list[Path]
         places: Mapping[str, Sequence[Path]] = folders or {NO_SPLIT: originals or [folder]}
     else:
         places = {split: lists[split] for split in dict.fromkeys(SPLITS.values()) if split in lists}
+    finder = ImageFinder(folder)
     return {
-        split: list(dict.fromkeys(path for place in own for path in _images_in(place, folder, split, collector)))
+        split: list(dict.fromkeys(path for place in own for path in _images_in(place, finder, split, collector)))
         for split, own in places.items()
     }
 
@@ -246,12 +247,11 @@ def images_in_folders(folders: Iterable[Path], root: Path) -> dict[str, list[Pat
     return group_by(split, lambda path: split[path])
 
 
-def _images_in(place: Path, root: Path, split: str, collector: Collector) -> list[Path]:
+def _images_in(place: Path, finder: ImageFinder, split: str, collector: Collector) -> list[Path]:
     """The images below a folder, or those of a list."""
     if place.is_dir():
         return image_files(place, deep=True)
     lines = [(number, line) for number, line in enumerate(read_lines(place), start=1) if line]
-    finder = ImageFinder(root)
     matches = finder.find((line for _, line in lines), place, split)
     matched = [
         collector.only_one(matches[line], line, place, finder, f"line {number}", number) for number, line in lines
@@ -279,14 +279,18 @@ def label_files(images: Sequence[Path], root: Path) -> dict[Path, list[Path]]:
     """
     labels = {image: [file] for image in images if (file := _standard_label_file(image)) is not None}
     claimed = {file for files in labels.values() for file in files}
-    complete = {image.parent for image in labels}
     outside = {_above_images(image.parent) for image in images if not image.is_relative_to(root)}
-    places, in_any = [root, *sorted(outside)], bool(_class_lists(root))
-    finder = FileFinder(root, places, lambda path: _may_be_labels(Path(path), places, claimed, in_any=in_any))
-    for folder, members in group_by((i for i in images if i.parent not in complete), lambda i: i.parent).items():
+    places = [root, *sorted(outside)]
+    with_lists = [folder for folder in [root, *folders_below(root, _LEVELS)] if _class_lists(folder)]
+    finder = FileFinder(root, places, lambda path: _may_be_labels(Path(path), places, with_lists, claimed))
+    for folder, members in group_by((i for i in images if i not in labels), lambda image: image.parent).items():
         names = {os.path.relpath(image, root) if image.is_relative_to(root) else str(image): image for image in members}
-        matches = finder.find(names, folder / "*.txt")
-        labels |= {names[name]: files for name, files in matches.items() if files}
+        standard = (
+            {path.parent for path in _standard_places(folder / "x")} if folder in {i.parent for i in labels} else set()
+        )
+        for name, files in finder.find(names, folder / "*.txt").items():
+            if own := [file for file in files if not standard or file.parent in standard]:
+                labels[names[name]] = own
     return labels
 
 
@@ -313,17 +317,18 @@ def _above_images(folder: Path) -> Path:
     return Path(*parts[:last])
 
 
-def _may_be_labels(file: Path, places: Sequence[Path], claimed: set[Path], *, in_any: bool) -> bool:
+def _may_be_labels(file: Path, places: Sequence[Path], with_lists: Sequence[Path], claimed: set[Path]) -> bool:
     """Whether a file may be the labels of an image that has none where the format has them."""
-    if (
-        file.suffix.lower() != ".txt"
-        or file in claimed
-        or _is_class_list(file)
-        or not (in_any or _is_label_place(file, places))
-    ):
+    if file.suffix.lower() != ".txt" or file in claimed or _is_class_list(file):
         return False
-    own = (Path(str(file.parent).replace(name, "images")) for name in ("labels", "Labels"))  # where its image would be
-    return not any(path.stem == file.stem for folder in {file.parent, *own} for path in image_files(folder))
+    is_place = _is_label_place(file, places) or any(file.is_relative_to(folder) for folder in with_lists)
+    return is_place and not _has_own_image(file)
+
+
+def _has_own_image(file: Path) -> bool:
+    """Whether the image of a label file lies where the format has it."""
+    folders = {file.parent, *(Path(str(file.parent).replace(name, "images")) for name in ("labels", "Labels"))}
+    return any(path.stem == file.stem for folder in folders for path in image_files(folder))
 
 
 def _is_label_place(file: Path, places: Sequence[Path]) -> bool:
@@ -333,12 +338,12 @@ def _is_label_place(file: Path, places: Sequence[Path]) -> bool:
 
 
 def labels_without_images(used: Iterable[Path], images: Iterable[Path], root: Path) -> list[Path]:
-    """Label files that no image has, in folders of labels or of images."""
+    """Label files that no image has, in the folders of those that are used, or where the format has them."""
     listed = set(used)
-    folders = {path.parent for path in (*listed, *images)}
-    folders |= {place for place in folders_below(root, _LEVELS) if _LABEL_FOLDER.fullmatch(place.name)}
+    folders = {path.parent for path in (*listed, *(place for image in images for place in _standard_places(image)))}
+    folders = folders or {place for place in folders_below(root, _LEVELS) if _LABEL_FOLDER.fullmatch(place.name)}
     texts = (file for folder in sorted(folders) for file in _texts(folder) if file not in listed)
-    return [file for file in texts if is_label_file(file)]
+    return [file for file in texts if is_label_file(file) and not _has_own_image(file)]
 
 
 def other_label_folder(stems: Iterable[str], root: Path) -> Path | None:
