@@ -10,12 +10,12 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-from fasterrcnn.data.annotations import NO_SPLIT, SPLITS
+from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, group_by
 from fasterrcnn.errors import UsageError
 from fasterrcnn.files import subfolders
 from fasterrcnn.images import EXTENSIONS
@@ -63,6 +63,21 @@ class FileFinder:
             if len(paths) > 1:
                 highest = max(votes[path.parent] for path in paths)
                 matches[name] = _in_image_folder([path for path in paths if votes[path.parent] == highest])
+        return matches
+
+    def find_for_files(
+        self, names: Mapping[Path, str], split: Callable[[Path], str] = lambda folder: NO_SPLIT
+    ) -> dict[Path, list[Path]]:
+        """As `find`, for files that name one file each, such as annotation files of one image.
+
+        Args:
+            names: by the file that has the name.
+            split: of a folder of such files.
+        """
+        matches: dict[Path, list[Path]] = {}
+        for folder, files in group_by(names, lambda file: file.parent).items():
+            by_name = self.find((names[file] for file in files), folder / "*", split(folder))
+            matches |= {file: by_name[names[file]] for file in files}
         return matches
 
     @cached_property
@@ -140,6 +155,9 @@ class ImageFinder(FileFinder):
             that of a folder of annotations; otherwise folders beside it that are called after images.
         folders: that the user names; then the images are searched there alone.
 
+    Attributes:
+        has_named_folders: whether the user named any.
+
     Raises:
         UsageError: there is no such folder.
     """
@@ -150,12 +168,16 @@ class ImageFinder(FileFinder):
                 raise UsageError(f"{folder}: no such folder of images")
         places = list(folders) or _places_of_images(Path(os.path.abspath(root)))
         super().__init__(places[0] if len(places) == 1 and not folders else root, places, _is_image)
-        self._given = bool(folders)
+        self.has_named_folders = bool(folders)
 
     def find(self, names: Iterable[str], source: Path, split: str = NO_SPLIT) -> dict[str, list[Path]]:
         """The images of these names; a path that exists as it is written is not searched, unless folders are given."""
         names = list(dict.fromkeys(names))
-        direct = {} if self._given else {name: [path] for name in names if (path := _outside(name, source.parent))}
+        direct = (
+            {}
+            if self.has_named_folders
+            else {name: [path] for name in names if (path := _outside(name, source.parent))}
+        )
         return super().find([name for name in names if name not in direct], source, split) | direct
 
     def nothing_found(self, names: Sequence[str]) -> str:

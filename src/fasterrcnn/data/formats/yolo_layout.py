@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, group_by, split_of
-from fasterrcnn.data.formats.base import Collector
+from fasterrcnn.data.formats.collector import Collector
 from fasterrcnn.data.formats.reading import read_lines
 from fasterrcnn.data.image_finder import FileFinder, ImageFinder
 from fasterrcnn.errors import DataError
@@ -246,9 +246,7 @@ def _images_in(place: Path, root: Path, split: str, collector: Collector) -> lis
     lines = [(number, line) for number, line in enumerate(read_lines(place), start=1) if line]
     finder = ImageFinder(root)
     matches = finder.find((line for _, line in lines), place, split)
-    matched = [
-        collector.only_one(matches[line], line, place, finder, f"line {number}", number) for number, line in lines
-    ]
+    matched = [collector.only_one(matches[line], line, place, f"line {number}", number) for number, line in lines]
     return [path for path in matched if path is not None]
 
 

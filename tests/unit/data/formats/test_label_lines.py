@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fasterrcnn.data.formats import FORMATS, read_data
-from fasterrcnn.data.formats.label_lines import to_numbers, to_whole
+from fasterrcnn.data.formats.values import to_numbers, to_whole
 from fasterrcnn.errors import DataError, FasterRCNNError
 
 NOTHING_USEFUL = ["null", "None", "nan", "[1, 2]", "{}", "1e400", "99999999999", "1_0", "x" * 9999, "\x00", "é"]
