@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
+from fasterrcnn.data.annotations import NO_SPLIT, AnnotatedData, AnnotatedImage
 from fasterrcnn.data.formats.reading import files_below
 from fasterrcnn.data.formats.shapes import BoxFormat
 
@@ -44,7 +44,7 @@ class DataFormat(ABC):
     relative_boxes: ClassVar[bool] = False  # whether boxes are written as shares of the image, 0..1
     opens_images: ClassVar[bool] = True  # whether reading opens every image and reports sizes that differ
     options: ClassVar[frozenset[str]] = frozenset({"images"})  # fields of `ReadOptions` that it uses
-    can_write: ClassVar[bool] = False  # whether it has `image_folder` and `write`
+    can_write: ClassVar[bool] = False  # whether it has `write`
     splits_are_lists: ClassVar[bool] = False  # whether an image of several splits is written once, and listed in each
 
     suffixes: ClassVar[tuple[str, ...]] = ()  # of its annotation files, in lower case, as in ".json"
@@ -85,7 +85,7 @@ class DataFormat(ABC):
 
     def image_folder(self, split: str) -> str:
         """Where `write_data` puts the images of a split; of "all" where the data has no splits. Only if `can_write`."""
-        raise NotImplementedError
+        return "images" if split == NO_SPLIT else split
 
     def write(self, data: AnnotatedData, splits: Mapping[str, NamedImages], folder: Path) -> None:
         """Write the annotations of a data set whose images are in their folders already. Only if `can_write`.

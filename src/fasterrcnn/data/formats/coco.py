@@ -20,10 +20,10 @@ from fasterrcnn.data.formats.coco_files import (
     json_files,
     load_coco,
 )
-from fasterrcnn.data.formats.collector import CollectedImage, Collector
+from fasterrcnn.data.formats.collector import CollectedImage, Collector, UnusableError
 from fasterrcnn.data.formats.reading import by_split
 from fasterrcnn.data.formats.shapes import box_of_segmentation
-from fasterrcnn.data.formats.values import shortened, side_of_image, whole_number
+from fasterrcnn.data.formats.values import numbers_of, shortened, side_of_image, whole_number
 from fasterrcnn.data.formats.writing import shortest_decimals, write_file
 from fasterrcnn.data.image_finder import has_images
 from fasterrcnn.errors import DataError
@@ -88,10 +88,6 @@ class Coco(DataFormat):
                 collector.problem("empty-split", file, "lists no image")
         collector.report_unlisted("no annotation file lists it")
         return collector.finish(classes=classes, category_ids=ids)
-
-    def image_folder(self, split: str) -> str:
-        """One folder for each split."""
-        return "images" if split == NO_SPLIT else split
 
     def write(self, data: AnnotatedData, splits: Mapping[str, NamedImages], folder: Path) -> None:
         """Write a file for each split."""
@@ -253,16 +249,15 @@ def _collect_boxes(
 ) -> None:
     for position, annotation in enumerate(annotations, start=1):
         number = position if (given := whole_number(annotation.get("id"))) is None else given
-        try:
-            image_id = _id(annotation["image_id"])
+        with collector.report_errors(file, f"annotation {number}", number):
+            image_id, category = _id(annotation.get("image_id")), _id(annotation.get("category_id"))
             if image_id is None or image_id not in image_of:
-                what = f"annotation {number}: no image has the id {shortened(annotation['image_id'])}"
-                collector.problem("unknown-image", file, what, number)
-            elif (image := image_of[image_id]) is not None:
-                _collect_box(annotation, number, image, label_of[_id(annotation["category_id"])], collector)
-        except (DataError, KeyError, TypeError, ValueError, OverflowError) as error:
-            kind, reason = _reason(annotation, label_of, error)
-            collector.problem(kind, file, f"annotation {number}{reason}", number)
+                raise UnusableError("unknown-image", f"no image has the id {_stated(annotation, 'image_id')}")
+            image = image_of[image_id]
+            if image is not None and category not in label_of:
+                raise UnusableError("unknown-class", f"no category has the id {_stated(annotation, 'category_id')}")
+            if image is not None:
+                _collect_box(annotation, number, image, label_of[category], collector)
     counts = Counter(_id(annotation.get("id")) for annotation in annotations)
     for repeated, count in counts.items():
         if count > 1 and isinstance(repeated, int) and abs(repeated) < 2**63:
@@ -281,22 +276,18 @@ def _collect_box(
         points = ((x1, y1), (x2, y2))
         collector.add_outline(image, points, label, number, shape="segmentation", difficult=difficult, area=area)
         return
-    x, y, width, height = map(float, annotation["bbox"])
+    try:
+        x, y, width, height = numbers_of(annotation.get("bbox"), 4)
+    except DataError:
+        box = _stated(annotation, "bbox")
+        raise DataError(f"bbox must be four numbers (left, top, width, height), not {box}") from None
     area = width * height if area is None else area
     collector.add(image, (x, y, x + width, y + height), label, number, difficult=difficult, area=area)
 
 
-def _reason(annotation: Mapping[str, Any], label_of: Mapping[Any, int], error: Exception) -> tuple[str, str]:
-    """Kind of the finding about an annotation that cannot be used, and why."""
-    category = annotation.get("category_id")
-    if "category_id" in annotation and _id(category) not in label_of:
-        return "unknown-class", f": no category has the id {shortened(category)}"
-    if isinstance(error, DataError):
-        return "unreadable-annotations", f": {error}"
-    if isinstance(error, KeyError):
-        return "unreadable-annotations", f" has no {error.args[0]}"
-    box = shortened(annotation.get("bbox"))
-    return "unreadable-annotations", f": bbox must be four numbers (left, top, width, height), not {box} ({error})"
+def _stated(annotation: Mapping[str, Any], key: str) -> str:
+    """The value of a key, for a message."""
+    return shortened(annotation[key]) if key in annotation else f"missing ({key})"
 
 
 def _stated_hw(image: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -19,6 +19,14 @@ from fasterrcnn.errors import DataError, ImageError
 from fasterrcnn.images import image_files, read_header, read_size_hw
 
 
+class UnusableError(DataError):
+    """Something in a file that cannot be used; ``kind`` is that of its finding."""
+
+    def __init__(self, kind: str, what: str) -> None:
+        super().__init__(what)
+        self.kind = kind
+
+
 @dataclass(frozen=True)
 class CollectedImage:
     """An image of a `Collector`; `index` is its place among them, and an unreadable image has no size."""
@@ -98,8 +106,9 @@ class Collector:
         try:
             yield
         except DataError as error:
+            kind = error.kind if isinstance(error, UnusableError) else "unreadable-annotations"
             reason = str(error).removeprefix(f"{file}: ")
-            self.problem("unreadable-annotations", file, f"{what}: {reason}" if what else reason, number, image=image)
+            self.problem(kind, file, f"{what}: {reason}" if what else reason, number, image=image)
 
     def note(self, text: str) -> None:
         """Something about the whole data set that the user should know, in one sentence."""

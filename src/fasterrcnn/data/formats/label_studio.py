@@ -98,10 +98,6 @@ class LabelStudio(DataFormat):
             collector.note(note)
         return collector.finish(sort_classes=True)
 
-    def image_folder(self, split: str) -> str:
-        """One folder for each split."""
-        return "images" if split == NO_SPLIT else split
-
     def write(self, data: AnnotatedData, splits: Mapping[str, NamedImages], folder: Path) -> None:
         """Write the tasks of each split, and the labelling interface with all classes."""
         for split, images in splits.items():

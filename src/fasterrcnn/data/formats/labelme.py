@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fasterrcnn.data.annotations import NO_SPLIT, AnnotatedData, group_by, split_of
+from fasterrcnn.data.annotations import AnnotatedData, group_by, split_of
 from fasterrcnn.data.formats.base import DataFormat, NamedImages, ReadOptions
 from fasterrcnn.data.formats.collector import CollectedImage, Collector
 from fasterrcnn.data.formats.reading import read_json
@@ -118,10 +118,6 @@ class Labelme(DataFormat):
         if place.is_dir():
             collector.report_unlisted("image without annotations")
         return collector.finish(sort_classes=True)
-
-    def image_folder(self, split: str) -> str:
-        """One folder for each split."""
-        return "images" if split == NO_SPLIT else split
 
     def write(self, data: AnnotatedData, splits: Mapping[str, NamedImages], folder: Path) -> None:
         """Write a file beside each image; difficult objects get a flag of that name."""

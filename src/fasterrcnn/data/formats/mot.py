@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fasterrcnn.data.annotations import AnnotatedData, split_of
 from fasterrcnn.data.formats.base import DataFormat, ReadOptions
-from fasterrcnn.data.formats.collector import Collector
+from fasterrcnn.data.formats.collector import Collector, UnusableError
 from fasterrcnn.data.formats.reading import files_below, read_lines
 from fasterrcnn.data.formats.shapes import Box, box_to_xyxy
 from fasterrcnn.data.formats.values import line_of, side_of_image, to_numbers, to_whole, whole_number
@@ -258,15 +258,13 @@ def _collect_video(video: _Video, images: Mapping[int, list[Path]], split: str, 
         for frame, path in sorted(path_of.items())
     }
     for row in video.rows:
-        if row.frame not in frames:
-            continue
-        if name := video.class_name(row):
-            collector.add(frames[row.frame], row.box, name, row.number, difficult=row.ignored)
-        else:
-            what = (
-                f"line {row.number}: class {row.class_number} has no name; names count from 1 (classes, --class-names)"
-            )
-            collector.problem("unknown-class", video.file, what, row.number, image=path_of[row.frame])
+        if row.frame in frames:
+            path = path_of[row.frame]
+            with collector.report_errors(video.file, f"line {row.number}", row.number, image=path):
+                if not (name := video.class_name(row)):
+                    what = f"class {row.class_number} has no name; names count from 1 (classes, --class-names)"
+                    raise UnusableError("unknown-class", what)
+                collector.add(frames[row.frame], row.box, name, row.number, difficult=row.ignored)
 
 
 def _frames_with_boxes(video: _Video, images: Mapping[int, list[Path]], collector: Collector) -> dict[int, Path]:

@@ -37,7 +37,6 @@ class Supervisely(DataFormat):
     title = "Supervisely"
     layout = "Supervisely (.json files in ann/, images in img/, a list of classes in meta.json)"
     box_format = "xyxy"
-
     suffixes = (".json",)
 
     def annotation_files(self, place: Path) -> list[Path]:

@@ -31,8 +31,10 @@ def to_number(value: object, what: str) -> float:
         DataError: it is none; the message begins with ``what``.
     """
     try:
-        if isinstance(value, str | int | float) and not isinstance(value, bool) and "_" not in str(value):
-            return float(value)  # Python also takes 1_000 for a number
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, str) and "_" not in value:  # Python also takes 1_000 for a number
+            return float(value)
     except (ValueError, OverflowError):  # whole numbers may have hundreds of digits
         pass
     raise DataError(f"{what} must be a number, not {shortened(value)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fasterrcnn.data.annotations import AnnotatedData
 from fasterrcnn.data.formats.base import DataFormat, ReadOptions
-from fasterrcnn.data.formats.collector import Collector
+from fasterrcnn.data.formats.collector import Collector, UnusableError
 from fasterrcnn.data.formats.label_lines import label_lines
 from fasterrcnn.data.formats.shapes import Box, box_to_xyxy
 from fasterrcnn.data.formats.values import to_numbers, to_whole
@@ -62,13 +62,7 @@ class VisDrone(DataFormat):
                 elif 1 <= category <= len(_NAMES):
                     collector.add(line.image, box, category - 1, line.number, difficult=difficult)
                 else:
-                    collector.problem(
-                        "unknown-class",
-                        line.file,
-                        f"{line}: the categories are 0 to 11, not {category}",
-                        line.number,
-                        image=line.image.path,
-                    )
+                    raise UnusableError("unknown-class", f"the categories are 0 to 11, not {category}")
         for kind, count in left_out.items():
             collector.note(f"{count} x {kind}: left out, it belongs to none of the classes and counts as background")
         return collector.finish(classes=_NAMES)

@@ -236,10 +236,10 @@ def _read_shape(element: ElementTree.Element) -> tuple[str, list[list[float]]]:
     """
     shape = next((tag for tag in ("bndbox", "polygon", "robndbox") if element.find(tag) is not None), "bndbox")
     if shape == "polygon":
-        points = points_of([part.text for part in element.iterfind("polygon//*") if re.fullmatch(r"[xy]\d*", part.tag)])
-        if len(points) < 2:
-            raise DataError("<polygon> has only one point")
-        return shape, points
+        sides = [part.text for part in element.iterfind("polygon//*") if re.fullmatch(r"[xy]\d*", part.tag)]
+        if len(sides) < 4 or len(sides) % 2:
+            raise DataError(f"<polygon> has {len(sides)} numbers")
+        return shape, points_of(sides)
     names = _SIDES if shape == "bndbox" else ("cx", "cy", "w", "h", "angle")
     values = numbers_in({name: element.findtext(f"{shape}/{name}") for name in names}, names)
     if shape == "robndbox":

@@ -15,7 +15,7 @@ import yaml
 
 from fasterrcnn.data.annotations import NO_SPLIT, AnnotatedData, AnnotatedImage, group_by
 from fasterrcnn.data.formats.base import DataFormat, NamedImages, ReadOptions
-from fasterrcnn.data.formats.collector import Collector
+from fasterrcnn.data.formats.collector import Collector, UnusableError
 from fasterrcnn.data.formats.reading import read_lines
 from fasterrcnn.data.formats.shapes import box_to_xyxy
 from fasterrcnn.data.formats.values import line_of, to_number
@@ -41,10 +41,6 @@ from fasterrcnn.files import folders_below, search_folders
 
 _LARGEST_SHARE = 1.5  # a box over the border is a little larger than 1, pixels are far larger
 _SHARE_DIGITS = 9  # 0.0005 pixels in an image of a million
-
-
-class _LineError(Exception):
-    """Kind of the finding, and what is wrong with a line."""
 
 
 class Yolo(DataFormat):
@@ -177,21 +173,21 @@ class _LineReader:
         try:
             label, *values = (to_number(word, "") for word in line.split())
         except DataError:
-            raise _LineError("unreadable-annotations", "expected are numbers: class, cx, cy, width, height") from None
+            raise DataError("expected are numbers: class, cx, cy, width, height") from None
         if self.extra and len(values) == 4 + self.extra:
             values = values[:4]
         if len(values) == 5:
             what = "a sixth number, as in predictions with a score; expected are five"
-            raise _LineError("unreadable-annotations", what)
+            raise DataError(what)
         if len(values) != 4 and (len(values) < 6 or len(values) % 2):
             expected = "class, cx, cy, width, height, or class and x, y of each corner"
-            raise _LineError("unreadable-annotations", f"{len(values) + 1} numbers; expected are {expected}")
+            raise DataError(f"{len(values) + 1} numbers; expected are {expected}")
         if not label.is_integer():
-            raise _LineError("unreadable-annotations", f"the class must be a whole number, not {label:g}")
+            raise DataError(f"the class must be a whole number, not {label:g}")
         if not 0 <= label < self.class_count:
-            raise _LineError("unknown-class", f"the classes are 0 to {self.class_count - 1}, not {label:g}")
+            raise UnusableError("unknown-class", f"the classes are 0 to {self.class_count - 1}, not {label:g}")
         if any(math.isfinite(value) and value > _LARGEST_SHARE for value in values):
-            raise _LineError("wrong-format", "pixels where shares of the image are expected (0 to 1)")
+            raise UnusableError("wrong-format", "pixels where shares of the image are expected (0 to 1)")
         return int(label), values
 
 
@@ -218,19 +214,17 @@ def _read_image(path: Path, file: Path, reader: _LineReader, collector: Collecto
     image = collector.image(path, source=file, size_hw=size_hw)
     scale = np.array([size_hw[1], size_hw[0]])
     for number, line in enumerate(lines, start=1):
-        try:
-            if line:
-                label, values = reader.read(line)
-                if len(values) == 4:
-                    x1, y1, x2, y2 = box_to_xyxy(values, "cxcywh")
-                    collector.add(image, [*((x1, y1) * scale), *((x2, y2) * scale)], label, number)
-                    if len(line.split()) > 5:
-                        collector.leave_out("key points (of a box)")
-                else:
-                    collector.add_outline(image, np.reshape(values, (-1, 2)) * scale, label, number)
-        except _LineError as error:
-            kind, what = error.args
-            collector.problem(kind, file, f"{line_of(number, line)}: {what}", number, image=path)
+        if not line:
+            continue
+        with collector.report_errors(file, line_of(number, line), number, image=path):
+            label, values = reader.read(line)
+            if len(values) == 4:
+                x1, y1, x2, y2 = box_to_xyxy(values, "cxcywh")
+                collector.add(image, [*((x1, y1) * scale), *((x2, y2) * scale)], label, number)
+                if len(line.split()) > 5:
+                    collector.leave_out("key points (of a box)")
+            else:
+                collector.add_outline(image, np.reshape(values, (-1, 2)) * scale, label, number)
 
 
 def _to_lines(image: AnnotatedImage) -> str:
