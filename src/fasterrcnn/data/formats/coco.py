@@ -250,14 +250,14 @@ def _collect_boxes(
     for position, annotation in enumerate(annotations, start=1):
         number = position if (given := whole_number(annotation.get("id"))) is None else given
         with collector.report_errors(file, f"annotation {number}", number):
-            image_id, category = _id(annotation.get("image_id")), _id(annotation.get("category_id"))
-            if image_id is None or image_id not in image_of:
-                raise UnusableError("unknown-image", f"no image has the id {_stated(annotation, 'image_id')}")
-            image = image_of[image_id]
-            if image is not None and category not in label_of:
-                raise UnusableError("unknown-class", f"no category has the id {_stated(annotation, 'category_id')}")
-            if image is not None:
-                _collect_box(annotation, number, image, label_of[category], collector)
+            image_id, category_id = _value(annotation, "image_id"), _value(annotation, "category_id")
+            if (key := _id(image_id)) is None or key not in image_of:
+                raise UnusableError("unknown-image", f"no image has the id {shortened(image_id)}")
+            if (image := image_of[key]) is not None:
+                label = label_of.get(_id(category_id))
+                if label is None:
+                    raise UnusableError("unknown-class", f"no category has the id {shortened(category_id)}")
+                _collect_box(annotation, number, image, label, collector)
     counts = Counter(_id(annotation.get("id")) for annotation in annotations)
     for repeated, count in counts.items():
         if count > 1 and isinstance(repeated, int) and abs(repeated) < 2**63:
@@ -276,18 +276,19 @@ def _collect_box(
         points = ((x1, y1), (x2, y2))
         collector.add_outline(image, points, label, number, shape="segmentation", difficult=difficult, area=area)
         return
+    box = _value(annotation, "bbox")
     try:
-        x, y, width, height = numbers_of(annotation.get("bbox"), 4)
+        x, y, width, height = numbers_of(box, 4)
     except DataError:
-        box = _stated(annotation, "bbox")
-        raise DataError(f"bbox must be four numbers (left, top, width, height), not {box}") from None
+        raise DataError(f"bbox must be four numbers (left, top, width, height), not {shortened(box)}") from None
     area = width * height if area is None else area
     collector.add(image, (x, y, x + width, y + height), label, number, difficult=difficult, area=area)
 
 
-def _stated(annotation: Mapping[str, Any], key: str) -> str:
-    """The value of a key, for a message."""
-    return shortened(annotation[key]) if key in annotation else f"missing ({key})"
+def _value(annotation: Mapping[str, Any], key: str) -> Any:
+    if key not in annotation:
+        raise DataError(f"it has no {key}")
+    return annotation[key]
 
 
 def _stated_hw(image: Mapping[str, Any]) -> tuple[int, int] | None:

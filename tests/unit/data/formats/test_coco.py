@@ -398,7 +398,7 @@ def test_read__annotation_without(single, key):
     broken = note(17)
     del broken[key]
     data = read(single(note(4), broken))
-    assert messages(data) == [("unreadable-annotations", f"annotation 17 has no {key}")]
+    assert messages(data) == [("unreadable-annotations", f"annotation 17: it has no {key}")]
 
 
 def test_read__long_values_are_cut_in_messages(single):
