@@ -215,23 +215,19 @@ def _add_shapes(shapes: Sequence[object], image: CollectedImage, file: Path, col
     objects: dict[tuple[str, int | str | None] | int, tuple[int, _Shape]] = {}
     parts = 0
     for number, value in enumerate(shapes, start=1):
-        shape = None
         with collector.report_errors(file, _describe(number, value), number, image=image.path):
             shape = _to_shape(value)
-        if shape is None:
-            continue
-        if shape.kind in _WITHOUT_BOX:
-            collector.leave_out(shape.kind)
-            continue
-        is_part = shape.group is not None and shape.kind != "rectangle"
-        key = (shape.label, shape.group) if is_part else number
-        if key in objects:
-            parts += 1
-            first, other = objects[key]
-            points, difficult = other.points + shape.points, other.difficult or shape.difficult
-            objects[key] = (first, replace(other, points=points, difficult=difficult))
-        else:
-            objects[key] = (number, shape)
+            is_part = shape.group is not None and shape.kind != "rectangle"
+            key = (shape.label, shape.group) if is_part else number
+            if shape.kind in _WITHOUT_BOX:
+                collector.leave_out(shape.kind)
+            elif key in objects:
+                parts += 1
+                first, other = objects[key]
+                points, difficult = other.points + shape.points, other.difficult or shape.difficult
+                objects[key] = (first, replace(other, points=points, difficult=difficult))
+            else:
+                objects[key] = (number, shape)
     for number, shape in objects.values():
         if shape.kind == "rectangle":
             corners = np.array(shape.points)  # numpy's min and max keep NaN

@@ -203,28 +203,25 @@ def _read_image(path: Path, file: Path, reader: _LineReader, collector: Collecto
     size_hw = collector.size_hw(path)
     if size_hw is None:
         return
-    lines: list[str] | None = None
-    if not os.path.lexists(file):
+    is_there = os.path.lexists(file)
+    if not is_there:
         collector.problem("unlabelled-image", file, f"no such file for {path.name}", image=path)
-        lines = []
     with collector.report_errors(file, image=path):
-        lines = read_lines(file) if lines is None else lines
-    if lines is None:
-        return
-    image = collector.image(path, source=file, size_hw=size_hw)
-    scale = np.array([size_hw[1], size_hw[0]])
-    for number, line in enumerate(lines, start=1):
-        if not line:
-            continue
-        with collector.report_errors(file, line_of(number, line), number, image=path):
-            label, values = reader.read(line)
-            if len(values) == 4:
-                x1, y1, x2, y2 = box_to_xyxy(values, "cxcywh")
-                collector.add(image, [*((x1, y1) * scale), *((x2, y2) * scale)], label, number)
-                if len(line.split()) > 5:
-                    collector.leave_out("key points (of a box)")
-            else:
-                collector.add_outline(image, np.reshape(values, (-1, 2)) * scale, label, number)
+        lines = read_lines(file) if is_there else []
+        image = collector.image(path, source=file, size_hw=size_hw)
+        scale = np.array([size_hw[1], size_hw[0]])
+        for number, line in enumerate(lines, start=1):
+            if not line:
+                continue
+            with collector.report_errors(file, line_of(number, line), number, image=path):
+                label, values = reader.read(line)
+                if len(values) == 4:
+                    x1, y1, x2, y2 = box_to_xyxy(values, "cxcywh")
+                    collector.add(image, [*((x1, y1) * scale), *((x2, y2) * scale)], label, number)
+                    if len(line.split()) > 5:
+                        collector.leave_out("key points (of a box)")
+                else:
+                    collector.add_outline(image, np.reshape(values, (-1, 2)) * scale, label, number)
 
 
 def _to_lines(image: AnnotatedImage) -> str:
