@@ -8,20 +8,27 @@ never taken: where there are images in train/ and in val/, annotations of train/
 
 import os
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-from fasterrcnn.data.annotations import NO_SPLIT, SPLITS
+from fasterrcnn.data.annotations import NO_SPLIT, group_by
+from fasterrcnn.data.file_names import (
+    common_beginning,
+    common_end,
+    comparable,
+    keys_of,
+    likeness,
+    parts_of,
+    spellings,
+    splits_in,
+)
 from fasterrcnn.errors import UsageError
 from fasterrcnn.files import subfolders
 from fasterrcnn.images import EXTENSIONS
 
-_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio puts it before the name of an uploaded file
 _ANNOTATION_FOLDER = re.compile(r"ann(ot(ation)?)?s?|xmls?|json|labels?(_\d)?|labeltxt.*|gt", re.I)
 _LEVELS = 5  # of folders that are searched: annotations may lie in a home folder
 _COPY_FOLDER = re.compile(r".*(thumb|mask|segm|preview|small|augment|crop|depth|overlay|visual).*", re.I)
@@ -50,11 +57,11 @@ class FileFinder:
         self._root = Path(os.path.abspath(root))
         self.places = [Path(os.path.abspath(place)) for place in places]
         self._fits = fits
-        self._given = False  # whether the user named the places
+        self.has_named_folders = False  # whether the user named the places
         self._written: dict[Path, tuple[str, ...]] = {}  # what the names that fit a folder best call it
         self._copies: set[Path] = set()  # folders of masks, thumbnails or copies
-        self.rivals: dict[str, tuple[str, Path]] = {}
-        """Names that were refused a file, with another name that could mean it as well, and the file."""
+        self.contested: dict[str, tuple[str, Path]] = {}
+        """Names, or files that name one, that were refused a file; another name that could mean it, and the file."""
         self._known: dict[tuple[Path, str], tuple[Path, tuple[str, ...], str]] = {}
 
     def find(self, names: Iterable[str], source: Path, split: str = NO_SPLIT) -> dict[str, list[Path]]:
@@ -75,18 +82,20 @@ class FileFinder:
         claims = [(name, paths[0]) for by_name in matches for name, paths in by_name.items() if len(paths) == 1]
         best = self._written
         for name, path in claims:
-            written = _parts(name)[:-1]
+            written = parts_of(name)[:-1]
             if common_end(path.parent.parts, written) >= common_end(path.parent.parts, best.get(path.parent, ())):
                 best[path.parent] = written
         names_of: dict[Path, list[str]] = {}
         for name, path in claims:
-            if _is_same_folder(_parts(name)[:-1], best[path.parent], path.parent.parts):
+            if _is_same_folder(parts_of(name)[:-1], best[path.parent], path.parent.parts):
                 names_of.setdefault(path, []).append(name)
         accepted: set[tuple[str, Path]] = set()
         for path, names in names_of.items():
             fitting = _of_one_file(names, path)
             accepted.update((name, path) for name in fitting)
-            self.rivals |= {name: (next(o for o in names if o != name), path) for name in names if name not in fitting}
+            self.contested |= {
+                name: (next(o for o in names if o != name), path) for name in names if name not in fitting
+            }
         return [
             {
                 name: [path for path in paths if len(paths) > 1 or (name, path) in accepted]
@@ -116,19 +125,38 @@ class FileFinder:
             complete = [path for path in originals if counts[path.parent] == asked]
             likely = (complete, originals) if len(originals) == 1 else (complete, _in_image_folder(originals))
             chosen = {path for only in likely if len(only) == 1 for path in only}
-            if self._given or len(chosen) != 1:
+            if self.has_named_folders or len(chosen) != 1:
                 continue
             matches[name] = list(chosen)
             self._copies |= {path.parent for path in paths if path not in chosen}
         return {name: [path for path in paths if path.parent not in self._copies] for name, paths in matches.items()}
+
+    def find_for_files(
+        self, names: Mapping[Path, str], split: Callable[[Path], str] = lambda folder: NO_SPLIT
+    ) -> dict[Path, list[Path]]:
+        """As `find`, for files that name one file each, such as annotation files of one image.
+
+        Args:
+            names: by the file that has the name.
+            split: of a folder of such files.
+        """
+        folders = group_by(names, lambda file: file.parent)
+        written = {file: _below(file.parent, self._root, name) for file, name in names.items()}
+        requests = [
+            Request([written[f] for f in files], folder / "*", split(folder)) for folder, files in folders.items()
+        ]
+        matches: dict[Path, list[Path]] = {}
+        for files, by_name in zip(folders.values(), self.find_all(requests), strict=True):
+            matches |= {file: by_name[written[file]] for file in files}
+        self.contested |= {str(file): self.contested[name] for file, name in written.items() if name in self.contested}
+        return matches
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
         """Files by their names and by their stems."""
         by_name: dict[str, list[Path]] = {}
         for path in dict.fromkeys(path for place in self.places for path in _files_below(place, self._fits)):
-            written = {path.name, _UPLOAD_PREFIX.sub("", path.name), _as_uploaded(path.name)}
-            for key in {_key(form) for name in written for form in (name, os.path.splitext(name)[0])}:
+            for key in keys_of(path.name):
                 by_name.setdefault(key, []).append(path)
         return by_name
 
@@ -136,12 +164,12 @@ class FileFinder:
     def _folders(self) -> dict[Path, frozenset[str]]:
         """Folders of files, and the names of each and of those above it, up to the place that is searched."""
         folders = {path.parent for paths in self._by_name.values() for path in paths}
-        return {folder: frozenset(map(_key, self._below(folder))) for folder in folders}
+        return {folder: frozenset(map(comparable, self._below(folder))) for folder in folders}
 
     @cached_property
     def _splits(self) -> dict[Path, set[str]]:
         """The splits that the names of a folder and of those above it state."""
-        return {folder: set(_splits_in(names)) for folder, names in self._folders.items()}
+        return {folder: set(splits_in(names)) for folder, names in self._folders.items()}
 
     def _below(self, folder: Path) -> tuple[str, ...]:
         place = next(place for place in (*self.places, Path("/")) if folder.is_relative_to(place))
@@ -149,9 +177,12 @@ class FileFinder:
 
     def _candidates(self, name: str) -> tuple[tuple[str, ...], list[Path]]:
         """All files of a name, wherever they lie, and the parts of the path by which they were found."""
-        for parts in _spellings(name):
+        for parts in spellings(name):
             last = PurePosixPath(parts[-1])
-            for key in (_key(last.name), _key(last.stem if last.suffix.lower() in EXTENSIONS else last.name)):
+            for key in (
+                comparable(last.name),
+                comparable(last.stem if last.suffix.lower() in EXTENSIONS else last.name),
+            ):
                 if key in self._by_name:
                     return parts, self._by_name[key]
         return (), []
@@ -165,7 +196,7 @@ class FileFinder:
         in, the others are not there.
         """
         folder, above, split = self._whereabouts(source, split)
-        needed = {_key(name) for name in (*parts[:-1], *above)} & partial
+        needed = {comparable(name) for name in (*parts[:-1], *above)} & partial
         own = [path for path in candidates if needed <= self._folders[path.parent]]
         if any(split in splits for splits in self._splits.values()):
             own = [path for path in own if split in self._splits[path.parent]]
@@ -173,7 +204,11 @@ class FileFinder:
             return own
 
         def rank(path: Path) -> tuple[int, int, tuple[bool, bool]]:
-            return common_end(path.parts, parts), _common(path.parent.parts, folder.parts), _likeness(path, parts[-1])
+            return (
+                common_end(path.parts, parts),
+                common_beginning(path.parent.parts, folder.parts),
+                likeness(path, parts[-1]),
+            )
 
         best = max(map(rank, own))
         return [path for path in own if rank(path) == best]
@@ -183,7 +218,7 @@ class FileFinder:
         if (source, split) not in self._known:
             folder = Path(os.path.abspath(source.parent))
             above = folder.relative_to(self._root).parts if folder.is_relative_to(self._root) else ()
-            stated = next(_splits_in((source.stem, *reversed(above))), NO_SPLIT) if split == NO_SPLIT else split
+            stated = next(splits_in((source.stem, *reversed(above))), NO_SPLIT) if split == NO_SPLIT else split
             self._known[source, split] = folder, above, stated
         return self._known[source, split]
 
@@ -196,6 +231,9 @@ class ImageFinder(FileFinder):
             annotations, labels or the like; otherwise folders beside it that are called after images.
         folders: that the user names; then the images are searched there alone.
 
+    Attributes:
+        has_named_folders: whether the user named any.
+
     Raises:
         UsageError: there is no such folder.
     """
@@ -206,12 +244,12 @@ class ImageFinder(FileFinder):
                 raise UsageError(f"{folder}: no such folder of images")
         places = list(folders) or _places_of_images(Path(os.path.abspath(root)))
         super().__init__(places[0] if len(places) == 1 and not folders else root, places, _is_image)
-        self._given = bool(folders)
+        self.has_named_folders = bool(folders)
 
     def find_all(self, requests: Sequence[Request]) -> list[dict[str, list[Path]]]:
         """The images of these names; a path that exists as it is written is not searched, unless folders are given."""
         direct: list[dict[str, list[Path]]] = [{} for _ in requests]
-        if not self._given:
+        if not self.has_named_folders:
             for request, own in zip(requests, direct, strict=True):
                 folder = request.source.parent
                 own |= {name: [path] for name in request.names if (path := _outside(name, folder)) is not None}
@@ -219,13 +257,13 @@ class ImageFinder(FileFinder):
             request._replace(names=[name for name in request.names if name not in own])
             for request, own in zip(requests, direct, strict=True)
         ]
-        return [found | own for found, own in zip(super().find_all(others), direct, strict=True)]
+        return [matches | own for matches, own in zip(super().find_all(others), direct, strict=True)]
 
     def nothing_found(self, names: Sequence[str]) -> str:
         """One sentence for annotations of which not one image was found."""
-        if names[0] in self.rivals:
-            rival, path = self.rivals[names[0]]
-            return f"{names[0]} and {rival} could both be {path}"
+        if names[0] in self.contested:
+            other, path = self.contested[names[0]]
+            return f"{names[0]} and {other} could both be {path}"
         places = " and ".join(map(str, self.places))
         return f"its images ({names[0]}...) are nowhere below {places}; name their folder (images, --images)"
 
@@ -247,12 +285,12 @@ def _places_of_images(root: Path) -> list[Path]:
         return [root]
     if _ANNOTATION_FOLDER.fullmatch(root.name):
         return [root.parent] if has_images(root.parent) else [root]
-    if _key(root.parent.name) == "annotations":  # one of several folders in it
+    if comparable(root.parent.name) == "annotations":  # one of several folders in it
         return [root.parent.parent] if has_images(root.parent.parent) else [root]
     beside = [child for child in subfolders(root.parent) if child != root]
     if any(_ANNOTATION_FOLDER.fullmatch(child.name) for child in beside):  # which the images there belong to
         return [root]
-    return [child for child in beside if _key(child.name) in _IMAGE_FOLDERS] or [root]
+    return [child for child in beside if comparable(child.name) in _IMAGE_FOLDERS] or [root]
 
 
 def _is_image(path: str) -> bool:
@@ -271,10 +309,15 @@ def _outside(name: str, folder: Path) -> Path | None:
 def _in_image_folder(paths: list[Path]) -> list[Path]:
     """The only path in a folder that is called after images, otherwise all of them."""
     for name in _IMAGE_FOLDERS:
-        inside = [path for path in paths if any(_key(part) == name for part in path.parent.parts)]
+        inside = [path for path in paths if any(comparable(part) == name for part in path.parent.parts)]
         if len(inside) == 1:
             return inside
     return paths
+
+
+def _below(folder: Path, root: Path, name: str) -> str:
+    """A file name with the folder of the file that has it, for images may lie in folders of the same names."""
+    return name if parts_of(name)[:-1] else os.path.join(os.path.relpath(folder, root), name)
 
 
 def _is_same_folder(written: tuple[str, ...], best: tuple[str, ...], folder: tuple[str, ...]) -> bool:
@@ -285,24 +328,14 @@ def _is_same_folder(written: tuple[str, ...], best: tuple[str, ...], folder: tup
 
 def _of_one_file(names: Sequence[str], path: Path) -> list[str]:
     """Of different names of one file those that fit it best; a.jpg and images/a.jpg are no different names."""
-    likeness = {name: _likeness(path, (_parts(name) or ("",))[-1]) for name in names}
-    best = max(likeness.values())
-    fitting = [name for name in names if likeness[name] == best]
-    last = {_key((_parts(name) or ("",))[-1]) for name in fitting}
-    folders = [_parts(name)[:-1] for name in fitting]
+    fit = {name: likeness(path, (parts_of(name) or ("",))[-1]) for name in names}
+    best = max(fit.values())
+    fitting = [name for name in names if fit[name] == best]
+    last = {comparable((parts_of(name) or ("",))[-1]) for name in fitting}
+    folders = [parts_of(name)[:-1] for name in fitting]
     longest = max(folders, key=len)
     is_same = len(last) == 1 and all(common_end(folder, longest) == len(folder) for folder in folders)
     return fitting if is_same else []
-
-
-def _likeness(path: Path, name: str) -> tuple[bool, bool]:
-    """Whether a file has a name to the letter, and with the same extension."""
-    return name in (path.name, path.stem), os.path.splitext(name)[1] == path.suffix
-
-
-def _as_uploaded(name: str) -> str:
-    """What a file is called after its upload to Label Studio, or to any other server that uses Django."""
-    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
 
 
 def _files_below(folder: Path, fits: Callable[[str], bool]) -> Iterator[Path]:
@@ -321,51 +354,3 @@ def _files_below(folder: Path, fits: Callable[[str], bool]) -> Iterator[Path]:
         for name in sorted(files):
             if not name.startswith(".") and fits(path := os.path.join(place, name)):
                 yield Path(path)
-
-
-def _key(name: str) -> str:
-    """A name without differences that other systems make: capitals, and how accents are composed."""
-    return name if name.isascii() and name.islower() else unicodedata.normalize("NFC", name).casefold()
-
-
-def _splits_in(names: Iterable[str]) -> Iterator[str]:
-    """The splits that names of files and folders state."""
-    return (SPLITS[word] for name in names for word in re.findall("[a-z]+", name.lower()) if word in SPLITS)
-
-
-def common_end(first: Sequence[str], second: Sequence[str]) -> int:
-    """How many parts two paths end with alike."""
-    return _common(reversed(first), reversed(second))
-
-
-def _common(first: Iterable[str], second: Iterable[str]) -> int:
-    """How many parts two paths begin with alike."""
-    count = 0
-    for part, counterpart in zip(first, second, strict=False):
-        if _key(part) != _key(counterpart):
-            break
-        count += 1
-    return count
-
-
-def _spellings(name: str) -> Iterator[tuple[str, ...]]:
-    """Parts of the path that a name may mean: as it is, as a URL, without the prefix of an upload."""
-    plain = _parts(name)
-    if plain:
-        yield plain
-    url = _url(name)
-    texts = [] if url is None else [path for value in parse_qs(url.query).values() for path in value] + [url.path]
-    decoded = [parts for text in (name, *texts) if (parts := _parts(unquote(text)))]
-    yield from decoded
-    yield from ((*parts[:-1], _UPLOAD_PREFIX.sub("", parts[-1])) for parts in [plain, *decoded] if parts)
-
-
-def _url(name: str) -> SplitResult | None:
-    try:
-        return urlsplit(name) if "?" in name or "://" in name else None
-    except ValueError:  # brackets that are no address
-        return None
-
-
-def _parts(text: str) -> tuple[str, ...]:
-    return tuple(part for part in PurePosixPath(text.replace("\\", "/")).parts if part not in ("..", "/"))

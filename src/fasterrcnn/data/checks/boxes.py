@@ -16,7 +16,8 @@ from fasterrcnn.config import InputConfig
 from fasterrcnn.data.annotations import AnnotatedData
 from fasterrcnn.data.findings import Finding
 from fasterrcnn.data.formats import data_format_of
-from fasterrcnn.data.formats.base import BoxFormat, DataFormat
+from fasterrcnn.data.formats.base import DataFormat
+from fasterrcnn.data.formats.shapes import BoxFormat
 
 Mask = NDArray[np.bool_]
 Boxes = NDArray[np.float64]

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from fasterrcnn.data.annotations import AnnotatedData
-from fasterrcnn.data.formats.base import BoxFormat, Collector, DataFormat, ReadOptions, box_to_xyxy
+from fasterrcnn.data.formats.base import DataFormat, ReadOptions
 from fasterrcnn.data.formats.coco import Coco
+from fasterrcnn.data.formats.collector import Collector
 from fasterrcnn.data.formats.createml import CreateMl
 from fasterrcnn.data.formats.csv_table import CsvTable
 from fasterrcnn.data.formats.cvat import Cvat
@@ -24,8 +25,10 @@ from fasterrcnn.data.formats.label_studio import LabelStudio
 from fasterrcnn.data.formats.labelme import Labelme
 from fasterrcnn.data.formats.mot import MotChallenge
 from fasterrcnn.data.formats.reading import split_name
+from fasterrcnn.data.formats.shapes import BoxFormat, box_to_xyxy
 from fasterrcnn.data.formats.supervisely import Supervisely
 from fasterrcnn.data.formats.tfrecord import TfRecord
+from fasterrcnn.data.formats.values import shortened
 from fasterrcnn.data.formats.via import Via
 from fasterrcnn.data.formats.visdrone import VisDrone
 from fasterrcnn.data.formats.voc import PascalVoc
@@ -214,24 +217,24 @@ def _checked(
 ) -> tuple[Path, list[list[float]], list[str], list[bool]]:
     """Image, boxes, names and flags of a dict."""
     if not isinstance(row, Mapping) or "image" not in row or "boxes" not in row:
-        raise DataError(f"a dict with image, boxes and labels is expected, not {_shown(row)}")
+        raise DataError(f"a dict with image, boxes and labels is expected, not {shortened(row)}")
     unknown = [key for key in row if key not in _KEYS]
     if unknown:
         raise DataError(f"unknown key {unknown[0]!r}; there are: {', '.join(_KEYS)}")
     if not isinstance(row["image"], str | Path):
-        raise DataError(f"image must be a path, not {_shown(row['image'])}")
+        raise DataError(f"image must be a path, not {shortened(row['image'])}")
     try:
         boxes = np.asarray(row["boxes"], dtype=np.float64)
     except (TypeError, ValueError):
         boxes = np.full(1, np.nan)  # refused with the other shapes
     if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
-        raise DataError(f"boxes must be n x 4 numbers, not {_shown(row['boxes'])}")
+        raise DataError(f"boxes must be n x 4 numbers, not {shortened(row['boxes'])}")
     boxes = boxes.reshape(-1, 4)
     labels = np.asarray(row.get("labels", ()), dtype=object)
     difficult = np.asarray(row.get("difficult", np.zeros(len(boxes))), dtype=np.bool_)
     for key, values in (("labels", labels), ("difficult", difficult)):
         if values.shape != (len(boxes),):
-            raise DataError(f"{len(boxes)} boxes need as many {key}, not {_shown(row.get(key))}")
+            raise DataError(f"{len(boxes)} boxes need as many {key}, not {shortened(row.get(key))}")
     return Path(row["image"]), boxes.tolist(), [_name(label, classes) for label in labels], difficult.tolist()
 
 
@@ -239,9 +242,5 @@ def _name(label: object, classes: tuple[str, ...] | None) -> str:
     if isinstance(label, str) and label.strip():
         return label.strip()
     if not isinstance(label, int | np.integer) or classes is None:
-        raise DataError(f"labels must be names, or indices where classes are given, not {_shown(label)}")
+        raise DataError(f"labels must be names, or indices where classes are given, not {shortened(label)}")
     return classes[label] if 0 <= label < len(classes) else f"index {label}"
-
-
-def _shown(value: object) -> str:
-    return f"{' '.join(repr(value).split()):.80}"

@@ -4,14 +4,14 @@ Key points are ignored, and segmentations of objects that have a box: this libra
 """
 
 import json
-import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from fasterrcnn.data.annotations import NO_SPLIT, AnnotatedData, AnnotatedImage, group_by, to_coco
-from fasterrcnn.data.formats.base import CollectedImage, Collector, DataFormat, NamedImages, ReadOptions
+from fasterrcnn.data.formats.base import DataFormat, NamedImages, ReadOptions
 from fasterrcnn.data.formats.coco_files import (
     CocoContent,
     annotation_files,
@@ -20,13 +20,14 @@ from fasterrcnn.data.formats.coco_files import (
     json_files,
     load_coco,
 )
-from fasterrcnn.data.formats.reading import by_split, side_of_image
-from fasterrcnn.data.formats.segmentation import segmentation_bounds
+from fasterrcnn.data.formats.collector import CollectedImage, Collector, UnusableError
+from fasterrcnn.data.formats.reading import by_split
+from fasterrcnn.data.formats.shapes import box_of_segmentation
+from fasterrcnn.data.formats.values import numbers_of, shortened, side_of_image, whole_number
 from fasterrcnn.data.formats.writing import shortest_decimals, write_file
-from fasterrcnn.data.image_finder import ImageFinder, has_images
+from fasterrcnn.data.image_finder import has_images
 from fasterrcnn.errors import DataError
 from fasterrcnn.files import search_folders
-from fasterrcnn.images import image_files
 
 _Id = int | str
 
@@ -65,43 +66,28 @@ class Coco(DataFormat):
         Raises:
             DataError: no file is a COCO data set, two are of the same split, or not one image is where it could be.
         """
-        root = place.parent if place.is_file() else place
-        collector = Collector(place, self.title, "annotation")
+        collector = Collector(place, self.title, "annotation", images=options.images)
         if place.is_file():
             files = {NO_SPLIT: place}
         else:
-            files = by_split(annotation_files(next(iter(_data_sets(place)), place)), root, collector)
+            files = by_split(annotation_files(next(iter(_data_sets(place)), place)), collector.root, collector)
         if not files:
             raise DataError(f"{place}: no COCO file, that is .json with images and annotations")
         contents: dict[str, CocoContent] = {}
         for split, file in files.items():
-            try:
+            with collector.report_errors(file) if len(files) > 1 else nullcontext():
                 contents[split] = load_coco(file)
-            except DataError as error:
-                if len(files) == 1:
-                    raise
-                collector.unreadable(file, error)
         if not contents:
             return collector.finish()  # raises, with the first of these findings
         classes, ids, label_of = _categories({files[split]: content for split, content in contents.items()}, collector)
-        finder = ImageFinder(root, options.images)
-        used: set[Path] = set()
         for split, content in contents.items():
             file = files[split]
-            image_of = _collect_images(content["images"], file, split, finder, collector)
+            image_of = _collect_images(content["images"], file, split, collector)
             _collect_boxes(content["annotations"], file, image_of, label_of[file], collector)
-            used.update(image.path for image in image_of.values() if image is not None)
             if not content["images"]:
                 collector.problem("empty-split", file, "lists no image")
-        listed = used | {finding.image for finding in collector.findings if finding.image is not None}
-        present = {path for folder in {path.parent for path in used} for path in image_files(folder)}
-        for path in sorted(present - listed):
-            collector.problem("unlisted-image", path, "no annotation file lists it", image=path)
+        collector.report_unlisted("no annotation file lists it")
         return collector.finish(classes=classes, category_ids=ids)
-
-    def image_folder(self, split: str) -> str:
-        """One folder for each split."""
-        return "images" if split == NO_SPLIT else split
 
     def write(self, data: AnnotatedData, splits: Mapping[str, NamedImages], folder: Path) -> None:
         """Write a file for each split."""
@@ -152,15 +138,9 @@ def _id(value: object) -> _Id | None:
     return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
-def _whole(value: object) -> int | None:
-    """A whole number of 63 bits, though it may be written as text or as 1.0; None for all else."""
-    number = _id(value)
-    return number if isinstance(number, int) and abs(number) < 2**63 else None
-
-
 def _is_set(flag: object) -> bool:
     """Whether it is true, 1 or "1"."""
-    return flag is not None and flag != 0 and (flag is True or bool(_whole(flag)))
+    return flag is not None and flag != 0 and (flag is True or bool(whole_number(flag)))
 
 
 def _categories(
@@ -177,7 +157,7 @@ def _categories(
         for category in content["categories"]:
             number, name = _id(category.get("id")), str(category.get("name") or "").strip()
             if number is None or not name:
-                what = f"category {reprlib.repr(category)} needs an id, and a name"
+                what = f"category {shortened(category)} needs an id, and a name"
                 collector.problem("unreadable-annotations", file, what)
             elif number in name_of:
                 collector.problem("colliding-id", file, f"two categories have the id {number}; the first counts")
@@ -203,7 +183,7 @@ def _category_ids(ids_of: Mapping[Path, Mapping[str, _Id]], collector: Collector
     for ids in ids_of.values():
         for name, stated in ids.items():
             first.setdefault(name, stated)
-    numbers = [number for value in first.values() if (number := _whole(value)) is not None]
+    numbers = [number for value in first.values() if (number := whole_number(value)) is not None]
     if len(set(numbers)) < len(first):
         collector.note("ids of categories clash or are no whole numbers: classes are matched by name, ids count from 1")
         return tuple(range(1, len(first) + 1))
@@ -218,7 +198,7 @@ def _file_name(image: Mapping[str, Any]) -> str:
 
 
 def _collect_images(
-    images: list[dict[str, Any]], file: Path, split: str, finder: ImageFinder, collector: Collector
+    images: list[dict[str, Any]], file: Path, split: str, collector: Collector
 ) -> dict[_Id, CollectedImage | None]:
     """Collect every image that can be used; the image of every id, None where it cannot.
 
@@ -228,20 +208,19 @@ def _collect_images(
     image_of: dict[_Id, CollectedImage | None] = dict.fromkeys(counts)
     of_path: dict[Path, _Id] = {}
     names = [name for image in images if (name := _file_name(image))]
-    matches = finder.find(names, file, split)
-    if names and not any(matches.values()):
-        collector.problem("missing-image", file, finder.nothing_found(names))
+    matches = collector.find_images(names, file, split)
+    if names and not matches:
         return image_of
-    are_numbers = all(_whole(number) is not None for number in counts)
+    are_numbers = all(whole_number(number) is not None for number in counts)
     for position, image in enumerate(images, start=1):
         number, name = _id(image.get("id")), _file_name(image)
         if number is None or not name:
-            what = f"image {reprlib.repr(image.get('id'))} ({reprlib.repr(name)}) needs an id, and a file_name"
+            what = f"image {shortened(image.get('id'))} ({shortened(name)}) needs an id, and a file_name"
             collector.problem("unreadable-annotations", file, what)
         elif counts[number] > 1:
             what = f"{counts[number]} images have the id {number}, one is {name}"
             collector.problem("colliding-id", file, what, image=next(iter(matches[name]), None))
-        elif (path := collector.only_one(matches[name], name, file, finder, f"image {number}")) is None:
+        elif (path := collector.only_one(matches[name], name, file, f"image {number}")) is None:
             continue
         elif path in of_path:
             image_of[number] = image_of[of_path[path]]
@@ -269,17 +248,16 @@ def _collect_boxes(
     collector: Collector,
 ) -> None:
     for position, annotation in enumerate(annotations, start=1):
-        number = position if (given := _whole(annotation.get("id"))) is None else given
-        try:
-            image_id = _id(annotation["image_id"])
-            if image_id is None or image_id not in image_of:
-                what = f"annotation {number}: no image has the id {reprlib.repr(annotation['image_id'])}"
-                collector.problem("unknown-image", file, what, number)
-            elif (image := image_of[image_id]) is not None:
-                _collect_box(annotation, number, image, label_of[_id(annotation["category_id"])], collector)
-        except (DataError, KeyError, TypeError, ValueError, OverflowError) as error:
-            kind, reason = _reason(annotation, label_of, error)
-            collector.problem(kind, file, f"annotation {number}{reason}", number)
+        number = position if (given := whole_number(annotation.get("id"))) is None else given
+        with collector.report_errors(file, f"annotation {number}", number):
+            image_id, category_id = _value(annotation, "image_id"), _value(annotation, "category_id")
+            if (key := _id(image_id)) is None or key not in image_of:
+                raise UnusableError("unknown-image", f"no image has the id {shortened(image_id)}")
+            if (image := image_of[key]) is not None:
+                label = label_of.get(_id(category_id))
+                if label is None:
+                    raise UnusableError("unknown-class", f"no category has the id {shortened(category_id)}")
+                _collect_box(annotation, number, image, label, collector)
     counts = Counter(_id(annotation.get("id")) for annotation in annotations)
     for repeated, count in counts.items():
         if count > 1 and isinstance(repeated, int) and abs(repeated) < 2**63:
@@ -293,27 +271,24 @@ def _collect_box(
     area = annotation.get("area")
     area = float(area) if isinstance(area, int | float) and 0 < area < 1e30 else None
     if not annotation.get("bbox") and annotation.get("segmentation"):
-        x1, y1, x2, y2 = segmentation_bounds(annotation["segmentation"])
+        x1, y1, x2, y2 = box_of_segmentation(annotation["segmentation"])
         area = (x2 - x1) * (y2 - y1) if area is None else area
         points = ((x1, y1), (x2, y2))
         collector.add_outline(image, points, label, number, shape="segmentation", difficult=difficult, area=area)
         return
-    x, y, width, height = map(float, annotation["bbox"])
+    box = _value(annotation, "bbox")
+    try:
+        x, y, width, height = numbers_of(box, 4)
+    except DataError:
+        raise DataError(f"bbox must be four numbers (left, top, width, height), not {shortened(box)}") from None
     area = width * height if area is None else area
     collector.add(image, (x, y, x + width, y + height), label, number, difficult=difficult, area=area)
 
 
-def _reason(annotation: Mapping[str, Any], label_of: Mapping[Any, int], error: Exception) -> tuple[str, str]:
-    """Kind of the finding about an annotation that cannot be used, and why."""
-    category = annotation.get("category_id")
-    if "category_id" in annotation and _id(category) not in label_of:
-        return "unknown-class", f": no category has the id {reprlib.repr(category)}"
-    if isinstance(error, DataError):
-        return "unreadable-annotations", f": {error}"
-    if isinstance(error, KeyError):
-        return "unreadable-annotations", f" has no {error.args[0]}"
-    box = reprlib.repr(annotation.get("bbox"))
-    return "unreadable-annotations", f": bbox must be four numbers (left, top, width, height), not {box} ({error})"
+def _value(annotation: Mapping[str, Any], key: str) -> Any:
+    if key not in annotation:
+        raise DataError(f"it has no {key}")
+    return annotation[key]
 
 
 def _stated_hw(image: Mapping[str, Any]) -> tuple[int, int] | None:

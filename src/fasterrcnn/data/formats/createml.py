@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from fasterrcnn.data.annotations import AnnotatedData
-from fasterrcnn.data.formats.base import Collector, DataFormat, ReadOptions, box_to_xyxy
-from fasterrcnn.data.formats.entries import find_images, list_in, listing_files, numbers_in, text_in, unlisted_images
+from fasterrcnn.data.formats.base import DataFormat, ReadOptions
+from fasterrcnn.data.formats.collector import Collector
 from fasterrcnn.data.formats.reading import by_split, read_json
-from fasterrcnn.data.image_finder import ImageFinder
+from fasterrcnn.data.formats.shapes import box_to_xyxy
+from fasterrcnn.data.formats.values import list_in, numbers_in, text_in
 from fasterrcnn.errors import DataError
 
 _IMAGE_KEYS = ("image", "imagefilename", "filename")  # of old and new versions of the documentation, and of tools
@@ -28,10 +29,14 @@ class CreateMl(DataFormat):
     title = "CreateML"
     layout = 'CreateML (.json lists with "image" and "coordinates", such as _annotations.createml.json)'
     box_format = "cxcywh"
+    suffixes = (".json",)
+    file_per_image = False
 
-    def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
-        """The file itself, or the folder whose files make one data set."""
-        return [root] if listing_files(root, (".json",), _is_createml) else []
+    def fits(self, content: bytes) -> bool:
+        """Whether it is a list of images, with boxes or with empty lists; those of Label Studio have a "result"."""
+        if not _FIRST_ENTRY.match(content) or b'"result"' in content or not _ANNOTATIONS.search(content):
+            return False
+        return b'"coordinates"' in content or not _NOT_EMPTY.search(content)
 
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
         """Read one file, or a folder with one for each split; classes are sorted by name.
@@ -39,29 +44,15 @@ class CreateMl(DataFormat):
         Raises:
             DataError: two files are of the same split, or not one image can be used.
         """
-        root = place.parent if place.is_file() else place
-        collector = Collector(place, self.title, "annotation")
-        finder = ImageFinder(root, options.images)
-        files = listing_files(place, (".json",), _is_createml)
-        for split, file in by_split(files, root, collector).items():
-            try:
-                _read_file(file, split, finder, collector)
-            except DataError as error:
-                collector.unreadable(file, error)
-        data = collector.finish(sort_classes=True)
-        used = [image.path for image in data.images]
-        collector.findings += unlisted_images(used, collector.findings, "no annotation file lists it")
-        return data
+        collector = Collector(place, self.title, "annotation", images=options.images)
+        for split, file in by_split(self.annotation_files(place), collector.root, collector).items():
+            with collector.report_errors(file):
+                _read_file(file, split, collector)
+        collector.report_unlisted("no annotation file lists it")
+        return collector.finish(sort_classes=True)
 
 
-def _is_createml(content: bytes) -> bool:
-    """Whether it is a list of images, with boxes or with empty lists; those of Label Studio have a "result"."""
-    if not _FIRST_ENTRY.match(content) or b'"result"' in content or not _ANNOTATIONS.search(content):
-        return False
-    return b'"coordinates"' in content or not _NOT_EMPTY.search(content)
-
-
-def _read_file(file: Path, split: str, finder: ImageFinder, collector: Collector) -> None:
+def _read_file(file: Path, split: str, collector: Collector) -> None:
     """Collect the images of a file and their boxes, which are numbered through the file.
 
     Raises:
@@ -73,25 +64,19 @@ def _read_file(file: Path, split: str, finder: ImageFinder, collector: Collector
     entries = []
     count = 0
     for position, entry in enumerate(content, start=1):
-        try:
+        with collector.report_errors(file, f"image {position}"):
             name, objects = _entry(entry)
-        except DataError as error:
-            collector.problem("unreadable-annotations", file, f"image {position}: {error}")
-            continue
-        entries.append((name, list(enumerate(objects, start=count + 1))))
-        count += len(objects)
-    matches = find_images([name for name, _ in entries], file, split, finder, collector)
+            entries.append((name, list(enumerate(objects, start=count + 1))))
+            count += len(objects)
+    matches = collector.find_images([name for name, _ in entries], file, split)
     for name, numbered in entries if matches else ():
-        if (path := collector.only_one(matches[name], name, file, finder)) is None:
+        path = collector.only_one(matches[name], name, file)
+        image = collector.claim(path, split, file, name)
+        if image is None:
             continue
-        image = collector.image(path, split, file)
         for number, annotation in numbered:
-            try:
+            with collector.report_errors(file, f"annotation {number} ({name})", number, image=image.path):
                 label, box = _annotation(annotation)
-            except DataError as error:
-                what = f"annotation {number} ({name}): {error}"
-                collector.problem("unreadable-annotations", file, what, number, image=path)
-            else:
                 collector.add(image, box_to_xyxy(box, "cxcywh"), label, number)
 
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fasterrcnn.data.formats.base import Box, BoxFormat, ReadOptions
+from fasterrcnn.data.formats.base import ReadOptions
 from fasterrcnn.data.formats.reading import decode_text
+from fasterrcnn.data.formats.shapes import Box, BoxFormat
+from fasterrcnn.data.formats.values import to_number
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.images import EXTENSIONS
 
@@ -111,8 +113,8 @@ class TableColumns:
         if not self.label(cells):
             raise DataError("the box has no class")
         try:
-            x, y, third, fourth = map(float, texts)
-        except ValueError:
+            x, y, third, fourth = (to_number(text, "") for text in texts)
+        except (DataError, ValueError):
             raise DataError(f"the box must be four numbers, not {','.join(texts)}") from None
         return x, y, third, fourth
 

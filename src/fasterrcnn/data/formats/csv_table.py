@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, split_of
-from fasterrcnn.data.formats.base import Box, BoxFormat, Collector, DataFormat, ReadOptions, box_to_xyxy
+from fasterrcnn.data.formats.base import DataFormat, ReadOptions
+from fasterrcnn.data.formats.collector import CollectedImage, Collector
 from fasterrcnn.data.formats.csv_columns import SINGLE_CLASS, TableColumns, read_columns, read_rows
-from fasterrcnn.data.formats.reading import beginning_and_end, by_split, files_in, read_lines, side_of_image, split_name
-from fasterrcnn.data.image_finder import ImageFinder
+from fasterrcnn.data.formats.reading import beginning_and_end, by_split, files_in, read_lines, split_name
+from fasterrcnn.data.formats.shapes import Box, BoxFormat, box_to_xyxy
+from fasterrcnn.data.formats.values import side_of_image
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.files import search_folders, subfolders
-from fasterrcnn.images import image_files
 
 _SUFFIXES = (".csv", ".tsv")
 _SAMPLE = 1000  # rows that decide whether boxes are shares of the image
@@ -61,26 +62,18 @@ class CsvTable(DataFormat):
             DataError: no file is readable, a column is missing, or there is no image.
             UsageError: ``columns`` of the options names what does not exist.
         """
-        root = place if place.is_dir() else place.parent
-        collector = Collector(place, self.title, "line", options.classes)
-        finder = ImageFinder(root, options.images)
+        collector = Collector(place, self.title, "line", options.classes, options.images)
+        root = collector.root
         files = by_split(_tables(place, options), root, collector) if place.is_dir() else {split_of(place, root): place}
         for split, file in files.items():
             columns = read_columns(file, options)
             if columns.single_class == SINGLE_CLASS and options.classes is None:
                 collector.note(f"{file.name} has no column for the class: every box is an {SINGLE_CLASS!r}")
-            try:
+            with collector.report_errors(file):
                 names = _display_names((file.parent, root)) if columns.may_be_shares else {}
-                _read_file(file, columns, columns.box_format(options.box_format), split, names, finder, collector)
-            except DataError as error:
-                collector.unreadable(file, error)
-        data = collector.finish()
-        listed = {image.path for image in data.images} | {finding.image for finding in data.findings}
-        for folder in sorted({image.path.parent for image in data.images}):
-            for path in image_files(folder):
-                if path not in listed:  # a table may have been cut short
-                    collector.problem("unlisted-image", path, "no table names it", image=path)
-        return data
+                _read_file(file, columns, columns.box_format(options.box_format), split, names, collector)
+        collector.report_unlisted("no table names it")
+        return collector.finish()
 
 
 def _tables(root: Path, options: ReadOptions) -> list[Path]:
@@ -113,42 +106,35 @@ def _read_file(
     box_format: BoxFormat,
     split: str,
     class_names: Mapping[str, str],
-    finder: ImageFinder,
     collector: Collector,
 ) -> None:
     rows = [(*row, _split_in(row[1], columns) or split) for row in read_rows(file, columns)]
     order = [*dict.fromkeys(SPLITS.values())]
     rows.sort(key=lambda row: order.index(row[2]) if row[2] in order else len(order))
     names = {own: [columns.cell(cells, "image") for _, cells, split in rows if split == own] for *_, own in rows}
-    matches = {own: finder.find(filter(None, asked), file, own) for own, asked in names.items()}
-    written = [name for own in names.values() for name in own if name]
-    if written and not any(paths for by_name in matches.values() for paths in by_name.values()):
-        collector.problem("missing-image", file, finder.nothing_found(written))
-        return
+    matches = {own: collector.find_images(filter(None, asked), file, own) for own, asked in names.items()}
     has_shares = columns.may_be_shares and _are_shares([cells for _, cells, _ in rows[:_SAMPLE]], columns)
-    paths: dict[tuple[str, str], Path | None] = {}
+    images: dict[tuple[str, str], CollectedImage | None] = {}
     for number, cells, own in rows:
-        try:
+        if any(names[own]) and not matches[own]:
+            continue
+        with collector.report_errors(file, f"line {number}", number):
             box = columns.read_box(cells)
-        except DataError as error:
-            collector.problem("unreadable-annotations", file, f"line {number}: {error}", number)
-            continue
-        name = columns.cell(cells, "image")
-        if (name, own) not in paths:
-            paths[name, own] = collector.only_one(matches[own][name], name, file, finder, f"line {number}", number)
-        if (path := paths[name, own]) is None:
-            continue
-        height, width = (side_of_image(columns.cell(cells, side)) for side in ("image_height", "image_width"))
-        image = collector.image(path, own, file, stated_hw=(height, width))
-        if box is None or image.size_hw is None:
-            continue
-        xyxy = box_to_xyxy(box, box_format)
-        if has_shares:
-            height, width = image.size_hw
-            xyxy = (xyxy[0] * width, xyxy[1] * height, xyxy[2] * width, xyxy[3] * height)
-        label = columns.label(cells)
-        difficult = columns.cell(cells, "difficult").lower() in ("1", "true", "yes")
-        collector.add(image, xyxy, class_names.get(label, label), number, difficult=difficult)
+            name = columns.cell(cells, "image")
+            if (name, own) not in images:
+                path = collector.only_one(matches[own][name], name, file, f"line {number}", number)
+                height, width = (side_of_image(columns.cell(cells, side)) for side in ("image_height", "image_width"))
+                images[name, own] = collector.claim(path, own, file, name, (height, width))
+            image = images[name, own]
+            if box is None or image is None or image.size_hw is None:
+                continue
+            xyxy = box_to_xyxy(box, box_format)
+            if has_shares:
+                height, width = image.size_hw
+                xyxy = (xyxy[0] * width, xyxy[1] * height, xyxy[2] * width, xyxy[3] * height)
+            label = columns.label(cells)
+            difficult = columns.cell(cells, "difficult").lower() in ("1", "true", "yes")
+            collector.add(image, xyxy, class_names.get(label, label), number, difficult=difficult)
 
 
 def _split_in(cells: Sequence[str], columns: TableColumns) -> str:

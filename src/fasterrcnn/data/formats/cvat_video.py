@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from fasterrcnn.data.formats.base import Collector
-from fasterrcnn.data.image_finder import ImageFinder
+from fasterrcnn.data.formats.collector import Collector
+from fasterrcnn.data.formats.values import side_of_image, whole_number
 from fasterrcnn.images import image_files
 
 _FRAME_NAME = re.compile(r"frame_(\d{6,12})")
@@ -37,12 +37,6 @@ class FrameRange:
         return is_inside and (frame - self.start) % self.step == 0
 
 
-def whole_number(text: str | None) -> int | None:
-    """A whole number that is not negative; None for all else."""
-    text = (text or "").strip()
-    return int(text) if text.isdecimal() and len(text) <= 12 else None
-
-
 def frame_range(tree: ElementTree.Element, task_id: str | None) -> FrameRange:
     """The frames of a task, by its id in a file of several; of a file of one where there is no id."""
     parts = [part for tag in ("task", "job") for part in tree.iterfind(f"meta//{tag}")]
@@ -50,7 +44,7 @@ def frame_range(tree: ElementTree.Element, task_id: str | None) -> FrameRange:
     if part is None:
         return FrameRange()
     step = re.fullmatch(r"step\s*=\s*(\d{1,9})", (part.findtext("frame_filter") or "").strip())
-    height, width = (whole_number(part.findtext(f"original_size/{side}")) or 0 for side in ("height", "width"))
+    height, width = (side_of_image(part.findtext(f"original_size/{side}")) for side in ("height", "width"))
     return FrameRange(
         whole_number(part.findtext("start_frame")) or 0,
         whole_number(part.findtext("stop_frame")),
@@ -66,7 +60,6 @@ def find_frames(
     subset: str,
     file: Path,
     split: str,
-    finder: ImageFinder,
     collector: Collector,
 ) -> dict[int, Path]:
     """The image of each frame, also of those without objects; what is not there becomes a finding.
@@ -82,15 +75,15 @@ def find_frames(
         split: that of the subset.
     """
     names = {frame: f"{subset}/frame_{frame:06d}".lstrip("/") for frame in sorted(frames)}
-    matches = finder.find(names.values(), file, split)
+    matches = collector.finder.find(names.values(), file, split)
     certain = {frame: matches[name][0] for frame, name in names.items() if len(matches[name]) == 1}
     beside = {path for folder in {path.parent for path in certain.values()} for path in image_files(folder)}
     numbered = {int(name[1]): path for path in sorted(beside) if (name := _FRAME_NAME.fullmatch(path.stem))}
     if certain and all(map(frame_range.holds, numbered)):
         for frame in names.keys() - certain.keys():
-            collector.only_one(matches[names[frame]], names[frame], file, finder, f"frame {frame}")
+            collector.only_one(matches[names[frame]], names[frame], file, f"frame {frame}")
         return numbered | certain
-    images = finder.all_of(file)
+    images = collector.finder.all_of(file)
     if images and len(images) == frame_range.count and images == sorted(images, key=_natural_order):
         in_order = {frame_range.start + frame_range.step * index: path for index, path in enumerate(images)}
         for frame in names.keys() - in_order.keys():
@@ -98,7 +91,7 @@ def find_frames(
         collector.note(f"{file.name} has no names of images: they are its frames in the order of their names")
         return in_order
     if names and not images:
-        collector.problem("missing-image", file, finder.nothing_found(list(names.values())))
+        collector.problem("missing-image", file, collector.finder.nothing_found(list(names.values())))
     elif names:
         count = "an unknown number of" if frame_range.count is None else frame_range.count
         what = (

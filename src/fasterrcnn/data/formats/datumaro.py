@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from fasterrcnn.data.annotations import NO_SPLIT, AnnotatedData, split_of
-from fasterrcnn.data.formats.base import CollectedImage, Collector, DataFormat, ReadOptions
-from fasterrcnn.data.formats.claims import ImageClaims
+from fasterrcnn.data.formats.base import DataFormat, ReadOptions
+from fasterrcnn.data.formats.collector import CollectedImage, Collector
 from fasterrcnn.data.formats.cvat import is_difficult
-from fasterrcnn.data.formats.reading import files_below, read_json, split_name
-from fasterrcnn.data.formats.shapes import box_of_runs, numbers_of, points_of, rotated_corners, shortened
-from fasterrcnn.data.image_finder import ImageFinder
+from fasterrcnn.data.formats.reading import read_json, split_name
+from fasterrcnn.data.formats.shapes import box_of_runs, rotated_corners
+from fasterrcnn.data.formats.values import numbers_of, points_of, shortened, side_of_image
 from fasterrcnn.errors import DataError
 
 _WITHOUT_BOX = {
@@ -34,10 +34,11 @@ class Datumaro(DataFormat):
     title = "Datumaro"
     layout = 'Datumaro (.json files with "categories" and "items")'
     box_format = "xywh"
+    suffixes = (".json",)
 
-    def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
-        """The annotation file itself, or the folder with the files of all subsets."""
-        return [root] if files_below(root, (".json",), _is_datumaro) else []
+    def fits(self, content: bytes) -> bool:
+        """Whether there are items, and a version or categories."""
+        return b'"items"' in content and re.search(rb'"dm_format_version"|"categories"\s*:\s*\{', content) is not None
 
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
         """Read one annotation file, or all of a folder.
@@ -47,103 +48,87 @@ class Datumaro(DataFormat):
         Raises:
             DataError: no file can be read, or there is no image.
         """
-        root = place.parent if place.is_file() else place
-        contents, errors = _load(files_below(place, (".json",), _is_datumaro))
-        if not contents:
-            raise next(iter(errors.values()), DataError(f"{place}: no annotation file of Datumaro"))
-        classes = tuple(dict.fromkeys(name for content in contents.values() for name in _classes(content) if name))
-        collector = Collector(place, self.title, "annotation", classes)
-        for file, error in errors.items():
-            collector.unreadable(file, error)
-        claims = ImageClaims(collector)
-        reader = _Reader(collector, ImageFinder(root, options.images), claims)
+        collector = Collector(place, self.title, "annotation", images=options.images)
+        contents: dict[Path, dict[str, Any]] = {}
+        for file in self.annotation_files(place):
+            with collector.report_errors(file):
+                contents[file] = _load(file)
+        classes = dict.fromkeys(name for content in contents.values() for name in _classes(content) if name)
+        collector.list_classes(tuple(classes))
         several = len(contents) > 1
         for file, content in contents.items():
-            reader.read_file(file, content, NO_SPLIT if place.is_file() else _split(file, root, several))
-        claims.report_unlisted()
+            split = NO_SPLIT if place.is_file() else _split(file, collector.root, several)
+            _read_file(file, content, split, collector)
+        collector.report_unlisted("no annotation file names it")
         return collector.finish()
 
 
-class _Reader:
-    """Reads annotation files, one after the other, into a collector."""
+def _load(file: Path) -> dict[str, Any]:
+    """The content of a file.
 
-    def __init__(self, collector: Collector, finder: ImageFinder, claims: ImageClaims) -> None:
-        self._collector, self._finder, self._claims = collector, finder, claims
-
-    def read_file(self, file: Path, content: dict[str, Any], split: str) -> None:
-        """Read all items of a subset."""
-        items = [item for item in content["items"] if _is_item(item, file)]
-        names = [name for item in items for name in _names(item, file)]
-        matches = self._finder.find(names, file, split)
-        if names and not any(matches.values()):
-            self._collector.problem("missing-image", file, self._finder.nothing_found(names))
-            return
-        if not content["items"]:
-            self._collector.problem("empty-split", file, "lists no item")
-        for position, item in enumerate(content["items"], start=1):
-            if not _is_item(item, file):
-                what = f"item {position} must have an id and a list of annotations, not {shortened(item)}"
-                self._collector.problem("unreadable-annotations", file, what)
-        classes = _classes(content)
-        number = 0
-        for item in items:
-            name = min(
-                _names(item, file), key=lambda name: abs(len(matches[name]) - 1)
-            )  # that of a single image, if any
-            path = self._collector.only_one(
-                matches[name], name, file, self._finder, f"item {shortened(item.get('id'))}"
-            )
-            image = path and self._claims.image(path, split, file, name, _size_hw(item))
-            for annotation in item["annotations"]:
-                number += 1
-                if image:
-                    self._read_annotation(annotation, number, classes, image, file)
-
-    def _read_annotation(
-        self, annotation: object, number: int, classes: Sequence[str], image: CollectedImage, file: Path
-    ) -> None:
-        try:
-            if not isinstance(annotation, dict):
-                raise DataError(f"an annotation is expected, not {shortened(annotation)}")
-            kind = str(annotation.get("type"))
-            if kind in _WITHOUT_BOX:
-                self._collector.leave_out(_WITHOUT_BOX[kind])
-                return
-            label = _label(annotation, classes)
-            attributes = annotation.get("attributes")
-            attributes = attributes if isinstance(attributes, dict) else {}
-            difficult = is_difficult(attributes)
-            points = _points(kind, annotation, attributes)
-        except DataError as error:
-            what = f"item {image.path.name}, annotation {number}: {error}"
-            self._collector.problem("unreadable-annotations", file, what, number, image=image.path)
-            return
-        if kind == "bbox" and len(points) == 2:
-            self._collector.add(image, [*points[0], *points[1]], label, number, difficult=difficult)
-        elif points:
-            self._collector.add_outline(image, points, label, number, shape=_SHAPES[kind], difficult=difficult)
-        else:
-            self._collector.leave_out("empty mask")
+    Raises:
+        DataError: it cannot be read, or has no items, or no names of classes.
+    """
+    content = read_json(file)
+    if not isinstance(content, dict) or not isinstance(content.get("items"), list):
+        raise DataError(f'{file}: not of Datumaro: it has no list "items"')
+    if not any(_classes(content)):
+        raise DataError(f'{file}: it has no names of classes (a list "labels" in "label" in "categories")')
+    return content
 
 
-def _is_datumaro(content: bytes) -> bool:
-    return b'"items"' in content and re.search(rb'"dm_format_version"|"categories"\s*:\s*\{', content) is not None
+def _read_file(file: Path, content: dict[str, Any], split: str, collector: Collector) -> None:
+    """Read all items of a subset."""
+    items = [item for item in content["items"] if _is_item(item, file)]
+    matches = collector.find_images([name for item in items for name in _names(item, file)], file, split)
+    if items and not matches:
+        return
+    if not content["items"]:
+        collector.problem("empty-split", file, "lists no item")
+    for position, item in enumerate(content["items"], start=1):
+        if not _is_item(item, file):
+            what = f"item {position} must have an id and a list of annotations, not {shortened(item)}"
+            collector.problem("unreadable-annotations", file, what)
+    classes = _classes(content)
+    number = 0
+    for item in items:
+        # The name of a single image, if any.
+        name = min(_names(item, file), key=lambda name: abs(len(matches[name]) - 1))
+        path = collector.only_one(matches[name], name, file, f"item {shortened(item.get('id'))}")
+        image = collector.claim(path, split, file, name, _size_hw(item))
+        for annotation in item["annotations"]:
+            number += 1
+            if image:
+                what = f"item {image.path.name}, annotation {number}"
+                with collector.report_errors(file, what, number, image=image.path):
+                    _read_annotation(annotation, number, classes, image, collector)
 
 
-def _load(files: list[Path]) -> tuple[dict[Path, dict[str, Any]], dict[Path, DataError]]:
-    """The content of every file that can be read, and why the others cannot."""
-    contents, errors = {}, {}
-    for file in files:
-        try:
-            content = read_json(file)
-            if not isinstance(content, dict) or not isinstance(content.get("items"), list):
-                raise DataError(f'{file}: not of Datumaro: it has no list "items"')
-            if not any(_classes(content)):
-                raise DataError(f'{file}: it has no names of classes (a list "labels" in "label" in "categories")')
-            contents[file] = content
-        except DataError as error:
-            errors[file] = error
-    return contents, errors
+def _read_annotation(
+    annotation: object, number: int, classes: Sequence[str], image: CollectedImage, collector: Collector
+) -> None:
+    """Collect an annotation.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if not isinstance(annotation, dict):
+        raise DataError(f"an annotation is expected, not {shortened(annotation)}")
+    kind = str(annotation.get("type"))
+    if kind in _WITHOUT_BOX:
+        collector.leave_out(_WITHOUT_BOX[kind])
+        return
+    label = _label(annotation, classes)
+    attributes = annotation.get("attributes")
+    attributes = attributes if isinstance(attributes, dict) else {}
+    difficult = is_difficult(attributes)
+    points = _points(kind, annotation, attributes)
+    if kind == "bbox" and len(points) == 2:
+        collector.add(image, [*points[0], *points[1]], label, number, difficult=difficult)
+    elif points:
+        collector.add_outline(image, points, label, number, shape=_SHAPES[kind], difficult=difficult)
+    else:
+        collector.leave_out("empty mask")
 
 
 def _split(file: Path, root: Path, several: bool) -> str:
@@ -195,8 +180,8 @@ def _size_hw(item: Mapping[str, Any]) -> tuple[int, int]:
     for key in ("image", "media"):
         media = item.get(key)
         size = media.get("size") if isinstance(media, dict) else None
-        if isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size):
-            return size[0], size[1]
+        if isinstance(size, list) and len(size) == 2 and all(map(side_of_image, size)):
+            return side_of_image(size[0]), side_of_image(size[1])
     return 0, 0
 
 

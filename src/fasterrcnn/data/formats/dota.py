@@ -8,9 +8,10 @@ import re
 from pathlib import Path
 
 from fasterrcnn.data.annotations import AnnotatedData
-from fasterrcnn.data.formats.base import Collector, DataFormat, ReadOptions
-from fasterrcnn.data.formats.label_lines import label_lines, report_line, to_numbers, to_whole
-from fasterrcnn.data.formats.reading import files_below
+from fasterrcnn.data.formats.base import DataFormat, ReadOptions
+from fasterrcnn.data.formats.collector import Collector
+from fasterrcnn.data.formats.label_lines import label_lines
+from fasterrcnn.data.formats.values import to_numbers, to_whole
 from fasterrcnn.errors import DataError
 
 _HEADER = re.compile(r"[a-z][a-z _]*:", re.I)
@@ -24,10 +25,11 @@ class Dota(DataFormat):
 
     title = "DOTA"
     layout = "DOTA (labelTxt/ beside images/, with .txt files of four corners, category and difficult)"
+    suffixes = (".txt",)
 
-    def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
-        """The file itself, or the folder. The result files of the benchmark's tasks are no annotations."""
-        return [root] if files_below(root, {".txt"}, _is_dota) else []
+    def fits(self, content: bytes) -> bool:
+        """Whether it begins as DOTA's files do, or has such a line; results of the benchmark's tasks have none."""
+        return _LINE.search(content) is not None
 
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
         """Read all labels; classes are sorted by name, splits come from the names of the folders.
@@ -37,22 +39,16 @@ class Dota(DataFormat):
         Raises:
             DataError: there is no image at all, or two files annotate one image, as those of two versions do.
         """
-        collector = Collector(place, self.title, "line")
-        for line in label_lines(place, options, collector, _is_dota):
+        collector = Collector(place, self.title, "line", images=options.images)
+        for line in label_lines(self, place, collector):
             if _HEADER.match(line.text):
                 continue
-            try:
+            with line.report_errors(collector):
                 corners, category, difficult = _read_line(line.text)
-            except DataError as error:
-                report_line(collector, line, error)
-                continue
-            points = list(zip(corners[::2], corners[1::2], strict=True))
-            collector.add_outline(line.image, points, category, line.number, shape="rotated box", difficult=difficult)
+                points = list(zip(corners[::2], corners[1::2], strict=True))
+                flag, shape = difficult, "rotated box"
+                collector.add_outline(line.image, points, category, line.number, shape=shape, difficult=flag)
         return collector.finish(sort_classes=True)
-
-
-def _is_dota(content: bytes) -> bool:
-    return _LINE.search(content) is not None
 
 
 def _read_line(text: str) -> tuple[list[float], str, bool]:

@@ -8,9 +8,10 @@ import re
 from pathlib import Path
 
 from fasterrcnn.data.annotations import AnnotatedData
-from fasterrcnn.data.formats.base import Collector, DataFormat, ReadOptions
-from fasterrcnn.data.formats.label_lines import label_lines, report_line, to_numbers
-from fasterrcnn.data.formats.reading import files_below
+from fasterrcnn.data.formats.base import DataFormat, ReadOptions
+from fasterrcnn.data.formats.collector import Collector
+from fasterrcnn.data.formats.label_lines import label_lines
+from fasterrcnn.data.formats.values import to_numbers
 from fasterrcnn.errors import DataError
 
 _COLUMNS = 15  # with the type, without the score
@@ -27,10 +28,11 @@ class Kitti(DataFormat):
     title = "KITTI"
     layout = "KITTI (label_2/ beside image_2/, or labels/ beside images/, with .txt files of 15 columns)"
     box_format = "xyxy"
+    suffixes = (".txt",)
 
-    def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
-        """The file itself, or the folder."""
-        return [root] if files_below(root, {".txt"}, _is_kitti) else []
+    def fits(self, content: bytes) -> bool:
+        """Whether a line has the columns of the format."""
+        return _LINE.search(content) is not None
 
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
         """Read all labels; classes are sorted by name, splits come from the names of the folders.
@@ -40,27 +42,20 @@ class Kitti(DataFormat):
         Raises:
             DataError: there is no image at all, or two files annotate one image.
         """
-        collector = Collector(place, self.title, "line")
+        collector = Collector(place, self.title, "line", images=options.images)
         left_out = 0
-        for line in label_lines(place, options, collector, _is_kitti, _image_name):
-            try:
+        for line in label_lines(self, place, collector, _image_name):
+            with line.report_errors(collector):
                 name, box = _read_line(line.text)
-            except DataError as error:
-                report_line(collector, line, error)
-                continue
-            if name.lower() == _NO_CLASS:
-                left_out += 1
-            else:
-                collector.add(line.image, box, name, line.number)
+                if name.lower() == _NO_CLASS:
+                    left_out += 1
+                else:
+                    collector.add(line.image, box, name, line.number)
         if left_out:
             collector.note(
                 f"{left_out} x DontCare: left out, such a region has no class; its objects count as background"
             )
         return collector.finish(sort_classes=True)
-
-
-def _is_kitti(content: bytes) -> bool:
-    return _LINE.search(content) is not None
 
 
 def _image_name(file: Path) -> str:

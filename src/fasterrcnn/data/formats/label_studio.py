@@ -5,9 +5,7 @@ shape, and one with its label for each control.
 """
 
 import json
-import math
 import re
-import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +15,8 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from fasterrcnn.data.annotations import NO_SPLIT, AnnotatedData, AnnotatedImage
-from fasterrcnn.data.formats.base import CollectedImage, Collector, DataFormat, NamedImages, ReadOptions
+from fasterrcnn.data.formats.base import DataFormat, NamedImages, ReadOptions
+from fasterrcnn.data.formats.collector import CollectedImage, Collector
 from fasterrcnn.data.formats.label_studio_tasks import (
     GEOMETRY,
     LabelResult,
@@ -28,7 +27,9 @@ from fasterrcnn.data.formats.label_studio_tasks import (
     is_region,
     read_tasks,
 )
-from fasterrcnn.data.formats.reading import by_split, files_below, read_json, to_number
+from fasterrcnn.data.formats.reading import by_split, read_json
+from fasterrcnn.data.formats.shapes import ellipse_corners, rotated_corners
+from fasterrcnn.data.formats.values import numbers_in, points_of, shortened, side_of_image, to_number
 from fasterrcnn.data.formats.writing import (
     lost_areas_and_ids,
     lost_class_list,
@@ -36,7 +37,6 @@ from fasterrcnn.data.formats.writing import (
     shortest_decimals,
     write_file,
 )
-from fasterrcnn.data.image_finder import ImageFinder
 from fasterrcnn.errors import DataError
 
 
@@ -62,11 +62,18 @@ class LabelStudio(DataFormat):
     layout = "Label Studio (.json file of tasks, exported as JSON or JSON-MIN)"
     box_format = "xywh"
     relative_boxes = True
+    suffixes = (".json",)
     can_write = True
 
-    def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
-        """The file or folder itself."""
-        return [root] if files_below(root, {".json"}, _is_label_studio) else []
+    def fits(self, content: bytes) -> bool:
+        """Tasks have "data"; rows of JSON-MIN have their sizes or their annotator beside the values."""
+        start = content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+        if re.search(rb'"data"\s*:\s*\{', content):
+            has_annotations = re.search(rb'"(annotations|completions|predictions)"\s*:\s*\[', content) is not None
+            has_results = re.search(rb'"result"\s*:\s*\[', content) is not None
+            return has_results if start == b"{" else start == b"[" and has_annotations
+        is_short = b'"original_width"' in content or (b'"annotator"' in content and b'"annotation_id"' in content)
+        return start == b"[" and is_short
 
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
         """Read one file, or a folder with one for each split; classes are sorted by name.
@@ -74,31 +81,22 @@ class LabelStudio(DataFormat):
         Raises:
             DataError: there is no such file, two are of the same split, or there is no image that could be used.
         """
-        files = files_below(place, {".json"}, _is_label_studio)
+        files = self.annotation_files(place)
         if not files:
             raise DataError(f"{place}: no Label Studio file, that is .json with tasks")
-        root = place.parent if place.is_file() else place
-        collector, finder = Collector(place, self.title, "task"), ImageFinder(root, options.images)
+        collector = Collector(place, self.title, "task", images=options.images)
         counts: Counter[str] = Counter()
         images = 0
-        splits = {NO_SPLIT: place} if place.is_file() else by_split(files, root, collector)
+        splits = {NO_SPLIT: place} if place.is_file() else by_split(files, collector.root, collector)
         for split, file in splits.items():
-            try:
-                content = read_json(file, _without_masks)
-            except DataError as error:
-                collector.unreadable(file, error)
-            else:
-                images += _FileReader(file, split, finder, collector, counts).read(content)
+            with collector.report_errors(file):
+                images += _FileReader(file, split, collector, counts).read(read_json(file, _without_masks))
         notes = [f"{count} x {text}" for text, count in counts.items()]
         if not images and notes and not collector.findings:
             raise DataError(f"{place}: no annotated image; {'; '.join(notes)}")
         for note in notes:
             collector.note(note)
         return collector.finish(sort_classes=True)
-
-    def image_folder(self, split: str) -> str:
-        """One folder for each split."""
-        return "images" if split == NO_SPLIT else split
 
     def write(self, data: AnnotatedData, splits: Mapping[str, NamedImages], folder: Path) -> None:
         """Write the tasks of each split, and the labelling interface with all classes."""
@@ -115,17 +113,6 @@ class LabelStudio(DataFormat):
         return [note for notes in lost for note in notes(self.title, data)]
 
 
-def _is_label_studio(content: bytes) -> bool:
-    """Tasks have "data"; rows of JSON-MIN have their sizes or their annotator beside the values."""
-    start = content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-    if re.search(rb'"data"\s*:\s*\{', content):
-        has_annotations = re.search(rb'"(annotations|completions|predictions)"\s*:\s*\[', content) is not None
-        has_results = re.search(rb'"result"\s*:\s*\[', content) is not None
-        return has_results if start == b"{" else start == b"[" and has_annotations
-    is_short = b'"original_width"' in content or (b'"annotator"' in content and b'"annotation_id"' in content)
-    return start == b"[" and is_short
-
-
 def _without_masks(value: dict[str, Any]) -> dict[str, Any]:
     return value | {"rle": []} if "rle" in value else value  # most of the file, and of the memory
 
@@ -136,7 +123,6 @@ class _FileReader:
 
     file: Path
     split: str
-    finder: ImageFinder
     collector: Collector
     counts: Counter[str]  # of the notes at the end
 
@@ -147,14 +133,11 @@ class _FileReader:
         annotated = [(task, results) for task, results in chosen if results is not None]
         images = list(images_of_tasks(annotated, self._problem, self._count))
         names = [image.name for image in images]
-        matches = self.finder.find(names, self.file, self.split)
-        if names and not any(matches.values()):
-            self.collector.problem("missing-image", self.file, self.finder.nothing_found(names))
-            return len(names)
+        matches = self.collector.find_images(names, self.file, self.split)
         of_path: dict[Path, list[TaskImage]] = {}
-        for image in images:
+        for image in images if matches else ():
             what, paths = f"task {image.task}", matches[image.name]
-            path = self.collector.only_one(paths, image.name, self.file, self.finder, what, image.task)
+            path = self.collector.only_one(paths, image.name, self.file, what, image.task)
             if path is not None:
                 of_path.setdefault(path, []).append(image)
         for path, own in of_path.items():
@@ -179,12 +162,11 @@ class _FileReader:
         stated_hw = sizes.most_common(1)[0][0] if sizes else None
         collected = self.collector.image(path, self.split, self.file, stated_hw=stated_hw)
         for region in regions:
-            try:
+            what = f"task {first.task}: region {region.number}"
+            with self.collector.report_errors(self.file, what, first.task, image=path):
                 if _stated_hw(region) not in (None, stated_hw):
                     raise DataError("it is of an image of another size than the other regions")
                 self._add(region, collected, first.task)
-            except DataError as error:
-                self._problem(first.task, f"region {region.number}: {error}", path)
 
     def _add(self, region: _Region, image: CollectedImage, task: int) -> None:
         """Collect the box of a region, for each of its labels."""
@@ -207,8 +189,8 @@ class _FileReader:
             else:
                 self.collector.add_outline(image, points, label, task, shape=shape)
 
-    def _problem(self, task: int, what: str, image: Path | None = None) -> None:
-        self.collector.problem("unreadable-annotations", self.file, f"task {task}: {what}", task, image=image)
+    def _problem(self, task: int, what: str) -> None:
+        self.collector.problem("unreadable-annotations", self.file, f"task {task}: {what}", task)
 
     def _count(self, text: str) -> None:
         self.counts[text] += 1
@@ -244,9 +226,9 @@ def _regions(results: Iterable[tuple[int, LabelResult]], collector: Collector) -
 def _stated_hw(region: _Region) -> tuple[int, int] | None:
     """Height and width of the image as a region states them, if it does."""
     for result in region.results:
-        height, width = result.get("original_height"), result.get("original_width")
-        if isinstance(height, int | float) and isinstance(width, int | float) and 0 < height < 2**31 > width > 0:
-            return int(height), int(width)
+        height, width = (side_of_image(result.get(f"original_{side}")) for side in ("height", "width"))
+        if height and width:
+            return height, width
     return None
 
 
@@ -274,7 +256,7 @@ def _labels(region: _Region, kind: str) -> list[str]:
     for key in (f"{kind}labels", "labels", "choices"):
         names = [name for value in region.values if key in value for name in _as_list(value[key])]
         if not all(isinstance(name, str) and name.strip() for name in names):
-            raise DataError(f"its {key} must be names, not {reprlib.repr(names)}")
+            raise DataError(f"its {key} must be names, not {shortened(names)}")
         if names:
             return list(dict.fromkeys(name.strip() for name in names))
     raise DataError(f"this {kind} has no label")
@@ -284,32 +266,26 @@ def _as_list(value: object) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _outline(kind: str, value: Mapping[str, Any], width: int, height: int) -> tuple[str, list[tuple[float, float]]]:
+def _outline(kind: str, value: Mapping[str, Any], width: int, height: int) -> tuple[str, list[list[float]]]:
     """What a shape is called in notes, and points in pixels that its box is around; two corners of a rectangle.
 
     Raises:
         DataError: they are no numbers.
     """
     if kind == "polygon":
-        points = value.get("points")
-        if not isinstance(points, list) or not all(isinstance(point, list) and len(point) == 2 for point in points):
-            raise DataError(f"points of a polygon must be a list of x, y, not {reprlib.repr(points)}")
+        points = points_of(value.get("points"))
         if len(points) < 3:
             raise DataError(f"a polygon of {len(points)} points has no area")
-        return kind, [(to_number(x, "x") * width / 100, to_number(y, "y") * height / 100) for x, y in points]
+        return kind, [[x * width / 100, y * height / 100] for x, y in points]
     names = ("x", "y", "radiusX", "radiusY") if kind == "ellipse" else ("x", "y", "width", "height")
-    x, y, across, down = (to_number(value.get(name), name) for name in names)
+    x, y, across, down = numbers_in(value, names)
     x, across, y, down = x * width / 100, across * width / 100, y * height / 100, down * height / 100
-    angle = math.radians(to_number(value.get("rotation") or 0, "rotation"))
-    cos, sin = math.cos(angle), math.sin(angle)
-    if kind == "ellipse":  # around its centre
-        across, down = math.hypot(across * cos, down * sin), math.hypot(across * sin, down * cos)
-        return kind, [(x - across, y - down), (x + across, y + down)]
-    if not angle:
-        return kind, [(x, y), (x + across, y + down)]
-    right, below = (across * cos, across * sin), (-down * sin, down * cos)  # around the top left corner
-    corners = [(0.0, 0.0), right, below, (right[0] + below[0], right[1] + below[1])]
-    return "rotated rectangle", [(x + dx, y + dy) for dx, dy in corners]
+    degrees = to_number(value.get("rotation") or 0, "rotation")
+    if kind == "ellipse":
+        return kind, ellipse_corners(x, y, across, down, degrees)
+    if not degrees:
+        return kind, [[x, y], [x + across, y + down]]
+    return "rotated rectangle", rotated_corners((x, y, x + across, y + down), degrees, centre=(x, y))
 
 
 def to_task(name: str, image: AnnotatedImage, classes: Sequence[str]) -> dict[str, Any]:

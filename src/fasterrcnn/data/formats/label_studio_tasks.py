@@ -1,11 +1,11 @@
 """Tasks of Label Studio: which annotation of a task counts, and which image each of its results belongs to."""
 
 import re
-import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fasterrcnn.data.formats.values import shortened
 from fasterrcnn.errors import DataError
 from fasterrcnn.images import EXTENSIONS
 
@@ -53,7 +53,7 @@ def read_tasks(rows: object, problem: Problem) -> list[LabelTask]:
     short: dict[int, LabelTask] = {}  # JSON-MIN has a row for each annotation
     for position, row in enumerate(rows if isinstance(rows, list) else [rows], start=1):
         if not isinstance(row, dict):
-            problem(position, f"an object is expected, not {reprlib.repr(row)}")
+            problem(position, f"an object is expected, not {shortened(row)}")
             continue
         owner = row.get("task")
         content = owner | {"annotations": [row]} if isinstance(owner, dict) and "result" in row else row
@@ -76,9 +76,9 @@ def _to_task(number: int, content: Mapping[str, Any]) -> LabelTask:
     data, predictions = content.get("data"), content.get("predictions")
     annotations = content.get("annotations", content.get("completions"))  # the name before version 1.0
     if not isinstance(data, dict):
-        raise DataError(f"its data must be an object, not {reprlib.repr(data)}")
+        raise DataError(f"its data must be an object, not {shortened(data)}")
     if not isinstance(annotations, list | None):
-        raise DataError(f"its annotations must be a list, not {reprlib.repr(annotations)}")
+        raise DataError(f"its annotations must be a list, not {shortened(annotations)}")
     return LabelTask(number, data, annotations or [], len(predictions) if isinstance(predictions, list) else 0)
 
 
@@ -124,7 +124,7 @@ def choose_results(task: LabelTask, problem: Problem, count: Callable[[str], Non
     for position, annotation in enumerate(task.annotations, start=1):
         if not isinstance(annotation, dict) or not isinstance(annotation.get("result"), list):
             result = annotation.get("result") if isinstance(annotation, dict) else annotation
-            problem(task.number, f"annotation {position} must have a list of results, not {reprlib.repr(result)}")
+            problem(task.number, f"annotation {position} must have a list of results, not {shortened(result)}")
             broken += 1
         elif annotation.get("was_cancelled"):
             count("cancelled annotation: left out")
@@ -159,7 +159,7 @@ def images_of_tasks(
         for position, value in enumerate(values, start=1):
             try:
                 if not isinstance(value, dict):
-                    raise DataError(f"an object is expected, not {reprlib.repr(value)}")
+                    raise DataError(f"an object is expected, not {shortened(value)}")
                 if value.get("type") == "relation":  # between two regions
                     continue
                 key = _key(task.data, value)
@@ -202,7 +202,7 @@ def _key(data: Mapping[str, Any], result: LabelResult) -> str:
         data.get("image")
     ):  # JSON-MIN does not name the control: the name of the templates
         return "image"
-    return _only_key(data, f"to_name {reprlib.repr(control)}")
+    return _only_key(data, f"to_name {shortened(control)}")
 
 
 def _only_key(data: Mapping[str, Any], why: str) -> str:
@@ -220,7 +220,7 @@ def _name(data: Mapping[str, Any], key: str, index: object) -> str:
     names = data[key] if isinstance(data[key], list) else [data[key]]
     index = 0 if index is None and len(names) == 1 else index
     if type(index) is not int or not 0 <= index < len(names) or not isinstance(names[index], str):
-        raise DataError(f"its item_index must be a number of one of {len(names)} images, not {reprlib.repr(index)}")
+        raise DataError(f"its item_index must be a number of one of {len(names)} images, not {shortened(index)}")
     if names[index].startswith("data:"):
         raise DataError("its image is inside the file; save it beside the file, and put its name there")
     return str(names[index])

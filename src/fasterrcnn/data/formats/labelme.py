@@ -5,19 +5,22 @@ Points are in pixels of the upright image, as labelme shows it.
 
 import json
 import math
-import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fasterrcnn.data.annotations import NO_SPLIT, AnnotatedData, group_by, split_of
-from fasterrcnn.data.formats.base import CollectedImage, Collector, DataFormat, NamedImages, ReadOptions
-from fasterrcnn.data.formats.reading import files_below, read_json, to_number
+import numpy as np
+
+from fasterrcnn.data.annotations import AnnotatedData, group_by, split_of
+from fasterrcnn.data.formats.base import DataFormat, NamedImages, ReadOptions
+from fasterrcnn.data.formats.collector import CollectedImage, Collector
+from fasterrcnn.data.formats.reading import read_json
+from fasterrcnn.data.formats.shapes import ellipse_corners
+from fasterrcnn.data.formats.values import points_of, shortened, side_of_image
 from fasterrcnn.data.formats.writing import lost_areas_and_ids, lost_class_list, shortest_decimals, write_file
 from fasterrcnn.data.image_finder import ImageFinder
 from fasterrcnn.errors import DataError
-from fasterrcnn.images import image_files
 
 _VERSION = "5.5.0"  # of labelme, whose files are written; it warns about files of another major version
 _COUNTS = {
@@ -40,7 +43,7 @@ class _Shape:
 
     kind: str
     label: str
-    points: tuple[tuple[float, float], ...]
+    points: list[list[float]]
     group: int | str | None
     difficult: bool
 
@@ -64,11 +67,14 @@ class Labelme(DataFormat):
     title = "labelme"
     layout = 'labelme (.json files with "shapes", one per image)'
     box_format = "xyxy"
+    suffixes = (".json",)
     can_write = True
 
-    def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
-        """The file or folder itself."""
-        return [root] if files_below(root, {".json"}, _is_labelme) else []
+    def fits(self, content: bytes) -> bool:
+        """imageData may be of megabytes and hide what is before or behind it."""
+        has_shapes = b'"shapes"' in content or b'"shape_type"' in content
+        is_labelme = has_shapes and any(b'"image%s"' % key in content for key in (b"Path", b"Data", b"Height"))
+        return is_labelme or (b'"labelIdx"' in content and b'"points"' in content)  # EISeg
 
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
         """Read one file, or all of a folder; classes are sorted by name, for the format has no list of them.
@@ -78,11 +84,11 @@ class Labelme(DataFormat):
         Raises:
             DataError: there is no such file, or not one image is where it could be.
         """
-        files = files_below(place, {".json"}, _is_labelme)
+        files = self.annotation_files(place)
         if not files:
             raise DataError(f"{place}: no labelme file, that is .json with shapes and imagePath")
-        root = place.parent if place.is_file() else place
-        collector, finder = Collector(place, self.title, "shape"), ImageFinder(root, options.images)
+        collector = Collector(place, self.title, "shape", images=options.images)
+        finder = collector.finder
         contents = {file: _load(file) for file in files}
         images = _find_images(contents, finder)
         if not any(images.values()):
@@ -91,10 +97,12 @@ class Labelme(DataFormat):
         paths: dict[Path, Path] = {}
         parts = 0
         for file, content in contents.items():
-            own_image = _image_of(file, content, images[file], finder, collector)
+            own_image = _image_of(file, content, images[file], collector)
             if own_image is not None and collector.size_hw(own_image) is not None:
                 paths[file] = own_image
-        for (path, split), own in group_by(paths, lambda file: (paths[file], split_of(file.parent, root))).items():
+        for (path, split), own in group_by(
+            paths, lambda file: (paths[file], split_of(file.parent, collector.root))
+        ).items():
             first, *others = sorted(own, key=lambda file: file.stem not in (path.stem, path.name))
             for file in others:
                 what = f"{path.name} has its annotations in {first} already: left out"
@@ -107,15 +115,9 @@ class Labelme(DataFormat):
             collector.note(
                 f"{parts} x shape with the label and group_id of another: one box around all of them is taken"
             )
-        listed = {path for candidates in images.values() for path in candidates}
-        folders = {path.parent for path in listed} if place.is_dir() else set()
-        for path in sorted({path for folder in folders for path in image_files(folder)} - listed):
-            collector.problem("unlisted-image", path, "image without annotations", image=path)
+        if place.is_dir():
+            collector.report_unlisted("image without annotations")
         return collector.finish(sort_classes=True)
-
-    def image_folder(self, split: str) -> str:
-        """One folder for each split."""
-        return "images" if split == NO_SPLIT else split
 
     def write(self, data: AnnotatedData, splits: Mapping[str, NamedImages], folder: Path) -> None:
         """Write a file beside each image; difficult objects get a flag of that name."""
@@ -145,13 +147,6 @@ class Labelme(DataFormat):
         return lost_areas_and_ids(self.title, data) + lost_class_list(self.title, data)
 
 
-def _is_labelme(content: bytes) -> bool:
-    """imageData may be of megabytes and hide what is before or behind it."""
-    has_shapes = b'"shapes"' in content or b'"shape_type"' in content
-    is_labelme = has_shapes and any(b'"image%s"' % key in content for key in (b"Path", b"Data", b"Height"))
-    return is_labelme or (b'"labelIdx"' in content and b'"points"' in content)  # EISeg
-
-
 def _load(file: Path) -> _Content | DataError:
     """The content of a file, or why it cannot be used."""
     try:
@@ -163,17 +158,13 @@ def _load(file: Path) -> _Content | DataError:
     except DataError as error:
         return error
     name = content.get("imagePath")
-    stated_hw = (_pixels(content.get("imageHeight")), _pixels(content.get("imageWidth")))
+    stated_hw = side_of_image(content.get("imageHeight")), side_of_image(content.get("imageWidth"))
     return _Content(content["shapes"], name if isinstance(name, str) else "", stated_hw, bool(content.get("imageData")))
 
 
 def _without_mask(value: dict[str, Any]) -> dict[str, Any]:
     value.pop("mask", None)  # of most bytes in the file; its corners are the points
     return value
-
-
-def _pixels(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31 else 0
 
 
 def _name(file: Path, content: _Content | DataError) -> str:
@@ -183,31 +174,27 @@ def _name(file: Path, content: _Content | DataError) -> str:
 
 def _find_images(contents: Mapping[Path, _Content | DataError], finder: ImageFinder) -> dict[Path, list[Path]]:
     """The images of every file: the one that it names and those of its stem; several where these differ."""
-    images: dict[Path, list[Path]] = {}
-    for folder, files in group_by(contents, lambda file: file.parent).items():
-        by_stem = finder.find((file.stem for file in files), folder / "*.json")
-        stated = {
-            file: content.image_name
-            for file in files
-            if isinstance(content := contents[file], _Content) and content.image_name
-        }
-        by_name = finder.find(stated.values(), folder / "*.json")
-        for file in files:
-            named, own = by_name.get(stated.get(file, ""), []), by_stem[file.stem]
-            is_sure = len(named) == 1 and (named[0] in own or not own)
-            images[file] = named if is_sure else list(dict.fromkeys([*named[:1], *own]))
+    images = finder.find_for_files({file: file.stem for file in contents})
+    stated = {
+        file: content.image_name
+        for file, content in contents.items()
+        if isinstance(content, _Content) and content.image_name
+    }
+    for file, named in finder.find_for_files(stated).items():
+        own = images[file]
+        is_sure = len(named) == 1 and (named[0] in own or not own)
+        images[file] = named if is_sure else list(dict.fromkeys([*named[:1], *own]))
     return images
 
 
-def _image_of(
-    file: Path, content: _Content | DataError, images: Sequence[Path], finder: ImageFinder, collector: Collector
-) -> Path | None:
+def _image_of(file: Path, content: _Content | DataError, images: Sequence[Path], collector: Collector) -> Path | None:
     """The image of a file; None, and a finding, where there is not just one, or the file cannot be used."""
     if isinstance(content, _Content):
         name = _name(file, content)
-        return collector.only_one(images, f"{name}{_hint(content) if not images else ''}", file, finder)
+        return collector.only_one(images, f"{name}{_hint(content) if not images else ''}", file)
     if images or "not labelme" not in str(content):
-        collector.unreadable(file, content, next(iter(images), None))
+        with collector.report_errors(file, image=next(iter(images), None)):
+            raise content
     else:
         collector.problem("unlisted-annotations", file, str(content))
     return None
@@ -228,28 +215,24 @@ def _add_shapes(shapes: Sequence[object], image: CollectedImage, file: Path, col
     objects: dict[tuple[str, int | str | None] | int, tuple[int, _Shape]] = {}
     parts = 0
     for number, value in enumerate(shapes, start=1):
-        try:
+        with collector.report_errors(file, _describe(number, value), number, image=image.path):
             shape = _to_shape(value)
-        except DataError as error:
-            what = f"{_describe(number, value)}: {error}"
-            collector.problem("unreadable-annotations", file, what, number, image=image.path)
-            continue
-        if shape.kind in _WITHOUT_BOX:
-            collector.leave_out(shape.kind)
-            continue
-        is_part = shape.group is not None and shape.kind != "rectangle"
-        key = (shape.label, shape.group) if is_part else number
-        if key in objects:
-            parts += 1
-            first, other = objects[key]
-            points, difficult = other.points + shape.points, other.difficult or shape.difficult
-            objects[key] = (first, replace(other, points=points, difficult=difficult))
-        else:
-            objects[key] = (number, shape)
+            is_part = shape.group is not None and shape.kind != "rectangle"
+            key = (shape.label, shape.group) if is_part else number
+            if shape.kind in _WITHOUT_BOX:
+                collector.leave_out(shape.kind)
+            elif key in objects:
+                parts += 1
+                first, other = objects[key]
+                points, difficult = other.points + shape.points, other.difficult or shape.difficult
+                objects[key] = (first, replace(other, points=points, difficult=difficult))
+            else:
+                objects[key] = (number, shape)
     for number, shape in objects.values():
         if shape.kind == "rectangle":
-            (x1, x2), (y1, y2) = ((min(values), max(values)) for values in zip(*shape.points, strict=True))
-            collector.add(image, (x1, y1, x2, y2), shape.label, number, difficult=shape.difficult)
+            corners = np.array(shape.points)  # numpy's min and max keep NaN
+            box = [*corners.min(axis=0), *corners.max(axis=0)]
+            collector.add(image, box, shape.label, number, difficult=shape.difficult)
         else:
             flag, kind = shape.difficult, shape.kind
             collector.add_outline(image, shape.points, shape.label, number, shape=kind, difficult=flag)
@@ -268,27 +251,25 @@ def _to_shape(shape: object) -> _Shape:
         DataError: it has no label, no points that are numbers, or is of an unknown type.
     """
     if not isinstance(shape, dict):
-        raise DataError(f"an object with label and points is expected, not {reprlib.repr(shape)}")
+        raise DataError(f"an object with label and points is expected, not {shortened(shape)}")
     label = shape.get("label")
     if not isinstance(label, str) or not label.strip():
-        raise DataError(f"its label must be a name, not {reprlib.repr(label)}")
+        raise DataError(f"its label must be a name, not {shortened(label)}")
     kind = shape.get("shape_type") or "polygon"  # the only one of old versions
     if not isinstance(kind, str) or kind not in ("polygon", *_COUNTS, *_WITHOUT_BOX):
-        raise DataError(f"shape_type {reprlib.repr(kind)} is unknown; draw it as a rectangle or a polygon")
+        raise DataError(f"shape_type {shortened(kind)} is unknown; draw it as a rectangle or a polygon")
     group = shape.get("group_id")
     if isinstance(group, bool) or not isinstance(group, int | str | None):
-        raise DataError(f"its group_id must be a number, not {reprlib.repr(group)}")
+        raise DataError(f"its group_id must be a number, not {shortened(group)}")
     flags = shape.get("flags")
     flag = flags.get("difficult") if isinstance(flags, dict) else None
     points = _to_points(shape.get("points"), kind)
     return _Shape(kind, label.strip(), points, group, shape.get("difficult") is True or flag is True)
 
 
-def _to_points(values: object, kind: str) -> tuple[tuple[float, float], ...]:
+def _to_points(values: object, kind: str) -> list[list[float]]:
     """The points of a shape; of a circle, which has its centre and a point on it, corners of the box around it."""
-    if not isinstance(values, list) or not all(isinstance(value, list) and len(value) == 2 for value in values):
-        raise DataError(f"its points must be a list of x, y, not {reprlib.repr(values)}")
-    points = tuple((to_number(x, "x"), to_number(y, "y")) for x, y in values)
+    points = points_of(values)
     too_few = kind == "polygon" and len(points) < 3
     if too_few or (kind in _COUNTS and len(points) not in _COUNTS[kind]):
         counts = " or ".join(map(str, _COUNTS.get(kind, ("3 or more",))))
@@ -297,4 +278,4 @@ def _to_points(values: object, kind: str) -> tuple[tuple[float, float], ...]:
         return points
     (x, y), (on_x, on_y) = points
     radius = math.hypot(on_x - x, on_y - y)
-    return (x - radius, y - radius), (x + radius, y + radius)
+    return ellipse_corners(x, y, radius, radius)

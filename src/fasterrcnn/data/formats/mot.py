@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fasterrcnn.data.annotations import AnnotatedData, split_of
-from fasterrcnn.data.formats.base import Box, Collector, DataFormat, ReadOptions, box_to_xyxy
-from fasterrcnn.data.formats.label_lines import to_numbers, to_whole
+from fasterrcnn.data.formats.base import DataFormat, ReadOptions
+from fasterrcnn.data.formats.collector import Collector, UnusableError
 from fasterrcnn.data.formats.reading import files_below, read_lines
-from fasterrcnn.data.image_finder import ImageFinder
+from fasterrcnn.data.formats.shapes import Box, box_to_xyxy
+from fasterrcnn.data.formats.values import line_of, side_of_image, to_numbers, to_whole, whole_number
 from fasterrcnn.errors import DataError
 from fasterrcnn.images import image_files
 
@@ -95,12 +96,16 @@ class MotChallenge(DataFormat):
     title = "MOT Challenge"
     layout = "MOT Challenge (gt/gt.txt beside img1/)"
     box_format = "xywh"
+    suffixes = (".txt",)
     options = frozenset({"images", "classes"})
 
     def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
         """The file itself, or the folder; other files than gt.txt hold detections, or a part of gt.txt again."""
-        files = files_below(root, {".txt"}, lambda content: _LINE.search(content) is not None)
-        return [root] if any(_is_gt(file) for file in files) else []
+        return [root] if any(map(_is_gt, self.annotation_files(root))) else []
+
+    def fits(self, content: bytes) -> bool:
+        """Whether a line has the columns of the format."""
+        return _LINE.search(content) is not None
 
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
         """Read all videos. Boxes with flag 0 are not evaluated: they become difficult.
@@ -111,21 +116,19 @@ class MotChallenge(DataFormat):
         Raises:
             DataError: there is no image at all.
         """
-        root = place.parent if place.is_file() else place
         files = [place] if place.is_file() else _gt_files(place)
-        reading = Collector(place, self.title, "line")  # for its findings: the classes are not known before
-        videos = [video for file in files if (video := _read_video(file, options.classes or (), reading))]
+        collector = Collector(place, self.title, "line", images=options.images)
+        videos = [video for file in files if (video := _read_video(file, options.classes or (), collector))]
         distinct = _without_repeats(videos)
-        finder = ImageFinder(root, options.images)
-        is_given = len(distinct) == 1 and bool(options.images)
-        images = {video.file: _find_frames(video, finder, root, is_given) for video in distinct}
+        is_given = len(distinct) == 1 and collector.finder.has_named_folders
+        images = {video.file: _find_frames(video, collector, is_given) for video in distinct}
         if not any(paths for by_frame in images.values() for paths in by_frame.values()):
             names = [f"{video.frame_name(1)}.*" for video in videos]
-            raise DataError(f"{place}: {finder.nothing_found(names)}" if names else str(reading.findings[0]))
-        collector = Collector(place, self.title, "line", options.classes or _class_names(videos))
-        collector.findings.extend(reading.findings)
+            reason = f"{place}: {collector.finder.nothing_found(names)}" if names else str(collector.findings[0])
+            raise DataError(reason)
+        collector.list_classes(options.classes or _class_names(videos))
         for video in distinct:
-            _collect_video(video, images[video.file], split_of(video.file.parent, root), finder, collector)
+            _collect_video(video, images[video.file], split_of(video.file.parent, collector.root), collector)
         if repeats := len(videos) - len(distinct):
             collector.note(f"{repeats} x video: left out, it is there for another detector, with the same boxes")
         return collector.finish()
@@ -148,14 +151,14 @@ def _read_video(file: Path, classes: tuple[str, ...], collector: Collector) -> _
     try:
         lines = read_lines(file)
         names = classes or _read_names(labels)
-    except (DataError, OSError) as error:
-        collector.unreadable(file, error)
+    except DataError as error:
+        collector.problem("unreadable-annotations", file, str(error).removeprefix(f"{file}: "))
         return None
     rows = list(_read_rows(file, lines, bool(names), collector))
     info = _read_info(folder / "seqinfo.ini", collector)
     image_folder = Path(info.get("imdir", "").replace("\\", "/")).name or "img1"
-    size_hw = (_to_count(info.get("imheight", "")), _to_count(info.get("imwidth", "")))
-    return _Video(file, folder, names, rows, image_folder, size_hw, _to_count(info.get("seqlength", "")))
+    size_hw = side_of_image(info.get("imheight")), side_of_image(info.get("imwidth"))
+    return _Video(file, folder, names, rows, image_folder, size_hw, whole_number(info.get("seqlength")) or 0)
 
 
 def _read_names(labels: Path) -> tuple[str, ...]:
@@ -169,15 +172,10 @@ def _read_info(file: Path, collector: Collector) -> Mapping[str, str]:
     try:
         parser.read_string("\n".join(read_lines(file)) if file.is_file() else "[Sequence]")
         return dict(parser["Sequence"])
-    except (configparser.Error, KeyError, DataError, OSError) as error:
+    except (configparser.Error, KeyError, DataError) as error:
         what = f"not read: a section [Sequence] is expected ({' '.join(str(error).split())})"
         collector.problem("unreadable-annotations", file, what)
         return {}
-
-
-def _to_count(text: str) -> int:
-    """A whole number from 1; 0 where it is missing or none."""
-    return int(text) if text.isdecimal() and len(text) < 10 else 0
 
 
 def _read_rows(file: Path, lines: Sequence[str], has_names: bool, collector: Collector) -> Iterator[_Row]:
@@ -185,14 +183,11 @@ def _read_rows(file: Path, lines: Sequence[str], has_names: bool, collector: Col
     columns = Counter(len(_values(line)) for line in lines if line)
     expected = columns.most_common(1)[0][0] if columns else 0
     for number, line in enumerate(lines, start=1):
-        try:
+        with collector.report_errors(file, line_of(number, line), number):
             if line and len(_values(line)) != expected:
                 raise DataError(f"{len(_values(line))} columns; the other lines have {expected}")
             if line:
                 yield _read_row(_values(line), number, has_names)
-        except DataError as error:
-            shown = line if len(line) <= 60 else f"{line[:57]}..."
-            collector.problem("unreadable-annotations", file, f"line {number} ({shown}): {error}", number)
 
 
 def _values(line: str) -> list[str]:
@@ -233,7 +228,7 @@ def _class_names(videos: Sequence[_Video]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*own, *(name for name in _NAMES if name in used)]))
 
 
-def _find_frames(video: _Video, finder: ImageFinder, root: Path, is_given: bool) -> dict[int, list[Path]]:
+def _find_frames(video: _Video, collector: Collector, is_given: bool) -> dict[int, list[Path]]:
     """The images of the frames with boxes, and of the first, in a folder of the video's name.
 
     The user may name another folder for a single video.
@@ -241,7 +236,7 @@ def _find_frames(video: _Video, finder: ImageFinder, root: Path, is_given: bool)
     frames = dict.fromkeys([*(row.frame for row in video.rows), 1])
     for digits in _DIGITS:
         names = {frame: video.frame_name(frame, digits) for frame in frames}
-        by_name = finder.find(names.values(), video.file, split_of(video.file.parent, root))
+        by_name = collector.finder.find(names.values(), video.file, split_of(video.file.parent, collector.root))
         images = {
             frame: [path for path in by_name[name] if is_given or video.folder.name in path.parts]
             for frame, name in names.items()
@@ -251,11 +246,9 @@ def _find_frames(video: _Video, finder: ImageFinder, root: Path, is_given: bool)
     return {frame: [] for frame in frames}
 
 
-def _collect_video(
-    video: _Video, images: Mapping[int, list[Path]], split: str, finder: ImageFinder, collector: Collector
-) -> None:
+def _collect_video(video: _Video, images: Mapping[int, list[Path]], split: str, collector: Collector) -> None:
     """Collect the frames of a video and their boxes."""
-    path_of = _frames_with_boxes(video, images, finder, collector)
+    path_of = _frames_with_boxes(video, images, collector)
     path_of |= _frames_without_boxes(video, images, collector)
     if len(path_of) < video.length:
         what = f"seqinfo.ini states {video.length} frames, {len(path_of)} of them are there"
@@ -265,25 +258,21 @@ def _collect_video(
         for frame, path in sorted(path_of.items())
     }
     for row in video.rows:
-        if row.frame not in frames:
-            continue
-        if name := video.class_name(row):
-            collector.add(frames[row.frame], row.box, name, row.number, difficult=row.ignored)
-        else:
-            what = (
-                f"line {row.number}: class {row.class_number} has no name; names count from 1 (classes, --class-names)"
-            )
-            collector.problem("unknown-class", video.file, what, row.number, image=path_of[row.frame])
+        if row.frame in frames:
+            path = path_of[row.frame]
+            with collector.report_errors(video.file, f"line {row.number}", row.number, image=path):
+                if not (name := video.class_name(row)):
+                    what = f"class {row.class_number} has no name; names count from 1 (classes, --class-names)"
+                    raise UnusableError("unknown-class", what)
+                collector.add(frames[row.frame], row.box, name, row.number, difficult=row.ignored)
 
 
-def _frames_with_boxes(
-    video: _Video, images: Mapping[int, list[Path]], finder: ImageFinder, collector: Collector
-) -> dict[int, Path]:
+def _frames_with_boxes(video: _Video, images: Mapping[int, list[Path]], collector: Collector) -> dict[int, Path]:
     """The images of the frames that gt.txt names."""
     path_of = {}
     for frame in dict.fromkeys(row.frame for row in video.rows):
         name = f"{video.frame_name(frame)}.*"
-        path = collector.only_one(images[frame], name, video.file, finder, f"frame {frame}")
+        path = collector.only_one(images[frame], name, video.file, f"frame {frame}")
         if path is not None:
             path_of[frame] = path
     return path_of

@@ -2,24 +2,21 @@
 
 import codecs
 import json
-import math
 import os
-import reprlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, group_by, split_of
+from fasterrcnn.data.formats.collector import Collector
 from fasterrcnn.errors import DataError
 from fasterrcnn.files import folders_below
 
-if TYPE_CHECKING:
-    from fasterrcnn.data.formats.base import Collector
-
 _MAX_XML_BYTES = 64 * 2**20
-_OPENED = 3  # files of each folder, to recognise a format
+_SAMPLE = 3  # files of a folder of files that are alike, to recognise a format
+_OPENED = 50  # files of another folder
 
 
 def split_name(text: str) -> str:
@@ -27,36 +24,30 @@ def split_name(text: str) -> str:
     return SPLITS.get(text.strip().lower(), text.strip()) or NO_SPLIT
 
 
-def side_of_image(value: object) -> int:
-    """Width or height of an image in pixels, though it may be written as text or as 640.0; 0, unknown, for all else."""
-    try:
-        side = float(value) if isinstance(value, str | int | float) else 0
-        return int(side) if 0 < side < 1e9 and side == int(side) else 0
-    except (ValueError, OverflowError):
-        return 0
+def files_below(
+    root: Path, suffixes: Collection[str], fits: Callable[[bytes], bool], *, alike: bool = True
+) -> list[Path]:
+    """The annotation files of a format: the file itself, or those in a folder and up to five levels below it.
 
-
-def files_below(root: Path, suffixes: Collection[str], fits: Callable[[bytes], bool]) -> list[Path]:
-    """The annotation files of a format: the file itself, or those in a folder and up to four levels below it.
-
-    Hidden files and folders are left out. Files are alike in a folder of many, so of each folder only the first three
-    that are not empty are opened: where one of them fits, all files with the suffix belong to the format, and reading
-    reports the others.
+    Hidden files and folders are left out.
 
     Args:
         suffixes: in lower case, as in ".json".
         fits: whether the beginning and the end of a file (`beginning_and_end`) are those of the format.
+        alike: files of a folder are alike, for there is one for each image: of more than three, the first three that
+            are not empty are opened, and where one of them fits, all belong to the format: reading reports the others.
+            Otherwise files are few and lie beside all kinds of others, so each of the first fifty has to fit by itself.
     """
     if root.is_file():
         return [root] if root.suffix.lower() in suffixes and fits(beginning_and_end(root)) else []
     files: list[Path] = []
-    for folder in [root, *folders_below(root, levels=4)]:
+    for folder in [root, *folders_below(root, levels=5)]:
         own = files_in(folder, suffixes)
-        if len(own) <= _OPENED:
-            files += [file for file in own if fits(beginning_and_end(file))]
-        else:
-            sample = islice((file for file in own if file.stat().st_size), _OPENED)
+        if alike and len(own) > _SAMPLE:
+            sample = islice((file for file in own if file.stat().st_size), _SAMPLE)
             files += own if any(fits(beginning_and_end(file)) for file in sample) else []
+        else:
+            files += [file for file in own[:_OPENED] if fits(beginning_and_end(file))]
     return files
 
 
@@ -65,6 +56,11 @@ def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
     _, _, names = next(os.walk(folder), ("", [], []))
     fits = sorted(n for n in names if os.path.splitext(n)[1].lower() in suffixes and not n.startswith("."))
     return [file for name in fits if os.path.isfile(file := folder / name)]  # no pipe, no link to nothing
+
+
+def whole_folders(files: Iterable[Path], suffixes: Collection[str]) -> list[Path]:
+    """All files of the folders of some annotation files: empty and broken ones among them belong to the format too."""
+    return [file for folder in dict.fromkeys(file.parent for file in files) for file in files_in(folder, suffixes)]
 
 
 def beginning_and_end(file: Path) -> bytes:
@@ -80,23 +76,29 @@ def beginning_and_end(file: Path) -> bytes:
     return content
 
 
-def by_split(files: Sequence[Path], root: Path, collector: "Collector") -> dict[str, Path]:
-    """Annotation files of one data set each by the split in its name or in that of its folder.
+def files_by_split(files: Sequence[Path], root: Path, collector: Collector) -> dict[str, list[Path]]:
+    """Annotation files by the split in their names or in those of their folders.
 
     Beside files of splits, one that names none may hold the same images again: it is left out with a finding.
-
-    Raises:
-        DataError: two files are of the same split.
     """
     by_name = group_by(files, lambda file: split_of(file, root))
     if len(by_name) > 1:
         for file in by_name.pop(NO_SPLIT, []):
             collector.problem("unlisted-annotations", file, "its name states no split, those beside it do: left out")
+    return {split: by_name[split] for split in dict.fromkeys([*SPLITS.values(), NO_SPLIT]) if split in by_name}
+
+
+def by_split(files: Sequence[Path], root: Path, collector: Collector) -> dict[str, Path]:
+    """As `files_by_split`, for formats that have one file for each split.
+
+    Raises:
+        DataError: two files are of the same split.
+    """
+    by_name = files_by_split(files, root, collector)
     if several := next((files for files in by_name.values() if len(files) > 1), None):
         names = ", ".join(map(str, several[:3]))
         raise DataError(f"{root}: {len(several)} annotation files may be of the same split; name one: {names}")
-    order = [*dict.fromkeys(SPLITS.values()), NO_SPLIT]
-    return {split: own[0] for split, own in sorted(by_name.items(), key=lambda item: order.index(item[0]))}
+    return {split: own[0] for split, own in by_name.items()}
 
 
 def decode_text(content: bytes, file: Path) -> str:
@@ -117,9 +119,13 @@ def read_lines(file: Path) -> list[str]:
     """Lines of a text file, without the spaces around them.
 
     Raises:
-        DataError: not UTF-8; the message names the file.
+        DataError: it cannot be read, or is not UTF-8; the message names the file.
     """
-    return [line.strip() for line in decode_text(file.read_bytes(), file).splitlines()]
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+    return [line.strip() for line in decode_text(content, file).splitlines()]
 
 
 def read_json(file: Path, change: Callable[[dict[str, Any]], Any] | None = None) -> Any:
@@ -134,21 +140,6 @@ def read_json(file: Path, change: Callable[[dict[str, Any]], Any] | None = None)
         raise DataError(f"{file}: broken JSON ({error}); is the file complete?") from None
     except (OSError, ValueError, RecursionError) as error:  # a number of thousands of digits, nesting
         raise DataError(f"{file}: cannot be read ({error})") from None
-
-
-def to_number(value: object, what: str) -> float:
-    """A finite number of a JSON file.
-
-    Raises:
-        DataError: it is none; the message begins with ``what``.
-    """
-    try:
-        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
-    except OverflowError:  # a whole number of hundreds of digits
-        number = math.inf
-    if not math.isfinite(number):
-        raise DataError(f"{what} must be a number, not {reprlib.repr(value)}")
-    return number
 
 
 def read_xml(file: Path) -> ElementTree.Element:

@@ -1,4 +1,4 @@
-"""Boxes around what annotation tools draw: rotated boxes, ellipses and masks.
+"""Boxes as formats write them, and those around what annotation tools draw: rotated boxes, ellipses, masks, polygons.
 
 Points are x, y in pixels; boxes are xyxy; y points downwards, so that positive angles turn clockwise, as they are seen.
 """
@@ -9,21 +9,45 @@ import math
 import warnings
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
 
-from fasterrcnn.errors import DataError
+from fasterrcnn.data.formats.values import numbers_of, points_of, shortened
+from fasterrcnn.errors import DataError, UsageError
+
+BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
+"""Order of the four numbers of a box: two corners; left, top, width, height; or centre, width, height."""
+
+Box = Sequence[int | float]
 
 _MAX_MASK_PIXELS = 2**27
 _MAX_MASK_BYTES = 2**26  # of a mask as PNG
 
 
-def rotated_corners(xyxy: Sequence[float], degrees: float) -> list[list[float]]:
-    """The four corners of a box that is rotated around its centre."""
+def box_to_xyxy(box: Box, box_format: BoxFormat) -> Box:
+    """A box of some format as two corners.
+
+    Raises:
+        UsageError: there is no such format.
+    """
+    x, y, width, height = box
+    if box_format == "xywh":
+        return x, y, x + width, y + height
+    if box_format == "cxcywh":
+        return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    if box_format != "xyxy":
+        raise UsageError(f"no box format {box_format!r}; there are: {', '.join(get_args(BoxFormat))}")
+    return box
+
+
+def rotated_corners(
+    xyxy: Sequence[float], degrees: float, centre: tuple[float, float] | None = None
+) -> list[list[float]]:
+    """The four corners of a box that is rotated around a point; default: its own centre."""
     x1, y1, x2, y2 = xyxy
-    centre_x, centre_y = (x1 + x2) / 2, (y1 + y2) / 2
+    centre_x, centre_y = centre or ((x1 + x2) / 2, (y1 + y2) / 2)
     cos, sin = _cos_and_sin(degrees)
     offsets = [(x - centre_x, y - centre_y) for x, y in ((x1, y1), (x2, y1), (x2, y2), (x1, y2))]
     return [[centre_x + x * cos - y * sin, centre_y + x * sin + y * cos] for x, y in offsets]
@@ -39,36 +63,28 @@ def ellipse_corners(
     return [[centre_x - half_width, centre_y - half_height], [centre_x + half_width, centre_y + half_height]]
 
 
-def points_of(value: object) -> list[list[float]]:
-    """The points of a JSON list of pairs, or of a flat list: x, y, x, y...
+def box_of_segmentation(segmentation: object) -> list[float]:
+    """The box around a segmentation of COCO.
+
+    Args:
+        segmentation: a list of polygons, each a list x, y, x, y..., a single one of them, or an RLE: a dict with
+            ``size`` and ``counts``, see `box_of_runs`.
 
     Raises:
-        DataError: it is no such list, or is empty.
+        DataError: it is none of these, or has no pixel of an object.
     """
-    if not isinstance(value, list) or not value:
-        raise DataError(f"points must be pairs of numbers, not {shortened(value)}")
-    pairs = value if isinstance(value[0], list) else [value[i : i + 2] for i in range(0, len(value), 2)]
-    return [numbers_of(pair, 2) for pair in pairs]
-
-
-def numbers_of(value: object, count: int) -> list[float]:
-    """The numbers of a JSON list.
-
-    Raises:
-        DataError: it is no list of so many numbers.
-    """
-    numbers = value if isinstance(value, list) and len(value) == count else []
     try:
-        if numbers and all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
-            return [float(number) for number in numbers]
-    except OverflowError:  # whole numbers may have hundreds of digits
-        pass
-    raise DataError(f"{count} numbers are expected, not {shortened(value)}")
-
-
-def shortened(value: object) -> str:
-    """A value from a file in one short line, for a message."""
-    return f"{' '.join(repr(value)[:1000].split()):.80}"
+        if isinstance(segmentation, dict):
+            box = box_of_runs(segmentation.get("counts"), segmentation.get("size"))
+            if box is None:
+                raise DataError("it is empty")
+            return box
+        is_nested = isinstance(segmentation, list) and segmentation and isinstance(segmentation[0], list)
+        polygons: Any = segmentation if is_nested else [segmentation]
+        points = np.array([point for polygon in polygons for point in points_of(polygon)])
+    except DataError as error:
+        raise DataError(f"segmentation must be polygons or an RLE, not {shortened(segmentation)} ({error})") from None
+    return [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
 
 
 def box_of_runs(counts: object, size: object) -> list[float] | None:

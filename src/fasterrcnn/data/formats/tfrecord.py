@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, group_by, split_of
-from fasterrcnn.data.formats.base import CollectedImage, Collector, DataFormat, ReadOptions
-from fasterrcnn.data.formats.entries import unlisted_images
+from fasterrcnn.data.annotations import AnnotatedData
+from fasterrcnn.data.formats.base import DataFormat, ReadOptions
+from fasterrcnn.data.formats.collector import CollectedImage, Collector
 from fasterrcnn.data.formats.example_records import Feature, is_record_file, parse_example, read_records
 from fasterrcnn.data.formats.label_map import LabelMap, nearest_label_map
-from fasterrcnn.data.image_finder import ImageFinder
+from fasterrcnn.data.formats.reading import files_by_split
 from fasterrcnn.errors import DataError
 from fasterrcnn.files import cache_folder, folders_below, write_bytes
 
@@ -74,10 +74,10 @@ class TfRecord(DataFormat):
         root = place.parent if place.is_file() else place
         files = _record_files(place)
         label_map = nearest_label_map(dict.fromkeys(file.parent for file in files), root)
-        reader = _Reader(place, label_map, ImageFinder(root, options.images), options)
+        reader = _Reader(place, label_map, options)
         if place.is_dir():
             _report_missing_shards(files, reader.collector)
-        for split, own in _by_split(files, root, reader.collector).items():
+        for split, own in files_by_split(files, root, reader.collector).items():
             for file in own:
                 reader.read_file(file, split)
         return reader.finish()
@@ -100,15 +100,6 @@ def _record_files(root: Path) -> list[Path]:
     return files if any(path in shards or is_record_file(path) for path in files) else []
 
 
-def _by_split(files: Sequence[Path], root: Path, collector: Collector) -> dict[str, list[Path]]:
-    """The files of each split; beside files of splits, those that name none are left out with a finding."""
-    by_name = group_by(files, lambda file: split_of(file, root))
-    if len(by_name) > 1:
-        for file in by_name.pop(NO_SPLIT, []):
-            collector.problem("unlisted-annotations", file, "its name states no split, those beside it do: left out")
-    return {split: by_name[split] for split in dict.fromkeys([*SPLITS.values(), NO_SPLIT]) if split in by_name}
-
-
 def _report_missing_shards(files: Sequence[Path], collector: Collector) -> None:
     """A finding where of shards such as train.record-00000-of-00010 some are not there."""
     shards: dict[tuple[Path, int], list[Path]] = {}
@@ -124,11 +115,11 @@ def _report_missing_shards(files: Sequence[Path], collector: Collector) -> None:
 class _Reader:
     """Collects the images and objects of record files."""
 
-    def __init__(self, place: Path, label_map: LabelMap, finder: ImageFinder, options: ReadOptions) -> None:
+    def __init__(self, place: Path, label_map: LabelMap, options: ReadOptions) -> None:
         self._classes = label_map.classes if options.classes is None else {}
-        self.collector = Collector(place, TfRecord.title, "object", options.classes or tuple(self._classes) or None)
-        self._place, self._label_map, self._finder = place, label_map, finder
-        self._images_are_named = bool(options.images)
+        classes = options.classes or tuple(self._classes) or None
+        self.collector = Collector(place, TfRecord.title, "object", classes, options.images)
+        self._place, self._label_map = place, label_map
         self._names = label_map.names if options.classes is None else dict(enumerate(options.classes, start=1))
         self._cache = cache_folder() / "tfrecord"
         self._written: set[Path] = set()
@@ -150,8 +141,7 @@ class _Reader:
                 f"{self._place}: no object has a class with a name; put the label map (.pbtxt) beside the records, or "
                 f"give the names in the order of the labels from 1 (classes, --class-names); first: {data.findings[0]}"
             )
-        used = [image.path for image in data.images if image.path not in self._written]
-        data.findings.extend(unlisted_images(used, data.findings, "no record holds it"))
+        self.collector.report_unlisted("no record holds it", ignored=self._cache)
         return data
 
     def read_file(self, file: Path, split: str) -> None:
@@ -183,20 +173,20 @@ class _Reader:
                 images += 1
             last += len(objects)
         if missing and not images and not any(candidates for _, candidates, _ in missing):
-            what = self._finder.nothing_found([name for name, *_ in missing])
+            what = self.collector.finder.nothing_found([name for name, *_ in missing])
             self.collector.problem("missing-image", file, f"the records hold no images, and {what}")
             return
         for name, candidates, position in missing:
-            self.collector.only_one(candidates, name, file, self._finder, f"record {position}")
+            self.collector.only_one(candidates, name, file, f"record {position}")
 
     def _image_path(self, name: str, encoded: bytes, file: Path, split: str) -> tuple[Path | None, list[Path]]:
         """The file with the image of a record, and all those that have its name.
 
         A file of its name may be another image, so it has to have the same content, unless the user named the folder.
         """
-        candidates = self._finder.find([name], file, split)[name] if name else []
+        candidates = self.collector.finder.find([name], file, split)[name] if name else []
         same = next((path for path in candidates if encoded and _has_content(path, encoded)), None)
-        if same is None and len(candidates) == 1 and (self._images_are_named or not encoded):
+        if same is None and len(candidates) == 1 and (self.collector.finder.has_named_folders or not encoded):
             same = candidates[0]
         return same or (self._write(encoded) if encoded else None), candidates
 
@@ -216,18 +206,14 @@ class _Reader:
         """Add the boxes of a record to its image; an image that cannot be read is a finding already."""
         if image.size_hw is None:
             return
+        file = image.source or image.path
         height, width = image.size_hw
         for number, entry in enumerate(objects, start=last + 1):
             x1, y1, x2, y2 = entry.shares
-            try:
+            with self.collector.report_errors(file, f"object {number}", number, image=image.path):
                 name = self._class_name(entry)
                 if any(math.isfinite(share) and abs(share) > _MAX_SHARE for share in entry.shares):
                     raise DataError(f"shares of the image (0 to 1) are expected, not {x1:g},{y1:g},{x2:g},{y2:g}")
-            except DataError as error:
-                what = f"object {number}: {error}"
-                file = image.source or image.path
-                self.collector.problem("unreadable-annotations", file, what, number, image=image.path)
-            else:
                 box = (x1 * width, y1 * height, x2 * width, y2 * height)
                 self.collector.add(image, box, name, number, difficult=entry.difficult, area=entry.area)
 

@@ -6,19 +6,19 @@ Every region has attributes that the annotator defined freely; one of them is th
 import json
 import math
 import os
-import reprlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from fasterrcnn.data.annotations import SPLITS, AnnotatedData, group_by
-from fasterrcnn.data.formats.base import CollectedImage, Collector, DataFormat, ReadOptions
+from fasterrcnn.data.formats.base import DataFormat, ReadOptions
+from fasterrcnn.data.formats.collector import CollectedImage, Collector
 from fasterrcnn.data.formats.csv_columns import TableColumns, read_rows
-from fasterrcnn.data.formats.entries import find_images, list_in, listing_files, numbers_in, text_in, unlisted_images
-from fasterrcnn.data.formats.reading import beginning_and_end, by_split, read_json
-from fasterrcnn.data.image_finder import ImageFinder
+from fasterrcnn.data.formats.reading import beginning_and_end, by_split, files_below, read_json
+from fasterrcnn.data.formats.shapes import ellipse_corners
+from fasterrcnn.data.formats.values import list_in, numbers_in, shortened, text_in
 from fasterrcnn.errors import DataError, UsageError
 
 _CLASS_ATTRIBUTES = (
@@ -62,9 +62,10 @@ class Via(DataFormat):
     box_format = "xywh"
     options: ClassVar[frozenset[str]] = frozenset({"images", "columns"})
 
-    def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
-        """The file itself, or the folder whose files make one data set."""
-        return [root] if _annotation_files(root) else []
+    def annotation_files(self, place: Path) -> list[Path]:
+        """Files in JSON, and those in CSV."""
+        tables = files_below(place, (".csv",), _is_table, alike=False)
+        return files_below(place, (".json",), _is_json, alike=False) + tables
 
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
         """Read one file, or a folder with one for each split; classes are sorted by name.
@@ -75,31 +76,21 @@ class Via(DataFormat):
             DataError: two files are of the same split, several attributes could be the class, or no image is usable.
             UsageError: ``columns`` of the options names no attribute.
         """
-        root = place.parent if place.is_file() else place
-        files = _annotation_files(place)
+        files = self.annotation_files(place)
         counted = "line" if any(file.suffix.lower() == ".csv" for file in files) else "region"
-        collector = Collector(place, self.title, counted)
+        collector = Collector(place, self.title, counted, images=options.images)
         entries: dict[Path, list[_Entry]] = {}
-        for split, file in by_split(files, root, collector).items():
-            try:
+        for split, file in by_split(files, collector.root, collector).items():
+            with collector.report_errors(file):
                 entries[file] = _read_file(file, split, collector)
-            except DataError as error:
-                collector.unreadable(file, error)
         attribute = _class_attribute(place, [entry for own in entries.values() for entry in own], options.columns)
         if attribute is None:
             collector.note(f"no region has an attribute: all are of one class, {_ONLY_CLASS!r}")
-        finder = ImageFinder(root, options.images)
         for file, own in entries.items():
             for split, of_split in group_by(own, lambda entry: entry.split).items():
-                _collect(of_split, file, split, attribute, finder, collector)
-        data = collector.finish(sort_classes=True)
-        used = [image.path for image in data.images]
-        collector.findings += unlisted_images(used, collector.findings, "no annotation file lists it")
-        return data
-
-
-def _annotation_files(root: Path) -> list[Path]:
-    return listing_files(root, (".json",), _is_json) + listing_files(root, (".csv",), _is_table)
+                _collect(of_split, file, split, attribute, collector)
+        collector.report_unlisted("no annotation file lists it")
+        return collector.finish(sort_classes=True)
 
 
 def _is_json(content: bytes) -> bool:
@@ -130,15 +121,12 @@ def _read_file(file: Path, split: str, collector: Collector) -> list[_Entry]:
     entries = []
     count = 0
     for key, entry in content.items():
-        try:
+        with collector.report_errors(file, f"image {key!r}"):
             parts = _regions_of(entry)
             name, own_split = text_in(entry, "filename"), _split(entry.get("file_attributes"), split)
-        except DataError as error:
-            collector.problem("unreadable-annotations", file, f"image {key!r}: {error}")
-            continue
-        regions = [_Region(number, *part) for number, part in enumerate(parts, start=count + 1)]
-        entries.append(_Entry(name, entry.get("size"), own_split, regions))
-        count += len(regions)
+            regions = [_Region(number, *part) for number, part in enumerate(parts, start=count + 1)]
+            entries.append(_Entry(name, entry.get("size"), own_split, regions))
+            count += len(regions)
     return entries
 
 
@@ -170,19 +158,16 @@ def _read_table(file: Path, split: str, collector: Collector) -> list[_Entry]:
     entries: dict[tuple[str, str], _Entry] = {}
     counts: dict[tuple[str, str], str] = {}
     for number, cells in read_rows(file, TableColumns(delimiter, len(header), positions, ())):
-        try:
+        with collector.report_errors(file, f"line {number}", number):
             if len(cells) != len(header):
                 raise DataError(f"{len(cells)} cells where {len(header)} are expected")
             row = {name: cells[position] for name, position in positions.items()}
             key = text_in(row, "filename"), row["file_size"]
             shape, attributes, of_file = (_parsed(row, name) for name in (*_COLUMNS[4:], "file_attributes"))
-        except DataError as error:
-            collector.problem("unreadable-annotations", file, f"line {number}: {error}", number)
-            continue
-        entry = entries.setdefault(key, _Entry(*key, _split(of_file, split), []))
-        counts.setdefault(key, row["region_count"])
-        if shape or row["region_count"] != "0":
-            entry.regions.append(_Region(number, shape, attributes))
+            entry = entries.setdefault(key, _Entry(*key, _split(of_file, split), []))
+            counts.setdefault(key, row["region_count"])
+            if shape or row["region_count"] != "0":
+                entry.regions.append(_Region(number, shape, attributes))
     for (name, size), entry in entries.items():
         stated = counts[name, size]
         if stated.isdecimal() and stated != str(len(entry.regions)):
@@ -239,45 +224,31 @@ def _values(value: object) -> list[str]:
         return []
 
 
-def _collect(
-    entries: Sequence[_Entry], file: Path, split: str, attribute: str | None, finder: ImageFinder, collector: Collector
-) -> None:
-    """Collect images and boxes of a file that are of one split."""
-    matches = find_images([entry.name for entry in entries], file, split, finder, collector)
-    for entry, path in _images_of(entries, matches, file, finder, collector):
-        image = collector.image(path, split, file)
-        for region in entry.regions:
-            try:
-                _add_region(region, image, attribute, collector)
-            except DataError as error:
-                counted = "line" if file.suffix.lower() == ".csv" else "region"
-                what = f"{counted} {region.number} ({entry.name}): {error}"
-                collector.problem("unreadable-annotations", file, what, region.number, image=path)
+def _collect(entries: Sequence[_Entry], file: Path, split: str, attribute: str | None, collector: Collector) -> None:
+    """Collect images and boxes of a file that are of one split.
 
-
-def _images_of(
-    entries: Sequence[_Entry],
-    matches: Mapping[str, Sequence[Path]],
-    file: Path,
-    finder: ImageFinder,
-    collector: Collector,
-) -> Iterator[tuple[_Entry, Path]]:
-    """The image of each entry that has just one.
-
-    Two entries of one name were images of two folders: the size of the file decides which of them is which.
+    Two entries of one name are images of two folders: the size of the file decides which of them is which.
     """
+    matches = collector.find_images([entry.name for entry in entries], file, split)
     counts = Counter(entry.name for entry in entries)
+    counted = "line" if file.suffix.lower() == ".csv" else "region"
     for entry in entries if matches else ():
-        paths = matches[entry.name]
-        if paths and (len(paths) > 1 or counts[entry.name] > 1):
+        paths, count = matches[entry.name], counts[entry.name]
+        if paths and (len(paths) > 1 or count > 1):
             of_size = [path for path in paths if os.path.isfile(path) and str(os.path.getsize(path)) == str(entry.size)]
-            if len(of_size) != 1 and counts[entry.name] > 1:
-                what = f"{counts[entry.name]} images are called {entry.name}; not just one below has {entry.size} bytes"
+            if len(of_size) != 1 and count > 1:
+                what = f"{count} images are called {entry.name}; not just one below has {entry.size} bytes"
                 collector.problem("ambiguous-image", file, what)
                 continue
             paths = of_size or paths
-        if (path := collector.only_one(paths, entry.name, file, finder)) is not None:
-            yield entry, path
+        path = collector.only_one(paths, entry.name, file)
+        image = collector.claim(path, split, file, entry.name)
+        if image is None:
+            continue
+        for region in entry.regions:
+            what = f"{counted} {region.number} ({entry.name})"
+            with collector.report_errors(file, what, region.number, image=image.path):
+                _add_region(region, image, attribute, collector)
 
 
 def _add_region(region: _Region, image: CollectedImage, attribute: str | None, collector: Collector) -> None:
@@ -287,7 +258,7 @@ def _add_region(region: _Region, image: CollectedImage, attribute: str | None, c
         DataError: it has no class, VIA has no such shape, or its numbers are not there.
     """
     if not isinstance(region.shape, dict):
-        raise DataError(f"shape_attributes must be an object, not {reprlib.repr(region.shape)}")
+        raise DataError(f"shape_attributes must be an object, not {shortened(region.shape)}")
     name = text_in(region.shape, "name")
     if name == "point" or (name == "polyline" and _is_line(region.shape)):
         collector.leave_out("line of two points" if name == "polyline" else name)
@@ -311,18 +282,15 @@ def _is_line(shape: dict[str, Any]) -> bool:
     return len(list_in(shape, "all_points_x")) == len(list_in(shape, "all_points_y")) == 2
 
 
-def _outline(name: str, shape: Any) -> list[tuple[float, float]]:
+def _outline(name: str, shape: Any) -> list[list[float]]:
     """The corners of a polygon or polyline, or of the box around a circle or an ellipse (turned by theta radians)."""
     if name in ("polygon", "polyline"):
         xs, ys = list_in(shape, "all_points_x"), list_in(shape, "all_points_y")
         if len(xs) != len(ys) or len(xs) < 3:
             raise DataError(f"a {name} needs x and y of three points or more, not {len(xs)} x and {len(ys)} y")
-        x_y = (numbers_in({"x": x, "y": y}, ("x", "y")) for x, y in zip(xs, ys, strict=True))
-        return [(x, y) for x, y in x_y]
+        return [numbers_in({"x": x, "y": y}, ("x", "y")) for x, y in zip(xs, ys, strict=True)]
     if name == "circle":
         x, y, radius = numbers_in(shape, ("cx", "cy", "r"))
-        return [(x - radius, y - radius), (x + radius, y + radius)]
-    x, y, rx, ry, theta = numbers_in({"theta": 0, **shape}, ("cx", "cy", "rx", "ry", "theta"))
-    cosine, sine = (math.cos(theta), math.sin(theta)) if math.isfinite(theta) else (math.nan, math.nan)
-    half_width, half_height = math.hypot(rx * cosine, ry * sine), math.hypot(rx * sine, ry * cosine)
-    return [(x - half_width, y - half_height), (x + half_width, y + half_height)]
+        return ellipse_corners(x, y, radius, radius)
+    x, y, radius_x, radius_y, theta = numbers_in({"theta": 0, **shape}, ("cx", "cy", "rx", "ry", "theta"))
+    return ellipse_corners(x, y, radius_x, radius_y, math.degrees(theta))

@@ -8,9 +8,11 @@ from collections import Counter
 from pathlib import Path
 
 from fasterrcnn.data.annotations import AnnotatedData
-from fasterrcnn.data.formats.base import Box, Collector, DataFormat, ReadOptions, box_to_xyxy
-from fasterrcnn.data.formats.label_lines import label_lines, report_line, to_numbers, to_whole
-from fasterrcnn.data.formats.reading import files_below
+from fasterrcnn.data.formats.base import DataFormat, ReadOptions
+from fasterrcnn.data.formats.collector import Collector, UnusableError
+from fasterrcnn.data.formats.label_lines import label_lines
+from fasterrcnn.data.formats.shapes import Box, box_to_xyxy
+from fasterrcnn.data.formats.values import to_numbers, to_whole
 from fasterrcnn.errors import DataError
 
 _NAMES = (
@@ -35,10 +37,11 @@ class VisDrone(DataFormat):
     title = "VisDrone"
     layout = "VisDrone (annotations/ beside images/, with .txt files of 8 columns)"
     box_format = "xywh"
+    suffixes = (".txt",)
 
-    def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
-        """The file itself, or the folder."""
-        return [root] if files_below(root, {".txt"}, _is_visdrone) else []
+    def fits(self, content: bytes) -> bool:
+        """Whether a line has the columns of the format."""
+        return _LINE.search(content) is not None
 
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
         """Read all annotations; the classes are the ten of the challenge, splits come from the names of the folders.
@@ -49,28 +52,20 @@ class VisDrone(DataFormat):
         Raises:
             DataError: there is no image at all, or two files annotate one image.
         """
-        collector = Collector(place, self.title, "line")
+        collector = Collector(place, self.title, "line", images=options.images)
         left_out: Counter[str] = Counter()
-        for line in label_lines(place, options, collector, _is_visdrone):
-            try:
+        for line in label_lines(self, place, collector):
+            with line.report_errors(collector):
                 box, category, difficult = _read_line(line.text)
-            except DataError as error:
-                report_line(collector, line, error)
-                continue
-            if category in _NOT_EVALUATED:
-                left_out[_NOT_EVALUATED[category]] += 1
-            elif 1 <= category <= len(_NAMES):
-                collector.add(line.image, box, category - 1, line.number, difficult=difficult)
-            else:
-                what = DataError(f"the categories are 0 to 11, not {category}")
-                report_line(collector, line, what, "unknown-class")
+                if category in _NOT_EVALUATED:
+                    left_out[_NOT_EVALUATED[category]] += 1
+                elif 1 <= category <= len(_NAMES):
+                    collector.add(line.image, box, category - 1, line.number, difficult=difficult)
+                else:
+                    raise UnusableError("unknown-class", f"the categories are 0 to 11, not {category}")
         for kind, count in left_out.items():
             collector.note(f"{count} x {kind}: left out, it belongs to none of the classes and counts as background")
         return collector.finish(classes=_NAMES)
-
-
-def _is_visdrone(content: bytes) -> bool:
-    return _LINE.search(content) is not None
 
 
 def _read_line(text: str) -> tuple[Box, int, bool]:

@@ -16,10 +16,14 @@ from xml.etree import ElementTree
 import numpy as np
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, group_by, split_of
-from fasterrcnn.data.formats.base import Collector, DataFormat, NamedImages, ReadOptions
+from fasterrcnn.data.file_names import common_end
+from fasterrcnn.data.formats.base import DataFormat, NamedImages, ReadOptions
+from fasterrcnn.data.formats.collector import Collector
 from fasterrcnn.data.formats.reading import files_in, read_lines, read_xml
+from fasterrcnn.data.formats.shapes import box_to_xyxy, rotated_corners
+from fasterrcnn.data.formats.values import numbers_in, points_of, side_of_image
 from fasterrcnn.data.formats.writing import lost_areas_and_ids, lost_class_list, shortest_decimals, write_file
-from fasterrcnn.data.image_finder import ImageFinder, Request, common_end, has_images
+from fasterrcnn.data.image_finder import ImageFinder, has_images
 from fasterrcnn.errors import DataError
 from fasterrcnn.files import search_folders, subfolders
 from fasterrcnn.images import EXTENSIONS, image_files
@@ -55,21 +59,19 @@ class PascalVoc(DataFormat):
             DataError: there is no annotated image at all, or a split file is no text.
         """
         base = next(iter(_data_sets(place)), place)
-        files = [file for folder in _xml_folders(base) for file in _xml_files(folder)]
+        files = [file for folder in _xml_folders(base) for file in files_in(folder, (".xml",))]
         if not files:
             raise DataError(f"{place}: no annotated image")
-        collector = Collector(place, self.title, "object")
-        finder = ImageFinder(place, options.images)
-        images = _find_images(files, place, finder, collector)
+        collector = Collector(place, self.title, "object", images=options.images)
+        finder = collector.finder
+        images = _find_images(files, finder, collector)
         if not any(images.values()):
             raise DataError(f"{place}: {finder.nothing_found([f'{file.stem}.*' for file in files])}")
         lists = _read_lists(base, files, images, collector)
         listed = sorted({file for members in lists.values() for file in members}) or files
-        image_of = {file: path for file in listed if (path := _read_file(file, images, finder, collector))}
-        present = {path for folder in {path.parent for path in image_of.values()} for path in image_files(folder)}
-        annotated = {path for paths in images.values() for path in paths}
-        for path in sorted(present - annotated):
-            collector.problem("unlisted-image", path, "image without annotations", image=path)
+        image_of = {file: path for file in listed if (path := _read_file(file, images, collector))}
+        annotated = (path for paths in images.values() for path in paths)  # though it may be in no list of a split
+        collector.report_unlisted("image without annotations", listed=annotated)
         splits = lists or group_by(files, lambda file: split_of(file.parent, place))
         paths = {split: [image_of[file] for file in members if file in image_of] for split, members in splits.items()}
         return collector.finish(paths, sort_classes=True, may_be_empty=True)
@@ -123,7 +125,7 @@ def _below(folder: Path) -> list[Path]:
 
 def _holds_voc(folder: Path, *, or_broken: bool = False) -> bool:
     """Whether the first XML files are of this format, for many tools write XML; or are of none, being broken."""
-    tags = [_first_tag(file) for file in _xml_files(folder)[:3]]
+    tags = [_first_tag(file) for file in files_in(folder, (".xml",))[:3]]
     return b"annotation" in tags or (or_broken and bool(tags) and not any(tags))
 
 
@@ -135,33 +137,18 @@ def _first_tag(file: Path) -> bytes:
     return tag[1] if tag else b""
 
 
-def _xml_files(folder: Path) -> list[Path]:
-    """Hidden files are left out: macOS puts one beside every file of an archive."""
-    return sorted(f for f in folder.glob("*") if f.suffix.lower() == ".xml" and not f.name.startswith("."))
+def _find_images(files: Sequence[Path], finder: ImageFinder, collector: Collector) -> dict[Path, list[Path]]:
+    """The images of every XML file: those with its stem, of several those of the name that it states; else by that.
 
-
-def _find_images(
-    files: Sequence[Path], root: Path, finder: ImageFinder, collector: Collector
-) -> dict[Path, list[Path]]:
-    """The images of every XML file: those with its stem, of several those of the name that it states; else by that."""
-    folders = group_by(files, lambda file: file.parent)
-    names = {file: os.path.relpath(file.with_suffix(""), root) for file in files}
-    requests = [Request([names[file] for file in own], folder / "*.xml") for folder, own in folders.items()]
-    by_stem = {name: paths for matches in finder.find_all(requests) for name, paths in matches.items()}
-    unclear = (file for file in files if len(by_stem[names[file]]) != 1 and names[file] not in finder.rivals)
-    stated = {file: str(PurePosixPath(names[file]).parent / name) for file in unclear if (name := _stated_name(file))}
-    stated_names = [[stated[file] for file in own if file in stated] for own in folders.values()]
-    requests = [Request(own, folder / "*.xml") for own, folder in zip(stated_names, folders, strict=True)]
-    by_name = dict(zip(folders, finder.find_all(requests), strict=True))
-    images: dict[Path, list[Path]] = {}
-    for file in files:
-        named = by_name[file.parent].get(stated.get(file, ""), [])
-        images[file] = named if len(named) == 1 or not by_stem[names[file]] else by_stem[names[file]]
-        if not images[file] and names[file] in finder.rivals:
-            rival, path = finder.rivals[names[file]]
-            collector.problem("ambiguous-image", file, f"{rival}.xml means the same image, {path}", image=path)
-            del images[file]
-    owners = group_by((file for file in images if len(images[file]) == 1), lambda file: images[file][0])
+    Files that have the image of another one are left out, with findings.
+    """
+    images = finder.find_for_files({file: file.stem for file in files})
+    unclear = [file for file in files if len(images[file]) != 1 and str(file) not in finder.contested]
+    stated = {file: name for file in unclear if (name := _stated_name(file))}
+    for file, named in finder.find_for_files(stated).items():
+        if len(named) == 1 or not images[file]:
+            images[file] = named
+    owners = group_by((file for file in files if len(images[file]) == 1), lambda file: images[file][0])
     for path, own in owners.items():
         for file in own if len(own) > 1 else ():
             other = next(another for another in own if another != file)
@@ -232,12 +219,10 @@ def _listed(line: str, by_stem: Mapping[str, Sequence[Path]], folder: Path) -> P
     return folder / f"{name if extension.lower() in EXTENSIONS else without_flag}.xml"
 
 
-def _read_file(
-    file: Path, images: Mapping[Path, Sequence[Path]], finder: ImageFinder, collector: Collector
-) -> Path | None:
+def _read_file(file: Path, images: Mapping[Path, Sequence[Path]], collector: Collector) -> Path | None:
     """Collect the image and the objects of one XML file; the image, unless it cannot be used."""
     if not os.path.isfile(file):
-        (paths,) = finder.find([file.stem], file).values()
+        (paths,) = collector.finder.find([file.stem], file).values()
         collector.problem("missing-annotations", file, "no such file", image=next(iter(paths), None))
         return None
     try:
@@ -245,65 +230,51 @@ def _read_file(
         if tree.tag != "annotation":
             raise DataError(f"not Pascal VOC: it begins with <{tree.tag}>, not with <annotation>")
     except DataError as error:
-        collector.unreadable(file, error, next(iter(images.get(file, ())), None))
+        reason, image_path = str(error).removeprefix(f"{file}: "), next(iter(images.get(file, ())), None)
+        collector.problem("unreadable-annotations", file, reason, image=image_path)
         return None
-    if file not in images:  # another file claims its image
+    if file not in images:  # another file has its image
         return None
-    path = collector.only_one(images[file], f"{file.stem}.*", file, finder)
+    path = collector.only_one(images[file], f"{file.stem}.*", file)
     if path is None or collector.size_hw(path) is None:
         return None
-    stated_hw = (_pixels(tree.findtext("size/height")), _pixels(tree.findtext("size/width")))
+    stated_hw = side_of_image(tree.findtext("size/height")), side_of_image(tree.findtext("size/width"))
     image = collector.image(path, source=file, stated_hw=stated_hw)
     for number, element in enumerate(tree.iter("object"), start=1):
-        try:
-            name = (element.findtext("name") or "").strip()
+        name = (element.findtext("name") or "").strip()
+        what = f"object {number} ({name})" if name else f"object {number}"
+        with collector.report_errors(file, what, number, image=path):
             if not name:
-                raise DataError(f"object {number} has no name")
+                raise DataError("it has no name")
             difficult = (element.findtext("difficult") or "0").strip() == "1"
-            shape, points = _read_shape(element, f"object {number} ({name})")
-        except DataError as error:
-            collector.problem("unreadable-annotations", file, str(error), number, image=path)
-            continue
-        if shape == "bndbox":
-            collector.add(image, [*points[0], *points[1]], name, number, difficult=difficult)
-        else:
-            collector.add_outline(image, points, name, number, shape=shape, difficult=difficult)
+            shape, points = _read_shape(element)
+            if shape == "bndbox":
+                collector.add(image, [*points[0], *points[1]], name, number, difficult=difficult)
+            else:
+                collector.add_outline(image, points, name, number, shape=shape, difficult=difficult)
     return path
 
 
-def _read_shape(element: ElementTree.Element, what: str) -> tuple[str, list[list[float]]]:
+def _read_shape(element: ElementTree.Element) -> tuple[str, list[list[float]]]:
     """What surrounds an object, and its points: the corners of bndbox, or of the shapes that some tools write instead.
 
     Polygons have x1, y1, x2... or points with x and y; roLabelImg's robndbox has cx, cy, w, h and an angle in radians.
+
+    Raises:
+        DataError: there is none, or it is not of numbers.
     """
     shape = next((tag for tag in ("bndbox", "polygon", "robndbox") if element.find(tag) is not None), "bndbox")
-    tags = {"bndbox": _SIDES, "robndbox": ("cx", "cy", "w", "h", "angle")}.get(shape)
-    if tags is None:
-        tags = tuple(part.tag for part in element.iterfind("polygon//*") if re.fullmatch(r"[xy]\d*", part.tag))
-    texts = [part.text for part in element.iterfind(f"{shape}//*") if part.tag in tags]
-    if tags == _SIDES:
-        texts = [element.findtext(f"bndbox/{side}") for side in _SIDES]
-    try:
-        values = [float(text or "missing") for text in texts]
-    except ValueError as error:
-        names = "xmin, ymin, xmax and ymax" if shape == "bndbox" else f"the numbers of <{shape}>"
-        raise DataError(f"{what}: {names} must be numbers ({error})") from None
-    if len(values) < 4 or (shape == "robndbox" and len(values) != 5) or (shape == "polygon" and len(values) % 2):
-        raise DataError(f"{what}: <{shape}> has {len(values)} numbers")
+    if shape == "polygon":
+        sides = [part.text for part in element.iterfind("polygon//*") if re.fullmatch(r"[xy]\d*", part.tag)]
+        if len(sides) < 4 or len(sides) % 2:
+            raise DataError(f"<polygon> has {len(sides)} numbers")
+        return shape, points_of(sides)
+    names = _SIDES if shape == "bndbox" else ("cx", "cy", "w", "h", "angle")
+    values = numbers_in({name: element.findtext(f"{shape}/{name}") for name in names}, names)
     if shape == "robndbox":
-        x, y, width, height, angle = values
-        sides = [(sign_x * width / 2, sign_y * height / 2) for sign_x in (-1, 1) for sign_y in (-1, 1)]
-        cos, sin = (math.cos(angle), math.sin(angle)) if math.isfinite(angle) else (math.nan, math.nan)
-        return "rotated box", [[x + dx * cos - dy * sin, y + dx * sin + dy * cos] for dx, dy in sides]
-    return shape, [values[start : start + 2] for start in range(0, len(values), 2)]
-
-
-def _pixels(text: str | None) -> int:
-    """A side of an image; 0, as some tools write, where it is missing or no number."""
-    try:
-        return max(0, int(float(text or 0)))
-    except (ValueError, OverflowError):
-        return 0
+        corners = box_to_xyxy(values[:4], "cxcywh")
+        return "rotated box", rotated_corners(corners, math.degrees(values[4]))
+    return shape, [values[:2], values[2:]]
 
 
 def to_xml(

@@ -4,7 +4,6 @@ VoTT's CSV export is an ordinary table, and its other exports are Pascal VOC and
 """
 
 import math
-import reprlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,18 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fasterrcnn.data.annotations import AnnotatedData, group_by, split_of
-from fasterrcnn.data.formats.base import CollectedImage, Collector, DataFormat, ReadOptions
-from fasterrcnn.data.formats.entries import (
-    find_images,
-    list_in,
-    listing_files,
-    numbers_in,
-    stated_hw,
-    text_in,
-    unlisted_images,
-)
+from fasterrcnn.data.formats.base import DataFormat, ReadOptions
+from fasterrcnn.data.formats.collector import CollectedImage, Collector
 from fasterrcnn.data.formats.reading import by_split, files_below, read_json
-from fasterrcnn.data.image_finder import ImageFinder
+from fasterrcnn.data.formats.values import list_in, numbers_in, shortened, side_of_image, text_in
 from fasterrcnn.errors import DataError
 
 _NOT_VISITED, _VIDEO = 0, 2  # VoTT's numbers: a state, and a type of asset
@@ -65,33 +56,29 @@ class Vott(DataFormat):
         Raises:
             DataError: two exports are of the same split, or not one image can be used.
         """
-        root = place.parent if place.is_file() else place
-        collector = Collector(place, self.title, "region")
-        finder = ImageFinder(root, options.images)
+        collector = Collector(place, self.title, "region", images=options.images)
         unvisited: list[str] = []
         exports, assets = _exports(place), _asset_files(place)
         if exports and assets:
             names = ", ".join(file.name for file in exports[:3])
             collector.note(f"{len(assets)} files of single assets are not read, for {names} is their export")
-        groups = (
-            [(split, [file]) for split, file in by_split(exports, root, collector).items()]
-            if exports
-            else [(split_of(folder, root), own) for folder, own in group_by(assets, lambda file: file.parent).items()]
-        )
+        if exports:
+            groups = [(split, [file]) for split, file in by_split(exports, collector.root, collector).items()]
+        else:
+            folders = group_by(assets, lambda file: file.parent)
+            groups = [(split_of(folder, collector.root), own) for folder, own in folders.items()]
         for split, files in groups:
-            _collect(files, split, finder, collector, unvisited)
+            _collect(files, split, collector, unvisited)
         if unvisited:
             collector.note(
                 f"left out, for nobody visited them in VoTT: {len(unvisited)} images, such as {unvisited[0]}"
             )
-        data = collector.finish(sort_classes=True)
-        used = [image.path for image in data.images]
-        collector.findings += unlisted_images(used, collector.findings, "no annotation file lists it")
-        return data
+        collector.report_unlisted("no annotation file lists it")
+        return collector.finish(sort_classes=True)
 
 
 def _exports(root: Path) -> list[Path]:
-    return listing_files(root, (".json",), _is_export)
+    return files_below(root, (".json",), _is_export, alike=False)
 
 
 def _is_export(content: bytes) -> bool:
@@ -105,24 +92,17 @@ def _asset_files(root: Path) -> list[Path]:
     return files if root.is_file() else [file for file in files if file.name.endswith("-asset.json")]
 
 
-def _collect(
-    files: Sequence[Path], split: str, finder: ImageFinder, collector: Collector, unvisited: list[str]
-) -> None:
+def _collect(files: Sequence[Path], split: str, collector: Collector, unvisited: list[str]) -> None:
     """Collect the images and boxes of an export, or of the assets of a folder, and the names of unvisited images."""
     assets: list[_Asset] = []
     for file in files:
-        try:
+        with collector.report_errors(file):
             assets += _read_file(file, collector, unvisited)
-        except DataError as error:
-            collector.unreadable(file, error)
-    if not assets:
-        return
-    matches = find_images([asset.path for asset in assets], assets[0].file, split, finder, collector)
-    if not matches:
-        return
-    counts = Counter(matches[asset.path][0] for asset in assets if len(matches[asset.path]) == 1)
-    for asset in assets:
-        path = collector.only_one(matches[asset.path], asset.name, asset.file, finder)
+    matches = collector.find_images([asset.path for asset in assets], assets[0].file, split) if assets else {}
+    # Assets of several folders may have the same name, too: nobody knows which of them the only image is.
+    counts = Counter(paths[0] for asset in assets if len(paths := matches.get(asset.path, [])) == 1)
+    for asset in assets if matches else ():
+        path = collector.only_one(matches[asset.path], asset.name, asset.file)
         if path is not None and counts[path] > 1:
             what = f"{counts[path]} assets are called {asset.name}, and there is only {path}"
             collector.problem("ambiguous-image", asset.file, what)
@@ -147,18 +127,14 @@ def _read_file(file: Path, collector: Collector, unvisited: list[str]) -> list[_
     assets = []
     last = 0
     for key, entry in entries.items():
-        try:
+        with collector.report_errors(file, key or "asset"):
             if version == 2 and _is_no_image(entry, collector, unvisited):
                 continue
             regions = list_in({"regions": entry} if version == 1 else entry, "regions")
             asset = {"name": key} if version == 1 else entry["asset"]
             numbered = list(enumerate(regions, start=last + 1))
-            size_hw = stated_hw(asset.get("size"))
-            assets.append(_Asset(file, text_in(asset, "name"), _path(asset), size_hw, numbered, version))
-        except DataError as error:
-            collector.problem("unreadable-annotations", file, f"{key or 'asset'}: {error}")
-            continue
-        last += len(regions)
+            assets.append(_Asset(file, text_in(asset, "name"), _path(asset), _size_hw(asset), numbered, version))
+            last += len(regions)
     return assets
 
 
@@ -182,6 +158,13 @@ def _is_no_image(entry: Any, collector: Collector, unvisited: list[str]) -> bool
     return True
 
 
+def _size_hw(asset: dict[str, Any]) -> tuple[int, int]:
+    """Height and width as an asset states them; 0 where it does not."""
+    size = asset.get("size")
+    sides = size if isinstance(size, dict) else {}
+    return side_of_image(sides.get("height")), side_of_image(sides.get("width"))
+
+
 def _path(asset: dict[str, Any]) -> str:
     """The path of an image on the machine where it was annotated; its name where that is no path of a file.
 
@@ -194,15 +177,10 @@ def _path(asset: dict[str, Any]) -> str:
 
 
 def _add_regions(asset: _Asset, image: CollectedImage, collector: Collector) -> None:
+    add = _add_rectangle if asset.version == 1 else _add_region
     for number, region in asset.regions:
-        try:
-            if asset.version == 1:
-                _add_rectangle(region, image, number, collector)
-            else:
-                _add_region(region, image, number, collector)
-        except DataError as error:
-            what = f"region {number} ({asset.name}): {error}"
-            collector.problem("unreadable-annotations", asset.file, what, number, image=image.path)
+        with collector.report_errors(asset.file, f"region {number} ({asset.name})", number, image=image.path):
+            add(region, image, number, collector)
 
 
 def _add_rectangle(region: Any, image: CollectedImage, number: int, collector: Collector) -> None:
@@ -256,7 +234,7 @@ def _tags(region: Any) -> list[str]:
         DataError: it has none.
     """
     if not isinstance(region, dict):
-        raise DataError(f"an object is expected, not {reprlib.repr(region)}")
+        raise DataError(f"an object is expected, not {shortened(region)}")
     tags = [text_in({"tag": tag}, "tag") for tag in list_in(region, "tags")]
     if not tags:
         raise DataError("it has no tag, so the class is unknown")

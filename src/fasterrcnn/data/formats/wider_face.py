@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from fasterrcnn.data.annotations import AnnotatedData
-from fasterrcnn.data.formats.base import Box, Collector, DataFormat, ReadOptions, box_to_xyxy
-from fasterrcnn.data.formats.label_lines import LabelLine, report_line, report_unlisted, to_numbers, to_whole
+from fasterrcnn.data.formats.base import DataFormat, ReadOptions
+from fasterrcnn.data.formats.collector import CollectedImage, Collector
+from fasterrcnn.data.formats.label_lines import LabelLine
 from fasterrcnn.data.formats.reading import beginning_and_end, by_split, files_below, read_lines
-from fasterrcnn.data.image_finder import ImageFinder
+from fasterrcnn.data.formats.shapes import Box, box_to_xyxy
+from fasterrcnn.data.formats.values import to_numbers, to_whole
 from fasterrcnn.errors import DataError
 from fasterrcnn.images import EXTENSIONS
 
@@ -47,10 +49,11 @@ class WiderFace(DataFormat):
     title = "WIDER FACE"
     layout = "WIDER FACE (wider_face_..._bbx_gt.txt files, and the images)"
     box_format = "xywh"
+    suffixes = (".txt",)
 
-    def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
-        """The file itself, or the folder."""
-        return [root] if files_below(root, {".txt"}, _is_wider_face) else []
+    def fits(self, content: bytes) -> bool:
+        """Whether there is the entry of an image with a face."""
+        return _ENTRY.search(content) is not None
 
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
         """Read the file of each split; the class is "face" where the file names none. Invalid faces are difficult.
@@ -58,46 +61,26 @@ class WiderFace(DataFormat):
         Raises:
             DataError: there is no image at all, or two files are of one split.
         """
-        root = place.parent if place.is_file() else place
-        collector = Collector(place, self.title, "line")
-        finder = ImageFinder(root, options.images)
-        files = [place] if place.is_file() else _files(place)
-        entries_of: dict[str, list[_Entry]] = {}
-        splits = by_split(files, root, collector)
-        for split, file in splits.items():
-            try:
-                entries_of[split] = list(_entries(read_lines(file)))
-            except (DataError, OSError) as error:
-                collector.unreadable(file, error)
-        images = {
-            split: finder.find((entry.path for entry in entries), splits[split], split)
-            for split, entries in entries_of.items()
-        }
-        if not any(paths for by_name in images.values() for paths in by_name.values()):
-            first = str(collector.findings[-1]) if not entries_of and collector.findings else ""
-            names = [entry.path for entries in entries_of.values() for entry in entries]
-            raise DataError(first or f"{place}: {finder.nothing_found(names or ['*.jpg'])}")
-        for split, entries in entries_of.items():
-            for entry in entries:
-                what = f"line {entry.number}"
-                paths = images[split][entry.path]
-                path = collector.only_one(paths, entry.path, splits[split], finder, what, entry.number)
-                if path is not None:
-                    _read_entry(entry, path, split, splits[split], collector)
-        listed = {path for by_name in images.values() for paths in by_name.values() for path in paths}
+        collector = Collector(place, self.title, "line", images=options.images)
+        files = [place] if place.is_file() else self._files(place)
+        for split, file in by_split(files, collector.root, collector).items():
+            with collector.report_errors(file):
+                entries = list(_entries(read_lines(file)))
+                matches = collector.find_images([entry.path for entry in entries], file, split)
+                for entry in entries if matches else ():
+                    what = f"line {entry.number}"
+                    path = collector.only_one(matches[entry.path], entry.path, file, what, entry.number)
+                    image = collector.claim(path, split, file, entry.path)
+                    if image:
+                        _read_entry(entry, image, file, collector)
         if place.is_dir():
-            report_unlisted(collector, listed)
+            collector.report_unlisted("image without annotations")
         return collector.finish()
 
-
-def _is_wider_face(content: bytes) -> bool:
-    return _ENTRY.search(content) is not None
-
-
-def _files(folder: Path) -> list[Path]:
-    """The annotation files; also those that are so called, though their content may be broken."""
-    files = files_below(folder, {".txt"}, lambda content: True)
-    return [file for file in files if _FILE_NAME.fullmatch(file.name) or _is_wider_face(beginning_and_end(file))]
+    def _files(self, folder: Path) -> list[Path]:
+        """The annotation files; also those that are so called, though their content may be broken."""
+        files = files_below(folder, self.suffixes, lambda content: True)
+        return [file for file in files if _FILE_NAME.fullmatch(file.name) or self.fits(beginning_and_end(file))]
 
 
 def _entries(lines: Sequence[str]) -> Iterator[_Entry]:
@@ -118,25 +101,21 @@ def _entries(lines: Sequence[str]) -> Iterator[_Entry]:
         yield entry
 
 
-def _read_entry(entry: _Entry, path: Path, split: str, file: Path, collector: Collector) -> None:
-    """Collect an image and its faces. What follows the stated number of faces may belong to another image."""
-    image = collector.image(path, split, file)
+def _read_entry(entry: _Entry, image: CollectedImage, file: Path, collector: Collector) -> None:
+    """Collect the faces of an image. What follows the stated number of faces may belong to another image."""
     lines = entry.lines
     if entry.stated == 0 and lines and set(lines[0][1].split()) == {"0"}:
         lines = lines[1:]
     if (lines and entry.stated is None) or len(lines) < (entry.stated or 0):
         states = "states no number of faces" if entry.stated is None else f"states {entry.stated} faces"
         what = f"line {entry.number} ({entry.path}): {states}, {len(lines)} lines follow"
-        collector.problem("unreadable-annotations", file, what, entry.number, image=path)
+        collector.problem("unreadable-annotations", file, what, entry.number, image=image.path)
     for position, (number, text) in enumerate(lines):
-        line = LabelLine(image, number, text)
-        try:
+        with LabelLine(image, number, text).report_errors(collector):
             if entry.stated is not None and position >= entry.stated:
                 raise DataError(f"more lines than the {entry.stated} faces of {entry.path}")
             box, name, is_invalid = _read_line(text)
             collector.add(image, box, name, number, difficult=is_invalid)
-        except DataError as error:
-            report_line(collector, line, error)
 
 
 def _read_line(text: str) -> tuple[Box, str, bool]:

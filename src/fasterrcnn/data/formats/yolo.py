@@ -4,6 +4,7 @@ A line is ``class cx cy width height``, or class and the corners of a polygon, i
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,11 @@ import numpy as np
 import yaml
 
 from fasterrcnn.data.annotations import NO_SPLIT, AnnotatedData, AnnotatedImage, group_by
-from fasterrcnn.data.formats.base import Collector, DataFormat, NamedImages, ReadOptions, box_to_xyxy
+from fasterrcnn.data.formats.base import DataFormat, NamedImages, ReadOptions
+from fasterrcnn.data.formats.collector import Collector, UnusableError
 from fasterrcnn.data.formats.reading import read_lines
+from fasterrcnn.data.formats.shapes import box_to_xyxy
+from fasterrcnn.data.formats.values import line_of, to_number
 from fasterrcnn.data.formats.writing import lost_areas_and_ids, lost_flags, shortest_decimals, write_file
 from fasterrcnn.data.formats.yolo_layout import (
     class_names,
@@ -31,17 +35,12 @@ from fasterrcnn.data.formats.yolo_layout import (
     load_description,
     other_label_folder,
 )
-from fasterrcnn.data.image_finder import ImageFinder, has_images
+from fasterrcnn.data.image_finder import has_images
 from fasterrcnn.errors import DataError
 from fasterrcnn.files import folders_below, search_folders
-from fasterrcnn.images import image_files
 
 _LARGEST_SHARE = 1.5  # a box over the border is a little larger than 1, pixels are far larger
 _SHARE_DIGITS = 9  # 0.0005 pixels in an image of a million
-
-
-class _LineError(Exception):
-    """Kind of the finding, and what is wrong with a line."""
 
 
 class Yolo(DataFormat):
@@ -85,10 +84,10 @@ class Yolo(DataFormat):
         folder = next(iter(search_folders(root, _data_sets)), root) if place.is_dir() else root
         file = description_of(folder) if place.is_dir() else place
         content = {} if file is None else load_description(file)
-        collector = Collector(place, self.title, "line")
+        collector = Collector(place, self.title, "line", images=options.images)
         names = options.classes or class_names([folder, root], file, content, collector)
         if options.images:
-            paths = images_in_folders(ImageFinder(root, options.images).places, root)
+            paths = images_in_folders(collector.finder.places, root)
         else:
             described = {} if file is None else images_by_description(file, content, collector)
             paths = described or images_by_layout(folder, collector)
@@ -96,8 +95,7 @@ class Yolo(DataFormat):
                 paths = images_by_layout(root, collector)
         images = sorted({path for listed in paths.values() for path in listed})
         _read_labels(images, root, _LineReader(len(names), _key_point_numbers(content)), collector)
-        for path in sorted({p for within in {i.parent for i in images} for p in image_files(within)} - {*images}):
-            collector.problem("unlisted-image", path, "no list of a split has it", image=path)
+        collector.report_unlisted("no list of a split has it", listed=images)
         return collector.finish(paths, classes=names)
 
     def image_folder(self, split: str) -> str:
@@ -173,23 +171,23 @@ class _LineReader:
     def read(self, line: str) -> tuple[int, list[float]]:
         """Label, and the numbers of a box, or of a polygon's corners, in shares of the image."""
         try:
-            label, *values = map(float, line.split())
-        except ValueError:
-            raise _LineError("unreadable-annotations", "expected are numbers: class, cx, cy, width, height") from None
+            label, *values = (to_number(word, "") for word in line.split())
+        except DataError:
+            raise DataError("expected are numbers: class, cx, cy, width, height") from None
         if self.extra and len(values) == 4 + self.extra:
             values = values[:4]
         if len(values) == 5:
             what = "a sixth number, as in predictions with a score; expected are five"
-            raise _LineError("unreadable-annotations", what)
+            raise DataError(what)
         if len(values) != 4 and (len(values) < 6 or len(values) % 2):
             expected = "class, cx, cy, width, height, or class and x, y of each corner"
-            raise _LineError("unreadable-annotations", f"{len(values) + 1} numbers; expected are {expected}")
+            raise DataError(f"{len(values) + 1} numbers; expected are {expected}")
         if not label.is_integer():
-            raise _LineError("unreadable-annotations", f"the class must be a whole number, not {label:g}")
+            raise DataError(f"the class must be a whole number, not {label:g}")
         if not 0 <= label < self.class_count:
-            raise _LineError("unknown-class", f"the classes are 0 to {self.class_count - 1}, not {label:g}")
+            raise UnusableError("unknown-class", f"the classes are 0 to {self.class_count - 1}, not {label:g}")
         if any(math.isfinite(value) and value > _LARGEST_SHARE for value in values):
-            raise _LineError("wrong-format", "pixels where shares of the image are expected (0 to 1)")
+            raise UnusableError("wrong-format", "pixels where shares of the image are expected (0 to 1)")
         return int(label), values
 
 
@@ -205,19 +203,17 @@ def _read_image(path: Path, file: Path, reader: _LineReader, collector: Collecto
     size_hw = collector.size_hw(path)
     if size_hw is None:
         return
-    lines: list[str] = []
-    try:
-        lines = read_lines(file)
-    except FileNotFoundError:
+    is_there = os.path.lexists(file)
+    if not is_there:
         collector.problem("unlabelled-image", file, f"no such file for {path.name}", image=path)
-    except (DataError, OSError) as error:
-        collector.unreadable(file, error, path)
-        return
-    image = collector.image(path, source=file, size_hw=size_hw)
-    scale = np.array([size_hw[1], size_hw[0]])
-    for number, line in enumerate(lines, start=1):
-        try:
-            if line:
+    with collector.report_errors(file, image=path):
+        lines = read_lines(file) if is_there else []
+        image = collector.image(path, source=file, size_hw=size_hw)
+        scale = np.array([size_hw[1], size_hw[0]])
+        for number, line in enumerate(lines, start=1):
+            if not line:
+                continue
+            with collector.report_errors(file, line_of(number, line), number, image=path):
                 label, values = reader.read(line)
                 if len(values) == 4:
                     x1, y1, x2, y2 = box_to_xyxy(values, "cxcywh")
@@ -226,10 +222,6 @@ def _read_image(path: Path, file: Path, reader: _LineReader, collector: Collecto
                         collector.leave_out("key points (of a box)")
                 else:
                     collector.add_outline(image, np.reshape(values, (-1, 2)) * scale, label, number)
-        except _LineError as error:
-            kind, what = error.args
-            shown = line if len(line) <= 60 else f"{line[:57]}..."
-            collector.problem(kind, file, f"line {number} ({shown}): {what}", number, image=path)
 
 
 def _to_lines(image: AnnotatedImage) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, group_by, split_of
-from fasterrcnn.data.formats.base import Collector
+from fasterrcnn.data.formats.collector import Collector
 from fasterrcnn.data.formats.reading import read_lines
 from fasterrcnn.data.image_finder import FileFinder, ImageFinder
 from fasterrcnn.errors import DataError
@@ -253,9 +253,7 @@ def _images_in(place: Path, finder: ImageFinder, split: str, collector: Collecto
         return image_files(place, deep=True)
     lines = [(number, line) for number, line in enumerate(read_lines(place), start=1) if line]
     matches = finder.find((line for _, line in lines), place, split)
-    matched = [
-        collector.only_one(matches[line], line, place, finder, f"line {number}", number) for number, line in lines
-    ]
+    matched = [collector.only_one(matches[line], line, place, f"line {number}", number) for number, line in lines]
     return [path for path in matched if path is not None]
 
 
@@ -282,7 +280,16 @@ def label_files(images: Sequence[Path], root: Path) -> dict[Path, list[Path]]:
     outside = {_above_images(image.parent) for image in images if not image.is_relative_to(root)}
     places = [root, *sorted(outside)]
     with_lists = [folder for folder in [root, *folders_below(root, _LEVELS)] if _class_lists(folder)]
-    finder = FileFinder(root, places, lambda path: _may_be_labels(Path(path), places, with_lists, claimed))
+    stems = _Stems()
+
+    def may_be_labels(path: str) -> bool:
+        file = Path(path)
+        if file.suffix.lower() != ".txt" or file in claimed or _is_class_list(file):
+            return False
+        is_place = _is_label_place(file, places) or any(file.is_relative_to(folder) for folder in with_lists)
+        return is_place and not stems.has_own_image(file)
+
+    finder = FileFinder(root, places, may_be_labels)
     for folder, members in group_by((i for i in images if i not in labels), lambda image: image.parent).items():
         names = {os.path.relpath(image, root) if image.is_relative_to(root) else str(image): image for image in members}
         standard = (
@@ -317,18 +324,21 @@ def _above_images(folder: Path) -> Path:
     return Path(*parts[:last])
 
 
-def _may_be_labels(file: Path, places: Sequence[Path], with_lists: Sequence[Path], claimed: set[Path]) -> bool:
-    """Whether a file may be the labels of an image that has none where the format has them."""
-    if file.suffix.lower() != ".txt" or file in claimed or _is_class_list(file):
+class _Stems:
+    """The stems of the images of folders, each of which is listed once."""
+
+    def __init__(self) -> None:
+        self._of_folder: dict[Path, set[str]] = {}
+
+    def has_own_image(self, file: Path) -> bool:
+        """Whether the image of a label file lies where the format has it."""
+        swapped = (Path(str(file.parent).replace(name, "images")) for name in ("labels", "Labels"))
+        for folder in (file.parent, *swapped):
+            if folder not in self._of_folder:
+                self._of_folder[folder] = {path.stem for path in image_files(folder)}
+            if file.stem in self._of_folder[folder]:
+                return True
         return False
-    is_place = _is_label_place(file, places) or any(file.is_relative_to(folder) for folder in with_lists)
-    return is_place and not _has_own_image(file)
-
-
-def _has_own_image(file: Path) -> bool:
-    """Whether the image of a label file lies where the format has it."""
-    folders = {file.parent, *(Path(str(file.parent).replace(name, "images")) for name in ("labels", "Labels"))}
-    return any(path.stem == file.stem for folder in folders for path in image_files(folder))
 
 
 def _is_label_place(file: Path, places: Sequence[Path]) -> bool:
@@ -343,7 +353,8 @@ def labels_without_images(used: Iterable[Path], images: Iterable[Path], root: Pa
     folders = {path.parent for path in (*listed, *(place for image in images for place in _standard_places(image)))}
     folders = folders or {place for place in folders_below(root, _LEVELS) if _LABEL_FOLDER.fullmatch(place.name)}
     texts = (file for folder in sorted(folders) for file in _texts(folder) if file not in listed)
-    return [file for file in texts if is_label_file(file) and not _has_own_image(file)]
+    stems = _Stems()
+    return [file for file in texts if is_label_file(file) and not stems.has_own_image(file)]
 
 
 def other_label_folder(stems: Iterable[str], root: Path) -> Path | None:

@@ -369,16 +369,16 @@ def test_read__boxes_stay_as_they_are_written(single):
         (
             {"bbox": [1, 2, 3]},
             "unreadable-annotations",
-            "bbox must be four numbers (left, top, width, height), not [1, 2, 3] (not enough val",
+            "bbox must be four numbers (left, top, width, height), not [1, 2, 3]",
         ),
-        ({"bbox": [1, 2, 3, 4, 5]}, "unreadable-annotations", "not [1, 2, 3, 4, 5] (too many values"),
-        ({"bbox": []}, "unreadable-annotations", "not [] (not enough"),
-        ({"bbox": None}, "unreadable-annotations", "not None ("),
-        ({"bbox": 5}, "unreadable-annotations", "not 5 ("),
-        ({"bbox": [1, 2, None, 4]}, "unreadable-annotations", "not [1, 2, None, 4] ("),
-        ({"bbox": [1, 2, "x", 4]}, "unreadable-annotations", "not [1, 2, 'x', 4] (could not convert"),
-        ({"bbox": [10**400, 2, 3, 4]}, "unreadable-annotations", "(int too large"),
-        ({"bbox": {"x": 1, "y": 2, "width": 3, "height": 4}}, "unreadable-annotations", "(could not convert"),
+        ({"bbox": [1, 2, 3, 4, 5]}, "unreadable-annotations", "not [1, 2, 3, 4, 5]"),
+        ({"bbox": []}, "unreadable-annotations", "not []"),
+        ({"bbox": None}, "unreadable-annotations", "not None"),
+        ({"bbox": 5}, "unreadable-annotations", "not 5"),
+        ({"bbox": [1, 2, None, 4]}, "unreadable-annotations", "not [1, 2, None, 4]"),
+        ({"bbox": [1, 2, "x", 4]}, "unreadable-annotations", "not [1, 2, 'x', 4]"),
+        ({"bbox": [10**400, 2, 3, 4]}, "unreadable-annotations", "not [1000"),
+        ({"bbox": {"x": 1, "y": 2, "width": 3, "height": 4}}, "unreadable-annotations", "not {'height': 4,"),
         ({"category_id": 4}, "unknown-class", "no category has the id 4"),
         ({"category_id": None}, "unknown-class", "no category has the id None"),
         ({"category_id": [1]}, "unknown-class", "no category has the id [1]"),
@@ -403,7 +403,7 @@ def test_read__annotation_without(single, key):
     broken = note(17)
     del broken[key]
     data = read(single(note(4), broken))
-    assert messages(data) == [("unreadable-annotations", f"annotation 17 has no {key}")]
+    assert messages(data) == [("unreadable-annotations", f"annotation 17: it has no {key}")]
 
 
 def test_read__long_values_are_cut_in_messages(single):

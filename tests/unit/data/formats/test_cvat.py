@@ -138,7 +138,7 @@ def test_read__names_that_lead_to_one_image(write_files):
     text = xml(entry("s/a.png", box()), entry("t/a.png", box()), entry("b.png", box()), entry("b.png", box()))
     data = read(write_files({"annotations.xml": text, "a.png": None, "b.png": None}))
     kinds = [finding.kind for finding in data.findings]
-    assert kinds == ["ambiguous-image", "ambiguous-image", "same-image", "unlisted-image"]
+    assert kinds == ["ambiguous-image", "ambiguous-image", "same-image"]
     assert "s/a.png and t/a.png could both be" in data.findings[0].what
     assert [(image.path.name, len(image.boxes)) for image in data.images] == [("b.png", 2)]
 
@@ -292,12 +292,15 @@ def test_read__video_of_a_project(write_files):
     ("shape", "what"),
     [
         (box("", (1, 2, 3, 4)), "it has no label"),
-        (box("nut", (1, "x", 3, 4)), "xtl, ytl, xbr, ybr must be numbers (could not convert string to float: 'x')"),
+        (box("nut", (1, "x", 3, 4)), "xtl, ytl, xbr, ybr must be numbers, not '1', 'x', '3', '4'"),
         ('<polygon label="nut" points="1,2;3"/>', "points must be pairs of numbers (x,y;x,y), not '1,2;3'"),
         ('<polygon label="nut"/>', "points must be pairs of numbers (x,y;x,y), not ''"),
-        ('<mask label="nut" rle="1" left="1" top="1"/>', "left, top, width, height must be numbers (could not convert"),
+        (
+            '<mask label="nut" rle="1" left="1" top="1"/>',
+            "left, top, width, height must be numbers, not '1', '1', None, None",
+        ),
         ('<sphere label="nut"/>', "<sphere> is no shape of CVAT 1.1"),
-        (box(extra=' rotation="left"'), "rotation must be numbers (could not convert string to float: 'left')"),
+        (box(extra=' rotation="left"'), "rotation must be a number, not 'left'"),
     ],
 )
 def test_read__damaged_shape_among_good_ones(write_files, shape, what):

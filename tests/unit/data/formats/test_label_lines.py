@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fasterrcnn.data.formats import FORMATS, read_data
-from fasterrcnn.data.formats.label_lines import to_numbers, to_whole
-from fasterrcnn.errors import DataError, FasterRCNNError
+from fasterrcnn.errors import FasterRCNNError
 
 NOTHING_USEFUL = ["null", "None", "nan", "[1, 2]", "{}", "1e400", "99999999999", "1_0", "x" * 9999, "\x00", "é"]
 KITTI = "{} 0.00 0 1.57 {} 2.5 30.25 20.5 1.65 1.67 3.64 -0.65 1.71 46.70 1.59"
@@ -119,20 +118,6 @@ def test_read__file_that_is_cut_or_no_text(folders, name, draw):
     else:
         read, expected = ({line: row for line, row in r.items() if line <= whole} for r in (rows, sound))
         assert read == expected
-
-
-def test_to_numbers__what_is_none():
-    assert to_numbers(["1", " -2.5", "3e2", ".5"]) == [1, -2.5, 300, 0.5]
-    assert to_numbers([]) == []
-    for text in NOTHING_USEFUL:
-        with pytest.raises(DataError, match="is no "):
-            to_numbers([text])
-
-
-def test_to_whole__of_decimals():
-    assert (to_whole("3"), to_whole("3.0"), to_whole("-1")) == (3, 3, -1)
-    with pytest.raises(DataError, match=r"'3\.5' is no whole number"):
-        to_whole("3.5")
 
 
 @pytest.mark.parametrize("part", [b"1 ", b"1,", b"a ", b" ", b"\n", b"1", b".", b"a.jpg ", b"a.jpg\n"])

@@ -194,7 +194,7 @@ def test_read__damaged_list_of_classes(write_files, text):
             "a mask is expected as text in base64, not 5",
         ),
         (annotated_object("nut", "bitmap", bitmap={"data": encoded([[1]])}), "2 numbers are expected, not None"),
-        (annotated_object("nut", "oriented_bbox"), "1 numbers are expected, not [None]"),
+        (annotated_object("nut", "oriented_bbox"), "angle must be a number, not None"),
     ],
 )
 def test_read__damaged_object_among_good_ones(write_files, damaged, what):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasterrcnn.data.formats.segmentation import segmentation_bounds
+from fasterrcnn.data.formats.shapes import box_of_segmentation
 from fasterrcnn.errors import DataError
 
 
@@ -30,24 +30,24 @@ def runs_of(mask):
         ([1, 1, 2, 0, 2, 1, 5], (0, 0, 3, 2)),  # a run without pixels does not count
     ],
 )
-def test_segmentation_bounds__runs_of_three_rows_and_four_columns(counts, bounds):
-    assert segmentation_bounds({"size": [3, 4], "counts": counts}) == bounds
+def test_box_of_segmentation__runs_of_three_rows_and_four_columns(counts, bounds):
+    assert box_of_segmentation({"size": [3, 4], "counts": counts}) == list(bounds)
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**20))
-def test_segmentation_bounds__those_of_the_mask(height, width, seed):
+def test_box_of_segmentation__those_of_the_mask(height, width, seed):
     mask = (np.random.default_rng(seed).random((height, width)) < 0.2).astype(int)
     rle = {"size": [height, width], "counts": runs_of(mask)}
     if not mask.any():
         with pytest.raises(DataError, match="it is empty"):
-            segmentation_bounds(rle)
+            box_of_segmentation(rle)
         return
     rows, columns = np.nonzero(mask)
-    assert segmentation_bounds(rle) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    assert box_of_segmentation(rle) == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
-def test_segmentation_bounds__text_against_pycocotools():
+def test_box_of_segmentation__text_against_pycocotools():
     mask_tools = pytest.importorskip("pycocotools.mask")
     rng = np.random.default_rng(0)
     for size in (1, 3, 40, 700):
@@ -58,15 +58,15 @@ def test_segmentation_bounds__text_against_pycocotools():
         rle = mask_tools.encode(np.asfortranarray(mask))
         left, top, width, height = mask_tools.toBbox(rle).tolist()
         text = {"size": rle["size"], "counts": rle["counts"].decode()}
-        assert segmentation_bounds(text) == (left, top, left + width, top + height)
+        assert box_of_segmentation(text) == [left, top, left + width, top + height]
 
 
 @pytest.mark.parametrize(
     "counts", ["", "P", "\x00", "é", "_" * 50, [1, -1, 12], [12], [10**30], None, [[1, 11]], [None], [1e300]]
 )
-def test_segmentation_bounds__runs_that_are_none(counts):
+def test_box_of_segmentation__runs_that_are_none(counts):
     with pytest.raises(DataError, match="segmentation must be polygons or an RLE, not "):
-        segmentation_bounds({"size": [3, 4], "counts": counts})
+        box_of_segmentation({"size": [3, 4], "counts": counts})
 
 
 VALUE = st.recursive(
@@ -78,11 +78,11 @@ VALUE = st.recursive(
 
 @settings(deadline=None, max_examples=200)
 @given(VALUE)
-def test_segmentation_bounds__whatever_a_file_holds(value):
+def test_box_of_segmentation__whatever_a_file_holds(value):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            bounds = segmentation_bounds(value)
+            bounds = box_of_segmentation(value)
         except DataError as error:
             bounds = str(error)[:4]
     assert len(bounds) == 4
