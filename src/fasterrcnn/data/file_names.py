@@ -4,7 +4,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from fasterrcnn.data.annotations import SPLITS
@@ -53,7 +53,7 @@ def _url(name: str) -> SplitResult | None:
 
 def parts_of(text: str) -> tuple[str, ...]:
     """Parts of a path, of Windows too, without those that lead out."""
-    return tuple(part for part in PurePosixPath(text.replace("\\", "/")).parts if part not in ("..", "/"))
+    return tuple(part for part in text.replace("\\", "/").split("/") if part not in ("", ".", ".."))
 
 
 def keys_of(file_name: str) -> set[str]:

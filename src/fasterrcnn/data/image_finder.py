@@ -10,8 +10,8 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
-from pathlib import Path, PurePosixPath
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 from fasterrcnn.data.annotations import NO_SPLIT, group_by
@@ -42,6 +42,13 @@ class Request(NamedTuple):
     names: Sequence[str]
     source: Path
     split: str = NO_SPLIT
+
+
+class _File(NamedTuple):
+    """A file and its folder; all files of a folder share that."""
+
+    path: Path
+    folder: Path
 
 
 class FileFinder:
@@ -79,57 +86,64 @@ class FileFinder:
     def find_all(self, requests: Sequence["Request"]) -> list[dict[str, list[Path]]]:
         """The files of the names in several files, each as by `find`; no file is given to two different names."""
         matches = [self._matches(request) for request in requests]
-        claims = [(name, paths[0]) for by_name in matches for name, paths in by_name.items() if len(paths) == 1]
-        best = self._written
-        for name, path in claims:
-            written = parts_of(name)[:-1]
-            if common_end(path.parent.parts, written) >= common_end(path.parent.parts, best.get(path.parent, ())):
-                best[path.parent] = written
-        names_of: dict[Path, list[str]] = {}
-        for name, path in claims:
-            if _is_same_folder(parts_of(name)[:-1], best[path.parent], path.parent.parts):
-                names_of.setdefault(path, []).append(name)
-        accepted: set[tuple[str, Path]] = set()
-        for path, names in names_of.items():
-            fitting = _of_one_file(names, path)
-            accepted.update((name, path) for name in fitting)
-            self.contested |= {
-                name: (next(o for o in names if o != name), path) for name in names if name not in fitting
-            }
-        return [
-            {
-                name: [path for path in paths if len(paths) > 1 or (name, path) in accepted]
-                for name, paths in each.items()
-            }
-            for each in matches
-        ]
+        claims: list[tuple[str, tuple[str, ...], _File]] = []  # name, the folders in it, and its only file
+        for by_name in matches:
+            claims += [(name, parts_of(name)[:-1], files[0]) for name, files in by_name.items() if len(files) == 1]
+        for folder, written in dict.fromkeys((file.folder, written) for _, written, file in claims):
+            best = self._written.setdefault(folder, written)
+            if common_end(folder.parts, written) > common_end(folder.parts, best):
+                self._written[folder] = written
+        claimants: dict[Path, list[str]] = {}
+        is_same = lru_cache(maxsize=None)(lambda folder, own: _is_same_folder(own, self._written[folder], folder.parts))
+        for name, written, file in claims:
+            if is_same(file.folder, written):
+                claimants.setdefault(file.path, []).append(name)
+        accepted = {path: names if len(names) == 1 else _of_one_file(names, path) for path, names in claimants.items()}
+        for path, names in claimants.items():
+            for name in set(names).difference(accepted[path]):
+                self.contested[name] = next(other for other in names if other != name), path
 
-    def _matches(self, request: "Request") -> dict[str, list[Path]]:
+        def usable(name: str, files: list[_File]) -> list[Path]:
+            is_taken = len(files) == 1 and name not in accepted.get(files[0].path, ())
+            return [] if is_taken else [file.path for file in files]
+
+        return [{name: usable(name, files) for name, files in by_name.items()} for by_name in matches]
+
+    def _matches(self, request: "Request") -> dict[str, list["_File"]]:
         """The files of the names of one file, each for itself."""
         candidates = {name: self._candidates(name) for name in dict.fromkeys(request.names)}
-        folders = {self._folders[path.parent] for _, paths in candidates.values() for path in paths}
+        folders = {self._folders[file.folder] for _, files in candidates.values() for file in files}
         partial = frozenset().union(*folders) - frozenset.intersection(*folders) if folders else frozenset()
-        matches = {name: self._best(*each, request.source, request.split, partial) for name, each in candidates.items()}
+        folder, above, split = self._whereabouts(request.source, request.split)
+        by_split = any(split in splits for splits in self._splits.values())
+        matches: dict[str, list[_File]] = {}
+        for name, (parts, files) in candidates.items():
+            needed = {comparable(part) for part in (*parts[:-1], *above)} & partial if partial else partial
+            own = [file for file in files if needed <= self._folders[file.folder]]
+            own = [file for file in own if split in self._splits[file.folder]] if by_split else own
+            matches[name] = own if len(own) < 2 else _nearest(own, parts, folder)
         return self._decided(matches)
 
-    def _decided(self, matches: dict[str, list[Path]]) -> dict[str, list[Path]]:
+    def _decided(self, matches: dict[str, list["_File"]]) -> dict[str, list["_File"]]:
         """Of several files the one in a folder called after images, or in the only folder that has all of the names.
 
         The folders of the others hold masks, thumbnails or copies, so nothing else is taken from them.
         """
-        several = {name: paths for name, paths in matches.items() if len(paths) > 1}
-        counts = Counter(path.parent for paths in matches.values() for path in paths)
-        asked = sum(bool(paths) for paths in matches.values())
-        for name, paths in several.items():
-            originals = [path for path in paths if not _COPY_FOLDER.fullmatch(path.parent.name)] or paths
-            complete = [path for path in originals if counts[path.parent] == asked]
+        several = {name: files for name, files in matches.items() if len(files) > 1}
+        counts = Counter(file.folder for files in matches.values() for file in files) if several else Counter()
+        asked = sum(bool(files) for files in matches.values())
+        for name, files in several.items():
+            originals = [file for file in files if not _COPY_FOLDER.fullmatch(file.folder.name)] or files
+            complete = [file for file in originals if counts[file.folder] == asked]
             likely = (complete, originals) if len(originals) == 1 else (complete, _in_image_folder(originals))
-            chosen = {path for only in likely if len(only) == 1 for path in only}
+            chosen = {file for only in likely if len(only) == 1 for file in only}
             if self.has_named_folders or len(chosen) != 1:
                 continue
             matches[name] = list(chosen)
-            self._copies |= {path.parent for path in paths if path not in chosen}
-        return {name: [path for path in paths if path.parent not in self._copies] for name, paths in matches.items()}
+            self._copies |= {file.folder for file in files if file not in chosen}
+        if not self._copies:
+            return matches
+        return {name: [file for file in files if file.folder not in self._copies] for name, files in matches.items()}
 
     def find_for_files(
         self, names: Mapping[Path, str], split: Callable[[Path], str] = lambda folder: NO_SPLIT
@@ -152,18 +166,18 @@ class FileFinder:
         return matches
 
     @cached_property
-    def _by_name(self) -> dict[str, list[Path]]:
+    def _by_name(self) -> dict[str, list["_File"]]:
         """Files by their names and by their stems."""
-        by_name: dict[str, list[Path]] = {}
-        for path in dict.fromkeys(path for place in self.places for path in _files_below(place, self._fits)):
-            for key in keys_of(path.name):
-                by_name.setdefault(key, []).append(path)
+        by_name: dict[str, list[_File]] = {}
+        for file in dict.fromkeys(file for place in self.places for file in _files_below(place, self._fits)):
+            for key in keys_of(file.path.name):
+                by_name.setdefault(key, []).append(file)
         return by_name
 
     @cached_property
     def _folders(self) -> dict[Path, frozenset[str]]:
         """Folders of files, and the names of each and of those above it, up to the place that is searched."""
-        folders = {path.parent for paths in self._by_name.values() for path in paths}
+        folders = {file.folder for files in self._by_name.values() for file in files}
         return {folder: frozenset(map(comparable, self._below(folder))) for folder in folders}
 
     @cached_property
@@ -175,43 +189,14 @@ class FileFinder:
         place = next(place for place in (*self.places, Path("/")) if folder.is_relative_to(place))
         return folder.relative_to(place).parts
 
-    def _candidates(self, name: str) -> tuple[tuple[str, ...], list[Path]]:
-        """All files of a name, wherever they lie, and the parts of the path by which they were found."""
+    def _candidates(self, name: str) -> tuple[tuple[str, ...], list["_File"]]:
+        """All files of a name, wherever they lie, and the parts of the path by which they are reached."""
         for parts in spellings(name):
-            last = PurePosixPath(parts[-1])
-            for key in (
-                comparable(last.name),
-                comparable(last.stem if last.suffix.lower() in EXTENSIONS else last.name),
-            ):
+            stem, suffix = os.path.splitext(parts[-1])
+            for key in (comparable(parts[-1]), comparable(stem) if suffix.lower() in EXTENSIONS else ""):
                 if key in self._by_name:
                     return parts, self._by_name[key]
         return (), []
-
-    def _best(
-        self, parts: Sequence[str], candidates: list[Path], source: Path, split: str, partial: frozenset[str]
-    ) -> list[Path]:
-        """The candidates that fit best; none where all belong elsewhere.
-
-        Where only a part of the files that are asked for lies in a folder that the names have, or that the source lies
-        in, the others are not there.
-        """
-        folder, above, split = self._whereabouts(source, split)
-        needed = {comparable(name) for name in (*parts[:-1], *above)} & partial
-        own = [path for path in candidates if needed <= self._folders[path.parent]]
-        if any(split in splits for splits in self._splits.values()):
-            own = [path for path in own if split in self._splits[path.parent]]
-        if len(own) < 2:
-            return own
-
-        def rank(path: Path) -> tuple[int, int, tuple[bool, bool]]:
-            return (
-                common_end(path.parts, parts),
-                common_beginning(path.parent.parts, folder.parts),
-                likeness(path, parts[-1]),
-            )
-
-        best = max(map(rank, own))
-        return [path for path in own if rank(path) == best]
 
     def _whereabouts(self, source: Path, split: str) -> tuple[Path, tuple[str, ...], str]:
         """Folder of the source, the names of the folders above it in the data set, and its split."""
@@ -269,7 +254,7 @@ class ImageFinder(FileFinder):
 
     def all_of(self, source: Path) -> list[Path]:
         """The images below the folder of an annotation file, by path; where there is none, all that are searched."""
-        images = sorted({path for paths in self._by_name.values() for path in paths})
+        images = sorted({file.path for files in self._by_name.values() for file in files})
         folder = Path(os.path.abspath(source.parent))
         return [path for path in images if path.is_relative_to(folder)] or images
 
@@ -306,13 +291,24 @@ def _outside(name: str, folder: Path) -> Path | None:
     return Path(path) if _is_image(path) and os.path.isfile(path) else None
 
 
-def _in_image_folder(paths: list[Path]) -> list[Path]:
-    """The only path in a folder that is called after images, otherwise all of them."""
+def _nearest(files: list[_File], parts: Sequence[str], folder: Path) -> list[_File]:
+    """Those whose paths end most like a name, lie nearest to a folder and are most like the name."""
+
+    def rank(file: _File) -> tuple[int, int, tuple[bool, bool]]:
+        near = common_beginning(file.folder.parts, folder.parts)
+        return common_end(file.path.parts, parts), near, likeness(file.path, parts[-1])
+
+    best = max(map(rank, files))
+    return [file for file in files if rank(file) == best]
+
+
+def _in_image_folder(files: list[_File]) -> list[_File]:
+    """The only file in a folder that is called after images, otherwise all of them."""
     for name in _IMAGE_FOLDERS:
-        inside = [path for path in paths if any(comparable(part) == name for part in path.parent.parts)]
+        inside = [file for file in files if any(comparable(part) == name for part in file.folder.parts)]
         if len(inside) == 1:
             return inside
-    return paths
+    return files
 
 
 def _below(folder: Path, root: Path, name: str) -> str:
@@ -338,7 +334,7 @@ def _of_one_file(names: Sequence[str], path: Path) -> list[str]:
     return fitting if is_same else []
 
 
-def _files_below(folder: Path, fits: Callable[[str], bool]) -> Iterator[Path]:
+def _files_below(folder: Path, fits: Callable[[str], bool]) -> Iterator[_File]:
     """Files of a folder and of those below it, hidden ones left out; a folder that is linked too is walked once."""
     depth = len(folder.parts)
     walked: set[str] = set()
@@ -351,6 +347,7 @@ def _files_below(folder: Path, fits: Callable[[str], bool]) -> Iterator[Path]:
         walked.add(real)
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         folders.sort(key=lambda name: (os.path.islink(os.path.join(place, name)), name))
+        shared = Path(place)
         for name in sorted(files):
-            if not name.startswith(".") and fits(path := os.path.join(place, name)):
-                yield Path(path)
+            if not name.startswith(".") and fits(os.path.join(place, name)):
+                yield _File(shared / name, shared)

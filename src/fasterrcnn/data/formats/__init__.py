@@ -37,6 +37,7 @@ from fasterrcnn.data.formats.wider_face import WiderFace
 from fasterrcnn.data.formats.writing import write_as
 from fasterrcnn.data.formats.yolo import Yolo
 from fasterrcnn.errors import DataError, UsageError
+from fasterrcnn.files import listings_kept
 
 FORMATS: dict[str, DataFormat] = {
     "coco": Coco(),
@@ -184,7 +185,8 @@ def _recognise(root: Path, name: str | None, options: ReadOptions) -> tuple[Data
     if name is not None and name not in FORMATS:
         raise UsageError(f"no format {name!r}; there are: {', '.join(FORMATS)}")
     candidates = {key: form for key, form in FORMATS.items() if name in (None, key)}
-    places = [(key, place) for key, form in candidates.items() for place in form.recognise(root, options)]
+    with listings_kept():
+        places = [(key, place) for key, form in candidates.items() for place in form.recognise(root, options)]
     if not places:
         raise DataError(f"{root}: no annotated images found. {_nothing(root, list(candidates.values()), options)}")
     if len(places) > 1:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, group_by, split_of
 from fasterrcnn.data.formats.collector import Collector
 from fasterrcnn.errors import DataError
-from fasterrcnn.files import folders_below
+from fasterrcnn.files import folders_below, listing_of
 
 _MAX_XML_BYTES = 64 * 2**20
 _SAMPLE = 3  # files of a folder of files that are alike, to recognise a format
@@ -53,9 +53,9 @@ def files_below(
 
 def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """The files of a folder with some suffixes (in lower case), sorted; hidden ones are left out."""
-    _, _, names = next(os.walk(folder), ("", [], []))
-    fits = sorted(n for n in names if os.path.splitext(n)[1].lower() in suffixes and not n.startswith("."))
-    return [file for name in fits if os.path.isfile(file := folder / name)]  # no pipe, no link to nothing
+    files = listing_of(folder).files
+    names = sorted(name for suffix in suffixes for name in files.get(suffix, ()))
+    return [file for name in names if os.path.isfile(file := folder / name)]  # no pipe, no link to nothing
 
 
 def whole_folders(files: Iterable[Path], suffixes: Collection[str]) -> list[Path]:
