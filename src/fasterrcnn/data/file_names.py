@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from fasterrcnn.data.annotations import SPLITS
 
+_CHANGED = re.compile(r"^[0-9a-f]{8}-|[^-\w.]")  # names that an upload makes, or changes
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio puts it before the name of an uploaded file
 
 
@@ -58,7 +59,9 @@ def parts_of(text: str) -> tuple[str, ...]:
 
 def keys_of(file_name: str) -> set[str]:
     """The names by which a file can be found: with and without extension, and before and after an upload."""
-    names = {file_name, _UPLOAD_PREFIX.sub("", file_name), _as_uploaded(file_name)}
+    names = [file_name]
+    if _CHANGED.search(file_name):
+        names += [_UPLOAD_PREFIX.sub("", file_name), _as_uploaded(file_name)]
     return {comparable(form) for name in names for form in (name, os.path.splitext(name)[0])}
 
 

@@ -70,7 +70,7 @@ class Coco(DataFormat):
         if place.is_file():
             files = {NO_SPLIT: place}
         else:
-            files = by_split(annotation_files(next(iter(_data_sets(place)), place)), collector.root, collector)
+            files = by_split(search_folders(place, annotation_files, levels=3), collector.root, collector)
         if not files:
             raise DataError(f"{place}: no COCO file, that is .json with images and annotations")
         contents: dict[str, CocoContent] = {}
@@ -249,15 +249,11 @@ def _collect_boxes(
 ) -> None:
     for position, annotation in enumerate(annotations, start=1):
         number = position if (given := whole_number(annotation.get("id"))) is None else given
-        with collector.report_errors(file, f"annotation {number}", number):
-            image_id, category_id = _value(annotation, "image_id"), _value(annotation, "category_id")
-            if (key := _id(image_id)) is None or key not in image_of:
-                raise UnusableError("unknown-image", f"no image has the id {shortened(image_id)}")
-            if (image := image_of[key]) is not None:
-                label = label_of.get(_id(category_id))
-                if label is None:
-                    raise UnusableError("unknown-class", f"no category has the id {shortened(category_id)}")
-                _collect_box(annotation, number, image, label, collector)
+        try:
+            _collect_box(annotation, number, image_of, label_of, collector)
+        except DataError as error:
+            with collector.report_errors(file, f"annotation {number}", number):
+                raise error
     counts = Counter(_id(annotation.get("id")) for annotation in annotations)
     for repeated, count in counts.items():
         if count > 1 and isinstance(repeated, int) and abs(repeated) < 2**63:
@@ -265,8 +261,19 @@ def _collect_boxes(
 
 
 def _collect_box(
-    annotation: Mapping[str, Any], number: int, image: CollectedImage, label: int, collector: Collector
+    annotation: Mapping[str, Any],
+    number: int,
+    image_of: Mapping[_Id, CollectedImage | None],
+    label_of: Mapping[Any, int],
+    collector: Collector,
 ) -> None:
+    image_id, category_id = _value(annotation, "image_id"), _value(annotation, "category_id")
+    if (key := _id(image_id)) is None or key not in image_of:
+        raise UnusableError("unknown-image", f"no image has the id {shortened(image_id)}")
+    if (image := image_of[key]) is None:  # there is a finding about it
+        return
+    if (label := label_of.get(_id(category_id))) is None:
+        raise UnusableError("unknown-class", f"no category has the id {shortened(category_id)}")
     difficult = _is_set(annotation.get("iscrowd")) or _is_set(annotation.get("ignore"))
     area = annotation.get("area")
     area = float(area) if isinstance(area, int | float) and 0 < area < 1e30 else None

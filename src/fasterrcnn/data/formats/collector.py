@@ -337,20 +337,21 @@ class Collector:
 
     def _by_folder(self, by_split: dict[str, list[AnnotatedImage]]) -> dict[str, list[AnnotatedImage]]:
         """The splits; where the annotations have none, those in the names of the folders of all images."""
-        images = by_split.get(NO_SPLIT, [])
         top = Path(os.path.abspath(self.root))
-        folders = {image.path: Path(os.path.abspath(image.path)).parent for image in images}
-        if list(by_split) != [NO_SPLIT] or not all(folder.is_relative_to(top) for folder in folders.values()):
-            return by_split
-        groups = group_by(images, lambda image: split_of(folders[image.path], top))
-        if NO_SPLIT in groups or len(groups) < 2:
+        groups: dict[str, list[AnnotatedImage]] = {}
+        for place, images in group_by(by_split.get(NO_SPLIT, []), lambda image: image.path.parent).items():
+            folder = Path(os.path.abspath(place))
+            split = split_of(folder, top) if folder.is_relative_to(top) else NO_SPLIT
+            groups.setdefault(split, []).extend(images)
+        if list(by_split) != [NO_SPLIT] or NO_SPLIT in groups or len(groups) < 2:
             return by_split
         self.note("the annotations state no splits: they are taken from the folders of the images")
         return {split: groups[split] for split in dict.fromkeys(SPLITS.values()) if split in groups}
 
     def _places_of_images(self, images: Sequence[AnnotatedImage]) -> list[str]:
         """A note that names the folders of the images, relative to the data set where they are in it."""
-        folders = dict.fromkeys(Path(os.path.abspath(image.path.parent)) for image in images)
+        own = dict.fromkeys(image.path.parent for image in images)
+        folders = dict.fromkeys(Path(os.path.abspath(folder)) for folder in own)
         root = Path(os.path.abspath(self.root))
         shown = [os.path.relpath(folder, root) if folder.is_relative_to(root) else str(folder) for folder in folders]
         more = f" and {len(shown) - 3} more folders" if len(shown) > 3 else ""

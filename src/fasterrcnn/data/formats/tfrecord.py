@@ -20,7 +20,8 @@ from fasterrcnn.data.formats.example_records import Feature, is_record_file, par
 from fasterrcnn.data.formats.label_map import LabelMap, nearest_label_map
 from fasterrcnn.data.formats.reading import files_by_split
 from fasterrcnn.errors import DataError
-from fasterrcnn.files import cache_folder, folders_below, write_bytes
+from fasterrcnn.files import cache_folder, folders_below, listing_of, write_bytes
+from fasterrcnn.images import EXTENSIONS
 
 _Value = TypeVar("_Value")
 
@@ -92,9 +93,13 @@ def _record_files(root: Path) -> list[Path]:
     if root.is_file():
         is_named = _NAME.fullmatch(root.name) or _SHARD.fullmatch(root.name)
         return [root] if is_named and is_record_file(root) else []
-    walks = (next(os.walk(folder), ("", [], [])) for folder in (root, *folders_below(root, levels=3)))
-    paths = [Path(folder, name) for folder, _, names in walks for name in sorted(names) if not name.startswith(".")]
-    paths = [path for path in paths if os.path.isfile(path)]
+    paths = [
+        folder / name
+        for folder in (root, *folders_below(root, levels=3))
+        for suffix, names in listing_of(folder).files.items()
+        for name in (names if suffix not in EXTENSIONS else ())
+    ]
+    paths = [path for path in sorted(paths) if os.path.isfile(path)]
     shards = {path for path in paths if _SHARD.fullmatch(path.name) and is_record_file(path)}
     files = [path for path in paths if path in shards or _NAME.fullmatch(path.name)]
     return files if any(path in shards or is_record_file(path) for path in files) else []

@@ -13,6 +13,8 @@ from fasterrcnn.errors import DataError
 _LARGEST = 1e9  # no coordinate in pixels is larger
 _LARGEST_WHOLE = 2**63 - 1  # what numpy holds
 
+_PLAIN = frozenset((int, float))
+
 
 def shortened(value: object) -> str:
     """A value from a file in one short line, for a message."""
@@ -63,8 +65,10 @@ def numbers_of(value: object, count: int) -> list[float]:
     """
     try:
         if isinstance(value, list) and len(value) == count:
+            if _PLAIN.issuperset(map(type, value)):  # nearly always, and there may be a million
+                return [float(number) for number in value]
             return [to_number(number, "") for number in value]
-    except DataError:
+    except (DataError, OverflowError):
         pass
     raise DataError(f"{count} numbers are expected, not {shortened(value)}")
 
