@@ -4,8 +4,10 @@ A new format is a file like ``voc.py`` with a subclass of `fasterrcnn.data.forma
 `FORMATS`; see "Add a data format" in CONTRIBUTING.md.
 """
 
+import gc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +111,20 @@ def read_data(
         return read_dicts(data, classes=names, box_format=box_format or "xyxy")
     chosen, place = _recognise(Path(data), format, options)
     _refuse_options(options, chosen.options, f"{chosen.title} ({place})")
-    return chosen.read(place, options)
+    with _no_cyclic_collection():
+        return chosen.read(place, options)
+
+
+@contextmanager
+def _no_cyclic_collection() -> Iterator[None]:
+    """Readers make millions of values and no cycles; to search these for cycles again and again takes seconds."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _refuse_options(options: ReadOptions, usable: frozenset[str], data: str) -> None:
