@@ -21,6 +21,7 @@ from fasterrcnn.data import anchors
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.checks import Repaired, check_and_repair
 from fasterrcnn.data.dataset import DetectionDataset
+from fasterrcnn.data.findings import shorten_middle
 from fasterrcnn.data.formats import DataLike, read_data
 from fasterrcnn.data.pixel_range import fit_pixel_range
 from fasterrcnn.errors import UsageError
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 Log = Callable[[str], None]
 
-_MAX_LINES = 20
+_MAX_LINES = 10
 """Changes of the data that are logged; data.txt of the run lists all."""
 
 SETTINGS_FILE = "config.yaml"
@@ -236,7 +237,7 @@ def open_data(source: DataLike, config: TrainConfig, log: Log) -> Repaired:
     log("\n".join(data.describe()))
     repaired = check_and_repair(data, config.on_bad_box)
     for line in repaired.changes[:_MAX_LINES]:
-        log(f"note: {line}")
+        log(shorten_middle(f"note: {line}"))
     if len(repaired.changes) > _MAX_LINES:
         log(f"note: and {len(repaired.changes) - _MAX_LINES} more, all in data.txt of the run")
     return repaired

@@ -80,8 +80,8 @@ def test_open_data__many_changes_are_counted(tmp_path):
     opened = prepare.open_data(data, settings(), lines.append).data
     assert [len(r.boxes) for r in opened.split("train")] == [1] * 30
     assert lines[1] == "note: left out: 30"
-    assert len(lines) == 22
-    assert lines[-1] == "note: and 11 more, all in data.txt of the run"
+    assert len(lines) == 12
+    assert lines[-1] == "note: and 21 more, all in data.txt of the run"
 
 
 def test_start_config__category_ids_travel(folder):
