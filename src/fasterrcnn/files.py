@@ -84,14 +84,14 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-class Listing(NamedTuple):
+class FolderListing(NamedTuple):
     """What is in a folder but hidden entries: names of folders, and of files by their suffix in lower case; sorted."""
 
     folders: list[str]
     files: dict[str, list[str]]
 
 
-_listings: ContextVar[dict[Path, Listing] | None] = ContextVar("listings", default=None)
+_listings: ContextVar[dict[Path, FolderListing] | None] = ContextVar("listings", default=None)
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def listings_kept() -> Iterator[None]:
         _listings.reset(token)
 
 
-def listing_of(folder: Path) -> Listing:
+def listing_of(folder: Path) -> FolderListing:
     """What is in a folder; nothing where it cannot be read."""
     kept = _listings.get()
     if kept is not None and folder in kept:
@@ -114,7 +114,7 @@ def listing_of(folder: Path) -> Listing:
     for name in sorted(names):
         if not name.startswith("."):
             files.setdefault(os.path.splitext(name)[1].lower(), []).append(name)
-    listing = Listing(sorted(name for name in folders if not name.startswith((".", "__MACOSX"))), files)
+    listing = FolderListing(sorted(name for name in folders if not name.startswith((".", "__MACOSX"))), files)
     if kept is not None:
         kept[folder] = listing
     return listing
