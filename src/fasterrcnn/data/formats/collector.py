@@ -359,7 +359,7 @@ class Collector:
     def _shape_notes(self) -> list[str]:
         counts = {"taken as the box around": self._outlines, "left out, for want of a box": self._left_out}
         return [
-            f"{about}: {', '.join(f'{count} {what}' for what, count in number.items())}"
+            f"{about}: {', '.join(f'{count} x {what}' for what, count in number.items())}"
             for about, number in counts.items()
             if number
         ]

@@ -511,7 +511,7 @@ def test_read__other_shapes(folder):
     data = read(folder({"a": f"<annotation>{objects}</annotation>"}))
     boxes = [[1, 3, 21, 28], [4, 6, 9, 11], [18, 10, 22, 20], [1, 2, 3, 4]]
     np.testing.assert_allclose(data.images[0].boxes, boxes, atol=1e-5)
-    assert data.notes[1:] == ["taken as the box around: 2 polygon, 1 rotated box"]
+    assert data.notes[1:] == ["taken as the box around: 2 x polygon, 1 x rotated box"]
     assert messages(data) == [("unreadable-annotations", "a.xml", "object 5 (cat): <polygon> has 3 numbers")]
 
 

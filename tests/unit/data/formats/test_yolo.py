@@ -486,7 +486,7 @@ def test_read__key_points(write_files, shape, numbers):
     }
     data = Yolo().read(write_files(files))
     np.testing.assert_array_equal(data.images[0].boxes, [GOOD_BOX])
-    assert data.notes[1:] == ["left out, for want of a box: 1 key points (of a box)"]
+    assert data.notes[1:] == ["left out, for want of a box: 1 x key points (of a box)"]
 
 
 def test_read__no_labels(write_files):
