@@ -98,7 +98,7 @@ def read_data(
         UsageError: an option that cannot work, or that the format cannot use.
     """
     folders = [images] if isinstance(images, str | Path) else images or ()
-    names = None if classes is None else tuple(classes)
+    names = _checked_classes(classes)
     options = ReadOptions(tuple(map(Path, folders)), names, columns, box_format)
     if isinstance(data, AnnotatedData):
         _refuse_options(options, frozenset(), "data that was read already")
@@ -109,6 +109,24 @@ def read_data(
     chosen, place = _recognise(Path(data), format, options)
     _refuse_options(options, chosen.options, f"{chosen.title} ({place})")
     return chosen.read(place, options)
+
+
+def _checked_classes(classes: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The names of the classes that the user lists, if any.
+
+    Raises:
+        UsageError: they are no list of different names.
+    """
+    if classes is None:
+        return None
+    if isinstance(classes, str) or not classes:
+        raise UsageError(f"classes (--class-names) must be a list of names, not {shortened(classes)}")
+    for position, name in enumerate(classes):
+        if not isinstance(name, str) or not name.strip():
+            raise UsageError(f"classes (--class-names): {shortened(name)} is no name of a class, but empty or no text")
+        if name in classes[:position]:
+            raise UsageError(f"classes (--class-names): {shortened(name)} is there twice; each class is listed once")
+    return tuple(classes)
 
 
 def _refuse_options(options: ReadOptions, usable: frozenset[str], data: str) -> None:

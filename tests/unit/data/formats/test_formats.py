@@ -194,6 +194,25 @@ def test_read_data__options_reach_the_readers(write_files):
     assert read_data(yolo, classes=["owl"]).classes == ("owl",)
 
 
+@pytest.mark.parametrize("files", [YOLO_SET, COCO_SET, None])
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["cat", "dog", "cat"], "'cat' is there twice"),
+        (["cat", ""], "'' is no name of a class"),
+        (["cat", " "], "' ' is no name of a class"),
+        (["cat", 7], "7 is no name of a class"),
+        ("cat", "must be a list of names, not 'cat'"),
+        ([], r"must be a list of names, not \[\]"),
+    ],
+)
+def test_read_data__classes_that_are_no_list_of_names(write_files, monkeypatch, files, classes, message):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would be faster to complain
+    data = [] if files is None else write_files(files)
+    with pytest.raises(UsageError, match=rf"classes \(--class-names\).* ?{message}"):
+        read_data(data, classes=classes)
+
+
 def test_read_data__several_ways(write_files):
     root = write_files({**COCO_SET, **VOC_SET, "JPEGImages/a.png": None})
     with pytest.raises(
