@@ -60,7 +60,7 @@ class CsvTable(DataFormat):
 
         Raises:
             DataError: no file is readable, a column is missing, or there is no image.
-            UsageError: ``columns`` of the options names what does not exist.
+            UsageError: ``columns`` of the options names what does not exist, or ``box_format`` does not fit the columns.
         """
         collector = Collector(place, self.title, "line", options.classes, options.images)
         root = collector.root

@@ -76,6 +76,20 @@ def test_read__boxes(read, text, options, box):
     assert found(data) == []
 
 
+@pytest.mark.parametrize(
+    ("header", "stated", "columns"),
+    [
+        ("image,x,y,w,h,label", "xyxy", "x, y, w, h, which are xywh"),
+        ("image,left,top,width,height,label", "xyxy", "left, top, width, height, which are xywh"),
+        ("image,cx,cy,w,h,label", "xyxy", "cx, cy, w, h, which are cxcywh"),
+        ("image,x_center,y_center,w,h,label", "xywh", "x_center, y_center, w, h, which are cxcywh"),
+    ],
+)
+def test_read__box_format_that_the_columns_contradict(read, header, stated, columns):
+    with pytest.raises(UsageError, match=rf"box_format \(--box-format\) {stated} does not fit the columns {columns}; "):
+        read(f"{header}\na.png,1,2,3,4,cat", box_format=stated)
+
+
 @pytest.mark.parametrize("text", [f"{HEADER}\na.png,,,,,\nb.png,1,2,3,4,cat", "a.png,,,,,\nb.png,1,2,3,4,cat\n,,,,,"])
 def test_read__row_without_a_box_is_a_negative(read, text):
     data = read(text)
