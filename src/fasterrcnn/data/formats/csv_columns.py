@@ -124,6 +124,8 @@ class TableColumns:
             raise DataError("no image is named")
         if self.box == ("box",):
             texts = re.split(r"\s*[,;\s]\s*", texts[0].strip("[](){} ,;"))  # "[1, 2, 3, 4]"
+        elif self.delimiter != ",":  # Excel writes decimal commas where it writes semicolons
+            texts = [text.replace(",", ".") for text in texts]
         if not any(texts):
             return None
         if not self.label(cells):

@@ -90,6 +90,16 @@ def test_read__box_format_that_the_columns_contradict(read, header, stated, colu
         read(f"{header}\na.png,1,2,3,4,cat", box_format=stated)
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_read__decimal_commas(read, delimiter):
+    rows = [["1,5", "2", "30,25", "4,0", "cat"], ["", "", "", "", ""], ["1.000,5", "2", "3", "4", "cat"]]
+    data = read("\n".join(delimiter.join(row) for row in [HEADER.split(","), *(["a.png", *cells] for cells in rows)]))
+    assert boxes_of(data) == [[[1.5, 2, 30.25, 4], "cat"]]
+    assert [(line, what) for _, line, what in found(data)] == [
+        (4, "line 4: the box must be four numbers, not 1.000.5,2,3,4")
+    ]
+
+
 @pytest.mark.parametrize("text", [f"{HEADER}\na.png,,,,,\nb.png,1,2,3,4,cat", "a.png,,,,,\nb.png,1,2,3,4,cat\n,,,,,"])
 def test_read__row_without_a_box_is_a_negative(read, text):
     data = read(text)
