@@ -312,6 +312,44 @@ def test_read__names_and_groups_of_open_images(write_files):
     assert [annotated.difficult.tolist() for annotated in data.split("val")] == [[True], [False]]
 
 
+@pytest.mark.parametrize("place", ["", "labels", "labels/validation-annotations-bbox.csv"])
+def test_read__names_of_open_images_in_another_folder(write_files, place):
+    names = {"metadata/oidv7-class-descriptions.csv": "LabelName,DisplayName\n/m/1,Cat\n/m/2,Dog\n"}
+    root = write_files({"labels/validation-annotations-bbox.csv": SHARES, "a.png": None, "b.png": None, **names})
+    assert CsvTable().read(root / place, ReadOptions(images=(root,))).classes == ("Cat", "Dog")
+
+
+def test_read__broken_names_of_open_images(write_files):
+    names = {"class-descriptions.csv": "/m/1,Löwe".encode("cp1252")}
+    root = write_files({"validation-annotations-bbox.csv": SHARES, "a.png": None, "b.png": None, **names})
+    data = CsvTable().read(root)
+    assert data.classes == ("/m/1", "/m/2")
+    assert "not UTF-8 text" in found(data)[0][2]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "first"),
+    [
+        (["0", "1", "dog"], ["cat", "dog", "dog"], 0),
+        (["1.0", "1"], ["dog", "dog"], 0),
+        (["1", "3"], ["cat", "owl"], 1),
+        (["3"], [], 0),
+        (["-1", "0", "nan", "cat"], ["cat", "cat"], 0),
+    ],
+)
+def test_read__numbers_of_classes_that_are_given(read, labels, names, first):
+    data = read("\n".join([HEADER, *(f"a.png,1,2,3,4,{label}" for label in labels)]), classes=("cat", "dog", "owl"))
+    assert [name for _, name in boxes_of(data)] == names
+    assert f"classes are numbers: they count the names that are given from {first}, so {first} is cat" in data.notes
+    assert [kind for kind, *_ in found(data)] == ["unknown-class"] * (len(labels) - len(names))
+
+
+def test_read__numbers_that_are_names(read):
+    data = read(f"{HEADER}\na.png,1,2,3,4,1\na.png,1,2,3,4,7", classes=("7", "1"))
+    assert [name for _, name in boxes_of(data)] == ["1", "7"]
+    assert data.notes == ["images found in ."]
+
+
 def test_read__sets_of_automl(read):
     rows = ["VALIDATE,gs://x/a.png,cat,0,0,,,1,1,,", "TRAIN,gs://x/b.png,dog,0,0,,,1,1,,", "UNASSIGNED,gs://x/a.png"]
     data = read("\n".join(rows))
