@@ -184,6 +184,16 @@ def read_columns(file: Path, options: ReadOptions = ReadOptions()) -> TableColum
     return TableColumns(delimiter, header, positions, box, single_class=single_class, may_be_shares=may_be_shares)
 
 
+def is_list_of_images(file: Path) -> bool:
+    """Whether a table names images alone, without boxes and classes, as those to test on are often published."""
+    try:
+        _, header = _read_header(file)
+    except DataError:
+        return False
+    meanings = {meaning for name in header for meaning, names in _NAMES_OF.items() if _key(name) in names}
+    return "image" in meanings and meanings <= {"image", "image_width", "image_height", "width", "height", "split"}
+
+
 def read_rows(file: Path, columns: TableColumns) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of each row that is not blank; of a row over several lines, the last.
 

@@ -5,14 +5,15 @@ import os
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, split_of
 from fasterrcnn.data.formats.base import DataFormat, ReadOptions
 from fasterrcnn.data.formats.collector import CollectedImage, Collector
-from fasterrcnn.data.formats.csv_columns import SINGLE_CLASS, TableColumns, read_columns, read_rows
-from fasterrcnn.data.formats.reading import beginning_and_end, by_split, files_in, read_lines, split_name
+from fasterrcnn.data.formats.csv_columns import SINGLE_CLASS, TableColumns, is_list_of_images, read_columns, read_rows
+from fasterrcnn.data.formats.reading import beginning_and_end, by_split, files_in, read_lines, split_name, with_other_splits
 from fasterrcnn.data.formats.shapes import Box, BoxFormat, box_to_xyxy
 from fasterrcnn.data.formats.values import side_of_image, to_number, whole_number
 from fasterrcnn.errors import DataError, UsageError
@@ -79,11 +80,11 @@ class CsvTable(DataFormat):
         files = by_split(_tables(place, options), root, collector) if place.is_dir() else {split_of(place, root): place}
         tables: list[_Table] = []
         for split, file in files.items():
-            columns = read_columns(file, options)
-            box_format = columns.box_format(options.box_format)
-            if columns.single_class == SINGLE_CLASS and options.classes is None:
-                collector.note(f"{file.name} has no column for the class: every box is an {SINGLE_CLASS!r}")
-            with collector.report_errors(file):
+            with collector.report_errors(file) if len(files) > 1 else nullcontext():
+                columns = read_columns(file, options)
+                box_format = columns.box_format(options.box_format)
+                if columns.single_class == SINGLE_CLASS and options.classes is None:
+                    collector.note(f"{file.name} has no column for the class: every box is an {SINGLE_CLASS!r}")
                 tables.append(_Table(file, split, columns, box_format, list(read_rows(file, columns))))
         names_of_numbers = _names_of_numbers(tables, options.classes, collector)
         for table in tables:
@@ -105,7 +106,9 @@ def _tables(root: Path, options: ReadOptions) -> list[Path]:
     def tables(folder: Path) -> list[Path]:
         return [file for place in (folder, *subfolders(folder)) for file in files_in(place, _SUFFIXES) if fits(file)]
 
-    return search_folders(root, tables, levels=2)
+    files = search_folders(root, tables, levels=2)
+    candidates = [file for folder in (root, *folders_below(root, levels=4)) for file in files_in(folder, _SUFFIXES)]
+    return with_other_splits(files, [file for file in candidates if not is_list_of_images(file)], root)
 
 
 def _display_names(table: Path, collector: Collector) -> dict[str, str]:

@@ -309,6 +309,55 @@ def test_read_data__images_in_another_folder(write_files, tmp_path, name, files)
         read_data(root, images=tmp_path / "absent")
 
 
+SPLIT_FILES = {
+    "_annotations.coco.json": COCO,
+    "_annotations.csv": CSV,
+    "_annotations.createml.json": CREATEML,
+    "annotations.xml": CVAT,
+    "via.json": VIA,
+    "vott-export.json": VOTT,
+    "tasks.json": LABEL_STUDIO,
+    "a.json": LABELME,
+}
+
+
+@pytest.mark.parametrize("name", SPLIT_FILES)
+@pytest.mark.parametrize("damage", ["UTF-16", "cut", "zeros"])
+@pytest.mark.parametrize("place", ["valid/{}", "valid/other.{}"])
+def test_read_data__broken_split_is_reported(write_files, name, damage, place):
+    text = SPLIT_FILES[name]
+    broken = {"UTF-16": text.encode("utf-16")[:-8], "cut": text[:9].encode(), "zeros": bytes(100)}[damage]
+    files = {"train/a.png": None, f"train/{name}": text, "valid/a.png": None, place.format(name): broken}
+    data = read_data(write_files(files))
+    assert list(data.splits) == ["train"]
+    assert [f.kind for f in data.findings if f.file.parent.name == "valid"] == ["unreadable-annotations"]
+
+
+@pytest.mark.parametrize(("text", "place"), [(DATUMARO, "annotations/{}.json"), (CSV, "{}.csv"), (COCO, "x/{}_1.json")])
+def test_read_data__broken_file_of_a_split_is_reported(write_files, text, place):
+    files = {"images/a.png": None, place.format("train"): text, place.format("val"): text[:9]}
+    data = read_data(write_files(files))
+    assert list(data.splits) == ["train"]
+    assert [(f.kind, f.file.stem[:3]) for f in data.findings] == [("unreadable-annotations", "val")]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"train.csv": CSV, "test.csv": "image_id,width,height\na.png,40,30\n"},
+        {"train.csv": CSV, "sample_submission.csv": "image_id,PredictionString\na.png,\n"},
+        {"train.json": COCO, "test.json": json.dumps({"images": [], "categories": []})},
+        {"train/a.json": COCO, "test/b.json": json.dumps({"x": 1}), "test/c.json": "{}"},
+        {"train/a.json": COCO, "train/b.json": "{}"},
+        {"a.json": COCO, "val/a.json": "{}"},
+    ],
+)
+def test_read_data__other_files_are_no_broken_splits(write_files, files):
+    data = read_data(write_files({"a.png": None, **files}))
+    assert len(data.images) == 1
+    assert data.findings == []
+
+
 def test_layouts__of_every_format():
     without = {"TFRecord", "MOT Challenge", "VisDrone"}  # have more than a.png and cat: see their own tests
     assert {name for name, _ in LAYOUTS} | without == {form.title for form in FORMATS.values()}
