@@ -13,7 +13,14 @@ from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, split_o
 from fasterrcnn.data.formats.base import DataFormat, ReadOptions
 from fasterrcnn.data.formats.collector import CollectedImage, Collector
 from fasterrcnn.data.formats.csv_columns import SINGLE_CLASS, TableColumns, is_list_of_images, read_columns, read_rows
-from fasterrcnn.data.formats.reading import beginning_and_end, by_split, files_in, read_lines, split_name, with_other_splits
+from fasterrcnn.data.formats.reading import (
+    beginning_and_end,
+    by_split,
+    files_in,
+    read_lines,
+    split_name,
+    with_other_splits,
+)
 from fasterrcnn.data.formats.shapes import Box, BoxFormat, box_to_xyxy
 from fasterrcnn.data.formats.values import side_of_image, to_number, whole_number
 from fasterrcnn.errors import DataError, UsageError
@@ -127,9 +134,7 @@ def _display_names(table: Path, collector: Collector) -> dict[str, str]:
     return names
 
 
-def _names_of_numbers(
-    tables: Sequence[_Table], classes: Sequence[str] | None, collector: Collector
-) -> dict[str, str]:
+def _names_of_numbers(tables: Sequence[_Table], classes: Sequence[str] | None, collector: Collector) -> dict[str, str]:
     """The names that numbers in the column of the class mean, where the user lists the names.
 
     They count from 0, unless they are those from 1 to the number of names.
@@ -140,9 +145,7 @@ def _names_of_numbers(
         return {}
     first = int((min(number_of.values()), max(number_of.values())) == (1, len(classes)))
     collector.note(f"classes are numbers: they count the names that are given from {first}, so {first} is {classes[0]}")
-    return {
-        label: classes[number - first] for label, number in number_of.items() if 0 <= number - first < len(classes)
-    }
+    return {label: classes[number - first] for label, number in number_of.items() if 0 <= number - first < len(classes)}
 
 
 def _whole_number(text: str) -> int | None:

@@ -143,7 +143,9 @@ def _classes(content: Mapping[str, Any]) -> list[str]:
     labels: Any = content
     for key in ("categories", "label", "labels"):
         labels = labels.get(key) if isinstance(labels, dict) else None
-    names = [label.get("name") if isinstance(label, dict) else None for label in (labels if isinstance(labels, list) else ())]
+    names = [
+        label.get("name") if isinstance(label, dict) else None for label in (labels if isinstance(labels, list) else ())
+    ]
     return [name.strip() if isinstance(name, str) else "" for name in names]
 
 
