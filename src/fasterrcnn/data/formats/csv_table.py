@@ -74,13 +74,13 @@ class CsvTable(DataFormat):
         """Read a table, or a folder with a table for each split.
 
         A row whose box is empty stands for an image without objects. Classes are in the order of the rows, those of
-        training first, unless the options list them: then they may also be numbers, see `_names_of_numbers`. What the names of the columns state about the boxes is not
-        changed by the options: x, y, width and height are xywh, x_center and y_center are cxcywh. Boxes of Open Images
-        and AutoML Vision are shares of the image.
+        training first, unless the options list them: then rows may have their numbers instead of their names. Options
+        that contradict the names of the columns are refused: x, y, width and height are no corners, x_center and
+        y_center are the centre. Boxes of Open Images and AutoML Vision are shares of the image.
 
         Raises:
             DataError: no file is readable, a column is missing, or there is no image.
-            UsageError: ``columns`` of the options names what does not exist, or ``box_format`` does not fit the columns.
+            UsageError: ``columns`` names what does not exist, or ``box_format`` contradicts the names of the columns.
         """
         collector = Collector(place, self.title, "line", options.classes, options.images)
         root = collector.root
