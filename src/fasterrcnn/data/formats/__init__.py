@@ -28,6 +28,7 @@ from fasterrcnn.data.formats.reading import split_name
 from fasterrcnn.data.formats.shapes import BoxFormat, box_to_xyxy
 from fasterrcnn.data.formats.supervisely import Supervisely
 from fasterrcnn.data.formats.tfrecord import TfRecord
+from fasterrcnn.data.formats.unread import OTHER_FILES, UNREAD_FORMATS, unread_advice
 from fasterrcnn.data.formats.values import shortened
 from fasterrcnn.data.formats.via import Via
 from fasterrcnn.data.formats.visdrone import VisDrone
@@ -221,8 +222,12 @@ def _recognise(root: Path, name: str | None, options: ReadOptions) -> tuple[Data
 
 def _nothing(root: Path, forms: Sequence[DataFormat], options: ReadOptions) -> str:
     """What is wrong with data that no format recognises; else what was searched for, and what is there."""
+    if advice := unread_advice(root, UNREAD_FORMATS):
+        return advice
     if misses := [miss for form in forms if (miss := form.near_miss(root, options))]:
         return "; ".join(misses)
+    if advice := unread_advice(root, OTHER_FILES):
+        return advice
     content = sorted(path.name for path in root.iterdir())[:5] if root.is_dir() else []
     shown = f"; it holds {', '.join(content)}..." if content else ""
     if len(forms) == 1:

@@ -284,8 +284,8 @@ def _collect_box(
     area = width * height if area is None else area
     xyxy = (x, y, x + width, y + height)
     if (degrees := rotation_of(annotation.get("attributes"))) % 360:
-        points = rotated_corners(xyxy, degrees)
-        collector.add_outline(image, points, label, number, shape="rotated box", difficult=difficult, area=area)
+        corners = rotated_corners(xyxy, degrees)
+        collector.add_outline(image, corners, label, number, shape="rotated box", difficult=difficult, area=area)
     else:
         collector.add(image, xyxy, label, number, difficult=difficult, area=area)
 

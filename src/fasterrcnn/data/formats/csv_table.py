@@ -27,6 +27,7 @@ from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.files import folders_below, search_folders, subfolders
 
 _SUFFIXES = (".csv", ".tsv")
+_JSON_IN_CELLS = (b"region_shape_attributes", b"spatial_coordinates", b'"rectanglelabels"')  # VIA, Label Studio
 _SAMPLE = 1000  # rows that decide whether boxes are shares of the image
 
 
@@ -51,8 +52,9 @@ class CsvTable(DataFormat):
     def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
         """The file itself; the folder, if its tables are one data set, each a split of it; or its tables."""
         if root.is_file():
-            is_of_via = b"region_shape_attributes" in beginning_and_end(root)[: 2**16]  # JSON in cells
-            return [root] if root.suffix.lower() in _SUFFIXES and not is_of_via else []
+            beginning = beginning_and_end(root)[: 2**16]
+            is_other = not beginning.strip() or any(word in beginning for word in _JSON_IN_CELLS)
+            return [root] if root.suffix.lower() in _SUFFIXES and not is_other else []
         files = _tables(root, options)
         counts = Counter(split_of(file, root) for file in files)
         if len(counts) > 1:
@@ -63,7 +65,9 @@ class CsvTable(DataFormat):
         """What the largest table in a folder lacks."""
         files = search_folders(root, lambda folder: files_in(folder, _SUFFIXES), levels=3) if root.is_dir() else []
         try:
-            read_columns(max(files, key=os.path.getsize), options)
+            largest = max(files, key=os.path.getsize)
+            if beginning_and_end(largest).strip():
+                read_columns(largest, options)
         except (DataError, UsageError) as error:
             return str(error)
         except (ValueError, OSError):  # there is no table, or it is gone
@@ -93,6 +97,8 @@ class CsvTable(DataFormat):
                 if columns.single_class == SINGLE_CLASS and options.classes is None:
                     collector.note(f"{file.name} has no column for the class: every box is an {SINGLE_CLASS!r}")
                 tables.append(_Table(file, split, columns, box_format, list(read_rows(file, columns))))
+                if not tables[-1].rows:
+                    collector.problem("empty-split", file, "it has no row below its header")
         names_of_numbers = _names_of_numbers(tables, options.classes, collector)
         for table in tables:
             shown = _display_names(table.file, collector) if table.columns.may_be_shares else {}

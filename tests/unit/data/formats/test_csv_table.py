@@ -220,7 +220,7 @@ def test_find__files(write_files):
     [
         ("file,xmin,ymax,class\n", {}, DataError, "no column for y1, x2; its header"),
         (f"{HEADER}\n", {"columns": {"x1": "links"}}, UsageError, "no column is called 'links'"),
-        (f"{HEADER}\n", {}, DataError, r"CSV \(.*\): no image that could be used$"),
+        (f"{HEADER}\n", {}, DataError, r"CSV \(.*\): no image that could be used; first: .*: it has no row below"),
         (f"{HEADER}\nc.png,1,2,3,4,cat", {}, DataError, r"first: .*its images .* are nowhere"),
         (f"{HEADER}\na.png,1,2,3,4,grün".encode("latin-1"), {}, DataError, r"\.csv: not UTF-8 text .* save it"),
         (f"{HEADER}\n{'x' * 200_000}", {}, DataError, r"boxes\.csv: broken CSV \(field larger than field limit"),

@@ -263,6 +263,10 @@ def test_read__damaged_annotation(folder, text, message):
             "object 2 (dog): xmin, ymin, xmax, ymax must be numbers, not '1', '2', 'three', '4'",
         ),
         ("<object><name>dog</name></object>", "object 2 (dog): xmin, ymin, xmax, ymax must be numbers, not"),
+        (
+            thing("dog", (1, 2, 3, 4)).replace("bndbox", "bbox"),
+            "object 2 (dog): it has no <bndbox>, but <bbox>: rename the tag",
+        ),
         (thing("dog", (1, 2, "", 4)), "object 2 (dog): xmin, ymin, xmax, ymax must be numbers, not"),
     ],
 )

@@ -172,7 +172,7 @@ def test_read__two_images_of_one_stem(write_files):
     data = Yolo().read(root, ReadOptions(classes=("cat",)))
     assert [annotated.path.name for annotated in data.images] == ["b.png"]
     collision = data.findings[0]
-    assert (collision.kind, collision.file) == ("colliding-id", root / "labels/a.txt")
+    assert (collision.kind, collision.file) == ("ambiguous-image", root / "labels/a.txt")
     assert collision.what == "several images have its name: a.bmp, a.png"
 
 
