@@ -61,12 +61,14 @@ def with_other_splits(files: list[Path], candidates: Sequence[Path], root: Path)
     They have the same path but for the names of the splits, as val/boxes.csv beside train/boxes.csv, or are alone in
     the folder of a split where the annotation file of another split is alone in its folder.
     """
-    splits = {split_of(file, root) for file in files}
+    own = set(files)
+    rest = [file for file in candidates if file not in own]
+    splits = {split_of(file, root) for file in files} if rest else set()
     if splits <= {NO_SPLIT}:
         return files
     counts = Counter(file.parent for file in candidates)
     patterns = {pattern for file in files for pattern in _patterns(file, root, counts)}
-    others = [file for file in candidates if split_of(file, root) not in {*splits, NO_SPLIT}]
+    others = [file for file in rest if split_of(file, root) not in {*splits, NO_SPLIT}]
     return files + [file for file in others if not patterns.isdisjoint(_patterns(file, root, counts))]
 
 
