@@ -462,7 +462,7 @@ def test_check_data__two_images_with_one_name(kind, number):
         Image.open(io.BytesIO(PAINTED[12])).save(path.with_suffix(".jpg"))
 
     (finding,) = [f for f in examine(data, kind, damage) if f.severity == "error"]
-    assert finding.kind == ("ambiguous-image" if kind == "voc" else "colliding-id")
+    assert finding.kind == "ambiguous-image"
     assert (finding.file.name, finding.image.stem) == (file, image.name[:-4])
 
 

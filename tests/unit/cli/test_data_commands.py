@@ -55,6 +55,13 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+def test_data__broken_annotations_alone_are_an_error_everywhere(run, voc, command):
+    outcome = run("data", command, voc([None, None]), *COMMANDS[command])
+    assert outcome.code == 2
+    assert "no image can be used" in outcome.out + outcome.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_data__no_labels_is_an_error_everywhere(run, no_labels, command):
     outcome = run("data", command, no_labels, *COMMANDS[command])
     assert outcome.code == 2

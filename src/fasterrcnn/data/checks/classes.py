@@ -39,10 +39,11 @@ def check_for_boxes(data: AnnotatedData) -> list[Finding]:
 
     Data made in memory may well be images alone.
     """
-    if data_format_of(data) is None or not data.images or any(len(image.boxes) for image in data.images):
+    if data_format_of(data) is None or any(len(image.boxes) for image in data.images):
         return []
     first = next((f"; for example {f}" for f in data.findings if f.severity != "note"), "")
-    what = f"no labels were found: none of {count_of(len(data.images), 'image')} has a box ({data.format}){first}"
+    state = f"none of {count_of(len(data.images), 'image')} has a box" if data.images else "no image can be used"
+    what = f"no labels were found: {state} ({data.format}){first}"
     return [Finding("no-boxes", data.root, what)]
 
 

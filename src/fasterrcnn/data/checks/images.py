@@ -25,7 +25,7 @@ from fasterrcnn.data.duplicates import (
     original_name,
     take_fingerprint,
 )
-from fasterrcnn.data.findings import Finding, size_mismatch, unreadable_image
+from fasterrcnn.data.findings import Finding, count_of, size_mismatch, unreadable_image
 from fasterrcnn.data.formats import IN_MEMORY
 from fasterrcnn.data.pixel_range import check_pixel_values
 from fasterrcnn.errors import ImageError
@@ -169,7 +169,7 @@ def check_folders(data: AnnotatedData) -> list[Finding]:
         if images:
             # Test images are often published without annotations.
             kind = "missing-annotations" if split.startswith("train") else "unlisted-image"
-            findings.append(Finding(kind, folder, f"{len(images)} images that no annotation file lists"))
+            findings.append(Finding(kind, folder, f"{count_of(len(images), 'image')} that no annotation file lists"))
     return findings
 
 

@@ -30,6 +30,7 @@ from fasterrcnn.data.formats.reading import split_name
 from fasterrcnn.data.formats.shapes import BoxFormat, box_to_xyxy
 from fasterrcnn.data.formats.supervisely import Supervisely
 from fasterrcnn.data.formats.tfrecord import TfRecord
+from fasterrcnn.data.formats.unread import OTHER_FILES, UNREAD_FORMATS, unread_advice
 from fasterrcnn.data.formats.values import shortened
 from fasterrcnn.data.formats.via import Via
 from fasterrcnn.data.formats.visdrone import VisDrone
@@ -101,7 +102,7 @@ def read_data(
         UsageError: an option that cannot work, or that the format cannot use.
     """
     folders = [images] if isinstance(images, str | Path) else images or ()
-    names = None if classes is None else tuple(classes)
+    names = _checked_classes(classes)
     options = ReadOptions(tuple(map(Path, folders)), names, columns, box_format)
     if isinstance(data, AnnotatedData):
         _refuse_options(options, frozenset(), "data that was read already")
@@ -125,6 +126,24 @@ def _no_cyclic_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def _checked_classes(classes: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The names of the classes that the user lists, if any.
+
+    Raises:
+        UsageError: they are no list of different names.
+    """
+    if classes is None:
+        return None
+    if isinstance(classes, str) or not classes:
+        raise UsageError(f"classes (--class-names) must be a list of names, not {shortened(classes)}")
+    for position, name in enumerate(classes):
+        if not isinstance(name, str) or not name.strip():
+            raise UsageError(f"classes (--class-names): {shortened(name)} is no name of a class, but empty or no text")
+        if name in classes[:position]:
+            raise UsageError(f"classes (--class-names): {shortened(name)} is there twice; each class is listed once")
+    return tuple(classes)
 
 
 def _refuse_options(options: ReadOptions, usable: frozenset[str], data: str) -> None:
@@ -220,8 +239,12 @@ def _recognise(root: Path, name: str | None, options: ReadOptions) -> tuple[Data
 
 def _nothing(root: Path, forms: Sequence[DataFormat], options: ReadOptions) -> str:
     """What is wrong with data that no format recognises; else what was searched for, and what is there."""
+    if advice := unread_advice(root, UNREAD_FORMATS):
+        return advice
     if misses := [miss for form in forms if (miss := form.near_miss(root, options))]:
         return "; ".join(misses)
+    if advice := unread_advice(root, OTHER_FILES):
+        return advice
     content = sorted(path.name for path in root.iterdir())[:5] if root.is_dir() else []
     shown = f"; it holds {', '.join(content)}..." if content else ""
     if len(forms) == 1:

@@ -22,7 +22,7 @@ from fasterrcnn.data.formats.coco_files import (
 )
 from fasterrcnn.data.formats.collector import CollectedImage, Collector, UnusableError
 from fasterrcnn.data.formats.reading import by_split
-from fasterrcnn.data.formats.shapes import box_of_segmentation
+from fasterrcnn.data.formats.shapes import box_of_segmentation, rotated_corners, rotation_of
 from fasterrcnn.data.formats.values import numbers_of, shortened, side_of_image, whole_number
 from fasterrcnn.data.formats.writing import shortest_decimals, write_file
 from fasterrcnn.data.image_finder import has_images
@@ -289,7 +289,12 @@ def _collect_box(
     except DataError:
         raise DataError(f"bbox must be four numbers (left, top, width, height), not {shortened(box)}") from None
     area = width * height if area is None else area
-    collector.add(image, (x, y, x + width, y + height), label, number, difficult=difficult, area=area)
+    xyxy = (x, y, x + width, y + height)
+    if (degrees := rotation_of(annotation.get("attributes"))) % 360:
+        corners = rotated_corners(xyxy, degrees)
+        collector.add_outline(image, corners, label, number, shape="rotated box", difficult=difficult, area=area)
+    else:
+        collector.add(image, xyxy, label, number, difficult=difficult, area=area)
 
 
 def _value(annotation: Mapping[str, Any], key: str) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fasterrcnn.data.annotations import NO_SPLIT, split_of
-from fasterrcnn.data.formats.reading import files_in, read_json
+from fasterrcnn.data.formats.reading import files_in, read_json, with_other_splits
 from fasterrcnn.errors import DataError
 from fasterrcnn.files import subfolders
 
@@ -23,9 +23,21 @@ _FOLDERS = ("annotations", "annotation", "annots", "labels", "json")
 
 def annotation_files(folder: Path) -> list[Path]:
     """Those of the `json_files` of a folder that are COCO's, and have boxes."""
-    files = [file for file in json_files(folder) if is_coco(file)]
-    instances = [file for file in files if file.name.lower().startswith("instances")]
-    return instances or files  # not those of captions and key points
+    candidates = json_files(folder)
+    files = [file for file in candidates if is_coco(file)]
+    instances = [file for file in files if file.name.lower().startswith("instances")]  # not captions and key points
+    whole = with_other_splits(instances or files, candidates, folder)
+    return [file for file in whole if file in files or not _lists_images_alone(file)]
+
+
+def _lists_images_alone(file: Path) -> bool:
+    """Whether a file has images and no annotations, as those to test on are often published."""
+    try:
+        content = read_json(file)
+    except DataError:
+        return False
+    is_list = isinstance(content, dict) and isinstance(content.get("images"), list)
+    return is_list and not difflib.get_close_matches("annotations", content, 1)
 
 
 def json_files(folder: Path) -> list[Path]:

@@ -124,7 +124,7 @@ class Collector:
             self.problem("missing-image", file, f"there is no image called {file.stem}.*")
         elif len(candidates) > 1:
             names = ", ".join(path.name for path in candidates)
-            self.problem("colliding-id", file, f"several images have its name: {names}", image=candidates[0])
+            self.problem("ambiguous-image", file, f"several images have its name: {names}", image=candidates[0])
         return candidates[0] if len(candidates) == 1 else None
 
     def find_images(self, names: Iterable[str], file: Path, split: str) -> dict[str, list[Path]]:
@@ -360,7 +360,7 @@ class Collector:
     def _shape_notes(self) -> list[str]:
         counts = {"taken as the box around": self._outlines, "left out, for want of a box": self._left_out}
         return [
-            f"{about}: {', '.join(f'{count} {what}' for what, count in number.items())}"
+            f"{about}: {', '.join(f'{count} x {what}' for what, count in number.items())}"
             for about, number in counts.items()
             if number
         ]

@@ -66,7 +66,7 @@ class TableColumns:
     """Where the cells of a row are."""
 
     delimiter: str  # comma, semicolon, tab or bar
-    width: int  # number of columns
+    header: Sequence[str]  # the cells of the first line
     positions: Mapping[str, int]  # of the columns by meaning (the keys of `_NAMES`), from 0
     box: tuple[str, ...]  # what the numbers of a box are, or "box" where they are in one cell
     has_header: bool = True  # whether the first line is one
@@ -74,15 +74,31 @@ class TableColumns:
     may_be_shares: bool = False  # whether tables of this kind have shares of the image, 0..1
 
     @property
+    def width(self) -> int:
+        """The number of columns."""
+        return len(self.header)
+
+    @property
     def has_corners(self) -> bool:
         """Whether both corners of the box are named, not one corner and the size."""
         return "x2" in self.box
 
     def box_format(self, stated: BoxFormat | None) -> BoxFormat:
-        """What the numbers mean: the names of the columns decide, but for what they leave open."""
+        """What the numbers mean: the names of the columns decide, but for what they leave open.
+
+        That is whether x and y are the centre, and whether x2 and y2 are a size.
+
+        Raises:
+            UsageError: the user states what the names of the columns contradict.
+        """
         named = _FORMATS[self.box]
-        if named == "cxcywh" or (stated == "xyxy" and len(self.box) == 4):
-            return named
+        is_open = self.box == ("box",) or (named != "cxcywh" and stated != "xyxy")
+        if stated not in (None, named) and not is_open:
+            columns = ", ".join(self.header[self.positions[meaning]] for meaning in self.box)
+            raise UsageError(
+                f"box_format (--box-format) {stated} does not fit the columns {columns}, which are {named}; "
+                "leave it out, or correct the header"
+            )
         return stated or named
 
     def cell(self, cells: Sequence[str], meaning: str) -> str:
@@ -108,6 +124,8 @@ class TableColumns:
             raise DataError("no image is named")
         if self.box == ("box",):
             texts = re.split(r"\s*[,;\s]\s*", texts[0].strip("[](){} ,;"))  # "[1, 2, 3, 4]"
+        elif self.delimiter != ",":  # Excel writes decimal commas where it writes semicolons
+            texts = [text.replace(",", ".") for text in texts]
         if not any(texts):
             return None
         if not self.label(cells):
@@ -136,7 +154,7 @@ def read_columns(file: Path, options: ReadOptions = ReadOptions()) -> TableColum
             positions = {meaning: position for position, meaning in enumerate(meanings) if meaning}
             box = next(names for names in _FORMATS if positions.keys() >= set(names))
             is_automl = meanings[-len(_AUTOML) :] == _AUTOML
-            return TableColumns(delimiter, len(header), positions, box, has_header=False, may_be_shares=is_automl)
+            return TableColumns(delimiter, header, positions, box, has_header=False, may_be_shares=is_automl)
     places = {_key(name): position for position, name in enumerate(header)}
     positions = {
         meaning: places[next(name for name in names if name in places)]
@@ -163,7 +181,17 @@ def read_columns(file: Path, options: ReadOptions = ReadOptions()) -> TableColum
     sizes = {meaning for meaning in ("image_width", "image_height") if positions.get(meaning) in used}
     positions = {meaning: position for meaning, position in positions.items() if meaning not in sizes}
     may_be_shares = places.keys() >= _OPEN_IMAGES
-    return TableColumns(delimiter, len(header), positions, box, single_class=single_class, may_be_shares=may_be_shares)
+    return TableColumns(delimiter, header, positions, box, single_class=single_class, may_be_shares=may_be_shares)
+
+
+def is_list_of_images(file: Path) -> bool:
+    """Whether a table names images alone, without boxes and classes, as those to test on are often published."""
+    try:
+        _, header = _read_header(file)
+    except DataError:
+        return False
+    meanings = {meaning for name in header for meaning, names in _NAMES_OF.items() if _key(name) in names}
+    return "image" in meanings and meanings <= {"image", "image_width", "image_height", "width", "height", "split"}
 
 
 def read_rows(file: Path, columns: TableColumns) -> Iterator[tuple[int, list[str]]]:

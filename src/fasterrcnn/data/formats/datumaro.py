@@ -10,7 +10,7 @@ from fasterrcnn.data.formats.base import DataFormat, ReadOptions
 from fasterrcnn.data.formats.collector import CollectedImage, Collector
 from fasterrcnn.data.formats.cvat import is_difficult
 from fasterrcnn.data.formats.reading import read_json, split_name
-from fasterrcnn.data.formats.shapes import box_of_runs, rotated_corners
+from fasterrcnn.data.formats.shapes import box_of_runs, rotated_corners, rotation_of
 from fasterrcnn.data.formats.values import numbers_of, points_of, shortened, side_of_image
 from fasterrcnn.errors import DataError
 
@@ -143,7 +143,9 @@ def _classes(content: Mapping[str, Any]) -> list[str]:
     labels: Any = content
     for key in ("categories", "label", "labels"):
         labels = labels.get(key) if isinstance(labels, dict) else None
-    names = [label.get("name") if isinstance(label, dict) else None for label in labels or ()]
+    names = [
+        label.get("name") if isinstance(label, dict) else None for label in (labels if isinstance(labels, list) else ())
+    ]
     return [name.strip() if isinstance(name, str) else "" for name in names]
 
 
@@ -193,8 +195,7 @@ def _points(kind: str, annotation: Mapping[str, Any], attributes: Mapping[str, A
     """
     if kind == "bbox":
         x, y, width, height = numbers_of(annotation.get("bbox"), 4)
-        rotation = attributes.get("rotation")  # where CVAT puts the angle of a box, in degrees
-        degrees = float(rotation) if isinstance(rotation, float) or type(rotation) is int else 0.0
+        degrees = rotation_of(attributes)
         corners = [x, y, x + width, y + height]
         return rotated_corners(corners, degrees) if degrees % 360 else [corners[:2], corners[2:]]
     if kind == "mask":

@@ -4,15 +4,20 @@ A line is ``type truncated occluded alpha left top right bottom height width len
 score, which CVAT always writes. Only the type and the box are used; tools that draw boxes fill the rest with zeros.
 """
 
+import os
 import re
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
-from fasterrcnn.data.annotations import AnnotatedData
+from fasterrcnn.data.annotations import SPLITS, AnnotatedData
+from fasterrcnn.data.findings import Finding, count_of
 from fasterrcnn.data.formats.base import DataFormat, ReadOptions
 from fasterrcnn.data.formats.collector import Collector
 from fasterrcnn.data.formats.label_lines import label_lines
+from fasterrcnn.data.formats.reading import files_in, read_lines
 from fasterrcnn.data.formats.values import to_numbers
 from fasterrcnn.errors import DataError
+from fasterrcnn.images import EXTENSIONS
 
 _COLUMNS = 15  # with the type, without the score
 _NO_CLASS = "dontcare"
@@ -35,7 +40,10 @@ class Kitti(DataFormat):
         return _LINE.search(content) is not None
 
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
-        """Read all labels; classes are sorted by name, splits come from the names of the folders.
+        """Read all labels; classes are sorted by name.
+
+        Splits come from the lists in ImageSets/, beside the folder of the labels or one level above, where there are
+        any; else from the names of the folders.
 
         DontCare regions have no class, so they are left out, and a note states how many.
 
@@ -55,7 +63,58 @@ class Kitti(DataFormat):
             collector.note(
                 f"{left_out} x DontCare: left out, such a region has no class; its objects count as background"
             )
-        return collector.finish(sort_classes=True)
+        data = collector.finish(sort_classes=True)
+        return _divided_by_lists(data) if place.is_dir() else data
+
+
+def _divided_by_lists(data: AnnotatedData) -> AnnotatedData:
+    """The data set, its splits as the lists of names in ImageSets/ state them, if there are any: train.txt, val.txt...
+
+    The benchmark's own test.txt lists images without labels, numbered like those with labels: it is not used.
+    """
+    image_of = {image.source: image for image in data.images if image.source is not None}
+    folders = {file.parent for file in image_of}
+    if len(folders) != 1:  # the same names may be in several
+        return data
+    findings = list(data.findings)
+    lists = _read_lists(next(iter(folders)), findings)
+    trained = {file for split, files in lists.items() if split != "test" for file in files}
+    if not trained.isdisjoint(lists.get("test", ())):
+        del lists["test"]
+    members = {
+        split: [image_of[file] for file in dict.fromkeys(files) if file in image_of] for split, files in lists.items()
+    }
+    splits = {split: members[split] for split in dict.fromkeys(SPLITS.values()) if members.get(split)}
+    left_out = len(image_of.keys() - {image.source for images in splits.values() for image in images})
+    notes = list(data.notes)
+    if splits and left_out:
+        notes.append(f"{count_of(left_out, 'image')} with labels left out, for no list in ImageSets/ names them")
+    return replace(data, splits=splits or data.splits, findings=findings, notes=notes)
+
+
+def _read_lists(labels: Path, findings: list[Finding]) -> dict[str, list[Path]]:
+    """The label files of each split, from the lists beside the folder of the labels or one level above."""
+    lists: dict[str, list[Path]] = {}
+    for place in (labels.parent / "ImageSets", labels.parent.parent / "ImageSets"):
+        for text in files_in(place, (".txt",)):
+            split = SPLITS.get(text.stem.lower())
+            try:
+                lines = read_lines(text) if split else []
+            except DataError as error:
+                findings.append(Finding("unreadable-annotations", text, str(error).removeprefix(f"{text}: ")))
+                continue
+            files = [labels / f"{_without_extension(line)}.txt" for line in lines if line]
+            if split:
+                lists.setdefault(split, []).extend(files)
+            for file in files if split != "test" else ():
+                if not os.path.isfile(file):  # unlike Path.is_file, no error for a name that is too long
+                    findings.append(Finding("missing-annotations", text, f"lists {file.stem}, which has no labels"))
+    return lists
+
+
+def _without_extension(name: str) -> str:
+    path = PurePosixPath(name)
+    return path.stem if path.suffix.lower() in {*EXTENSIONS, ".txt"} else path.name
 
 
 def _image_name(file: Path) -> str:

@@ -3,7 +3,9 @@
 import codecs
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ def files_below(
 ) -> list[Path]:
     """The annotation files of a format: the file itself, or those in a folder and up to five levels below it.
 
-    Hidden files and folders are left out.
+    Hidden files and folders are left out. Files of other splits are added, see `with_other_splits`.
 
     Args:
         suffixes: in lower case, as in ".json".
@@ -41,14 +43,43 @@ def files_below(
     if root.is_file():
         return [root] if root.suffix.lower() in suffixes and fits(beginning_and_end(root)) else []
     files: list[Path] = []
+    candidates: list[Path] = []
     for folder in [root, *folders_below(root, levels=5)]:
         own = files_in(folder, suffixes)
+        candidates += own
         if alike and len(own) > _SAMPLE:
             sample = islice((file for file in own if file.stat().st_size), _SAMPLE)
             files += own if any(fits(beginning_and_end(file)) for file in sample) else []
         else:
             files += [file for file in own[:_OPENED] if fits(beginning_and_end(file))]
-    return files
+    return with_other_splits(files, candidates, root)
+
+
+def with_other_splits(files: list[Path], candidates: Sequence[Path], root: Path) -> list[Path]:
+    """Annotation files, and the candidates of other splits that belong to them, though they are broken: none is lost.
+
+    They have the same path but for the names of the splits, as val/boxes.csv beside train/boxes.csv, or are alone in
+    the folder of a split where the annotation file of another split is alone in its folder.
+    """
+    own = set(files)
+    rest = [file for file in candidates if file not in own]
+    splits = {split_of(file, root) for file in files} if rest else set()
+    if splits <= {NO_SPLIT}:
+        return files
+    counts = Counter(file.parent for file in candidates)
+    patterns = {pattern for file in files for pattern in _patterns(file, root, counts)}
+    others = [file for file in rest if split_of(file, root) not in {*splits, NO_SPLIT}]
+    return files + [file for file in others if not patterns.isdisjoint(_patterns(file, root, counts))]
+
+
+def _patterns(file: Path, root: Path, counts: Mapping[Path, int]) -> list[str]:
+    """The path of a file without the names of splits; also that of its folder, where the file is alone in it."""
+    paths = [path for path in (file, file.parent) if path == file or counts[path] == 1]
+    return [
+        re.sub("[a-z]+", lambda word: "*" if word[0] in SPLITS else word[0], path.relative_to(root).as_posix().lower())
+        for path in paths
+        if split_of(path, root) != NO_SPLIT
+    ]
 
 
 def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image
 
-from fasterrcnn.data.formats.values import numbers_of, points_of, shortened
+from fasterrcnn.data.formats.values import numbers_of, points_of, shortened, to_number
 from fasterrcnn.errors import DataError, UsageError
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
@@ -51,6 +51,17 @@ def rotated_corners(
     cos, sin = _cos_and_sin(degrees)
     offsets = [(x - centre_x, y - centre_y) for x, y in ((x1, y1), (x2, y1), (x2, y2), (x1, y2))]
     return [[centre_x + x * cos - y * sin, centre_y + x * sin + y * cos] for x, y in offsets]
+
+
+def rotation_of(attributes: object) -> float:
+    """The degrees by which a box is rotated around its centre, where CVAT exports them; 0 where there are none.
+
+    Raises:
+        DataError: the number is too large.
+    """
+    rotation = attributes.get("rotation") if isinstance(attributes, dict) else None
+    is_number = isinstance(rotation, int | float) and not isinstance(rotation, bool)  # not an attribute of the user
+    return to_number(rotation, "rotation") if is_number else 0.0
 
 
 def ellipse_corners(

@@ -157,7 +157,7 @@ def _read_table(file: Path, split: str, collector: Collector) -> list[_Entry]:
     positions = {name: header.index(name) for name in _COLUMNS}
     entries: dict[tuple[str, str], _Entry] = {}
     counts: dict[tuple[str, str], str] = {}
-    for number, cells in read_rows(file, TableColumns(delimiter, len(header), positions, ())):
+    for number, cells in read_rows(file, TableColumns(delimiter, header, positions, ())):
         with collector.report_errors(file, f"line {number}", number):
             if len(cells) != len(header):
                 raise DataError(f"{len(cells)} cells where {len(header)} are expected")

@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
@@ -269,6 +270,9 @@ def _read_shape(element: ElementTree.Element) -> tuple[str, list[list[float]]]:
         if len(sides) < 4 or len(sides) % 2:
             raise DataError(f"<polygon> has {len(sides)} numbers")
         return shape, points_of(sides)
+    tags = [part.tag for part in element if len(part)]
+    if element.find(shape) is None and (similar := get_close_matches(shape, tags, 1)):
+        raise DataError(f"it has no <{shape}>, but <{similar[0]}>: rename the tag")
     names = _SIDES if shape == "bndbox" else ("cx", "cy", "w", "h", "angle")
     values = numbers_in({name: element.findtext(f"{shape}/{name}") for name in names}, names)
     if shape == "robndbox":

@@ -231,7 +231,7 @@ def test_check_data__split_without_annotations(on_disk, tmp_path, split, kind):
     (found,) = check_data(data).findings
     assert (found.kind, found.file) == (kind, tmp_path / f"{split}2017")
     if split == "train":
-        with pytest.raises(DataError, match="1 images that no annotation file lists"):
+        with pytest.raises(DataError, match="1 image that no annotation file lists"):
             check_and_repair(data)
 
 

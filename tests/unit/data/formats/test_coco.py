@@ -546,8 +546,34 @@ def test_read__box_around_a_segmentation(single, segmentation, box, missing):
     data = read(single(row, note(5)))
     np.testing.assert_array_equal(data.images[0].boxes[0], np.array(box, np.float32))
     assert (data.images[0].difficult.tolist(), data.images[0].areas.tolist()) == ([True, False], [7, 200])
-    assert "taken as the box around: 1 segmentation" in data.notes
+    assert "taken as the box around: 1 x segmentation" in data.notes
     assert data.findings == []
+
+
+@pytest.mark.parametrize(
+    ("rotation", "box", "count"),
+    [
+        (90.0, [30, 10, 50, 70], 1),  # around the centre (40, 40)
+        (-90, [30, 10, 50, 70], 1),
+        (180.0, [10, 30, 70, 50], 1),
+        (360.0, [10, 30, 70, 50], 0),
+        (0.0, [10, 30, 70, 50], 0),
+        ("left", [10, 30, 70, 50], 0),  # an attribute of the user
+        (True, [10, 30, 70, 50], 0),
+        (None, [10, 30, 70, 50], 0),
+    ],
+)
+def test_read__box_that_cvat_rotated(single, rotation, box, count):
+    data = read(single(note(1, box=(10, 30, 60, 20), attributes={"rotation": rotation}), note(2, attributes=[])))
+    np.testing.assert_allclose(data.images[0].boxes[0], box, atol=1e-5)
+    assert data.images[0].areas.tolist() == [1200, 200]
+    assert data.notes[1:] == [f"taken as the box around: {count} x rotated box"] * count
+
+
+def test_read__rotation_that_is_too_large(single):
+    data = read(single(note(1, attributes={"rotation": 10**400}), note(2)))
+    assert messages(data)[0][1].startswith("annotation 1: rotation must be a number, not 1000")
+    assert data.images[0].numbers.tolist() == [2]
 
 
 @pytest.mark.parametrize("value", [5, "x", {"counts": "1"}, {"size": [3, 3], "counts": [9]}, [[1, 2, 3]], [["a", "b"]]])

@@ -38,7 +38,7 @@ def test_collector__splits_areas_and_sorted_classes(write_files):
     assert (annotated.labels.tolist(), annotated.areas.tolist()) == ([0], [2.5])
 
 
-@pytest.mark.parametrize(("names", "kind"), [([], "missing-image"), (["a.png", "a.jpg"], "colliding-id")])
+@pytest.mark.parametrize(("names", "kind"), [([], "missing-image"), (["a.png", "a.jpg"], "ambiguous-image")])
 def test_collector__no_single_image_of_a_file(tmp_path, names, kind):
     collector = Collector(tmp_path, "Cards", "line")
     assert collector.image_of(tmp_path / "a.txt", [tmp_path / name for name in names]) is None

@@ -76,6 +76,30 @@ def test_read__boxes(read, text, options, box):
     assert found(data) == []
 
 
+@pytest.mark.parametrize(
+    ("header", "stated", "columns"),
+    [
+        ("image,x,y,w,h,label", "xyxy", "x, y, w, h, which are xywh"),
+        ("image,left,top,width,height,label", "xyxy", "left, top, width, height, which are xywh"),
+        ("image,cx,cy,w,h,label", "xyxy", "cx, cy, w, h, which are cxcywh"),
+        ("image,x_center,y_center,w,h,label", "xywh", "x_center, y_center, w, h, which are cxcywh"),
+    ],
+)
+def test_read__box_format_that_the_columns_contradict(read, header, stated, columns):
+    with pytest.raises(UsageError, match=rf"box_format \(--box-format\) {stated} does not fit the columns {columns}; "):
+        read(f"{header}\na.png,1,2,3,4,cat", box_format=stated)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_read__decimal_commas(read, delimiter):
+    rows = [["1,5", "2", "30,25", "4,0", "cat"], ["", "", "", "", ""], ["1.000,5", "2", "3", "4", "cat"]]
+    data = read("\n".join(delimiter.join(row) for row in [HEADER.split(","), *(["a.png", *cells] for cells in rows)]))
+    assert boxes_of(data) == [[[1.5, 2, 30.25, 4], "cat"]]
+    assert [(line, what) for _, line, what in found(data)] == [
+        (4, "line 4: the box must be four numbers, not 1.000.5,2,3,4")
+    ]
+
+
 @pytest.mark.parametrize("text", [f"{HEADER}\na.png,,,,,\nb.png,1,2,3,4,cat", "a.png,,,,,\nb.png,1,2,3,4,cat\n,,,,,"])
 def test_read__row_without_a_box_is_a_negative(read, text):
     data = read(text)
@@ -196,7 +220,7 @@ def test_find__files(write_files):
     [
         ("file,xmin,ymax,class\n", {}, DataError, "no column for y1, x2; its header"),
         (f"{HEADER}\n", {"columns": {"x1": "links"}}, UsageError, "no column is called 'links'"),
-        (f"{HEADER}\n", {}, DataError, r"CSV \(.*\): no image that could be used$"),
+        (f"{HEADER}\n", {}, DataError, r"CSV \(.*\): no image that could be used; first: .*: it has no row below"),
         (f"{HEADER}\nc.png,1,2,3,4,cat", {}, DataError, r"first: .*its images .* are nowhere"),
         (f"{HEADER}\na.png,1,2,3,4,grün".encode("latin-1"), {}, DataError, r"\.csv: not UTF-8 text .* save it"),
         (f"{HEADER}\n{'x' * 200_000}", {}, DataError, r"boxes\.csv: broken CSV \(field larger than field limit"),
@@ -286,6 +310,44 @@ def test_read__names_and_groups_of_open_images(write_files):
     data = CsvTable().read(root)
     assert data.classes == ("Cat", "Sea lion, grey")
     assert [annotated.difficult.tolist() for annotated in data.split("val")] == [[True], [False]]
+
+
+@pytest.mark.parametrize("place", ["", "labels", "labels/validation-annotations-bbox.csv"])
+def test_read__names_of_open_images_in_another_folder(write_files, place):
+    names = {"metadata/oidv7-class-descriptions.csv": "LabelName,DisplayName\n/m/1,Cat\n/m/2,Dog\n"}
+    root = write_files({"labels/validation-annotations-bbox.csv": SHARES, "a.png": None, "b.png": None, **names})
+    assert CsvTable().read(root / place, ReadOptions(images=(root,))).classes == ("Cat", "Dog")
+
+
+def test_read__broken_names_of_open_images(write_files):
+    names = {"class-descriptions.csv": "/m/1,Löwe".encode("cp1252")}
+    root = write_files({"validation-annotations-bbox.csv": SHARES, "a.png": None, "b.png": None, **names})
+    data = CsvTable().read(root)
+    assert data.classes == ("/m/1", "/m/2")
+    assert "not UTF-8 text" in found(data)[0][2]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "first"),
+    [
+        (["0", "1", "dog"], ["cat", "dog", "dog"], 0),
+        (["1.0", "1"], ["dog", "dog"], 0),
+        (["1", "3"], ["cat", "owl"], 1),
+        (["3"], [], 0),
+        (["-1", "0", "nan", "cat"], ["cat", "cat"], 0),
+    ],
+)
+def test_read__numbers_of_classes_that_are_given(read, labels, names, first):
+    data = read("\n".join([HEADER, *(f"a.png,1,2,3,4,{label}" for label in labels)]), classes=("cat", "dog", "owl"))
+    assert [name for _, name in boxes_of(data)] == names
+    assert f"classes are numbers: they count the names that are given from {first}, so {first} is cat" in data.notes
+    assert [kind for kind, *_ in found(data)] == ["unknown-class"] * (len(labels) - len(names))
+
+
+def test_read__numbers_that_are_names(read):
+    data = read(f"{HEADER}\na.png,1,2,3,4,1\na.png,1,2,3,4,7", classes=("7", "1"))
+    assert [name for _, name in boxes_of(data)] == ["1", "7"]
+    assert data.notes == ["images found in ."]
 
 
 def test_read__sets_of_automl(read):

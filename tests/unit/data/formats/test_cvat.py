@@ -179,8 +179,8 @@ def test_read__shapes(write_files):
     ]
     assert data.images[0].numbers.tolist() == [1, 6, 7, 8, 9, 10, 11]
     assert data.notes[1:] == [
-        "taken as the box around: 1 polygon, 2 ellipse, 1 mask, 1 cuboid, 1 rotated box",
-        "left out, for want of a box: 1 line, 1 point, 1 image tag, 1 skeleton",
+        "taken as the box around: 1 x polygon, 2 x ellipse, 1 x mask, 1 x cuboid, 1 x rotated box",
+        "left out, for want of a box: 1 x line, 1 x point, 1 x image tag, 1 x skeleton",
     ]
     assert data.findings == []
 

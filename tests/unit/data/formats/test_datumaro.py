@@ -120,8 +120,8 @@ def test_read__shapes(write_files):
         ("nut", 10, 10, 20, 14),
     ]
     assert data.notes[1:] == [
-        "taken as the box around: 1 polygon, 1 mask, 1 ellipse, 1 cuboid, 1 rotated box",
-        "left out, for want of a box: 1 empty mask, 1 image label, 1 point, 1 line, 1 caption",
+        "taken as the box around: 1 x polygon, 1 x mask, 1 x ellipse, 1 x cuboid, 1 x rotated box",
+        "left out, for want of a box: 1 x empty mask, 1 x image label, 1 x point, 1 x line, 1 x caption",
     ]
     assert data.images[0].numbers.tolist() == [1, 2, 4, 5, 6, 7]
     assert data.findings == []
@@ -192,6 +192,16 @@ def test_read__damaged_annotation_among_good_ones(write_files, damaged, what):
     ((kind, message),) = messages(data)
     assert kind == "unreadable-annotations"
     assert message.startswith(f"item a.png, annotation 2: {what}")
+
+
+@pytest.mark.parametrize("labels", [-1, 1e308, float("nan"), True, None, "ab", {"name": "nut"}])
+def test_read__labels_that_are_no_list(write_files, labels):
+    good, broken = content(item("a", annotation())), content(item("b", annotation()))
+    broken["categories"]["label"]["labels"] = labels
+    texts = {"annotations/train.json": json.dumps(good), "annotations/val.json": json.dumps(broken)}
+    data = read(write_files({**texts, "a.png": None}))
+    assert boxes(data) == {"a.png": [("nut", 5, 6, 15.5, 26)]}
+    assert messages(data)[0][1].startswith("it has no names of classes")
 
 
 def test_read__images_that_are_not_there(write_files):

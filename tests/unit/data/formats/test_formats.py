@@ -194,6 +194,25 @@ def test_read_data__options_reach_the_readers(write_files):
     assert read_data(yolo, classes=["owl"]).classes == ("owl",)
 
 
+@pytest.mark.parametrize("files", [YOLO_SET, COCO_SET, None])
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["cat", "dog", "cat"], "'cat' is there twice"),
+        (["cat", ""], "'' is no name of a class"),
+        (["cat", " "], "' ' is no name of a class"),
+        (["cat", 7], "7 is no name of a class"),
+        ("cat", "must be a list of names, not 'cat'"),
+        ([], r"must be a list of names, not \[\]"),
+    ],
+)
+def test_read_data__classes_that_are_no_list_of_names(write_files, monkeypatch, files, classes, message):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would be faster to complain
+    data = [] if files is None else write_files(files)
+    with pytest.raises(UsageError, match=rf"classes \(--class-names\).* ?{message}"):
+        read_data(data, classes=classes)
+
+
 def test_read_data__several_ways(write_files):
     root = write_files({**COCO_SET, **VOC_SET, "JPEGImages/a.png": None})
     with pytest.raises(
@@ -288,6 +307,55 @@ def test_read_data__images_in_another_folder(write_files, tmp_path, name, files)
     assert data.images[0].boxes.round(4).tolist() == [[1, 2, 3, 4]]
     with pytest.raises(UsageError, match="absent: no such folder of images"):
         read_data(root, images=tmp_path / "absent")
+
+
+SPLIT_FILES = {
+    "_annotations.coco.json": COCO,
+    "_annotations.csv": CSV,
+    "_annotations.createml.json": CREATEML,
+    "annotations.xml": CVAT,
+    "via.json": VIA,
+    "vott-export.json": VOTT,
+    "tasks.json": LABEL_STUDIO,
+    "a.json": LABELME,
+}
+
+
+@pytest.mark.parametrize("name", SPLIT_FILES)
+@pytest.mark.parametrize("damage", ["UTF-16", "cut", "zeros"])
+@pytest.mark.parametrize("place", ["valid/{}", "valid/other.{}"])
+def test_read_data__broken_split_is_reported(write_files, name, damage, place):
+    text = SPLIT_FILES[name]
+    broken = {"UTF-16": text.encode("utf-16")[:-8], "cut": text[:9].encode(), "zeros": bytes(100)}[damage]
+    files = {"train/a.png": None, f"train/{name}": text, "valid/a.png": None, place.format(name): broken}
+    data = read_data(write_files(files))
+    assert list(data.splits) == ["train"]
+    assert [f.kind for f in data.findings if f.file.parent.name == "valid"] == ["unreadable-annotations"]
+
+
+@pytest.mark.parametrize(("text", "place"), [(DATUMARO, "annotations/{}.json"), (CSV, "{}.csv"), (COCO, "x/{}_1.json")])
+def test_read_data__broken_file_of_a_split_is_reported(write_files, text, place):
+    files = {"images/a.png": None, place.format("train"): text, place.format("val"): text[:9]}
+    data = read_data(write_files(files))
+    assert list(data.splits) == ["train"]
+    assert [(f.kind, f.file.stem[:3]) for f in data.findings] == [("unreadable-annotations", "val")]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"train.csv": CSV, "test.csv": "image_id,width,height\na.png,40,30\n"},
+        {"train.csv": CSV, "sample_submission.csv": "image_id,PredictionString\na.png,\n"},
+        {"train.json": COCO, "test.json": json.dumps({"images": [], "categories": []})},
+        {"train/a.json": COCO, "test/b.json": json.dumps({"x": 1}), "test/c.json": "{}"},
+        {"train/a.json": COCO, "train/b.json": "{}"},
+        {"a.json": COCO, "val/a.json": "{}"},
+    ],
+)
+def test_read_data__other_files_are_no_broken_splits(write_files, files):
+    data = read_data(write_files({"a.png": None, **files}))
+    assert len(data.images) == 1
+    assert data.findings == []
 
 
 def test_layouts__of_every_format():

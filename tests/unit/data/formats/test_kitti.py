@@ -35,6 +35,42 @@ def test_read__benchmark(write_files):
     assert data.notes[1:] == ["2 x DontCare: left out, such a region has no class; its objects count as background"]
 
 
+LISTED = {
+    f"training/{kind}_2/{n}.{end}": text
+    for n in "abc"
+    for kind, end, text in (("image", "png", None), ("label", "txt", CAR))
+}
+
+
+def names_of(data):
+    return {split: [image.path.stem for image in images] for split, images in data.splits.items()}
+
+
+@pytest.mark.parametrize("place", ["ImageSets", "training/ImageSets"])
+@pytest.mark.parametrize("folder", ["", "training", "training/label_2"])
+def test_read__lists_of_splits(write_files, place, folder):
+    lists = {"val": "a\n", "train": "c.png\r\nc\n", "test": "b\n", "cars": "a\n"}
+    root = write_files(LISTED | {f"{place}/{split}.txt": text for split, text in lists.items()})
+    data = read_data(root / folder)
+    assert list(names_of(data).items()) == [("train", ["c"]), ("val", ["a"]), ("test", ["b"])]
+    assert data.findings == []
+
+
+def test_read__lists_of_the_benchmark(write_files):
+    """Images of testing/ have the same numbers."""
+    lists = {"ImageSets/train.txt": "a\nd\n", "ImageSets/trainval.txt": "a", "ImageSets/test.txt": "a\nb\nz\n"}
+    data = read_data(write_files({**LISTED, **lists, "testing/image_2/a.png": None}))
+    assert names_of(data) == {"train": ["a"], "trainval": ["a"]}
+    assert [(f.kind, f.what) for f in data.findings] == [("missing-annotations", "lists d, which has no labels")]
+    assert data.notes[1:] == ["2 images with labels left out, for no list in ImageSets/ names them"]
+
+
+def test_read__list_that_cannot_be_read(write_files):
+    data = read_data(write_files({**LISTED, "ImageSets/train.txt": "ä\n".encode("cp1252")}))
+    assert names_of(data) == {"train": ["a", "b", "c"]}
+    assert [(f.kind, f.file.name) for f in data.findings] == [("unreadable-annotations", "train.txt")]
+
+
 def test_read__label_folder_itself(write_files):
     root = write_files(BENCHMARK)
     assert [image.path.parent.name for image in read_data(root / "training/label_2").images] == ["image_2"] * 2

@@ -150,8 +150,8 @@ def test_read__shapes(write_files):
     ]
     assert data.images[0].numbers.tolist() == [1, 2, 3, 5, 6, 7]
     assert data.notes[1:] == [
-        "taken as the box around: 2 polygon, 2 mask, 1 rotated box, 1 cuboid",
-        "left out, for want of a box: 1 image tag, 1 empty mask, 1 point, 1 line, 1 key points",
+        "taken as the box around: 2 x polygon, 2 x mask, 1 x rotated box, 1 x cuboid",
+        "left out, for want of a box: 1 x image tag, 1 x empty mask, 1 x point, 1 x line, 1 x key points",
     ]
     assert data.findings == []
 

@@ -263,6 +263,10 @@ def test_read__damaged_annotation(folder, text, message):
             "object 2 (dog): xmin, ymin, xmax, ymax must be numbers, not '1', '2', 'three', '4'",
         ),
         ("<object><name>dog</name></object>", "object 2 (dog): xmin, ymin, xmax, ymax must be numbers, not"),
+        (
+            thing("dog", (1, 2, 3, 4)).replace("bndbox", "bbox"),
+            "object 2 (dog): it has no <bndbox>, but <bbox>: rename the tag",
+        ),
         (thing("dog", (1, 2, "", 4)), "object 2 (dog): xmin, ymin, xmax, ymax must be numbers, not"),
     ],
 )
@@ -511,7 +515,7 @@ def test_read__other_shapes(folder):
     data = read(folder({"a": f"<annotation>{objects}</annotation>"}))
     boxes = [[1, 3, 21, 28], [4, 6, 9, 11], [18, 10, 22, 20], [1, 2, 3, 4]]
     np.testing.assert_allclose(data.images[0].boxes, boxes, atol=1e-5)
-    assert data.notes[1:] == ["taken as the box around: 2 polygon, 1 rotated box"]
+    assert data.notes[1:] == ["taken as the box around: 2 x polygon, 1 x rotated box"]
     assert messages(data) == [("unreadable-annotations", "a.xml", "object 5 (cat): <polygon> has 3 numbers")]
 
 

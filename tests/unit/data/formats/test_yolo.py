@@ -172,7 +172,7 @@ def test_read__two_images_of_one_stem(write_files):
     data = Yolo().read(root, ReadOptions(classes=("cat",)))
     assert [annotated.path.name for annotated in data.images] == ["b.png"]
     collision = data.findings[0]
-    assert (collision.kind, collision.file) == ("colliding-id", root / "labels/a.txt")
+    assert (collision.kind, collision.file) == ("ambiguous-image", root / "labels/a.txt")
     assert collision.what == "several images have its name: a.bmp, a.png"
 
 
@@ -486,7 +486,7 @@ def test_read__key_points(write_files, shape, numbers):
     }
     data = Yolo().read(write_files(files))
     np.testing.assert_array_equal(data.images[0].boxes, [GOOD_BOX])
-    assert data.notes[1:] == ["left out, for want of a box: 1 key points (of a box)"]
+    assert data.notes[1:] == ["left out, for want of a box: 1 x key points (of a box)"]
 
 
 def test_read__no_labels(write_files):
