@@ -290,7 +290,9 @@ def _collect_box(
         raise DataError(f"bbox must be four numbers (left, top, width, height), not {shortened(box)}") from None
     area = width * height if area is None else area
     xyxy = (x, y, x + width, y + height)
-    if (degrees := rotation_of(annotation.get("attributes"))) % 360:
+    attributes = annotation.get("attributes")
+    degrees = rotation_of(attributes) if attributes else 0.0
+    if degrees % 360:
         corners = rotated_corners(xyxy, degrees)
         collector.add_outline(image, corners, label, number, shape="rotated box", difficult=difficult, area=area)
     else:

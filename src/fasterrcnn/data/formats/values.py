@@ -87,10 +87,11 @@ def points_of(value: object) -> list[list[float]]:
 
 def whole_number(value: object) -> int | None:
     """A whole number of 63 bits, though it may be written as text or as 1.0; None for all else."""
-    if isinstance(value, str):
-        value = int(value) if value.strip().isdecimal() and len(value) <= 20 else None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    if type(value) is not int:  # nearly always it is, and there may be a million
+        if isinstance(value, str):
+            value = int(value) if value.strip().isdecimal() and len(value) <= 20 else None
+        elif isinstance(value, float) and value.is_integer():
+            value = int(value)
     return value if type(value) is int and abs(value) <= _LARGEST_WHOLE else None
 
 
