@@ -199,7 +199,8 @@ def upright_rgb(image: Image.Image, options: PixelOptions = AS_STORED) -> Image.
     Raises:
         ValueError: values of an unknown range, or a band that the image does not have.
     """
-    upright = ImageOps.exif_transpose(image)
+    image.load()  # PNG may have its EXIF data at the end
+    upright = image if image.getexif().get(_EXIF_ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
     if is_deep(upright):
         return pixel_values.to_rgb(np.asarray(upright), options)
     if options.bands is not None:
