@@ -58,7 +58,7 @@ import fasterrcnn
 from fasterrcnn import presets
 from fasterrcnn.build import start_model
 from fasterrcnn.demo.scenes import write_scenes
-from fasterrcnn.evaluation.evaluate import score_detections
+from fasterrcnn.evaluation.report import score_detections
 from fasterrcnn.explanation import stages
 from fasterrcnn.explanation.diagnosis import diagnose_objects
 from fasterrcnn.explanation.trace import trace_image
