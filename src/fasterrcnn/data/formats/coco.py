@@ -30,6 +30,7 @@ from fasterrcnn.errors import DataError
 from fasterrcnn.files import search_folders
 
 _Id = int | str
+_NUMBERS = frozenset((int, float))
 
 
 class Coco(DataFormat):
@@ -248,16 +249,49 @@ def _collect_boxes(
     collector: Collector,
 ) -> None:
     for position, annotation in enumerate(annotations, start=1):
+        if _collect_plain_box(annotation, image_of, label_of, collector):
+            continue
         number = position if (given := whole_number(annotation.get("id"))) is None else given
         try:
             _collect_box(annotation, number, image_of, label_of, collector)
         except DataError as error:
             with collector.report_errors(file, f"annotation {number}", number):
                 raise error
-    counts = Counter(_id(annotation.get("id")) for annotation in annotations)
+    ids = [annotation.get("id") for annotation in annotations]
+    if set(map(type, ids)) == {int} and len(set(ids)) == len(ids):
+        return
+    counts = Counter(map(_id, ids))
     for repeated, count in counts.items():
         if count > 1 and isinstance(repeated, int) and abs(repeated) < 2**63:
             collector.problem("colliding-id", file, f"{count} annotations have the id {repeated}", repeated)
+
+
+def _collect_plain_box(
+    annotation: Mapping[str, Any],
+    image_of: Mapping[_Id, CollectedImage | None],
+    label_of: Mapping[Any, int],
+    collector: Collector,
+) -> bool:
+    """Whether all values have the types of COCO's own files, where there may be a million boxes; then it is collected.
+
+    It does what `_collect_box` does, in a fraction of the time.
+    """
+    try:
+        box, area = annotation["bbox"], annotation["area"]
+        image_id, category_id = annotation["image_id"], annotation["category_id"]
+        number, crowd = annotation["id"], annotation["iscrowd"]
+        image, label = image_of[image_id], label_of[category_id]
+        x, y, width, height = map(float, box)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return False
+    are_whole = (type(image_id), type(category_id), type(number), type(crowd)) == (int, int, int, int)
+    if not are_whole or type(area) not in _NUMBERS or not _NUMBERS.issuperset(map(type, box)):
+        return False
+    if not (0 < area < 1e30 and 0 <= number < 2**63) or "ignore" in annotation or "attributes" in annotation:
+        return False
+    if image is not None:
+        collector.add(image, (x, y, x + width, y + height), label, number, difficult=crowd != 0, area=area)
+    return True
 
 
 def _collect_box(
