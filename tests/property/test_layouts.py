@@ -23,7 +23,6 @@ SPLITS = {"train": ("train", "Train", "training"), "val": ("val", "valid", "Vali
 FOLDERS = ("data", "2024", "My Set", "export", "raw", "Shop")
 IMAGE_FOLDERS = ("images", "JPEGImages", "img", "Images", "photos", "pics")
 ANNOTATION_FOLDERS = ("annotations", "Annotations", "annots", "xml", "Json", "labels", "boxes", "gt")
-properties = settings(derandomize=True, deadline=None, max_examples=60, database=None)
 
 
 @dataclass(frozen=True)
@@ -331,11 +330,12 @@ def outcome(layout: Layout, form: str) -> str:
         shutil.rmtree(root.parent)
 
 
+@pytest.mark.parametrize("examples", [30, pytest.param(300, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("form", WRITERS)
-def test_layouts__read_exactly_or_refused(form):
+def test_layouts__read_exactly_or_refused(form, examples):
     outcomes: Counter[str] = Counter()
 
-    @properties
+    @settings(derandomize=True, deadline=None, max_examples=examples, database=None)
     @given(layouts(one_file=form in ONE_FILE))
     def try_layout(layout):
         outcomes[outcome(layout, form)] += 1

@@ -211,9 +211,9 @@ def test_box_of_png__bombs_are_refused():
     def packed(content: bytes) -> str:
         return base64.b64encode(zlib.compress(content)).decode()
 
-    for side, what in ((12_000, "a mask of 12000 x 12000 pixels is too large"), (20_000, "decompression bomb")):
+    for side, what in ((12_000, "a mask of 12000 x 12000 pixels is too large"), (14_000, "decompression bomb")):
         buffer = io.BytesIO()
-        Image.new("1", (side, side)).save(buffer, "PNG")
+        Image.new("1", (side, side)).save(buffer, "PNG", compress_level=1)
         with pytest.raises(DataError, match=what):
             box_of_png(packed(buffer.getvalue()))
     with pytest.raises(DataError, match="cannot be read"):
