@@ -1,7 +1,7 @@
 """Build networks from configurations, and load and convert checkpoints."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -9,7 +9,7 @@ from torch import nn
 
 from fasterrcnn import presets
 from fasterrcnn.acceleration import accelerate
-from fasterrcnn.config import BackboneConfig, ModelConfig, RegionConfig, changed
+from fasterrcnn.config import MAX_SIDE, AnchorConfig, BackboneConfig, ModelConfig, RegionConfig, changed
 from fasterrcnn.errors import UsageError, WeightsError, first_line
 from fasterrcnn.model.anchors import AnchorGenerator
 from fasterrcnn.model.backbones import Backbone
@@ -52,12 +52,14 @@ def build_model(
     config = presets.get(model) if isinstance(model, str) else model
     if classes is not None:
         config = config.with_classes(classes)
-    return start_model(config, weights)[0]
+    return start_model(transfer.numerics_of(config, weights), weights)[0]
 
 
 def start_model(config: ModelConfig, weights: str | None) -> tuple[FasterRCNN, LoadReport | None]:
-    """As `build_model`, with a report of which start weights were loaded; None without start weights."""
-    config = transfer.numerics_of(config, weights)
+    """As `build_model`, with a report of which start weights were loaded; None without start weights.
+
+    The configuration is complete: it has the numbers of the weights already (`transfer.numerics_of`).
+    """
     network = assemble(config)
     return network, None if weights is None else transfer.start_from(network, config, weights)
 
@@ -69,6 +71,9 @@ def load_model(
     preset: str | None = None,
     norm_eps: float | None = None,
     style: BackboneStyle | None = None,
+    anchors: AnchorConfig | None = None,
+    short_side: int | None = None,
+    long_side: int | None = None,
     log: Callable[[str], None] | None = None,
 ) -> tuple[FasterRCNN, ModelConfig]:
     """The detector that a checkpoint holds, in eval() mode, and its configuration.
@@ -77,9 +82,12 @@ def load_model(
     `fasterrcnn.load`. A file that cannot be read, or whose tensors do not fit the architecture, is a `WeightsError`.
     """
     located = weights if isinstance(weights, Located) else locate(weights)
-    network, config, source = _open(located, classes, preset, norm_eps, style)
+    given = _Given(classes, preset, norm_eps, style, anchors, short_side, long_side)
+    network, config, source = _open(located, given)
     if log is not None and source.family != "fasterrcnn":
         log(source.line)
+        if source.family == "torchvision" and located.preset is None and not (anchors or short_side or long_side):
+            log(_TORCHVISION_DEFAULTS)
     return network.eval(), config
 
 
@@ -92,6 +100,9 @@ def convert_weights(
     preset: str | None = None,
     norm_eps: float | None = None,
     style: BackboneStyle | None = None,
+    anchors: AnchorConfig | None = None,
+    short_side: int | None = None,
+    long_side: int | None = None,
     log: Callable[[str], None] | None = None,
 ) -> list[str]:
     """Write a detector of any family as a file of ours, torchvision's or Detectron2's.
@@ -102,41 +113,84 @@ def convert_weights(
     the suffix is none of these, it is a `UsageError`.
     """
     kind = load.weight_format_of(target, to)
-    network, config, source = _open(locate(path), classes, preset, norm_eps, style)
+    given = _Given(classes, preset, norm_eps, style, anchors, short_side, long_side)
+    network, config, source = _open(locate(path), given)
     if log is not None:
         log(source.line)
     return load.write_detector(source, network.state_dict(), config, target, kind)
 
 
-def _open(
-    located: Located,
-    classes: Sequence[str] | None,
-    preset: str | None,
-    norm_eps: float | None,
-    style: BackboneStyle | None,
-) -> tuple[FasterRCNN, ModelConfig, load.WeightFile]:
-    path, norm_eps = located.path, located.norm_eps if norm_eps is None else norm_eps
-    source = load.open_weights(path, preset=preset or located.preset, style=style)
+@dataclass(frozen=True)
+class _Given:
+    """What the user states about a file; see `fasterrcnn.load`."""
+
+    classes: Sequence[str] | None
+    preset: str | None
+    norm_eps: float | None
+    style: BackboneStyle | None
+    anchors: AnchorConfig | None
+    short_side: int | None
+    long_side: int | None
+
+    def applied(self, config: ModelConfig, path: Path) -> ModelConfig:
+        """The configuration of the file with what is stated."""
+        if self.classes is not None:
+            if len(self.classes) != len(config.classes):
+                raise WeightsError(f"{path}: holds {len(config.classes)} classes, not {len(self.classes)}")
+            config = config.with_classes(self.classes)
+        sides = {"short_side": self.short_side, "long_side": self.long_side}
+        config = changed(config, input={name: side for name, side in sides.items() if side is not None})
+        short, long = config.input.short_side, config.input.long_side
+        if not 0 < short <= long <= MAX_SIDE:
+            raise UsageError(f"input of {short} x {long} pixels: 0 < short side <= long side <= {MAX_SIDE} is needed")
+        if self.anchors is None:
+            return config
+        levels = len(config.anchors.sizes), len(self.anchors.sizes)
+        if levels[0] != levels[1]:
+            raise UsageError(f"anchors of {levels[1]} levels, but {path} holds a network with {levels[0]}")
+        return config.model_copy(update={"anchors": self.anchors})
+
+
+_TORCHVISION_DEFAULTS = (
+    "note: files of torchvision hold neither anchors nor input size; its defaults are taken. If it was trained with "
+    "others, state them (--anchors FILE, --short-side, --long-side)"
+)
+
+
+def _open(located: Located, given: _Given) -> tuple[FasterRCNN, ModelConfig, load.WeightFile]:
+    path = located.path
+    source = load.open_weights(path, preset=given.preset or located.preset, style=given.style)
     if source.config is None:
         raise WeightsError(
             f"{path}: neither a checkpoint of this library nor a Faster R-CNN of torchvision, Detectron2 or MMDetection"
         )
-    config = source.config
-    if classes is not None:
-        if len(classes) != len(config.classes):
-            raise WeightsError(f"{path}: holds {len(config.classes)} classes, not {len(classes)}")
-        config = config.with_classes(classes)
+    config = given.applied(source.config, path)
+    norm_eps = located.norm_eps if given.norm_eps is None else given.norm_eps
     if norm_eps is not None:
         config = changed(config, backbone={"norm_eps": norm_eps})
+    _check_anchor_rows(config, source)
     try:
         with torch.device("meta"):  # no memory is allocated before the names of the tensors fit the configuration
             sketch = assemble(config)
     except (ValueError, RuntimeError, OverflowError) as error:
         raise WeightsError(f"{path}: its header describes no model ({first_line(error)})") from None
-    given = check_fit(sketch, source.state, str(path), source.name_in_file)
+    tensors = check_fit(sketch, source.state, str(path), source.name_in_file)
     network = _materialise(sketch, config)
-    network.load_state_dict(given, strict=False)
+    network.load_state_dict(tensors, strict=False)
     return network, config, source
+
+
+def _check_anchor_rows(config: ModelConfig, source: load.WeightFile) -> None:
+    """Refuse a network for another number of anchors than is stated, or than its family has by default."""
+    logits = source.state.get("rpn.objectness.weight")
+    if source.family == "fasterrcnn" or logits is None or logits.dim() != 4:
+        return
+    per_cell = len(config.anchors.sizes[0]) * len(config.anchors.ratios[0])
+    if len(logits) != per_cell:
+        raise WeightsError(
+            f"{source.path}: its RPN has {len(logits)} anchors of a cell, not {per_cell}, and the file does not hold "
+            f"which; state their sizes and ratios (--anchors FILE, for {len(config.anchors.sizes)} levels)"
+        )
 
 
 def assemble(config: ModelConfig) -> FasterRCNN:
@@ -232,7 +286,7 @@ def _box_head(config: ModelConfig, channels: int) -> BoxHead:
         if (shape := Shape.of(config.backbone.body)) is None:
             raise UsageError(f'a box head of "layer4" needs a ResNet, not {config.backbone.body!r}')
         stage = make_stage(4, shape, norm=norm, stride=2, stride_in_1x1=config.backbone.stride_in_1x1)
-        return BoxHead(StageBody(stage), 2048, len(config.classes))
+        return BoxHead(StageBody(stage), shape.channels(4), len(config.classes))
     if not regions.widths:
         raise UsageError("regions.widths is empty: a fully connected head needs at least one layer")
     convs_norm = norm if regions.convs_norm else None

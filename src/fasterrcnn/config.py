@@ -7,22 +7,35 @@ checkpoint. Nothing in this file needs torch.
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from fasterrcnn.errors import UsageError
+from fasterrcnn.pixel_options import PixelOptions, ValueRange
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0, le=10**6)]
-Side = Annotated[int, Field(gt=0, le=2**14)]
+MAX_SIDE = 2**14
+Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
 Few = Field(max_length=64)  # a hostile file with a huge list would take all memory before it is checked
 PerLevel = Annotated[tuple[Annotated[tuple[float, ...], Few], ...], Few]
 NmsKind = Literal["class", "agnostic", "soft-linear", "soft-gaussian"]
 NormKind = Literal["frozen", "batch", "group"]
 ResizeMethod = Literal["torch", "pillow", "opencv"]
+Band = Annotated[int, Field(gt=0, le=10**4)]
+Bands = tuple[Band, Band, Band]
 Augmentation = Literal["none", "light", "default", "strong"]
 RecipeName = Literal["quick", "standard", "best"]
 EARLIER_BODY = "trunk"
 """Name of a body in files of version 0.1, in configurations and in the names of tensors."""
+
+
+def _rising(value_range: ValueRange) -> ValueRange:
+    if not value_range[0] < value_range[1]:
+        raise UsageError("the value that becomes black must be smaller than the one that becomes white")
+    return value_range
+
+
+PixelRange = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_rising)]
 
 
 class _Config(BaseModel):
@@ -54,6 +67,15 @@ class InputConfig(_Config):
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     size_divisor: Positive = Field(32, description="padded sides are multiples of it; 1: no padding")
     scale: float | None = Field(None, gt=0, description="median factor by which the training images were resized")
+    pixel_range: PixelRange | None = Field(
+        None, description="values that become black and white in images of more than 8 bits; none: all of 16 bits"
+    )
+    bands: Bands | None = Field(None, description="bands of a file that are red, green and blue, counted from 1")
+
+    @property
+    def pixels(self) -> PixelOptions:
+        """How the values of a file become RGB."""
+        return PixelOptions(self.pixel_range, self.bands)
 
     def resized_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the network input, without padding, for an image of that size."""
@@ -64,7 +86,9 @@ class BackboneConfig(_BodyConfig):
     """Backbone and neck."""
 
     body: str = Field(
-        "resnet50", description='"resnet50" (101, 152), "resnext101-32x8d", "mobilenetv3-large" or "timm:<name>"'
+        "resnet50",
+        description='"resnet50" (18, 34, 101, 152), "resnext101-32x8d", "wide-resnet50-2", "mobilenetv3-large" or '
+        '"timm:<name>"',
     )
     stages: Annotated[tuple[int, ...], Few] = Field((1, 2, 3, 4), description="ResNet stages whose maps are used")
     strides: Annotated[tuple[int, ...], Few] = Field((8, 16, 32), description="strides of the timm maps that are used")
@@ -190,6 +214,23 @@ class ModelConfig(_Config):
         return self
 
 
+def with_pixels(config: ModelConfig, pixel_range: ValueRange | None, bands: Bands | None) -> ModelConfig:
+    """The configuration with another range of values and other bands, where they are given.
+
+    Raises:
+        UsageError: the range does not rise, or is not finite, or a band does not exist.
+    """
+    given = {name: value for name, value in (("pixel_range", pixel_range), ("bands", bands)) if value is not None}
+    if not given:
+        return config
+    try:
+        checked = InputConfig(**{**config.input.model_dump(), **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{first['loc'][0]}: {first['msg']} (given: {first['input']!r})") from None
+    return config.model_copy(update={"input": checked})
+
+
 def changed(config: ModelConfig, **parts: Mapping[str, object]) -> ModelConfig:
     """The configuration with some fields of its parts set otherwise: ``changed(c, regions={"aligned": True})``."""
     update = {part: getattr(config, part).model_copy(update=dict(fields)) for part, fields in parts.items()}
@@ -200,10 +241,10 @@ class ReadingConfig(_Config):
     """What a data set does not state itself; see `fasterrcnn.read_data`."""
 
     format: str | None = None
-    images: str | None = None
+    images: str | tuple[str, ...] | None = None
     classes: tuple[str, ...] | None = None
     columns: dict[str, str] | None = None
-    box_format: Literal["xyxy", "xywh", "cxcywh"] = "xyxy"
+    box_format: Literal["xyxy", "xywh", "cxcywh"] | None = None
 
 
 class TrainConfig(_Config):
@@ -242,8 +283,8 @@ class TrainConfig(_Config):
     )
     anchors: str | None = Field(
         None,
-        description='"auto" fits them to the objects, "preset" keeps the model\'s, a YAML file has its own; '
-        "default: auto, but preset for start weights of a trained detector",
+        description='"auto" fits them to the objects, "preset" keeps the preset\'s, a YAML file has its own; '
+        "default: auto, but those of the start weights if these are a trained detector",
     )
     class_balance: Literal["none", "repeat", "weights", "focal"] = Field(
         "none", description="for rare classes: repeat their images, weight their loss, or take the focal loss"
@@ -264,6 +305,12 @@ class TrainConfig(_Config):
     train_norms: bool = Field(False, description="train pretrained batch norms; for batches of 16 and more")
     short_side: Positive | None = Field(None, description="pixels of the input's short side; default: the preset's")
     long_side: Positive | None = None
+    pixel_range: PixelRange | None = Field(
+        None,
+        description="values that become black and white in images of more than 8 bits; default: measured on the "
+        "training images",
+    )
+    bands: Bands | None = Field(None, description="bands of TIFF files that are red, green and blue, counted from 1")
     precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="number format of the network")
     devices: Positive = Field(1, description="processes on this machine; torchrun and SLURM set it themselves")
     patience: Positive | None = Field(None, description="epochs without a better AP before the run ends early")

@@ -5,6 +5,8 @@ Axes: n detections. Boxes are xyxy in pixels of the original image, upright, con
 
 import io
 import json
+import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -16,9 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fasterrcnn.boxes import box_nms
-from fasterrcnn.errors import UsageError, require
+from fasterrcnn.errors import ImageError, UsageError, require
 from fasterrcnn.files import atomic_write
-from fasterrcnn.images import upright_rgb
+from fasterrcnn.images import read_image, upright_rgb
+from fasterrcnn.pixel_options import AS_STORED, PixelOptions
 from fasterrcnn.reporting.drawing import draw_boxes
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ class Detections:
     """The objects that were detected in one image; `predict` gives them sorted by falling score.
 
     It behaves as a sequence: ``len``, iteration over `Detection` tuples, and ``[]``, which gives `Detections` again.
-    Two are equal where all values are, those of the arrays included; ``image`` is not compared.
+    Two are equal where all values are, those of the arrays included; ``image`` and ``options`` are not compared.
 
     Attributes:
         boxes: (n, 4) float32 xyxy in pixels of the original image.
@@ -61,6 +64,7 @@ class Detections:
         image: the image itself, where it did not come from an image file.
         frame: number of the frame in a video or of a camera, from 0.
         seconds: when the frame is shown, from the start of the video.
+        options: how the image becomes RGB where it has more than 8 bits or more than three bands.
     """
 
     boxes: NDArray[np.float32]
@@ -72,6 +76,7 @@ class Detections:
     image: Image.Image | None = field(default=None, repr=False)
     frame: int | None = None
     seconds: float | None = None
+    options: PixelOptions = field(default=AS_STORED, repr=False)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -97,7 +102,7 @@ class Detections:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Detections):
             return NotImplemented
-        names = (item.name for item in fields(self) if item.name != "image")
+        names = (item.name for item in fields(self) if item.name not in ("image", "options"))
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
 
     __hash__ = None  # type: ignore[assignment]  # arrays can change
@@ -169,13 +174,13 @@ class Detections:
 
         Raises:
             UsageError: there is none.
+            ImageError: the file is no longer there, or cannot be decoded.
         """
         if self.image is not None:
-            return upright_rgb(self.image)
+            return upright_rgb(self.image, self.options)
         if self.source is None or self.frame is not None:
             raise UsageError("these detections have no image of their own: plot(image)")
-        with Image.open(self.source) as file:
-            return upright_rgb(file)
+        return read_image(self.source, self.options)
 
     def plot(self, image: Image.Image | None = None) -> Image.Image:
         """The image with boxes, names and scores drawn on it.
@@ -186,7 +191,7 @@ class Detections:
         Raises:
             UsageError: there is no image.
         """
-        image = image or self.load_image()
+        image = self._rgb_of(image)
         captions = [f"{detection.name} {detection.score:.2f}" for detection in self]
         order = np.argsort(-self.scores, kind="stable")[::-1]  # the best is drawn last, on top
         return draw_boxes(image, self.boxes[order], self.labels[order], [captions[i] for i in order])
@@ -204,7 +209,7 @@ class Detections:
         rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names, strict=True)
         return [{"box": box, "score": score, "label": label, "name": name} for box, score, label, name in rows]
 
-    def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int | str, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """COCO results: bbox as left, top, width, height.
 
         Args:
@@ -253,16 +258,20 @@ class Detections:
         Raises:
             UsageError: there is no image.
         """
-        image = upright_rgb(image or self.load_image())
+        image = self._rgb_of(image)
         low = np.minimum(np.floor(self.boxes[:, :2]), np.array(image.size) - 1)
         high = np.maximum(np.ceil(self.boxes[:, 2:]), low + 1)
         return [image.crop(tuple(edges)) for edges in np.hstack([low, high]).astype(int).tolist()]
+
+    def _rgb_of(self, image: Image.Image | None) -> Image.Image:
+        """The given image as RGB, or the one of these detections."""
+        return self.load_image() if image is None else upright_rgb(image, PixelOptions(self.options.value_range))
 
     def _repr_png_(self) -> bytes | None:
         """The image with boxes for a notebook, where there is an image."""
         try:
             drawn = self.plot()
-        except (UsageError, OSError, ValueError):
+        except (UsageError, ImageError, ValueError):
             return None
         drawn.thumbnail((_NOTEBOOK_SIDE, _NOTEBOOK_SIDE))
         content = io.BytesIO()
@@ -282,3 +291,21 @@ def labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
     if unknown:
         raise UsageError(f"no class is called {unknown[0]!r}; there are: {', '.join(classes)}")
     return [list(classes).index(name) for name in names]
+
+
+def match_names(names: Sequence[str], others: Sequence[str]) -> dict[str, str]:
+    """Name of a class -> the one of the others that means the same; each of these is given at most once.
+
+    Equal names go first. Then upper and lower case are the same, as are blanks, "-" and "_", and the two ways in which
+    Unicode writes an accent.
+    """
+    matched = {name: name for name in names if name in others}
+    left = {_plain_name(other): other for other in reversed(others) if other not in matched}
+    for name in names:
+        if name not in matched and _plain_name(name) in left:
+            matched[name] = left.pop(_plain_name(name))
+    return matched
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).casefold()).strip()

@@ -6,7 +6,9 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
+from typing import NamedTuple
 
 from fasterrcnn.errors import UsageError
 
@@ -82,10 +84,50 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+class FolderListing(NamedTuple):
+    """What is in a folder but hidden entries: names of folders, and of files by their suffix in lower case; sorted."""
+
+    folders: list[str]
+    files: dict[str, list[str]]
+
+
+_listings: ContextVar[dict[Path, FolderListing] | None] = ContextVar("listings", default=None)
+
+
+@contextmanager
+def listings_kept() -> Iterator[None]:
+    """Inside the block every folder is listed once, for many formats ask for the same ones."""
+    token = _listings.set({})
+    try:
+        yield
+    finally:
+        _listings.reset(token)
+
+
+def listing_of(folder: Path) -> FolderListing:
+    """What is in a folder; nothing where it cannot be read."""
+    kept = _listings.get()
+    if kept is not None and folder in kept:
+        return kept[folder]
+    _, folders, names = next(os.walk(folder), ("", [], []))
+    files: dict[str, list[str]] = {}
+    for name in sorted(names):
+        if not name.startswith("."):
+            files.setdefault(os.path.splitext(name)[1].lower(), []).append(name)
+    listing = FolderListing(sorted(name for name in folders if not name.startswith((".", "__MACOSX"))), files)
+    if kept is not None:
+        kept[folder] = listing
+    return listing
+
+
 def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder but hidden ones, sorted; none where it cannot be read."""
-    _, names, _ = next(os.walk(folder), ("", [], []))
-    return [folder / name for name in sorted(names) if not name.startswith((".", "__MACOSX"))]
+    return [folder / name for name in listing_of(folder).folders]
+
+
+def folders_below(folder: Path, levels: int) -> list[Path]:
+    """All folders below a folder, down to some levels, but hidden ones."""
+    return [] if not levels else [p for child in subfolders(folder) for p in (child, *folders_below(child, levels - 1))]
 
 
 def search_folders(folder: Path, find: Callable[[Path], list[Path]], levels: int = 2) -> list[Path]:

@@ -20,8 +20,10 @@ from fasterrcnn.errors import UsageError
 
 _RATIOS = (0.5, 1.0, 2.0)
 _OCTAVES = (32.0, 64.0, 128.0, 256.0, 512.0)
-_OTHER_RESNET = re.compile(r"(?P<body>resnet(101|152)|resnext(50|101|152)-\d+x\d+d)-(?P<rest>.+)")
-"""Deeper or grouped backbones; each may stand in the place of resnet50 in a preset's name."""
+_OTHER_RESNET = re.compile(
+    r"(?P<body>resnet(18|34|101|152)|resnext(50|101|152)-\d+x\d+d|wide-resnet(50|101)-2)-(?P<rest>.+)"
+)
+"""Other backbones, shallow, deep, grouped or wide; each may stand in the place of resnet50 in a preset's name."""
 
 
 def names() -> list[str]:

@@ -74,6 +74,7 @@ PROGRAMS: dict[str, tuple[str, dict[str, str]]] = {
         "",
         {"resnet50-fpn, 640x480 image at 96x128": f"{SIDES} detections largest_box_deviation largest_score_deviation"},
     ),
+    "reading": ("", dict.fromkeys(("read COCO", "check"), "seconds processor_seconds peak_mebibytes images")),
     "roi_align": (
         "",
         {f"tiny: 20 regions, 8 channels, 2 images of 20x30: {name}": SIDES for name in ("forward", "backward")},

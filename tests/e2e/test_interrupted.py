@@ -205,14 +205,28 @@ def test_resume__finished_run(unbroken):
     lines = []
     before = {path: path.stat().st_mtime_ns for path in unbroken.iterdir()}
     run = fit(resume=unbroken, log=lines.append)
-    assert lines == [f"{unbroken} is finished; there is nothing to resume"]
+    assert lines == [
+        f"{unbroken} is finished; there is nothing to resume. To train on from these weights, start a new run: "
+        f"fasterrcnn train DATA --weights {unbroken / 'last.safetensors'} --epochs N"
+    ]
     assert run.metrics["epoch"] >= 1
     assert before == {path: path.stat().st_mtime_ns for path in unbroken.iterdir()}
 
 
 def test_resume__no_run(tmp_path):
-    with pytest.raises(UsageError, match=r"config\.yaml: No such file or directory"):
+    with pytest.raises(UsageError, match=r"not the folder of a run, which has a config\.yaml"):
         fit(resume=tmp_path)
+
+
+def test_resume__file_of_a_run(unbroken, tmp_path):
+    advice = (
+        rf"resume takes the folder of an interrupted run \(--resume {unbroken}\), not a file\. .* --weights \S+last"
+    )
+    with pytest.raises(UsageError, match=advice):
+        fit(resume=unbroken / "last.safetensors")
+    (tmp_path / "other.pth").touch()
+    with pytest.raises(UsageError, match=r"takes the folder of an interrupted run, not a file\. To train on"):
+        fit(resume=tmp_path / "other.pth")
 
 
 def test_resume__data_that_changed(scenes, settings, tmp_path):

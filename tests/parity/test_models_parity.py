@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.rpn import AnchorGenerator as TorchvisionAnchors
 
+import fasterrcnn
 from fasterrcnn import build
-from fasterrcnn.config import ModelConfig, resized_hw
+from fasterrcnn.config import AnchorConfig, ModelConfig, resized_hw
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.ops import boxes
 from fasterrcnn.ops.image import make_batch, to_input
@@ -229,3 +233,30 @@ def old_name(name: str) -> str:
     if ".fpn." in name:
         return name.replace(".0.weight", ".weight").replace(".0.bias", ".bias")
     return name.replace("rpn.head.conv.0.0.", "rpn.head.conv.")
+
+
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("resnet34", marks=pytest.mark.slow)])
+def test_detections__of_a_shallow_resnet_with_own_anchors(name: str, tmp_path: Path) -> None:
+    """As people build it: `resnet_fpn_backbone`, an anchor generator, other sizes of the input."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = resnet_fpn_backbone(backbone_name=name, weights=None)
+        sizes, ratios = tuple((float(8 * 2**level),) for level in range(5)), ((0.5, 0.8, 1.0, 1.25, 2.0),) * 5
+        theirs = TorchvisionFasterRCNN(
+            backbone,
+            num_classes=4,
+            rpn_anchor_generator=TorchvisionAnchors(sizes, ratios),
+            min_size=96,
+            max_size=160,
+            box_score_thresh=0.0,
+        ).eval()
+    torch.save(theirs.state_dict(), tmp_path / "own.pth")
+    anchors = AnchorConfig(sizes=sizes, ratios=ratios)
+    detector = fasterrcnn.load(tmp_path / "own.pth", anchors=anchors, short_side=96, long_side=160, device="cpu")
+    assert detector.config.preset == f"{name}-fpn"
+    image = torch.rand(3, 120, 200, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        (expected,) = theirs([image])
+    detections = detector.predict(image, score=0.0)
+    assert len(detections) == len(expected["scores"]) > 0
+    torch.testing.assert_close(torch.from_numpy(detections.scores), expected["scores"], rtol=1e-4, atol=1e-5)

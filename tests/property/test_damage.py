@@ -342,9 +342,9 @@ def test_check_data__missing_image(kind, number):
     image.content = None
     found = {
         "coco": (file, None, image.name),
-        "voc": (file, None, None),
+        "voc": (file, None, f"{image.name[:-4]}.*"),
         "yolo": (file, None, None),
-        "csv": (file, line, None),
+        "csv": (file, line, image.name),
     }
     check(examine(data, kind), "missing-image", *found[kind])
 
@@ -462,7 +462,8 @@ def test_check_data__two_images_with_one_name(kind, number):
         Image.open(io.BytesIO(PAINTED[12])).save(path.with_suffix(".jpg"))
 
     (finding,) = [f for f in examine(data, kind, damage) if f.severity == "error"]
-    assert (finding.kind, finding.file.name, Path(finding.image).stem) == ("colliding-id", file, image.name[:-4])
+    assert finding.kind == "ambiguous-image"
+    assert (finding.file.name, finding.image.stem) == (file, image.name[:-4])
 
 
 @properties

@@ -15,6 +15,7 @@ from fasterrcnn.training import prepare
 from fasterrcnn.training.fit import fit
 from fasterrcnn.weights import native
 from fasterrcnn.weights.detectron2 import CAFFE, with_detectron2_numerics
+from fasterrcnn.weights.transfer import numerics_of
 
 PRESET = "mobilenetv3-large-320-fpn"
 COCO_CAR, COCO_BUS = 3, 6  # rows of torchvision's 91, background first
@@ -110,7 +111,7 @@ def test_start__numerics_of_detectron2_are_taken_over_but_not_what_was_set(tmp_p
     native.save_state(path, state, trained)
     messages = prepare.resolve({"data": "x", "model": {"preset": "resnet50-c4", "regions": {"box_loss": "giou"}}}).model
     config = changed(messages, input={"short_side": 96}).with_classes(("dog", "owl"))
-    network, report = start_model(config, str(path))
+    network, report = start_model(numerics_of(config, str(path)), str(path))
     assert network.backbone.body.layer2[0].conv1.stride == (2, 2)
     assert network.std.flatten().tolist() == pytest.approx([1 / 255] * 3)
     assert (network.roi_pooling.aligned, network.roi_pooling.sampling_ratio) == (True, 0)

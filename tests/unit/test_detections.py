@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fasterrcnn.detections import Detection, Detections, labels_of
+from fasterrcnn.detections import Detection, Detections, labels_of, match_names
 from fasterrcnn.errors import MissingExtraError, UsageError
 from fasterrcnn.reporting.drawing import colour_of
 
@@ -319,3 +319,19 @@ def test_save__an_interrupted_one_leaves_the_old_file(tmp_path):
         detections().save(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["found.png"]
+
+
+@pytest.mark.parametrize(
+    ("names", "others", "expected"),
+    [
+        (["stop", "speed-limit"], ["Stop", "speed limit", "exit"], {"stop": "Stop", "speed-limit": "speed limit"}),
+        (["a", "A"], ["A"], {"A": "A"}),
+        (["a", "A"], ["A", "a"], {"a": "a", "A": "A"}),
+        ([" traffic__light "], ["Traffic Light"], {" traffic__light ": "Traffic Light"}),
+        (["caf\u00e9"], ["Cafe\u0301"], {"caf\u00e9": "Cafe\u0301"}),
+        (["cat"], ["dog"], {}),
+        ([], ["dog"], {}),
+    ],
+)
+def test_match_names(names, others, expected):
+    assert match_names(names, others) == expected

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from fasterrcnn import images
 from fasterrcnn.errors import ImageError
-from fasterrcnn.images import read_image, read_size_hw, upright_rgb
+from fasterrcnn.images import read_image, read_size_hw, read_stretched, upright_rgb
+from fasterrcnn.pixel_options import PixelOptions
 
 SIZE_HW = (40, 24)
 ORIENTATION = 274
@@ -203,11 +205,119 @@ def test_read_image__large_images_below_the_limit(tmp_path, side):
     assert read_size_hw(path) == (side, side)
 
 
-def test_read_image__float_pixels(tmp_path):
+def test_read_image__float_pixels_of_an_unknown_range(tmp_path):
     path = tmp_path / "float.tif"
-    Image.fromarray(np.zeros((4, 4), np.float32)).save(path)
-    with pytest.raises(ImageError, match=r"float\.tif: damaged image \(32-bit float pixels; save it with 8 or 16"):
-        pil_to_tensor(read_image(path))
+    Image.fromarray(np.linspace(280, 310, 16, dtype=np.float32).reshape(4, 4)).save(path)
+    words = r"float\.tif: float values from 280 to 310; name those .* --pixel-range 280 310"
+    with pytest.raises(ImageError, match=words):
+        read_image(path)
+    assert np.asarray(read_image(path, PixelOptions((280, 310))))[-1, -1, 0] == 255
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_read_image__range_of_the_options(tmp_path, mode):
+    dtype = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+    path = tmp_path / "deep.tif"
+    Image.fromarray(np.array([[0, 1000, 2020, 3040, 60000]], dtype)).save(path)
+    with Image.open(path) as image:
+        assert image.mode == mode
+    assert np.asarray(read_image(path, PixelOptions((1000, 3040))))[0, :, 0].tolist() == [0, 0, 127, 255, 255]
+
+
+def test_read_image__range_leaves_eight_bits_alone(tmp_path, photo):
+    path = tmp_path / "photo.png"
+    photo(SIZE_HW).save(path)
+    assert_close(pil_to_tensor(read_image(path, PixelOptions((0, 10)))), oracle(path))
+
+
+def test_read_image__bands(tmp_path):
+    path = tmp_path / "bands.png"
+    Image.new("RGBA", (2, 2), (1, 2, 3, 4)).save(path)
+    assert read_image(path, PixelOptions(bands=(4, 3, 2))).getpixel((0, 0)) == (4, 3, 2)
+    with pytest.raises(ImageError, match=r"bands\.png: it has 4 bands, not those of --bands 5 3 2"):
+        read_image(path, PixelOptions(bands=(5, 3, 2)))
+
+
+def test_read_stretched__own_range(tmp_path):
+    path = tmp_path / "thermal.png"
+    Image.fromarray(np.linspace(30000, 31020, 256).astype(np.uint16).reshape(16, 16)).save(path)
+    image, facts = read_stretched(path)
+    assert facts.default == (0, 65535)
+    assert facts.levels == 5  # 116 to 120
+    assert len(np.unique(np.asarray(image))) > 200
+
+
+def test_read_stretched__nothing_to_stretch(tmp_path, photo):
+    photo(SIZE_HW).save(tmp_path / "photo.png")
+    Image.fromarray(np.full((4, 4), 700, np.uint16)).save(tmp_path / "plain.png")
+    for name in ("photo.png", "plain.png"):
+        image, facts = read_stretched(tmp_path / name)
+        assert (image.mode, facts) == ("RGB", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a.jfif", "JPEG"), ("a.jpe", "JPEG"), ("a.tga", "TGA"), ("a.pgm", "PPM"), ("a.avif", "AVIF"), ("a.jp2", None)],
+)
+def test_image_files__every_kind(tmp_path, photo, name, kind):
+    photo(SIZE_HW).save(tmp_path / name, format=kind)
+    assert images.image_files(tmp_path) == [tmp_path / name]
+    assert read_image(tmp_path / name).size == SIZE_HW[::-1]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "an empty file"),
+        (b"\0\0\0\x18ftypheic" + bytes(200), "HEIC needs a plug-in: pip install pillow-heif"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing; save it as PNG"),
+        (b"\xef\xbb\xbf<?xml version='1.0'?>\n<svg/>", "an SVG drawing; save it as PNG"),
+        (b"\0\5\x16\7", "data of macOS about another file; delete it"),
+        (b"%PDF-1.7", "a PDF document; save its pages as PNG"),
+        (b"<!DOCTYPE html><html>", "a web page, perhaps of a failed download"),
+        (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS; git lfs pull gets the file"),
+        (bytes(128) + b"DICM", "a DICOM file; save it as PNG with 16 bits"),
+    ],
+)
+def test_read_image__names_what_it_is_instead(tmp_path, content, reason):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    assert str(caught.value) == f"{path}: not an image that can be decoded ({reason})"
+
+
+def test_read_image__heic_by_the_plug_in(tmp_path, photo, monkeypatch):
+    path = tmp_path / "phone.heic"
+    path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(200))
+    plug_in = ModuleType("pillow_heif")
+    plug_in.register_heif_opener = lambda: monkeypatch.setattr(Image, "open", lambda source: photo(SIZE_HW))
+    monkeypatch.setitem(sys.modules, "pillow_heif", plug_in)
+    assert read_image(path).size == SIZE_HW[::-1]
+
+
+@pytest.mark.parametrize("name", ["pages.tif", "moving.gif", "moving.png", "moving.webp"])
+def test_count_frames__the_first_is_read(tmp_path, name):
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    first, *others = [Image.new("RGB", (16, 16), colour) for colour in colours]
+    first.save(tmp_path / name, save_all=True, append_images=others)
+    assert images.count_frames(tmp_path / name) == 3
+    red, green, _ = read_image(tmp_path / name).getpixel((8, 8))
+    assert (red > 240, green < 20) == (True, True)
+
+
+def test_count_frames__of_a_single_image(tmp_path, photo):
+    photo(SIZE_HW).save(tmp_path / "photo.png")
+    (tmp_path / "empty.gif").touch()
+    assert [images.count_frames(tmp_path / name) for name in ("photo.png", "empty.gif", "absent.tif")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+def test_read_header__stored_and_upright_size(tmp_path, photo, suffix):
+    path = tmp_path / f"photo{suffix}"
+    photo(SIZE_HW).save(path, exif=exif(6))
+    header = images.read_header(path)
+    assert (header.orientation, header.size_hw, header.stored_hw) == (6, SIZE_HW[::-1], SIZE_HW)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr", "HSV"])
@@ -249,6 +359,22 @@ def test_upright_rgb__integers_of_eight_bits():
     assert upright_rgb(image).getpixel((1, 0)) == (200, 200, 200)
 
 
-def test_upright_rgb__float_pixels():
-    with pytest.raises(ValueError, match="32-bit float pixels; save it with 8 or 16 bits"):
-        upright_rgb(Image.new("F", (2, 2)))
+def test_upright_rgb__float_pixels_of_an_unknown_range():
+    with pytest.raises(ValueError, match="float values from -3 to 5; name those"):
+        upright_rgb(Image.fromarray(np.array([[-3, 5]], np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [("I;16", True), ("I;16B", True), ("I", True), ("F", True), ("RGB", False), ("L", False)]
+)
+def test_is_deep(mode, expected):
+    assert images.is_deep(Image.new(mode, (1, 1))) == expected
+
+
+def test_other_files__in_a_few_words(tmp_path):
+    for name in ("a.txt", "b.txt", "c.TXT", "logo.svg", "._photo.jpg", ".DS_Store", "README", "photo.jfif"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder").mkdir()
+    assert images.other_files(tmp_path) == "._photo.jpg, README, a.txt and 2 more .txt, logo.svg"
+    assert images.other_files(tmp_path, {".txt", ""}) == "._photo.jpg, logo.svg"
+    assert images.other_files(tmp_path / "folder") == ""

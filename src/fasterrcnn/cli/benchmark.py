@@ -40,14 +40,14 @@ def benchmark(
     import numpy as np
 
     from fasterrcnn.demo.scenes import draw_scene
-    from fasterrcnn.images import read_image
+    from fasterrcnn.images import read_stretched
     from fasterrcnn.inference.benchmark import benchmark as measure
     from fasterrcnn.inference.benchmark import fastest_row
     from fasterrcnn.inference.devices import processors
 
     if rounds < 1:
         raise UsageError(f"rounds must be at least 1, not {rounds}")
-    pil_image = draw_scene(seed=0, index=0, size_hw=(480, 640)).image if image is None else read_image(image)
+    pil_image = draw_scene(seed=0, index=0, size_hw=(480, 640)).image if image is None else read_stretched(image)[0]
     rows = measure(
         weights,
         np.array(pil_image),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import OUTPUT, DataSource, Json, OnBadBox, Reading, on_terminal
+from fasterrcnn.cli.options import OUTPUT, DataSource, Json, OnBadBox, Reading, log, on_terminal
+from fasterrcnn.data.findings import MAX_EXAMPLES, MAX_LINE
 from fasterrcnn.errors import DataError
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ def anchors(
     from fasterrcnn.data.checks import check_and_repair
 
     config = presets.get(model)
-    data_set = check_and_repair(reading.read(data), on_bad_box).data
+    annotated = reading.read(data)
+    data_set = check_and_repair(annotated, on_bad_box).data
+    _log_errors(annotated)
     images = data_set.split(split or data_set.training_split)
     boxes, labels = input_boxes(images, config.input), input_labels(images)
     fit = fit_anchors(boxes, config.anchors, build.anchor_strides(config), labels=labels, seed=seed)
@@ -85,13 +88,38 @@ def check(
     if as_json:
         print(json.dumps(data_report.to_dict(), allow_nan=False))
     else:
-        print(data_report.to_text(examples=None if show_all else 20))
+        print(data_report.to_text(examples=None if show_all else MAX_EXAMPLES))
+        if fix is None:
+            _print_what_fix_does(data_report)
     if report is not None:
         data_report.save(report)
         print(f"wrote {report}", file=sys.stderr)
     if fix is not None:
         _write_fixed(data_report, fix)
     return 2 if data_report.counts["error"] else 0
+
+
+def _print_what_fix_does(data_report: "DataReport") -> None:
+    """One line about the repaired copy, where there would be a change."""
+    from fasterrcnn.data.checks.repair import NO_CHANGE, repair
+    from fasterrcnn.data.findings import count_of
+
+    repaired = repair(data_report.data, "fix", data_report.findings, duplicates_too=True)
+    counts = {done: count for done, count in repaired.counts.items() if done not in NO_CHANGE}
+    if counts and repaired.data.images:
+        shown = ", ".join(f"{done}: {count:,}" for done, count in counts.items())
+        print(f"--fix NEW writes a repaired copy, with {count_of(sum(counts.values()), 'change')}: {shown}")
+
+
+def _log_errors(data: "AnnotatedData") -> None:
+    """One line where the files have errors, so that numbers are not taken for those of the whole data set."""
+    from fasterrcnn.data.findings import count_of, group_by_kind, only_errors
+
+    errors = only_errors(data.findings)
+    if errors:
+        kinds = ", ".join(f"{kind}: {len(members):,}" for kind, members in group_by_kind(errors).items())
+        count = count_of(len(errors), "error")
+        log(f"note: {count} ({kinds}); what is concerned takes no part; see fasterrcnn data check")
 
 
 def _write_fixed(data_report: "DataReport", folder: Path) -> None:
@@ -112,14 +140,16 @@ def _write_fixed(data_report: "DataReport", folder: Path) -> None:
 def convert(data: DataSource, /, *, to: WrittenFormat, output: NewFolder, reading: Reading = Reading()) -> None:
     """Write a data set in another format, images included; boxes stay exactly as they are, valid or not."""
     from fasterrcnn.data.checks.boxes import check_values
-    from fasterrcnn.data.findings import only_errors, raise_on_errors
+    from fasterrcnn.data.checks.classes import check_for_boxes
+    from fasterrcnn.data.findings import count_of, only_errors, raise_on_errors
 
     annotated = reading.read(data)
-    raise_on_errors(annotated.findings, annotated.root)
-    print(annotated.summary())
+    raise_on_errors([*annotated.findings, *check_for_boxes(annotated)], annotated.root)
+    print("\n".join(annotated.describe()))
     wrong = only_errors(check_values(annotated))
     if wrong:
-        print(f"note: {len(wrong)} errors in the boxes are converted as they are (see data check), first: {wrong[0]}")
+        first = wrong[0].line(MAX_LINE // 2)
+        print(f"note: {count_of(len(wrong), 'error')} in the boxes stay as they are (see data check), first: {first}")
     _write(annotated, output, to)
 
 
@@ -152,7 +182,9 @@ def show(
     from fasterrcnn.data.dataset import draw_augmented
 
     config = presets.get(model).input
-    data_set = check_and_repair(reading.read(data), on_bad_box).data
+    annotated = reading.read(data)
+    data_set = check_and_repair(annotated, on_bad_box).data
+    _log_errors(annotated)
     images = data_set.split(split or data_set.training_split)
     output.parent.mkdir(parents=True, exist_ok=True)
     draw_augmented(data_set, images, config, augmentation, count, seed).save(output)
@@ -164,9 +196,15 @@ def split(
     /,
     *,
     output: NewFolder,
-    train: Annotated[float, Parameter(help="Share of the images to train on.")] = 0.7,
-    val: Annotated[float, Parameter(help="Share to validate on during training.")] = 0.15,
-    test: Annotated[float, Parameter(help="Share to test on at the end.")] = 0.15,
+    train: Annotated[float | None, Parameter(help="Share of the images to train on; of 1, by default 0.7.")] = None,
+    val: Annotated[float | None, Parameter(help="Share to validate on during training; by default 0.15.")] = None,
+    test: Annotated[
+        float | None, Parameter(help="Share to test on at the end; by default 0.15. Shares not given divide the rest.")
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        Parameter(help="Splits that stay as they are, such as an official test; shares are of the other images."),
+    ] = None,
     group: Annotated[
         str | None,
         Parameter(help='Regular expression: file names with the same match stay together, "(patient\\d+)_".'),
@@ -176,18 +214,21 @@ def split(
     reading: Reading = Reading(),
 ) -> None:
     """Split a data set again: every class in every split, nearly identical images never in two."""
-    from fasterrcnn.data.findings import raise_on_errors
-    from fasterrcnn.data.split import split_data
+    from fasterrcnn.data.checks.classes import check_for_boxes
+    from fasterrcnn.data.findings import count_of, raise_on_errors
+    from fasterrcnn.data.split import complete_fractions, split_data
     from fasterrcnn.files import check_output
 
+    fractions = complete_fractions({"train": train, "val": val, "test": test}, keep or ())
     annotated = reading.read(data)
-    raise_on_errors(annotated.findings, annotated.root)
-    fractions = {name: share for name, share in (("train", train), ("val", val), ("test", test)) if share}
+    raise_on_errors([*annotated.findings, *check_for_boxes(annotated)], annotated.root)
     check_output(output)
-    divided = split_data(annotated, fractions, seed=seed, pattern=group, progress=on_terminal())
+    divided = split_data(annotated, fractions, keep=keep or (), seed=seed, pattern=group, progress=on_terminal())
     print(divided.data.summary())
     if divided.kept_together:
-        print(f"{divided.kept_together} images were kept with others, as duplicates or by their group")
+        print(f"{count_of(divided.kept_together, 'image')} kept with others, as duplicates or by their group")
+    if divided.left_out:
+        print(f"{count_of(divided.left_out, 'image')} left out: duplicates of images in {', '.join(keep or ())}")
     _write(divided.data, output, to)
 
 
@@ -204,9 +245,14 @@ def stats(
 ) -> None:
     """Count and measure the objects of a data set at the network's input size."""
     from fasterrcnn import presets
+    from fasterrcnn.data.checks.classes import check_for_boxes
+    from fasterrcnn.data.findings import raise_on_errors
     from fasterrcnn.data.statistics import compute_statistics
 
-    statistics = compute_statistics(reading.read(data), presets.get(model).input)
+    annotated = reading.read(data)
+    raise_on_errors(check_for_boxes(annotated), annotated.root)
+    _log_errors(annotated)
+    statistics = compute_statistics(annotated, presets.get(model).input)
     print(json.dumps(statistics.to_dict()) if as_json else statistics)
     if output is not None:
         statistics.save(output)

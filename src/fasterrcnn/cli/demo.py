@@ -68,7 +68,7 @@ def demo(
     print(f"4. drew what it sees in {_IMAGES} of them: {folder / 'images'}, side by side in overview.jpg")
     print(f"AP50 {report.ap50:.3f} after {seconds / 60:.1f} minutes. Try it on an image of your own:")
     print(f"  fasterrcnn predict {run.best} IMAGE.jpg -o seen")
-    print("or train on your own boxes (COCO, Pascal VOC, YOLO or CSV):")
+    print("or train on your own boxes (COCO, Pascal VOC, YOLO, CSV, labelme, CVAT...):")
     print("  fasterrcnn train DATA --model efficientnet-lite0-fpn --output runs/mine")
 
 

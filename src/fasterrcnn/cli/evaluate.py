@@ -16,7 +16,7 @@ def evaluate(
     weights: Weights,
     data: Annotated[
         Path | None,
-        Parameter(help="Folder or file in COCO, Pascal VOC, YOLO or CSV layout; with --results, DATA alone is enough."),
+        Parameter(help="Folder or file of annotated images; with --results, DATA alone is enough."),
     ] = None,
     /,
     *,

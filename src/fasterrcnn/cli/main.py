@@ -1,13 +1,17 @@
 """The ``fasterrcnn`` command: runs the sub-command, and turns errors into one line and exit code 2."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import chain
+from textwrap import wrap
 
 from cyclopts import App, CycloptsError, Parameter
 
 from fasterrcnn.cli import options
+from fasterrcnn.data.findings import MAX_LINE, MAX_LINES
 from fasterrcnn.errors import FasterRCNNError
 
 app = App(
@@ -21,6 +25,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 _OFFLINE = "--offline"
+_BROKEN_PIPE = 128 + 13
 _groups = {
     "": app,
     "data": App(name="data", help="Check, count, show, split and convert data sets."),
@@ -53,7 +58,10 @@ app.command(_groups["weights"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 done except for some images, 2 an error, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 done except for some images, 2 an error, 130 interrupted.
+
+    141 as after the signal SIGPIPE, in silence: who read the output has ended.
+    """
     options.configure_process()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if _OFFLINE in given:
@@ -61,10 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ |= {"FASTERRCNN_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}  # the second is that of timm's downloads
     try:
         code = app(given, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except CycloptsError as error:
-        _fail(f"{str(error).strip()} (see fasterrcnn --help)")
+        _fail(f"{_in_words(' '.join(str(error).split()))} (see fasterrcnn --help)")
     except FasterRCNNError as error:
         _fail(str(error))
+    except BrokenPipeError:  # its reader has ended, as "head" does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still waiting goes nowhere
+        sys.exit(_BROKEN_PIPE)
     except OSError as error:
         _fail(f"{error.filename or 'file system'}: {error.strerror or error}")
     except KeyboardInterrupt:
@@ -73,6 +85,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+_TYPES = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "yes or no"}
+
+
+def _in_words(message: str) -> str:
+    """An error of the command line, with words in place of Python's types."""
+    parts = re.fullmatch(r"(.* unable to convert \".*\" into )([^|]+(?:\|[^|]+)*)\.", message)
+    if parts is None:
+        return message
+    types = [
+        _TYPES.get(name, re.sub(r"Literal\[(.*)\]", r"\1", name)) for name in parts[2].split("|") if name != "None"
+    ]
+    return f"{parts[1]}{' or '.join(types)}."
+
+
 def _fail(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    """Print an error and exit; long lines are wrapped, and of many lines those in the middle are left out."""
+    wrapped = [
+        wrap(line, MAX_LINE - len("error: "), subsequent_indent="    ", break_on_hyphens=False)
+        for line in message.splitlines()
+    ]
+    lines = list(chain(*wrapped))
+    if len(lines) > MAX_LINES:
+        lines = [*lines[: MAX_LINES - 2], "    ...", lines[-1]]
+    print("error:", "\n".join(lines), file=sys.stderr)
     sys.exit(2)

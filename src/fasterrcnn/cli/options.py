@@ -31,7 +31,7 @@ Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON in
 OnBadBox = Annotated[
     Literal["error", "fix", "drop"], Parameter(help="Errors in the data: refuse them, fix them, or leave them out.")
 ]
-DataSource = Annotated[Path, Parameter(help="Folder or file in COCO, Pascal VOC, YOLO or CSV layout.")]
+DataSource = Annotated[Path, Parameter(help="Folder or file of annotated images, in COCO, Pascal VOC, YOLO, CSV...")]
 
 
 @Parameter(name="*")
@@ -46,9 +46,27 @@ class CheckpointOptions:
         Parameter(help="Colours and strides of a Detectron2 or MMDetection file that does not state them."),
     ] = None
 
+    anchors: Annotated[
+        Path | None,
+        Parameter(help="YAML file of anchors, for a checkpoint that was trained with own ones but has none."),
+    ] = None
+    short_side: Annotated[
+        int | None, Parameter(help="Pixels of the input's short side, if the checkpoint does not state them.")
+    ] = None
+    long_side: Annotated[int | None, Parameter(help="Largest long side of the input, likewise.")] = None
+
     def to_dict(self) -> dict[str, Any]:
         """The arguments of `fasterrcnn.load` and `fasterrcnn.build.load_model`."""
-        return {"classes": self.names, "preset": self.preset, "style": self.style}
+        from fasterrcnn.data.anchors import read_anchors
+
+        return {
+            "classes": self.names,
+            "preset": self.preset,
+            "style": self.style,
+            "anchors": None if self.anchors is None else read_anchors(self.anchors),
+            "short_side": self.short_side,
+            "long_side": self.long_side,
+        }
 
 
 @Parameter(name="*")
@@ -62,11 +80,26 @@ class LoadOptions(CheckpointOptions):
         Parameter(help="What runs the network; `fasterrcnn benchmark` finds the fastest. Default: torch."),
     ] = None
 
+    pixel_range: Annotated[
+        tuple[float, float] | None,
+        Parameter(
+            help="Values that become black and white in images of more than 8 bits; default is the checkpoint's range, "
+            "else all of 16 bits."
+        ),
+    ] = None
+    bands: Annotated[
+        tuple[int, int, int] | None,
+        Parameter(help="Bands of TIFF files that are red, green and blue; default is the checkpoint's."),
+    ] = None
+
     def load(self, weights: str, *, threads: int | None = None) -> "Detector":
         """The detector of a checkpoint."""
         from fasterrcnn.inference.detector import load
 
-        return load(weights, **self.to_dict(), device=self.device, runtime=self.runtime, threads=threads, log=log)
+        return load(
+            weights, **self.to_dict(), device=self.device, runtime=self.runtime, threads=threads,
+            pixel_range=self.pixel_range, bands=self.bands, log=log,
+        )  # fmt: skip
 
 
 @Parameter(name="*")
@@ -77,17 +110,30 @@ class Reading:
     format: Annotated[
         str | None, Parameter(help="Format, such as coco or yolo, if the files fit several; a wrong name lists all.")
     ] = None
-    images: Annotated[Path | None, Parameter(help="Folder of the images (COCO, CSV).")] = None
-    class_names: Annotated[list[str] | None, Parameter(help="Classes in the order of their labels (YOLO, CSV).")] = None
-    columns: Annotated[
-        list[str] | None, Parameter(help="Columns of a table, as meaning=name: image=photo label=kind x1=left...")
+    images: Annotated[
+        list[Path] | None, Parameter(help="Folders of the images, if they are not below the data set.")
     ] = None
-    box_format: Annotated[Literal["xyxy", "xywh", "cxcywh"], Parameter(help="Format of the boxes in a table.")] = "xyxy"
+    class_names: Annotated[
+        list[str] | None,
+        Parameter(help="Classes in the order of their labels (YOLO, CSV, MOT Challenge, TFRecord)."),
+    ] = None
+    columns: Annotated[
+        list[str] | None,
+        Parameter(
+            help="Columns of a table, as meaning=name: image=photo label=kind x1=left...; of VIA, label=attribute."
+        ),
+    ] = None
+    box_format: Annotated[
+        Literal["xyxy", "xywh", "cxcywh"] | None,
+        Parameter(
+            help="Format of the boxes in a table, if its columns leave it open; default xyxy, in one column xywh."
+        ),
+    ] = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of `fasterrcnn.config.ReadingConfig`."""
         columns = None if self.columns is None else dict(pair.split("=", 1) for pair in self.columns)
-        images = None if self.images is None else str(self.images)
+        images = None if self.images is None else [str(folder) for folder in self.images]
         unchanged = {"format": self.format, "classes": self.class_names, "box_format": self.box_format}
         return {**unchanged, "images": images, "columns": columns}
 

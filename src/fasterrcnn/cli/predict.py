@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from cyclopts import Parameter
 
-from fasterrcnn.cli.options import OUTPUT, Json, LoadOptions, Weights, configure_process, on_terminal
+from fasterrcnn.cli.options import OUTPUT, Json, LoadOptions, Weights, configure_process, log, on_terminal
 from fasterrcnn.errors import UsageError
 from fasterrcnn.inference.options import PostprocessOptions, PredictOptions
 from fasterrcnn.inference.predict_job.journal import SaveKind
@@ -46,7 +46,7 @@ def predict(
     """
     from fasterrcnn.inference.predict_job.job import Job
     from fasterrcnn.inference.predict_job.journal import Journal
-    from fasterrcnn.inference.predict_job.tasks import list_sources, name_tasks
+    from fasterrcnn.inference.predict_job.tasks import list_sources, name_tasks, notes_on
     from fasterrcnn.inference.predict_job.writers import Saver
 
     if workers < 1:
@@ -56,6 +56,8 @@ def predict(
     detector.stream([], **options)  # raises for bad options before anything is written
     files = list_sources(sources)
     name_tasks(files, output, {})  # raises for a bad output folder
+    for note in notes_on(sources, files):
+        log(f"note: {note}")
     saver = Saver(output, tuple(dict.fromkeys(save)))
     with Journal(output, saver.is_done if skip_existing else None) as journal:
         tasks = name_tasks(files, output, journal.stems)

@@ -12,6 +12,7 @@ from fasterrcnn.config import TrainConfig
 
 _OPTIONS = (
     *("weights", "recipe", "epochs", "batch_size", "optimizer", "learning_rate", "short_side", "augmentation"),
+    *("pixel_range", "bands"),
     *("anchors", "freeze", "unfreeze_at", "cache_features", "class_balance", "patience", "on_bad_box", "workers"),
     *("split", "val_split", "precision", "devices", "logger", "deterministic", "seed", "device"),
 )
@@ -34,7 +35,7 @@ _NONE_GIVEN = Settings()
 
 def train(
     data: Annotated[
-        Path | None, Parameter(help="Folder or file in COCO, Pascal VOC, YOLO or CSV layout (not for --resume).")
+        Path | None, Parameter(help="Folder or file of annotated images, in COCO, YOLO, CVAT... (not for --resume).")
     ] = None,
     /,
     *,

@@ -28,6 +28,7 @@ SPLITS = {
     "training": "train",
     "val": "val",
     "valid": "val",
+    "validate": "val",
     "validation": "val",
     "trainval": "trainval",
     "test": "test",
@@ -59,6 +60,7 @@ class AnnotatedImage:
         source: the file that holds the annotations.
         numbers: (n,) id, object number or line number of each annotation in it.
         areas: (n,) area of each object in pixels where the file states it (COCO's masks); width x height otherwise.
+        original_id: the id as the file writes it, where that is no whole number of 63 bits: "6f1e3a", "000123".
     """
 
     path: Path
@@ -70,6 +72,12 @@ class AnnotatedImage:
     source: Path | None = None
     numbers: NDArray[np.int64] | None = None
     areas: NDArray[np.float32] | None = None
+    original_id: int | str | None = None
+
+    @property
+    def stated_id(self) -> int | str:
+        """The id as the file writes it, for files that other programs read."""
+        return self.image_id if self.original_id is None else self.original_id
 
     @property
     def annotation_file(self) -> Path:
@@ -110,6 +118,7 @@ class AnnotatedData:
         findings: what the reader could not use, and why.
         category_ids: of each class in the file it came from; 1..K where the format has none.
         counted: what ``AnnotatedImage.numbers`` count: "annotation", "object" or "line".
+        notes: what the user should know about the reading, in sentences: where images were found, what was left out.
     """
 
     root: Path
@@ -119,6 +128,7 @@ class AnnotatedData:
     findings: list[Finding] = field(default_factory=list)
     category_ids: tuple[int, ...] = ()
     counted: str = "annotation"
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.category_ids:
@@ -162,6 +172,10 @@ class AnnotatedData:
             for name, images in self.splits.items()
         }
         return replace(self, splits=splits)
+
+    def describe(self) -> list[str]:
+        """The summary, and a line for each note."""
+        return [self.summary(), *(f"note: {note}" for note in self.notes)]
 
     def summary(self) -> str:
         """One line: format, number of images, classes, splits."""

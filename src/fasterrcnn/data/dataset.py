@@ -107,10 +107,10 @@ class DetectionDataset(Dataset[DetectionExample]):
         Where augmentation averages pixels when it resizes, the decoder may reduce the image before, which is faster.
         """
         if magnification is None or not self.config.antialias:
-            pil_image, divisor = read_image(image.path), 1
+            pil_image, divisor = read_image(image.path, self.config.pixels), 1
         else:
             height, width = (math.ceil(side * magnification) for side in self.config.resized_hw(image.size_hw))
-            pil_image, divisor = read_reduced(image.path, (height, width))
+            pil_image, divisor = read_reduced(image.path, (height, width), self.config.pixels)
         xyxy, labels = torch.from_numpy(image.boxes) / divisor, torch.from_numpy(image.labels)
         return transforms.make_sample(pil_to_tensor(pil_image), xyxy, labels, torch.from_numpy(image.difficult))
 

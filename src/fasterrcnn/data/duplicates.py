@@ -11,14 +11,16 @@ Axes: n images, k pairs; 32 x 32 thumbnails.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from fasterrcnn.data.annotations import group_by
+from fasterrcnn.data.annotations import AnnotatedImage, group_by
 
 _SIDE = 32
 _SOFTEN = ImageFilter.Kernel((3, 3), (1, 2, 1, 2, 4, 2, 1, 2, 1))
@@ -34,6 +36,11 @@ _MIN_CORRELATION = 0.95
 _MAX_DIFFERENCE = 0.2
 _MAX_LEVELS = 8.0
 """Largest differences of one pixel: in standard deviations of the thumbnail, and in grey levels."""
+
+_MAX_SHIFT = 0.03
+"""Of width and height, by which the centre of an object may move between copies of an image; cropping moves it."""
+
+_ROBOFLOW = re.compile(r"(.+)\.rf\.[0-9A-Za-z_-]{8,}\.\w+")
 
 _ROWS = 256
 _PAIRS = 2048
@@ -88,6 +95,40 @@ def find_similar(prints: Sequence[Fingerprint]) -> list[tuple[int, int]]:
         alike[alike] = np.maximum(_difference(left, right), _difference(right, left)) <= limits
         similar += [(kept[i], kept[j]) for i, j in pairs[alike].tolist()]
     return sorted(similar)
+
+
+def differ_clearly(first: AnnotatedImage, other: AnnotatedImage) -> bool:
+    """Whether images that are alike show different scenes: each has an object that the other has not.
+
+    So the same board with other pieces on it is another image, but not a copy of which some objects were not annotated.
+    """
+    return _has_more(first, other) and _has_more(other, first)
+
+
+def _has_more(image: AnnotatedImage, other: AnnotatedImage) -> bool:
+    """Whether an object of an image has no counterpart: the same class, at nearly the same place."""
+    centres, sides = _relative(image)
+    other_centres, other_sides = _relative(other)
+    reach = _MAX_SHIFT + np.maximum(sides[:, None], other_sides[None]) / 4
+    near = (np.abs(centres[:, None] - other_centres[None]) <= reach).all(axis=2)
+    same = near & (image.labels[:, None] == other.labels[None])
+    return not bool(same.any(axis=1).all())
+
+
+def _relative(image: AnnotatedImage) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(n, 2) centres and sides of the finite boxes of an image, as shares of its width and height; NaN for others."""
+    boxes = np.where(np.isfinite(image.boxes), image.boxes, np.nan).astype(np.float64)
+    size = np.array(image.size_hw[::-1], np.float64)
+    return (boxes[:, :2] + boxes[:, 2:]) / 2 / size, np.abs(boxes[:, 2:] - boxes[:, :2]) / size
+
+
+def original_name(path: Path) -> str | None:
+    """The name of the image of which Roboflow made this one, NAME of ``NAME.rf.HASH.jpg``; None for other files.
+
+    Its versions of an image may be turned, cut or darkened.
+    """
+    match = _ROBOFLOW.fullmatch(path.name)
+    return match and match[1]
 
 
 def connected_groups(count: int, links: Iterable[Sequence[int]]) -> list[list[int]]:

@@ -24,13 +24,15 @@ from fasterrcnn.data.anchor_search import (
     size_bins,
 )
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
+from fasterrcnn.data.findings import count_of, shorten_middle
 from fasterrcnn.errors import UsageError
 from fasterrcnn.files import write_text
 from fasterrcnn.reporting import charts, html
 from fasterrcnn.reporting.tables import Table, align_columns
 
 _QUANTILES = {"least": 0.0, "tenth": 0.1, "median": 0.5, "nine_tenths": 0.9, "most": 1.0}
-_MAX_CLASSES = 12  # shown in the text; the page and JSON have all
+_MAX_CLASSES, _RARE_CLASSES = 12, 4  # shown in the text, and how many of these are the rarest; the page has all
+_MAX_NAME = 60  # letters of a class name
 _MAX_SIZES = 4  # of images, in the text
 _BAR = 24
 
@@ -120,12 +122,15 @@ class Statistics:
 
     def __str__(self) -> str:
         order = self._classes_by_count()
-        shown, rest = order[:_MAX_CLASSES], [self.total.by_class[label] for label in reversed(order[_MAX_CLASSES:])]
         lines = [self._lead(), "", *align_columns(*self._split_rows())]
-        frequent = {self.classes[label]: self.total.by_class[label] for label in shown}
-        lines += ["", "Boxes of each class", *_bars(frequent)]
-        if rest:
-            lines.append(f"  and {len(rest)} more classes of {rest[0]:,} to {rest[-1]:,} boxes")
+        middle = slice(_MAX_CLASSES - _RARE_CLASSES, -_RARE_CLASSES) if len(order) > _MAX_CLASSES + 1 else slice(0)
+        hidden = order[middle]
+        shown = [label for label in order if label not in hidden]
+        bars = _bars({shorten_middle(self.classes[i], _MAX_NAME): self.total.by_class[i] for i in shown})
+        if hidden:
+            largest, smallest = self.total.by_class[hidden[0]], self.total.by_class[hidden[-1]]
+            bars.insert(middle.start, f"  ... and {len(hidden)} more classes of {smallest:,} to {largest:,} boxes")
+        lines += ["", "Boxes of each class", *bars]
         sizes = ", ".join(f"{w} x {h} ({n:,})" for (h, w), n in list(self.image_sizes.items())[:_MAX_SIZES]) or "none"
         more = len(self.image_sizes) - _MAX_SIZES
         lines += ["", "Images", f"  boxes in one: {_spread(self.per_image)}"]
@@ -169,7 +174,7 @@ class Statistics:
         ]
 
     def _lead(self) -> str:
-        text = f"{self.name}: {self.format}, {self.total.images:,} images, {self.total.boxes:,} boxes"
+        text = f"{self.name}: {self.format}, {count_of(self.total.images, 'image')}, {self.total.boxes:,} boxes"
         left_out = self.total.left_out
         return text + (f"; {left_out:,} without an area or not finite are left out" if left_out else "")
 

@@ -94,6 +94,16 @@ class Other(NamedTuple):
     is_variant: bool
 
 
+class DetectorRun(NamedTuple):
+    """What a detector finds in annotated images; the file of another model's detections holds the first only."""
+
+    predictions: Predictions
+    others: list[Other]  # its detections with other options
+    proposals: ProposalRecall | None  # recall of its first stage, where that is wanted
+    score_threshold: float | None  # below it, the detector reports nothing
+    about_names: Sequence[Diagnosis]  # classes without a partner, or with one that is spelled otherwise
+
+
 def analyse(
     ground_truth: GroundTruth,
     predictions: Predictions,
@@ -105,11 +115,13 @@ def analyse(
     samples: int = 0,
     seed: int = 0,
     inclusive: bool = False,
+    about_names: Sequence[Diagnosis] = (),
 ) -> Analysis:
     """Everything that is measured of detections in annotated images.
 
     All detections were ranked with the limit ``origin.max_dets``. Below the score threshold the detector reported
-    nothing, where that is known. Without samples there are no intervals. ``inclusive`` is that of `pascal_numbers`.
+    nothing, where that is known. Without samples there are no intervals. ``inclusive`` is that of `pascal_numbers`,
+    ``about_names`` what `diagnose_names` found.
     """
     numbers, per_class = coco_numbers(ground_truth, predictions, origin.max_dets)
     pairs = find_pairs(ground_truth, predictions)
@@ -135,8 +147,9 @@ def analyse(
         bootstrap=estimate(drawn, ground_truth.classes, seed=seed) if samples else None,
         proposals=proposals,
         comparisons=tuple(_compare(ground_truth, drawn, other, origin.max_dets, seed) for other in others),
-        diagnoses=diagnose(
-            ground_truth, predictions, numbers, max_dets=origin.max_dets, score_threshold=score_threshold
+        diagnoses=(
+            *diagnose(ground_truth, predictions, numbers, max_dets=origin.max_dets, score_threshold=score_threshold),
+            *about_names,
         ),
         origin=origin,
     )

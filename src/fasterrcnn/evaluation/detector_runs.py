@@ -9,8 +9,9 @@ import torch
 from rich.progress import track
 
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
-from fasterrcnn.evaluation.analysis import Other
-from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions, check_common_classes, read_results
+from fasterrcnn.evaluation.analysis import DetectorRun, Other
+from fasterrcnn.evaluation.diagnoses import diagnose_names
+from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions, common_classes, read_results
 from fasterrcnn.evaluation.metrics.proposal_recall import LIMITS, ProposalRecall, measure_proposals
 from fasterrcnn.evaluation.options import EvaluateOptions
 from fasterrcnn.inference.detector import Detector, load
@@ -31,20 +32,16 @@ def run_detector(
     *,
     batch_size: int,
     progress: bool,
-) -> tuple[Predictions, list[Other], ProposalRecall | None, float]:
+) -> DetectorRun:
     """Run a detector on annotated images, once for each variant of its options; classes are matched by name.
-
-    Returns:
-        its detections, those of its variants, the recall of its first stage where that is wanted, and the score below
-        which it reports nothing.
 
     Raises:
         UsageError: detector and data set have no class in common.
         WeightsError: the checkpoint cannot be read.
     """
     detector = weights if isinstance(weights, Detector) else load(weights)
-    check_common_classes(detector.classes, data.classes)
-    ids = dict(zip(data.classes, data.category_ids, strict=True))
+    id_of = dict(zip(data.classes, data.category_ids, strict=True))
+    ids = {name: id_of[of_data] for name, of_data in common_classes(detector.classes, data.classes).items()}
     paths = [record.path for record in records]
     limit = max(wanted["max_dets"], detector.config.postprocess.max_detections)
 
@@ -56,13 +53,14 @@ def run_detector(
         rows: list[dict[str, object]] = []
         for record, item in zip(records, shown, strict=True):
             in_common = item.filter(classes=[name for name in detector.classes if name in ids])
-            rows += in_common.to_coco(record.image_id, [ids.get(name, 0) for name in detector.classes])
+            rows += in_common.to_coco(record.stated_id, [ids.get(name, 0) for name in detector.classes])
         return read_results(ground_truth, rows, wanted["max_dets"])
 
     predictions = gather("evaluating", {})
     variants = [Other(name, gather(name, options), is_variant=True) for name, options in _variants(wanted).items()]
     proposals = _first_stage(detector, records, ground_truth, progress) if wanted["proposals"] else None
-    return predictions, variants, proposals, detector.config.postprocess.score_threshold
+    threshold = detector.config.postprocess.score_threshold
+    return DetectorRun(predictions, variants, proposals, threshold, diagnose_names(detector.classes, data.classes))
 
 
 def _variants(wanted: EvaluateOptions) -> dict[str, DetectorOptions]:
@@ -89,7 +87,7 @@ def _first_stage(
     more = replace(default, proposals=limit, candidates=max(limit, default.candidates))
     proposals = []
     for record in track(chosen, "proposals", disable=not progress):
-        image = load_image(record.path)
+        image = load_image(record.path, detector.config.input.pixels)
         batch = detector.to_batch([image.pixels])
         with torch.inference_mode():
             (proposed,) = detector.model.propose(detector.model.features(batch.pixels), batch, more)

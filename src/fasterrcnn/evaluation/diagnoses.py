@@ -12,6 +12,7 @@ import hotcoco
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from fasterrcnn.detections import match_names
 from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions, place_in_group
 from fasterrcnn.evaluation.matching import find_pairs, match_detections, overlap, same_image
 
@@ -194,6 +195,9 @@ NAMES = (
     "scores-all-equal",
     "class-without-objects",
     "class-never-detected",
+    "class-names-differ",
+    "class-unknown-to-detector",
+    "class-not-in-data",
     "no-ground-truth-of-size",
     "more-objects-than-detections",
 )
@@ -302,6 +306,20 @@ def _about_limit(ground_truth: GroundTruth, max_dets: int) -> Iterator[Diagnosis
             f" {-(-largest // 100) * 100}."
         )
         yield Diagnosis("more-objects-than-detections", text, False)
+
+
+def diagnose_names(classes: Sequence[str], data_classes: Sequence[str]) -> tuple[Diagnosis, ...]:
+    """Notes about classes of a detector and of a data set that were matched by another spelling, or have no partner."""
+    matched = match_names(classes, data_classes)
+    respelled = [f"{own} as {other}" for own, other in matched.items() if own != other]
+    unknown = [name for name in data_classes if name not in matched.values()]
+    surplus = [name for name in classes if name not in matched]
+    notes = (
+        ("class-names-differ", respelled, "Spelled otherwise in the data set, and taken for the same: {}."),
+        ("class-unknown-to-detector", unknown, "The detector does not have {} of the data set, and cannot find them."),
+        ("class-not-in-data", surplus, "The data set does not have {} of the detector: they are not counted."),
+    )
+    return tuple(Diagnosis(name, text.format(_listed(names)), False) for name, names, text in notes if names)
 
 
 def _listed(names: list[str]) -> str:

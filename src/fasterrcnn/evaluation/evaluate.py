@@ -13,9 +13,8 @@ from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, to_coco
 from fasterrcnn.data.checks import BadBoxPolicy, check_and_repair
 from fasterrcnn.data.formats import DataLike, read_data
 from fasterrcnn.errors import UsageError
-from fasterrcnn.evaluation.analysis import MeasurementOrigin, Other, analyse
-from fasterrcnn.evaluation.ground_truth import GroundTruth, Predictions, load_results, read_ground_truth
-from fasterrcnn.evaluation.metrics.proposal_recall import ProposalRecall
+from fasterrcnn.evaluation.analysis import DetectorRun, MeasurementOrigin, Other, analyse
+from fasterrcnn.evaluation.ground_truth import GroundTruth, load_results, read_ground_truth
 from fasterrcnn.evaluation.options import EvaluateOptions, complete_evaluate_options, to_arguments
 from fasterrcnn.evaluation.report import Report, make_report
 
@@ -40,7 +39,7 @@ def evaluate(
 
     Args:
         weights: a checkpoint, or a detector; None with `results`.
-        data: a folder or file in COCO, Pascal VOC, YOLO or CSV layout, a list of dicts, or what `read_data` gave.
+        data: a folder or file of annotated images in any format, a list of dicts, or what `read_data` gave.
         split: which images.
         results: measure the detections of this COCO results file instead, from whatever model; torch is not imported.
         against: compare with another results file, or with the folder of another report, on the same images: the
@@ -62,20 +61,21 @@ def evaluate(
     annotated = check_and_repair(read_data(data), on_bad_box).data
     records = annotated.split(split)
     ground_truth = ground_truth_of(annotated, records)
-    predictions, others, proposals, score_threshold = _gather(
-        weights, results, annotated, records, ground_truth, wanted, batch_size, progress
-    )
+    run = _gather(weights, results, annotated, records, ground_truth, wanted, batch_size, progress)
     if against is not None:
-        others.insert(0, Other(str(against), load_results(against, ground_truth, wanted["max_dets"]), is_variant=False))
+        run.others.insert(
+            0, Other(str(against), load_results(against, ground_truth, wanted["max_dets"]), is_variant=False)
+        )
     arguments = [*_argument("on-bad-box", on_bad_box, "error"), *_argument("against", against, None)]
     measured = name or str(weights if results is None else results)
     analysis = analyse(
         ground_truth,
-        predictions,
+        run.predictions,
         _origin(measured, annotated, split, arguments, wanted, from_file=results is not None),
-        others=others,
-        proposals=proposals,
-        score_threshold=score_threshold,
+        others=run.others,
+        proposals=run.proposals,
+        score_threshold=run.score_threshold,
+        about_names=run.about_names,
         samples=wanted["bootstrap"],
         seed=wanted["seed"],
         inclusive=wanted["voc_pixels"],
@@ -86,6 +86,10 @@ def evaluate(
 def ground_truth_of(data: AnnotatedData, records: Sequence[AnnotatedImage]) -> GroundTruth:
     """The objects of some images of a data set, with their files and the numbers of their annotations."""
     ground_truth = read_ground_truth(to_coco(data, records), [record.path for record in records])
+    if any(record.original_id is not None for record in records):
+        id_of = {record.image_id: record.stated_id for record in records}
+        originals = tuple(id_of[number] for number in ground_truth.images.ids.tolist())
+        ground_truth = replace(ground_truth, images=replace(ground_truth.images, original_ids=originals))
     numbers = [np.arange(1, len(r.boxes) + 1) if r.numbers is None else r.numbers for r in records]
     return replace(ground_truth, numbers=np.concatenate(numbers).astype(np.int64)) if records else ground_truth
 
@@ -99,10 +103,10 @@ def _gather(
     wanted: EvaluateOptions,
     batch_size: int,
     progress: bool,
-) -> tuple[Predictions, list[Other], ProposalRecall | None, float | None]:
-    """Detections, those of variants, recall of the first stage and score threshold; a file has the first only."""
+) -> DetectorRun:
+    """Detections and what else there is of a detector; a file has the detections only."""
     if results is not None:
-        return load_results(results, ground_truth, wanted["max_dets"]), [], None, None
+        return DetectorRun(load_results(results, ground_truth, wanted["max_dets"]), [], None, None, ())
     assert weights is not None
     from fasterrcnn.evaluation.detector_runs import run_detector  # noqa: PLC0415 - imports torch
 

@@ -5,6 +5,7 @@ They are kept as left, top, width, height, as COCO writes them: overlaps then ar
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
 
+from fasterrcnn.data.findings import unseen_difference
+from fasterrcnn.detections import match_names
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.evaluation.options import MAX_DETS
 
@@ -26,9 +29,14 @@ class Images:
     ids: Int64[np.ndarray, " i"]  # of each image in the data set, rising
     files: tuple[Path, ...]  # path of each; a bare name for a COCO file that is measured without its images
     sizes_hw: Int64[np.ndarray, "i 2"]  # height and width of each upright image; 0 where the data set does not have it
+    original_ids: tuple[int | str, ...] = ()  # as the data set writes them, where some are no whole numbers
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def original_id(self, image: int) -> int | str:
+        """The id of an image (0..i-1) as the data set writes it."""
+        return self.original_ids[image] if self.original_ids else int(self.ids[image])
 
 
 @dataclass(frozen=True)
@@ -142,7 +150,9 @@ def read_ground_truth(dataset: Mapping[str, Any], files: Sequence[Path] | None =
 def read_results(ground_truth: GroundTruth, results: Rows, max_dets: int = MAX_DETS) -> Predictions:
     """The detections of COCO results: image_id, category_id, bbox (left, top, width, height) and score of each.
 
-    No more of an image and class than ``max_dets`` count; weaker ones are left out.
+    No more of an image and class than ``max_dets`` count; weaker ones are left out. Instead of a number, image_id may
+    be text that stands for it: the id as the data set writes it, or the name of the image with or without extension;
+    and category_id the name of the class.
 
     Raises:
         DataError: a result is not finite, or names an image or a category that the ground truth does not have; the
@@ -153,14 +163,57 @@ def read_results(ground_truth: GroundTruth, results: Rows, max_dets: int = MAX_D
         scores = np.array([row["score"] for row in results], np.float64).reshape(len(results))
     except (KeyError, TypeError, ValueError):
         raise DataError("a result has no score, or one that is not a number") from None
-    owners = _position(results, ground_truth.images.ids, "image_id", "result")
-    labels = _position(results, np.array(ground_truth.category_ids, np.int64), "category_id", "result")
+    images, category_ids = ground_truth.images, ground_truth.category_ids
+    classes = dict(zip(ground_truth.classes, category_ids, strict=True)) | {str(i): i for i in category_ids}
+    by_image = _with_numbers(results, "image_id", _image_names(images), numbers_too=bool(images.original_ids))
+    owners = _position(by_image, images.ids, "image_id", "result")
+    by_class = _with_numbers(results, "category_id", classes)
+    labels = _position(by_class, np.array(category_ids, np.int64), "category_id", "result")
     bad = ~((np.abs(xywh) <= _FARTHEST).all(axis=1) & np.isfinite(scores))
     if bad.any():  # a box with NaN would count as a perfect match
         row = int(bad.argmax())
-        which, what = f"result {row} of image {ground_truth.images.ids[owners[row]]}", xywh[row].tolist()
+        which, what = f"result {row} of image {images.original_id(int(owners[row]))}", xywh[row].tolist()
         raise DataError(f"{which} is not finite, or beyond any image: {what}, {scores[row]}")
     return rank(Predictions(owners, labels, scores, xywh), max_dets)
+
+
+def _image_names(images: Images) -> dict[Any, int]:
+    """The id of every image by what may stand for it in results: its id in the data set, or its name."""
+    numbers = images.ids.tolist()
+    counts = Counter(name for file in images.files for name in {file.name, file.stem})
+    named = zip(images.files, numbers, strict=True)
+    names = {name: n for file, n in named for name in (file.name, file.stem) if counts[name] == 1}
+    originals = {images.original_id(position): n for position, n in enumerate(numbers)}
+    as_numbers = {n: n for original, n in originals.items() if str(original).isdecimal() and int(original) == n}
+    return names | {str(original): n for original, n in originals.items()} | as_numbers | originals
+
+
+def _with_numbers(rows: Rows, name: str, number_of: Mapping[Any, int], *, numbers_too: bool = False) -> Rows:
+    """The rows with whole numbers in a column of ids, where they have text that stands for them.
+
+    Args:
+        numbers_too: whether numbers stand for others, too.
+
+    Raises:
+        DataError: a value stands for nothing.
+    """
+    if not numbers_too and not any(isinstance(row.get(name), str) for row in rows):
+        return rows
+    changed = []
+    for index, row in enumerate(rows):
+        value = row.get(name)
+        number: Any = value
+        if isinstance(value, str) or numbers_too:
+            number = number_of.get(value) if isinstance(value, str | int | np.integer) else None
+            if number is None and isinstance(value, str) and value.isdecimal() and len(value) < 20:
+                number = number_of.get(str(int(value)))  # zeros stand before it
+            if number is None:
+                what = name.removesuffix("_id")
+                raise DataError(
+                    f"result {index}: {name} {value!r} is neither an id nor the name of any {what} of the data set"
+                )
+        changed.append({**row, name: number})
+    return changed
 
 
 def rank(predictions: Predictions, max_dets: int = MAX_DETS) -> Predictions:
@@ -268,12 +321,14 @@ def load_results(path: str | Path, ground_truth: GroundTruth, max_dets: int = MA
 
 
 def _by_name(rows: list[dict[str, Any]], ground_truth: GroundTruth) -> Rows:
-    """The rows with the image ids of the files that they name, where all do."""
+    """The rows with the data set's image ids of the files that they name, where all do."""
     if not rows or not all(isinstance(row.get("file_name"), str) for row in rows):
         return rows
     by_name: dict[str, int | None] = {}
     by_path: dict[str, int] = {}
-    for image_id, file in zip(ground_truth.images.ids.tolist(), ground_truth.images.files, strict=True):
+    images = ground_truth.images
+    original_of = {number: images.original_id(position) for position, number in enumerate(images.ids.tolist())}
+    for image_id, file in zip(original_of, images.files, strict=True):
         by_name[file.name] = None if file.name in by_name else image_id  # None: two images are called so
         by_path[str(file)] = image_id
     predictions = []
@@ -283,12 +338,16 @@ def _by_name(rows: list[dict[str, Any]], ground_truth: GroundTruth) -> Rows:
         if image_id is None:
             twice = Path(name).name in by_name
             raise DataError(f"result {number}: {'several images are' if twice else 'no image is'} called {name}")
-        predictions.append({**row, "image_id": image_id})
+        predictions.append({**row, "image_id": original_of[image_id]})
     return predictions
 
 
-def check_common_classes(classes: Sequence[str], data_classes: Sequence[str]) -> None:
-    """Refuse a detector and a data set that have no class in common, by name, by a UsageError."""
-    if not set(classes) & set(data_classes):
+def common_classes(classes: Sequence[str], data_classes: Sequence[str]) -> dict[str, str]:
+    """Class of a detector -> that of a data set, by name (`match_names`); a UsageError if they have none in common."""
+    matched = match_names(classes, data_classes)
+    if not matched:
         ours, theirs = ", ".join(classes[:10]), ", ".join(data_classes[:10])
-        raise UsageError(f"detector and data set have no class in common: {ours} against {theirs}")
+        unseen = (unseen_difference(own, other) for own in classes for other in data_classes)
+        reason = next((f"; {words}" for words in unseen if words), "")
+        raise UsageError(f"detector and data set have no class in common: {ours} against {theirs}{reason}")
+    return matched

@@ -196,7 +196,7 @@ def _write_tables(folder: Path, analysis: Analysis) -> None:
 def results_of(analysis: Analysis) -> list[dict[str, object]]:
     """The detections in COCO's results format, with ids of the data set."""
     predictions, ground_truth = analysis.predictions, analysis.ground_truth
-    image_ids = ground_truth.images.ids[predictions.owners].tolist()
+    image_ids = map(ground_truth.images.original_id, predictions.owners.tolist())
     category_ids = np.array(ground_truth.category_ids, np.int64)[predictions.labels].tolist()
     rows = zip(image_ids, category_ids, predictions.xywh.tolist(), predictions.scores.tolist(), strict=True)
     return [{"image_id": i, "category_id": c, "bbox": box, "score": score} for i, c, box, score in rows]
@@ -218,7 +218,7 @@ def _detection_rows(analysis: Analysis) -> Iterable[Sequence[object]]:
     columns = (it.owners, it.labels, it.scores, it.boxes, errors.kinds, errors.overlaps, errors.objects)
     for owner, label, score, box, kind, overlap, at in zip(*(column.tolist() for column in columns), strict=True):
         about = (None, None) if at < 0 else (ground_truth.numbers[at], names[ground_truth.labels[at]])
-        place = (ground_truth.images.ids[owner], ground_truth.images.files[owner])
+        place = (ground_truth.images.original_id(owner), ground_truth.images.files[owner])
         yield (*place, names[label], score, *box, ERROR_KINDS[kind], overlap, *about)
 
 
@@ -228,7 +228,8 @@ def _object_rows(analysis: Analysis) -> Iterable[Sequence[object]]:
     columns = (it.owners, it.numbers, it.labels, it.boxes, errors.object_kinds, errors.finders)
     for owner, number, label, box, kind, finder in zip(*(column.tolist() for column in columns), strict=True):
         score = None if finder < 0 else float(scores[finder])
-        yield (it.images.ids[owner], it.images.files[owner], number, it.classes[label], *box, ERROR_KINDS[kind], score)
+        place = (it.images.original_id(owner), it.images.files[owner])
+        yield (*place, number, it.classes[label], *box, ERROR_KINDS[kind], score)
 
 
 def _curve_rows(analysis: Analysis) -> Iterable[Sequence[object]]:

@@ -20,7 +20,7 @@ from fasterrcnn.data.checks import BadBoxPolicy, check_and_repair
 from fasterrcnn.data.formats import read_data
 from fasterrcnn.detections import labels_of
 from fasterrcnn.errors import DataError, UsageError
-from fasterrcnn.evaluation.ground_truth import check_common_classes
+from fasterrcnn.evaluation.ground_truth import common_classes
 from fasterrcnn.ops import boxes
 from fasterrcnn.structures import Target
 
@@ -133,12 +133,12 @@ def _from_data(
     wanted = _find_image(data, image)
     findings = [finding for finding in data.findings if finding.image == wanted.path]
     alone = replace(data, splits={"all": [wanted]}, findings=findings)
-    checked = check_and_repair(alone, on_bad_box).data.images
+    checked = check_and_repair(alone, on_bad_box, is_part=True).data.images
     if not checked:
         raise DataError(f"{wanted.path}: nothing of this image's annotations is usable")
     annotated = checked[0]
-    check_common_classes(classes, data.classes)
-    to_label = np.array([classes.index(name) if name in classes else -1 for name in data.classes])
+    own_names = {of_data: own for own, of_data in common_classes(classes, data.classes).items()}
+    to_label = np.array([classes.index(own_names[name]) if name in own_names else -1 for name in data.classes])
     labels = to_label[annotated.labels]
     asked = (labels >= 0) & ~annotated.difficult
     asked_boxes, asked_labels = torch.from_numpy(annotated.boxes[asked]), torch.from_numpy(labels[asked])

@@ -147,7 +147,8 @@ def trace_image(
     changes: dict[str, Any] = {name: value for name, value in selection.items() if value is not None}
     model = detector.model
     postprocess = dataclasses.replace(model.postprocess, score_threshold=score, **changes)
-    pixels = load_image(image).pixels
+    options = detector.config.input.pixels
+    pixels = load_image(image, options).pixels
     batch = detector.to_batch([pixels])
     model(batch, postprocess=postprocess, stages=detector.stages)
     recorder = _Recorder(detector.stages, detector.device)
@@ -155,7 +156,7 @@ def trace_image(
         (raw,) = model(batch, postprocess=postprocess, stages=recorder, observe=recorder)
     original_hw = (pixels.shape[-2], pixels.shape[-1])
     source = Path(image) if isinstance(image, str | Path) else None
-    detections = as_detections(raw, batch.sizes_hw[0], original_hw, detector.classes, source=source)
+    detections = as_detections(raw, batch.sizes_hw[0], original_hw, detector.classes, source=source, options=options)
     fractions = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
     return _to_trace(recorder, to_pil_image(fractions), detector, postprocess, batch.to("cpu"), detections)
 

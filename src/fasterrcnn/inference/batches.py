@@ -17,6 +17,7 @@ from fasterrcnn.inference.sources import LoadedImage, load_image, size_hw
 from fasterrcnn.inference.tiling import Tile
 from fasterrcnn.inference.video import files_and_frames
 from fasterrcnn.ops.image import make_batch, pad_to, to_input
+from fasterrcnn.pixel_options import AS_STORED, PixelOptions
 from fasterrcnn.structures import ImageBatch
 
 Numbered = tuple[int, Any]
@@ -49,18 +50,18 @@ def batches_by_size(
 
 
 def load_batches(
-    batches: Iterable[tuple[Numbered, ...]],
+    batches: Iterable[tuple[Numbered, ...]], options: PixelOptions = AS_STORED
 ) -> Generator[tuple[list[int], list[LoadedImage | ImageError]], None, None]:
     """The numbers and the images of each batch, in memory; where one cannot be read, its error takes its place."""
     for batch in batches:
-        yield [number for number, _ in batch], [_load(image) for _, image in batch]
+        yield [number for number, _ in batch], [_load(image, options) for _, image in batch]
 
 
-def _load(image: Any) -> LoadedImage | ImageError:
+def _load(image: Any, options: PixelOptions) -> LoadedImage | ImageError:
     if isinstance(image, LoadedImage | ImageError):
         return image
     try:
-        return load_image(image)
+        return load_image(image, options)
     except ImageError as error:
         return error
 
@@ -76,7 +77,7 @@ def input_batches(images: Any, config: InputConfig) -> Iterator[ImageBatch]:
         images = files_and_frames(images, 1)
     elif isinstance(images, bytes | np.ndarray | Tensor | Image.Image):
         images = [images]
-    for image in map(_load, images):
+    for image in (_load(image, config.pixels) for image in images):
         if isinstance(image, LoadedImage):
             to_hw = config.resized_hw(image.hw)
             pixels = to_input(image.pixels, to_hw, antialias=config.antialias, method=config.resize)

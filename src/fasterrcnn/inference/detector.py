@@ -15,7 +15,8 @@ from torch import Tensor
 
 from fasterrcnn.acceleration import accelerate
 from fasterrcnn.build import load_model
-from fasterrcnn.config import ModelConfig
+from fasterrcnn.config import AnchorConfig, ModelConfig, with_pixels
+from fasterrcnn.data.anchors import read_anchors
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError
 from fasterrcnn.inference.batches import batches_by_size, batches_of_tiles, load_batches, prefetch
@@ -174,7 +175,7 @@ class Detector:
         if isinstance(source, list | tuple):
             outcomes = self._outcomes(source, call, window=len(source))
             return list(self._readable(outcomes, call.on_error or _raise))
-        return self._detect([load_image(source)], call)[0]
+        return self._detect([load_image(source, self.config.input.pixels)], call)[0]
 
     def stream(
         self, source: ImageInput | int | Iterable[ImageInput], **options: Unpack[DetectorOptions]
@@ -219,7 +220,7 @@ class Detector:
         batches = batches_by_size(images, call.batch_size, window, self.config.input)
         done: dict[int, Detections | ImageError] = {}
         next_number = 0
-        with closing(load_batches(batches)) as loading, closing(prefetch(loading)) as loaded:
+        with closing(load_batches(batches, self.config.input.pixels)) as loading, closing(prefetch(loading)) as loaded:
             for numbers, batch in loaded:
                 detections = iter(self._detect([image for image in batch if isinstance(image, LoadedImage)], call))
                 for number, image in zip(numbers, batch, strict=True):
@@ -312,9 +313,14 @@ def load(
     preset: str | None = None,
     norm_eps: float | None = None,
     style: BackboneStyle | None = None,
+    anchors: AnchorConfig | str | Path | None = None,
+    short_side: int | None = None,
+    long_side: int | None = None,
     device: str | None = None,
     threads: int | None = None,
     runtime: RuntimeName | None = None,
+    pixel_range: tuple[float, float] | None = None,
+    bands: tuple[int, int, int] | None = None,
     calibration: Any = None,
     log: Callable[[str], None] | None = None,
 ) -> Detector:
@@ -328,10 +334,15 @@ def load(
         preset: architecture of a torchvision file where the keys fit several ("mobilenetv3-large-320-fpn").
         norm_eps: eps of its batch norms; 0 for a file fine-tuned from torchvision's COCO ``resnet50-fpn``.
         style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not contain them.
+        anchors: those that the detector was trained with, or a YAML file of them, for a file that does not contain
+            them: all of torchvision and MMDetection. Default: those of the family.
+        short_side, long_side: pixels to which images are resized, likewise (min_size and max_size of torchvision).
         device: "cpu", "cuda", "mps"; default is the best available one that the runtime supports.
-        threads: CPU threads of torch, for the whole process; default leaves them as they are.
+        threads: CPU threads of torch, for the whole process; default: as they are.
         runtime: what runs the network: "torch", or on the CPU "winograd", "compiled", "compiled-direct", "openvino",
             "openvino-int8" or "onnxruntime". Default: "openvino-int8" for a file of `quantize`, else "torch".
+        pixel_range: values that are black and white in images of over 8 bits; default: the checkpoint's, else 16 bits.
+        bands: those of TIFF files that are red, green and blue, counted from 1; default: the checkpoint's.
         calibration: images, of any kind that `predict` takes, for "openvino-int8" with a file that is not quantized.
         log: called with one line that names the kind of file, where it is not of this library.
 
@@ -342,15 +353,18 @@ def load(
     """
     use_threads(threads)
     file = locate(path)
-    model, config = load_model(file, classes=classes, preset=preset, norm_eps=norm_eps, style=style, log=log)
+    own_anchors = read_anchors(Path(anchors)) if isinstance(anchors, str | Path) else anchors
+    model, config = load_model(
+        file, classes=classes, preset=preset, norm_eps=norm_eps, style=style, anchors=own_anchors,
+        short_side=short_side, long_side=long_side, log=log,
+    )  # fmt: skip
+    config = with_pixels(config, pixel_range, bands)
     quantized = quantized_parts(file.path)
     runtime = runtime or ("openvino-int8" if quantized else "torch")
     if calibration is not None and runtime == "openvino-int8":
         quantized = quantize_parts(model, config, calibration)
-    return Detector(
-        model, config, device=device, threads=threads, runtime=runtime, quantized=quantized,
-        source=Origin(file.path, style),
-    )  # fmt: skip
+    source = Origin(file.path, style)
+    return Detector(model, config, device=device, threads=threads, runtime=runtime, quantized=quantized, source=source)
 
 
 def _warn(error: ImageError) -> None:
@@ -371,9 +385,7 @@ def as_detections(
     """Detections in the frame of the upright image.
 
     Args:
-        raw: in the frame of the image at another size.
-        frame_hw: that size, without padding.
-        image_hw: size of the upright image.
+        raw: in the frame of the image at the size ``frame_hw``, without padding; ``image_hw`` is the upright image's.
         classes: names; label i means ``classes[i]``.
         **origin: where the image came from: source, image, frame and seconds of `Detections`.
     """

@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from fasterrcnn.errors import UsageError
+from fasterrcnn.errors import UsageError, first_line
 
 
 def processors() -> int:
@@ -18,13 +18,16 @@ def choose_device(name: str | None) -> torch.device:
     Raises:
         UsageError: no device has that name, or this machine has none of that kind.
     """
+    kinds = (("cuda", torch.cuda.is_available), ("mps", torch.backends.mps.is_available), ("cpu", lambda: True))
+    available = [kind for kind, is_available in kinds if is_available()]
     if name is None:
-        kinds = (("cuda", torch.cuda.is_available), ("mps", torch.backends.mps.is_available))
-        return torch.device(next((kind for kind, is_available in kinds if is_available()), "cpu"))
+        return torch.device(available[0])
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]})") from None
+        # Only of CUDA is torch's reason of use: a driver that is missing or too old.
+        reason = f" ({first_line(error).split('. ')[0]})" if name.startswith("cuda") else ""
+        raise UsageError(f"device {name!r} cannot be used here{reason}; there is {', '.join(available)}") from None
 
 
 def use_threads(threads: int | None) -> None:

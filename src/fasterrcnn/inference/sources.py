@@ -16,7 +16,8 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from fasterrcnn.errors import DataError, ImageError, UsageError
-from fasterrcnn.images import EXTENSIONS, decode_image, image_files, read_image, read_size_hw, upright_rgb
+from fasterrcnn.images import decode_image, image_files, other_files, read_image, read_size_hw, upright_rgb
+from fasterrcnn.pixel_options import AS_STORED, PixelOptions
 
 ImageInput = str | Path | bytes | Image.Image | np.ndarray | Tensor
 """One image: a file, the content of a file, a Pillow image, an array or a tensor."""
@@ -39,6 +40,7 @@ class LoadedImage:
     image: Image.Image | None = None  # the same to draw on, where there is no image file
     frame: int | None = None  # its number in a video, from 0
     seconds: float | None = None  # when it is shown, from the start of the video
+    options: PixelOptions = AS_STORED  # how the values of file or image became RGB
 
     @property
     def hw(self) -> tuple[int, int]:
@@ -48,7 +50,8 @@ class LoadedImage:
     @property
     def origin(self) -> dict[str, Any]:
         """What `Detections` keep of it."""
-        return {"source": self.source, "image": self.image, "frame": self.frame, "seconds": self.seconds}
+        shown = {"source": self.source, "image": self.image, "options": self.options}
+        return {**shown, "frame": self.frame, "seconds": self.seconds}
 
 
 def is_video(source: object) -> bool:
@@ -77,7 +80,7 @@ def find_files(source: str | Path) -> list[Path]:
     if path.is_dir():
         if images := image_files(path):
             return images
-        raise DataError(f"{path}: no images in this folder ({', '.join(sorted(EXTENSIONS))})")
+        raise DataError(f"{path}: no images in this folder; in it are: {other_files(path) or 'no files'}")
     if not is_many(source):
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
@@ -89,19 +92,24 @@ def find_files(source: str | Path) -> list[Path]:
     raise DataError(f"{path}: no file matches")
 
 
-def load_image(image: ImageInput) -> LoadedImage:
+def load_image(image: ImageInput, options: PixelOptions = AS_STORED) -> LoadedImage:
     """One image as RGB pixels, with what is needed to draw on it later.
+
+    The options state how the values of files and Pillow images with more than 8 bits become RGB, and two-dimensional
+    arrays of 16 bits.
 
     Raises:
         ImageError: a file that cannot be decoded.
         UsageError: an array or tensor that is not an image.
     """
     if isinstance(image, str | Path):
-        return LoadedImage(pil_to_tensor(read_image(Path(image))), source=Path(image))
+        return LoadedImage(pil_to_tensor(read_image(Path(image), options)), source=Path(image), options=options)
     if isinstance(image, bytes):
-        image = decode_image(image)
+        image = decode_image(image, options)
+    elif isinstance(image, np.ndarray) and image.dtype == np.uint16 and image.ndim == 2 and image.size:
+        image = Image.fromarray(image)
     if isinstance(image, Image.Image):
-        return LoadedImage(_from_pil(image), image=image)
+        return LoadedImage(_from_pil(image, options), image=image, options=options)
     if isinstance(image, np.ndarray):
         pixels = _check_tensor(_from_array(image))
     elif isinstance(image, Tensor):
@@ -126,9 +134,9 @@ def size_hw(image: Any) -> tuple[int, int]:
     return (0, 0) if len(shape) < 2 else (shape[:2] if isinstance(image, np.ndarray) else shape[-2:])
 
 
-def _from_pil(image: Image.Image) -> Tensor:
+def _from_pil(image: Image.Image, options: PixelOptions) -> Tensor:
     try:
-        return torch.as_tensor(pil_to_tensor(upright_rgb(image)))
+        return torch.as_tensor(pil_to_tensor(upright_rgb(image, options)))
     except (OSError, ValueError) as error:
         raise ImageError(f"the Pillow image cannot be decoded ({error})") from None
 

@@ -15,7 +15,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from fasterrcnn.errors import ImageError
-from fasterrcnn.images import upright_rgb
+from fasterrcnn.images import stretched_rgb
 from fasterrcnn.reporting.charts import Chart
 from fasterrcnn.reporting.drawing import Edges
 from fasterrcnn.reporting.tables import Table
@@ -108,7 +108,7 @@ def _thumbnails(image: Image.Image, crops: Sequence[Crop]) -> list[Thumbnail]:
     scale = min(1.0, max(crop.side / _longer_side(crop.region or whole) for crop in crops))
     image.draft(None, (max(1, int(width * scale)), max(1, int(height * scale))))
     divisor = max(1, round(width / image.size[0]))
-    upright = upright_rgb(image)
+    upright, _ = stretched_rgb(image)
     if (upright.width > upright.height) != (width > height):
         width, height = height, width
     return [_thumbnail(upright, divisor, (width, height), crop) for crop in crops]

@@ -224,10 +224,11 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _maps_of_image(model: FasterRCNN, pixels: Float[Tensor, "1 3 h w"]) -> list[Tensor]:
     """The backbone's maps of one image in float16, computed in eval mode."""
     body = model.backbone.body
-    was_training = body.training
+    modes = [(module, module.training) for module in body.modules()]  # pretrained norms are in eval mode already
     body.eval()
     maps = body(model.normalised(pixels))
-    body.train(was_training)
+    for module, was_training in modes:
+        module.training = was_training
     return [level.half() for level in maps]
 
 

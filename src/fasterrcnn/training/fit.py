@@ -101,7 +101,7 @@ def fit(
     """Fine-tune a detector on annotated images.
 
     Args:
-        data: a folder or file in COCO, Pascal VOC, YOLO or CSV layout, a list of dicts, or what `read_data` returned.
+        data: a folder or file of annotated images in any format, a list of dicts, or what `read_data` returned.
         model: name of a preset (default "resnet50-fpn"), or a configuration; its classes are replaced by the data's.
         output: folder of the run, which must not exist or be empty; default is ``runs/<data>-<model>``, numbered.
         resume: folder of an interrupted run, which continues exactly from its newest state, with its own settings.
@@ -149,12 +149,14 @@ def fit(
 
 def _resume(data: DataLike | None, run: Path, reporter: _Reporter) -> Run:
     """Continue an interrupted run."""
+    if not (run / prepare.SETTINGS_FILE).is_file():
+        raise UsageError(_no_run(run))
     train_config = prepare.resolve(prepare.read_settings(run / prepare.SETTINGS_FILE))
     process = this_process(train_config)
     reporter = reporter.of(process)
     result = run_folder.read_result(run)
     if result is not None and (run / BEST).is_file() and (run / LAST).is_file():
-        reporter.log(f"{run} is finished; there is nothing to resume")
+        reporter.log(f"{run} is finished; there is nothing to resume. {_train_on(run / LAST)}")
         return Run(run, result)
     setup = prepare.prepare_resumed(data if data is not None else train_config.data, train_config, reporter.log)
     if process.rank == 0:
@@ -163,6 +165,19 @@ def _resume(data: DataLike | None, run: Path, reporter: _Reporter) -> Run:
     reporter.log(f"resuming from {state}" if state else "no state to resume from; the run begins anew")
     network = _start_network(setup, reporter.log)[0] if state is None else build.assemble(train_config.model)
     return _train(run, setup, network, caches_of_run(setup, network, reporter.log), process, reporter, state)
+
+
+def _no_run(path: Path) -> str:
+    """What to do about a path that is not the folder of a run."""
+    if not path.is_file():
+        return f"{path}: not the folder of a run, which has a {prepare.SETTINGS_FILE}"
+    is_in_run = (path.parent / prepare.SETTINGS_FILE).is_file()
+    folder = f" (--resume {path.parent})" if is_in_run else ""
+    return f"{path}: resume takes the folder of an interrupted run{folder}, not a file. {_train_on(path)}"
+
+
+def _train_on(weights: Path) -> str:
+    return f"To train on from these weights, start a new run: fasterrcnn train DATA --weights {weights} --epochs N"
 
 
 def _start_network(setup: Setup, log: Log) -> tuple[FasterRCNN, LoadReport | None]:

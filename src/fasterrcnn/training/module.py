@@ -122,6 +122,7 @@ class TrainingModule(LightningModule):
         """Fix the same norms again."""
         self._fixed_norms = list(checkpoint["trained_norms"])
         self.freeze_for(self.config.epochs)
+        self.train(self.training)  # Lightning has called it already, before these norms were known
 
     def _features(self, step: Step) -> list[Float[Tensor, "b _ _ _"]] | None:
         """Feature maps of a step in which the backbone is frozen; it runs on each image alone, as for the cache."""

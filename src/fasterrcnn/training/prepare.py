@@ -9,26 +9,31 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from fasterrcnn import build, presets
-from fasterrcnn.config import EARLIER_BODY, ModelConfig, RecipeName, TrainConfig, changed
+from fasterrcnn.config import EARLIER_BODY, ModelConfig, RecipeName, TrainConfig, changed, with_pixels
 from fasterrcnn.data import anchors
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.checks import Repaired, check_and_repair
 from fasterrcnn.data.dataset import DetectionDataset
+from fasterrcnn.data.findings import shorten_middle
 from fasterrcnn.data.formats import DataLike, read_data
+from fasterrcnn.data.pixel_range import fit_pixel_range
 from fasterrcnn.errors import UsageError
 from fasterrcnn.training.data import fingerprint
 from fasterrcnn.weights import transfer
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 Log = Callable[[str], None]
 
-_MAX_LINES = 20
+_MAX_LINES = 10
 """Changes of the data that are logged; data.txt of the run lists all."""
 
 SETTINGS_FILE = "config.yaml"
@@ -127,7 +132,11 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 def _explained(error: ValidationError, model: type[BaseModel] = TrainConfig, prefix: str = "") -> str:
     """One line about the first error: which setting, what is wrong, and for unknown names the closest one."""
-    first = error.errors()[0]
+    first, *others = error.errors()
+    alternatives = [other for other in others if _of_one_union(first, other)]
+    if alternatives:
+        first["loc"] = first["loc"][:-1]
+        first["msg"] += "".join(f" or {other['msg'].removeprefix('Input should be ')}" for other in alternatives)
     name = prefix + ".".join(str(part) for part in first["loc"])
     if first["type"] == "value_error" and not first["loc"]:  # about several settings; its message names them
         return str(first["ctx"]["error"])
@@ -140,6 +149,13 @@ def _explained(error: ValidationError, model: type[BaseModel] = TrainConfig, pre
     close = difflib.get_close_matches(unknown, model.model_fields, 1)
     hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(model.model_fields)}"
     return f"there is no setting {name!r}: {hint}"
+
+
+def _of_one_union(first: "ErrorDetails", other: "ErrorDetails") -> bool:
+    """Whether two errors are about one value that fits none of several types; pydantic adds the type to the place."""
+    place = first["loc"]
+    has_type = bool(place) and isinstance(place[-1], str) and not place[-1].isidentifier()
+    return has_type and place[:-1] == other["loc"][:-1]
 
 
 # ---- data, and a model that suits them
@@ -184,9 +200,13 @@ def prepare_run(source: DataLike, config: TrainConfig, log: Log) -> Setup:
     images, val_images = choose_images(opened.data, config)
     if "val" in opened.data.splits and not val_images:
         log("note: no validation, because the split 'val' is empty or shares images with the training split")
-    if config.patience is not None and not val_images:
-        raise UsageError("patience waits for a better AP, which needs a validation split (--val-split)")
-    model = with_anchors(start_config(opened.data, config), images, config, log)
+    has_objects = any((~image.difficult).any() for image in val_images)
+    if val_images and not has_objects:
+        log("note: no AP, because no image of the validation split has an object that counts (crowds do not)")
+    if config.patience is not None and not has_objects:
+        raise UsageError("patience waits for a better AP, which needs a validation split with objects (--val-split)")
+    model = with_pixel_range(start_config(opened.data, config), images, log)
+    model = with_anchors(model, images, config, log)
     model = with_class_balance(with_scale(model, images), images, config)
     log(_summary(config, model, images))
     return Setup(config.model_copy(update={"model": model}), opened.data, opened.changes, images, val_images)
@@ -214,10 +234,10 @@ def _summary(config: TrainConfig, model: ModelConfig, images: Sequence[Annotated
 def open_data(source: DataLike, config: TrainConfig, log: Log) -> Repaired:
     """Read and check a data set, and log a summary and what was fixed or left out; other errors are a `DataError`."""
     data = source if isinstance(source, AnnotatedData) else read_data(source, **config.reading.model_dump())
-    log(data.summary())
+    log("\n".join(data.describe()))
     repaired = check_and_repair(data, config.on_bad_box)
     for line in repaired.changes[:_MAX_LINES]:
-        log(f"note: {line}")
+        log(shorten_middle(f"note: {line}"))
     if len(repaired.changes) > _MAX_LINES:
         log(f"note: and {len(repaired.changes) - _MAX_LINES} more, all in data.txt of the run")
     return repaired
@@ -242,34 +262,53 @@ def choose_images(data: AnnotatedData, config: TrainConfig) -> tuple[list[Annota
 
 
 def start_config(data: AnnotatedData, config: TrainConfig) -> ModelConfig:
-    """The run's model for the classes of the data, with the run's input size and the norms that suit the start weights.
+    """The run's model for the classes of the data, with the run's input size and what suits the start weights.
 
-    A network with random weights needs trainable norms. Batch statistics of few images are inaccurate, so it gets group
+    A trained detector keeps its anchors, norms, layers and input size, unless a setting differs from the preset's. A
+    network with random weights needs trainable norms. Batch statistics of few images are inaccurate, so it gets group
     norms (Wu and He 2018); timm's networks cannot have these and keep their batch norms.
     """
-    model = _with_input_size(config.model, config).with_classes(data.classes, data.category_ids)
+    model = config.model.with_classes(data.classes, data.category_ids)
     if config.weights is not None:
-        return transfer.numerics_of(model, config.weights)
-    norm = "batch" if model.backbone.body.startswith("timm:") else "group"
-    return changed(model, backbone={"norm": norm})
+        model = transfer.numerics_of(model, config.weights)
+    else:
+        model = changed(model, backbone={"norm": "batch" if model.backbone.body.startswith("timm:") else "group"})
+    return with_pixels(_with_input_size(model, config), config.pixel_range, config.bands)
 
 
 def with_anchors(model: ModelConfig, images: Sequence[AnnotatedImage], config: TrainConfig, log: Log) -> ModelConfig:
-    """The model with the anchors of the run: fitted to its objects, the preset's, or those of a file."""
-    choice = config.anchors or ("auto" if config.weights in ("imagenet", None) else "preset")
-    if choice == "preset":
-        return model
+    """The model with the anchors of the run: fitted to its objects, the preset's, or those of a file.
+
+    The default is to fit them, but a trained detector as start weights keeps its own, which the model has already.
+    """
+    choice = config.anchors or ("auto" if config.weights in ("imagenet", None) else None)
+    own, preset = model.anchors, config.model.anchors
+    if choice in (None, "preset"):
+        if (own.sizes, own.ratios) == (preset.sizes, preset.ratios):
+            return model
+        log("anchors: those of the preset" if choice else "anchors: those of the start weights")
+        return model.model_copy(update={"anchors": preset}) if choice else model
     if choice != "auto":
         return model.model_copy(update={"anchors": anchors.read_anchors(Path(choice))})
     fitted = anchors.fit_anchors(
         anchors.input_boxes(images, model.input),
-        model.anchors,
+        own,
         build.anchor_strides(model),
         labels=anchors.input_labels(images),
         seed=config.seed,
     )
     log(fitted.line())
     return model.model_copy(update={"anchors": fitted.anchors})
+
+
+def with_pixel_range(model: ModelConfig, images: Sequence[AnnotatedImage], log: Log) -> ModelConfig:
+    """The model with the range of the values of its training images, unless it has one or they have 8 bits."""
+    if model.input.pixel_range is not None:
+        return model
+    fitted = fit_pixel_range([image.path for image in images], model.input.bands)
+    for line in fitted.lines():
+        log(line)
+    return changed(model, input={"pixel_range": fitted.value_range})
 
 
 def with_scale(model: ModelConfig, images: Sequence[AnnotatedImage]) -> ModelConfig:

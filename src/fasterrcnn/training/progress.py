@@ -26,6 +26,9 @@ EpochRow = dict[str, float]
 _CURVES_INTERVAL = 20.0
 """Seconds between two updates of the curves: drawing takes a second, and epochs may be shorter."""
 
+_MIN_WAITING = 10.0
+"""Seconds of an epoch below which nothing is stated about other programs."""
+
 _SKIPPED_STEPS, _TIMED_STEPS = 3, 8
 """The first steps are slow, because kernels are chosen; the next ones are timed for the expected time of the run."""
 
@@ -135,6 +138,8 @@ class ProgressReport(Callback):
         self._steps = 0
         self._timing_started = time.monotonic()
         self._epoch_started = time.monotonic()
+        self._processor_started = time.process_time()
+        self._on_processor = False  # whether the network runs on the CPU
         self._epoch_steps = 0
 
     def on_train_start(self, trainer: Trainer, module: TrainingModule) -> None:  # type: ignore[override]
@@ -145,7 +150,8 @@ class ProgressReport(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, module: TrainingModule) -> None:  # type: ignore[override]
         """Measure the speed of each epoch."""
-        self._epoch_started, self._epoch_steps = time.monotonic(), 0
+        self._epoch_started, self._processor_started = time.monotonic(), time.process_time()
+        self._epoch_steps, self._on_processor = 0, module.device.type == "cpu"
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: TrainingModule, outputs: Any, batch: Any, batch_index: int
@@ -180,11 +186,22 @@ class ProgressReport(Callback):
         parts += [_duration(row["seconds"]), f"{self.images / max(1e-9, row['seconds']):.1f} images/s", _memory()]
         left = (self.epochs - row["epoch"]) * row["seconds"]
         self._log(", ".join(parts) + (f", {_duration(left)} left" if left else ""))
+        computing = time.process_time() - self._processor_started
+        if self._on_processor and is_waiting(time.monotonic() - self._epoch_started, computing):
+            self._log(
+                f"note: the processor worked on this run for {_duration(computing)} of this epoch only; other programs "
+                "use it, or the disk is slow"
+            )
 
     def teardown(self, trainer: Trainer, module: TrainingModule, stage: str) -> None:  # type: ignore[override]
         """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
+
+
+def is_waiting(seconds: float, computing: float) -> bool:
+    """Whether a process had less than half of one processor core for some time; so short that it is noise: no."""
+    return seconds > _MIN_WAITING and computing < seconds / 2
 
 
 _COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -57,7 +57,7 @@ def begin_run(run: Path, setup: Setup, report: LoadReport | None = None) -> None
     if report is not None:
         write_bytes(run / _START, report.table().encode())
     write_bytes(run / SETTINGS_FILE, dump_settings(setup.config).encode())
-    about_data = [setup.data.summary(), *setup.changes, _fingerprint_line(setup), ""]
+    about_data = [*setup.data.describe(), *setup.changes, _fingerprint_line(setup), ""]
     write_bytes(run / _DATA, "\n".join(about_data).encode())
     write_bytes(run / "environment.json", json.dumps(describe_environment(), indent=1).encode())
     batches = TrainingBatches(setup.dataset, setup.config, Process(), 0)

@@ -16,7 +16,7 @@ from fasterrcnn.detections import Detections
 from fasterrcnn.errors import UsageError
 from fasterrcnn.evaluation.matching import match_image
 from fasterrcnn.evaluation.report import score_detections
-from fasterrcnn.images import read_image
+from fasterrcnn.images import read_stretched
 from fasterrcnn.inference.detector import as_detections
 from fasterrcnn.reporting.drawing import Mark, Pen, add_legend, add_title, contact_sheet, draw_marks
 from fasterrcnn.structures import ImageBatch, Losses, RawDetections, Target
@@ -120,7 +120,7 @@ def draw_comparison(
 
 
 def _draw_cell(image: AnnotatedImage, detections: Detections, classes: Sequence[str]) -> Image.Image:
-    pil_image = read_image(image.path)
+    pil_image, _ = read_stretched(image.path)
     pil_image.thumbnail((_LONG_SIDE, _LONG_SIDE))
     detected = _scaled(detections.boxes, detections.image_hw, pil_image.size)
     boxes = _scaled(image.boxes, image.size_hw, pil_image.size)

@@ -51,7 +51,9 @@ def resnet_shape(state: Mapping[str, Tensor], stages: Sequence[str]) -> Shape:
     """
     names = [{key.removeprefix(stage).split(".")[0] for key in state if key.startswith(stage)} for stage in stages[1:3]]
     counts = [sum(name.isdigit() for name in of_stage) for of_stage in names]
-    depth = next((depth for depth, blocks in BLOCKS.items() if list(blocks[1:3]) == counts), None)
+    is_deep = any(f"{stage}0.conv3.weight" in state for stage in stages)
+    alike = (Shape(depth) for depth, blocks in BLOCKS.items() if list(blocks[1:3]) == counts)
+    depth = next((shape.depth for shape in alike if shape.is_deep == is_deep), None)
     if depth is None:
         raise WeightsError(
             f"a ResNet with {counts[0]} and {counts[1]} blocks in its second and third stage is not known"

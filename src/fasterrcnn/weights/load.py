@@ -4,7 +4,7 @@ import hashlib
 import io
 import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,8 @@ from fasterrcnn.weights import detectron2, mmdetection, native, torchvision
 from fasterrcnn.weights.catalog import named
 from fasterrcnn.weights.detectron2 import BackboneStyle
 from fasterrcnn.weights.layout import State
-from fasterrcnn.weights.safe_read import read_tensors
+from fasterrcnn.weights.safe_read import read_weights
+from fasterrcnn.weights.wrappers import unwrap_names
 
 WeightFormat = Literal["fasterrcnn", "torchvision", "detectron2"]
 
@@ -55,13 +56,13 @@ def open_weights(path: Path, *, preset: str | None = None, style: BackboneStyle 
     if native.is_ours(path):
         state, config, _ = native.load_checkpoint(path)
         return WeightFile(path, "fasterrcnn", state, config)
-    state, metadata = read_tensors(path)
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+    weights = read_weights(path)
     try:
-        return recognise(path, state, metadata, preset, style)
+        weights = unwrap_names(weights)
+        file = recognise(path, weights.tensors, weights.beside, preset, style)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
+    return replace(file, about=", ".join(about for about in (file.about, weights.about) if about))
 
 
 def recognise(

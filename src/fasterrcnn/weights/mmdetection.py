@@ -108,7 +108,9 @@ def _pixels_and_strides(state: State, text: str, shape: Shape, style: BackboneSt
 def from_mmdetection(state: State, *, bgr: bool) -> State:
     """The tensors of a detector under our names, red first."""
     native = {
-        MMDETECTION_NAMES.ours(key): value for key, value in state.items() if not key.startswith("data_preprocessor.")
+        MMDETECTION_NAMES.ours(key): value
+        for key, value in state.items()
+        if not key.startswith(("data_preprocessor.", "ema_"))  # the last: copies that a hook of release 2 left
     }
     if bgr and detectron2.STEM in native:
         native[detectron2.STEM] = native[detectron2.STEM].flip(1)

@@ -89,7 +89,7 @@ def _digest(content: memoryview, table: Mapping[str, Any], header: Mapping[str, 
 
 
 NUMERIC_FIELDS = {
-    "input": ("resize", "antialias", "mean", "std", "size_divisor"),
+    "input": ("resize", "antialias", "mean", "std", "size_divisor", "bands"),
     "backbone": ("stride_in_1x1", "norm_eps"),
     "anchors": ("strides", "rounded"),
     "rpn": ("beta",),
@@ -100,17 +100,34 @@ NUMERIC_FIELDS = {
 """Fields of each part of a `ModelConfig` that weights were trained with, and that no tensor's shape follows from."""
 
 
+DETECTOR_FIELDS = {
+    "input": ("short_side", "long_side"),
+    "backbone": ("norm", "neck_channels", "neck_norm"),
+    "rpn": ("convs",),
+    "regions": ("output_size", "convs", "convs_norm", "widths"),
+}
+"""What else of a detector of the same preset belongs to its tensors: layers, and the input size that its anchors suit.
+Its sizes and ratios of anchors do, too."""
+
+
 def with_numerics_of(config: ModelConfig, trained: ModelConfig) -> ModelConfig:
-    """The configuration with a trained one's numbers, but for those that were set to other values than the preset's."""
+    """The configuration with a trained one's numbers, but for those that were set to other values than the preset's.
+
+    Of a detector of the same preset, the `DETECTOR_FIELDS` and all of its anchors are taken as well.
+    """
     try:
         default = presets.get(config.preset)
     except UsageError:  # a network of the user's own
         default = config
+    same = trained.preset == config.preset
     parts: dict[str, Any] = {}
-    for part, names in NUMERIC_FIELDS.items():
+    for part, numbers in NUMERIC_FIELDS.items():
         own, old, preset = getattr(config, part), getattr(trained, part), getattr(default, part)
+        names = (*numbers, *DETECTOR_FIELDS.get(part, ())) if same else numbers
         if part == "anchors" and (own.sizes, own.ratios) != (old.sizes, old.ratios):
-            continue  # strides and rounding go with the sizes
+            if not same or (own.sizes, own.ratios) != (preset.sizes, preset.ratios):
+                continue  # strides and rounding go with the sizes
+            names = tuple(type(own).model_fields)
         parts[part] = {name: getattr(old, name) for name in names if getattr(own, name) == getattr(preset, name)}
     return changed(config, **parts)
 

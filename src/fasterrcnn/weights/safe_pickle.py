@@ -9,6 +9,7 @@ import math
 import pickle
 import pickletools
 import re
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -125,12 +126,14 @@ class _Unpickler(pickle._Unpickler):
         full = f"{module.replace('__builtin__', 'builtins')}.{name}"  # Python 2
         if full in self.names:
             return self.names[full]
-        if self.skip and _SKIPPED_NAMES.fullmatch(full):
-            return _Skipped
+        if self.skip and _is_skipped(full):
+            return Skipped(full[:300])
         shown = full[:300] if full.isascii() and full.isprintable() else ascii(full[:50])
         raise WeightsError(f"refused, it holds an object of {shown}, and loading that could run code")
 
     def persistent_load(self, pid: Any) -> Any:
+        if self.skip and isinstance(pid, tuple) and len(pid) == 4 and pid[0] == "module":
+            return pid[1]  # the class of a whole model, with its source, as old torch wrote it
         if self.storages is None or not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
             raise WeightsError("refused, its pickle refers to something outside that is no storage of a tensor")
         _, dtype, key, _, count, *part = pid
@@ -150,6 +153,16 @@ class _Unpickler(pickle._Unpickler):
     def load_bytearray8(self) -> None:
         self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
 
+    def load_empty_set(self) -> None:
+        self.append(self.find_class("builtins", "set"))
+
+    def load_frozenset(self) -> None:
+        self.pop_mark()
+        self.append(self.find_class("builtins", "frozenset"))
+
+    def load_additems(self) -> None:
+        self.pop_mark()
+
     def load_setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
         self.fill(self.stack[-1], [(key, value)])
@@ -159,15 +172,16 @@ class _Unpickler(pickle._Unpickler):
         self.fill(self.stack[-1], zip(items[::2], items[1::2], strict=True))
 
     def fill(self, target: Any, pairs: Iterable[Any]) -> None:
-        if not isinstance(target, dict):
+        if not isinstance(target, dict | Skipped):
             raise ValueError("its pickle fills a dict that is not there")
         for key, value in pairs:
             self.charge_key(key)
-            target[key] = value
+            if isinstance(target, dict):
+                target[key] = value
 
     def load_reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
-        if not isinstance(function, FunctionType | type) or not isinstance(arguments, tuple):
+        if not isinstance(function, FunctionType | type | Skipped) or not isinstance(arguments, tuple):
             raise WeightsError("refused, its pickle calls what is no known class")
         self.charge_arguments(arguments)
         self.append(OrderedDict() if function is OrderedDict else function(*arguments))
@@ -183,7 +197,7 @@ class _Unpickler(pickle._Unpickler):
             target.set_state(*state)
         elif isinstance(target, OrderedDict):
             vars(target)["_metadata"] = state.get("_metadata")  # versions of the modules of a state dict
-        elif not isinstance(target, _Skipped):
+        elif not isinstance(target, Skipped):
             raise ValueError("its pickle gives a state to what has none")
 
 
@@ -205,6 +219,7 @@ _ALLOWED = """
     PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 INT LONG1 BINFLOAT
     BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8
     EMPTY_LIST EMPTY_DICT EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 APPEND APPENDS SETITEM SETITEMS
+    EMPTY_SET ADDITEMS FROZENSET
     PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE NEWOBJ BUILD BINPERSID
 """
 _Unpickler.dispatch = _Instructions()
@@ -216,24 +231,49 @@ for _code in (ord(getattr(pickle, name)) for name in _ALLOWED.split()):
 # ---- what a pickle may name
 
 
-class _Skipped:
-    """Stands for an object that is no weight; takes any arguments."""
+class Skipped:
+    """Stands for a class or an object that is no weight, by its full name; it takes any arguments and items."""
 
-    def __init__(self, *_: object) -> None:
-        pass
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, *_: object) -> "Skipped":
+        """An object of the class: the same stand-in."""
+        return self
+
+    def append(self, _: object) -> None:
+        """Take an item, as lists do."""
+
+    extend = append
 
 
 _SKIPPED_NAMES = re.compile(
-    r"(mmcv|mmdet|mmengine|mmcls|mmpretrain|addict|yacs|fvcore|detectron2|omegaconf|easydict)\.[\w.]+"
-    r"|numpy\.(_?core\.multiarray\.(scalar|_reconstruct)|ndarray|dtype(\[\w+\])?|dtypes\.\w+)"
-    r"|argparse\.Namespace|pathlib\.\w*Path|datetime\.(datetime|timedelta|date)|torch\.device"
+    r"torch\.(optim|nn|distributed|amp|cuda\.amp|utils\.data|ao|fx)\.[\w.]+|torch\.device|torch\._C\.Generator"
+    r"|numpy\.(_?core\.multiarray\.(scalar|_reconstruct)|ndarray|dtype(\[\w+\])?|dtypes\.\w+|random\.\w+\.\w+)"
+    r"|argparse\.Namespace|pathlib\.[\w.]*Path|datetime\.(datetime|timedelta|timezone|date)|types\.SimpleNamespace"
+    r"|functools\.partial"
+    r"|collections\.(Counter|defaultdict|deque)|builtins\.(set|frozenset|slice|object|dict|list|tuple|int|float|str|bool)"
+    r"|copyreg\._reconstructor|enum\.\w+|uuid\.UUID|decimal\.Decimal"
 )
+_PLAIN_NAME = re.compile(r"[A-Za-z_][\w.]*", re.ASCII)
 
 
-def _getattr(owner: object, _: object) -> _Skipped:
-    if owner is not _Skipped:
+def _is_skipped(name: str) -> bool:
+    """Whether a stand-in is made: for a harmless class of Python, torch or numpy, and any name of other modules.
+
+    A stand-in runs nothing. Other names of Python, torch and numpy are refused: files that mean harm call these.
+    """
+    if _SKIPPED_NAMES.fullmatch(name):
+        return True
+    module = name.partition(".")[0]
+    is_of_others = module not in sys.stdlib_module_names and module not in ("torch", "numpy")
+    return is_of_others and _PLAIN_NAME.fullmatch(name) is not None
+
+
+def _getattr(owner: object, _: object) -> Skipped:
+    if not isinstance(owner, Skipped):
         raise WeightsError("refused, it holds an object of getattr, and loading that could run code")
-    return _Skipped()
+    return owner
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
@@ -320,7 +360,10 @@ TORCH_NAMES: dict[str, object] = {
     **{str(dtype): dtype for dtype in WEIGHT_DTYPES.values()},
     **dict.fromkeys(("torch.UntypedStorage", "torch.storage.UntypedStorage"), torch.uint8),
     **{f"torch._utils._rebuild_{name}": _tensor for name in ("tensor", "tensor_v2", "tensor_v3")},
-    "torch._utils._rebuild_parameter": lambda tensor, requires_grad, *_: nn.Parameter(tensor, requires_grad),
+    **dict.fromkeys(
+        ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"),
+        lambda tensor, requires_grad, *_: nn.Parameter(tensor, requires_grad),
+    ),
     "torch.Size": check_sizes,
     "builtins.getattr": _getattr,
 }

@@ -15,11 +15,9 @@ from torch import Tensor
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.weights import safe_pickle
 from fasterrcnn.weights.layout import State
+from fasterrcnn.weights.wrappers import NamedTensors, about_place, find_named_tensors
 
 WeightFileKind = Literal["safetensors", "torch", "numpy"]
-
-_WRAPPERS = ("model", "state_dict", "model_state_dict", "blobs")
-"""Keys under which training scripts keep the weights beside the optimiser, and Caffe2 its arrays."""
 
 _MAX_HEADER = 8 * 2**20
 _MAX_TENSORS = 20_000
@@ -69,19 +67,25 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def read_tensors(path: Path) -> tuple[State, dict[str, Any]]:
+    """The named tensors of a weight file, and the plain values beside them; as `read_weights`."""
+    weights = read_weights(path)
+    return weights.tensors, weights.beside
+
+
+def read_weights(path: Path) -> NamedTensors:
     """The named tensors of a weight file, and the plain values beside them.
 
     Reads safetensors, what `torch.save` wrote (zip archives and the older pickles), and pickles of numpy arrays as
-    Detectron2's model zoo has them. Weights that lie under ``model``, ``state_dict``, ``model_state_dict`` or ``blobs``
-    are taken out of there; beside them are a header's texts, or numbers, texts, lists and dicts (``epoch``, ``meta``).
-    Objects of training frameworks are left out. A `WeightsError`, for what is no weight file, damaged, or could run
-    code, is one line that begins with the path.
+    Detectron2's model zoo has them. Weights that lie under keys such as ``model`` or ``state_dict`` are taken out of
+    there (`wrappers`); beside them are a header's texts, or numbers, texts, lists and dicts (``epoch``, ``meta``).
+    Other objects are left out. A `WeightsError`, for what is no weight file, damaged, or could run code, is one line
+    that begins with the path.
     """
     kind = weight_file_kind(path)
     try:
         if kind == "safetensors":
             tensors, _, metadata, _ = read_safetensors(path)
-            return tensors, dict(metadata)
+            return NamedTensors(tensors, dict(metadata))
         size = path.stat().st_size
         with path.open("rb") as file:
             content = _read_numpy(file, size) if kind == "numpy" else read_torch(file, size)
@@ -206,22 +210,22 @@ def _read_numpy(file: BufferedIOBase, size: int) -> Any:
 # ---- weights, and what lies beside them
 
 
-def _split(content: Any, size: int) -> tuple[State, dict[str, Any]]:
-    weights = dict(content) if isinstance(content, dict) else {}
-    beside: dict[str, Any] = {}
-    for wrapper in _WRAPPERS:
-        if isinstance(weights.get(wrapper), dict):
-            beside |= {key: value for key, value in weights.items() if isinstance(key, str) and key != wrapper}
-            weights = dict(weights[wrapper])
-    if not weights:
-        raise WeightsError("no named tensors inside")
-    if len(weights) > _MAX_TENSORS:
-        raise WeightsError(f"refused, {len(weights):,} tensors")
-    state = {key: _tensor_named(key, value) for key, value in weights.items()}
+def _split(content: Any, size: int) -> NamedTensors:
+    place, named = find_named_tensors(content)
+    if len(named) > _MAX_TENSORS:
+        raise WeightsError(f"refused, {len(named):,} tensors")
+    state = {key: _tensor_named(key, value) for key, value in named.items() if not _is_beside(key, value)}
     if sum(value.nbytes for value in state.values()) > 2 * size:
         raise WeightsError("refused, its tensors are many times as large as the file")
-    meta_first = dict(sorted(beside.items(), key=lambda entry: entry[0] != "meta"))  # before an optimiser's numbers
-    return state, _plain_copy(meta_first, [_MAX_PLAIN], _MAX_DEPTH) or {}
+    around = {key: value for key, value in content.items() if value is not named}
+    meta_first = dict(sorted(around.items(), key=lambda entry: entry[0] != "meta"))  # before an optimiser's numbers
+    return NamedTensors(state, _plain_copy(meta_first, [_MAX_PLAIN], _MAX_DEPTH) or {}, about_place(place))
+
+
+def _is_beside(key: Any, value: Any) -> bool:
+    """Whether an entry among tensors is none of the network's: its name is no path to a module, or ends as states do"""
+    is_tensor = isinstance(value, Tensor | safe_pickle.NumpyArray)
+    return isinstance(key, str) and not is_tensor and ("." not in key or key.endswith("._extra_state"))
 
 
 def _tensor_named(key: Any, value: Any) -> Tensor:

@@ -59,12 +59,15 @@ def recognise_torchvision(state: Mapping[str, Tensor], preset: str | None = None
     second = "roi_heads.box_head.5.weight" in state
     if "backbone.body.0.0.weight" in state:
         name, numerics = "mobilenetv3-large-fpn", {}
-    elif "backbone.body.layer4.2.conv3.weight" in state and (second or "roi_heads.box_head.fc6.weight" in state):
+    elif "backbone.body.layer4.1.conv2.weight" in state and (second or "roi_heads.box_head.fc6.weight" in state):
         shape = resnet_shape(state, [f"backbone.body.layer{stage}." for stage in (1, 2, 3)])
         name = f"{shape}-fpn-v2" if second else f"{shape}-fpn"
         numerics = {"norm_eps": 0.0} if "rpn.head.conv.weight" in state else {}
     else:
-        raise WeightsError("a torchvision Faster R-CNN, but none of its four architectures")
+        raise WeightsError(
+            "a torchvision Faster R-CNN, but of none of the networks that are read: a pyramid on ResNet, ResNeXt or "
+            "wide ResNet with a box head of two layers (fc6, fc7), its v2, and MobileNetV3-Large"
+        )
     config = presets.get(preset or name)
     if preset not in (None, name) and {preset, name} != SAME_KEYS:
         raise WeightsError(f"the file holds a {name}, not a {preset}")

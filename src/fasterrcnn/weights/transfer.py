@@ -6,7 +6,6 @@ layer has four rows a class.
 
 import importlib.util
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fasterrcnn.config import AnchorConfig, ModelConfig, changed
+from fasterrcnn.detections import match_names
 from fasterrcnn.errors import MissingExtraError, UsageError, WeightsError, first_line
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.weights import catalog, detectron2, native
@@ -31,9 +31,10 @@ ROWS_OF_CLASS = {"box_head.class_logits.": 1, "box_head.box_deltas.": 4}
 
 
 def same_names(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:
-    """New class -> old one of the same name, as numbers; upper and lower case are the same, as are " ", "-" and "_"."""
-    places = {_plain(name): number for number, name in reversed(list(enumerate(old)))}
-    return {number: places[_plain(name)] for number, name in enumerate(new) if _plain(name) in places}
+    """New class -> old one of the same name (`match_names`), as numbers."""
+    places = {name: number for number, name in reversed(list(enumerate(old)))}
+    matched = match_names(new, list(places))
+    return {number: places[matched[name]] for number, name in enumerate(new) if name in matched}
 
 
 def rearrange_class_rows(state: State, same: Mapping[int, int], fresh: Mapping[str, Tensor]) -> State:
@@ -56,10 +57,6 @@ def rearrange_class_rows(state: State, same: Mapping[int, int], fresh: Mapping[s
                 new[-1] = old[-1]
             chosen[key] = new
     return chosen
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name.strip().casefold())
 
 
 _ROWS_OF_ANCHOR = {"rpn.objectness.": 1, "rpn.deltas.": 4}

@@ -33,7 +33,7 @@ def run(capsys, tmp_path, monkeypatch) -> Callable[..., Outcome]:
         with pytest.raises(SystemExit) as caught:
             main([str(argument) for argument in arguments])
         output = capsys.readouterr()
-        return Outcome(caught.value.code, output.out, output.err)
+        return Outcome(caught.value.code, output.out, output.err.replace("\n    ", " "))  # wrapped lines
 
     return run
 

@@ -49,9 +49,9 @@ BAD = ((10, 10, 30, 30), (10, 10, 0, 30), (40, 40, -30, -20), (90, 10, 30, 30))
 def test_check__sound_data(run, tmp_path):
     outcome = run("data", "check", write_coco(tmp_path / "set"))
     assert (outcome.code, outcome.err) == (0, "")
-    assert (
-        outcome.out == "COCO, 4 images, 1 class (cat), no splits\n\nno findings: this data set is ready for training\n"
-    )
+    first, *_, last = outcome.out.splitlines()
+    assert first == "COCO, 4 images, 1 class (cat), no splits"
+    assert last == "no findings: this data set is ready for training"
 
 
 @pytest.mark.parametrize("quick", [(), ("--quick",)])
@@ -60,13 +60,16 @@ def test_check__errors_are_findings_and_decide_the_exit_code(run, tmp_path, quic
     assert (outcome.code, outcome.err) == (2, "")
     assert "error flat-box (1): draw the box again, or delete it" in outcome.out
     assert "annotations.json: annotation 12 (cat): box 10,10,10,40 has no area" in outcome.out
-    assert outcome.out.endswith("2 errors, 1 warning, 0 notes\n")
+    assert outcome.out.splitlines()[-2:] == [
+        "2 errors, 1 warning, 0 notes",
+        "--fix NEW writes a repaired copy, with 3 changes: corners exchanged: 1, left out: 1, cut at the border: 1",
+    ]
 
 
 def test_check__warnings_are_no_errors(run, tmp_path):
     outcome = run("data", "check", write_coco(tmp_path / "set", (*BAD[:1], (10, 10, 0, 0), *BAD[:1], BAD[3])))
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out.endswith("0 errors, 2 warnings, 0 notes\n")
+    assert "\n0 errors, 2 warnings, 0 notes\n" in outcome.out
 
 
 def test_check__quick_does_not_decode(run, tmp_path):
@@ -81,7 +84,7 @@ def test_check__quick_does_not_decode(run, tmp_path):
 def test_check__all_shows_every_finding(run, tmp_path):
     names = [f"p{n}.png" for n in range(23)]
     root = write_coco(tmp_path / "set", [(10, 10, 0, 30)] * 23, names=names)
-    assert "and 3 more (--all shows them)" in run("data", "check", root).out
+    assert "and 20 more (--all shows them)" in run("data", "check", root).out
     shown = run("data", "check", root, "--all").out
     assert all(f"annotation {number} (cat)" in shown for number in range(11, 34))
 
@@ -173,8 +176,9 @@ def check(root: Path, *options: str, prefix: tuple[str, ...] = ()) -> subprocess
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    return done.stderr
+    message = done.stderr.replace("\n    ", " ")
+    assert message.count("\n") == 1
+    return message
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -290,9 +294,9 @@ def test_check__hostile_images(tmp_path, plants):
     for path, plant in zip(hostile, plants, strict=True):
         path.unlink()
         plant(path)
-    done = check(root)
+    done = check(root, "--all")
     assert done.stderr == ""
-    assert [done.stdout.count(str(path)) for path in hostile] == [1] * len(plants)
+    assert [path.name for path in hostile if path.name not in done.stdout] == []
     assert f"{len(plants)} error{'s' * (len(plants) > 1)}, " in done.stdout
 
 

@@ -29,6 +29,7 @@ def test_main__help_of_a_command(run, command):
         (["trian"], "trian"),
         (["train"], "data: name a folder or a file"),
         (["train", "data"], "data: no such file or folder"),
+        (["train", "data", "--freeze", "all"], 'unable to convert "all" into a whole number or backbone.'),
         (["predict", "a.safetensors", "b.jpg", "--colour", "red", "-o", "out"], "--colour"),
         (["predict", "a.safetensors", "b.jpg", "-o", "out", "--score", "high"], "high"),
         (["predict", "a.safetensors", "b.jpg", "-o", "out", "--nms", "weighted"], "weighted"),

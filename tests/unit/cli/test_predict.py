@@ -1,9 +1,12 @@
 import json
 import os
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from fasterrcnn.config import changed
 from fasterrcnn.inference.detector import load
 from fasterrcnn.weights import native
 
@@ -192,3 +195,35 @@ def test_predict__offline(run, images, tmp_path, monkeypatch):
     assert outcome.is_one_line
     assert "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth: it is not there, and FASTERRCNN_OFFLINE forbids" in outcome.err
     assert "fetch https://download.pytorch.org/models/fasterrcnn_resnet50_fpn_coco-258fb6c6.pth" in outcome.err
+
+
+def test_predict__range_of_the_checkpoint_and_by_hand(run, tiny_config, tiny_model, tmp_path):
+    values = np.linspace(30000, 31020, 64 * 96).astype(np.uint16).reshape(64, 96)
+    Image.fromarray(values).save(tmp_path / "thermal.png")
+    config = changed(tiny_config, input={"pixel_range": (30000.0, 31020.0)})
+    native.save_checkpoint(tmp_path / "kept.safetensors", tiny_model, config)
+    native.save_checkpoint(tmp_path / "none.safetensors", tiny_model, tiny_config)
+    by_hand = ["--pixel-range", 30000, 31020]
+    results = {}
+    for name, weights, options in (("kept", "kept", []), ("hand", "none", by_hand), ("none", "none", [])):
+        done = run(
+            "predict", tmp_path / f"{weights}.safetensors", tmp_path / "thermal.png", "-o", name, "--score", 1, *options
+        )
+        assert done.code == 0
+        with Image.open(next(Path(name).glob("thermal.*"))) as drawn:
+            results[name] = np.asarray(drawn.convert("L")).astype(int)
+    assert (results["kept"] == results["hand"]).all()
+    assert np.ptp(results["kept"]) > 200  # the drawn image is as the network saw it
+    assert results["none"][32].max() < 140
+
+
+def test_predict__impossible_range(run, checkpoint, images):
+    done = run("predict", checkpoint, images, "-o", "out", "--pixel-range", 5, 5)
+    assert done.is_one_line
+    assert "pixel_range" in done.err
+
+
+def test_predict__other_files_of_a_folder_are_named(run, checkpoint, images):
+    (images / "drawing.svg").touch()
+    done = run("predict", checkpoint, images, "-o", "out")
+    assert f"note: {images}: left out, because their names are not those of images: drawing.svg\n" in done.err

@@ -2,6 +2,7 @@
 
 import io
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance
 
-from fasterrcnn.data.duplicates import Fingerprint, connected_groups, find_identical, find_similar, take_fingerprint
+from fasterrcnn.data.annotations import AnnotatedImage
+from fasterrcnn.data.duplicates import (
+    Fingerprint,
+    connected_groups,
+    differ_clearly,
+    find_identical,
+    find_similar,
+    original_name,
+    take_fingerprint,
+)
 from fasterrcnn.images import read_image
 
 SIZE_HW = (300, 400)
@@ -199,6 +209,48 @@ def test_find_similar__blood_cells(shared_data):
     assert [(paths[i].stem, paths[j].stem) for i, j in find_similar(prints)] == [
         ("BloodImage_00037", "BloodImage_00038")
     ]
+
+
+def with_objects(boxes, labels, size_hw=(100, 200)) -> AnnotatedImage:
+    array = np.array(boxes, np.float32).reshape(-1, 4)
+    return AnnotatedImage(Path("a"), 1, size_hw, array, np.array(labels, np.int64), np.zeros(len(array), np.bool_))
+
+
+KING, QUEEN = [20, 10, 40, 50], [120, 10, 140, 50]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "labels", "differ"),
+    [
+        ([KING, QUEEN], [0, 1], False),
+        ([QUEEN, KING], [1, 0], False),  # in another order
+        ([KING], [0], False),  # one was not annotated
+        ([], [], False),
+        ([KING, KING], [0, 1], True),  # the queen stands elsewhere
+        ([KING, QUEEN], [0, 2], True),  # another piece stands there
+        ([KING, [124, 12, 144, 52]], [0, 1], False),  # drawn less exactly
+        ([KING, [np.nan, 10, 140, 50]], [0, 1], True),
+    ],
+)
+def test_differ_clearly(boxes, labels, differ):
+    board, other = with_objects([KING, QUEEN], [0, 1]), with_objects(boxes, labels)
+    assert differ_clearly(board, other) == differ_clearly(other, board) == differ
+    half = with_objects(np.array(boxes).reshape(-1, 4) / 2, labels, (50, 100))
+    assert differ_clearly(board, half) == differ
+
+
+@pytest.mark.parametrize(
+    ("name", "original"),
+    [
+        ("dog_jpg.rf.0123456789abcdef0123456789abcdef.jpg", "dog_jpg"),
+        ("a.b.rf.AbCdEfGh12.png", "a.b"),
+        ("dog.jpg", None),
+        ("dog.rf.jpg", None),
+        (".rf.0123456789abcdef.jpg", None),
+    ],
+)
+def test_original_name(name, original):
+    assert original_name(Path("train") / name) == original
 
 
 def test_groups_of__by_hand():

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.formats import read_data
-from fasterrcnn.data.split import split_data
+from fasterrcnn.data.split import complete_fractions, split_data
 from fasterrcnn.errors import UsageError
 
 CLASSES = ("cat", "dog", "owl")
@@ -128,6 +128,63 @@ def test_split_data__names_stay_together(tmp_path):
 def test_split_data__group_that_takes_no_part_binds_nothing(tmp_path):
     data = data_of(tmp_path, {"a.jpg": (0,), "b.jpg": (0,), "x1.jpg": (0,), "x2.jpg": (0,)})
     assert split_data(data, {"train": 0.5, "test": 0.5}, pattern=r"(x)?\w").kept_together == 2
+
+
+def test_split_data__versions_of_one_image_stay_together(tmp_path):
+    names_of = [f"p{n}_jpg.rf.{version:032x}.jpg" for n in range(6) for version in range(3)]
+    result = split_data(data_of(tmp_path, dict.fromkeys(names_of, (0,))), {"train": 0.5, "val": 0.5})
+    assert result.kept_together == 18
+    split_of = where(result.data)
+    for n in range(6):
+        assert len({split for name, split in split_of.items() if name.startswith(f"p{n}_")}) == 1
+
+
+def test_split_data__alike_with_other_objects_are_not_bound(tmp_path, photo):
+    image = photo((60, 80))
+    image.save(tmp_path / "a.png")
+    image.resize((120, 90)).save(tmp_path / "b.png")
+    bound, free = ((0,), (0,)), ((0,), (1,))
+    for labels, count in ((bound, 2), (free, 0)):
+        data = data_of(tmp_path, {"a.png": labels[0], "b.png": labels[1], "c.png": (0,), "d.png": (0,)})
+        assert split_data(data, {"train": 0.5, "val": 0.5}).kept_together == count
+
+
+def test_split_data__keeps_an_official_test_split(tmp_path):
+    versions = [f"v_jpg.rf.{n:032x}.jpg" for n in range(3)]
+    train = [annotated(tmp_path / f"{n:02}.jpg", (n % 2,), n) for n in range(20)]
+    test = [annotated(tmp_path / f"t{n}.jpg", (0,), 100 + n) for n in range(5)]
+    copies = [annotated(tmp_path / name, (0,), 200 + n) for n, name in enumerate(versions)]
+    splits = {"train": [*train, *copies[1:]], "test": [*test, copies[0]]}
+    data = AnnotatedData(tmp_path, "test", CLASSES, splits)
+    result = split_data(data, {"train": 0.8, "val": 0.2}, keep=["test"])
+    assert list(result.data.splits) == ["train", "val", "test"]
+    assert [len(images) for images in result.data.splits.values()] == [16, 4, 6]
+    assert {image.path for image in result.data.split("test")} == {image.path for image in splits["test"]}
+    assert (result.left_out, result.kept_together) == (2, 0)
+    with pytest.raises(UsageError, match="no split 'val'; there are: train, test"):
+        split_data(data, {"train": 1}, keep=["val"])
+
+
+@pytest.mark.parametrize(
+    ("given", "keep", "expected"),
+    [
+        ((None, None, None), [], {"train": 0.7, "val": 0.15, "test": 0.15}),
+        ((0.8, 0.2, None), [], {"train": 0.8, "val": 0.2}),
+        ((0.8, None, None), [], {"train": 0.8, "val": 0.1, "test": 0.1}),
+        ((None, None, 0.0), [], {"train": 0.7 / 0.85, "val": 0.15 / 0.85}),
+        ((None, 0.25, None), ["test"], {"train": 0.75, "val": 0.25}),
+        ((None, None, None), ["val", "test"], {"train": 1.0}),
+        ((0.5, 0.2, 0.2), [], {"train": 0.5, "val": 0.2, "test": 0.2}),  # refused where it is used
+        ((1.5, None, None), [], {"train": 1.5}),
+    ],
+)
+def test_complete_fractions(given, keep, expected):
+    assert complete_fractions(dict(zip(THREE, given, strict=True)), keep) == pytest.approx(expected)
+
+
+def test_complete_fractions__of_a_split_that_stays():
+    with pytest.raises(UsageError, match=r"'test' stays as it is \(--keep\), so it can have no share \(--test\)"):
+        complete_fractions({"train": None, "test": 0.2}, ["test"])
 
 
 def test_split_data__numbers_that_collide(tmp_path):

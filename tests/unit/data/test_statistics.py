@@ -76,7 +76,18 @@ def test_text__is_short_whatever_the_classes(classes):
     text = str(found)
     assert len(text.splitlines()) <= 40
     assert max(map(len, text.splitlines())) <= 120
-    assert (f"and {classes - 12} more classes" in text) == (classes > 12)
+    assert (f"... and {classes - 12} more classes of 1 to 1 boxes" in text) == (classes > 13)
+
+
+def test_text__rare_classes_are_shown():
+    counts = [100 - n for n in range(19)] + [1]
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    names = [f"class {n}" for n in range(20)]
+    text = str(compute_statistics(data_of({"all": [annotated([(0, 0, 9, 9)] * len(labels), labels)]}, names), INPUT))
+    lines = [line.split()[:3] for line in text.partition("Boxes of each class\n")[2].splitlines()[:13]]
+    expected = [["class", str(n), str(counts[n])] for n in (*range(8), *range(16, 20))]
+    assert lines == [*expected[:8], ["...", "and", "8"], *expected[8:]]
+    assert "... and 8 more classes of 85 to 92 boxes" in text
 
 
 def test_text__classes_without_boxes():

@@ -12,6 +12,7 @@ import fasterrcnn
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.evaluation.evaluate import evaluate
+from fasterrcnn.evaluation.ground_truth import common_classes
 from fasterrcnn.evaluation.report import results_of
 from fasterrcnn.inference.detector import load
 
@@ -51,6 +52,20 @@ def test_evaluate__classes_are_matched_by_name(detector, tmp_path, photo):
     assert report.per_class["bee"] == {"ap": None, "ap50": None}
 
 
+def test_evaluate__names_that_differ_in_spelling_are_matched_and_listed(detector, tmp_path, photo):
+    data = annotated(detector, tmp_path, photo, ("cat", "dog", "owl"))
+    report = evaluate(detector, replace(data, classes=("Cat", "dog", "_OWL")))
+    assert report.ap == evaluate(detector, data).ap
+    assert "Spelled otherwise in the data set, and taken for the same: cat as Cat, owl as _OWL." in str(report)
+
+
+def test_evaluate__classes_without_a_partner_are_listed(detector, tmp_path, photo):
+    report = str(evaluate(detector, annotated(detector, tmp_path, photo, ("bee", "owl", "dog"))))
+    assert "The detector does not have bee of the data set, and cannot find them." in report
+    assert "The data set does not have cat of the detector: they are not counted." in report
+    assert "Spelled otherwise" not in report
+
+
 def test_evaluate__checkpoint_and_detector_agree(detector, checkpoint, tmp_path, photo):
     data = annotated(detector, tmp_path, photo, ("cat", "dog", "owl"))
     assert evaluate(checkpoint, data) == evaluate(detector, data)
@@ -60,6 +75,15 @@ def test_evaluate__nothing_in_common(detector, tmp_path, photo):
     data = annotated(detector, tmp_path, photo, ("bee", "fly"))
     with pytest.raises(UsageError, match="no class in common: cat, dog, owl against bee, fly"):
         evaluate(detector, data)
+
+
+def test_common_classes__accents_written_in_two_ways():
+    assert common_classes(["caf\u00e9"], ["dog", "cafe\u0301"]) == {"caf\u00e9": "cafe\u0301"}
+
+
+def test_common_classes__invisible_characters():
+    with pytest.raises(UsageError, match=r"no class in common: cat against .*; the names differ in characters"):
+        common_classes(["cat"], ["dog", "cat\u200b"])
 
 
 def test_evaluate__unknown_split(detector, tmp_path, photo):
@@ -90,7 +114,7 @@ def test_evaluate__bad_boxes(detector, tmp_path, photo):
     boxes = whole.boxes.copy()
     boxes[0] = boxes[0][[2, 3, 0, 1]]
     data = replace(data, splits={"test": [replace(whole, boxes=boxes), *data.split("test")[1:]]})
-    with pytest.raises(DataError, match=r"1 error in .*has its second corner before the first"):
+    with pytest.raises(DataError, match=r"(?s)1 error in .*has its second corner before the first"):
         evaluate(detector, data)
     assert evaluate(detector, data, on_bad_box="fix").ar100 == pytest.approx(1.0)
     assert evaluate(detector, data, on_bad_box="drop").objects == 9
@@ -154,3 +178,14 @@ def test_evaluate__results_need_no_torch():
     source = Path(fasterrcnn.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(source)}, check=False)
     assert done.returncode == 0
+
+
+def test_evaluate__ids_as_the_data_set_writes_them(detector, tmp_path, photo):
+    data = annotated(detector, tmp_path, photo, ("cat", "dog", "owl"))
+    data = data.map(lambda image: replace(image, original_id=f"image {image.image_id}"))
+    report = evaluate(detector, data)
+    assert report.ar100 == pytest.approx(1.0)
+    report.save(tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {row["image_id"] for row in rows} == {"image 1", "image 2", "image 3"}
+    assert evaluate(None, data, results=tmp_path / "out").ar100 == pytest.approx(1.0)

@@ -81,6 +81,32 @@ def test_results__images_by_file_name(make_ground_truth, tmp_path):
     assert load_results(path, make_ground_truth()).owners.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("ids", [("2", "1"), ("2.jpg", "1.jpg"), ("0002", 1), ("2", "1.jpg")])
+def test_results__text_that_stands_for_ids(make_ground_truth, tmp_path, ids):
+    path = write(tmp_path / "r.json", [row(image_id=i, category_id="2") for i in ids] + [row(category_id="dog")])
+    predictions = load_results(path, make_ground_truth())
+    assert sorted(predictions.owners.tolist()) == [0, 0, 1]
+    assert predictions.labels.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("ids", [("b7", "a9"), (2**63 + 5, 7), ("02", "1")])
+def test_results__ids_as_the_data_set_writes_them(make_ground_truth, tmp_path, ids):
+    ground_truth = make_ground_truth()
+    ground_truth = replace(ground_truth, images=replace(ground_truth.images, original_ids=ids))
+    rows = [row(image_id=i, score=score) for i, score in zip(ids, (0.5, 0.25), strict=True)]
+    predictions = load_results(write(tmp_path / "r.json", rows), ground_truth)
+    assert predictions.owners.tolist() == [0, 1]
+    named = [row(image_id=5, file_name="2.jpg")]
+    assert load_results(write(tmp_path / "n.json", named), ground_truth).owners.tolist() == [1]
+
+
+def test_results__number_of_an_image_whose_id_is_another(make_ground_truth, tmp_path):
+    ground_truth = make_ground_truth()
+    ground_truth = replace(ground_truth, images=replace(ground_truth.images, original_ids=("b7", "a9")))
+    with pytest.raises(DataError, match="result 0: image_id 1 is neither an id nor the name of any image"):
+        load_results(write(tmp_path / "r.json", [row(image_id=1)]), ground_truth)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -88,7 +114,7 @@ def test_results__images_by_file_name(make_ground_truth, tmp_path):
         ({"annotations": []}, "r.json: COCO results are a list"),
         ([1], "r.json: COCO results are a list"),
         ([row(image_id=9)], "r.json: result 0: image_id 9 is not in the data set"),
-        ([row(image_id="one")], "result 0: image_id must be a whole number, not 'one'"),
+        ([row(image_id="one")], "result 0: image_id 'one' is neither an id nor the name of any image"),
         ([row(image_id=None)], "result 0: image_id must be a whole number, not None"),
         ([row(), row(bbox=[1, 2, 3])], r"result 1: bbox must be four numbers .* not \[1, 2, 3\]"),
         ([row(bbox="left")], "result 0: bbox must be four numbers"),

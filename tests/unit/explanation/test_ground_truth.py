@@ -118,6 +118,21 @@ def test_ground_truth__a_copy_elsewhere_is_found_by_its_name(scenes, tmp_path):
     assert len(ground_truth.boxes) == len(record.boxes)
 
 
+def test_ground_truth__an_image_of_a_yolo_set_with_several_splits(photo, tmp_path):
+    for split in ("train", "val"):
+        for number in range(3):
+            image = tmp_path / "images" / split / f"{split}{number}.png"
+            label = tmp_path / "labels" / split / f"{split}{number}.txt"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            label.parent.mkdir(parents=True, exist_ok=True)
+            photo(HW, number).save(image)
+            label.write_text("0 0.5 0.5 0.2 0.2")
+    write(tmp_path / "data.yaml", "train: images/train\nval: images/val\nnames: [Cat, dog]\n")
+    ground_truth = read_image_ground_truth(tmp_path, tmp_path / "images" / "val" / "val1.png", NAMES, HW)
+    assert ground_truth.labels.tolist() == [0]
+    assert_close(ground_truth.boxes[0].tolist(), [80.0, 40.0, 120.0, 60.0])
+
+
 def test_ground_truth__no_such_image(scenes, tmp_path):
     with pytest.raises(DataError, match=r"no annotations of other\.jpg among 5 images"):
         read_image_ground_truth(scenes, tmp_path / "other.jpg", CLASSES, HW)

@@ -17,8 +17,16 @@ def test_choose_device__default(monkeypatch, cuda, mps, kind):
 
 def test_choose_device__by_name():
     assert choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(UsageError, match="device 'gpu' cannot be used here"):
+    with pytest.raises(UsageError, match=r"device 'gpu' cannot be used here; there is .*cpu"):
         choose_device("gpu")
+
+
+@pytest.mark.parametrize("name", ["mps", "cuda:77", "xla", "nope:1"])
+def test_choose_device__absent_in_one_short_line(monkeypatch, name):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UsageError, match=f"device '{name}' cannot be used here") as caught:
+        choose_device(name)
+    assert len(str(caught.value)) < 250
 
 
 def test_use_threads():

@@ -7,6 +7,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from fasterrcnn.errors import DataError, ImageError, UsageError
 from fasterrcnn.inference.sources import find_files, is_many, load_image
+from fasterrcnn.pixel_options import PixelOptions
 
 
 @pytest.fixture
@@ -53,7 +54,10 @@ def test_find_files__nothing_there(tmp_path):
         find_files(tmp_path / "absent.png")
     with pytest.raises(DataError, match=r"\*\.png: no file matches"):
         find_files(tmp_path / "*.png")
-    with pytest.raises(DataError, match=r"no images in this folder \(.*\.jpg"):
+    with pytest.raises(DataError, match="no images in this folder; in it are: no files"):
+        find_files(tmp_path)
+    (tmp_path / "drawing.svg").touch()
+    with pytest.raises(DataError, match=r"no images in this folder; in it are: drawing\.svg"):
         find_files(tmp_path)
 
 
@@ -114,4 +118,9 @@ def test_load_image__broken_files(tmp_path):
     with pytest.raises(ImageError, match=r"absent\.png: no such file"):
         load_image(tmp_path / "absent.png")
     with pytest.raises(ImageError, match="the Pillow image cannot be decoded"):
-        load_image(Image.new("F", (2, 2)))
+        load_image(Image.fromarray(np.full((2, 2), 300.0, np.float32)))
+
+
+def test_load_image__array_of_sixteen_bits():
+    levels = load_image(np.array([[0, 4095]], np.uint16), PixelOptions((0, 4095))).pixels
+    assert levels.tolist() == [[[0, 255]]] * 3

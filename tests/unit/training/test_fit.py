@@ -1,11 +1,13 @@
 import csv
 import errno
+import json
 import math
 import os
 
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 
 from fasterrcnn.data.annotations import AnnotatedData
 from fasterrcnn.data.formats import read_data
@@ -38,6 +40,27 @@ def test_fit__run_and_metrics(train, scenes, tmp_path):
 def test_fit__continues_from_its_own_checkpoint(train, start):
     second = train("run", weights=str(start.last))
     assert native.load_checkpoint(second.last)[2]["start"] == str(start.last)
+
+
+def test_fit__training_on_begins_with_the_detector_as_it_is(train, start, tmp_path):
+    """At a rate of almost nothing, the detector stays what it was: anchors, norms, layers, input size, tensors."""
+    _, config, _ = native.load_checkpoint(start.last)
+    anchors = config.anchors.model_copy(update={"sizes": ((20.0,), (40.0,), (80.0,), (170.0,))})
+    (tmp_path / "anchors.yaml").write_text(f"anchors: {json.dumps(anchors.model_dump(mode='json'))}")
+    first = train("first", anchors=str(tmp_path / "anchors.yaml"))
+    options = {"learning_rate": 1e-12, "ema": 0.0, "weight_decay": 0.0, "short_side": None}
+    second = train("second", model="timm:test_efficientnet", weights=str(first.last), **options)
+    (old, trained, _), (new, resulting, _) = (native.load_checkpoint(run.last) for run in (first, second))
+    assert trained.anchors == anchors
+    assert resulting == trained
+    assert_close(new, old, rtol=0, atol=1e-6)
+
+
+def test_fit__norms_of_a_run_from_random_weights_are_kept(train, start):
+    model = {"preset": "mobilenetv3-large-320-fpn", "regions": {"widths": [8, 8]}}
+    first = train("first", model=model)
+    second = train("second", model=model["preset"], weights=str(first.last))
+    assert native.load_checkpoint(second.last)[1].backbone.norm == "group"
 
 
 def test_fit__follows_from_its_seed(train, start):
@@ -89,7 +112,7 @@ def test_fit__no_boxes_to_train_on(train, tmp_path, photo):
         (tmp_path / "set" / name).mkdir(parents=True)
     (tmp_path / "set/Annotations/a.xml").write_text("<annotation/>")
     photo((96, 96)).save(tmp_path / "set/JPEGImages/a.jpg")
-    with pytest.raises(UsageError, match="the split 'all' has no boxes to train on"):
+    with pytest.raises(DataError, match="no labels were found: none of 1 image has a box"):
         train("run", data=tmp_path / "set")
 
 
@@ -204,5 +227,7 @@ def test_fit__a_disk_that_is_full(train, tmp_path, monkeypatch):
         train("run", epochs=3)
     assert str(run) in str(caught.value)
     native.load_checkpoint(run / "last.safetensors")
+    with pytest.raises(UsageError, match="resume takes the folder of an interrupted run"):
+        fit(resume=run / "last.safetensors")
     again = fit(resume=run)
     assert load(again.last).classes

@@ -8,11 +8,12 @@ import yaml
 from PIL import Image
 
 from fasterrcnn import presets
-from fasterrcnn.config import TrainConfig
+from fasterrcnn.config import TrainConfig, changed
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.formats import read_data
 from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.training import prepare
+from fasterrcnn.weights import native
 
 PRESET = presets.get("timm:test_efficientnet")
 
@@ -57,7 +58,7 @@ def folder(tmp_path):
 
 
 def test_open_data__refuses_errors(folder):
-    message = r"1 error in .*train\.json: annotation 2 \(cat\): box 20,20,10,15 has its second corner.*--on-bad-box"
+    message = r"(?s)1 error in .*train\.json: annotation 2 \(cat\): box 20,20,10,15 has its second corner.*--on-bad-box"
     with pytest.raises(DataError, match=message):
         prepare.open_data(folder, settings(), lambda line: None)
 
@@ -79,8 +80,8 @@ def test_open_data__many_changes_are_counted(tmp_path):
     opened = prepare.open_data(data, settings(), lines.append).data
     assert [len(r.boxes) for r in opened.split("train")] == [1] * 30
     assert lines[1] == "note: left out: 30"
-    assert len(lines) == 22
-    assert lines[-1] == "note: and 11 more, all in data.txt of the run"
+    assert len(lines) == 12
+    assert lines[-1] == "note: and 21 more, all in data.txt of the run"
 
 
 def test_start_config__category_ids_travel(folder):
@@ -166,6 +167,32 @@ def test_with_anchors__from_a_file(tmp_path):
         prepare.with_anchors(PRESET, [], settings(anchors="absent.yaml"), lambda line: None)
 
 
+OWN = PRESET.model_copy(update={"anchors": PRESET.anchors.model_copy(update={"ratios": ((0.4, 1.0, 3.0),) * 4})})
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected", "line"),
+    [(None, OWN, "anchors: those of the start weights"), ("preset", PRESET, "anchors: those of the preset")],
+)
+def test_with_anchors__of_a_trained_detector(choice, expected, line):
+    lines = []
+    chosen = settings(weights="run/last.safetensors", anchors=choice)
+    assert prepare.with_anchors(OWN, tall_boxes(100), chosen, lines.append) == expected
+    assert lines == [line]
+
+
+def test_start_config__what_a_detector_was_trained_with(folder, tmp_path, tiny_model, tiny_config):
+    trained = changed(tiny_config, anchors={"sizes": ((20.0,), (40.0,), (80.0,), (170.0,))})
+    native.save_checkpoint(tmp_path / "own.safetensors", tiny_model, trained)
+    weights = str(tmp_path / "own.safetensors")
+    model = prepare.start_config(read_data(folder), settings(weights=weights))
+    assert model.anchors == trained.anchors
+    assert (model.input.short_side, model.input.long_side) == (64, 96)
+    assert (model.backbone.neck_channels, model.regions.widths) == (32, (32, 32))
+    at_480 = prepare.start_config(read_data(folder), settings(weights=weights, short_side=480))  # the preset's size
+    assert (at_480.input.short_side, at_480.input.long_side) == (480, 720)
+
+
 def test_choose_images__shared_images():
     train, val = record(1, [[1, 1, 9, 9]]), record(2, [[1, 1, 9, 9]])
     both = AnnotatedData(Path("root"), "test", ("cat",), {"train": [train, val], "val": [val]})
@@ -218,8 +245,27 @@ def test_with_class_balance__settings_of_the_model_stay(kind, own):
 
 def test_prepare_run__patience_needs_validation(folder):
     chosen = settings(on_bad_box="drop", patience=3)
-    with pytest.raises(UsageError, match=r"patience waits for a better AP, .* validation split \(--val-split\)"):
+    with pytest.raises(UsageError, match=r"patience waits for a better AP, .* validation split with objects"):
         prepare.prepare_run(folder, chosen, lambda line: None)
+
+
+@pytest.mark.parametrize("patience", [3, None])
+@pytest.mark.parametrize("difficult", [True, False])
+def test_prepare_run__validation_without_objects_that_count(photo, tmp_path, patience, difficult):
+    records = []
+    for number in (1, 2):
+        photo((30, 40), number).save(tmp_path / f"{number}.png")
+        boxes = [[1, 1, 20, 20]] if number == 1 or difficult else []
+        records.append(replace(record(number, boxes, (30, 40)), path=tmp_path / f"{number}.png"))
+    val = replace(records[1], difficult=np.ones(len(records[1].boxes), np.bool_))
+    data = AnnotatedData(tmp_path, "test", ("cat",), {"train": [records[0]], "val": [val]})
+    lines = []
+    if patience is None:
+        assert prepare.prepare_run(data, settings(), lines.append).val_images == [val]
+    else:
+        with pytest.raises(UsageError, match=r"needs a validation split with objects \(--val-split\)"):
+            prepare.prepare_run(data, settings(patience=patience), lines.append)
+    assert any(line.startswith("note: no AP, because no image of the validation split") for line in lines)
 
 
 def test_prepare_run__all_is_decided_and_logged(folder):
@@ -372,6 +418,11 @@ def test_resolve__no_assignment(assignment):
         ),
         ({"epochs": 0}, [], "epochs: Input should be greater than 0 (given: 0)"),
         ({}, ["epochs=many"], "(given: 'many')"),
+        (
+            {},
+            ["freeze=all"],
+            "freeze: Input should be a valid integer, unable to parse string as an integer or 'backbone'",
+        ),
         ({}, ["drops=[0.5, 2]"], "drops.1: Input should be less than or equal to 1 (given: 2)"),
         ({}, ["model.rpn.convs=0"], "model.rpn.convs: Input should be greater than 0 (given: 0)"),
         ({}, ["model.preset=resnet50-fnp"], "no model is called 'resnet50-fnp': did you mean 'resnet50-fpn'?"),
@@ -381,6 +432,7 @@ def test_resolve__no_assignment(assignment):
         ({"model": None}, [], "model: name a preset"),
         ({"recipe": "slow"}, [], "recipe: Input should be 'quick', 'standard' or 'best' (given: 'slow')"),
         ({"recipe": ["quick"]}, [], "recipe: "),
+        ({"freeze": -1}, [], "freeze: Input should be greater than or equal to 0 or 'backbone' (given: -1)"),
         ({"freeze": "backbone", "weights": None}, [], 'freeze="backbone" with random weights would learn'),
     ],
 )
@@ -457,3 +509,47 @@ def test_dump__a_recipe_is_not_applied_again(tmp_path, recipe):
     chosen = prepare.resolve({**GIVEN, "recipe": recipe, "epochs": 123, "short_side": 77})
     (tmp_path / "a.yaml").write_text(prepare.dump_settings(chosen))
     assert prepare.resolve(prepare.read_settings(tmp_path / "a.yaml")) == chosen
+
+
+@pytest.fixture
+def thermal(tmp_path):
+    """A COCO file with one image of values from 30000 to 31020."""
+    values = np.linspace(30000, 31020, 1200).astype(np.uint16).reshape(30, 40)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    box = {"id": 1, "image_id": 5, "category_id": 18, "bbox": [5, 6, 10, 12]}
+    image = {"id": 5, "file_name": "a.png", "width": 40, "height": 30}
+    content = {"images": [image], "annotations": [box], "categories": [{"id": 18, "name": "cat"}]}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_prepare_run__range_of_the_training_images_is_kept(thermal):
+    lines = []
+    setup = prepare.prepare_run(thermal, settings(), lines.append)
+    low, high = setup.config.model.input.pixel_range
+    assert (low, high) == pytest.approx((30000, 31020), abs=5)
+    assert any(line.startswith("pixel range: 3000") for line in lines)
+    pixels, _ = setup.dataset[0]
+    assert len(pixels.unique()) > 200
+    again = prepare.resolve(yaml.safe_load(prepare.dump_settings(setup.config)))
+    assert again.model.input.pixel_range == (low, high)
+
+
+def test_prepare_run__range_and_bands_by_hand(thermal):
+    lines = []
+    setup = prepare.prepare_run(thermal, settings(pixel_range=(0, 40000), bands=(1, 1, 1)), lines.append)
+    assert setup.config.model.input.pixels == ((0, 40000), (1, 1, 1))
+    assert not any("pixel range" in line for line in lines)
+
+
+def test_prepare_run__images_of_eight_bits_have_no_range(folder):
+    lines = []
+    setup = prepare.prepare_run(folder, settings(on_bad_box="fix"), lines.append)
+    assert setup.config.model.input.pixel_range is None
+    assert not any("pixel range" in line for line in lines)
+
+
+@pytest.mark.parametrize("pixel_range", [(5, 5), (6, 5), (0, float("inf")), (float("nan"), 1)])
+def test_resolve__impossible_range(pixel_range):
+    with pytest.raises(UsageError, match="pixel_range"):
+        prepare.resolve({"data": "x", "model": "resnet50-fpn", "pixel_range": pixel_range})

@@ -12,6 +12,7 @@ from fasterrcnn.build import assemble, load_model
 from fasterrcnn.errors import WeightsError
 from fasterrcnn.weights import load
 from fasterrcnn.weights.layout import check_fit
+from fasterrcnn.weights.transfer import numerics_of
 
 HERE = Path("somewhere.bin")
 FAMILIES = {"torchvision": "torchvision", "detectron2": "Detectron2", "mmdetection": "MMDetection"}
@@ -375,7 +376,7 @@ def test_body__of_detectron2_in_caffe2s_names(tmp_path, shrink):
     path = tmp_path / "R-50.pkl"
     torch.save(body, path)
     config = shrink(presets.get("resnet50-c4", ("cat", "dog")))
-    network, report = build.start_model(config, str(path))
+    network, report = build.start_model(numerics_of(config, str(path)), str(path))
     state = network.state_dict()
     assert torch.equal(state["backbone.body.conv1.weight"], body["conv1_w"].flip(1))
     assert torch.equal(state["backbone.body.bn1.weight"], body["res_conv1_bn_s"])
@@ -386,3 +387,11 @@ def test_body__of_detectron2_in_caffe2s_names(tmp_path, shrink):
     assert {key.split(".")[0] for key in report.fresh} == {"rpn", "box_head"}
     assert network.std.flatten().tolist() == pytest.approx([1 / 255] * 3)
     assert network.backbone.body.layer2[0].conv1.stride == (2, 2)
+
+
+@pytest.mark.parametrize("family", ["torchvision", "detectron2", "mmdetection"])
+@pytest.mark.parametrize("preset", ["resnet18-fpn", "resnet34-fpn", "wide-resnet50-2-fpn", "resnext50-32x4d-fpn"])
+def test_recognise__other_resnets_under_a_pyramid(files, family, preset):
+    source = load.recognise(HERE, files(family, preset, 3), {})
+    assert source.config.preset == preset
+    check_fit(sketch(source.config), source.state, str(HERE))

@@ -227,7 +227,7 @@ def test_own_checkpoint__same_classes_keep_their_rows(checkpoint, tiny_config, t
 def test_torchvision_detector__of_no_known_architecture(tmp_path, shrink):
     rows = {f"roi_heads.box_predictor.{n}.{p}": torch.zeros(8) for n in ("cls_score", "bbox_pred") for p in PARTS}
     torch.save({**rows, "rpn.head.cls_logits.weight": torch.zeros(8)}, tmp_path / "odd.pth")
-    with pytest.raises(WeightsError, match=r"odd\.pth: a torchvision Faster R-CNN, but none of its four"):
+    with pytest.raises(WeightsError, match=r"odd\.pth: a torchvision Faster R-CNN, but of none of the networks"):
         build_model(body_config(shrink, "mobilenetv3-large-320-fpn"), weights=str(tmp_path / "odd.pth"))
 
 

@@ -74,8 +74,8 @@ def test_read_tensors__runs_no_code(tmp_path, with_torch):
         ([1, 2], r"file\.pth: no named tensors inside"),
         ({}, r"file\.pth: no named tensors inside"),
         ({"model": {}}, r"file\.pth: no named tensors inside"),
-        ({"a": 1}, r"file\.pth: 'a' is a int, not a tensor"),
-        ({"epoch": 3, "weights": STATE}, r"file\.pth: 'epoch' is a int, not a tensor"),
+        ({"a": 1}, r"file\.pth: no named tensors inside"),
+        ({"a": torch.zeros(1), "b.c": 1}, r"file\.pth: 'b\.c' is a int, not a tensor"),
         ({1: torch.zeros(1)}, r"file\.pth: 1 is a Tensor, not a tensor"),
     ],
 )
@@ -85,8 +85,10 @@ def test_read_tensors__not_named_tensors(tmp_path, content, message):
 
 
 def test_read_tensors__whole_objects_are_refused(tmp_path):
-    with pytest.raises(WeightsError, match=r"refused, it holds an object of torch\.nn\.modules\.linear\.Linear"):
+    with pytest.raises(WeightsError, match=r"refused, it holds a whole object of torch\.nn\.modules\.linear\.Linear"):
         read_tensors(saved(tmp_path, nn.Linear(1, 1)))
+    with pytest.raises(WeightsError, match=r"object of .*Linear, .*; load it with .*, and save model\.state_dict\(\)"):
+        read_tensors(saved(tmp_path, {"epoch": 3, "model": nn.Linear(1, 1)}))
     with pytest.raises(WeightsError, match=r"refused, it holds an object of .*default_rng"):
         read_tensors(saved(tmp_path, {"a": np.random.default_rng}))
 

@@ -3,7 +3,7 @@
 Axes: n boxes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import get_args
@@ -16,7 +16,8 @@ from fasterrcnn.config import InputConfig
 from fasterrcnn.data.annotations import AnnotatedData
 from fasterrcnn.data.findings import Finding
 from fasterrcnn.data.formats import data_format_of
-from fasterrcnn.data.formats.base import BoxFormat, DataFormat
+from fasterrcnn.data.formats.base import DataFormat
+from fasterrcnn.data.formats.shapes import BoxFormat
 
 Mask = NDArray[np.bool_]
 Boxes = NDArray[np.float64]
@@ -275,14 +276,27 @@ _WORDS = {
 
 def _describe(table: BoxTable, masks: dict[str, Mask]) -> list[Finding]:
     misread_as = misreadings(data_format_of(table.data))
+    # Many boxes reach a little over the border, and fit in any layout where images are nearly square.
+    agreed = _layouts_of_many(table, misread_as)
 
     def words(kind: str, row: int) -> str:
         box, size = table.boxes[row : row + 1], table.sizes[row : row + 1]
-        fitting = (other for other in misread_as if "{hint}" in _WORDS[kind] and fit_images(other.reread(box), size)[0])
-        other = next(fitting, None)
+        others = () if "{hint}" not in _WORDS[kind] else agreed if kind == "over-border" else misread_as
+        other = next((other for other in others if fit_images(other.reread(box), size)[0]), None)
         return _WORDS[kind].replace("{hint}", f" (as {LAYOUTS[other.written]} it would fit)" if other else "")
 
     return [finding for kind, mask in masks.items() for finding in table.findings(kind, mask, partial(words, kind))]
+
+
+def _layouts_of_many(table: BoxTable, misread_as: Sequence[Misreading]) -> list[Misreading]:
+    """The layouts in which so many boxes fit better, all in all, that they are no mistakes in single ones."""
+    finite = np.isfinite(table.boxes).all(axis=1)
+    boxes, sizes = table.boxes[finite], table.sizes[finite]
+    fitting = int(fit_images(boxes, sizes).sum())
+    needed = fitting + max(_MISFITS, _MISFIT_SHARE * len(boxes))
+    if needed > len(boxes):
+        return []
+    return [other for other in misread_as if fit_images(other.reread(boxes), sizes).sum() >= needed]
 
 
 def _check_sizes(table: BoxTable, sound: Mask, config: InputConfig) -> list[Finding]:
@@ -292,12 +306,18 @@ def _check_sizes(table: BoxTable, sound: Mask, config: InputConfig) -> list[Find
     whole = sound & (areas >= _WHOLE * table.sizes.prod(axis=1))
     scale = np.minimum(config.short_side / table.sizes.min(axis=1), config.long_side / table.sizes.max(axis=1))
     input_sides = np.sqrt(areas) * scale
-    thin = (sides <= SMALLEST_ORIGINAL).all(axis=1) | (sides <= SMALLEST_ORIGINAL / 2).any(axis=1)
+    thin: Mask = np.all(sides <= SMALLEST_ORIGINAL, axis=1) | np.any(sides <= SMALLEST_ORIGINAL / 2, axis=1)
     tiny = sound & ((input_sides < SMALLEST_SIDE) | thin)
-    small = "is {:.1f} pixels wide and high (in the mean) in the network input"
+
+    def words(row: int) -> str:
+        width, height = sides[row]
+        if thin[row]:
+            return f"is {width:.3g} pixels wide and {height:.3g} high in the original image"
+        return f"is {input_sides[row]:.1f} pixels wide and high (in the mean) in the network input"
+
     return [
         *table.findings("whole-image", whole, "covers the whole image of {size}"),
-        *table.findings("tiny-box", tiny, lambda row: small.format(input_sides[row])),
+        *table.findings("tiny-box", tiny, words),
     ]
 
 

@@ -1,7 +1,7 @@
 """All checks together: the complete one of ``data check``, and the quick one before training."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -10,23 +10,37 @@ import numpy as np
 from PIL import Image
 
 from fasterrcnn.config import InputConfig
-from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, group_by
+from fasterrcnn.data.annotations import NO_SPLIT, AnnotatedData, AnnotatedImage
 from fasterrcnn.data.checks.boxes import check_boxes, check_values
-from fasterrcnn.data.checks.classes import check_classes
+from fasterrcnn.data.checks.classes import check_classes, check_for_boxes
 from fasterrcnn.data.checks.images import (
     ImageFacts,
     TrackProgress,
     check_folders,
     check_listing,
+    check_other_files,
     decode_images,
     read_headers,
 )
 from fasterrcnn.data.checks.repair import BadBoxPolicy, Repaired, repair
-from fasterrcnn.data.findings import FINDING_KINDS, Finding, Severity, printable, raise_on_errors
+from fasterrcnn.data.findings import (
+    BOX_KINDS,
+    FINDING_KINDS,
+    MAX_EXAMPLES,
+    MAX_LINE,
+    Finding,
+    Severity,
+    count_of,
+    group_by_kind,
+    heading,
+    printable,
+    raise_on_errors,
+    shorten_middle,
+)
 from fasterrcnn.data.formats import data_format_of
 from fasterrcnn.errors import ImageError
 from fasterrcnn.files import write_text
-from fasterrcnn.images import read_image
+from fasterrcnn.images import read_stretched
 from fasterrcnn.reporting.drawing import draw_boxes
 from fasterrcnn.reporting.html import render_page
 
@@ -37,6 +51,7 @@ IMAGES_READ = 5_000
 """With up to so many images, ``on_bad_box`` "fix" or "drop" decodes each before training, to find damaged ones."""
 
 _SIDE = 360  # pixels of an image on the page
+_MANY, _NEARLY_ALL = 10, 0.8  # findings that are summarised: this many, of this share of the images or boxes
 _MAX_IMAGES = 12  # shown of each kind; all findings stand there as text
 
 _ORDER = sorted(FINDING_KINDS, key=lambda kind: get_args(Severity).index(FINDING_KINDS[kind][0]))
@@ -57,28 +72,31 @@ class DataReport:
 
     def by_kind(self) -> dict[str, list[Finding]]:
         """Findings of each kind, errors first."""
-        return group_by(self.findings, lambda finding: finding.kind)
+        return group_by_kind(self.findings)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "data": str(self.data.root),
             "summary": self.data.summary(),
+            "notes": self.data.notes,
             "counts": self.counts,
             "findings": [finding.to_dict() for finding in self.findings],
         }
 
-    def to_text(self, *, examples: int | None = 20) -> str:
-        """A summary to read, with some findings of each kind, or all (None)."""
-        lines = [printable(self.data.summary())]
+    def to_text(self, *, examples: int | None = MAX_EXAMPLES) -> str:
+        """A summary to read, with some findings of each kind, or all (None); of long lines the middle is left out."""
+        lines = [shorten_middle(printable(line)) for line in self.data.describe()]
         for kind, findings in self.by_kind().items():
-            severity, advice = FINDING_KINDS[kind]
-            lines.append(f"\n{severity} {kind} ({len(findings)}): {advice}")
+            lines += ["", heading(kind, len(findings))]
+            extent = describe_extent(self.data, findings)
+            if extent:
+                lines.append(f"  concerns {extent}")
             shown = findings[:examples]
-            lines += [f"  {finding}" for finding in shown]
+            lines += [f"  {finding.line(MAX_LINE - 2)}" for finding in shown]
             if len(findings) > len(shown):
-                lines.append(f"  ... and {len(findings) - len(shown)} more (--all shows them)")
-        counts = ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in self.counts.items())
+                lines.append(f"  ... and {len(findings) - len(shown):,} more (--all shows them)")
+        counts = ", ".join(count_of(count, name) for name, count in self.counts.items())
         lines.append(f"\n{counts}" if self.findings else "\nno findings: this data set is ready for training")
         return "\n".join(lines)
 
@@ -94,10 +112,32 @@ class DataReport:
             shown, rest = findings[:_MAX_IMAGES], findings[_MAX_IMAGES:]
             examples = [{"finding": f, "image": _draw(f, images, self.data)} for f in shown]
             about = {"kind": kind, "severity": severity, "advice": advice, "count": len(findings)}
+            about["extent"] = describe_extent(self.data, findings)
             sections.append({**about, "examples": examples, "rest": rest})
         title = f"Data check of {self.data.root.name}"
-        texts = {"title": title, "summary": self.data.summary(), "counts": self.counts}
+        texts = {"title": title, "summary": " ".join(self.data.describe()), "counts": self.counts}
         write_text(Path(path), render_page("fasterrcnn.data", "check.html", **texts, sections=sections))
+
+
+def describe_extent(data: AnnotatedData, findings: Sequence[Finding]) -> str:
+    """The splits of which findings of one kind concern nearly all images, or the share of all boxes, in words.
+
+    Empty where the findings are single cases.
+    """
+    if len(findings) < _MANY:
+        return ""
+    concerned = {finding.image for finding in findings}
+    parts = []
+    for name, images in data.splits.items():
+        paths = {image.path for image in images}
+        count = len(paths & concerned)
+        if images and count >= _NEARLY_ALL * len(paths):
+            of_all = "all" if count == len(paths) else f"{count:,} of"
+            parts.append(f"{of_all} {len(paths):,} images{'' if name == NO_SPLIT else f' of {name!r}'}")
+    boxes = sum(len(image.boxes) for image in data.images)
+    if findings[0].kind in BOX_KINDS and _NEARLY_ALL * boxes <= len(findings) <= boxes:
+        parts.insert(0, f"{len(findings):,} of {boxes:,} boxes")
+    return ", ".join(parts)
 
 
 def check_data(
@@ -110,21 +150,30 @@ def check_data(
     """
     track = track or (lambda images, total: images)
     facts = decode_images(data, track) if images else read_headers(data.images)
-    findings = [*_of_files(data, facts), *check_folders(data), *check_listing(data)]
+    listing = check_listing(data)
+    leaks = {finding.image for finding in listing}
+    findings = [f for f in _of_files(data, facts) if f.kind != "leak" or f.image not in leaks]
+    findings += [*listing, *check_folders(data), *check_other_files(data), *check_for_boxes(data)]
     findings += [*check_boxes(facts.framed(data), config), *check_classes(data)]
     return DataReport(data, sorted(findings, key=lambda finding: _ORDER.index(finding.kind)))
 
 
-def check_and_repair(data: AnnotatedData, policy: BadBoxPolicy = "error") -> Repaired:
+def check_and_repair(data: AnnotatedData, policy: BadBoxPolicy = "error", *, is_part: bool = False) -> Repaired:
     """The quick check before training or evaluation: refuses errors, or repairs them and reports what it did.
 
+    ``is_part``: these are some images of a data set, of which nothing can be concluded about the whole.
+
     Raises:
-        DataError: there are errors and the policy is "error"; the message names them.
+        DataError: there are errors and the policy is "error", or there is no box at all; the message names them.
     """
+    of_the_whole = [] if is_part else check_for_boxes(data)
     if policy == "error":
         facts = read_headers(_uncertain_sizes(data))
-        raise_on_errors([*_of_files(data, facts), *check_folders(data), *check_values(facts.framed(data))], data.root)
+        of_the_whole += [] if is_part else check_folders(data)
+        findings = [*_of_files(data, facts), *of_the_whole, *check_values(facts.framed(data))]
+        raise_on_errors(findings, data.root, has_policy=True)
     else:  # all that has to be left out must be known first, damaged images too
+        raise_on_errors(of_the_whole, data.root)
         small = len(data.images) <= IMAGES_READ
         facts = decode_images(data, lambda images, total: images) if small else read_headers(_uncertain_sizes(data))
     repaired = repair(data, policy, facts.findings)
@@ -153,7 +202,7 @@ def _draw(finding: Finding, images: Mapping[Path, AnnotatedImage], data: Annotat
     if finding.image is None:
         return None
     try:
-        pil_image = read_image(finding.image)
+        pil_image, _ = read_stretched(finding.image)
     except ImageError:
         return None
     scale = min(1.0, _SIDE / max(pil_image.size))

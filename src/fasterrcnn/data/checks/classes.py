@@ -1,6 +1,7 @@
 """Checks of classes and splits. Needs no torch."""
 
 import re
+import unicodedata
 from collections import Counter
 from itertools import combinations
 
@@ -8,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasterrcnn.data.annotations import AnnotatedData
-from fasterrcnn.data.findings import Finding
+from fasterrcnn.data.findings import Finding, count_of, unseen_difference
+from fasterrcnn.data.formats import data_format_of
 
 IMBALANCE = 20
 """From this ratio between the most and the least frequent class on, the rare one needs help."""
@@ -22,7 +24,7 @@ _CHANCE = 0.02  # images without a class are suspicious where fewer than this sh
 def check_classes(data: AnnotatedData) -> list[Finding]:
     """All findings about classes, and about their distribution over the splits."""
     counts = Counter(label for image in data.images for label in image.labels.tolist())
-    unused = [name for label, name in enumerate(data.classes) if not counts[label]]
+    unused = [name for label, name in enumerate(data.classes) if counts and not counts[label]]
     return [
         *(Finding("unused-class", data.root, f"class {name!r} has no box") for name in unused),
         *_check_names(data, counts),
@@ -30,6 +32,19 @@ def check_classes(data: AnnotatedData) -> list[Finding]:
         *_check_balance(data, counts),
         *_check_missing(data),
     ]
+
+
+def check_for_boxes(data: AnnotatedData) -> list[Finding]:
+    """A finding if no image of a data set has a box, which is so where labels lie in the wrong place.
+
+    Data made in memory may well be images alone.
+    """
+    if data_format_of(data) is None or any(len(image.boxes) for image in data.images):
+        return []
+    first = next((f"; for example {f}" for f in data.findings if f.severity != "note"), "")
+    state = f"none of {count_of(len(data.images), 'image')} has a box" if data.images else "no image can be used"
+    what = f"no labels were found: {state} ({data.format}){first}"
+    return [Finding("no-boxes", data.root, what)]
 
 
 def _check_names(data: AnnotatedData, counts: Counter[int]) -> list[Finding]:
@@ -40,13 +55,16 @@ def _check_names(data: AnnotatedData, counts: Counter[int]) -> list[Finding]:
         same = plain[rare] == plain[common] and len(plain[rare]) > 1  # "a" and "A" may be two letters to read
         if same or is_typo(data.classes[rare], data.classes[common], counts[rare], counts[common]):
             names = f"{data.classes[rare]!r} ({counts[rare]} boxes) and {data.classes[common]!r} ({counts[common]})"
-            findings.append(_at_first_box(data, rare, "similar-names", f"classes {names} have nearly the same name"))
+            unseen = unseen_difference(data.classes[rare], data.classes[common])
+            words = f"classes {names} have nearly the same name{f': {unseen}' if unseen else ''}"
+            findings.append(_at_first_box(data, rare, "similar-names", words))
     return findings
 
 
 def _plain(name: str) -> str:
     """A name without capitals and word separators; those between digits stay, as a decimal point or a minus."""
-    return re.sub(r"(?<=[^\W\d_])[\s_.-]+|[\s_.-]+(?=[^\W\d_])", "", name.casefold())
+    composed = unicodedata.normalize("NFC", name.casefold())
+    return re.sub(r"(?<=[^\W\d_])[\s_.-]+|[\s_.-]+(?=[^\W\d_])", "", composed)
 
 
 def is_typo(rare: str, common: str, rare_count: int, common_count: int) -> bool:

@@ -4,28 +4,41 @@ Needs no torch.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 
 from fasterrcnn.data.annotations import SPLITS, AnnotatedData, AnnotatedImage
 from fasterrcnn.data.checks.boxes import OVER_BORDER
-from fasterrcnn.data.duplicates import Fingerprint, find_identical, find_similar, take_fingerprint
-from fasterrcnn.data.findings import Finding, size_mismatch, unreadable_image
+from fasterrcnn.data.duplicates import (
+    Fingerprint,
+    differ_clearly,
+    find_identical,
+    find_similar,
+    original_name,
+    take_fingerprint,
+)
+from fasterrcnn.data.findings import Finding, count_of, size_mismatch, unreadable_image
 from fasterrcnn.data.formats import IN_MEMORY
+from fasterrcnn.data.pixel_range import check_pixel_values
 from fasterrcnn.errors import ImageError
 from fasterrcnn.files import subfolders
-from fasterrcnn.images import image_files, read_image, read_size_hw
+from fasterrcnn.images import ImageHeader, count_frames, image_files, other_files, read_header, read_stretched
+from fasterrcnn.pixel_values import ValueFacts
 
 TrackProgress = Callable[[Iterable[AnnotatedImage], int], Iterable[AnnotatedImage]]
 
 _WORKERS = 4
+_TEXTS = frozenset((".txt", ".xml", ".json", ".csv", ".tsv", ".yaml", ".yml", ".md", ".html", ".names", ".data", ""))
+"""Extensions of annotations and of descriptions, which often lie beside images."""
+
 _AHEAD = 32  # images decoded in advance
 _DETAIL = 4.0  # second difference in grey levels of a thumbnail; smaller ones are no detail
 _LARGE = 20_000_000  # pixels; larger images are decoded one at a time, to save memory
@@ -38,11 +51,15 @@ class ImageFacts:
     findings: list[Finding] = field(default_factory=list)
     sizes_hw: dict[Path, tuple[int, int]] = field(default_factory=dict)  # true ones of images that could be opened
 
-    def note_size(self, image: AnnotatedImage, size_hw: tuple[int, int]) -> None:
-        """Keep the true size of an image; one that differs from the stated size is a finding."""
-        self.sizes_hw[image.path] = size_hw
-        if size_hw != image.size_hw:
-            self.findings.append(size_mismatch(image.path, image.annotation_file, image.size_hw, size_hw))
+    def note_size(self, image: AnnotatedImage, header: ImageHeader) -> None:
+        """Keep the true size of an image; one that differs from the stated size is a finding.
+
+        Boxes of the stored, unrotated image are checked in that: its size counts as true.
+        """
+        self.sizes_hw[image.path] = image.size_hw if is_of_stored_image(image, header) else header.size_hw
+        if header.size_hw != image.size_hw:
+            sizes_hw = (image.size_hw, header.size_hw)
+            self.findings.append(size_mismatch(image.path, image.annotation_file, *sizes_hw, header.orientation))
 
     def framed(self, data: AnnotatedData) -> AnnotatedData:
         """The data with the size of each image that its boxes belong to."""
@@ -52,6 +69,15 @@ class ImageFacts:
             return image if true_hw == image.size_hw else replace(image, size_hw=frame_hw(image, true_hw))
 
         return data.map(frame)
+
+
+def is_of_stored_image(image: AnnotatedImage, header: ImageHeader) -> bool:
+    """Whether size and boxes are probably those of the image as it is stored, before EXIF turns it upright.
+
+    Only the stated size shows it, so the image cannot be square.
+    """
+    is_stored_size = image.size_hw == header.stored_hw != header.size_hw
+    return is_stored_size and lie_within(image, image.size_hw)
 
 
 def frame_hw(image: AnnotatedImage, true_hw: tuple[int, int]) -> tuple[int, int]:
@@ -83,7 +109,7 @@ def read_headers(images: Iterable[AnnotatedImage]) -> ImageFacts:
     facts = ImageFacts()
     for image in images:
         try:
-            facts.note_size(image, read_size_hw(image.path))
+            facts.note_size(image, read_header(image.path))
         except ImageError as error:
             facts.findings.append(unreadable_image(image.path, error))
     return facts
@@ -94,28 +120,37 @@ def decode_images(data: AnnotatedData, track: TrackProgress) -> ImageFacts:
     facts = ImageFacts()
     images: list[AnnotatedImage] = []
     prints: list[Fingerprint] = []
+    values: dict[Path, ValueFacts] = {}
+    frames: dict[Path, int] = {}
     for image, outcome in _decode(track(data.images, len(data.images))):
         if isinstance(outcome, ImageError):
             facts.findings.append(unreadable_image(image.path, outcome))
             continue
-        size_hw, fingerprint = outcome
-        facts.note_size(image, size_hw)
+        facts.note_size(image, outcome.header)
         images.append(image)
-        prints.append(fingerprint)
+        prints.append(outcome.fingerprint)
+        if outcome.values is not None:
+            values[image.path] = outcome.values
+        if outcome.frames > 1:
+            frames[image.path] = outcome.frames
+    facts.findings.extend([*check_pixel_values(values), *_check_frames(frames)])
     facts.findings.extend(_check_duplicates(data, images, prints))
     return facts
 
 
 def check_listing(data: AnnotatedData) -> list[Finding]:
-    """Files that are in two splits; "trainval" may hold those of train and val."""
+    """Files, and versions of one image, that are in two splits; "trainval" may hold those of train and val."""
     findings = []
     for first, second in combinations((name for name in data.splits if name != "trainval"), 2):
-        others = {image.path for image in data.splits[second]}
-        findings += [
-            Finding("leak", image.path, f"is in the splits {first!r} and {second!r}", image=image.path)
-            for image in data.splits[first]
-            if image.path in others
-        ]
+        paths = {image.path for image in data.splits[first]}
+        originals = {name: path for path in sorted(paths, reverse=True) if (name := original_name(path))}
+        for path in dict.fromkeys(image.path for image in data.splits[second]):
+            original = originals.get(original_name(path) or "")
+            if path in paths:
+                findings.append(Finding("leak", path, f"is in the splits {first!r} and {second!r}", image=path))
+            elif original is not None:
+                words = f"in {second!r}: another version of the image of {original.name} in {first!r}"
+                findings.append(Finding("leak", path, words, image=path))
     return findings
 
 
@@ -134,21 +169,48 @@ def check_folders(data: AnnotatedData) -> list[Finding]:
         if images:
             # Test images are often published without annotations.
             kind = "missing-annotations" if split.startswith("train") else "unlisted-image"
-            findings.append(Finding(kind, folder, f"{len(images)} images that no annotation file lists"))
+            findings.append(Finding(kind, folder, f"{count_of(len(images), 'image')} that no annotation file lists"))
     return findings
 
 
-def _decode(
-    images: Iterable[AnnotatedImage],
-) -> Iterator[tuple[AnnotatedImage, tuple[tuple[int, int], Fingerprint] | ImageError]]:
-    """Size and fingerprint of each image, or the error; threads decode a few in advance."""
+class _Decoded(NamedTuple):
+    header: ImageHeader
+    fingerprint: Fingerprint
+    values: ValueFacts | None  # of more than 8 bits
+    frames: int
+
+
+def check_other_files(data: AnnotatedData) -> list[Finding]:
+    """Files beside the images that are neither images by their names nor texts, such as drawings."""
+    folders = sorted({image.path.parent for image in data.images}) if data.format != IN_MEMORY else []
+    others = {folder: other_files(folder, _TEXTS) for folder in folders if folder.is_dir()}
+    return [
+        Finding("other-files", folder, f"not images by their names: {names}")
+        for folder, names in others.items()
+        if names
+    ]
+
+
+def _check_frames(frames: Mapping[Path, int]) -> list[Finding]:
+    """At most one finding for a whole data set: files of which only the first page or frame is read."""
+    if not frames:
+        return []
+    path, count = next(iter(frames.items()))
+    more = f", and {len(frames) - 1} other files have several" if len(frames) > 1 else ""
+    return [Finding("several-frames", path, f"has {count} pages or frames{more}", image=path)]
+
+
+def _decode(images: Iterable[AnnotatedImage]) -> Iterator[tuple[AnnotatedImage, _Decoded | ImageError]]:
+    """What is read of each image, or the error; threads decode a few in advance."""
     one_at_a_time = Lock()
 
-    def decode(path: Path) -> tuple[tuple[int, int], Fingerprint] | ImageError:
+    def decode(path: Path) -> _Decoded | ImageError:
         try:
-            height, width = read_size_hw(path)
+            header = read_header(path)
+            height, width = header.size_hw
             with one_at_a_time if height * width > _LARGE else nullcontext():
-                return (height, width), take_fingerprint(read_image(path))
+                pil_image, values = read_stretched(path)
+                return _Decoded(header, take_fingerprint(pil_image), values, count_frames(path))
         except ImageError as error:
             return error
         except MemoryError:
@@ -191,7 +253,8 @@ def _check_duplicates(
             elif splits[first] == splits[other]:
                 add(first, other, "is listed twice")
     for first, other in find_similar(prints):
-        if splits[first] != splits[other] and plain.isdisjoint((first, other)):
+        alike = plain.isdisjoint((first, other)) and not differ_clearly(images[first], images[other])
+        if splits[first] != splits[other] and alike:
             add(first, other, f"nearly the same image as {images[first].path.name}")
     return findings
 

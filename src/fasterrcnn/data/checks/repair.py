@@ -6,13 +6,18 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, group_rows
 from fasterrcnn.data.checks.boxes import BoxTable, Mask, classify, find_duplicate_boxes, interpret, tabulate
-from fasterrcnn.data.checks.images import frame_hw, lie_within
+from fasterrcnn.data.checks.images import frame_hw, is_of_stored_image, lie_within
 from fasterrcnn.data.findings import Finding, only_errors
 from fasterrcnn.errors import ImageError
-from fasterrcnn.images import read_size_hw
+from fasterrcnn.images import SIDEWAYS, read_header
+
+_KEPT, _NOT_READ = "kept", "not taken over"
+NO_CHANGE = frozenset({_KEPT, _NOT_READ})
+"""What is done about problems that only the user can solve."""
 
 BadBoxPolicy = Literal["error", "fix", "drop"]
 
@@ -51,7 +56,7 @@ def repair(
     for finding in only_errors(data.findings):
         if finding.kind != "size-mismatch":
             # Annotations and categories with the same id are used all the same.
-            log.add(finding, "kept" if finding.kind == "colliding-id" and finding.image is None else "not taken over")
+            log.add(finding, _KEPT if finding.kind == "colliding-id" and finding.image is None else _NOT_READ)
     data = replace(_fix_images(data, policy, findings, log), findings=[])
     table = tabulate(data)
     interpreted = interpret(table)
@@ -86,23 +91,50 @@ def _fix_images(data: AnnotatedData, policy: BadBoxPolicy, findings: Sequence[Fi
         if changed is None:
             log.add(finding, "image left out")
         else:
-            scaled = not np.array_equal(changed.boxes, image.boxes, equal_nan=True)
-            log.add(finding, "size corrected", ", boxes scaled to it" if scaled else ", boxes left as they are")
+            log.add(finding, "size corrected", _done_to_boxes(image, changed))
         return changed
 
     return data.map(change)
 
 
 def _with_true_size(image: AnnotatedImage) -> AnnotatedImage | None:
-    """The image with the size of its file and its boxes scaled to it; None if they do not fit."""
+    """The image with the size of its file and its boxes scaled to it, or turned with it; None if they do not fit."""
     try:
-        true_hw = read_size_hw(image.path)
+        header = read_header(image.path)
     except ImageError:
         return None
+    true_hw = header.size_hw
+    if is_of_stored_image(image, header):
+        return replace(image, size_hw=true_hw, boxes=turn_upright(image.boxes, header.orientation, image.size_hw))
     (height, width), (frame_height, frame_width) = true_hw, frame_hw(image, true_hw)
     scale = np.array([width / frame_width, height / frame_height] * 2)
     changed = replace(image, size_hw=true_hw, boxes=(image.boxes * scale).astype(np.float32), areas=None)
     return changed if lie_within(changed, true_hw) else None
+
+
+def turn_upright(boxes: NDArray[np.float32], orientation: int, stored_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """Boxes (n, 4) of an image as it is stored, in the frame of the upright image.
+
+    Args:
+        boxes: xyxy in pixels of the stored image.
+        orientation: EXIF's, 1 to 8.
+        stored_hw: height and width of the stored image.
+    """
+    height, width = stored_hw
+    x1, y1, x2, y2 = boxes.T
+    if orientation in (2, 3, 7, 8):  # left and right are exchanged
+        x1, x2 = width - x2, width - x1
+    if orientation in (3, 4, 6, 7):  # top and bottom are exchanged
+        y1, y2 = height - y2, height - y1
+    columns = (y1, x1, y2, x2) if orientation in SIDEWAYS else (x1, y1, x2, y2)
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _done_to_boxes(image: AnnotatedImage, changed: AnnotatedImage) -> str:
+    if np.array_equal(changed.boxes, image.boxes, equal_nan=True):
+        return ", boxes left as they are"
+    is_turned = changed.size_hw == image.size_hw[::-1]
+    return ", boxes turned with the image by its EXIF orientation" if is_turned else ", boxes scaled to it"
 
 
 def _fix_corners(table: BoxTable, log: _Log) -> BoxTable:

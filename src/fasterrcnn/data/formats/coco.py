@@ -1,27 +1,36 @@
 """COCO JSON: one file for each split, anywhere beside the images; Roboflow's layout included.
 
-Segmentations and key points are ignored: this library is about boxes.
+Key points are ignored, and segmentations of objects that have a box: this library is about boxes.
 """
 
 import json
-import mmap
-import os
-import re
-import reprlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, group_by, split_of, to_coco
-from fasterrcnn.data.formats.base import CollectedImage, Collector, DataFormat, NamedImages, ReadOptions, read_json
+from fasterrcnn.data.annotations import NO_SPLIT, AnnotatedData, AnnotatedImage, group_by, to_coco
+from fasterrcnn.data.formats.base import DataFormat, NamedImages, ReadOptions
+from fasterrcnn.data.formats.coco_files import (
+    CocoContent,
+    annotation_files,
+    coco_near_miss,
+    is_coco,
+    json_files,
+    load_coco,
+)
+from fasterrcnn.data.formats.collector import CollectedImage, Collector, UnusableError
+from fasterrcnn.data.formats.reading import by_split
+from fasterrcnn.data.formats.shapes import box_of_segmentation, rotated_corners, rotation_of
+from fasterrcnn.data.formats.values import numbers_of, shortened, side_of_image, whole_number
 from fasterrcnn.data.formats.writing import shortest_decimals, write_file
+from fasterrcnn.data.image_finder import has_images
 from fasterrcnn.errors import DataError
-from fasterrcnn.images import image_files
+from fasterrcnn.files import search_folders
 
-_Content = dict[str, list[dict[str, Any]]]
-
-_LISTS = ("images", "annotations", "categories")
+_Id = int | str
+_NUMBERS = frozenset((int, float))
 
 
 class Coco(DataFormat):
@@ -38,44 +47,48 @@ class Coco(DataFormat):
     can_write = True
 
     def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
-        """The annotation file itself, or the folder whose annotation files make one data set."""
+        """The annotation file itself, or the folder, here or up to three levels below, whose files are a data set."""
         if root.is_file():
-            return [root] if root.suffix.lower() == ".json" else []
-        return [root] if _annotation_files(root) else []
+            return [root] if root.suffix.lower() == ".json" and is_coco(root) else []
+        places = _data_sets(root)
+        return [place if len(places) > 1 or has_images(place) else root for place in places]
+
+    def near_miss(self, root: Path, options: ReadOptions = ReadOptions()) -> str:
+        """What a JSON file lacks that has a part of COCO."""
+        files = search_folders(root, json_files, levels=3) if root.is_dir() else [root]
+        misses = (coco_near_miss(file) for file in files if file.suffix.lower() == ".json")
+        return next(filter(None, misses), "")
 
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
-        """Read one annotation file, or a folder with one for each split.
+        """Read one annotation file, or a folder with one for each split; classes of several files are matched by name.
+
+        An object without a box gets the one around its segmentation.
 
         Raises:
-            DataError: a file is no COCO data set, two files are of the same split, their categories contradict each
-                other, or not one image is where it could be.
+            DataError: no file is a COCO data set, two are of the same split, or not one image is where it could be.
         """
-        files = {NO_SPLIT: place} if place.is_file() else _by_split(_annotation_files(place), place)
+        collector = Collector(place, self.title, "annotation", images=options.images)
+        if place.is_file():
+            files = {NO_SPLIT: place}
+        else:
+            files = by_split(search_folders(place, annotation_files, levels=3), collector.root, collector)
         if not files:
             raise DataError(f"{place}: no COCO file, that is .json with images and annotations")
-        contents = {split: _load(file) for split, file in files.items()}
-        collector = Collector(place, self.title, "annotation")
+        contents: dict[str, CocoContent] = {}
+        for split, file in files.items():
+            with collector.report_errors(file) if len(files) > 1 else nullcontext():
+                contents[split] = load_coco(file)
+        if not contents:
+            return collector.finish()  # raises, with the first of these findings
         classes, ids, label_of = _categories({files[split]: content for split, content in contents.items()}, collector)
-        listed: set[Path] = set()
-        present: set[Path] = set()
         for split, content in contents.items():
-            names = [_file_name(image) for image in content["images"]]
-            folder = _image_folder(files[split], names, split, options.images)
-            paths = [folder / name for name in names]
-            listed.update(paths)
-            # Listing a folder is much faster than asking for every file.
-            present.update(path for parent in {path.parent for path in paths} for path in image_files(parent))
-            image_of = _collect_images(content["images"], files[split], split, paths, present, collector)
-            _collect_boxes(content["annotations"], files[split], image_of, label_of, collector)
-            if not paths:
-                collector.problem("empty-split", files[split], "lists no image")
-        for path in sorted(present - listed):
-            collector.problem("unlisted-image", path, "no annotation file lists it", image=path)
+            file = files[split]
+            image_of = _collect_images(content["images"], file, split, collector)
+            _collect_boxes(content["annotations"], file, image_of, label_of[file], collector)
+            if not content["images"]:
+                collector.problem("empty-split", file, "lists no image")
+        collector.report_unlisted("no annotation file lists it")
         return collector.finish(classes=classes, category_ids=ids)
-
-    def image_folder(self, split: str) -> str:
-        """One folder for each split."""
-        return "images" if split == NO_SPLIT else split
 
     def write(self, data: AnnotatedData, splits: Mapping[str, NamedImages], folder: Path) -> None:
         """Write a file for each split."""
@@ -83,13 +96,14 @@ class Coco(DataFormat):
             images = list(named.values())
             content: dict[str, Any] = {"info": {"description": f"from {data.format}"}, "licenses": []}
             content |= to_coco(data, images)
+            id_of = {image.image_id: image.stated_id for image in images}
             for entry, name in zip(content["images"], named, strict=True):
-                entry["file_name"] = name
+                entry["file_name"], entry["id"] = name, id_of[entry["id"]]
             boxes = [box for image in images for box in shortest_decimals(image.boxes)]
             for annotation, number, (x1, y1, x2, y2) in zip(
                 content["annotations"], self._annotation_ids(data, images), boxes, strict=True
             ):
-                annotation["id"] = number
+                annotation["id"], annotation["image_id"] = number, id_of[annotation["image_id"]]
                 annotation["bbox"] = [x1, y1, round(x2 - x1, 6), round(y2 - y1, 6)]
                 if annotation["iscrowd"]:
                     annotation["ignore"] = 1
@@ -111,189 +125,221 @@ class Coco(DataFormat):
         return [f"{self.title} has no flag for difficult objects: {become}, which evaluation ignores as well"]
 
 
-def _annotation_files(root: Path) -> list[Path]:
-    """COCO files in a folder, in its annotations/ or in the folders of its splits."""
-    candidates = [*root.glob("*.json"), *root.glob("annotations/*.json")]
-    candidates += [file for file in root.glob("*/*.json") if file.parent.name.lower() in SPLITS]
-    files = sorted(file for file in candidates if file.is_file() and _is_coco(file))
-    instances = [file for file in files if file.name.startswith("instances")]
-    return instances or files  # not those of captions and key points
+def _data_sets(root: Path) -> list[Path]:
+    return search_folders(root, lambda folder: [folder] if annotation_files(folder) else [], levels=3)
 
 
-def _is_coco(file: Path) -> bool:
-    if file.stat().st_size == 0:
-        return False
-    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return all(content.find(f'"{name}"'.encode()) >= 0 for name in ("images", "annotations"))
-
-
-def _by_split(files: Iterable[Path], root: Path) -> dict[str, Path]:
-    """Files by the split in the name of the file or of its folder."""
-    by_split = group_by(files, lambda file: split_of(file, root))
-    several = [files for files in by_split.values() if len(files) > 1]
-    if several or (NO_SPLIT in by_split and len(by_split) > 1):
-        names = ", ".join(str(file) for files in by_split.values() for file in files)
-        raise DataError(f"{root}: several COCO files, and their names do not state the splits; name one: {names}")
-    order = [*dict.fromkeys(SPLITS.values()), NO_SPLIT]
-    return {split: files[0] for split, files in sorted(by_split.items(), key=lambda item: order.index(item[0]))}
-
-
-def _load(file: Path) -> _Content:
-    def without_masks(value: dict[str, Any]) -> dict[str, Any]:
-        value.pop("segmentation", None)  # most of the file, and of the memory
+def _id(value: object) -> _Id | None:
+    """An id as a key: a whole number, though it may be written as text or as 1.0; or text; None for all else."""
+    if type(value) is int:
         return value
-
-    content = read_json(file, without_masks)
-    if isinstance(content, list):
-        raise DataError(f"{file}: a list, as of COCO results; a data set has {', '.join(_LISTS)}")
-    for name in _LISTS:
-        rows = content.get(name) if isinstance(content, dict) else None
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise DataError(f"{file}: not a COCO data set: {name!r} must be a list of objects")
-    return {name: content[name] for name in _LISTS}
+    if isinstance(value, str):
+        text = value.strip()
+        return int(text) if text.isdecimal() and len(text) <= 20 else text or None
+    return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
-def _whole(value: object) -> int | None:
-    """A whole number, though it may be written as text or as 1.0; None for all else."""
-    if type(value) is not int:  # rare among millions
-        value = float(value) if isinstance(value, str) and value.isdecimal() and len(value) < 16 else value
-        value = int(value) if isinstance(value, float) and value.is_integer() else value
-    return value if isinstance(value, int) and abs(value) < 2**63 else None
+def _is_set(flag: object) -> bool:
+    """Whether it is true, 1 or "1"."""
+    return flag is not None and flag != 0 and (flag is True or bool(whole_number(flag)))
 
 
 def _categories(
-    contents: Mapping[Path, _Content], collector: Collector
-) -> tuple[tuple[str, ...], tuple[int, ...], dict[int, int]]:
-    """Names and ids of the classes in the order of the files, and the label of every id."""
-    name_of: dict[int, str] = {}
+    contents: Mapping[Path, CocoContent], collector: Collector
+) -> tuple[tuple[str, ...], tuple[int, ...], dict[Path, dict[_Id, int]]]:
+    """Names and ids of the classes in the order of the files, and the label of every id of each file."""
     parents = {str(c.get("supercategory")) for content in contents.values() for c in content["categories"]}
-    used = {_whole(row.get("category_id")) for content in contents.values() for row in content["annotations"]}
+    used = {_id(row.get("category_id")) for content in contents.values() for row in content["annotations"]}
+    labels: dict[str, int] = {}
+    label_of: dict[Path, dict[_Id, int]] = {}
+    ids_of: dict[Path, dict[str, _Id]] = {}
     for file, content in contents.items():
-        own: set[int] = set()
+        name_of: dict[_Id, str] = {}
         for category in content["categories"]:
-            number, name = _whole(category.get("id")), str(category.get("name") or "").strip()
+            number, name = _id(category.get("id")), str(category.get("name") or "").strip()
             if number is None or not name:
-                raise DataError(f"{file}: category {reprlib.repr(category)} needs a whole number as id, and a name")
-            if number in own:
+                what = f"category {shortened(category)} needs an id, and a name"
+                collector.problem("unreadable-annotations", file, what)
+            elif number in name_of:
                 collector.problem("colliding-id", file, f"two categories have the id {number}; the first counts")
-                continue
-            own.add(number)
-            # Roboflow puts the name of the project before the classes.
-            if number not in used and name in parents and category.get("supercategory") == "none":
-                continue
-            if name_of.setdefault(number, name) != name:
-                raise DataError(f"{file}: category {number} is {name!r} here and {name_of[number]!r} in another split")
-    if not name_of:
-        raise DataError(f"{next(iter(contents))}: no categories")
-    ids_of: dict[str, list[int]] = {}
-    for number, name in name_of.items():
-        ids_of.setdefault(name, []).append(number)
-    for name, ids in ids_of.items():
-        if len(ids) > 1:
-            what = f"categories {', '.join(map(str, ids))} are all called {name!r}; they count as one class"
-            collector.problem("colliding-id", next(iter(contents)), what)
-    label_of = {number: label for label, ids in enumerate(ids_of.values()) for number in ids}
-    return tuple(ids_of), tuple(ids[0] for ids in ids_of.values()), label_of
+            else:
+                # Roboflow puts the name of the project before the classes.
+                is_project = number not in used and name in parents and category.get("supercategory") == "none"
+                name_of[number] = "" if is_project else name
+        by_name = group_by((number for number, name in name_of.items() if name), name_of.__getitem__)
+        for name, ids in by_name.items():
+            if len(ids) > 1:
+                what = f"categories {', '.join(map(str, ids))} are all called {name!r}; they count as one class"
+                collector.problem("colliding-id", file, what)
+        ids_of[file] = {name: ids[0] for name, ids in by_name.items()}
+        label_of[file] = {number: labels.setdefault(name, len(labels)) for number, name in name_of.items() if name}
+    if not labels:
+        raise DataError(str(collector.findings[-1]) if collector.findings else f"{next(iter(contents))}: no categories")
+    return tuple(labels), _category_ids(ids_of, collector), label_of
 
 
-def _image_folder(file: Path, names: list[str], split: str, images: Path | None) -> Path:
-    """The folder in which most of the listed images lie, of the places where tools put them."""
-    words = re.split("[^A-Za-z0-9]+", file.stem)[::-1]  # instances_train2017
-    words += [word for word, meant in SPLITS.items() if meant == split]
-    subfolders = ["", "images", "JPEGImages", "data", *words]
-    subfolders += [f"{folder}/{word}" for folder in ("images", "data") for word in words]
-    bases = [file.parent, file.parent.parent] if images is None else [images]
-    places = [place for place in dict.fromkeys(base / sub for base in bases for sub in subfolders) if place.is_dir()]
-    sample = [name for name in names[:: len(names) // 1000 + 1] if name]
-    counts = [sum(os.path.isfile(place / name) for name in sample) for place in places]
-    if any(counts):
-        return places[counts.index(max(counts))]
-    if not sample:
-        return bases[0]
-    shown = ", ".join(map(str, places or bases))
-    hint = "name their folder (--images), or the annotation file whose images are there"
-    raise DataError(f"{file}: its images ({sample[0]}...) are in none of {shown}; {hint}")
+def _category_ids(ids_of: Mapping[Path, Mapping[str, _Id]], collector: Collector) -> tuple[int, ...]:
+    """An id for each class: that of the first file that has the class; 1..K where these are no different numbers."""
+    first: dict[str, _Id] = {}
+    for ids in ids_of.values():
+        for name, stated in ids.items():
+            first.setdefault(name, stated)
+    numbers = [number for value in first.values() if (number := whole_number(value)) is not None]
+    if len(set(numbers)) < len(first):
+        collector.note("ids of categories clash or are no whole numbers: classes are matched by name, ids count from 1")
+        return tuple(range(1, len(first) + 1))
+    name_of = {number: name for name, number in first.items()}
+    if any(first[name] != i or name_of.get(i, name) != name for ids in ids_of.values() for name, i in ids.items()):
+        collector.note("the files number the categories differently: classes are matched by name")
+    return tuple(numbers)
 
 
 def _file_name(image: Mapping[str, Any]) -> str:
-    """Path of an image below the folder; of a URL or a path that leads out of it, the last part."""
-    name = str(image.get("file_name") or "").replace("\\", "/")
-    parts = name.split("/")
-    return parts[-1] if name.startswith("/") or ":/" in name or ".." in parts else name
+    return str(image.get("file_name") or image.get("filename") or "")
 
 
 def _collect_images(
-    images: list[dict[str, Any]], file: Path, split: str, paths: list[Path], present: set[Path], collector: Collector
-) -> dict[int | None, CollectedImage | None]:
-    """Collect every image that can be used; the image of every id, None where it cannot."""
-    counts = Counter(_whole(image.get("id")) for image in images)
-    image_of: dict[int | None, CollectedImage | None] = dict.fromkeys(counts)
-    of_path: dict[Path, CollectedImage] = {}
-    for image, path in zip(images, paths, strict=True):
-        number = _whole(image.get("id"))
-        if number is None or not image.get("file_name"):
-            what = f"image {image.get('id')!r} ({image.get('file_name')!r}) needs a whole number as id, and a file_name"
+    images: list[dict[str, Any]], file: Path, split: str, collector: Collector
+) -> dict[_Id, CollectedImage | None]:
+    """Collect every image that can be used; the image of every id, None where it cannot.
+
+    Where an id is no whole number, images are numbered from 1.
+    """
+    counts = Counter(number for image in images if (number := _id(image.get("id"))) is not None)
+    image_of: dict[_Id, CollectedImage | None] = dict.fromkeys(counts)
+    of_path: dict[Path, _Id] = {}
+    names = [name for image in images if (name := _file_name(image))]
+    matches = collector.find_images(names, file, split)
+    if names and not matches:
+        return image_of
+    are_numbers = all(whole_number(number) is not None for number in counts)
+    for position, image in enumerate(images, start=1):
+        number, name = _id(image.get("id")), _file_name(image)
+        if number is None or not name:
+            what = f"image {shortened(image.get('id'))} ({shortened(name)}) needs an id, and a file_name"
             collector.problem("unreadable-annotations", file, what)
         elif counts[number] > 1:
-            what = f"{counts[number]} images have the id {number}, one is {path.name}"
-            collector.problem("colliding-id", file, what, image=path)
+            what = f"{counts[number]} images have the id {number}, one is {name}"
+            collector.problem("colliding-id", file, what, image=next(iter(matches[name]), None))
+        elif (path := collector.only_one(matches[name], name, file, f"image {number}")) is None:
+            continue
         elif path in of_path:
-            image_of[number] = of_path[path]
-            what = f"images {of_path[path].image_id} and {number} are one file; their boxes are put together"
+            image_of[number] = image_of[of_path[path]]
+            what = f"images {of_path[path]} and {number} are one file; their boxes are put together"
             collector.problem("same-image", file, what, image=path)
-        elif path not in present and not os.path.isfile(path):
-            collector.problem("missing-image", file, f"image {number}: there is no {path}", image=path)
         elif (size_hw := _stated_hw(image) or collector.size_hw(path)) is not None:
-            of_path[path] = collector.image(path, split, file, size_hw=size_hw, image_id=number)
-            image_of[number] = of_path[path]
+            given = image["id"] if isinstance(image["id"], str) else number
+            of_path[path] = number
+            image_of[number] = collector.image(
+                path,
+                split,
+                file,
+                size_hw=size_hw,
+                image_id=int(number) if are_numbers else position,
+                original_id=given if isinstance(given, str) or not are_numbers else None,
+            )
     return image_of
 
 
 def _collect_boxes(
     annotations: list[dict[str, Any]],
     file: Path,
-    image_of: Mapping[int | None, CollectedImage | None],
+    image_of: Mapping[_Id, CollectedImage | None],
     label_of: Mapping[Any, int],
     collector: Collector,
 ) -> None:
     for position, annotation in enumerate(annotations, start=1):
-        number = position if (given := _whole(annotation.get("id"))) is None else given
+        if _collect_plain_box(annotation, image_of, label_of, collector):
+            continue
+        number = position if (given := whole_number(annotation.get("id"))) is None else given
         try:
-            image_id = _whole(annotation["image_id"])
-            if image_id not in image_of:
-                what = f"annotation {number}: no image has the id {annotation['image_id']!r}"
-                collector.problem("unknown-image", file, what, number)
-            elif (image := image_of[image_id]) is not None:
-                x, y, width, height = map(float, annotation["bbox"])
-                label = label_of[_whole(annotation["category_id"])]
-                flagged = _whole(annotation.get("iscrowd")) or _whole(annotation.get("ignore"))
-                area = annotation.get("area")
-                area = float(area) if isinstance(area, int | float) and 0 < area < 1e30 else width * height
-                corners = (x, y, x + width, y + height)
-                collector.add(image, corners, label, number, difficult=bool(flagged), area=area)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            kind, reason = _reason(annotation, label_of, error)
-            collector.problem(kind, file, f"annotation {number}{reason}", number)
-    counts = Counter(_whole(annotation.get("id")) for annotation in annotations)
+            _collect_box(annotation, number, image_of, label_of, collector)
+        except DataError as error:
+            with collector.report_errors(file, f"annotation {number}", number):
+                raise error
+    ids = [annotation.get("id") for annotation in annotations]
+    if set(map(type, ids)) == {int} and len(set(ids)) == len(ids):
+        return
+    counts = Counter(map(_id, ids))
     for repeated, count in counts.items():
-        if count > 1 and repeated is not None:
+        if count > 1 and isinstance(repeated, int) and abs(repeated) < 2**63:
             collector.problem("colliding-id", file, f"{count} annotations have the id {repeated}", repeated)
 
 
-def _reason(annotation: Mapping[str, Any], label_of: Mapping[Any, int], error: Exception) -> tuple[str, str]:
-    """Kind of the finding about an annotation that cannot be used, and why."""
-    category = annotation.get("category_id")
-    if "category_id" in annotation and _whole(category) not in label_of:
-        return "unknown-class", f": no category has the id {category!r}"
-    if isinstance(error, KeyError):
-        return "unreadable-annotations", f" has no {error.args[0]}"
-    box = reprlib.repr(annotation.get("bbox"))
-    return "unreadable-annotations", f": bbox must be four numbers (left, top, width, height), not {box} ({error})"
+def _collect_plain_box(
+    annotation: Mapping[str, Any],
+    image_of: Mapping[_Id, CollectedImage | None],
+    label_of: Mapping[Any, int],
+    collector: Collector,
+) -> bool:
+    """Whether all values have the types of COCO's own files, where there may be a million boxes; then it is collected.
+
+    It does what `_collect_box` does, in a fraction of the time.
+    """
+    try:
+        box, area = annotation["bbox"], annotation["area"]
+        image_id, category_id = annotation["image_id"], annotation["category_id"]
+        number, crowd = annotation["id"], annotation["iscrowd"]
+        image, label = image_of[image_id], label_of[category_id]
+        x, y, width, height = map(float, box)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return False
+    are_whole = (type(image_id), type(category_id), type(number), type(crowd)) == (int, int, int, int)
+    if not are_whole or type(area) not in _NUMBERS or not _NUMBERS.issuperset(map(type, box)):
+        return False
+    if not (0 < area < 1e30 and 0 <= number < 2**63) or "ignore" in annotation or "attributes" in annotation:
+        return False
+    if image is not None:
+        collector.add(image, (x, y, x + width, y + height), label, number, difficult=crowd != 0, area=area)
+    return True
+
+
+def _collect_box(
+    annotation: Mapping[str, Any],
+    number: int,
+    image_of: Mapping[_Id, CollectedImage | None],
+    label_of: Mapping[Any, int],
+    collector: Collector,
+) -> None:
+    image_id, category_id = _value(annotation, "image_id"), _value(annotation, "category_id")
+    if (key := _id(image_id)) is None or key not in image_of:
+        raise UnusableError("unknown-image", f"no image has the id {shortened(image_id)}")
+    if (image := image_of[key]) is None:  # there is a finding about it
+        return
+    if (label := label_of.get(_id(category_id))) is None:
+        raise UnusableError("unknown-class", f"no category has the id {shortened(category_id)}")
+    difficult = _is_set(annotation.get("iscrowd")) or _is_set(annotation.get("ignore"))
+    area = annotation.get("area")
+    area = float(area) if isinstance(area, int | float) and 0 < area < 1e30 else None
+    if not annotation.get("bbox") and annotation.get("segmentation"):
+        x1, y1, x2, y2 = box_of_segmentation(annotation["segmentation"])
+        area = (x2 - x1) * (y2 - y1) if area is None else area
+        points = ((x1, y1), (x2, y2))
+        collector.add_outline(image, points, label, number, shape="segmentation", difficult=difficult, area=area)
+        return
+    box = _value(annotation, "bbox")
+    try:
+        x, y, width, height = numbers_of(box, 4)
+    except DataError:
+        raise DataError(f"bbox must be four numbers (left, top, width, height), not {shortened(box)}") from None
+    area = width * height if area is None else area
+    xyxy = (x, y, x + width, y + height)
+    attributes = annotation.get("attributes")
+    degrees = rotation_of(attributes) if attributes else 0.0
+    if degrees % 360:
+        corners = rotated_corners(xyxy, degrees)
+        collector.add_outline(image, corners, label, number, shape="rotated box", difficult=difficult, area=area)
+    else:
+        collector.add(image, xyxy, label, number, difficult=difficult, area=area)
+
+
+def _value(annotation: Mapping[str, Any], key: str) -> Any:
+    if key not in annotation:
+        raise DataError(f"it has no {key}")
+    return annotation[key]
 
 
 def _stated_hw(image: Mapping[str, Any]) -> tuple[int, int] | None:
     """Height and width of an image as the file states them, if it does."""
-    height, width = image.get("height"), image.get("width")
-    if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
-        return height, width
-    return None
+    height, width = side_of_image(image.get("height")), side_of_image(image.get("width"))
+    return (height, width) if height and width else None

@@ -6,21 +6,30 @@ Coordinates are taken as they are, width = xmax - xmin: the way today's annotati
 box with xmin = xmax is empty. (The challenge itself counted pixels from 1, both ends included.)
 """
 
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from difflib import get_close_matches
+from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 import numpy as np
 
-from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, group_by
-from fasterrcnn.data.formats.base import Collector, DataFormat, NamedImages, ReadOptions, read_lines, read_xml
-from fasterrcnn.data.formats.writing import lost_areas_and_ids, shortest_decimals, write_file
+from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, group_by, split_of
+from fasterrcnn.data.file_names import common_end
+from fasterrcnn.data.formats.base import DataFormat, NamedImages, ReadOptions
+from fasterrcnn.data.formats.collector import Collector
+from fasterrcnn.data.formats.reading import files_in, read_lines, read_xml
+from fasterrcnn.data.formats.shapes import box_to_xyxy, rotated_corners
+from fasterrcnn.data.formats.values import numbers_in, points_of, side_of_image
+from fasterrcnn.data.formats.writing import lost_areas_and_ids, lost_class_list, shortest_decimals, write_file
+from fasterrcnn.data.image_finder import ImageFinder, has_images
 from fasterrcnn.errors import DataError
 from fasterrcnn.files import search_folders, subfolders
 from fasterrcnn.images import EXTENSIONS, image_files
 
+_ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "ann", "anno", "xmls", "xml", "labels", "label")
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -37,34 +46,36 @@ class PascalVoc(DataFormat):
     splits_are_lists = True
 
     def recognise(self, root: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
-        """The folder itself, or those up to two levels below it that hold a data set."""
-        return search_folders(root, lambda folder: [folder] if _xml_folders(folder) else [])
+        """The folder itself, or those up to three levels below it that hold a data set with its images."""
+        return [
+            place if len(places) > 1 or has_images(place) else root for places in [_data_sets(root)] for place in places
+        ]
 
     def read(self, place: Path, options: ReadOptions = ReadOptions()) -> AnnotatedData:
         """Read every XML file of a folder; classes are sorted by name, for the format has no list of them.
 
-        Images lie in JPEGImages or images, beside the annotations' folder, or in it.
+        Its image has the stem of the XML file, or is the one that it names.
 
         Raises:
             DataError: there is no annotated image at all, or a split file is no text.
         """
-        collector = Collector(place, self.title, "object")
-        paths_of_split: dict[str, list[Path]] = {}
-        for folder_split, xml_folder in _xml_folders(place).items():
-            annotated = {file.stem for file in _xml_files(xml_folder)}
-            images = _images(xml_folder)
-            splits = {folder_split: sorted(annotated)}
-            if folder_split == NO_SPLIT:
-                splits = _read_splits(place, annotated, collector)
-            for file in sorted({xml_folder / f"{stem}.xml" for stems in splits.values() for stem in stems}):
-                _read_file(file, images.get(file.stem, []), collector)
-            for split, stems in splits.items():
-                paths_of_split[split] = [path for stem in stems for path in images.get(stem, [])]
-            for path in (path for stem, paths in images.items() if stem not in annotated for path in paths):
-                collector.problem("unlisted-image", path, "image without annotations", image=path)
-        if not paths_of_split:
+        base = next(iter(_data_sets(place)), place)
+        files = [file for folder in _xml_folders(base) for file in files_in(folder, (".xml",))]
+        if not files:
             raise DataError(f"{place}: no annotated image")
-        return collector.finish(paths_of_split, sort_classes=True, may_be_empty=True)
+        collector = Collector(place, self.title, "object", images=options.images)
+        finder = collector.finder
+        images = _find_images(files, finder, collector)
+        if not any(images.values()):
+            raise DataError(f"{place}: {finder.nothing_found([f'{file.stem}.*' for file in files])}")
+        lists = _read_lists(base, files, images, collector)
+        listed = sorted({file for members in lists.values() for file in members}) or files
+        image_of = {file: path for file in listed if (path := _read_file(file, images, collector))}
+        annotated = (path for paths in images.values() for path in paths)  # though it may be in no list of a split
+        collector.report_unlisted("image without annotations", listed=annotated)
+        splits = lists or group_by(files, lambda file: split_of(file.parent, place))
+        paths = {split: [image_of[file] for file in members if file in image_of] for split, members in splits.items()}
+        return collector.finish(paths, sort_classes=True, may_be_empty=True)
 
     def image_folder(self, split: str) -> str:
         """All images lie in one folder."""
@@ -85,116 +96,189 @@ class PascalVoc(DataFormat):
 
     def losses(self, data: AnnotatedData) -> list[str]:
         """Areas and ids, and what a list of classes would hold."""
-        notes = lost_areas_and_ids(self.title, data)
-        used = {int(label) for image in data.images for label in image.labels}
-        unused = [name for label, name in enumerate(data.classes) if label not in used]
-        if unused:
-            notes.append(f"{self.title} has no list of classes: those without boxes are lost ({', '.join(unused)})")
-        if list(data.classes) != sorted(data.classes):
-            notes.append(f"{self.title} has no list of classes: their order is lost, most tools sort the names")
-        return notes
+        return lost_areas_and_ids(self.title, data) + lost_class_list(self.title, data)
 
 
-def _xml_folders(folder: Path) -> dict[str, Path]:
-    """The folder with the XML files of each split; the only key is "all" where the folders make no splits."""
-    if (xml_folder := _xml_folder(folder)) is not None:
-        return {NO_SPLIT: xml_folder}
-    splits = {child: SPLITS.get(child.name.lower()) for child in subfolders(folder)}
-    return {split: place for child, split in splits.items() if split and (place := _xml_folder(child)) is not None}
+def _data_sets(root: Path) -> list[Path]:
+    return search_folders(root, lambda folder: [folder] if _xml_folders(folder) else [], levels=3)
 
 
-def _xml_folder(folder: Path) -> Path | None:
-    for child in (folder / "Annotations", folder / "annotations"):
-        if _xml_files(child):
-            return child
-    # Many tools write XML, so the content has to decide.
-    return folder if any(_is_voc(file) for file in _xml_files(folder)[:1]) else None
+def _xml_folders(folder: Path) -> list[Path]:
+    """The folders with the XML files of the data set in a folder.
+
+    They are it, folders below one that is called after annotations, those of its splits, and any that holds XML files
+    and no images, as where annots/ and images/ lie side by side.
+    """
+    places = [folder] if _holds_voc(folder) else []
+    for child in subfolders(folder):
+        if child.name.lower() in _ANNOTATION_FOLDERS:
+            places += [path for path in [child, *_below(child)] if _holds_voc(path, or_broken=True)]
+        elif child.name.lower() in SPLITS:
+            places += _xml_folders(child)
+        elif _holds_voc(child) and not image_files(child):
+            places.append(child)
+    return places
 
 
-def _is_voc(file: Path) -> bool:
+def _below(folder: Path) -> list[Path]:
+    return [path for child in subfolders(folder) for path in [child, *_below(child)]]
+
+
+def _holds_voc(folder: Path, *, or_broken: bool = False) -> bool:
+    """Whether the first XML files are of this format, for many tools write XML; or are of none, being broken."""
+    tags = [_first_tag(file) for file in files_in(folder, (".xml",))[:3]]
+    return b"annotation" in tags or (or_broken and bool(tags) and not any(tags))
+
+
+def _first_tag(file: Path) -> bytes:
     if not file.is_file():
-        return False
+        return b""
     with file.open("rb") as stream:
-        return re.search(rb"<annotation[\s>]", stream.read(4096).replace(b"\0", b"")) is not None
+        tag = re.search(rb"<([A-Za-z][\w.-]*)", stream.read(4096).replace(b"\0", b""))
+    return tag[1] if tag else b""
 
 
-def _xml_files(folder: Path) -> list[Path]:
-    """Hidden files are left out: macOS puts one beside every file of an archive."""
-    return sorted(file for file in folder.glob("*.xml") if not file.name.startswith("."))
+def _find_images(files: Sequence[Path], finder: ImageFinder, collector: Collector) -> dict[Path, list[Path]]:
+    """The images of every XML file: those with its stem, of several those of the name that it states; else by that.
+
+    Files that have the image of another one are left out, with findings.
+    """
+    images = finder.find_for_files({file: file.stem for file in files})
+    unclear = [file for file in files if len(images[file]) != 1 and str(file) not in finder.contested]
+    stated = {file: name for file in unclear if (name := _stated_name(file))}
+    for file, named in finder.find_for_files(stated).items():
+        if len(named) == 1 or not images[file]:
+            images[file] = named
+    owners = group_by((file for file in files if len(images[file]) == 1), lambda file: images[file][0])
+    for path, own in owners.items():
+        for file in own if len(own) > 1 else ():
+            other = next(another for another in own if another != file)
+            collector.problem("ambiguous-image", file, f"{other} has the same image, {path}", image=path)
+            del images[file]
+    return images
 
 
-def _images(xml_folder: Path) -> dict[str, list[Path]]:
-    """Images by the stem that their XML file must have."""
-    base = xml_folder.parent if xml_folder.name.lower() == "annotations" else xml_folder
-    places = (base / "JPEGImages", base / "images", base, xml_folder)
-    return group_by(next(filter(None, map(image_files, places)), []), lambda path: path.stem)
+def _stated_name(file: Path) -> str:
+    """What an XML file calls its image; empty where it does not."""
+    try:
+        tree = read_xml(file)
+    except DataError:
+        return ""
+    return (tree.findtext("filename") or tree.findtext("path") or "").strip()
 
 
-def _read_splits(folder: Path, annotated: set[str], collector: Collector) -> dict[str, list[str]]:
-    """Names of the images of each split, in the order of the files."""
-    splits: dict[str, list[str]] = {}
-    for name, split in SPLITS.items():
-        file = folder / "ImageSets" / "Main" / f"{name}.txt"
-        if file.is_file():
-            stems = list(dict.fromkeys(_stem(line, annotated) for line in read_lines(file) if line))
-            if stems:
-                splits.setdefault(split, stems)
-            else:
-                collector.problem("empty-split", file, "names no image")
-    return splits or {NO_SPLIT: sorted(annotated)}
+def _read_lists(
+    folder: Path, files: Sequence[Path], images: Mapping[Path, Sequence[Path]], collector: Collector
+) -> dict[str, list[Path]]:
+    """The XML files of each split, in the order of the lists in ImageSets/Main; none where these make no splits."""
+    by_stem = group_by(files, lambda file: file.stem)
+    lists = _split_lists(folder, by_stem, collector)
+    splits: dict[str, list[Path]] = {}
+    for split in dict.fromkeys(SPLITS.values()):
+        for text in lists.get(split, ()):
+            members = [_listed(line, by_stem, files[0].parent) for line in read_lines(text) if line]
+            if not members:
+                collector.problem("empty-split", text, "names no image")
+            splits[split] = list(dict.fromkeys([*splits.get(split, ()), *members]))
+    return {split: members for split, members in splits.items() if members}
 
 
-def _stem(line: str, annotated: set[str]) -> str:
-    """The image's name without extension and without VOC's class flag (-1, 0, 1); it may have spaces."""
-    if line in annotated:
-        return line
-    name = re.sub(r"\s+-?[01]$", "", line)
-    stem, extension = os.path.splitext(name)
-    return stem if extension.lower() in EXTENSIONS and name not in annotated else name
+def _split_lists(folder: Path, by_stem: Mapping[str, Sequence[Path]], collector: Collector) -> dict[str, list[Path]]:
+    """The lists of each split; where there are none, those of single classes, as cat_train.txt."""
+    for place in (folder / "ImageSets" / "Main", folder / "ImageSets", folder):
+        texts = files_in(place, (".txt",))
+        if place == folder:  # any other text may lie here
+            texts = [text for text in texts if text.stem.lower() in SPLITS and _lists_files(text, by_stem)]
+        whole = group_by((t for t in texts if t.stem.lower() in SPLITS), lambda text: SPLITS[text.stem.lower()])
+        of_class = {text: split for text in texts if (split := SPLITS.get(text.stem.lower().rpartition("_")[2]))}
+        others = [text.stem for text in texts if text.stem.lower() not in SPLITS and text not in of_class]
+        if others:
+            collector.note(f"left out: {place.relative_to(folder)}/{', '.join(others)}.txt, whose names are no splits")
+        if whole or of_class:
+            return whole or group_by(of_class, of_class.__getitem__)
+    return {}
 
 
-def _read_file(file: Path, paths: list[Path], collector: Collector) -> None:
-    """Collect the image and the objects of one XML file."""
+def _lists_files(text: Path, by_stem: Mapping[str, Sequence[Path]]) -> bool:
+    """Whether the first line of a text file names an XML file."""
+    first = next((line for line in read_lines(text) if line), "")
+    return bool(first) and _listed(first, by_stem, text.parent).stem in by_stem
+
+
+def _listed(line: str, by_stem: Mapping[str, Sequence[Path]], folder: Path) -> Path:
+    """The XML file that a line means: a name or a path, with or without extension, VOC's class flag, or a second path.
+
+    Names may have spaces.
+    """
+    without_flag = re.sub(r"\s+-?[01]$", "", line)
+    for text in (line, without_flag, line.split(maxsplit=1)[0]):
+        path = PurePosixPath(text.replace("\\", "/"))
+        for stem in (path.name, path.stem if path.suffix.lower() in {*EXTENSIONS, ".xml"} else path.name):
+            if stem in by_stem:
+                return max(by_stem[stem], key=lambda file: common_end(file.parent.parts, path.parent.parts))
+    name, extension = os.path.splitext(without_flag)
+    return folder / f"{name if extension.lower() in EXTENSIONS else without_flag}.xml"
+
+
+def _read_file(file: Path, images: Mapping[Path, Sequence[Path]], collector: Collector) -> Path | None:
+    """Collect the image and the objects of one XML file; the image, unless it cannot be used."""
     if not os.path.isfile(file):
-        collector.problem("missing-annotations", file, "no such file", image=paths[0] if paths else None)
-        return
-    path = collector.image_of(file, paths)
-    if path is None:
-        return
+        (paths,) = collector.finder.find([file.stem], file).values()
+        collector.problem("missing-annotations", file, "no such file", image=next(iter(paths), None))
+        return None
     try:
         tree = read_xml(file)
         if tree.tag != "annotation":
             raise DataError(f"not Pascal VOC: it begins with <{tree.tag}>, not with <annotation>")
-        objects = [_read_object(element, number) for number, element in enumerate(tree.iter("object"), start=1)]
     except DataError as error:
-        collector.unreadable(file, error, path)
-        return
-    if collector.size_hw(path) is None:
-        return
-    stated_hw = (_pixels(tree.findtext("size/height")), _pixels(tree.findtext("size/width")))
+        reason, image_path = str(error).removeprefix(f"{file}: "), next(iter(images.get(file, ())), None)
+        collector.problem("unreadable-annotations", file, reason, image=image_path)
+        return None
+    if file not in images:  # another file has its image
+        return None
+    path = collector.only_one(images[file], f"{file.stem}.*", file)
+    if path is None or collector.size_hw(path) is None:
+        return None
+    stated_hw = side_of_image(tree.findtext("size/height")), side_of_image(tree.findtext("size/width"))
     image = collector.image(path, source=file, stated_hw=stated_hw)
-    for number, (name, box, difficult) in enumerate(objects, start=1):
-        collector.add(image, box, name, number, difficult=difficult)
+    for number, element in enumerate(tree.iter("object"), start=1):
+        name = (element.findtext("name") or "").strip()
+        what = f"object {number} ({name})" if name else f"object {number}"
+        with collector.report_errors(file, what, number, image=path):
+            if not name:
+                raise DataError("it has no name")
+            difficult = (element.findtext("difficult") or "0").strip() == "1"
+            shape, points = _read_shape(element)
+            if shape == "bndbox":
+                collector.add(image, [*points[0], *points[1]], name, number, difficult=difficult)
+            else:
+                collector.add_outline(image, points, name, number, shape=shape, difficult=difficult)
+    return path
 
 
-def _read_object(element: ElementTree.Element, number: int) -> tuple[str, list[float], bool]:
-    """Class, corners and whether it is difficult."""
-    name = (element.findtext("name") or "").strip()
-    if not name:
-        raise DataError(f"object {number} has no name")
-    try:
-        corners = [float(element.findtext(f"bndbox/{side}") or "missing") for side in _SIDES]
-    except ValueError as error:
-        raise DataError(f"object {number} ({name}): xmin, ymin, xmax and ymax must be numbers ({error})") from None
-    return name, corners, (element.findtext("difficult") or "0").strip() == "1"
+def _read_shape(element: ElementTree.Element) -> tuple[str, list[list[float]]]:
+    """What surrounds an object, and its points: the corners of bndbox, or of the shapes that some tools write instead.
 
+    Polygons have x1, y1, x2... or points with x and y; roLabelImg's robndbox has cx, cy, w, h and an angle in radians.
 
-def _pixels(text: str | None) -> int:
-    """A side of an image; 0, as some tools write, where it is missing or no number."""
-    try:
-        return max(0, int(float(text or 0)))
-    except (ValueError, OverflowError):
-        return 0
+    Raises:
+        DataError: there is none, or it is not of numbers.
+    """
+    shape = next((tag for tag in ("bndbox", "polygon", "robndbox") if element.find(tag) is not None), "bndbox")
+    if shape == "polygon":
+        sides = [part.text for part in element.iterfind("polygon//*") if re.fullmatch(r"[xy]\d*", part.tag)]
+        if len(sides) < 4 or len(sides) % 2:
+            raise DataError(f"<polygon> has {len(sides)} numbers")
+        return shape, points_of(sides)
+    tags = [part.tag for part in element if len(part)]
+    if element.find(shape) is None and (similar := get_close_matches(shape, tags, 1)):
+        raise DataError(f"it has no <{shape}>, but <{similar[0]}>: rename the tag")
+    names = _SIDES if shape == "bndbox" else ("cx", "cy", "w", "h", "angle")
+    values = numbers_in({name: element.findtext(f"{shape}/{name}") for name in names}, names)
+    if shape == "robndbox":
+        corners = box_to_xyxy(values[:4], "cxcywh")
+        return "rotated box", rotated_corners(corners, math.degrees(values[4]))
+    return shape, [values[:2], values[2:]]
 
 
 def to_xml(

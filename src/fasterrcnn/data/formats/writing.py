@@ -60,6 +60,27 @@ def lost_areas_and_ids(title: str, data: AnnotatedData) -> list[str]:
     return notes
 
 
+def lost_class_list(title: str, data: AnnotatedData) -> list[str]:
+    """Sentences about what a list of classes would hold, for formats that have none."""
+    notes = []
+    used = {int(label) for image in data.images for label in image.labels}
+    unused = [name for label, name in enumerate(data.classes) if label not in used]
+    if unused:
+        notes.append(f"{title} has no list of classes: those without boxes are lost ({', '.join(unused)})")
+    if list(data.classes) != sorted(data.classes):
+        notes.append(f"{title} has no list of classes: their order is lost, most tools sort the names")
+    return notes
+
+
+def lost_flags(title: str, data: AnnotatedData) -> list[str]:
+    """A sentence about difficult objects, for formats that have no flag for them."""
+    difficult = sum(int(image.difficult.sum()) for image in data.images)
+    if not difficult:
+        return []
+    become = "1 box becomes an ordinary one" if difficult == 1 else f"{difficult} boxes become ordinary ones"
+    return [f"{title} has no flag for difficult objects: {become}"]
+
+
 def _check_writable(data: AnnotatedData) -> None:
     for name in data.splits:
         if name != NO_SPLIT and name not in SPLITS:

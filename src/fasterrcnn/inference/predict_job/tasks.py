@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fasterrcnn.errors import UsageError
+from fasterrcnn.images import count_frames, other_files
 from fasterrcnn.inference.sources import find_files, is_many, is_video
 
 
@@ -39,6 +40,20 @@ def list_sources(sources: Sequence[str | Path]) -> list[Path | int]:
         else:
             files.append(Path(source))
     return list(dict.fromkeys(files))
+
+
+def notes_on(sources: Sequence[str | Path], files: Sequence[Path | int]) -> list[str]:
+    """What of the sources takes no part, in sentences: other files of folders, and all frames but the first."""
+    notes = []
+    for folder in dict.fromkeys(Path(source) for source in sources if Path(source).is_dir()):
+        if others := other_files(folder):
+            notes.append(f"{folder}: left out, because their names are not those of images: {others}")
+    several = {file: count for file in files if isinstance(file, Path) and (count := count_frames(file)) > 1}
+    if several:
+        file, count = next(iter(several.items()))
+        more = f", and {len(several) - 1} other files have several" if len(several) > 1 else ""
+        notes.append(f"only the first page or frame is read: {file} has {count}{more}")
+    return notes
 
 
 def name_tasks(sources: Sequence[Path | int], output: Path, earlier_stems: Mapping[str, str]) -> list[Task]:

@@ -6,6 +6,7 @@ Axes: b images, c channels, h w cells.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from fasterrcnn.model.backbones.norms import FrozenBatchNorm2d, Norm, make_norm
 
-BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 """Blocks of each stage, by depth of the network."""
 
 
@@ -34,14 +35,28 @@ class Shape:
 
     @classmethod
     def of(cls, name: str) -> "Shape | None":
-        """The network of that name, "resnet101" or "resnext101-32x8d"; None for any other name."""
-        parsed = re.fullmatch(r"resnet(\d+)|resnext(\d+)-(\d+)x(\d+)d", name)
-        if parsed is None or int(parsed[1] or parsed[2]) not in BLOCKS:
+        """The network of that name: "resnet101", "resnext101-32x8d", "wide-resnet50-2"; None for any other name."""
+        parsed = re.fullmatch(r"resnet(\d+)|resnext(\d+)-(\d+)x(\d+)d|wide-resnet(\d+)-(\d+)", name)
+        if parsed is None or int(parsed[1] or parsed[2] or parsed[5]) not in BLOCKS:
             return None
+        if parsed[5]:
+            return cls(int(parsed[5]), width=64 * int(parsed[6]))
         return cls(int(parsed[1])) if parsed[1] else cls(int(parsed[2]), int(parsed[3]), int(parsed[4]))
 
     def __str__(self) -> str:
-        return f"resnet{self.depth}" if self.groups == 1 else f"resnext{self.depth}-{self.groups}x{self.width}d"
+        if self.groups == 1:
+            return f"resnet{self.depth}" if self.width == 64 else f"wide-resnet{self.depth}-{self.width // 64}"
+        return f"resnext{self.depth}-{self.groups}x{self.width}d"
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether its blocks are bottlenecks; those of 18 and 34 layers are two 3x3 convolutions each."""
+        return self.depth >= 50
+
+    def channels(self, stage: int) -> int:
+        """Channels of the map of stage 1 to 4."""
+        channels: int = (256 if self.is_deep else 64) * 2 ** (stage - 1)
+        return channels
 
 
 class Bottleneck(nn.Module):
@@ -94,15 +109,42 @@ class Bottleneck(nn.Module):
         return F.relu(y, inplace=True)
 
 
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut (He et al. 2016, figure 5); arguments as of `Bottleneck`."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int, dilation: int, norm: Norm) -> None:
+        super().__init__()
+        options: dict[str, Any] = {"padding": dilation, "dilation": dilation, "bias": False}
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, **options)
+        self.bn1 = make_norm(norm, out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, **options)
+        self.bn2 = make_norm(norm, out_channels)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, make_norm(norm, out_channels))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
+        """The shortcut plus what the two convolutions add."""
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = self.bn2(self.conv2(y))
+        y += self.downsample(x)
+        return F.relu(y, inplace=True)
+
+
 def make_stage(
     number: int, shape: Shape, *, norm: Norm, stride: int, dilation: int = 1, stride_in_1x1: bool = False
 ) -> nn.Sequential:
     """Stage ``number`` (1..4) of the network; the stride lies in its first block, the dilation in all of them."""
-    out_channels = 256 * 2 ** (number - 1)
+    out_channels = shape.channels(number)
     in_channels = 64 if number == 1 else out_channels // 2
     layers: list[nn.Module] = []
     for block in range(BLOCKS[shape.depth][number - 1]):
         block_stride = stride if block == 0 else 1
+        if not shape.is_deep:
+            layers.append(BasicBlock(in_channels, out_channels, stride=block_stride, dilation=dilation, norm=norm))
+            in_channels = out_channels
+            continue
         layers.append(
             Bottleneck(
                 in_channels,
@@ -143,7 +185,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.outputs = tuple(outputs)
-        self.channels = tuple(256 * 2 ** (stage - 1) for stage in outputs)
+        self.channels = tuple(map(shape.channels, outputs))
         self.strides = tuple(16 if dilated and stage == 4 else 2 ** (stage + 1) for stage in outputs)
         self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
         self.bn1 = make_norm(norm, 64)
@@ -186,5 +228,7 @@ def initialise(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, Bottleneck) and isinstance(module.bn3, FrozenBatchNorm2d):
-            module.bn3.weight.fill_(0.25)
+        elif isinstance(module, Bottleneck | BasicBlock):
+            last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
+            if isinstance(last, FrozenBatchNorm2d):
+                last.weight.fill_(0.25)

@@ -114,6 +114,18 @@ def test_check_boxes__two_pixels_show_nothing_however_large_the_input(data_of):
     assert kinds_of(data_of([[10, 10, 12, 13]]), InputConfig(short_side=800, long_side=1333)) == []
 
 
+def test_check_boxes__tiny_states_the_side_that_is_too_short(data_of):
+    (finding,) = check_boxes(data_of([[10, 10, 60, 11]]), InputConfig(short_side=800, long_side=1333))
+    assert finding.what.endswith("is 50 pixels wide and 1 high in the original image")
+
+
+def test_check_boxes__no_other_layout_for_a_few_over_the_border(data_of, annotated_of):
+    """In square images they would fit with x and y exchanged, which shows nothing."""
+    boxes = [GOOD, [20, 10, 60, 83]] * 2
+    found = check_boxes(data_of(annotated_of(1, [GOOD] * 1 + boxes[1:2], size_hw=(80, 84))), SMALL_INPUT)
+    assert [finding.what.partition("reaches")[2] for finding in found] == [" over the image of 84 x 80"]
+
+
 def test_check_boxes__one_finding_that_all_are_in_another_layout(data_of):
     """Left, top, width, height in Pascal VOC."""
     rng = np.random.default_rng(3)

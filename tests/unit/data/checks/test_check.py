@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 
 from fasterrcnn.config import InputConfig
 from fasterrcnn.data.checks import DataReport, check, check_and_repair, check_data
+from fasterrcnn.data.checks.check import describe_extent
 from fasterrcnn.data.findings import Finding
 from fasterrcnn.data.formats import read_data
 from fasterrcnn.demo.scenes import write_scenes
@@ -55,7 +56,7 @@ def test_check_data__findings_of_the_reader_are_not_repeated(on_disk, tmp_path):
     mismatch = Finding("size-mismatch", Path("1.xml"), "states 40 x 20", image=tmp_path / "a.png")
     data = on_disk([60, 50, 90, 70], size_hw=(20, 40), findings=[mismatch])
     assert check_data(data).findings == [mismatch]
-    with pytest.raises(DataError, match=r"^1 error in set: 1\.xml: states 40 x 20"):
+    with pytest.raises(DataError, match=r"^1 error in set\nerror size-mismatch \(1\): .*\n  1\.xml: states 40 x 20\n"):
         check_and_repair(data)
     assert check_and_repair(data, "fix").data.images[0].size_hw == (80, 100)
     assert check_and_repair(data, "drop").data.images == []
@@ -74,16 +75,16 @@ def many(data_of, count):
 def test_diagnosis__text_shows_some_of_each_kind(data_of):
     text = many(data_of, 22).to_text()
     assert "error flat-box (22): draw the box again, or delete it" in text
-    assert "  a.xml: object 19\n  ... and 2 more (--all shows them)\n\n22 errors, 0 warnings" in text
-    assert "object 20" not in text
+    assert "  a.xml: object 2\n  ... and 19 more (--all shows them)\n\n22 errors, 0 warnings" in text
+    assert "object 3" not in text
     assert "object 21" in many(data_of, 22).to_text(examples=None)
-    assert "more" not in many(data_of, 20).to_text()
+    assert "more" not in many(data_of, 3).to_text()
     assert many(data_of, 1).to_text().endswith("\n\n1 error, 0 warnings, 0 notes")
 
 
 def test_diagnosis__json(data_of):
     content = json.loads(json.dumps(many(data_of, 2).to_dict(), allow_nan=False))
-    assert content.keys() == {"data", "summary", "counts", "findings"}
+    assert content.keys() == {"data", "summary", "notes", "counts", "findings"}
     assert content["counts"] == {"error": 2, "warning": 0, "note": 0}
     assert [finding["annotation"] for finding in content["findings"]] == [0, 1]
 
@@ -96,20 +97,49 @@ def test_diagnosis__names_cannot_write_to_the_terminal(data_of):
     text.encode("utf-8")
 
 
+@pytest.mark.parametrize("policy", ["error", "drop", "fix"])
+def test_check_and_repair__no_box_in_the_whole_set(on_disk, policy):
+    data = on_disk()
+    assert [finding.kind for finding in check_data(data).findings] == ["no-boxes"]
+    with pytest.raises(DataError, match=r"no labels were found: none of 1 image has a box \(Pascal VOC\)"):
+        check_and_repair(data, policy)
+    assert len(check_and_repair(data, policy, is_part=True).data.images) == 1
+    in_memory = replace(data, format="list")
+    assert len(check_and_repair(in_memory, policy).data.images) == 1
+    assert check_data(in_memory).findings == []
+
+
+def test_check_data__one_split_may_be_without_boxes(data_of, annotated_of):
+    data = data_of(splits={"train": [annotated_of(1, [GOOD])], "test": [annotated_of(2, [])]})
+    assert "no-boxes" not in {finding.kind for finding in check_data(data, images=False).findings}
+
+
+def test_describe_extent__images_of_a_split_and_boxes(data_of, annotated_of):
+    images = [annotated_of(n, [GOOD, GOOD]) for n in range(20)]
+    data = data_of(splits={"train": images[:8], "val": images[8:]})
+    leaks = [Finding("leak", image.path, "twice", image=image.path) for image in images[8:]]
+    assert describe_extent(data, leaks) == "all 12 images of 'val'"
+    assert describe_extent(data, leaks[:11]) == "11 of 12 images of 'val'"
+    assert describe_extent(data, leaks[:9]) == ""
+    boxes = [data.box_finding("whole-image", image, n, "is large") for image in images for n in range(2)]
+    assert describe_extent(data, boxes[:32]) == "32 of 40 boxes, all 8 images of 'train'"
+    assert "\n  concerns all 12 images of 'val'\n" in DataReport(data, leaks).to_text()
+    assert len(DataReport(data, leaks).to_dict()["findings"]) == 12
+
+
 def test_check_and_repair__sound_data(on_disk):
     for policy in ("error", "fix", "drop"):
         assert check_and_repair(on_disk(GOOD), policy).changes == []
 
 
-def test_check_and_repair__refuses_errors_in_one_line(data_of):
+def test_check_and_repair__refuses_errors_by_kind(data_of):
     boxes = [[n, 5, n, 9] for n in range(1, 24)]
     lost = Finding("missing-image", Path("a.xml"), "there is no image")
-    with pytest.raises(
-        DataError, match=r"^24 errors in set: a\.xml: there is no image \[put the image.*; and 4 more\. Correct"
-    ) as caught:
+    with pytest.raises(DataError, match=r"^24 errors in set\nerror missing-image \(1\): put the image") as caught:
         check_and_repair(data_of(boxes, findings=[lost]))
-    assert "\n" not in str(caught.value)
-    assert str(caught.value).count("has no area") == 19
+    assert "error flat-box (23): " in str(caught.value)
+    assert str(caught.value).count("has no area") == 3
+    assert "--on-bad-box" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +231,7 @@ def test_check_data__split_without_annotations(on_disk, tmp_path, split, kind):
     (found,) = check_data(data).findings
     assert (found.kind, found.file) == (kind, tmp_path / f"{split}2017")
     if split == "train":
-        with pytest.raises(DataError, match="1 images that no annotation file lists"):
+        with pytest.raises(DataError, match="1 image that no annotation file lists"):
             check_and_repair(data)
 
 

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,11 +8,14 @@ from PIL import Image
 from fasterrcnn.data.checks.images import (
     ImageFacts,
     check_listing,
+    check_other_files,
     decode_images,
     frame_hw,
+    is_of_stored_image,
     read_headers,
     same_aspect_ratio,
 )
+from fasterrcnn.images import ImageHeader
 
 BOX = [10, 10, 40, 40]
 
@@ -166,6 +170,26 @@ def test_images__nearly_the_same_image_matters_between_splits_only(painted):
     assert decode(painted(images)).findings == []
 
 
+def test_images__nearly_the_same_with_other_objects_is_no_leak(painted):
+    images = {"a.png": blobs(0), "c.jpg": blobs(0)}
+    splits = {"train": [0], "val": [1]}
+    assert decode(painted(images, {"a.png": [BOX], "c.jpg": [[60, 50, 90, 70]]}, splits)).findings == []
+    (finding,) = decode(painted(images, {"a.png": [BOX], "c.jpg": [BOX, [60, 50, 90, 70]]}, splits)).findings
+    assert finding.kind == "leak"
+
+
+def test_check_listing__versions_of_one_image(data_of, annotated_of):
+    names = [f"{name}_jpg.rf.{number:032x}.jpg" for number, name in enumerate(["cat", "cat", "dog", "cat"])]
+    images = [
+        replace(annotated_of(n, [BOX]), path=Path(folder) / name)
+        for n, (name, folder) in enumerate(zip(names, ["train", "train", "train", "val"], strict=True))
+    ]
+    (finding,) = check_listing(data_of(splits={"train": images[:3], "val": images[3:]}))
+    assert (finding.kind, finding.image) == ("leak", Path("val") / names[3])
+    assert finding.what == f"in 'val': another version of the image of {names[0]} in 'train'"
+    assert check_listing(data_of(splits={"train": images[:3]})) == []
+
+
 def test_images__a_file_that_is_listed_twice(painted, data_of):
     (annotated,) = painted({"a.png": noise(0)}).images
     (finding,) = decode(data_of(annotated, replace(annotated, image_id=2))).findings
@@ -203,3 +227,53 @@ def test_images__progress_sees_every_image(painted):
 
     decode_images(data, track)
     assert passed == [("0.png", 3), ("1.png", 3), ("2.png", 3)]
+
+
+def test_decode_images__few_grey_levels_are_reported_once(painted):
+    twelve_bits = np.linspace(0, 4095, 8000).astype(np.uint16).reshape(80, 100)
+    data = painted({"a.png": twelve_bits, "b.png": twelve_bits[::-1], "c.png": noise(3)})
+    (finding,) = (finding for finding in decode(data).findings if finding.kind == "few-levels")
+    assert finding.image == data.images[0].path
+    values = (
+        "uses 16 of 256 grey levels (values 3 to 4091, as of 12-bit data in a 16-bit file), and so does 1 other image"
+    )
+    assert finding.what == f"{values}; --pixel-range 3 4091 shows them"
+
+
+def test_decode_images__enough_grey_levels(painted):
+    full = np.linspace(0, 65535, 8000).astype(np.uint16).reshape(80, 100)
+    assert decode(painted({"a.png": full, "b.png": noise(3)})).findings == []
+
+
+def test_decode_images__only_the_first_frame_is_read(painted, tmp_path):
+    first, second = (Image.fromarray(noise(seed)) for seed in (1, 2))
+    first.save(tmp_path / "a.tif", save_all=True, append_images=[second])
+    (finding,) = decode(painted({"a.tif": None})).findings
+    assert (finding.kind, finding.what) == ("several-frames", "has 2 pages or frames")
+
+
+def test_check_other_files__what_lies_beside_the_images(painted, tmp_path):
+    data = painted({"a.png": noise(1)})
+    assert check_other_files(data) == []
+    for name in ("drawing.svg", "a.txt", "._a.png"):
+        (tmp_path / name).touch()
+    (finding,) = check_other_files(data)
+    assert (finding.kind, finding.what) == ("other-files", "not images by their names: ._a.png, drawing.svg")
+
+
+@pytest.mark.parametrize(
+    ("stated_hw", "boxes", "orientation", "expected"),
+    [
+        ((80, 100), [[5, 5, 95, 75]], 6, True),
+        ((100, 80), [[5, 5, 75, 95]], 6, False),  # of the upright image
+        ((80, 100), [[5, 5, 75, 95]], 6, False),  # they fit the upright image only
+        ((80, 100), [[5, 5, 95, 75]], 1, False),
+        ((80, 80), [[5, 5, 75, 75]], 6, False),  # square
+        ((80, 100), [], 8, True),
+    ],
+)
+def test_is_of_stored_image(annotated_of, stated_hw, boxes, orientation, expected):
+    stored_hw = (80, 80) if stated_hw == (80, 80) else (80, 100)
+    size_hw = stored_hw[::-1] if orientation in (6, 8) else stored_hw
+    header = ImageHeader(size_hw, orientation)
+    assert is_of_stored_image(annotated_of(1, boxes, size_hw=stated_hw), header) == expected

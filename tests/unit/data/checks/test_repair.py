@@ -8,7 +8,9 @@ from PIL import Image
 from fasterrcnn.config import InputConfig
 from fasterrcnn.data.checks import check_data, repair
 from fasterrcnn.data.checks.boxes import check_boxes
+from fasterrcnn.data.checks.repair import turn_upright
 from fasterrcnn.data.findings import Finding
+from fasterrcnn.images import read_image
 
 GOOD = [10, 10, 40, 40]
 POLICIES = ("error", "fix", "drop")
@@ -208,7 +210,8 @@ def test_repair__size_of_an_image(data_of, annotated_of, tmp_path, stated_hw, bo
     assert repaired.changes[0].endswith(words)
     assert boxes_of(repaired) == ([] if expected is None else [expected])
     assert all(annotated.size_hw == (80, 100) and annotated.areas is None for annotated in repaired.data.images)
-    assert check_data(repaired.data).counts["error"] == 0
+    left = [finding.kind for finding in check_data(repaired.data).findings if finding.severity == "error"]
+    assert left == (["no-boxes"] if expected is None else [])
     assert repair(data, "drop", diagnosis.findings).data.images == []
 
 
@@ -216,3 +219,38 @@ def test_repair__the_image_vanished_meanwhile(data_of, annotated_of):
     data = data_of(annotated_of(1, [GOOD]))
     finding = Finding("size-mismatch", Path("1.xml"), "states 1 x 1", image=data.images[0].path)
     assert repair(data, "fix", [finding]).data.images == []
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turn_upright__follows_the_pixels(tmp_path, orientation):
+    pixels = np.zeros((40, 60), np.uint8)
+    pixels[5:15, 20:50] = 255
+    tags = Image.Exif()
+    tags[274] = orientation
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=tags)
+    left, top, right, bottom = read_image(tmp_path / "a.png").getbbox()
+    turned = turn_upright(np.array([[20, 5, 50, 15]], np.float32), orientation, (40, 60))
+    assert turned.tolist() == [[left, top, right, bottom]]
+    assert turn_upright(np.zeros((0, 4), np.float32), orientation, (40, 60)).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "expected", "words"),
+    [
+        ([[10, 6, 40, 26]], [[22, 10, 42, 40]], "size corrected, boxes turned with the image by its EXIF orientation"),
+        ([[10, 6, 40, 90]], [[10, 6, 40, 90]], "size corrected, boxes left as they are"),  # they fit the upright one
+    ],
+)
+def test_repair__boxes_of_the_stored_image(data_of, annotated_of, tmp_path, boxes, expected, words):
+    tags = Image.Exif()
+    tags[274] = 6
+    noise = np.random.default_rng(0).integers(0, 255, (48, 96, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg", exif=tags)
+    stored = replace(annotated_of(1, boxes, size_hw=(48, 96)), path=tmp_path / "a.jpg")
+    report = check_data(data_of(stored))
+    assert [finding.kind for finding in report.findings if finding.severity == "error"] == ["size-mismatch"]
+    assert "size and probably boxes are of the stored, unrotated image" in report.findings[0].what
+    repaired = repair(report.data, "fix", report.findings)
+    assert repaired.changes[0].endswith(words)
+    assert boxes_of(repaired) == [expected]
+    assert repaired.data.images[0].size_hw == (96, 48)

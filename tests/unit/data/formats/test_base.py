@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fasterrcnn.data.formats import read_dicts
-from fasterrcnn.data.formats.base import Collector, box_to_xyxy
+from fasterrcnn.data.formats.shapes import box_to_xyxy
 from fasterrcnn.errors import DataError, UsageError
 
 
@@ -83,7 +83,7 @@ def test_read__findings(tmp_path, image):
         ({"boxes": [[1, 2, 3, 4], [1]]}, "boxes must be n x 4 numbers, not"),
         ({"boxes": [["a", 2, 3, 4]]}, "boxes must be n x 4 numbers, not"),
         ({"boxes": None}, "boxes must be n x 4 numbers, not None"),
-        ({"boxes": np.zeros((9, 5))}, r"boxes must be n x 4 numbers, not array\(\[\[0\., 0\., "),
+        ({"boxes": np.zeros((9, 5))}, r"boxes must be n x 4 numbers, not array\(\[\[0\."),
         ({"labels": []}, r"1 boxes need as many labels, not \[\]"),
         ({"labels": "c"}, "1 boxes need as many labels, not 'c'"),
         ({"difficult": [True, False]}, r"1 boxes need as many difficult, not \[True, False\]"),
@@ -134,47 +134,3 @@ def test_read__unknown_format(image):
     unchecked = getattr(box_to_xyxy, "__wrapped__", box_to_xyxy)
     with pytest.raises(UsageError, match="no box format 'xyhw'; there are: xyxy, xywh, cxcywh"):
         unchecked([1, 2, 3, 4], "xyhw")
-
-
-def test_collector__images_boxes_and_what_is_left_out(write_files):
-    root = write_files({"a.png": None, "b.png": "none", "a.txt": "", "b.txt": ""})
-    collector = Collector(root, "Cards", "line", ("cat", "dog"))
-    first = collector.image(root / "a.png", "val", root / "a.txt", stated_hw=(30, 0))
-    assert collector.image(root / "a.png", "val", root / "a.txt") is first
-    collector.add(first, (1, 2, 3, 4), "dog", 7, difficult=True)
-    collector.add(first, (1, 2, 3, 4), "owl", 8)
-    collector.add(collector.image(root / "b.png", "train", root / "b.txt"), (1, 2, 3, 4), "cat", 1)
-    data = collector.finish()
-    (annotated,) = data.images
-    assert (data.root, data.format, data.classes, list(data.splits)) == (root, "Cards", ("cat", "dog"), ["val"])
-    assert (annotated.size_hw, annotated.labels.tolist(), annotated.numbers.tolist()) == ((30, 40), [1], [7])
-    assert (annotated.difficult.tolist(), annotated.areas) == ([True], None)
-    assert data.describe_box(annotated, 0) == "line 7 (dog)"
-    assert [(f.kind, f.what) for f in data.findings] == [
-        ("unknown-class", "line 8: 'owl' is none of the classes cat, dog"),
-        ("unreadable-image", "not an image that can be decoded"),
-    ]
-
-
-def test_collector__splits_areas_and_sorted_classes(write_files):
-    root = write_files(dict.fromkeys(("a.png", "b.png")))
-    collector = Collector(root / "a.png", "Cards", "object")
-    for number, (name, label) in enumerate((("b.png", "owl"), ("a.png", "cat")), start=1):
-        image = collector.image(root / name, source=root, size_hw=(60, 80), image_id=0)
-        collector.add(image, (1, 2, 3, 4), label, number, area=2.5)
-    data = collector.finish({"train": [root / "a.png"], "val": [root / "a.png", root / "no.png"]}, sort_classes=True)
-    assert (data.root, data.classes) == (root, ("cat", "owl"))
-    assert data.split("train")[0] is data.split("val")[0]
-    (annotated,) = data.images
-    assert (annotated.image_id, annotated.size_hw) == (0, (60, 80))
-    assert (annotated.labels.tolist(), annotated.areas.tolist()) == ([0], [2.5])
-
-
-@pytest.mark.parametrize(("names", "kind"), [([], "missing-image"), (["a.png", "a.jpg"], "colliding-id")])
-def test_collector__no_single_image_of_a_file(tmp_path, names, kind):
-    collector = Collector(tmp_path, "Cards", "line")
-    assert collector.image_of(tmp_path / "a.txt", [tmp_path / name for name in names]) is None
-    assert [finding.kind for finding in collector.findings] == [kind]
-    assert collector.image_of(tmp_path / "a.txt", [tmp_path / "a.png"]) == tmp_path / "a.png"
-    with pytest.raises(DataError, match=r"Cards \(.*\): no image that could be used; first: .*a\.txt: "):
-        collector.finish()

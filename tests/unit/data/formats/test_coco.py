@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fasterrcnn.data.annotations import to_coco
+from fasterrcnn.data.formats import write_data
 from fasterrcnn.data.formats.base import ReadOptions
 from fasterrcnn.data.formats.coco import Coco
-from fasterrcnn.errors import DataError
+from fasterrcnn.errors import DataError, UsageError
 
 read, recognise = Coco().read, Coco().recognise
 
@@ -199,10 +200,14 @@ def test_read__images_of_the_right_split(tmp_path):
 
 
 def test_read__folder_with_most_of_the_images(tmp_path):
-    for name in ("images/3.jpg", "data/1.jpg", "data/2.jpg", "data/3.jpg"):
+    for name in ("some/3.jpg", "data/1.jpg", "data/2.jpg", "data/3.jpg"):
         put_image(tmp_path / name)
-    data = read(put_json(tmp_path / "x.json", content([image(1), image(2), image(3)])))
-    assert [annotated.path.parent.name for annotated in data.images] == ["data"] * 3
+    file = put_json(tmp_path / "x.json", content([image(1), image(2), image(3)]))
+    assert [annotated.path.parent.name for annotated in read(file).images] == ["data"] * 3
+    (tmp_path / "some").rename(tmp_path / "images")  # which may be the originals
+    data = read(file)
+    assert [annotated.path.parent.name for annotated in data.images] == ["data"] * 2
+    assert [finding.kind for finding in data.findings if finding.severity == "error"] == ["ambiguous-image"]
 
 
 def test_read__images_named(tmp_path):
@@ -210,12 +215,13 @@ def test_read__images_named(tmp_path):
     put_image(tmp_path / "store" / "val" / "1.jpg")
     for split in ("train", "val"):
         put_json(tmp_path / "set" / f"{split}.json", content([image(1)]))
-    with pytest.raises(DataError, match=r"train\.json: its images \(1\.jpg\.\.\.\) are in none of .*name their folder"):
-        read(tmp_path / "set")
-    data = read(tmp_path / "set", ReadOptions(images=tmp_path / "store"))
+    data = read(tmp_path / "set", ReadOptions(images=(tmp_path / "store",)))
     assert [annotated.path.parent.name for annotated in data.images] == ["train", "val"]
-    with pytest.raises(DataError, match=r"are in none of .*/absent; name their folder \(--images\)"):
-        read(tmp_path / "set", ReadOptions(images=tmp_path / "absent"))
+    with pytest.raises(UsageError, match=r"absent: no such folder of images"):
+        read(tmp_path / "set", ReadOptions(images=(tmp_path / "absent",)))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"its images \(1\.jpg\.\.\.\) are nowhere below .*/empty; name their folder"):
+        read(tmp_path / "set", ReadOptions(images=(tmp_path / "empty",)))
 
 
 @pytest.mark.parametrize(
@@ -252,11 +258,12 @@ def test_read__paths_that_lead_out(tmp_path, name):
 
 
 def test_read__two_images_are_one_file(single):
-    # One image for each annotation; or /a/1.jpg and /b/1.jpg, of which only the name can be used.
-    data = read(single(note(1, 1), note(2, 2), images=[image(1, "/a/1.jpg"), image(2, "/b/1.jpg")]))
+    data = read(single(note(1, 1), note(2, 2), images=[image(1, "/a/1.jpg"), image(2, "/a/1.jpg")]))
     (annotated,) = data.split("all")
     assert (annotated.image_id, annotated.numbers.tolist()) == (1, [1, 2])
     assert messages(data)[0] == ("same-image", "images 1 and 2 are one file; their boxes are put together")
+    with pytest.raises(DataError, match=r"/a/1\.jpg and /b/1\.jpg could both be .*1\.jpg"):
+        read(single(note(1, 1), note(2, 2), images=[image(1, "/a/1.jpg"), image(2, "/b/1.jpg")]))
 
 
 def test_read__linked_images(tmp_path):
@@ -277,10 +284,10 @@ def test_read__unlisted_and_missing_images(single, tmp_path):
     data = read(single(note(1, 1), note(2, 5), images=images))
     assert [annotated.image_id for annotated in data.images] == [1]
     assert messages(data) == [
-        ("missing-image", f"image 5: there is no {tmp_path / '5.jpg'}"),
-        ("missing-image", f"image 6: there is no {tmp_path / ('x' * 300) / 'y.jpg'}"),
-        ("missing-image", f"image 7: there is no {tmp_path}/\ud800.jpg"),
-        ("missing-image", f"image 8: there is no {tmp_path}/a\0/b.jpg"),
+        ("missing-image", f"image 5: there is no 5.jpg below {tmp_path}"),
+        ("missing-image", f"image 6: there is no {'x' * 300}/y.jpg below {tmp_path}"),
+        ("missing-image", f"image 7: there is no \ud800.jpg below {tmp_path}"),
+        ("missing-image", f"image 8: there is no a\0/b.jpg below {tmp_path}"),
         ("unlisted-image", "no annotation file lists it"),
     ]
     assert data.findings[-1].file == tmp_path / "2.jpg"
@@ -362,16 +369,16 @@ def test_read__boxes_stay_as_they_are_written(single):
         (
             {"bbox": [1, 2, 3]},
             "unreadable-annotations",
-            "bbox must be four numbers (left, top, width, height), not [1, 2, 3] (not enough val",
+            "bbox must be four numbers (left, top, width, height), not [1, 2, 3]",
         ),
-        ({"bbox": [1, 2, 3, 4, 5]}, "unreadable-annotations", "not [1, 2, 3, 4, 5] (too many values"),
-        ({"bbox": []}, "unreadable-annotations", "not [] (not enough"),
-        ({"bbox": None}, "unreadable-annotations", "not None ("),
-        ({"bbox": 5}, "unreadable-annotations", "not 5 ("),
-        ({"bbox": [1, 2, None, 4]}, "unreadable-annotations", "not [1, 2, None, 4] ("),
-        ({"bbox": [1, 2, "x", 4]}, "unreadable-annotations", "not [1, 2, 'x', 4] (could not convert"),
-        ({"bbox": [10**400, 2, 3, 4]}, "unreadable-annotations", "(int too large"),
-        ({"bbox": {"x": 1, "y": 2, "width": 3, "height": 4}}, "unreadable-annotations", "(could not convert"),
+        ({"bbox": [1, 2, 3, 4, 5]}, "unreadable-annotations", "not [1, 2, 3, 4, 5]"),
+        ({"bbox": []}, "unreadable-annotations", "not []"),
+        ({"bbox": None}, "unreadable-annotations", "not None"),
+        ({"bbox": 5}, "unreadable-annotations", "not 5"),
+        ({"bbox": [1, 2, None, 4]}, "unreadable-annotations", "not [1, 2, None, 4]"),
+        ({"bbox": [1, 2, "x", 4]}, "unreadable-annotations", "not [1, 2, 'x', 4]"),
+        ({"bbox": [10**400, 2, 3, 4]}, "unreadable-annotations", "not [1000"),
+        ({"bbox": {"x": 1, "y": 2, "width": 3, "height": 4}}, "unreadable-annotations", "not {'height': 4,"),
         ({"category_id": 4}, "unknown-class", "no category has the id 4"),
         ({"category_id": None}, "unknown-class", "no category has the id None"),
         ({"category_id": [1]}, "unknown-class", "no category has the id [1]"),
@@ -396,7 +403,7 @@ def test_read__annotation_without(single, key):
     broken = note(17)
     del broken[key]
     data = read(single(note(4), broken))
-    assert messages(data) == [("unreadable-annotations", f"annotation 17 has no {key}")]
+    assert messages(data) == [("unreadable-annotations", f"annotation 17: it has no {key}")]
 
 
 def test_read__long_values_are_cut_in_messages(single):
@@ -426,16 +433,16 @@ def test_read__colliding_ids(single):
     assert len(data.images[0].boxes) == 2
 
 
-@pytest.mark.parametrize("change", [{"id": None}, {"id": "a"}, {"id": 1.5}, {"file_name": ""}, {"file_name": None}])
+@pytest.mark.parametrize("change", [{"id": None}, {"id": []}, {"id": 1.5}, {"file_name": ""}, {"file_name": None}])
 def test_read__image_without_id_or_name(single, change):
     data = read(single(images=[image(1), {**image(2), **change}]))
     assert [annotated.image_id for annotated in data.images] == [1]
     assert messages(data)[0][0] == "unreadable-annotations"
-    assert "needs a whole number as id, and a file_name" in messages(data)[0][1]
+    assert "needs an id, and a file_name" in messages(data)[0][1]
 
 
 def test_read__no_image_is_named(single):
-    with pytest.raises(DataError, match=r"no image that could be used; first: .*image 1 \(None\) needs a whole"):
+    with pytest.raises(DataError, match=r"no image that could be used; first: .*image 1 \(''\) needs an id"):
         read(single(images=[{"id": 1}]))
 
 
@@ -457,9 +464,23 @@ def test_read__classes_of_all_splits(tmp_path):
     assert data.findings == []
 
 
-def test_read__classes_of_splits_contradict_each_other(tmp_path):
-    with pytest.raises(DataError, match=r"valid/.*json: category 1 is 'dog' here and 'cat' in another split"):
-        read(make_splits(tmp_path, train=[CAT], valid=[{"id": 1, "name": "dog"}]))
+def test_read__splits_that_number_their_classes_differently(tmp_path):
+    dog, owl = {"id": 2, "name": "dog"}, {"id": 3, "name": "owl"}
+    root = make_splits(tmp_path, train=[CAT, dog, owl], valid=[{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}])
+    file = root / "valid" / "_annotations.coco.json"
+    both = {**json.loads(file.read_text()), "annotations": [note(1, category_id=1), note(2, category_id=2)]}
+    put_json(file, both)
+    data = read(root)
+    assert (data.classes, data.category_ids) == (("cat", "dog", "owl"), (1, 2, 3))
+    assert data.split("val")[0].labels.tolist() == [1, 0]
+    assert "the files number the categories differently: classes are matched by name" in data.notes
+    assert data.findings == []
+
+
+def test_read__split_whose_class_has_the_id_of_another(tmp_path):
+    data = read(make_splits(tmp_path, train=[CAT], valid=[{"id": 1, "name": "dog"}]))
+    assert (data.classes, data.category_ids) == (("cat", "dog"), (1, 2))
+    assert "ids of categories clash" in data.notes[-1]
 
 
 def test_read__empty_split(tmp_path):
@@ -471,16 +492,141 @@ def test_read__empty_split(tmp_path):
 
 
 def test_read__files_whose_names_do_not_state_the_splits(tmp_path):
+    put_image(tmp_path / "1.jpg")
     for name in ("one", "two"):
         put_json(tmp_path / f"{name}.json", content([image(1)]))
-    with pytest.raises(
-        DataError, match=r"several COCO files, and their names do not state the splits; name one: .*one\.j"
-    ):
+    with pytest.raises(DataError, match=r"2 annotation files may be of the same split; name one: .*one\.json"):
         read(tmp_path)
-    put_json(tmp_path / "train.json", content())
-    (tmp_path / "one.json").unlink()
-    with pytest.raises(DataError, match="do not state the splits"):
-        read(tmp_path)
+
+
+def test_read__file_of_no_split_beside_those_of_splits(tmp_path):
+    for split in ("Train", "Validation", "default"):
+        put_image(tmp_path / "images" / split / "1.jpg")
+        put_json(tmp_path / "annotations" / f"instances_{split}.json", content([image(1)], [note(1)]))
+    data = read(tmp_path)
+    assert list(data.splits) == ["train", "val"]
+    assert [f.file.name for f in data.findings if f.kind == "unlisted-annotations"] == ["instances_default.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        ('{"images": [1], "annotations": []}', ("unreadable-annotations", "not a COCO data set: 'images' must be a l")),
+        ('{"images": [], "annotations": [', ("unreadable-annotations", "broken JSON")),
+        (json.dumps(content([image(9)])), ("missing-image", "its images (9.jpg...) are nowhere below")),
+    ],
+)
+def test_read__broken_split_beside_a_good_one(tmp_path, text, finding):
+    make_splits(tmp_path, train=[CAT])
+    (tmp_path / "val.json").write_text(text)
+    data = read(tmp_path)
+    assert list(data.splits) == ["train"]
+    ((kind, what),) = messages(data)
+    assert (kind, what[: len(finding[1])]) == finding
+
+
+# Segmentations without a box
+
+RUNS = {"size": [30, 40], "counts": [65, 3, 1132]}  # column 2, rows 5 to 7
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "box"),
+    [
+        ([[10, 11, 20, 11, 20.5, 25, 10, 25]], [10, 11, 20.5, 25]),
+        ([[10, 10, 12, 10, 12, 12], [30, 20, 32, 20, 32, 22]], [10, 10, 32, 22]),
+        ([10, 10, 12, 10, 12, 12], [10, 10, 12, 12]),
+        (RUNS, [2, 5, 3, 8]),
+        ({"size": [30, 40], "counts": "Q23\\S1"}, [2, 5, 3, 8]),
+    ],
+)
+@pytest.mark.parametrize("missing", [{}, {"bbox": None}, {"bbox": []}])
+def test_read__box_around_a_segmentation(single, segmentation, box, missing):
+    row = {"id": 4, "image_id": 1, "category_id": 1, "segmentation": segmentation, "iscrowd": 1, "area": 7, **missing}
+    data = read(single(row, note(5)))
+    np.testing.assert_array_equal(data.images[0].boxes[0], np.array(box, np.float32))
+    assert (data.images[0].difficult.tolist(), data.images[0].areas.tolist()) == ([True, False], [7, 200])
+    assert "taken as the box around: 1 x segmentation" in data.notes
+    assert data.findings == []
+
+
+@pytest.mark.parametrize(
+    ("rotation", "box", "count"),
+    [
+        (90.0, [30, 10, 50, 70], 1),  # around the centre (40, 40)
+        (-90, [30, 10, 50, 70], 1),
+        (180.0, [10, 30, 70, 50], 1),
+        (360.0, [10, 30, 70, 50], 0),
+        (0.0, [10, 30, 70, 50], 0),
+        ("left", [10, 30, 70, 50], 0),  # an attribute of the user
+        (True, [10, 30, 70, 50], 0),
+        (None, [10, 30, 70, 50], 0),
+    ],
+)
+def test_read__box_that_cvat_rotated(single, rotation, box, count):
+    data = read(single(note(1, box=(10, 30, 60, 20), attributes={"rotation": rotation}), note(2, attributes=[])))
+    np.testing.assert_allclose(data.images[0].boxes[0], box, atol=1e-5)
+    assert data.images[0].areas.tolist() == [1200, 200]
+    assert data.notes[1:] == [f"taken as the box around: {count} x rotated box"] * count
+
+
+def test_read__rotation_that_is_too_large(single):
+    data = read(single(note(1, attributes={"rotation": 10**400}), note(2)))
+    assert messages(data)[0][1].startswith("annotation 1: rotation must be a number, not 1000")
+    assert data.images[0].numbers.tolist() == [2]
+
+
+@pytest.mark.parametrize("value", [5, "x", {"counts": "1"}, {"size": [3, 3], "counts": [9]}, [[1, 2, 3]], [["a", "b"]]])
+def test_read__segmentation_that_is_none(single, value):
+    broken = {"id": 4, "image_id": 1, "category_id": 1, "segmentation": value}
+    data = read(single(broken, note(5)))
+    ((kind, what),) = messages(data)
+    assert kind == "unreadable-annotations"
+    assert what.startswith("annotation 4: segmentation must be polygons or an RLE, not ")
+    assert data.images[0].numbers.tolist() == [5]
+
+
+# Ids that are no whole numbers
+
+
+@pytest.mark.parametrize(
+    ("ids", "numbers", "stated"),
+    [
+        (["6f1e3a", "6f1e3b"], [1, 2], ["6f1e3a", "6f1e3b"]),
+        (["000123", "000124"], [123, 124], ["000123", "000124"]),
+        ([12345678901234567890, 7], [1, 2], [12345678901234567890, 7]),
+        (["20230412093015123", "a"], [1, 2], ["20230412093015123", "a"]),
+        ([5, 7.0], [5, 7], [5, 7]),
+    ],
+)
+def test_read__ids_of_images(single, ids, numbers, stated):
+    first, second = ids
+    images = [image(first, "1.jpg"), image(second, "2.jpg")]
+    data = read(single(note(1, second), images=images))
+    assert [annotated.image_id for annotated in data.images] == numbers
+    assert [annotated.stated_id for annotated in data.images] == stated
+    assert [len(annotated.boxes) for annotated in data.images] == [0, 1]
+    assert data.findings == []
+
+
+def test_write__ids_as_they_were(single, tmp_path):
+    file = single(note(1, "b"), images=[image("a", "1.jpg"), image("b", "2.jpg")])
+    write_data(read(file), tmp_path / "out", "coco")
+    written = json.loads((tmp_path / "out" / "annotations" / "instances_all.json").read_text())
+    assert [row["id"] for row in written["images"]] == ["a", "b"]
+    assert [row["image_id"] for row in written["annotations"]] == ["b"]
+
+
+def test_read__ids_of_categories_that_are_text(single):
+    data = read(single(note(1, 1, "person"), categories=[{"id": "person", "name": "Person"}, CAT]))
+    assert (data.classes, data.category_ids) == (("Person", "cat"), (1, 2))
+    assert data.images[0].labels.tolist() == [0]
+    assert "ids count from 1" in data.notes[-1]
+
+
+def test_read__name_of_the_file_without_underscore(single):
+    images = [{"id": 1, "filename": "1.jpg", "width": 40, "height": 30}]
+    assert read(single(images=images)).images[0].path.name == "1.jpg"
 
 
 # Files
@@ -491,19 +637,20 @@ def test_read__files_whose_names_do_not_state_the_splits(tmp_path):
     [
         ("", r"data\.json: broken JSON \(Expecting value: .*\); is the file complete\?"),
         ('{"images": [{"id": 1, "file_na', r"data\.json: broken JSON \(Unterminated string .*is the file complete\?"),
-        (b'{"images": "\xff"}', r"data\.json: cannot be read \('utf-8' codec can't decode byte 0xff"),
+        (b'{"images": "\xff"}', r"data\.json: not UTF-8 text \(.* at byte 12\); save it as UTF-8$"),
         ("[" * 200_000, r"data\.json: cannot be read \(maximum recursion depth"),
         ('{"images": ' + "9" * 5000 + "}", r"data\.json: cannot be read \(Exceeds the limit"),
         ("[]", r"data\.json: a list, as of COCO results; a data set has images, annotations, categories"),
+        ('{"images": [], "annotation": []}', r"no 'annotations', but 'annotation': rename the key"),
         ("5", r"data\.json: not a COCO data set: 'images' must be a list of objects"),
         ('{"images": {}}', r"not a COCO data set: 'images' must be a list of objects"),
         ('{"images": [], "annotations": [5]}', r"not a COCO data set: 'annotations' must be a list of objects"),
         ('{"images": [], "annotations": []}', r"not a COCO data set: 'categories' must be a list of objects"),
         ('{"images": [], "annotations": [], "categories": []}', r"data\.json: no categories"),
         (json.dumps(content()), r"COCO \(.*data\.json\): no image that could be used; first: .*lists no image$"),
-        (json.dumps(content(categories=[{"id": 1}])), r"category \{'id': 1\} needs a whole number as id, and a name"),
-        (json.dumps(content(categories=[{"id": 1, "name": None}])), "needs a whole number as id, and a name"),
-        (json.dumps(content(categories=[{"id": "x", "name": "cat"}])), "needs a whole number as id, and a name"),
+        (json.dumps(content(categories=[{"id": 1}])), r"category \{'id': 1\} needs an id, and a name"),
+        (json.dumps(content(categories=[{"id": 1, "name": None}])), "needs an id, and a name"),
+        (json.dumps(content(categories=[{"id": [1], "name": "cat"}])), "needs an id, and a name"),
     ],
 )
 def test_read__damaged_file(tmp_path, text, message):
@@ -533,12 +680,43 @@ def test_find__only_annotation_files(tmp_path):
     (tmp_path / "empty.json").touch()
     put_json(tmp_path / "package.json", {"name": "x"})
     put_json(tmp_path / "results.json", [{"image_id": 1, "bbox": [1, 2, 3, 4], "score": 1}])
-    put_json(tmp_path / "backup" / "data.json", content())
+    put_json(tmp_path / "createml.json", [{"image": "1.jpg", "annotations": []}])
+    put_json(tmp_path / "no_list.json", {"images": "annotations", "annotations": []})
+    put_json(tmp_path / ".hidden.json", content())
     assert recognise(tmp_path) == []
-    assert recognise(tmp_path / "package.json") == [tmp_path / "package.json"]  # named outright
+    assert recognise(tmp_path / "package.json") == []  # also where it is named
     assert recognise(tmp_path / "image.jpg") == []
-    put_json(tmp_path / "data.json", content())
+    put_json(tmp_path / "a" / "b" / "c" / "d" / "data.json", content())
+    assert recognise(tmp_path) == []
+    put_json(tmp_path / "a" / "b" / "c" / "data.json", content())
+    assert recognise(tmp_path) == [tmp_path]  # images may lie beside a/
+    put_image(tmp_path / "a" / "b" / "c" / "1.jpg")
+    assert recognise(tmp_path) == [tmp_path / "a" / "b" / "c"]
+    put_json(tmp_path / "annotation" / "any name.JSON", content())
     assert recognise(tmp_path) == [tmp_path]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"images": [], "annotation": []}', "has 'images' and no 'annotations', but 'annotation': rename the key"),
+        (
+            '{"images": [{"id": 1, "file_na',
+            "has 'images' and no 'annotations', which COCO needs; is the file complete?",
+        ),
+        ('[{"image_id": 1, "bbox": [1, 2, 3, 4], "score": 1}]', "a list, as of COCO results; a data set has images"),
+        ('{"images": []}'.encode("utf-16"), "UTF-16 text; save it as UTF-8"),
+        ('{"name": "x"}', ""),
+        (b"", ""),
+    ],
+)
+def test_near_miss(tmp_path, text, message):
+    file = tmp_path / "x" / "data.json"
+    file.parent.mkdir()
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    for place in (tmp_path, file):
+        assert Coco().near_miss(place).startswith(f"{file}: {message}" if message else "")
+        assert bool(Coco().near_miss(place)) == bool(message)
 
 
 # Properties and real data
@@ -583,7 +761,7 @@ def test_to_coco__gives_back_what_was_read(single):
 
 def test_read__images_are_not_there(shared_data):
     with pytest.raises(
-        DataError, match=r"instances_val2014_100\.json: its images \(COCO_val2014_\d+\.jpg\.\.\.\) are in"
+        DataError, match=r"instances_val2014_100\.json: its images \(COCO_val2014_\d+\.jpg\.\.\.\) are nowhere"
     ):
         read(shared_data / "coco_eval")
     with pytest.raises(DataError, match=r"results\.json: a list, as of COCO results"):
@@ -596,7 +774,7 @@ def test_read__coco_val2014_against_pycocotools(shared_data, tmp_path):
     oracle = coco.COCO(str(file))
     for row in oracle.imgs.values():
         (tmp_path / row["file_name"]).touch()
-    data = read(file, ReadOptions(images=tmp_path))
+    data = read(file, ReadOptions(images=(tmp_path,)))
     assert data.findings == []
     assert len(data.classes) == 80
     assert len(data.images) == 100

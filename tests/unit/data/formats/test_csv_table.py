@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from fasterrcnn.data.formats import read_data
 from fasterrcnn.data.formats.base import ReadOptions
-from fasterrcnn.data.formats.csv_table import CsvTable, read_columns, read_rows
+from fasterrcnn.data.formats.csv_table import CsvTable
 from fasterrcnn.errors import DataError, UsageError
 
 HEADER = "image,x1,y1,x2,y2,label"
@@ -75,6 +76,30 @@ def test_read__boxes(read, text, options, box):
     assert found(data) == []
 
 
+@pytest.mark.parametrize(
+    ("header", "stated", "columns"),
+    [
+        ("image,x,y,w,h,label", "xyxy", "x, y, w, h, which are xywh"),
+        ("image,left,top,width,height,label", "xyxy", "left, top, width, height, which are xywh"),
+        ("image,cx,cy,w,h,label", "xyxy", "cx, cy, w, h, which are cxcywh"),
+        ("image,x_center,y_center,w,h,label", "xywh", "x_center, y_center, w, h, which are cxcywh"),
+    ],
+)
+def test_read__box_format_that_the_columns_contradict(read, header, stated, columns):
+    with pytest.raises(UsageError, match=rf"box_format \(--box-format\) {stated} does not fit the columns {columns}; "):
+        read(f"{header}\na.png,1,2,3,4,cat", box_format=stated)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_read__decimal_commas(read, delimiter):
+    rows = [["1,5", "2", "30,25", "4,0", "cat"], ["", "", "", "", ""], ["1.000,5", "2", "3", "4", "cat"]]
+    data = read("\n".join(delimiter.join(row) for row in [HEADER.split(","), *(["a.png", *cells] for cells in rows)]))
+    assert boxes_of(data) == [[[1.5, 2, 30.25, 4], "cat"]]
+    assert [(line, what) for _, line, what in found(data)] == [
+        (4, "line 4: the box must be four numbers, not 1.000.5,2,3,4")
+    ]
+
+
 @pytest.mark.parametrize("text", [f"{HEADER}\na.png,,,,,\nb.png,1,2,3,4,cat", "a.png,,,,,\nb.png,1,2,3,4,cat\n,,,,,"])
 def test_read__row_without_a_box_is_a_negative(read, text):
     data = read(text)
@@ -92,13 +117,15 @@ def test_read__row_without_a_box_is_a_negative(read, text):
         (" ,1,2,3,4,cat", "unreadable-annotations", "no image is named"),
         ("a.png,1,2,3,4", "unreadable-annotations", "5 cells where 6 are expected"),
         ("a.png,1,2,3,4,cat,dog", "unreadable-annotations", "7 cells where 6 are expected"),
-        ("c.png,1,2,3,4,cat", "missing-image", "there is no image c.png"),
+        ("c.png,1,2,3,4,cat", "missing-image", "there is no c.png below"),
         ("a.png,1,2,3,4,owl", "unknown-class", "'owl' is none of the classes cat, dog"),
     ],
 )
 def test_read__row_that_is_left_out(read, row, kind, what):
     data = read(f"{HEADER}\n{row}\nb.png,1,2,3,4,dog", classes=("cat", "dog"))
-    assert found(data) == [(kind, 2, f"line 2: {what}")]
+    ((found_kind, line, text),) = found(data)
+    assert (found_kind, line) == (kind, 2)
+    assert text.startswith(f"line 2: {what}")
     assert data.findings[0].file == data.root / "boxes.csv"
     assert data.classes == ("cat", "dog")
     assert boxes_of(data) == [[[1, 2, 3, 4], "dog"]]
@@ -135,7 +162,8 @@ def test_read__unreadable_image_is_reported_once(write_files):
 )
 def test_read__places_of_images(write_files, image, written):
     root = write_files({image: None, "train.csv": f"{HEADER}\n{written},1,2,3,4,cat\n"})
-    data = CsvTable().read(root / "train.csv", ReadOptions(images=root.parent / "images"))
+    options = ReadOptions(images=(root / "../images",)) if ".." in image else ReadOptions()
+    data = CsvTable().read(root / "train.csv", options)
     assert data.split("train")[0].path == (root / image).resolve()
     assert found(data) == []
 
@@ -181,7 +209,7 @@ def test_find__files(write_files):
     assert CsvTable().recognise(root) == [root / "one.csv", root / "two.tsv"]
     assert CsvTable().recognise(root / "metrics.csv") == [root / "metrics.csv"]
     (root / "two.tsv").rename(root / "two.txt")
-    assert CsvTable().recognise(root) == [root / "one.csv"]
+    assert CsvTable().recognise(root) == [root]
     assert CsvTable().recognise(root / "two.txt") == []
     (root / "one.csv").unlink()
     assert CsvTable().recognise(root) == []
@@ -192,8 +220,8 @@ def test_find__files(write_files):
     [
         ("file,xmin,ymax,class\n", {}, DataError, "no column for y1, x2; its header"),
         (f"{HEADER}\n", {"columns": {"x1": "links"}}, UsageError, "no column is called 'links'"),
-        (f"{HEADER}\n", {}, DataError, r"CSV \(.*\): no image that could be used$"),
-        (f"{HEADER}\nc.png,1,2,3,4,cat", {}, DataError, r"no image that could be used; first: .*line 2: there is no"),
+        (f"{HEADER}\n", {}, DataError, r"CSV \(.*\): no image that could be used; first: .*: it has no row below"),
+        (f"{HEADER}\nc.png,1,2,3,4,cat", {}, DataError, r"first: .*its images .* are nowhere"),
         (f"{HEADER}\na.png,1,2,3,4,grün".encode("latin-1"), {}, DataError, r"\.csv: not UTF-8 text .* save it"),
         (f"{HEADER}\n{'x' * 200_000}", {}, DataError, r"boxes\.csv: broken CSV \(field larger than field limit"),
     ],
@@ -230,111 +258,178 @@ def test_find__folder_with_unusual_columns(write_files):
     root = write_files({"a.png": None, "boxes.csv": "photo,l,t,r,b,kind\na.png,1,2,3,4,cat"})
     columns = {"image": "photo", "x1": "l", "y1": "t", "x2": "r", "y2": "b", "label": "kind"}
     assert CsvTable().recognise(root) == []
-    assert CsvTable().recognise(root, ReadOptions(columns=columns)) == [root / "boxes.csv"]
+    assert CsvTable().recognise(root, ReadOptions(columns=columns)) == [root]
 
 
-CORNERS = "image,x1,y1,x2,y2,label"
-
-
-def box_of(columns):
-    """Positions of the four numbers of a box."""
-    return tuple(columns.positions[side] for side in columns.box)
-
-
-@pytest.fixture
-def table(tmp_path):
-    """Writes a table."""
-
-    def write(text):
-        path = tmp_path / "boxes.csv"
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    return write
+OPEN_IMAGES = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsGroupOf"
+SHARES = f"{OPEN_IMAGES}\na,x,/m/1,1,0.25,0.5,0.1,0.4,1\nb,x,/m/2,1,0,1,0,1,0"
 
 
 @pytest.mark.parametrize(
-    ("header", "delimiter"),
+    ("text", "boxes"),
     [
-        (CORNERS, ","),
-        ("FileName;XMin;YMin;XMax;YMax;Class", ";"),
-        ("path\tleft\ttop\tright\tbottom\tcategory", "\t"),
-        ('"image_path" , "x_min","y_min","x_max","y_max","class_name"', ","),
-        ("\ufeffImageID,xmin,ymin,xmax,ymax,LabelName", ","),
+        ('image_id,width,height,bbox,source\na,40,30,"[10.0, 20.0, 4.0, 6.0]",usask_1\n', [[10, 20, 14, 26]]),
+        ("image_id;bbox;class\na;10 20 4 6;cat\n", [[10, 20, 14, 26]]),
+        ("cat,10,20,4,6,a.png,40,30\n", [[10, 20, 14, 26]]),
+        ("label_name,bbox_x,bbox_y,bbox_width,bbox_height,image_name,image_width,image_height\n"
+         "cat,10,20,4,6,a.png,40,30", [[10, 20, 14, 26]]),
+        ("Image Name,Class ID,X-Center,Y-Center,Width,Height\na.png,3,10,20,4,6\n", [[8, 17, 12, 23]]),
+        ("TRAIN,gs://bucket/x/a.png,cat,0.25,0.1,,,0.5,0.4,,\n", [[10, 3, 20, 12]]),
+        ("gs://bucket/a.png,cat,0.25,0.1,0.5,0.1,0.5,0.4,0.25,0.4\n", [[10, 3, 20, 12]]),
+        (SHARES, [[10, 3, 20, 12], [0, 0, 40, 30]]),
+        (f"{OPEN_IMAGES}\na,x,/m/1,1,10,20,3,12,0", [[10, 3, 20, 12]]),
+    ],
+)  # fmt: skip
+def test_read__tables_of_tools(read, text, boxes):
+    data = read(text)
+    assert [box for box, _ in boxes_of(data)] == boxes
+    assert found(data) == []
+
+
+def test_read__box_in_one_cell_of_corners(read):
+    data = read('image,bbox,label\na.png,"(1, 2, 3, 4)",cat\nb.png,[],cat', box_format="xyxy")
+    assert boxes_of(data) == [[[1, 2, 3, 4], "cat"]]
+    assert [len(annotated.boxes) for annotated in data.images] == [1, 0]
+
+
+@pytest.mark.parametrize("cell", ["[1, 2, 3]", "[1, 2, 3, 4, 5]", "[a, b, c, d]", "{'x': 1}"])
+def test_read__box_in_one_cell_that_is_none(read, cell):
+    ((kind, line, what),) = found(read(f'image,bbox,label\na.png,"{cell}",cat\nb.png,"[1,2,3,4]",cat'))
+    assert (kind, line) == ("unreadable-annotations", 2)
+    assert what.startswith("line 2: the box must be four numbers, not ")
+
+
+def test_read__shares_of_a_table_that_may_have_pixels_are_not_changed(read):
+    assert boxes_of(read(f"{HEADER}\na.png,0.1,0.2,0.3,0.5,cat"))[0][0] == pytest.approx([0.1, 0.2, 0.3, 0.5])
+
+
+def test_read__names_and_groups_of_open_images(write_files):
+    names = '/m/1,Cat\n/m/2,"Sea lion, grey"\n'
+    tables = {"validation-annotations-bbox.csv": SHARES, "class-descriptions-boxable.csv": names}
+    root = write_files({"a.png": None, "b.png": None, **tables})
+    data = CsvTable().read(root)
+    assert data.classes == ("Cat", "Sea lion, grey")
+    assert [annotated.difficult.tolist() for annotated in data.split("val")] == [[True], [False]]
+
+
+@pytest.mark.parametrize("place", ["", "labels", "labels/validation-annotations-bbox.csv"])
+def test_read__names_of_open_images_in_another_folder(write_files, place):
+    names = {"metadata/oidv7-class-descriptions.csv": "LabelName,DisplayName\n/m/1,Cat\n/m/2,Dog\n"}
+    root = write_files({"labels/validation-annotations-bbox.csv": SHARES, "a.png": None, "b.png": None, **names})
+    assert CsvTable().read(root / place, ReadOptions(images=(root,))).classes == ("Cat", "Dog")
+
+
+def test_read__broken_names_of_open_images(write_files):
+    names = {"class-descriptions.csv": "/m/1,Löwe".encode("cp1252")}
+    root = write_files({"validation-annotations-bbox.csv": SHARES, "a.png": None, "b.png": None, **names})
+    data = CsvTable().read(root)
+    assert data.classes == ("/m/1", "/m/2")
+    assert "not UTF-8 text" in found(data)[0][2]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "first"),
+    [
+        (["0", "1", "dog"], ["cat", "dog", "dog"], 0),
+        (["1.0", "1"], ["dog", "dog"], 0),
+        (["1", "3"], ["cat", "owl"], 1),
+        (["3"], [], 0),
+        (["-1", "0", "nan", "cat"], ["cat", "cat"], 0),
     ],
 )
-def test_read_columns__common_names(table, header, delimiter):
-    columns = read_columns(table(header))
-    assert columns.positions == {"image": 0, "x1": 1, "y1": 2, "x2": 3, "y2": 4, "label": 5}
-    assert (columns.delimiter, columns.width) == (delimiter, 6)
-    assert columns.has_header
-    assert columns.has_corners
+def test_read__numbers_of_classes_that_are_given(read, labels, names, first):
+    data = read("\n".join([HEADER, *(f"a.png,1,2,3,4,{label}" for label in labels)]), classes=("cat", "dog", "owl"))
+    assert [name for _, name in boxes_of(data)] == names
+    assert f"classes are numbers: they count the names that are given from {first}, so {first} is cat" in data.notes
+    assert [kind for kind, *_ in found(data)] == ["unknown-class"] * (len(labels) - len(names))
+
+
+def test_read__numbers_that_are_names(read):
+    data = read(f"{HEADER}\na.png,1,2,3,4,1\na.png,1,2,3,4,7", classes=("7", "1"))
+    assert [name for _, name in boxes_of(data)] == ["1", "7"]
+    assert data.notes == ["images found in ."]
+
+
+def test_read__sets_of_automl(read):
+    rows = ["VALIDATE,gs://x/a.png,cat,0,0,,,1,1,,", "TRAIN,gs://x/b.png,dog,0,0,,,1,1,,", "UNASSIGNED,gs://x/a.png"]
+    data = read("\n".join(rows))
+    assert {name: [len(r.boxes) for r in records] for name, records in data.splits.items()} == {
+        "train": [1],
+        "val": [1],
+        "all": [0],
+    }
+    assert data.classes == ("dog", "cat")
+    assert found(data) == []
+
+
+def test_read__table_with_a_single_class(read):
+    data = read("image,x1,y1,x2,y2,source\na.png,1,2,3,4,me")
+    assert data.classes == ("object",)
+    assert "boxes.csv has no column for the class: every box is an 'object'" in data.notes
+    data = read("image,x1,y1,x2,y2,kind\na.png,1,2,3,4,me", classes=("wheat",))
+    assert boxes_of(data) == [[[1, 2, 3, 4], "wheat"]]
+    with pytest.raises(
+        DataError, match=r"no column for label; .*--columns label=NAME\), or the only class \(--class-n"
+    ):
+        read("image,x1,y1,x2,y2,kind\na.png,1,2,3,4,me")
+
+
+def test_read__classes_in_the_order_of_training(write_files):
+    tables = {
+        f"{split}_labels.csv": f"{HEADER}\na.png,1,2,3,4,{name}" for split, name in (("test", "ace"), ("train", "ten"))
+    }
+    data = CsvTable().read(write_files({"images/a.png": None} | {f"data/{n}": text for n, text in tables.items()}))
+    assert data.classes == ("ten", "ace")
+    assert list(data.splits) == ["train", "test"]
+
+
+def test_read__table_of_all_beside_those_of_the_splits(write_files):
+    tables = dict.fromkeys(("labels.csv", "train_labels.csv", "test_labels.csv"), f"{HEADER}\na.png,1,2,3,4,cat")
+    root = write_files({"a.png": None, **tables})
+    assert CsvTable().recognise(root) == [root]
+    data = CsvTable().read(root)
+    assert list(data.splits) == ["train", "test"]
+    (finding,) = [f for f in data.findings if f.kind == "unlisted-annotations"]
+    assert finding.file == root / "labels.csv"
+
+
+def test_read__table_that_cannot_be_read_beside_others(write_files):
+    good, bad = f"{HEADER}\na.png,1,2,3,4,cat", f"{HEADER}\na.png,1,2,3,4,grün"
+    root = write_files({"a.png": None, "train.csv": good, "val.csv": bad.encode("cp1252")})
+    data = CsvTable().read(root)
+    assert list(data.splits) == ["train"]
+    assert "not UTF-8 text" in found(data)[0][2]
+
+
+def test_find__tables_that_are_no_splits_of_each_other(write_files):
+    root = write_files({"a.png": None, "one.csv": f"{HEADER}\n", "two.CSV": f"{HEADER}\n", "._two.csv": f"{HEADER}\n"})
+    assert CsvTable().recognise(root) == [root / "one.csv", root / "two.CSV"]
+    with pytest.raises(DataError, match=r"2 data sets in CSV format; name one: .*one\.csv, .*two\.CSV$"):
+        read_data(root)
+
+
+@pytest.mark.parametrize("place", ["t.csv", "x/t.csv", "x/y/t.csv", "x/y/z/t.csv"])
+def test_find__table_in_a_folder_below(write_files, place):
+    root = write_files({"images/a.png": None, place: f"{HEADER}\na.png,1,2,3,4,cat"})
+    assert len(read_data(root).images) == 1
 
 
 @pytest.mark.parametrize(
-    ("header", "box", "has_corners"),
-    [
-        ("image,label,x,y,w,h", (2, 3, 4, 5), False),
-        ("image,label,x,y,width,height", (2, 3, 4, 5), False),
-        ("image,label,x,y,width,height,w,h", (2, 3, 6, 7), False),
-        ("image,label,width,height,xmin,ymin,xmax,ymax", (4, 5, 6, 7), True),
-        ("image,label,left,top,width,height", (2, 3, 4, 5), False),
-    ],
-)
-def test_read_columns__width_of_the_box_or_of_the_image(table, header, box, has_corners):
-    columns = read_columns(table(header))
-    assert box_of(columns) == box
-    assert columns.has_corners == has_corners
-
-
-def test_read_columns__other_columns(table):
-    columns = read_columns(table("id,subset,iscrowd,image,x1,y1,x2,y2,label,class_name"))
-    assert [columns.positions[name] for name in ("split", "difficult", "image", "label")] == [1, 2, 3, 9]
-
-
-@pytest.mark.parametrize("row", ["images/a.jpg,1,2,3,4,cat", "a.PNG,,,,,", "a.jpg;x;2;3;4;cat"])
-def test_read_columns__without_header(table, row):
-    columns = read_columns(table(row))
-    assert columns.positions == {"image": 0, "x1": 1, "y1": 2, "x2": 3, "y2": 4, "label": 5}
-    assert columns.width == 6
-    assert not columns.has_header
-    assert [number for number, _ in read_rows(table(row), columns)] == [1]
-
-
-def test_read_columns__columns_that_are_named(table):
-    path = table("x1,b,c,d,e,Photo,label")
-    names = {"image": "photo", "x1": "b", "y1": "c", "width": "d", "height": "E"}
-    columns = read_columns(path, names)
-    assert (columns.positions["image"], columns.positions["label"]) == (5, 6)
-    assert (box_of(columns), columns.has_corners) == ((1, 2, 3, 4), False)
-
-
-@pytest.mark.parametrize(
-    ("header", "columns", "error", "message"),
+    ("text", "message"),
     [
         (
-            "file,xmin,ymax,class",
-            None,
-            DataError,
-            r"boxes\.csv: no column for y1, x2; its header: file, xmin, ymax, class",
+            "photo,l,t,r,b,kind\n",
+            r"found\. .*x\.csv: no column for image, .*, label; its header: photo, l, t.*image=NAME\)$",
         ),
-        ("file,xmin,ymax,class", None, DataError, r"; name it with columns \(--columns y1=NAME\)$"),
-        ("1,2,3", None, DataError, "no column for image, x1, y1, x2, y2, label; its header: 1, 2, 3"),
-        ("image,x,y,w,label", None, DataError, "no column for height; its header"),
-        ("", None, DataError, "its header: empty"),
-        ("a.jpg,1,2,3,4", None, DataError, "no column for image"),
-        (CORNERS, {"colour": "x1"}, UsageError, "no column means 'colour'; there are: image, x1, y1, x2, y2, width"),
-        (CORNERS, {"x1": "links"}, UsageError, r"boxes\.csv: no column is called 'links'; its header: image, x1"),
+        (f"{HEADER}\n".encode("utf-16"), r"x\.csv: UTF-16 text; save it as UTF-8$"),
     ],
 )
-def test_read_columns__refused(table, header, columns, error, message):
-    with pytest.raises(error, match=message):
-        read_columns(table(header), columns)
+def test_near_miss__unknown_columns_and_encodings(write_files, text, message):
+    root = write_files({"a.png": None, "x.csv": text, "metrics.csv": "a"})
+    with pytest.raises(DataError, match=message):
+        read_data(root)
 
 
-def test_read_rows__lines_of_the_file(table):
-    path = table(f'{CORNERS}\r\n\r\na.jpg, 1 ,2,3,4,"cat, small"\r\n,,,,,\r\nb.jpg,1,2,3,4,"two\nlines"\r\n')
-    assert list(read_rows(path, read_columns(path))) == [
-        (3, ["a.jpg", "1", "2", "3", "4", "cat, small"]),
-        (6, ["b.jpg", "1", "2", "3", "4", "two\nlines"]),
-    ]
+def test_read__rows_without_an_image(read):
+    with pytest.raises(DataError, match=r"no image that could be used; first: .*line 2: no image is named$"):
+        read(f"{HEADER}\n,1,2,3,4,cat")

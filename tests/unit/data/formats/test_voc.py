@@ -1,3 +1,4 @@
+import math
 import os
 
 import numpy as np
@@ -128,7 +129,7 @@ def test_find__several_and_none(tmp_path, folder):
     assert recognise(tmp_path) == []
     folder({"a": xml(GOOD)}, root=tmp_path / "two")
     folder({"a": xml(GOOD)}, root=tmp_path / "deep" / "one")
-    folder({"a": xml(GOOD)}, root=tmp_path / "too" / "deep" / "three")
+    folder({"a": xml(GOOD)}, root=tmp_path / "too" / "far" / "down" / "three")
     assert recognise(tmp_path) == [tmp_path / "deep" / "one", tmp_path / "two"]
     assert recognise(tmp_path / "two" / "Annotations" / "a.xml") == []
 
@@ -161,7 +162,10 @@ def test_find__what_macos_leaves_in_archives(tmp_path, folder):
         ("Annotations", "."),
         ("Annotations", "Annotations"),
         (".", "."),
-        (".", "images"),
+        ("annots", "images"),
+        ("annotations/xmls", "images"),
+        ("labels", "photos/all"),
+        ("xml", "jpg"),
     ],
 )
 def test_read__layouts(tmp_path, annotations, images):
@@ -238,11 +242,6 @@ def test_read__boxes_stay_as_they_are_written(folder):
         ('<?xml version="1.0" encoding="shift_jis"?><annotation/>', "not readable XML (multi-byte encodings"),
         ("<html><body/></html>", "not Pascal VOC: it begins with <html>, not with <annotation>"),
         ('<annotation xmlns="urn:x"/>', "not Pascal VOC: it begins with <{urn:x}annotation>, not with <annotation>"),
-        (xml(thing("", (1, 2, 3, 4))), "object 1 has no name"),
-        (xml("<object><bndbox/></object>"), "object 1 has no name"),
-        (xml(GOOD, thing("dog", (1, 2, "three", 4))), "object 2 (dog): xmin, ymin, xmax and ymax must be numbers (cou"),
-        (xml("<object><name>dog</name></object>"), "object 1 (dog): xmin, ymin, xmax and ymax must be numbers"),
-        (xml(thing("dog", (1, 2, "", 4))), "object 1 (dog): xmin, ymin, xmax and ymax must be numbers"),
     ],
 )
 def test_read__damaged_annotation(folder, text, message):
@@ -252,6 +251,68 @@ def test_read__damaged_annotation(folder, text, message):
     assert (kind, file) == ("unreadable-annotations", "a.xml")
     assert what.startswith(message)
     assert data.findings[0].image == data.root / "JPEGImages" / "a.jpg"
+
+
+@pytest.mark.parametrize(
+    ("damaged", "what"),
+    [
+        (thing("", (1, 2, 3, 4)), "object 2: it has no name"),
+        ("<object><bndbox/></object>", "object 2: it has no name"),
+        (
+            thing("dog", (1, 2, "three", 4)),
+            "object 2 (dog): xmin, ymin, xmax, ymax must be numbers, not '1', '2', 'three', '4'",
+        ),
+        ("<object><name>dog</name></object>", "object 2 (dog): xmin, ymin, xmax, ymax must be numbers, not"),
+        (
+            thing("dog", (1, 2, 3, 4)).replace("bndbox", "bbox"),
+            "object 2 (dog): it has no <bndbox>, but <bbox>: rename the tag",
+        ),
+        (thing("dog", (1, 2, "", 4)), "object 2 (dog): xmin, ymin, xmax, ymax must be numbers, not"),
+    ],
+)
+def test_read__damaged_object_among_good_ones(folder, damaged, what):
+    data = read(folder({"a": xml(GOOD, damaged, thing("owl", (1, 2, 3, 4)))}))
+    (image,) = data.images
+    assert [data.classes[label] for label in image.labels] == ["cat", "owl"]
+    ((kind, file, text),) = messages(data)
+    assert (kind, file) == ("unreadable-annotations", "a.xml")
+    assert text.startswith(what)
+    assert data.findings[0].annotation == 2
+
+
+def test_read__image_that_the_file_names(folder):
+    """It is needed where no image has the stem of the file, and where several have it."""
+    root = folder(
+        {"a": xml(GOOD).replace(">x<", ">photo.jpg<"), "b": xml(GOOD).replace(">x<", ">b.png<")}, images=["photo"]
+    )
+    for extension in ("png", "jpg"):
+        Image.new("RGB", (40, 30)).save(root / "JPEGImages" / f"b.{extension}")
+    data = read(root)
+    assert [annotated.path.name for annotated in data.images] == ["photo.jpg", "b.png"]
+
+
+def test_read__folders_of_one_task(tmp_path):
+    """CVAT keeps them below Annotations, and they have images of the same names."""
+    for number, name in enumerate(("cam1/0001", "cam2/0001", "cam2/0002")):
+        place, stem = name.split("/")
+        text = xml(thing("mug", (1, 2, 3, 4 + number)))
+        write_pair(tmp_path / "Annotations" / place, stem, text, images=tmp_path / "JPEGImages" / place)
+    lists = tmp_path / "ImageSets/Main"
+    lists.mkdir(parents=True)
+    (lists / "Train.txt").write_text("cam1/0001\ncam2/0002.jpg\n")
+    (lists / "Validation.txt").write_text("JPEGImages/cam2/0001.jpg Annotations/cam2/0001.xml\n")
+    assert recognise(tmp_path) == [tmp_path]
+    data = read(tmp_path)
+    found = {split: [(i.path.parent.name, i.boxes[0, 3]) for i in images] for split, images in data.splits.items()}
+    assert found == {"train": [("cam1", 4), ("cam2", 6)], "val": [("cam2", 5)]}
+    assert data.findings == []
+
+
+def test_read__no_image_is_there(tmp_path):
+    write_pair(tmp_path / "set" / "annots", "a", images=tmp_path)
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(DataError, match=r"its images \(a\.\*\.\.\.\) are nowhere below .*; name their folder"):
+        read(tmp_path / "set")
 
 
 LAUGHS = """<?xml version="1.0" encoding="{}"?><!DOCTYPE lolz [<!ENTITY lol "lol">{}]>
@@ -276,7 +337,7 @@ def test_read__external_entity_is_refused(tmp_path, folder):
 
 
 def test_read__deep_and_large_files(folder, monkeypatch):
-    monkeypatch.setattr("fasterrcnn.data.formats.base._MAX_XML_BYTES", 2**20)
+    monkeypatch.setattr("fasterrcnn.data.formats.reading._MAX_XML_BYTES", 2**20)
     deep = xml(GOOD, "<part>" * 50_000 + "</part>" * 50_000)
     data = read(folder({"a": deep, "b": xml(GOOD, " " * 2**20)}))
     assert stems(data) == {"all": ["a"]}
@@ -295,10 +356,9 @@ def test_read__missing_files(folder):
     data = read(root)
     assert stems(data) == {"train": ["a"]}
     assert messages(data) == [
-        ("missing-image", "b.xml", "there is no image called b.*"),
+        ("missing-image", "b.xml", f"there is no b.* below {root}"),
         ("missing-annotations", "ghost.xml", "no such file"),
         ("missing-annotations", f"{'x' * 300}.xml", "no such file"),
-        ("unlisted-image", "ghost.jpg", "image without annotations"),
     ]
     assert data.findings[1].image == root / "JPEGImages" / "ghost.jpg"
 
@@ -308,7 +368,7 @@ def test_read__folder_instead_of_a_file(folder):
     (root / "Annotations" / "b.xml").unlink()
     (root / "Annotations" / "b.xml").mkdir()
     (root / "ImageSets/Main/train.txt").mkdir()
-    assert messages(read(root)) == [("missing-annotations", "b.xml", "no such file")]
+    assert messages(read(root)) == [("unlisted-image", "b.jpg", "image without annotations")]
 
 
 def test_read__two_images_of_one_name(folder):
@@ -316,7 +376,8 @@ def test_read__two_images_of_one_name(folder):
     Image.new("RGB", (40, 30)).save(root / "JPEGImages" / "a.png")
     data = read(root)
     assert stems(data) == {"all": ["b"]}
-    assert messages(data) == [("colliding-id", "a.xml", "several images have its name: a.jpg, a.png")]
+    several = " or ".join(str(root / "JPEGImages" / name) for name in ("a.jpg", "a.png"))
+    assert messages(data) == [("ambiguous-image", "a.xml", f"a.* could be {several}")]
 
 
 def test_read__image_that_is_none(folder):
@@ -351,8 +412,12 @@ def test_read__image_turned_by_exif(folder):
         Image.new("RGB", (40, 30)).save(root / "JPEGImages" / f"{name}.jpg", exif=tags)
     data = read(root)
     assert [annotated.size_hw for annotated in data.images] == [(40, 30), (30, 40)]
-    what = "states 40 x 30 for stored.jpg, the image has 30 x 40 (width x height); width and height are exchanged, or"
-    assert messages(data) == [("size-mismatch", "stored.xml", f"{what} the image was rotated")]
+    [(kind, file, what)] = messages(data)
+    assert (kind, file) == ("size-mismatch", "stored.xml")
+    assert what == (
+        "states 40 x 30 for stored.jpg, the image has 30 x 40 (width x height); size and probably boxes are of the "
+        "stored, unrotated image (EXIF orientation 6); data check --fix turns such boxes"
+    )
 
 
 def test_read__png_turned_by_exif_behind_its_pixels(folder):
@@ -380,11 +445,10 @@ def test_read__png_is_not_decoded_for_its_size(folder):
     assert read(root).images[0].size_hw == (30, 40)
 
 
-def test_read__many_problems_in_one_line(folder):
+def test_read__many_problems(folder):
     data = read(folder({f"{n:02}": "<" for n in range(30)}))
-    with pytest.raises(DataError, match=r"^30 errors in .*00\.xml: not readable XML .*; and 10 more\. ") as caught:
+    with pytest.raises(DataError, match=r"^30 errors in .*\n.* \(30\): .*\n.*00\.xml: not readable XML"):
         raise_on_errors(data.findings, data.root)
-    assert "\n" not in str(caught.value)
 
 
 def test_read__split_file_in_another_encoding(folder):
@@ -428,3 +492,66 @@ def test_read__road_signs(shared_data):
     assert data.classes == ("crosswalk", "speedlimit", "stop", "trafficlight")
     assert np.bincount(np.concatenate([r.labels for r in data.images])).tolist() == [200, 783, 91, 170]
     assert data.findings == []
+
+
+def test_read__lists_that_are_no_splits(folder):
+    files = {"a": xml(GOOD), "b": xml(GOOD)}
+    lists = {"training_set": ["a"], "eval": ["b"], "cat_train": ["a  1", "b -1"], "default": ["a", "b"]}
+    data = read(folder(files, lists))
+    assert stems(data) == {"train": ["a", "b"]}  # the lists of single classes count where there are no others
+    (note,) = data.notes[1:]
+    assert note == "left out: ImageSets/Main/default, eval, training_set.txt, whose names are no splits"
+
+
+def test_read__other_shapes(folder):
+    polygon = "<polygon><x1>1</x1><y1>8</y1><x2>21</x2><y2>3</y2><x3>11</x3><y3>28</y3></polygon>"
+    points = "<polygon><username/>" + "".join(f"<pt><x>{x}</x><y>{x + 2}</y></pt>" for x in (4, 9, 6)) + "</polygon>"
+    rotated = f"<robndbox><cx>20</cx><cy>15</cy><w>10</w><h>4</h><angle>{math.pi / 2}</angle></robndbox>"
+    both = "<polygon><x1>0</x1><y1>0</y1><x2>1</x2><y2>1</y2></polygon><bndbox><xmin>1</xmin><ymin>2</ymin>" + (
+        "<xmax>3</xmax><ymax>4</ymax></bndbox>"
+    )
+    cut = "<polygon><x1>1</x1><y1>8</y1><x2>21</x2></polygon>"
+    objects = "".join(f"<object><name>cat</name>{shape}</object>" for shape in (polygon, points, rotated, both, cut))
+    data = read(folder({"a": f"<annotation>{objects}</annotation>"}))
+    boxes = [[1, 3, 21, 28], [4, 6, 9, 11], [18, 10, 22, 20], [1, 2, 3, 4]]
+    np.testing.assert_allclose(data.images[0].boxes, boxes, atol=1e-5)
+    assert data.notes[1:] == ["taken as the box around: 2 x polygon, 1 x rotated box"]
+    assert messages(data) == [("unreadable-annotations", "a.xml", "object 5 (cat): <polygon> has 3 numbers")]
+
+
+def test_read__cameras_of_which_an_image_is_missing(tmp_path):
+    for camera, numbers in (("cam1", "123"), ("cam2", "13")):
+        (tmp_path / "images" / camera).mkdir(parents=True)
+        (tmp_path / "Annotations" / camera).mkdir(parents=True)
+        for number in numbers:
+            Image.new("RGB", (40, 30)).save(tmp_path / "images" / camera / f"{number}.jpg")
+        for number in "123":
+            text = xml(GOOD).replace("<annotation>", f"<annotation><filename>{number}.jpg</filename>", 1)
+            (tmp_path / "Annotations" / camera / f"{number}.xml").write_text(text)
+    data = read(tmp_path)
+    assert len(data.images) == 5
+    assert [(f.kind, f.file.parent.name, f.file.name) for f in data.findings] == [("missing-image", "cam2", "2.xml")]
+    (tmp_path / "images/cam2").rename(tmp_path / "elsewhere")
+    assert {image.path.parent.name for image in read(tmp_path).images} == {"cam1"}
+
+
+def test_read__two_files_of_one_image(tmp_path):
+    for annotator in ("alice", "bob"):
+        (tmp_path / "annotations" / annotator).mkdir(parents=True)
+        (tmp_path / "annotations" / annotator / "1.xml").write_text(xml(GOOD))
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "images/1.jpg")
+    Image.new("RGB", (40, 30)).save(tmp_path / "images/2.jpg")
+    (tmp_path / "annotations/alice/2.xml").write_text(xml(GOOD))
+    data = read(tmp_path)
+    assert stems(data) == {"all": ["2"]}
+    assert [f.kind for f in data.findings] == ["ambiguous-image"] * 2
+
+
+@pytest.mark.parametrize("place", ["ImageSets", "."])
+def test_read__lists_elsewhere(folder, place):
+    root = folder({"a": xml(GOOD), "b": xml(GOOD)})
+    (root / place / "train.txt").write_text("./JPEGImages/a.jpg ./Annotations/a.xml\n")
+    (root / place / "val.txt").write_text("./JPEGImages/b.jpg ./Annotations/b.xml\n")
+    (root / "labels.txt").write_text("cat\n")
+    assert stems(read(root)) == {"train": ["a"], "val": ["b"]}

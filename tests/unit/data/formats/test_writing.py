@@ -20,7 +20,8 @@ from fasterrcnn.errors import DataError, UsageError
 from fasterrcnn.images import read_size_hw
 
 CLASSES = ("cat", "owl <&> \"é'")
-FORMATS = ("coco", "voc", "yolo")
+FORMATS = ("coco", "voc", "yolo", "cvat", "labelme", "label_studio")
+WITHOUT_FLAGS = ("yolo", "label_studio")  # they lose which objects are difficult
 BOX = (5.25, 6, 15, 26.1)
 
 
@@ -168,7 +169,7 @@ def test_write_data__yolo(tmp_path, splits):
 def test_write_data__without_splits(tmp_path, splits, to):
     data = data_of({"all": splits["train"] + splits["val"]})
     write_data(data, tmp_path / "out", to)
-    assert_same(data, read_data(tmp_path / "out"), atol=1e-3, difficult=to != "yolo")
+    assert_same(data, read_data(tmp_path / "out"), atol=1e-3, difficult=to not in WITHOUT_FLAGS)
 
 
 @pytest.mark.parametrize("to", FORMATS)
@@ -178,7 +179,7 @@ def test_write_data__may_be_moved(tmp_path, splits, to):
     (tmp_path / "out").rename(tmp_path / "elsewhere")
     for path in (tmp_path / "in").iterdir():
         path.unlink()
-    assert_same(data, read_data(tmp_path / "elsewhere"), atol=1e-3, difficult=to != "yolo")
+    assert_same(data, read_data(tmp_path / "elsewhere"), atol=1e-3, difficult=to not in WITHOUT_FLAGS)
 
 
 @pytest.mark.parametrize("to", FORMATS)
@@ -209,8 +210,9 @@ def test_write_data__images_of_one_name(tmp_path, to):
     records = [annotated(tmp_path / place, [(n, 1, 20, 20)], image_id=n) for n, place in enumerate(places, start=1)]
     notes = write_data(data_of({"train": records}), tmp_path / "out", to)
     names = ["a.png", "a-2.png", "A-3.PNG", "a-4.webp", "a-2-2.png"]
-    folder = {"coco": "train", "voc": "JPEGImages", "yolo": "images/train"}[to]
-    assert sorted(path.name for path in (tmp_path / "out" / folder).iterdir()) == sorted(names)
+    folder = {"voc": "JPEGImages", "yolo": "images/train", "cvat": "images/Train"}.get(to, "train")
+    images = [path.name for path in (tmp_path / "out" / folder).iterdir() if path.suffix != ".json"]
+    assert sorted(images) == sorted(names)
     for number, r in enumerate(records, start=1):
         assert (tmp_path / "out" / folder / names[number - 1]).read_bytes() == r.path.read_bytes()
     assert f"4 images in {Path(folder).name}/ got another name, as 'a.png', which is now 'a-2.png'" in notes
@@ -264,7 +266,7 @@ def test_write_data__odd_boxes_as_they_are(tmp_path, to):
     # YOLO's reader takes a share far above 1 for pixels.
     expected = np.delete(odd, 1, axis=0) if to == "yolo" and len(boxes) < len(odd) else np.array(odd)
     expected = expected.astype(np.float32)
-    np.testing.assert_allclose(boxes, expected, rtol=0, atol=1e-3 if to == "yolo" else 0)
+    np.testing.assert_allclose(boxes, expected, rtol=0, atol=1e-3 if to in WITHOUT_FLAGS else 0)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -293,7 +295,7 @@ def test_write_data__makes_parents(tmp_path, splits, monkeypatch):
 
 
 def test_write_data__unknown_format(tmp_path, splits):
-    with pytest.raises(UsageError, match="no format 'csv' to write; there are: coco, voc, yolo"):
+    with pytest.raises(UsageError, match="no format 'csv' to write; there are: coco, voc, yolo, cvat"):
         inspect.unwrap(write_data)(data_of(splits), tmp_path / "out", "csv")
 
 

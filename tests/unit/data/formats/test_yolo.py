@@ -172,7 +172,7 @@ def test_read__two_images_of_one_stem(write_files):
     data = Yolo().read(root, ReadOptions(classes=("cat",)))
     assert [annotated.path.name for annotated in data.images] == ["b.png"]
     collision = data.findings[0]
-    assert (collision.kind, collision.file) == ("colliding-id", root / "labels/a.txt")
+    assert (collision.kind, collision.file) == ("ambiguous-image", root / "labels/a.txt")
     assert collision.what == "several images have its name: a.bmp, a.png"
 
 
@@ -259,7 +259,9 @@ def test_read__an_image_in_two_splits_is_one_object(write_files):
     data = Yolo().read(root, ReadOptions(classes=("cat",)))
     assert names_of(data) == {"train": ["images/a.png", "images/b.png"], "test": ["images/b.png"]}
     assert data.split("train")[1] is data.split("test")[0]
-    assert [str(finding) for finding in data.findings] == [f"{root / 'test.txt'}: line 3: there is no images/none.png"]
+    assert [str(finding) for finding in data.findings] == [
+        f"{root / 'test.txt'}: line 3: there is no images/none.png below {root}"
+    ]
     assert found(data) == [("missing-image", 3)]
 
 
@@ -271,6 +273,8 @@ def test_read__split_that_is_not_there(write_files):
     (finding,) = data.findings
     assert (finding.kind, finding.what) == ("empty-split", "test: there is no ../test/images")
     write_files({"data.yaml": "names: [cat]\ntrain: x/y\npath: p"})
+    assert Yolo().read(root).notes[1:] == ["data.yaml: there is no x/y; train is read as train"]
+    (root / "train").rename(root / "pets")
     with pytest.raises(DataError, match=r"data\.yaml: train: there is no x/y, from .*p, .*set; correct its paths"):
         Yolo().read(root)
 
@@ -331,13 +335,12 @@ def test_read__count_that_disagrees(write_files):
     [
         ("names: [cat", r"broken YAML \(while parsing a flow sequence .*"),
         ("names: [!!python/object:os.system x]", r"broken YAML \(could not determine a constructor"),
-        ("names: [2020-99-99]", r"broken YAML \(month must be in 1\.\.12"),
+        ("names: [cat, null]", "the name of class 1 is None; write a text, in quotes"),
         ("- names", "not the description of a YOLO data set, which has names, train and val"),
         ("nc: 2", r"names must list the classes, as in names: \[cat, dog\]"),
         ("names: []", "names must list the classes"),
         ("names: cat", "names must list the classes"),
         ("names: {0: cat, 2: dog}", "names must be numbered from 0 without a gap; 1 is missing"),
-        ("names: [cat, no]", "the name of class 1 is False; write a text, in quotes"),
         ("names: [cat, '']", "the name of class 1 is ''"),
         ("names: [cat, [dog]]", r"the name of class 1 is \['dog'\]"),
         ("names: [cat, dog, cat]", "two classes are called 'cat'"),
@@ -368,8 +371,18 @@ def test_read__yaml_and_lists_in_another_encoding(write_files):
         Yolo().read(root)
 
 
-def test_read__numbers_as_names(write_files):
-    assert Yolo().read(write_files({"a.png": None, "data.yaml": "names: {0: 7, '1': 8.5}"})).classes == ("7", "8.5")
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        ("{0: 7, '1': 8.50}", ("7", "8.50")),
+        ("{0: 01, 1: 010}", ("01", "010")),
+        ("[007, 1:30, 1e3, 2024-01-01, 2020-99-99]", ("007", "1:30", "1e3", "2024-01-01", "2020-99-99")),
+        ("[yes, No, ~x, 'null']", ("yes", "No", "~x", "null")),
+    ],
+)
+def test_read__names_are_the_text_of_the_file(write_files, names, classes):
+    root = write_files({"a.png": None, "a.txt": GOOD, "data.yaml": f"names: {names}"})
+    assert Yolo().read(root).classes == classes
 
 
 def test_read__no_image(write_files):
@@ -405,10 +418,119 @@ def test_find__several_descriptions(write_files):
         {"images/a.png": None},
         {"images/a.png": None, "labels/a.png": None},  # masks
         {"a.png": None, "classes.txt": "cat"},
-        {"a.png": None, "a.txt": GOOD},
+        {"a.png": None, "a.txt": "Car 0.00 0 1.57 10 20 30 40 1 1 1 0 0 0 0"},
+        {"a.png": None, "a.txt": "1,2,3,4,5,6"},
         {"config.yaml": "classes: [cat]\nclass_names: 1"},
     ],
 )
 def test_find__other_folders(write_files, files):
     assert Yolo().recognise(write_files(files)) == []
     assert Yolo().recognise(write_files({"a.json": "{}"}) / "a.json") == []
+
+
+@pytest.mark.parametrize(
+    ("image", "labels"),
+    [
+        ("img/a.png", "labels/a.txt"),
+        ("Images/a.png", "Labels/a.TXT"),
+        ("photos/2024/a.png", "annotations/yolo_labels/a.txt"),
+        ("a.png", "label/a.txt"),
+        ("data/images/cam1/a.png", "data/labels/cam1/a.txt"),
+        ("a.png", "a.TXT"),
+    ],
+)
+def test_read__labels_in_other_places(write_files, image, labels):
+    root = write_files({image: None, labels: GOOD, "classes.txt": "cat"})
+    assert Yolo().recognise(root) == [root]
+    data = Yolo().read(root)
+    assert [(i.path, i.source, len(i.boxes)) for i in data.images] == [(root / image, root / labels, 1)]
+    assert data.findings == []
+
+
+def test_read__labels_of_other_images(write_files):
+    """Without labels of its own an image has none: those of another camera or split are not its."""
+    files = {"images/cam1/a.png": None, "images/cam2/a.png": None, "labels/cam2/a.txt": GOOD, "classes.txt": "cat"}
+    data = Yolo().read(write_files(files))
+    assert {i.path.parent.name: len(i.boxes) for i in data.images} == {"cam1": 0, "cam2": 1}
+    assert found(data) == [("unlabelled-image", None)]
+
+
+@pytest.mark.parametrize("name", ["labels/labels.txt", "labels/classes.txt", "pets.names", "train/_classes.txt"])
+def test_read__lists_of_classes(write_files, name):
+    root = write_files({"images/a.png": None, "labels/a.txt": "1 .5 .5 1 1", name: "cat\ndog\n"})
+    data = Yolo().read(root)
+    assert data.classes == ("cat", "dog")
+    assert data.findings == []
+
+
+def test_read__image_called_labels(write_files):
+    data = Yolo().read(write_files({"images/labels.png": None, "labels/labels.txt": GOOD, "classes.txt": "cat"}))
+    assert len(data.images[0].boxes) == 1
+
+
+def test_read__hidden_folders(write_files):
+    checkpoint = {
+        "labels/.ipynb_checkpoints/a-checkpoint.txt": GOOD,
+        "images/.ipynb_checkpoints/a-checkpoint.png": None,
+    }
+    data = Yolo().read(write_files({"images/a.png": None, "labels/a.txt": GOOD, "classes.txt": "cat"} | checkpoint))
+    assert (len(data.images), data.findings) == (1, [])
+
+
+@pytest.mark.parametrize(("shape", "numbers"), [("[2, 2]", ".1 .1 .9 .9"), ("[2, 3]", ".1 .1 2 .9 .9 0")])
+def test_read__key_points(write_files, shape, numbers):
+    files = {
+        "images/a.png": None,
+        "labels/a.txt": f"{GOOD} {numbers}",
+        "data.yaml": f"names: [cat]\nkpt_shape: {shape}",
+    }
+    data = Yolo().read(write_files(files))
+    np.testing.assert_array_equal(data.images[0].boxes, [GOOD_BOX])
+    assert data.notes[1:] == ["left out, for want of a box: 1 x key points (of a box)"]
+
+
+def test_read__no_labels(write_files):
+    files = {"images/a.png": None, "annotations/a.txt": GOOD, "data.yaml": "names: [cat]"}
+    expected = r"set: no label file for any of 1 images, as a\.png; .*annotations has \.txt files .*call it labels"
+    with pytest.raises(DataError, match=expected):
+        Yolo().read(write_files(files))
+
+
+def test_read__split_that_the_yaml_file_forgets(write_files):
+    files = {
+        f"{split}/{part}/a.{suffix}": content
+        for split in ("train", "test", "valid")
+        for part, suffix, content in (("images", "png", None), ("labels", "txt", GOOD))
+    }
+    root = write_files(files | {"data.yaml": "names: [cat]\ntrain: ../train/images\nval: ../valid/images"})
+    data = Yolo().read(root)
+    assert {split: len(images) for split, images in data.splits.items()} == {"train": 1, "val": 1, "test": 1}
+    assert data.notes[1:] == ["test has 1 labelled images, but data.yaml has no test: they are read"]
+    for file in (root / "test/labels").iterdir():
+        file.unlink()
+    assert "test" not in Yolo().read(root).splits
+
+
+def test_read__folders_of_images_in_the_options(tmp_path, write_files):
+    root = write_files({"labels/train/a.txt": GOOD, "labels/val/a.txt": "", "classes.txt": "cat"})
+    for split in ("train", "val"):
+        write_files({"a.png": None}, tmp_path / "photos" / split)
+    data = Yolo().read(root, ReadOptions(images=(tmp_path / "photos/train", tmp_path / "photos/val")))
+    assert {split: [len(i.boxes) for i in images] for split, images in data.splits.items()} == {
+        "train": [1],
+        "val": [0],
+    }
+    assert Yolo().read(root, ReadOptions(images=(tmp_path / "photos",))).splits.keys() == {"train", "val"}
+    (root / "labels/val/a.txt").rename(root / "labels/val/b.txt")
+    write_files({"a.png": None, "b.png": None}, tmp_path / "flat")
+    data = Yolo().read(root, ReadOptions(images=(tmp_path / "flat",)))
+    assert {split: [i.path.name for i in images] for split, images in data.splits.items()} == {
+        "train": ["a.png"],
+        "val": ["b.png"],
+    }
+
+
+def test_read__images_outside_the_list(write_files):
+    files = {"images/a.png": None, "images/b.png": None, "labels/a.txt": GOOD, "labels/b.txt": GOOD}
+    data = Yolo().read(write_files(files | {"train.txt": "images/a.png", "classes.txt": "cat"}))
+    assert [(f.kind, f.file.name) for f in data.findings if f.kind == "unlisted-image"] == [("unlisted-image", "b.png")]

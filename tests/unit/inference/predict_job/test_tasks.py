@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from fasterrcnn.errors import DataError, UsageError
-from fasterrcnn.inference.predict_job.tasks import list_sources, name_tasks
+from fasterrcnn.inference.predict_job.tasks import list_sources, name_tasks, notes_on
 
 
 def test_list_sources__each_once(tmp_path, photo):
@@ -32,3 +32,14 @@ def test_name_tasks__mistakes(tmp_path):
         name_tasks([tmp_path / "a.png"], tmp_path, {})
     with pytest.raises(UsageError, match=r"a\.png is a file, not a folder"):
         name_tasks([0], tmp_path / "a.png", {})
+
+
+def test_notes_on__what_takes_no_part(tmp_path, photo):
+    photo((8, 8)).save(tmp_path / "a.png")
+    assert notes_on([tmp_path, "0"], [tmp_path / "a.png", 0]) == []
+    (tmp_path / "drawing.svg").touch()
+    photo((8, 8)).save(tmp_path / "b.tif", save_all=True, append_images=[photo((8, 8), 1)])
+    assert notes_on([tmp_path], [tmp_path / "a.png", tmp_path / "b.tif"]) == [
+        f"{tmp_path}: left out, because their names are not those of images: drawing.svg",
+        f"only the first page or frame is read: {tmp_path / 'b.tif'} has 2",
+    ]

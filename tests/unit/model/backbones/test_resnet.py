@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
-from torchvision.models import resnet50
+from torchvision import models
 
 from fasterrcnn.errors import MissingExtraError, UsageError
 from fasterrcnn.model.backbones import Backbone
@@ -59,12 +59,33 @@ def test_resnet__later_stages_are_not_built():
     assert len(body.stages()) == 3
 
 
-def test_resnet__same_names_and_shapes_as_torchvision():
+@pytest.mark.parametrize(
+    ("name", "oracle"),
+    [
+        ("resnet18", models.resnet18),
+        ("resnet34", models.resnet34),
+        ("resnet50", models.resnet50),
+        ("wide-resnet50-2", models.wide_resnet50_2),
+        ("resnext50-32x4d", models.resnext50_32x4d),
+    ],
+)
+def test_resnet__same_names_and_shapes_as_torchvision(name, oracle):
+    assert str(Shape.of(name)) == name
     with torch.device("meta"):
-        oracle = resnet50(weights=None).state_dict()
-        ours = ResNet(Shape(50), (4,), norm=Norm("batch")).state_dict()
+        oracle = oracle(weights=None).state_dict()
+        ours = ResNet(Shape.of(name), (4,), norm=Norm("batch")).state_dict()
     shapes = {key: value.shape for key, value in oracle.items() if not key.startswith("fc.")}
     assert {key: value.shape for key, value in ours.items()} == shapes
+
+
+def test_resnet__of_18_layers_computes_what_torchvision_computes():
+    oracle = models.resnet18(weights=None).eval()
+    ours = ResNet(Shape(18), (1, 2, 3, 4), norm=Norm("batch")).eval()
+    ours.load_state_dict({key: value for key, value in oracle.state_dict().items() if not key.startswith("fc.")})
+    x = torch.rand(1, 3, 64, 96)
+    expected = torch.nn.Sequential(*list(oracle.children())[:-2])(x)
+    assert_close(ours(x)[3], expected)
+    assert ours.channels == (64, 128, 256, 512)
 
 
 def test_bottleneck__shortcut_alone():
