@@ -327,16 +327,16 @@ def load(
     """A detector from a checkpoint.
 
     Args:
-        path: a file of this library, torchvision, Detectron2 or MMDetection, recognised by its content; the folder of a
-            run; or a name: ``resnet50-fpn``, ``detectron2/faster_rcnn_R_50_FPN_3x``, ``hf://user/repository``
-            (`fasterrcnn.weights.catalog.locate`).
+        path: a file of this library, torchvision, Detectron2 or MMDetection; the folder of a run; or a name as
+            ``resnet50-fpn``, ``detectron2/faster_rcnn_R_50_FPN_3x`` or ``hf://user/repository`` (`weights.catalog`).
         classes: names of the classes. Where a file has none, 80 and 90 classes are COCO's, others ``class_0``...
         preset: architecture of a torchvision file where the keys fit several ("mobilenetv3-large-320-fpn").
         norm_eps: eps of its batch norms; 0 for a file fine-tuned from torchvision's COCO ``resnet50-fpn``.
         style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not contain them.
-        anchors: those that the detector was trained with, or a YAML file of them, for a file that does not contain
-            them: all of torchvision and MMDetection. Default: those of the family.
-        short_side, long_side: pixels to which images are resized, likewise (min_size and max_size of torchvision).
+        anchors: those of its training, or a YAML file of them, for a file that does not contain them: all of
+            torchvision and MMDetection. Default: those of the family.
+        short_side: pixels to which the short side of images is resized, likewise (min_size of torchvision).
+        long_side: largest long side, likewise (max_size).
         device: "cpu", "cuda", "mps"; default is the best available one that the runtime supports.
         threads: CPU threads of torch, for the whole process; default: as they are.
         runtime: what runs the network: "torch", or on the CPU "winograd", "compiled", "compiled-direct", "openvino",
