@@ -19,7 +19,7 @@ from fasterrcnn.config import TrainConfig
 from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.data.dataset import BatchLoader, BatchPlan, DetectionDataset
 from fasterrcnn.errors import ImageError
-from fasterrcnn.structures import ImageBatch, Target
+from fasterrcnn.structures import CPU, ImageBatch, Target
 from fasterrcnn.training.optimizer import backbone_is_frozen
 
 
@@ -155,8 +155,8 @@ def validation_plans(dataset: DetectionDataset, batch_size: int, process: Proces
 class TrainingBatches:
     """The steps of all epochs, one epoch at each iteration; continues where its state points to.
 
-    The part of one process is loaded, images by so many workers. `load_cached` gives the steps of epochs in which the
-    backbone is frozen, if its feature maps are cached.
+    The part of one process is loaded to the device, images by so many workers; to a CUDA GPU in 256 levels.
+    `load_cached` gives the steps of epochs in which the backbone is frozen, if its feature maps are cached.
     """
 
     def __init__(
@@ -166,6 +166,7 @@ class TrainingBatches:
         process: Process,
         workers: int,
         load_cached: LoadCached | None = None,
+        device: torch.device = CPU,
     ) -> None:
         self.dataset = dataset
         self.config = config
@@ -173,7 +174,7 @@ class TrainingBatches:
         self.load_cached = load_cached
         self.epoch = 1
         self.done = 0
-        self._loader = BatchLoader(dataset, workers)
+        self._loader = BatchLoader(dataset, workers, device=device, as_bytes=device.type == "cuda")
         self._factors: list[float] | None = None
         if config.class_balance == "repeat":
             self._factors = repeat_factors(dataset.images, len(config.model.classes), config.repeat_below)
@@ -229,7 +230,7 @@ class TrainingBatches:
 
 
 class ValidationBatches:
-    """The steps of a validation; arguments as for `TrainingBatches`."""
+    """The steps of a validation, with pixels exactly as in detection; arguments as for `TrainingBatches`."""
 
     batch_sampler = None  # Lightning reads it where there is a `sampler`
 
@@ -240,12 +241,13 @@ class ValidationBatches:
         process: Process,
         workers: int,
         load_cached: LoadCached | None = None,
+        device: torch.device = CPU,
     ) -> None:
         self.config = config
         self.load_cached = load_cached
         self.epoch = 1
         self._plans = validation_plans(dataset, config.batch_size, process)
-        self._loader = BatchLoader(dataset, workers)
+        self._loader = BatchLoader(dataset, workers, device=device)
 
     def __len__(self) -> int:
         return len(self._plans)
