@@ -13,6 +13,11 @@ from torch import Tensor
 
 CPU = torch.device("cpu")
 
+MEMORY_FORMAT = torch.channels_last
+"""How weights, images and maps lie in memory, on every device: the kernels of this library for CPUs need it, and tensor
+cores read it. Not measured on a GPU, where float32 on old cards and depthwise layers may be faster in the other format,
+`torch.contiguous_format`."""
+
 
 def no_boxes() -> Float[Tensor, "0 4"]:
     """An empty set of boxes, the ordinary value for an image without objects."""

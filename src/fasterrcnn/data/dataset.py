@@ -199,7 +199,7 @@ class BatchLoader:
                 reason = message.splitlines()[0].rstrip(". ")
                 advice = "try fewer workers"
                 if start_method() != "fork":
-                    advice = f'a script must call fit below the line if __name__ == "__main__":, else {advice}, or none'
+                    advice = 'each runs the script again: call fit below if __name__ == "__main__":, or take workers=0'
                 raise DataError(f"a process that reads images died ({reason}); {advice}") from None
             if batch is None:
                 return

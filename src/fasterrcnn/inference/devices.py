@@ -10,6 +10,9 @@ import torch
 
 from fasterrcnn.errors import FasterRCNNError, UsageError, first_line
 
+_MAX_SHAPES = 8
+"""Of batches: each costs some seconds of measuring."""
+
 _NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
 """In the messages of CUDA, of Apple's GPUs, and of torch's allocator on the CPU."""
 
@@ -82,6 +85,17 @@ def memory_errors_as(kind: type[FasterRCNNError], advice: str) -> Iterator[None]
             raise
         reason = first_line(error).split(". ")[0]
         raise kind(f"there is not enough memory ({reason}); {advice}") from None
+
+
+@contextmanager
+def tuned_convolutions(shapes: int) -> Iterator[None]:
+    """Inside the block, a CUDA GPU measures which of its convolutions is fastest for each shape, if these are few."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or shapes <= _MAX_SHAPES
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def use_threads(threads: int | None) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv_functional
 
-from fasterrcnn.structures import ImageBatch, move
+from fasterrcnn.structures import MEMORY_FORMAT, ImageBatch, move
 
 _OPENCV_ONE = 2048
 """A weight of 1 in OpenCV, whose weights have 11 bits."""
@@ -68,7 +68,7 @@ def make_batch(
     height = pad_to(max(shared_hw[0], *(h for h, _ in sizes)), size_divisor)
     width = pad_to(max(shared_hw[1], *(w for _, w in sizes)), size_divisor)
     pixels = images[0].new_tensor(fill).view(1, 3, 1, 1).expand(len(images), 3, height, width)
-    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    pixels = pixels.contiguous(memory_format=MEMORY_FORMAT)
     for canvas, image, (h, w) in zip(pixels, images, sizes, strict=True):
         canvas[:, :h, :w] = image
     return ImageBatch(pixels, sizes)

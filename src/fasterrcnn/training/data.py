@@ -203,6 +203,11 @@ class TrainingBatches:
             yield step
 
     @property
+    def shapes(self) -> set[tuple[int, int] | None]:
+        """Padded heights and widths of all batches of an epoch."""
+        return {plan.padded_hw for plan in self.plans(1)}
+
+    @property
     def sampler(self) -> "TrainingBatches":
         """Lightning calls `set_epoch` on the loader's `sampler`."""
         return self
@@ -256,6 +261,11 @@ class ValidationBatches:
         if self.load_cached is not None and backbone_is_frozen(self.config, self.epoch):
             return self.load_cached(self._plans)
         return _load(self._loader, self._plans)
+
+    @property
+    def shapes(self) -> set[tuple[int, int] | None]:
+        """Padded heights and widths of all batches."""
+        return {plan.padded_hw for plan in self._plans}
 
     @property
     def sampler(self) -> "ValidationBatches":

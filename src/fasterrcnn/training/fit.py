@@ -28,7 +28,7 @@ from fasterrcnn.data.dataset import start_method
 from fasterrcnn.data.formats import DataLike
 from fasterrcnn.errors import TrainingError, UsageError
 from fasterrcnn.files import check_output, make_folder
-from fasterrcnn.inference.devices import choose_device, memory_errors_as, processors
+from fasterrcnn.inference.devices import choose_device, memory_errors_as, processors, tuned_convolutions
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.training import checkpointing, prepare, run_folder
 from fasterrcnn.training.checkpointing import BEST, LAST, SaveState, SaveWeights, StateFiles, Stopped
@@ -226,7 +226,8 @@ def _train(
         # By default it would run after SaveState, and its own state would be missing in the saved one.
         callbacks.append(EarlyStopping("ap", patience=config.patience, mode="max", check_on_train_epoch_end=False))
     callbacks.append(SaveState(run, config.checkpoint_minutes))
-    with _running(run, reporter.log):
+    shapes = batches.shapes | (val_batches.shapes if val_batches is not None else set())
+    with _running(run, reporter.log), tuned_convolutions(len(shapes)):
         logger = make_logger(config.logger, run, reporter.log) if process.rank == 0 else False
         engine = make_trainer(config, device, process, run, callbacks, logger)
         engine.fit(module, batches, val_batches, ckpt_path=state)

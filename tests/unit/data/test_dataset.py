@@ -323,7 +323,9 @@ def test_batch_loader__died_where_processes_run_the_script_again(records, monkey
         yield
 
     monkeypatch.setattr(dataset, "_iterate", died)
-    with pytest.raises(DataError, match=r'below the line if __name__ == "__main__":, else try fewer workers, or none'):
+    with pytest.raises(
+        DataError, match=r'\); each runs the script again: call fit below if __name__ == "__main__":, or take workers=0'
+    ):
         list(loader.load(plans_of([0])))
 
 

@@ -2,7 +2,14 @@ import pytest
 import torch
 
 from fasterrcnn.errors import TrainingError, UsageError
-from fasterrcnn.inference.devices import choose_device, has_kernels, memory_errors_as, processors, use_threads
+from fasterrcnn.inference.devices import (
+    choose_device,
+    has_kernels,
+    memory_errors_as,
+    processors,
+    tuned_convolutions,
+    use_threads,
+)
 
 
 @pytest.mark.parametrize(
@@ -112,3 +119,11 @@ def test_memory_errors_as__others_stay():
 def test_memory_errors_as__of_this_machine():
     with pytest.raises(UsageError, match="not enough memory"), memory_errors_as(UsageError, "use less"):
         torch.empty(1 << 60)
+
+
+@pytest.mark.parametrize(("before", "shapes", "within"), [(False, 8, True), (False, 9, False), (True, 9, True)])
+def test_tuned_convolutions__where_shapes_are_few(monkeypatch, before, shapes, within):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", before)
+    with tuned_convolutions(shapes):
+        assert torch.backends.cudnn.benchmark == within
+    assert torch.backends.cudnn.benchmark == before
