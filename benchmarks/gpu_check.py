@@ -3,8 +3,8 @@
 python benchmarks/gpu_check.py --output OUT.json                    # on a machine with a GPU
 python benchmarks/gpu_check.py --device cpu --tiny                  # the same way anywhere, with a tiny network
 
-Random weights and noise as images; nothing is downloaded. Sections: parity (losses, gradients and detections against
-the CPU in float32), training (a step of resnet50-fpn at 800x1333, ours and torchvision's), predict (latency, and
+Random weights and noise as images; nothing is downloaded. Sections: parity (the gradients of every preset against the
+CPU in float32), training (a step of resnet50-fpn at 800x1333, ours and torchvision's), predict (latency, and
 batches of images in memory), pieces (parts where there is a choice). Each number is the median of several calls;
 "waits" counts how often a call makes the CPU wait for the GPU. A section that fails is reported, and the next one runs.
 """
@@ -173,7 +173,7 @@ def relative(tensor: Tensor, reference: Tensor) -> float:
 
 
 def parity(bench: Bench) -> Iterator[tuple[str, dict[str, float]]]:
-    """The gradients and detections of each preset against the CPU's; "failed" is 1 where the limit is exceeded."""
+    """The gradients of each preset against the CPU's; "failed" is 1 where the limit is exceeded."""
     names = ("timm:test_efficientnet",) if bench.tiny else presets.names()
     batch, targets = batch_of((64, 96) if bench.tiny else (256, 320), 2)
     there, targets_there = batch.to(bench.device), [target.to(bench.device) for target in targets]
