@@ -293,7 +293,9 @@ class TrainConfig(_Config):
     on_bad_box: Literal["error", "fix", "drop"] = Field(
         "error", description="errors in the data: refuse them, fix them, or leave them out"
     )
-    workers: int | None = Field(None, ge=0, description="processes that load images; default: 0 on a CPU, else 4")
+    workers: int | None = Field(
+        None, ge=0, description="processes that load images; default: 0 on a CPU, else 1 a core up to 8"
+    )
     freeze: Annotated[int, Field(ge=0)] | Literal["backbone"] = Field(
         1, description='stages of a pretrained backbone that are not trained, the stem first; "backbone": all of it'
     )

@@ -63,6 +63,22 @@ PROGRAMS: dict[str, tuple[str, dict[str, str]]] = {
             "tiny": "plain_epoch_seconds cached_epoch_seconds fill_seconds ratio over_10_epochs",
         },
     ),
+    "gpu_check": (
+        "--device cpu",
+        {
+            "training bf16, batch of 1, torchvision": "ms host_ms images_per_second ratio",
+            "predict resnet50-fpn float32": "ms host_ms images_per_second",
+            "pieces RoIAlign bfloat16, gather-sum": "ms host_ms",
+        },
+    ),
+    "gpu_memory": (
+        "",
+        {
+            "timm:test_efficientnet, 57x96": "weights_mib "
+            "float32_image_mib float32_step_mib float32_batch_4_gib float32_batch_8_gib "
+            "bf16_image_mib bf16_step_mib bf16_batch_4_gib bf16_batch_8_gib"
+        },
+    ),
     "loader": ("{scenes}", {"scenes, efficientnet-lite0-fpn, 2 processes": f"{SIDES} {LOADING}"}),
     "matching_memory": ("", {"50 objects": "anchors positives added_mebibytes whole_matrix_mebibytes seconds"}),
     "open_data": ("", {"COCO, fasterrcnn": OPENED, "COCO, pycocotools": OPENED, "Pascal VOC, fasterrcnn": OPENED}),

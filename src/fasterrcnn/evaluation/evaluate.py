@@ -29,7 +29,7 @@ def evaluate(
     split: str = "test",
     results: str | Path | None = None,
     against: str | Path | None = None,
-    batch_size: int = 1,
+    batch_size: int | None = None,
     on_bad_box: BadBoxPolicy = "error",
     progress: bool = False,
     name: str | None = None,
@@ -44,7 +44,7 @@ def evaluate(
         results: measure the detections of this COCO results file instead, from whatever model; torch is not imported.
         against: compare with another results file, or with the folder of another report, on the same images: the
             paired differences with their intervals.
-        batch_size: images that pass the network together.
+        batch_size: images that pass the network together; default: 1, on a CUDA GPU 8.
         on_bad_box: what to do about errors in the data: "error" refuses them, "fix" fixes them, "drop" leaves them out.
         progress: show a bar on the terminal.
         name: what the detector is called in the report; default is its file.
@@ -101,7 +101,7 @@ def _gather(
     records: Sequence[AnnotatedImage],
     ground_truth: GroundTruth,
     wanted: EvaluateOptions,
-    batch_size: int,
+    batch_size: int | None,
     progress: bool,
 ) -> DetectorRun:
     """Detections and what else there is of a detector; a file has the detections only."""

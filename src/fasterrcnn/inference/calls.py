@@ -36,13 +36,14 @@ class Call:
         return dataclasses.replace(self.postprocess, score_threshold=threshold)
 
 
-def complete(options: DetectorOptions, default: PostProcess, classes: Sequence[str]) -> Call:
+def complete(options: DetectorOptions, default: PostProcess, classes: Sequence[str], batch_size: int = 1) -> Call:
     """The options of a call, with the checkpoint's own values for those that are not given.
 
     Args:
         options: those that are given.
         default: the checkpoint's post-processing.
         classes: names; label i means ``classes[i]``.
+        batch_size: the one of a call that does not set it.
 
     Raises:
         UsageError: an option does not exist, or its value is invalid.
@@ -72,7 +73,7 @@ def complete(options: DetectorOptions, default: PostProcess, classes: Sequence[s
         tiling=tiling if tiling.tile or tiling.passes_per_region > 1 else None,
         merge=merge,
         limit=given.get("max_detections"),
-        batch_size=given.get("batch_size", 1),
+        batch_size=given.get("batch_size", batch_size),
         every=given.get("every", 1),
         on_error=given.get("on_error"),
     )

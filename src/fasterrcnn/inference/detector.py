@@ -18,10 +18,17 @@ from fasterrcnn.build import load_model
 from fasterrcnn.config import AnchorConfig, ModelConfig, with_pixels
 from fasterrcnn.data.anchors import read_anchors
 from fasterrcnn.detections import Detections
-from fasterrcnn.errors import ImageError
-from fasterrcnn.inference.batches import batches_by_size, batches_of_tiles, load_batches, prefetch
+from fasterrcnn.errors import ImageError, UsageError
+from fasterrcnn.inference.batches import (
+    batch_of_images,
+    batches_by_size,
+    batches_of_tiles,
+    default_batch_size,
+    load_batches,
+    prefetch,
+)
 from fasterrcnn.inference.calls import Call, complete
-from fasterrcnn.inference.devices import choose_device, use_threads
+from fasterrcnn.inference.devices import choose_device, memory_errors_as, use_threads
 from fasterrcnn.inference.options import DetectorOptions
 from fasterrcnn.inference.publish import Origin, publish
 from fasterrcnn.inference.quantization import quantize_parts, quantized_parts
@@ -33,7 +40,7 @@ from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.postprocess import PostProcess, to_frame
 from fasterrcnn.model.proposals import ProposalGenerator
 from fasterrcnn.model.stages import Stages
-from fasterrcnn.ops.image import make_batch, to_input
+from fasterrcnn.ops.image import make_batch
 from fasterrcnn.structures import ImageBatch, RawDetections
 from fasterrcnn.weights import download
 from fasterrcnn.weights.catalog import locate
@@ -77,7 +84,6 @@ class Detector:
         use_threads(threads)
         self._model = accelerate(model, for_="inference").to(self.device).eval().requires_grad_(False)
         self._quantized = quantized
-        self._default_call = complete({}, self._model.postprocess, self.classes)
         self._stages = self._make_stages()
 
     def _make_stages(self) -> Stages:
@@ -171,7 +177,7 @@ class Detector:
         """
         if is_many(source) or is_video(source):
             return self.stream(source, **options)
-        call = self._complete(options)
+        call = self._complete(options, source)
         if isinstance(source, list | tuple):
             outcomes = self._outcomes(source, call, window=len(source))
             return list(self._readable(outcomes, call.on_error or _raise))
@@ -186,7 +192,7 @@ class Detector:
             source: a folder, glob, video or camera, or any images one after the other.
             **options: see `DetectorOptions`.
         """
-        call = self._complete(options)
+        call = self._complete(options, source)
         log = call.on_error or (_warn if isinstance(source, str | Path | int) else _raise)
         return self._readable(self.outcomes(source, **options), log)
 
@@ -194,13 +200,14 @@ class Detector:
         self, source: ImageInput | int | Iterable[ImageInput], **options: Unpack[DetectorOptions]
     ) -> Generator[Detections | ImageError, None, None]:
         """As `stream`, but an image that cannot be read has its error in its place."""
-        call = self._complete(options)
+        call = self._complete(options, source)
+        window = call.batch_size if is_video(source) else _WINDOW * call.batch_size  # frames have one size
         images: Iterable[Any]
         if isinstance(source, str | Path | int):
             images = files_and_frames(source, call.every)
         else:
             images = [source] if isinstance(source, bytes | np.ndarray | Tensor | Image.Image) else source
-        return self._outcomes(images, call, window=_WINDOW * call.batch_size)
+        return self._outcomes(images, call, window=window)
 
     def warmup(self, image_hw: tuple[int, int] | None = None, **options: Unpack[DetectorOptions]) -> None:
         """Predict once on a grey image, so that the first real one of that size does not wait for preparations.
@@ -220,7 +227,8 @@ class Detector:
         batches = batches_by_size(images, call.batch_size, window, self.config.input)
         done: dict[int, Detections | ImageError] = {}
         next_number = 0
-        with closing(load_batches(batches, self.config.input.pixels)) as loading, closing(prefetch(loading)) as loaded:
+        loading = load_batches(batches, self.config.input.pixels, self.device)
+        with closing(loading), closing(prefetch(loading)) as loaded:
             for numbers, batch in loaded:
                 detections = iter(self._detect([image for image in batch if isinstance(image, LoadedImage)], call))
                 for number, image in zip(numbers, batch, strict=True):
@@ -242,19 +250,10 @@ class Detector:
 
     def to_batch(self, images: Sequence[Tensor]) -> ImageBatch:
         """Whole images, as `load_image` reads them, as input of the network: resized, padded, on its device."""
-        config = self.config.input
-        inputs = [
-            to_input(
-                pixels.to(self.device),
-                config.resized_hw((pixels.shape[-2], pixels.shape[-1])),
-                antialias=config.antialias,
-                method=config.resize,
-            )
-            for pixels in images
-        ]
-        return make_batch(inputs, fill=config.mean, size_divisor=config.size_divisor)
+        return batch_of_images(images, self.config.input, self.device)
 
     @torch.inference_mode()
+    @memory_errors_as(UsageError, "take a smaller batch_size, tiles, or a smaller short_side")
     def _detect(self, images: Sequence[LoadedImage], call: Call) -> list[Detections]:
         """Detections of images that are in memory."""
         if not images:
@@ -278,7 +277,7 @@ class Detector:
         queue = [(image, tile) for image, tiles in zip(images, tiles_of_images, strict=True) for tile in tiles]
         in_image: list[RawDetections] = []  # of every tile in the queue
         for part in batches_of_tiles(queue, call.batch_size):
-            inputs = [crop_tile(image.pixels, tile, config).to(self.device) for image, tile in part]
+            inputs = [crop_tile(image.pixels, tile, config, self.device) for image, tile in part]
             batch = make_batch(inputs, fill=config.mean, size_divisor=config.size_divisor)
             postprocess, proposals = self._selection(call, part[0][1].capacity)
             raw = self._model(batch, stages=self._stages, postprocess=postprocess, proposals=proposals)
@@ -302,8 +301,9 @@ class Detector:
             proposals, candidates=capacity * proposals.candidates, proposals=capacity * proposals.proposals
         )
 
-    def _complete(self, options: DetectorOptions) -> Call:
-        return complete(options, self._model.postprocess, self.classes) if options else self._default_call
+    def _complete(self, options: DetectorOptions, source: object) -> Call:
+        size = default_batch_size(source, self.device)
+        return complete(options, self._model.postprocess, self.classes, size)
 
 
 def load(

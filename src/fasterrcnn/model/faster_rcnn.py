@@ -21,7 +21,7 @@ from fasterrcnn.model.rpn import RegionProposalNetwork
 from fasterrcnn.model.stages import DenseOutputs, Observer, Stages
 from fasterrcnn.model.targets import RegionSample, check_targets, sample_regions
 from fasterrcnn.ops.image import pad_to
-from fasterrcnn.structures import ImageBatch, Losses, Proposals, RawDetections, Target
+from fasterrcnn.structures import MEMORY_FORMAT, ImageBatch, Losses, Proposals, RawDetections, Target
 
 Features = Sequence[Float[Tensor, "b _ _ _"]]
 
@@ -120,7 +120,7 @@ class FasterRCNN(nn.Module):
         for padded_hw, members in self.groups(batch).items():
             pixels = batch.pixels[members, :, : padded_hw[0], : padded_hw[1]]
             group = ImageBatch(
-                pixels.contiguous(memory_format=torch.channels_last), [batch.sizes_hw[index] for index in members]
+                pixels.contiguous(memory_format=MEMORY_FORMAT), [batch.sizes_hw[index] for index in members]
             )
             dense = stages.dense(group.pixels)
             detected = self._detect(group, padded_hw, dense, stages, proposals, postprocess, observe)
@@ -178,7 +178,7 @@ class FasterRCNN(nn.Module):
 
     def normalised(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """RGB in 0..1 minus the mean, divided by the standard deviation: the input of the backbone."""
-        return ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return ((pixels - self.mean) / self.std).contiguous(memory_format=MEMORY_FORMAT)
 
     def dense(self, pixels: Float[Tensor, "b 3 h w"]) -> DenseOutputs:
         """Feature maps and RPN outputs of RGB in 0..1; see `Stages`."""

@@ -3,6 +3,7 @@ import errno
 import json
 import math
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from fasterrcnn.data.formats import read_data
 from fasterrcnn.errors import DataError, TrainingError, UsageError, WeightsError
 from fasterrcnn.evaluation.evaluate import evaluate
 from fasterrcnn.inference.detector import load
-from fasterrcnn.training.fit import fit
+from fasterrcnn.training.fit import check_trainer, fit
+from fasterrcnn.training.module import TrainingModule
+from fasterrcnn.training.prepare import resolve
 from fasterrcnn.weights import native
 
 
@@ -231,3 +234,30 @@ def test_fit__a_disk_that_is_full(train, tmp_path, monkeypatch):
         fit(resume=run / "last.safetensors")
     again = fit(resume=run)
     assert load(again.last).classes
+
+
+def test_fit__too_little_memory_is_one_line(train, tmp_path, monkeypatch):
+    def step(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+
+    monkeypatch.setattr(TrainingModule, "training_step", step)
+    message = r"^there is not enough memory \(CUDA out of memory\); take a smaller batch_size .* are kept$"
+    with pytest.raises(TrainingError, match=message):
+        train("run")
+    assert (tmp_path / "run" / "config.yaml").is_file()
+
+
+def test_check_trainer__roi_pool_is_not_deterministic_on_a_gpu():
+    config = resolve({"data": "", "model": "resnet50-c5", "deterministic": True})
+    check_trainer(config, torch.device("cpu"))
+    with pytest.raises(UsageError, match=r"deterministic: the gradients of RoIPool .* leave deterministic out"):
+        check_trainer(config, torch.device("cuda"))
+    check_trainer(resolve({"data": "", "model": "resnet50-fpn", "deterministic": True}), torch.device("cuda"))
+
+
+def test_check_trainer__several_devices_in_a_notebook(monkeypatch):
+    config = resolve({"data": "", "model": "resnet50-fpn", "devices": 2})
+    check_trainer(config, torch.device("cuda"))
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    with pytest.raises(UsageError, match=r"devices is 2, but a notebook .*: torchrun --nproc-per-node 2 -m fasterrcnn"):
+        check_trainer(config, torch.device("cuda"))

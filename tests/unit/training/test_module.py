@@ -9,8 +9,9 @@ from fasterrcnn.config import TrainConfig
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.dataset import BatchLoader, BatchPlan, DetectionDataset
 from fasterrcnn.errors import ImageError, TrainingError
+from fasterrcnn.training import fit
 from fasterrcnn.training.data import Process, Step, TrainingBatches, ValidationBatches
-from fasterrcnn.training.fit import default_workers, make_trainer, quiet_lightning
+from fasterrcnn.training.fit import make_trainer, quiet_lightning
 from fasterrcnn.training.module import TrainingModule, check_weights
 from fasterrcnn.training.validation import Validation
 
@@ -245,6 +246,16 @@ def test_training__frozen_body_stays(network, records, settings, tmp_path):
     assert not torch.equal(before["rpn.objectness.weight"], after["rpn.objectness.weight"])
 
 
-@pytest.mark.parametrize(("device", "workers"), [("cpu", 0), ("cuda", 4), ("mps", 4)])
-def test_default_workers(device, workers):
-    assert default_workers(torch.device(device)) == workers
+@pytest.mark.parametrize(
+    ("device", "cores", "devices", "workers"),
+    [("cpu", 16, 1, 0), ("cuda", 2, 1, 2), ("cuda", 16, 1, 8), ("cuda", 8, 4, 2), ("cuda", 2, 4, 1), ("mps", 8, 1, 8)],
+)
+def test_default_workers(monkeypatch, device, cores, devices, workers):
+    monkeypatch.setattr(fit, "processors", lambda: cores)
+    monkeypatch.setattr(fit, "start_method", lambda: "fork")
+    assert fit.default_workers(torch.device(device), devices) == workers
+
+
+def test_default_workers__none_where_processes_run_the_script_again(monkeypatch):
+    monkeypatch.setattr(fit, "start_method", lambda: "spawn")
+    assert fit.default_workers(torch.device("mps")) == 0

@@ -214,3 +214,42 @@ def test_average__only_what_moves():
     step(average, module, 1, 4.0)
     keys = set(average.state_dict()["average"])
     assert keys == {"layer.weight", "norm.weight", "norm.bias", "norm.running_mean", "norm.running_var"}
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "fused"),
+    [
+        ("cpu", "float32", True),
+        ("cpu", "bf16", None),
+        ("cuda", "float32", True),
+        ("cuda", "bf16", True),
+        ("cuda", "fp16", True),
+        ("mps", "float32", None),
+    ],
+)
+def test_make_optimizer__fused_where_it_is_faster(monkeypatch, device, precision, fused):
+    """Lightning clips gradients in mixed precision only for optimizers that do not unscale them."""
+    made = {}
+
+    class AdamW:
+        _step_supports_amp_scaling = True
+
+        def __init__(self, groups, **options):
+            made.update(options)
+
+    class On:
+        device = torch.device("cpu")
+        requires_grad, ndim = True, 2
+
+        def named_parameters(self):
+            return [("weight", self)]
+
+        def parameters(self):
+            return iter([self])
+
+    model = On()
+    model.device = torch.device(device)
+    monkeypatch.setattr(torch.optim, "AdamW", AdamW)
+    chosen = make_optimizer(model, config(precision=precision))
+    assert made["fused"] is fused
+    assert chosen._step_supports_amp_scaling == (precision == "float32" or fused is None)
