@@ -132,12 +132,14 @@ def fit(
     train_config = prepare.resolve({"model": "resnet50-fpn", **values}, assignments)
     process = this_process(train_config)
     reporter = reporter.of(process)
+    device = choose_device(train_config.device)
+    train_config = prepare.with_precision(train_config, device, reporter.log)
     run = _output_folder(output, process)
     setup = prepare.prepare_run(data if data is not None else train_config.data, train_config, reporter.log)
     if process.rank == 0:
         check_output(run)
     network, report = _start_network(setup, reporter.log)
-    check_trainer(train_config, choose_device(train_config.device))
+    check_trainer(train_config, device)
     caches = caches_of_run(setup, network, reporter.log)
     if process.rank == 0:
         name = f"{setup.data.root.resolve().name}-{train_config.model.preset}"
@@ -158,6 +160,7 @@ def _resume(data: DataLike | None, run: Path, reporter: _Reporter) -> Run:
     if result is not None and (run / BEST).is_file() and (run / LAST).is_file():
         reporter.log(f"{run} is finished; there is nothing to resume. {_train_on(run / LAST)}")
         return Run(run, result)
+    train_config = prepare.with_precision(train_config, choose_device(train_config.device), reporter.log)
     setup = prepare.prepare_resumed(data if data is not None else train_config.data, train_config, reporter.log)
     if process.rank == 0:
         run_folder.check_same_data(run, setup)
@@ -304,7 +307,7 @@ def make_trainer(
         devices=[device.index] if single_gpu else local,
         num_nodes=max(1, process.world_size // local),
         strategy=ddp if process.world_size > 1 else "auto",
-        precision=_PRECISION[config.precision],
+        precision=_PRECISION[config.precision or "float32"],
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip_norm,
@@ -324,6 +327,8 @@ def check_trainer(config: TrainConfig, device: torch.device) -> None:
     """Refuse settings that Lightning cannot run, before anything is written."""
     if config.precision == "fp16" and device.type == "cpu":
         raise UsageError('precision "fp16" needs a GPU; on a CPU there are "float32" and "bf16"')
+    if config.precision == "bf16" and device.type == "cuda" and not prepare.has_bfloat16_convolutions(device):
+        raise UsageError(f'precision "bf16": {torch.cuda.get_device_name(device)} has no bfloat16; give "fp16"')
     if config.logger != "none" and _short_name(config.logger) not in _LOGGERS:
         raise UsageError(f"no logger is called {config.logger!r}; there are none, {', '.join(sorted(_LOGGERS))}")
 
