@@ -1,6 +1,7 @@
 """Training on a CPU: torchvision's model and reference loop against ours, from the same start and images.
 
-python benchmarks/training.py DATA [--epochs 2] [--seeds 3] [--split val] [--every 1] [--side both] [--precision float32]
+python benchmarks/training.py DATA [--epochs 2] [--seeds 3] [--split val] [--every 1] [--side both]
+    [--precision float32]
 
 DATA has a split train. In alternation, once for each seed, both sides (or one, "ours" or "theirs") learn from all
 training images, or from every second, third..., for the same number of epochs. Theirs: torchvision's FasterRCNN and
@@ -172,7 +173,8 @@ def learn_ours(
     with tempfile.TemporaryDirectory() as folder:
         run = fasterrcnn.fit(
             to_learn, model=MODEL, output=Path(folder) / "run", epochs=epochs, batch_size=BATCH, seed=seed,
-            short_side=short_side, precision=precision, logger="none", on_epoch=lambda measured: seconds.append(measured["seconds"]),
+            short_side=short_side, precision=precision, logger="none",
+            on_epoch=lambda measured: seconds.append(measured["seconds"]),
         )  # fmt: skip
         scores = fasterrcnn.evaluate(run.best, data, split=split)
     return row("ours", epochs * len(records) / sum(seconds), scores)

@@ -132,14 +132,12 @@ def fit(
     train_config = prepare.resolve({"model": "resnet50-fpn", **values}, assignments)
     process = this_process(train_config)
     reporter = reporter.of(process)
-    device = choose_device(train_config.device)
-    train_config = prepare.with_precision(train_config, device, reporter.log)
     run = _output_folder(output, process)
     setup = prepare.prepare_run(data if data is not None else train_config.data, train_config, reporter.log)
     if process.rank == 0:
         check_output(run)
     network, report = _start_network(setup, reporter.log)
-    check_trainer(train_config, device)
+    check_trainer(setup.config, choose_device(train_config.device))
     caches = caches_of_run(setup, network, reporter.log)
     if process.rank == 0:
         name = f"{setup.data.root.resolve().name}-{train_config.model.preset}"
@@ -160,7 +158,6 @@ def _resume(data: DataLike | None, run: Path, reporter: _Reporter) -> Run:
     if result is not None and (run / BEST).is_file() and (run / LAST).is_file():
         reporter.log(f"{run} is finished; there is nothing to resume. {_train_on(run / LAST)}")
         return Run(run, result)
-    train_config = prepare.with_precision(train_config, choose_device(train_config.device), reporter.log)
     setup = prepare.prepare_resumed(data if data is not None else train_config.data, train_config, reporter.log)
     if process.rank == 0:
         run_folder.check_same_data(run, setup)

@@ -36,7 +36,7 @@ def make_optimizer(model: FasterRCNN, config: TrainConfig) -> torch.optim.Optimi
         return torch.optim.SGD(options, momentum=config.momentum)
     fused = next(model.parameters()).device.type == "cpu"  # where it is faster
     adamw: Any = torch.optim.AdamW(options, betas=(config.momentum, 0.999), fused=fused or None)
-    # Lightning does not clip gradients in mixed precision for an optimizer that says it scales them back itself.
+    # Otherwise Lightning refuses to clip gradients in mixed precision; only float16 scales them, before this step.
     adamw._step_supports_amp_scaling = False
     return cast(torch.optim.AdamW, adamw)
 

@@ -27,6 +27,7 @@ from fasterrcnn.data.findings import shorten_middle
 from fasterrcnn.data.formats import DataLike, read_data
 from fasterrcnn.data.pixel_range import fit_pixel_range
 from fasterrcnn.errors import UsageError
+from fasterrcnn.inference.devices import choose_device
 from fasterrcnn.training.data import fingerprint
 from fasterrcnn.weights import transfer
 
@@ -232,12 +233,14 @@ def prepare_run(source: DataLike, config: TrainConfig, log: Log) -> Setup:
     model = with_anchors(model, images, config, log)
     model = with_class_balance(with_scale(model, images), images, config)
     log(_summary(config, model, images))
+    config = with_precision(config, choose_device(config.device), log)
     return Setup(config.model_copy(update={"model": model}), opened.data, opened.changes, images, val_images)
 
 
 def prepare_resumed(source: DataLike, config: TrainConfig, log: Log) -> Setup:
     """As `prepare_run`, for a run whose settings are complete already."""
     opened = open_data(source, config, log)
+    config = with_precision(config, choose_device(config.device), log)
     return Setup(config, opened.data, opened.changes, *choose_images(opened.data, config))
 
 
