@@ -25,6 +25,7 @@ Band = Annotated[int, Field(gt=0, le=10**4)]
 Bands = tuple[Band, Band, Band]
 Augmentation = Literal["none", "light", "default", "strong"]
 RecipeName = Literal["quick", "standard", "best"]
+Precision = Literal["auto", "float32", "bf16", "fp16"]
 EARLIER_BODY = "trunk"
 """Name of a body in files of version 0.1, in configurations and in the names of tensors."""
 
@@ -313,7 +314,11 @@ class TrainConfig(_Config):
         "training images",
     )
     bands: Bands | None = Field(None, description="bands of TIFF files that are red, green and blue, counted from 1")
-    precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="number format of the network")
+    precision: Precision | None = Field(
+        None,
+        description="number format of the network; auto takes the fastest of the device; default: float32 on a CPU, "
+        "auto on a GPU",
+    )
     devices: Positive = Field(1, description="processes on this machine; torchrun and SLURM set it themselves")
     patience: Positive | None = Field(None, description="epochs without a better AP before the run ends early")
     logger: str = Field("tensorboard", description='"tensorboard", "none", or a logger of Lightning such as "wandb"')

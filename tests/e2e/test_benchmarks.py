@@ -104,7 +104,16 @@ PROGRAMS: dict[str, tuple[str, dict[str, str]]] = {
     "stream workers": ("{weights} {images}", dict.fromkeys(("one_process", "workers", "ratio"), "")),
     "tiles": ("{weights} {images}", {}),
     "training": ("{scenes}", {"seed 0": f"{SCORES} ratio", "median": f"{SCORES} ratio"}),
+    "training --precision=bf16": ("{scenes}", {"seed 0": f"{SCORES} ratio", "median": f"{SCORES} ratio"}),
     "training_memory": ("", {"6 steps, 4 shapes": "settled_mib end_mib growth"}),
+    "training_step": (
+        "",
+        {
+            "float32": "forward backward update seconds",
+            "bf16": "forward backward update seconds ratio",
+            "image of 64x96": "kept_mib",
+        },
+    ),
 }
 """Arguments of each program, and what it prints and writes: rows with the names of their numbers, or single numbers."""
 

@@ -17,13 +17,14 @@ def accelerate(network: FasterRCNN, *, for_: Literal["training", "inference"]) -
 
     Args:
         network: any.
-        for_: "training" exchanges layers in place: frozen batch norms of timm's networks are merged into the
+        for_: "training" exchanges layers in place: frozen batch norms are merged into the
             convolutions before them, and the fully connected layers of the box head use oneDNN on a CPU. "inference"
             gives a copy whose batch norms are part of the convolutions' weights; it cannot be trained.
     """
     if for_ == "inference":
         network = copy.deepcopy(network)
-    merge_frozen_norms(network.backbone)
+    for part in (network.backbone, network.box_head):
+        merge_frozen_norms(part)
     use_onednn(network.box_head.body)
     if for_ == "inference":
         # Padded sides are multiples of the coarsest stride.

@@ -83,11 +83,23 @@ def _remember(choices: Mapping[str, str]) -> None:
         return
 
 
+def has_bfloat16_tiles() -> bool:
+    """Whether this machine's processor multiplies tiles of bfloat16 (AMX), many times faster than float32.
+
+    The instructions of AVX-512 for bfloat16 alone are no such gain.
+    """
+    return any("amx_bf16" in line.split() for line in _cpu_info())
+
+
+def _cpu_info() -> list[str]:
+    info = Path("/proc/cpuinfo")
+    return info.read_text(encoding="utf-8").splitlines() if info.exists() else [platform.processor()]
+
+
 @lru_cache(maxsize=1)
 def processor() -> str:
     """A short name of what this machine's processor is and can do."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else [platform.processor()]
+    lines = _cpu_info()
     kinds = {line for line in lines if line.split(":")[0].strip() in ("model name", "flags", "Features", "cpu family")}
     return cache_digest("\n".join(sorted(kinds)) + platform.machine())
 

@@ -2,7 +2,8 @@
 
 oneDNN has a quick gradient towards the weights of a depthwise convolution for 3x3 kernels only; for others it takes
 ten times as long as the convolution. But a larger kernel is covered by 3x3 parts, and the gradient of each part is that
-of a 3x3 convolution over shifted maps.
+of a 3x3 convolution over shifted maps. In bfloat16, its gradients take several times as long as in float32, the
+convolution itself does not: gradients are computed in float32.
 
 Axes: b images, c channels, h w cells, k kernel side.
 """
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from fasterrcnn.acceleration.onednn_linear import trains_on_cpu
+from fasterrcnn.acceleration.onednn_linear import is_bfloat16, trains_on_cpu
 
 _QUICK = 3
 
@@ -29,7 +30,7 @@ def depthwise(
     padding: int,
     zeros: int = 0,
 ) -> Float[Tensor, "b c h_out w_out"]:
-    """`torch.nn.functional.conv2d` with a group for each channel, faster where it trains on the CPU in float32.
+    """`torch.nn.functional.conv2d` with a group for each channel, faster where it trains on the CPU.
 
     Args:
         x: maps.
@@ -40,7 +41,8 @@ def depthwise(
         zeros: so many first rows and columns of the kernels are zero for good and get no gradient.
     """
     side = weight.shape[-1]
-    if not trains_on_cpu(x) or not weight.requires_grad or side == _QUICK or side - zeros < _QUICK:
+    is_quick = side == _QUICK and not is_bfloat16(x)
+    if not trains_on_cpu(x) or not weight.requires_grad or is_quick or side - zeros < _QUICK:
         return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
     out: Tensor = _Depthwise.apply(x, weight, bias, stride, padding, zeros)
     return out
@@ -60,11 +62,12 @@ class _Depthwise(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
+        kept, weight = ctx.saved_tensors
+        x, weight, gradient = kept.float(), weight.float(), gradient.float()
         stride, padding, zeros = ctx.options
         of_x, of_weight, of_bias, *_ = ctx.needs_input_grad
         return (
-            _gradients(gradient, x, weight, stride, padding, of_x=True) if of_x else None,
+            _gradients(gradient, x, weight, stride, padding, of_x=True).to(kept.dtype) if of_x else None,
             _towards_kernels(gradient, x, weight, stride, padding, zeros) if of_weight else None,
             gradient.sum(dim=(0, 2, 3)) if of_bias else None,
             None,
@@ -81,6 +84,8 @@ def _towards_kernels(
     padding: int,
     zeros: int,
 ) -> Float[Tensor, "c 1 k k"]:
+    if weight.shape[-1] == _QUICK:
+        return _gradients(gradient, x, weight, stride, padding, of_x=False)
     side = weight.shape[-1] - zeros
     before = padding - zeros
     # All pixels that the kernels cover, padded once, so that no part needs its own padding.

@@ -21,14 +21,19 @@ _IMAGES = 16
 
 
 def trains_on_cpu(x: Tensor) -> bool:
-    """Whether gradients of what is made of a tensor may be wanted, on a CPU and in plain float32."""
-    is_plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    """Whether gradients of what is made of a tensor may be wanted, on a CPU, in float32 or bfloat16."""
+    is_plain = x.device.type == "cpu" and (x.dtype == torch.float32 or is_bfloat16(x))
     return is_plain and torch.is_grad_enabled()
+
+
+def is_bfloat16(x: Tensor) -> bool:
+    """Whether a layer computes in bfloat16 on a CPU: by autocast, or because the tensor has that type."""
+    return x.dtype == torch.bfloat16 or (torch.is_autocast_enabled("cpu") and x.device.type == "cpu")
 
 
 def linear(x: Float[Tensor, "r f"], weight: Float[Tensor, "o f"], bias: Float[Tensor, " o"]) -> Float[Tensor, "r o"]:
     """`torch.nn.functional.linear`, faster where it trains on the CPU in float32."""
-    if not trains_on_cpu(x) or not (x.requires_grad or weight.requires_grad):
+    if not trains_on_cpu(x) or is_bfloat16(x) or not (x.requires_grad or weight.requires_grad):
         return F.linear(x, weight, bias)
     out: Tensor = _Product.apply(x, weight, bias)
     return out

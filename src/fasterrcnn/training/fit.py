@@ -44,10 +44,7 @@ from fasterrcnn.weights.transfer import LoadReport
 _FOLDER = "FASTERRCNN_RUN"
 """Environment variable with the folder of the run, for the processes that Lightning starts."""
 
-_LESS_MEMORY = (
-    "take a smaller batch_size (with accumulate, a step keeps its images), precision bf16 or fp16 on a GPU, or a "
-    "smaller short_side; the run's checkpoints and states are kept"
-)
+_LESS_MEMORY = "take a smaller batch_size (with accumulate, a step keeps its images), bf16, or a smaller short_side; states are kept"
 
 _PRECISION: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -144,7 +141,7 @@ def fit(
     if process.rank == 0:
         check_output(run)
     network, report = _start_network(setup, reporter.log)
-    check_trainer(train_config, choose_device(train_config.device))
+    check_trainer(setup.config, choose_device(train_config.device))
     caches = caches_of_run(setup, network, reporter.log)
     if process.rank == 0:
         name = f"{setup.data.root.resolve().name}-{train_config.model.preset}"
@@ -317,7 +314,7 @@ def make_trainer(
         devices=[device.index] if single_gpu else local,
         num_nodes=max(1, process.world_size // local),
         strategy=ddp if process.world_size > 1 else "auto",
-        precision=_PRECISION[config.precision],
+        precision=_PRECISION[config.precision or "float32"],
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip_norm,
@@ -347,6 +344,8 @@ def check_trainer(config: TrainConfig, device: torch.device) -> None:
             f"devices is {config.devices}, but a notebook cannot start further processes; in a terminal: "
             f"torchrun --nproc-per-node {config.devices} -m fasterrcnn train ..."
         )
+    if config.precision == "bf16" and device.type == "cuda" and not prepare.has_bfloat16_convolutions(device):
+        raise UsageError(f'precision "bf16": {torch.cuda.get_device_name(device)} has no bfloat16; give "fp16"')
     if config.logger != "none" and _short_name(config.logger) not in _LOGGERS:
         raise UsageError(f"no logger is called {config.logger!r}; there are none, {', '.join(sorted(_LOGGERS))}")
 

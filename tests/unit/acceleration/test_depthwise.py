@@ -42,6 +42,33 @@ def test_depthwise__only_the_gradients_that_are_wanted():
     assert maps.grad is None
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("side", "zeros"), [(3, 0), (4, 1), (5, 0)])
+def test_depthwise__bfloat16(stride, side, zeros):
+    ours = [tensor.bfloat16().float().requires_grad_() for tensor in leaves((9, 12), side, zeros)]
+    theirs = [tensor.detach().clone().requires_grad_() for tensor in ours]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = depthwise(*ours, stride=stride, padding=side // 2, zeros=zeros)
+    assert found.dtype == torch.bfloat16
+    expected = F.conv2d(*theirs, stride, side // 2, groups=6)
+    assert_close(found.float(), expected, atol=0.05, rtol=0.01)
+    found.sum().backward()
+    expected.sum().backward()
+    theirs[1].grad[:, :, :zeros] = 0
+    theirs[1].grad[..., :zeros] = 0
+    for our, their in zip(ours, theirs, strict=True):
+        assert our.grad.dtype == torch.float32
+        assert_close(our.grad, their.grad, atol=1e-4, rtol=1e-4)
+
+
+def test_depthwise__maps_in_bfloat16_get_such_gradients():
+    maps, weight, _ = leaves((9, 12), 5)
+    maps = maps.bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        depthwise(maps, weight.requires_grad_(), None, stride=1, padding=2).sum().backward()
+    assert (maps.grad.dtype, weight.grad.dtype) == (torch.bfloat16, torch.float32)
+
+
 @pytest.mark.parametrize("kind", ["float64", "no gradient", "autocast"])
 def test_depthwise__otherwise_it_is_torchs_own(kind):
     tensors = leaves((8, 8), 5)

@@ -76,6 +76,13 @@ def test_make_optimizer__groups(tiny_model, kind):
     assert (optimizer.param_groups[0].get("momentum") or optimizer.param_groups[0]["betas"][0]) == 0.8
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_make_optimizer__fused_on_a_cpu_and_gradients_can_be_clipped(tiny_config, lively, precision):
+    adamw = make_optimizer(lively(tiny_config), config(precision=precision))
+    assert adamw.defaults["fused"]
+    assert not adamw._step_supports_amp_scaling  # Lightning asks
+
+
 def test_make_optimizer__what_is_frozen_stays_out(tiny_config, lively):
     model = lively(tiny_config)
     model.backbone.freeze(100)
