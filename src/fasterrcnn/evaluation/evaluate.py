@@ -67,6 +67,8 @@ def evaluate(
             0, Other(str(against), load_results(against, ground_truth, wanted["max_dets"]), is_variant=False)
         )
     arguments = [*_argument("on-bad-box", on_bad_box, "error"), *_argument("against", against, None)]
+    for option, default in (("runtime", "torch"), ("precision", "float32")):
+        arguments += _argument(option, getattr(weights, option, default), default)
     measured = name or str(weights if results is None else results)
     analysis = analyse(
         ground_truth,

@@ -16,19 +16,29 @@ from torch import Tensor
 from fasterrcnn.acceleration.autotune import cache_digest, remembered_choice, weights_digest
 from fasterrcnn.config import InputConfig, Precision
 from fasterrcnn.demo.scenes import draw_scene
-from fasterrcnn.errors import FasterRCNNError, UsageError
+from fasterrcnn.errors import FasterRCNNError
 from fasterrcnn.inference.devices import has_fast_bf16, has_fast_fp16
-from fasterrcnn.inference.runtimes import RuntimeChoice, RuntimeName, check_precision, check_runtime, make_runtime
+from fasterrcnn.inference.runtimes import (
+    RuntimeChoice,
+    RuntimeName,
+    check_precision,
+    check_runtime,
+    has_precision,
+    make_runtime,
+)
 from fasterrcnn.inference.runtimes.parts import outputs_of, relative_error
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.roi_pooling import as_rois
+from fasterrcnn.model.stages import Stages
 from fasterrcnn.ops.image import make_batch, to_input
 from fasterrcnn.structures import ImageBatch
 
 MAX_RELATIVE_ERROR = 0.1
 """Of each output, as a share of its size: bfloat16 gives trained networks 0.002 to 0.07."""
 
-_ROUNDS = 3
+_ROUNDS = 4
+"""The first warms up; the shortest counts."""
+
 _GAIN = 0.95
 """Another way than the first is chosen only if it needs less than this share of its time: noise must not decide."""
 
@@ -98,18 +108,10 @@ def candidates(
     """
     runtimes = _auto_runtimes(device, is_quantized) if runtime == "auto" else [runtime]
     precisions = _auto_precisions(device) if precision == "auto" else [precision]
-    ways = [Way(name, each) for name in runtimes for each in precisions if _has(name, each, device)]
+    ways = [Way(name, each) for name in runtimes for each in precisions if has_precision(name, each, device)]
     if not ways:
         check_precision(precision, "torch", device)  # raises, with the reason
     return {str(way): way for way in ways}
-
-
-def _has(runtime: RuntimeName, precision: Precision, device: torch.device) -> bool:
-    try:
-        check_precision(precision, runtime, device)
-    except UsageError:
-        return False
-    return True
 
 
 def _auto_runtimes(device: torch.device, is_quantized: bool) -> list[RuntimeName]:
@@ -157,16 +159,15 @@ def _fastest(
         # 8-bit integers are compared by `fasterrcnn quantize`, which wrote them.
         if way.runtime != "openvino-int8" and not max(errors) <= MAX_RELATIVE_ERROR:
             continue
-        model(batch, stages=stages)
-        seconds[name] = min(_time(lambda stages=stages: model(batch, stages=stages)) for _ in range(_ROUNDS))
+        seconds[name] = min(_seconds(model, batch, stages) for _ in range(_ROUNDS))
     first = next(iter(ways))
     best = min(seconds, key=lambda name: seconds[name], default=first)
     return best if first not in seconds or seconds[best] < _GAIN * seconds[first] else first
 
 
-def _time(work: Callable[[], object]) -> float:
+def _seconds(model: FasterRCNN, batch: ImageBatch, stages: Stages) -> float:
     started = time.perf_counter()
-    work()
+    model(batch, stages=stages)
     return time.perf_counter() - started
 
 

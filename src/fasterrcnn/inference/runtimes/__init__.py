@@ -43,7 +43,16 @@ def check_runtime(name: str, device: "torch.device | None" = None) -> None:
         raise UsageError(f"runtime {name} works on the CPU, not on {device}; use the runtime torch there")
 
 
-def check_precision(precision: str, name: RuntimeName, device: "torch.device") -> None:
+def has_precision(name: RuntimeName, precision: Precision, device: "torch.device | str") -> bool:
+    """Whether a runtime can compute in a precision on a device."""
+    try:
+        check_precision(precision, name, device)
+    except UsageError:
+        return False
+    return True
+
+
+def check_precision(precision: str, name: RuntimeName, device: "torch.device | str") -> None:
     """Refuse a precision in which a runtime cannot compute on a device.
 
     Raises:
@@ -56,12 +65,15 @@ def check_precision(precision: str, name: RuntimeName, device: "torch.device") -
     if precision not in _HALF.get(name, ()):
         others = ", ".join(runtime for runtime, precisions in _HALF.items() if precision in precisions)
         raise UsageError(f"runtime {name} has no precision {precision}; take float32, or one of the runtimes: {others}")
-    if precision == "fp16" and device.type == "cpu":
+    kind = str(device).partition(":")[0]
+    if precision == "fp16" and kind == "cpu":
         raise UsageError("precision fp16 needs a GPU; on a CPU there are float32 and bf16")
-    if precision == "bf16" and device.type == "cuda":
-        from fasterrcnn.inference.devices import has_fast_bf16  # noqa: PLC0415 - imports torch
+    if precision == "bf16" and kind == "cuda":
+        import torch  # noqa: PLC0415
 
-        if not has_fast_bf16(device):
+        from fasterrcnn.inference.devices import has_fast_bf16  # noqa: PLC0415
+
+        if not has_fast_bf16(torch.device(device)):
             raise UsageError(f"{device} is too old for precision bf16 (compute capability 8.0); take fp16 or float32")
 
 
