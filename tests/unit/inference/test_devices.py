@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from fasterrcnn.errors import UsageError
-from fasterrcnn.inference.devices import choose_device, processors, use_threads
+from fasterrcnn.inference import devices
+from fasterrcnn.inference.devices import choose_device, has_fast_bf16, has_fast_fp16, processors, use_threads
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,31 @@ def test_use_threads():
 
 def test_processors():
     assert processors() >= 1
+
+
+@pytest.mark.parametrize(("name", "fast"), [("amx_bf16", True), ("avx512_bf16", True), ("bf16", True), ("avx2", False)])
+def test_has_fast_bf16__cpu(monkeypatch, name, fast):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {name: True, "amx_fp16": False}, raising=False)
+    devices._cpu_instructions.cache_clear()
+    assert has_fast_bf16(torch.device("cpu")) == fast
+    devices._cpu_instructions.cache_clear()
+
+
+def test_has_fast_bf16__torch_that_tells_nothing(monkeypatch, tmp_path):
+    info = tmp_path / "cpuinfo"
+    info.write_text("model name\t: any\nflags\t\t: fpu avx2 avx512_bf16\n")
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(devices, "Path", lambda _: info)
+    devices._cpu_instructions.cache_clear()
+    assert has_fast_bf16(torch.device("cpu"))
+    devices._cpu_instructions.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("capability", "bf16", "fp16"), [((8, 0), True, True), ((7, 5), False, True), ((6, 1), False, False)]
+)
+def test_has_fast__cards(monkeypatch, capability, bf16, fp16):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    card = torch.device("cuda", 0)
+    assert (has_fast_bf16(card), has_fast_fp16(card)) == (bf16, fp16)
+    assert not has_fast_fp16(torch.device("cpu"))
