@@ -16,6 +16,8 @@ from fasterrcnn.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+
     from fasterrcnn.inference.benchmark import BenchmarkRow
     from fasterrcnn.inference.detector import Detector
     from fasterrcnn.inference.runtimes import RuntimeName
@@ -46,10 +48,6 @@ def benchmark(
     is named loses at most --ap-loss with --data; without data, it has the same detections (in 16 bits and 8-bit
     integers those with a score of 0.5 and more).
     """
-    import numpy as np
-
-    from fasterrcnn.demo.scenes import draw_scene
-    from fasterrcnn.images import read_stretched
     from fasterrcnn.inference.benchmark import benchmark as measure
     from fasterrcnn.inference.benchmark import fastest_row
     from fasterrcnn.inference.devices import processors
@@ -58,10 +56,9 @@ def benchmark(
         raise UsageError(f"rounds must be at least 1, not {rounds}")
     if not 0 <= ap_loss <= 1:
         raise UsageError(f"ap-loss must lie between 0 and 1, not {ap_loss}")
-    pil_image = draw_scene(seed=0, index=0, size_hw=(480, 640)).image if image is None else read_stretched(image)[0]
     rows = measure(
         weights,
-        np.array(pil_image),
+        _read_image(image),
         _chosen(weights, runtimes, device),
         precisions=_chosen_precisions(precisions, device),
         device=device,
@@ -74,20 +71,23 @@ def benchmark(
     )
     best = fastest_row(rows, ap_loss)
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "rows": [asdict(row) for row in rows],
-                    "use": best and best.runtime,
-                    "precision": best and best.precision,
-                }
-            )
-        )
+        use = {"use": best and best.runtime, "precision": best and best.precision}
+        print(json.dumps({"rows": [asdict(row) for row in rows], **use}))
         return
     print(_table(rows))
     if best is not None:
         precision = "" if best.precision == "float32" else f'precision="{best.precision}", '
         print(f'use here: runtime="{best.runtime}", {precision}threads={best.threads}')
+
+
+def _read_image(path: Path | None) -> "np.ndarray":
+    """RGB of the file, or of a drawn scene."""
+    import numpy as np
+
+    from fasterrcnn.demo.scenes import draw_scene
+    from fasterrcnn.images import read_stretched
+
+    return np.array(draw_scene(seed=0, index=0, size_hw=(480, 640)).image if path is None else read_stretched(path)[0])
 
 
 def _average_precision(data: Path, split: str, detector: "Detector") -> float | None:

@@ -317,8 +317,7 @@ def load(
 
     Args:
         path: a file of this library, torchvision, Detectron2 or MMDetection, recognised by its content; the folder of a
-            run; or a name: ``resnet50-fpn``, ``detectron2/faster_rcnn_R_50_FPN_3x``, ``hf://user/repository``
-            (`fasterrcnn.weights.catalog.locate`).
+            run; or a name: ``resnet50-fpn``, ``hf://user/repository`` (`fasterrcnn.weights.catalog.locate`).
         classes: names of the classes. Where a file has none, 80 and 90 classes are COCO's, others ``class_0``...
         preset: architecture of a torchvision file where the keys fit several ("mobilenetv3-large-320-fpn").
         norm_eps: eps of its batch norms; 0 for a file fine-tuned from torchvision's COCO ``resnet50-fpn``.
@@ -326,17 +325,15 @@ def load(
         anchors: those that the detector was trained with, or a YAML file of them, for a file that does not contain
             them: all of torchvision and MMDetection. Default: those of the family.
         short_side, long_side: pixels to which images are resized, likewise (min_size and max_size of torchvision).
-        device: "cpu", "cuda", "mps"; default is the best available one that the runtime supports.
-        threads: CPU threads of torch, for the whole process; default: as they are.
-        runtime: what runs the network: "torch", or on the CPU "winograd", "compiled", "compiled-direct", "openvino",
-            "openvino-int8" or "onnxruntime"; "auto" measures which is fastest on this machine, once. Default:
-            "openvino-int8" for a file of `quantize`, else "torch".
-        precision: what backbone, neck, RPN and box head compute in: "float32", "bf16" (torch and OpenVINO), "fp16"
-            (GPUs), or "auto": the fastest on this machine whose numbers stay near those of float32.
+        device, threads: as for `Detector`.
+        runtime: what runs the network: "torch", or on the CPU another (`RuntimeName`); "auto" measures which is fastest
+            on this machine, once. Default: "openvino-int8" for a file of `quantize`, else "torch".
+        precision: of the network's layers: "float32", "bf16" (torch and OpenVINO), "fp16" (GPUs), or "auto": the
+            fastest on this machine whose numbers stay near those of float32.
         pixel_range: values that are black and white in images of over 8 bits; default: the checkpoint's, else 16 bits.
         bands: those of TIFF files that are red, green and blue, counted from 1; default: the checkpoint's.
         calibration: images, of any kind that `predict` takes, for "openvino-int8" with a file that is not quantized.
-        log: called with lines about what was chosen: the kind of file, where it is not of this library, and "auto".
+        log: called with a line about the kind of file, where it is not of this library, and one about "auto".
 
     Raises:
         WeightsError: the file cannot be downloaded or read, or does not fit.
@@ -351,14 +348,12 @@ def load(
         short_side=short_side, long_side=long_side, log=log,
     )  # fmt: skip
     config = with_pixels(config, pixel_range, bands)
-    quantized = quantized_parts(file.path)
+    quantized, source = quantized_parts(file.path), Origin(file.path, style)
     runtime = runtime or ("openvino-int8" if quantized else "torch")
     if calibration is not None and runtime == "openvino-int8":
         quantized = quantize_parts(model, config, calibration)
-    return Detector(
-        model, config, device=device, threads=threads, runtime=runtime, quantized=quantized,
-        source=Origin(file.path, style), precision=precision, log=log,
-    )  # fmt: skip
+    how: Any = {"device": device, "threads": threads, "runtime": runtime, "precision": precision, "log": log}
+    return Detector(model, config, quantized=quantized, source=source, **how)
 
 
 def as_detections(

@@ -50,7 +50,7 @@ _BF16_INSTRUCTIONS = frozenset({"amx_bf16", "avx512_bf16", "bf16", "sve_bf16"})
 
 @lru_cache(maxsize=1)
 def _cpu_instructions() -> frozenset[str]:
-    """What the processor can do; empty where nothing tells."""
+    """What the processor can do; empty where it is unknown."""
     if hasattr(torch.cpu, "get_capabilities"):  # since torch 2.11
         return frozenset(name for name, value in torch.cpu.get_capabilities().items() if value is True)
     info = Path("/proc/cpuinfo")

@@ -43,8 +43,8 @@ _GAIN = 0.95
 """Another way than the first is chosen only if it needs less than this share of its time: noise must not decide."""
 
 
-class Way(NamedTuple):
-    """How the network may run."""
+class Combination(NamedTuple):
+    """How the network may run: a runtime and a precision."""
 
     runtime: RuntimeName
     precision: Precision  # not "auto"
@@ -62,7 +62,7 @@ def choose_runtime(
     threads: int | None = None,
     quantized: Mapping[str, Tensor] | None = None,
     log: Callable[[str], None] | None = None,
-) -> Way:
+) -> Combination:
     """A runtime and a precision without "auto".
 
     Args:
@@ -81,7 +81,7 @@ def choose_runtime(
         check_runtime(runtime, model.mean.device)
         check_precision(precision, runtime, model.mean.device)
         if precision != "auto":
-            return Way(runtime, precision)
+            return Combination(runtime, precision)
     ways = candidates(runtime, precision, model.mean.device, quantized is not None)
     if len(ways) == 1:
         (way,) = ways.values()
@@ -100,7 +100,7 @@ def choose_runtime(
 
 def candidates(
     runtime: RuntimeChoice, precision: Precision, device: torch.device, is_quantized: bool
-) -> dict[str, Way]:
+) -> dict[str, Combination]:
     """The ways that "auto" may take, by name, the safest first.
 
     Raises:
@@ -108,7 +108,7 @@ def candidates(
     """
     runtimes = _auto_runtimes(device, is_quantized) if runtime == "auto" else [runtime]
     precisions = _auto_precisions(device) if precision == "auto" else [precision]
-    ways = [Way(name, each) for name in runtimes for each in precisions if has_precision(name, each, device)]
+    ways = [Combination(name, each) for name in runtimes for each in precisions if has_precision(name, each, device)]
     if not ways:
         check_precision(precision, "torch", device)  # raises, with the reason
     return {str(way): way for way in ways}
@@ -139,7 +139,7 @@ _IMAGE_HW = (480, 640)
 
 @torch.inference_mode()
 def _fastest(
-    ways: Mapping[str, Way],
+    ways: Mapping[str, Combination],
     model: FasterRCNN,
     input_config: InputConfig,
     threads: int | None,

@@ -58,5 +58,5 @@ def test_help__options_of_python_with_their_documentation(run, command, kinds):
 @pytest.mark.parametrize("command", ["predict", "evaluate", "explain"])
 def test_help__precision(run, command):
     text = " ".join(run(command, "--help").out.replace("│", " ").split())
-    assert "--precision Number format of the network" in text
-    assert "auto float32 bf16 fp16" in text.replace(",", "").replace("|", " ")
+    assert "--precision CHOICE Number format of the network" in text
+    assert "[choices: auto, float32, bf16, fp16]" in text

@@ -55,7 +55,7 @@ def test_has_fast_bf16__cpu(monkeypatch, name, fast):
     devices._cpu_instructions.cache_clear()
 
 
-def test_has_fast_bf16__torch_that_tells_nothing(monkeypatch, tmp_path):
+def test_has_fast_bf16__older_torch(monkeypatch, tmp_path):
     info = tmp_path / "cpuinfo"
     info.write_text("model name\t: any\nflags\t\t: fpu avx2 avx512_bf16\n")
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)

@@ -5,7 +5,7 @@ from fasterrcnn.acceleration import accelerate, autotune
 from fasterrcnn.errors import UsageError
 from fasterrcnn.inference import devices, runtime_choice
 from fasterrcnn.inference.detector import Detector
-from fasterrcnn.inference.runtime_choice import Way, candidates, choose_runtime
+from fasterrcnn.inference.runtime_choice import Combination, candidates, choose_runtime
 
 CPU = torch.device("cpu")
 
@@ -42,25 +42,28 @@ def test_candidates__on_a_cpu(with_bf16, monkeypatch):
     monkeypatch.setattr(runtime_choice, "find_spec", lambda name: name == "openvino" or None)
     names = ["torch float32", "torch bf16", "winograd float32", "openvino float32", "openvino bf16"]
     assert [" ".join(way) for way in candidates("auto", "auto", CPU, False).values()] == names
-    assert list(candidates("torch", "auto", CPU, False).values()) == [Way("torch", "float32"), Way("torch", "bf16")]
+    assert list(candidates("torch", "auto", CPU, False).values()) == [
+        Combination("torch", "float32"),
+        Combination("torch", "bf16"),
+    ]
     assert [way.runtime for way in candidates("auto", "bf16", CPU, False).values()] == ["torch", "openvino"]
     quantized = candidates("auto", "float32", CPU, True).values()
     assert [way.runtime for way in quantized] == ["torch", "winograd", "openvino", "openvino-int8"]
 
 
 def test_candidates__cpu_without_bfloat16(without_bf16):
-    assert list(candidates("torch", "auto", CPU, False).values()) == [Way("torch", "float32")]
+    assert list(candidates("torch", "auto", CPU, False).values()) == [Combination("torch", "float32")]
 
 
 @pytest.mark.parametrize(("capability", "precision"), [((9, 0), "bf16"), ((7, 5), "fp16"), ((6, 1), "float32")])
 def test_candidates__a_card_has_one(monkeypatch, capability, precision):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     card = torch.device("cuda", 0)
-    assert list(candidates("auto", "auto", card, False).values()) == [Way("torch", precision)]
+    assert list(candidates("auto", "auto", card, False).values()) == [Combination("torch", precision)]
 
 
 def test_candidates__apple():
-    assert list(candidates("auto", "auto", torch.device("mps"), False).values()) == [Way("torch", "float32")]
+    assert list(candidates("auto", "auto", torch.device("mps"), False).values()) == [Combination("torch", "float32")]
 
 
 def test_candidates__none():
@@ -70,14 +73,16 @@ def test_candidates__none():
 
 def test_choose_runtime__nothing_to_choose(network, tiny_config):
     log = []
-    assert choose_runtime("torch", "bf16", network, tiny_config.input, log=log.append) == Way("torch", "bf16")
+    assert choose_runtime("torch", "bf16", network, tiny_config.input, log=log.append) == Combination("torch", "bf16")
     assert log == []
 
 
 def test_choose_runtime__without_fast_bfloat16_nothing_is_measured(network, tiny_config, without_bf16, monkeypatch):
     monkeypatch.setattr(runtime_choice, "_fastest", None)
     log = []
-    assert choose_runtime("torch", "auto", network, tiny_config.input, log=log.append) == Way("torch", "float32")
+    assert choose_runtime("torch", "auto", network, tiny_config.input, log=log.append) == Combination(
+        "torch", "float32"
+    )
     assert log == ["auto: runtime torch, precision float32"]
 
 
@@ -107,11 +112,13 @@ def test_choose_runtime__the_faster_one_and_remembers_it(
 ):
     quick_is(precision)
     log = []
-    assert choose_runtime("torch", "auto", network, tiny_config.input, log=log.append) == Way("torch", precision)
+    assert choose_runtime("torch", "auto", network, tiny_config.input, log=log.append) == Combination(
+        "torch", precision
+    )
     assert log == [f"auto: runtime torch, precision {precision}, the fastest here"]
     autotune._remembered.cache_clear()  # as another process would begin
     monkeypatch.setattr(runtime_choice, "_fastest", None)
-    assert choose_runtime("torch", "auto", network, tiny_config.input) == Way("torch", precision)
+    assert choose_runtime("torch", "auto", network, tiny_config.input) == Combination("torch", precision)
 
 
 def test_choose_runtime__far_numbers_are_not_taken(network, tiny_config, with_bf16, quick_is, monkeypatch):
@@ -128,7 +135,7 @@ def test_choose_runtime__a_runtime_that_fails_is_left_out(network, tiny_config, 
 
     make = runtime_choice.make_runtime
     monkeypatch.setattr(runtime_choice, "make_runtime", broken)
-    assert choose_runtime("auto", "float32", network, tiny_config.input) == Way("torch", "float32")
+    assert choose_runtime("auto", "float32", network, tiny_config.input) == Combination("torch", "float32")
 
 
 def test_detector__auto_becomes_what_was_taken(tiny_model, tiny_config, without_bf16, only_torch, monkeypatch):
