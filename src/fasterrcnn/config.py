@@ -26,6 +26,7 @@ Bands = tuple[Band, Band, Band]
 Augmentation = Literal["none", "light", "default", "strong"]
 RecipeName = Literal["quick", "standard", "best"]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
+"""Number format of the network's two heavy parts; "auto" is chosen for the machine."""
 EARLIER_BODY = "trunk"
 """Name of a body in files of version 0.1, in configurations and in the names of tensors."""
 

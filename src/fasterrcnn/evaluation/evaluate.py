@@ -67,6 +67,7 @@ def evaluate(
             0, Other(str(against), load_results(against, ground_truth, wanted["max_dets"]), is_variant=False)
         )
     arguments = [*_argument("on-bad-box", on_bad_box, "error"), *_argument("against", against, None)]
+    arguments += _detector_arguments(weights)
     measured = name or str(weights if results is None else results)
     analysis = analyse(
         ground_truth,
@@ -111,6 +112,12 @@ def _gather(
     from fasterrcnn.evaluation.detector_runs import run_detector  # noqa: PLC0415 - imports torch
 
     return run_detector(weights, data, records, ground_truth, wanted, batch_size=batch_size, progress=progress)
+
+
+def _detector_arguments(weights: object) -> list[str]:
+    """What runs the network of a detector, where it is not the default."""
+    options = (("runtime", "torch"), ("precision", "float32"))
+    return [word for name, default in options for word in _argument(name, getattr(weights, name, default), default)]
 
 
 def _argument(name: str, value: object, default: object) -> list[str]:

@@ -1,7 +1,5 @@
 """`load` and `Detector`: give it images, get boxes in their pixels."""
 
-import dataclasses
-import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
@@ -15,7 +13,7 @@ from torch import Tensor
 
 from fasterrcnn.acceleration import accelerate
 from fasterrcnn.build import load_model
-from fasterrcnn.config import AnchorConfig, ModelConfig, with_pixels
+from fasterrcnn.config import AnchorConfig, ModelConfig, Precision, with_pixels
 from fasterrcnn.data.anchors import read_anchors
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError, UsageError
@@ -27,18 +25,18 @@ from fasterrcnn.inference.batches import (
     load_batches,
     prefetch,
 )
-from fasterrcnn.inference.calls import Call, complete
+from fasterrcnn.inference.calls import Call, complete, raise_error, warn_of_error, without_errors
 from fasterrcnn.inference.devices import choose_device, memory_errors_as, use_threads
 from fasterrcnn.inference.options import DetectorOptions
 from fasterrcnn.inference.publish import Origin, publish
 from fasterrcnn.inference.quantization import quantize_parts, quantized_parts
-from fasterrcnn.inference.runtimes import RuntimeName, make_runtime
+from fasterrcnn.inference.runtime_choice import choose_runtime
+from fasterrcnn.inference.runtimes import RuntimeChoice, make_runtime
 from fasterrcnn.inference.sources import ImageInput, LoadedImage, is_many, is_video, load_image
 from fasterrcnn.inference.tiling import TilingOptions, combine, crop_tile, to_image_coordinates
 from fasterrcnn.inference.video import files_and_frames
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-from fasterrcnn.model.postprocess import PostProcess, to_frame
-from fasterrcnn.model.proposals import ProposalGenerator
+from fasterrcnn.model.postprocess import to_frame
 from fasterrcnn.model.stages import Stages
 from fasterrcnn.ops.image import make_batch
 from fasterrcnn.structures import ImageBatch, RawDetections
@@ -63,6 +61,11 @@ class Detector:
         runtime: what runs the network; see `fasterrcnn.load`.
         quantized: the result of `quantize_parts`, for the runtime "openvino-int8".
         source: the file of the network; `push_to_hub` reads it again, because folding the norms changed the weights.
+        precision: what the network computes in; see `fasterrcnn.load`.
+        log: called with one line that states what "auto" took.
+
+    Attributes:
+        runtime, precision: what it really takes, never "auto".
     """
 
     def __init__(
@@ -72,22 +75,28 @@ class Detector:
         *,
         device: str | None = None,
         threads: int | None = None,
-        runtime: RuntimeName = "torch",
+        runtime: RuntimeChoice = "torch",
         quantized: Mapping[str, Tensor] | None = None,
         source: Origin | None = None,
+        precision: Precision = "float32",
+        log: Callable[[str], None] | None = None,
     ) -> None:
         self.config = config
         self.source = source
-        self.runtime = runtime
-        self.device = choose_device(device or (None if runtime == "torch" else "cpu"))
+        self.device = choose_device(device or (None if runtime in ("torch", "auto") else "cpu"))
         self.threads = threads
         use_threads(threads)
         self._model = accelerate(model, for_="inference").to(self.device).eval().requires_grad_(False)
         self._quantized = quantized
+        self.runtime, self.precision = choose_runtime(
+            runtime, precision, self._model, config.input, threads=threads, quantized=quantized, log=log
+        )
         self._stages = self._make_stages()
 
     def _make_stages(self) -> Stages:
-        return make_runtime(self.runtime, self._model, threads=self.threads, quantized=self._quantized)
+        return make_runtime(
+            self.runtime, self._model, threads=self.threads, quantized=self._quantized, precision=self.precision
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         # A compiled program belongs to its process; another process compiles its own.
@@ -114,19 +123,19 @@ class Detector:
         return self._stages
 
     @classmethod
-    def from_pretrained(cls, repository: str, *, token: str | None = None, device: str | None = None) -> "Detector":
+    def from_pretrained(cls, repository: str, *, token: str | None = None, **options: Any) -> "Detector":
         """A detector from the Hugging Face Hub; ``fasterrcnn.load("hf://user/repository")`` does the same.
 
         Args:
             repository: ``user/repository``, with ``@revision`` or ``/file`` behind it if need be.
             token: of a user who may read it; default is that of ``hf auth login``.
-            device: as in `load`.
+            **options: those of `load`, such as ``device`` and ``precision``.
 
         Raises:
             WeightsError: it cannot be downloaded or read.
             MissingExtraError: huggingface_hub is not installed.
         """
-        return load(download.pull(repository.removeprefix("hf://"), token=token), device=device)
+        return load(download.pull(repository.removeprefix("hf://"), token=token), **options)
 
     def push_to_hub(
         self, repository: str, *, token: str | None = None, private: bool = False, message: str | None = None
@@ -150,7 +159,8 @@ class Detector:
         return publish(self.source, self.config, repository, token=token, private=private, message=message)
 
     def __repr__(self) -> str:
-        return f"Detector({self.config.preset}, {len(self.classes)} classes, {self.device}, {self.runtime})"
+        way = f"{self.device}, {self.runtime}, {self.precision}"
+        return f"Detector({self.config.preset}, {len(self.classes)} classes, {way})"
 
     @overload
     def predict(self, source: Sequence[ImageInput], **options: Unpack[DetectorOptions]) -> list[Detections]: ...
@@ -180,7 +190,7 @@ class Detector:
         call = self._complete(options, source)
         if isinstance(source, list | tuple):
             outcomes = self._outcomes(source, call, window=len(source))
-            return list(self._readable(outcomes, call.on_error or _raise))
+            return list(without_errors(outcomes, call.on_error or raise_error))
         return self._detect([load_image(source, self.config.input.pixels)], call)[0]
 
     def stream(
@@ -193,8 +203,8 @@ class Detector:
             **options: see `DetectorOptions`.
         """
         call = self._complete(options, source)
-        log = call.on_error or (_warn if isinstance(source, str | Path | int) else _raise)
-        return self._readable(self.outcomes(source, **options), log)
+        log = call.on_error or (warn_of_error if isinstance(source, str | Path | int) else raise_error)
+        return without_errors(self.outcomes(source, **options), log)
 
     def outcomes(
         self, source: ImageInput | int | Iterable[ImageInput], **options: Unpack[DetectorOptions]
@@ -237,17 +247,6 @@ class Detector:
                     yield done.pop(next_number)
                     next_number += 1
 
-    @staticmethod
-    def _readable(
-        outcomes: Iterator[Detections | ImageError], log: Callable[[ImageError], object]
-    ) -> Iterator[Detections]:
-        """The detections alone; `log` is called with each error."""
-        for outcome in outcomes:
-            if isinstance(outcome, ImageError):
-                log(outcome)
-            else:
-                yield outcome
-
     def to_batch(self, images: Sequence[Tensor]) -> ImageBatch:
         """Whole images, as `load_image` reads them, as input of the network: resized, padded, on its device."""
         return batch_of_images(images, self.config.input, self.device)
@@ -279,7 +278,7 @@ class Detector:
         for part in batches_of_tiles(queue, call.batch_size):
             inputs = [crop_tile(image.pixels, tile, config, self.device) for image, tile in part]
             batch = make_batch(inputs, fill=config.mean, size_divisor=config.size_divisor)
-            postprocess, proposals = self._selection(call, part[0][1].capacity)
+            postprocess, proposals = call.selection(part[0][1].capacity, self._model.proposals)
             raw = self._model(batch, stages=self._stages, postprocess=postprocess, proposals=proposals)
             in_image += [to_image_coordinates(in_tile, tile) for in_tile, (_, tile) in zip(raw, part, strict=True)]
         results = iter(in_image)
@@ -289,17 +288,6 @@ class Detector:
             )
             for image, tiles in zip(images, tiles_of_images, strict=True)
         ]
-
-    def _selection(self, call: Call, capacity: int) -> tuple[PostProcess, ProposalGenerator]:
-        """Post-processing and proposals generator of one pass, with limits that grow with the capacity of the tiles."""
-        postprocess, proposals = call.pass_postprocess, self._model.proposals
-        if capacity == 1:
-            return postprocess, proposals
-        if not call.limit:
-            postprocess = dataclasses.replace(postprocess, max_detections=capacity * postprocess.max_detections)
-        return postprocess, dataclasses.replace(
-            proposals, candidates=capacity * proposals.candidates, proposals=capacity * proposals.proposals
-        )
 
     def _complete(self, options: DetectorOptions, source: object) -> Call:
         size = default_batch_size(source, self.device)
@@ -318,7 +306,8 @@ def load(
     long_side: int | None = None,
     device: str | None = None,
     threads: int | None = None,
-    runtime: RuntimeName | None = None,
+    runtime: RuntimeChoice | None = None,
+    precision: Precision = "float32",
     pixel_range: tuple[float, float] | None = None,
     bands: tuple[int, int, int] | None = None,
     calibration: Any = None,
@@ -337,18 +326,20 @@ def load(
             torchvision and MMDetection. Default: those of the family.
         short_side: pixels to which the short side of images is resized, likewise (min_size of torchvision).
         long_side: largest long side, likewise (max_size).
-        device: "cpu", "cuda", "mps"; default is the best available one that the runtime supports.
-        threads: CPU threads of torch, for the whole process; default: as they are.
-        runtime: what runs the network: "torch", or on the CPU "winograd", "compiled", "compiled-direct", "openvino",
-            "openvino-int8" or "onnxruntime". Default: "openvino-int8" for a file of `quantize`, else "torch".
+        device: as for `Detector`.
+        threads: as for `Detector`.
+        runtime: what runs the network: "torch", or on the CPU another (`RuntimeName`); "auto" measures which is fastest
+            on this machine, once. Default: "openvino-int8" for a file of `quantize`, else "torch".
+        precision: of the network's layers: "float32", "bf16" (torch and OpenVINO), "fp16" (GPUs), or "auto": the
+            fastest on this machine whose numbers stay near those of float32.
         pixel_range: values that are black and white in images of over 8 bits; default: the checkpoint's, else 16 bits.
         bands: those of TIFF files that are red, green and blue, counted from 1; default: the checkpoint's.
         calibration: images, of any kind that `predict` takes, for "openvino-int8" with a file that is not quantized.
-        log: called with one line that names the kind of file, where it is not of this library.
+        log: called with a line about the kind of file, where it is not of this library, and one about "auto".
 
     Raises:
         WeightsError: the file cannot be downloaded or read, or does not fit.
-        UsageError: there is no such runtime, or it does not work on that device.
+        UsageError: there is no such runtime or precision, or it does not work on that device.
         MissingExtraError: the runtime's library is not installed.
     """
     use_threads(threads)
@@ -359,20 +350,12 @@ def load(
         short_side=short_side, long_side=long_side, log=log,
     )  # fmt: skip
     config = with_pixels(config, pixel_range, bands)
-    quantized = quantized_parts(file.path)
+    quantized, source = quantized_parts(file.path), Origin(file.path, style)
     runtime = runtime or ("openvino-int8" if quantized else "torch")
     if calibration is not None and runtime == "openvino-int8":
         quantized = quantize_parts(model, config, calibration)
-    source = Origin(file.path, style)
-    return Detector(model, config, device=device, threads=threads, runtime=runtime, quantized=quantized, source=source)
-
-
-def _warn(error: ImageError) -> None:
-    warnings.warn(str(error), stacklevel=3)
-
-
-def _raise(error: ImageError) -> None:
-    raise error
+    how: Any = {"device": device, "threads": threads, "runtime": runtime, "precision": precision, "log": log}
+    return Detector(model, config, quantized=quantized, source=source, **how)
 
 
 def as_detections(

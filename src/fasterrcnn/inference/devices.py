@@ -1,10 +1,12 @@
-"""The device of the network, its memory, and the threads of the CPU."""
+"""The device of the network, its memory, the number formats that it is fast in, and the threads of the CPU."""
 
 import os
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
 
 import torch
 
@@ -96,6 +98,41 @@ def tuned_convolutions(shapes: int) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.benchmark = before
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 faster than float32: CPUs and CUDA cards with instructions for it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and not _BF16_INSTRUCTIONS.isdisjoint(_cpu_instructions())
+
+
+def has_bf16_tiles() -> bool:
+    """Whether this machine's processor multiplies tiles of bfloat16 (AMX), many times faster than float32.
+
+    The instructions of AVX-512 for bfloat16 alone are no such gain.
+    """
+    return "amx_bf16" in _cpu_instructions()
+
+
+def has_fast_fp16(device: torch.device) -> bool:
+    """Whether a device is a CUDA card with tensor cores; many older ones are slow with 16-bit numbers."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
+
+
+_BF16_INSTRUCTIONS = frozenset({"amx_bf16", "avx512_bf16", "bf16", "sve_bf16"})
+"""Names of the instructions of x86 and ARM, in torch and in Linux."""
+
+
+@lru_cache(maxsize=1)
+def _cpu_instructions() -> frozenset[str]:
+    """What the processor can do; empty where it is unknown."""
+    if hasattr(torch.cpu, "get_capabilities"):  # since torch 2.11
+        return frozenset(name for name, value in torch.cpu.get_capabilities().items() if value is True)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return frozenset(flags.split())
 
 
 def use_threads(threads: int | None) -> None:

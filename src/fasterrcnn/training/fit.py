@@ -28,7 +28,7 @@ from fasterrcnn.data.dataset import start_method
 from fasterrcnn.data.formats import DataLike
 from fasterrcnn.errors import TrainingError, UsageError
 from fasterrcnn.files import check_output, make_folder
-from fasterrcnn.inference.devices import choose_device, memory_errors_as, processors, tuned_convolutions
+from fasterrcnn.inference.devices import choose_device, has_fast_bf16, memory_errors_as, processors, tuned_convolutions
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.training import checkpointing, prepare, run_folder
 from fasterrcnn.training.checkpointing import BEST, LAST, SaveState, SaveWeights, StateFiles, Stopped
@@ -44,7 +44,7 @@ from fasterrcnn.weights.transfer import LoadReport
 _FOLDER = "FASTERRCNN_RUN"
 """Environment variable with the folder of the run, for the processes that Lightning starts."""
 
-_LESS_MEMORY = "take a smaller batch_size (with accumulate, a step keeps its images), bf16, or a smaller short_side; states are kept"
+_LESS_MEMORY = "take a smaller batch_size, with accumulate to keep a step's images, bf16, or a smaller short_side"
 
 _PRECISION: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -344,7 +344,7 @@ def check_trainer(config: TrainConfig, device: torch.device) -> None:
             f"devices is {config.devices}, but a notebook cannot start further processes; in a terminal: "
             f"torchrun --nproc-per-node {config.devices} -m fasterrcnn train ..."
         )
-    if config.precision == "bf16" and device.type == "cuda" and not prepare.has_bfloat16_convolutions(device):
+    if config.precision == "bf16" and device.type == "cuda" and not has_fast_bf16(device):
         raise UsageError(f'precision "bf16": {torch.cuda.get_device_name(device)} has no bfloat16; give "fp16"')
     if config.logger != "none" and _short_name(config.logger) not in _LOGGERS:
         raise UsageError(f"no logger is called {config.logger!r}; there are none, {', '.join(sorted(_LOGGERS))}")

@@ -17,7 +17,6 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from fasterrcnn import build, presets
-from fasterrcnn.acceleration.autotune import has_bfloat16_tiles
 from fasterrcnn.config import EARLIER_BODY, ModelConfig, RecipeName, TrainConfig, changed, with_pixels
 from fasterrcnn.data import anchors
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
@@ -27,7 +26,7 @@ from fasterrcnn.data.findings import shorten_middle
 from fasterrcnn.data.formats import DataLike, read_data
 from fasterrcnn.data.pixel_range import fit_pixel_range
 from fasterrcnn.errors import UsageError
-from fasterrcnn.inference.devices import choose_device
+from fasterrcnn.inference.devices import choose_device, has_bf16_tiles, has_fast_bf16
 from fasterrcnn.training.data import fingerprint
 from fasterrcnn.weights import transfer
 
@@ -170,16 +169,11 @@ def with_precision(config: TrainConfig, device: torch.device, log: Log) -> Train
     wanted = config.precision or ("auto" if device.type == "cuda" else "float32")
     if wanted == "auto":
         if device.type == "cuda":
-            wanted = "bf16" if has_bfloat16_convolutions(device) else "fp16"
+            wanted = "bf16" if has_fast_bf16(device) else "fp16"
         else:
-            wanted = "bf16" if device.type == "cpu" and has_bfloat16_tiles() else "float32"
+            wanted = "bf16" if device.type == "cpu" and has_bf16_tiles() else "float32"
         log(f"precision: {wanted}, the fastest on this {'CPU' if device.type == 'cpu' else 'GPU'}")
     return config.model_copy(update={"precision": wanted})
-
-
-def has_bfloat16_convolutions(device: torch.device) -> bool:
-    """Whether an Nvidia card convolves bfloat16 in hardware."""
-    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 # ---- data, and a model that suits them

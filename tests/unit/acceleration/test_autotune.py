@@ -52,9 +52,3 @@ def test_fastest_way__damaged_file_counts_for_nothing(own_cache):
 def test_fastest_way__a_way_that_is_no_more_is_measured_anew(own_cache):
     autotune.fastest_way("work", 1, {"safe": slow, "gone": quick})
     assert autotune.fastest_way("work", 1, {"safe": slow, "new": quick})() == "quick"
-
-
-@pytest.mark.parametrize(("flags", "expected"), [("fpu amx_bf16 amx_int8", True), ("fpu avx512_bf16", False)])
-def test_has_bfloat16_tiles(monkeypatch, flags, expected):
-    monkeypatch.setattr(autotune, "_cpu_info", lambda: ["model name\t: a processor", f"flags\t\t: {flags}"])
-    assert autotune.has_bfloat16_tiles() is expected

@@ -2,8 +2,12 @@ import pytest
 import torch
 
 from fasterrcnn.errors import TrainingError, UsageError
+from fasterrcnn.inference import devices
 from fasterrcnn.inference.devices import (
     choose_device,
+    has_bf16_tiles,
+    has_fast_bf16,
+    has_fast_fp16,
     has_kernels,
     memory_errors_as,
     processors,
@@ -127,3 +131,32 @@ def test_tuned_convolutions__where_shapes_are_few(monkeypatch, before, shapes, w
     with tuned_convolutions(shapes):
         assert torch.backends.cudnn.benchmark == within
     assert torch.backends.cudnn.benchmark == before
+
+
+@pytest.mark.parametrize(("name", "fast"), [("amx_bf16", True), ("avx512_bf16", True), ("bf16", True), ("avx2", False)])
+def test_has_fast_bf16__cpu(monkeypatch, name, fast):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {name: True, "amx_fp16": False}, raising=False)
+    devices._cpu_instructions.cache_clear()
+    assert has_fast_bf16(torch.device("cpu")) == fast
+    assert has_bf16_tiles() == (name == "amx_bf16")
+    devices._cpu_instructions.cache_clear()
+
+
+def test_has_fast_bf16__older_torch(monkeypatch, tmp_path):
+    info = tmp_path / "cpuinfo"
+    info.write_text("model name\t: any\nflags\t\t: fpu avx2 avx512_bf16\n")
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(devices, "Path", lambda _: info)
+    devices._cpu_instructions.cache_clear()
+    assert has_fast_bf16(torch.device("cpu"))
+    devices._cpu_instructions.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("capability", "bf16", "fp16"), [((8, 0), True, True), ((7, 5), False, True), ((6, 1), False, False)]
+)
+def test_has_fast__cards(monkeypatch, capability, bf16, fp16):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    card = torch.device("cuda", 0)
+    assert (has_fast_bf16(card), has_fast_fp16(card)) == (bf16, fp16)
+    assert not has_fast_fp16(torch.device("cpu"))

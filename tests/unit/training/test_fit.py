@@ -184,7 +184,7 @@ def test_check_trainer__bfloat16_on_a_card_without_it(monkeypatch):
 
 
 def test_fit__precision_is_decided_once(train, monkeypatch):
-    monkeypatch.setattr(prepare, "has_bfloat16_tiles", lambda: True)
+    monkeypatch.setattr(prepare, "has_bf16_tiles", lambda: True)
     lines = []
     run = train("run", precision="auto", log=lines.append)
     assert "precision: bf16, the fastest on this CPU" in lines

@@ -571,7 +571,7 @@ def test_resolve__impossible_range(pixel_range):
     ],
 )
 def test_with_precision__what_the_device_is_fastest_with(monkeypatch, wanted, device, has_tiles, capability, expected):
-    monkeypatch.setattr(prepare, "has_bfloat16_tiles", lambda: has_tiles)
+    monkeypatch.setattr(prepare, "has_bf16_tiles", lambda: has_tiles)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     lines = []
     config = prepare.with_precision(settings(precision=wanted), torch.device(device), lines.append)
