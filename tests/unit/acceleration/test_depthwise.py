@@ -65,10 +65,11 @@ def test_depthwise__otherwise_it_is_torchs_own(kind):
 
 @pytest.mark.skipif(module._library() is None, reason="no C++ compiler")
 def test_depthwise__bits_do_not_depend_on_the_number_of_threads(request):
-    request.addfinalizer(lambda threads=torch.get_num_threads(): torch.set_num_threads(threads))
+    before = torch.get_num_threads()
+    request.addfinalizer(lambda: torch.set_num_threads(before))
     gradients = []
-    for threads in (1, 3):
-        torch.set_num_threads(threads)
+    for number in (1, 3):
+        torch.set_num_threads(number)
         maps, weight, _ = leaves((20, 24), 5, channels=80)
         depthwise(maps, weight.requires_grad_(), None, stride=1, padding=2).square().sum().backward()
         gradients.append(weight.grad)
