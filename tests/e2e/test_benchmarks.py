@@ -89,6 +89,7 @@ PROGRAMS: dict[str, tuple[str, dict[str, str]]] = {
     "tiles": ("{weights} {images}", {}),
     "training": ("{scenes}", {"seed 0": f"{SCORES} ratio", "median": f"{SCORES} ratio"}),
     "training_memory": ("", {"6 steps, 4 shapes": "settled_mib end_mib growth"}),
+    "training_step": ("", {"resnet50-fpn 1 x 64 x 64 float32": SIDES}),
 }
 """Arguments of each program, and what it prints and writes: rows with the names of their numbers, or single numbers."""
 
