@@ -1,9 +1,10 @@
 """A training step on a CPU: torchvision's `fasterrcnn_resnet50_fpn` against our `resnet50-fpn`.
 
-python benchmarks/training_step.py [--precision float32] [--height 480] [--width 640] [--images 2] [--rounds 5]
+python benchmarks/training_step.py [--precision bf16] [--height 480] [--width 640] [--images 2] [--rounds 5]
 
 Forward and backward of random images with 12 objects each, in alternation in one process, with the same threads.
-Both sides compute in the given precision, torch's autocast with bf16. Norms are frozen and all layers are trained. Without the optimizer.
+Both sides compute in the given precision, torch's autocast with bf16. Norms are frozen, all
+layers are trained. Without the optimizer.
 """
 
 import argparse
