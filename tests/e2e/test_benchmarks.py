@@ -114,6 +114,7 @@ PROGRAMS: dict[str, tuple[str, dict[str, str]]] = {
             "image of 64x96": "kept_mib",
         },
     ),
+    "training_step_torchvision": ("", {"resnet50-fpn 1 x 64 x 64 float32": SIDES}),
 }
 """Arguments of each program, and what it prints and writes: rows with the names of their numbers, or single numbers."""
 

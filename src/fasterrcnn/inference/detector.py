@@ -61,11 +61,13 @@ class Detector:
         runtime: what runs the network; see `fasterrcnn.load`.
         quantized: the result of `quantize_parts`, for the runtime "openvino-int8".
         source: the file of the network; `push_to_hub` reads it again, because folding the norms changed the weights.
-        precision: what the network computes in; see `fasterrcnn.load`.
+        precision: of the network's layers: "float32", "bf16" (torch and OpenVINO), "fp16" (GPUs), or "auto": the
+            fastest on this machine whose numbers stay near those of float32.
         log: called with one line that states what "auto" took.
 
     Attributes:
-        runtime, precision: what it really takes, never "auto".
+        runtime: what really runs the network, never "auto".
+        precision: what it really computes in, never "auto".
     """
 
     def __init__(
@@ -322,16 +324,14 @@ def load(
         preset: architecture of a torchvision file where the keys fit several ("mobilenetv3-large-320-fpn").
         norm_eps: eps of its batch norms; 0 for a file fine-tuned from torchvision's COCO ``resnet50-fpn``.
         style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not contain them.
-        anchors: those of its training, or a YAML file of them, for a file that does not contain them: all of
-            torchvision and MMDetection. Default: those of the family.
+        anchors: of its training, or a YAML file, for one of torchvision or MMDetection; default: those of the family.
         short_side: pixels to which the short side of images is resized, likewise (min_size of torchvision).
         long_side: largest long side, likewise (max_size).
         device: as for `Detector`.
         threads: as for `Detector`.
         runtime: what runs the network: "torch", or on the CPU another (`RuntimeName`); "auto" measures which is fastest
             on this machine, once. Default: "openvino-int8" for a file of `quantize`, else "torch".
-        precision: of the network's layers: "float32", "bf16" (torch and OpenVINO), "fp16" (GPUs), or "auto": the
-            fastest on this machine whose numbers stay near those of float32.
+        precision: as for `Detector`.
         pixel_range: values that are black and white in images of over 8 bits; default: the checkpoint's, else 16 bits.
         bands: those of TIFF files that are red, green and blue, counted from 1; default: the checkpoint's.
         calibration: images, of any kind that `predict` takes, for "openvino-int8" with a file that is not quantized.
