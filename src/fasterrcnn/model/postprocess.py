@@ -118,7 +118,7 @@ class PostProcess:
         for label in self.classes or ():
             if not 0 <= label < count:
                 raise UsageError(f"there is no class {label}; labels lie in 0..{count - 1}")
-            allowed[label] = True
+            allowed[label].fill_(True)  # an assignment would copy the value to a GPU
         return allowed
 
     def _suppress(self, scored: RawDetections) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
