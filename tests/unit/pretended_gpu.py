@@ -88,7 +88,11 @@ class PretendedGpu(TorchDispatchMode):
             plain_kwargs.pop("pin_memory", None)
         result = func(*plain_args, **plain_kwargs)
         is_mine = device.type == self.device.type if device is not None else bool(mine)
-        if not is_mine or name == "_local_scalar_dense" or (name == "copy_" and not isinstance(args[0], PretendedTensor)):
+        if (
+            not is_mine
+            or name == "_local_scalar_dense"
+            or (name == "copy_" and not isinstance(args[0], PretendedTensor))
+        ):
             return _own_memory(result, mine) if mine else result
         wrapped = tree_map_only(Tensor, self._pretend, result)
         return return_and_correct_aliasing(func, args, kwargs, wrapped) if mine and name != "lift_fresh" else wrapped
@@ -110,7 +114,9 @@ class PretendedGpu(TorchDispatchMode):
 
     def _pretend(self, tensor: Tensor) -> PretendedTensor:
         if self.device.type == "mps" and tensor.dtype == torch.float64:
-            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
+            raise TypeError(
+                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."
+            )
         return PretendedTensor(tensor, self.device)
 
     def _refuse_mixed(self, name: str, tensors: list[Tensor], args: Any) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
+from tests.unit.pretended_gpu import PretendedGpu
 from torch.testing import assert_close
 
 from fasterrcnn import presets
@@ -17,7 +18,6 @@ from fasterrcnn.model.postprocess import PostProcess
 from fasterrcnn.structures import ImageBatch, Losses, Target
 from fasterrcnn.training.data import Step
 from fasterrcnn.training.validation import Validation
-from tests.unit.pretended_gpu import PretendedGpu
 
 CLASSES = ("cat", "dog", "owl")
 CROWD = torch.tensor([[40.0, 40.0, 60.0, 60.0]])
@@ -108,9 +108,7 @@ def test_detecting__waits(network, batch_of):
 @pytest.mark.parametrize("min_side", [1e-2, 0.0])
 def test_detecting__waits_of_every_nms(tiny_model, batch_of, nms, min_side):
     rules = PostProcess(score_threshold=0.1, nms=nms, min_side=min_side, classes=(0, 2))
-    three, six = (
-        waits_of_detecting(tiny_model, batch_of(*SIX[:count]), postprocess=rules) for count in (3, 6)
-    )
+    three, six = (waits_of_detecting(tiny_model, batch_of(*SIX[:count]), postprocess=rules) for count in (3, 6))
     fixed, per_image, places = fixed_and_per_image(three, six)
     assert per_image <= 4, places
     assert fixed <= 5, places
@@ -179,11 +177,11 @@ def detector_on_gpu(tiny_model, tiny_config, monkeypatch) -> tuple[Detector, Pre
 
 
 @pytest.mark.parametrize("merge", ["nms", "ios", "soft"])
-@pytest.mark.parametrize("flip", [False, True])
-def test_predict__waits_of_tiles(detector_on_gpu, tiny_model, tiny_config, photo, merge, flip):
+@pytest.mark.parametrize("augment", [False, True])
+def test_predict__waits_of_tiles(detector_on_gpu, tiny_model, tiny_config, photo, merge, augment):
     """What tiles give is merged on the CPU: there is one copy for a batch of tiles."""
     detector, gpu = detector_on_gpu
-    options = {"tile": 64, "overlap": 0.3, "merge": merge, "flip": flip, "score": 0.3, "batch_size": 4}
+    options = {"tile": 64, "overlap": 0.3, "merge": merge, "augment": augment, "score": 0.3, "batch_size": 4}
     image = photo((120, 150), 1)
     with gpu:
         detector.predict(image, **options)
@@ -221,11 +219,11 @@ def test_pretended_gpu__refuses_and_counts():
         assert (numbers + 1).sum().device == gpu.device
         assert gpu.waits.total() == 0
         for wait in (
-            lambda: numbers.sum().item(),
-            lambda: numbers.tolist(),
-            lambda: numbers.cpu(),
+            numbers.sum().item,
+            numbers.tolist,
+            numbers.cpu,
             lambda: numbers[numbers > 1],
-            lambda: (numbers > 1).nonzero(),
+            (numbers > 1).nonzero,
             lambda: torch.tensor([1.0], device=gpu.device),
             lambda: torch.ones(2).to(gpu.device),
             lambda: numbers[[0, 1]],

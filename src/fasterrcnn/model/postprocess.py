@@ -77,15 +77,15 @@ class PostProcess:
                 for image, (keep, kept_scores) in zip(scored, kept, strict=True)
             ]
         )
-        detections = []
-        for image, (keep, _) in zip(selected, kept, strict=True):
-            if not is_soft and self.min_side <= 0 and not (has_area := boxes.have_area(image.boxes)).all():
-                image = RawDetections(image.boxes[has_area], image.scores[has_area], image.labels[has_area])
-                keep = keep[has_area.to(keep.device)]
-            if observe is not None:
-                observe("detections", kept=keep, detections=image)
-            detections.append(image)
-        return detections
+        if not is_soft and self.min_side <= 0:
+            has_area = [boxes.have_area(image.boxes) for image in selected]
+            selected = [_picked(image, own) for image, own in zip(selected, has_area, strict=True)]
+        else:
+            has_area = [torch.ones(len(image.boxes), dtype=torch.bool) for image in selected]
+        if observe is not None:
+            for detections, (keep, _), own in zip(selected, kept, has_area, strict=True):
+                observe("detections", kept=keep.cpu()[own], detections=detections)
+        return selected
 
     def _score(
         self,
@@ -137,6 +137,10 @@ class PostProcess:
             min_score=self.score_threshold,
             limit=self.max_detections,
         )
+
+
+def _picked(detections: RawDetections, index: Tensor) -> RawDetections:
+    return RawDetections(detections.boxes[index], detections.scores[index], detections.labels[index])
 
 
 def to_frame(detections: RawDetections, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> RawDetections:
