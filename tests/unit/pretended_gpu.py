@@ -64,7 +64,7 @@ class PretendedGpu(TorchDispatchMode):
         self.waits: Counter[str] = Counter()
 
     def __enter__(self) -> "PretendedGpu":
-        torch._C._ensureCUDADeviceGuardSet()  # where there is no CUDA, torch would look for its driver
+        torch._C._ensureCUDADeviceGuardSet()  # where there is no CUDA, torch would search for its driver
         self._lifted = torch._C._only_lift_cpu_tensors()
         torch._C._set_only_lift_cpu_tensors(True)  # `torch.tensor(1, device=...)` is made on the CPU, and copied
         return super().__enter__()

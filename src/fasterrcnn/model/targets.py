@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fasterrcnn.errors import UsageError
 from fasterrcnn.ops import boxes
-from fasterrcnn.ops.matching import IGNORED, NEGATIVE, Sample, inside_ignored, match, sample_balanced
+from fasterrcnn.ops.matching import IGNORED, NEGATIVE, BalancedSample, inside_ignored, match, sample_balanced
 from fasterrcnn.structures import Proposals, Target
 
 
@@ -51,7 +51,7 @@ class Assigner:
             matched.masked_fill_((matched == NEGATIVE) & inside, IGNORED)
         return matched
 
-    def sample(self, matched: Int64[Tensor, " a"], generator: torch.Generator | None) -> Sample:
+    def sample(self, matched: Int64[Tensor, " a"], generator: torch.Generator | None) -> BalancedSample:
         """The candidates that take part in the loss."""
         return sample_balanced(
             matched >= 0,

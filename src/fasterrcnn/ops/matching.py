@@ -94,7 +94,7 @@ def _chunks(anchors: Tensor, objects: Tensor) -> Iterator[slice]:
     return (slice(start, start + rows) for start in range(0, len(anchors), rows))
 
 
-class Sample(NamedTuple):
+class BalancedSample(NamedTuple):
     """Members drawn from many.
 
     Attributes:
@@ -117,7 +117,7 @@ def sample_balanced(
     count: int,
     positive_fraction: float,
     generator: torch.Generator | None = None,
-) -> Sample:
+) -> BalancedSample:
     """At most ``count`` members, at most ``positive_fraction`` of them positive.
 
     Missing positives are replaced by negatives (Ren et al. 2015, section 3.1.3). What is neither positive nor
@@ -129,7 +129,7 @@ def sample_balanced(
     is_positive = positive[positives]
     places = torch.arange(len(negatives), device=positive.device)
     is_negative = negative[negatives] & (places < count - is_positive.sum())
-    return Sample(torch.cat([positives, negatives]), torch.cat([is_positive, is_negative]))
+    return BalancedSample(torch.cat([positives, negatives]), torch.cat([is_positive, is_negative]))
 
 
 def _first(order: Int32[Tensor, " n"], members: Bool[Tensor, " n"], count: int) -> Int64[Tensor, " s"]:

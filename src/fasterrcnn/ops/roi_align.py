@@ -31,7 +31,7 @@ def roi_align(
 ) -> Float[Tensor, "r c o o"]:
     """Pool each region to ``output_size`` x ``output_size`` bins; the same numbers as `torchvision.ops.roi_align`.
 
-    With a fixed sampling ratio this is the gather-sum of this module on a CPU, and where torch is told to be
+    With a fixed sampling ratio this is the gather-sum of this module on a CPU, and where torch has to be
     deterministic: the gradient of torchvision's kernel for GPUs depends on the order of its threads.
 
     Args:
