@@ -5,6 +5,7 @@ import dataclasses
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from tests.unit.pretended_gpu import PretendedGpu
@@ -170,6 +171,7 @@ def detector_on_gpu(tiny_model, tiny_config, monkeypatch) -> tuple[Detector, Pre
     gpu, detector = PretendedGpu(), Detector(tiny_model, tiny_config, device="cpu")
     with gpu:
         gpu.moved(detector.model)
+        detector._stages = detector._make_stages()
     detector.device = gpu.device
     # Tensors made in inference mode cannot pretend.
     monkeypatch.setattr(Detector, "_detect", torch.no_grad()(Detector._detect.__wrapped__))
@@ -177,7 +179,7 @@ def detector_on_gpu(tiny_model, tiny_config, monkeypatch) -> tuple[Detector, Pre
 
 
 @pytest.mark.parametrize("merge", ["nms", "ios", "soft"])
-@pytest.mark.parametrize("augment", [False, True])
+@pytest.mark.parametrize("augment", [None, "flip"])
 def test_predict__waits_of_tiles(detector_on_gpu, tiny_model, tiny_config, photo, merge, augment):
     """What tiles give is merged on the CPU: there is one copy for a batch of tiles."""
     detector, gpu = detector_on_gpu
@@ -192,7 +194,9 @@ def test_predict__waits_of_tiles(detector_on_gpu, tiny_model, tiny_config, photo
     assert not [place for place in gpu.waits if "fusion" in place or "tiling" in place], gpu.waits
     expected = Detector(tiny_model, tiny_config, device="cpu").predict(image, **options)
     assert len(expected) > 3
-    assert detections.to_records() == expected.to_records()
+    assert detections.labels.tolist() == expected.labels.tolist()
+    # Regions are pooled by another kernel there, which rounds otherwise.
+    np.testing.assert_allclose(detections.boxes, expected.boxes, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
