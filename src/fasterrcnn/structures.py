@@ -94,7 +94,7 @@ def on_cpu(detections: Sequence[RawDetections]) -> list[RawDetections]:
     if all(image.boxes.device.type == "cpu" for image in detections):
         return list(detections)
     rows = [torch.cat([d.boxes, d.scores[:, None], d.labels[:, None].float()], dim=1) for d in detections]
-    copied = torch.cat(rows).cpu().split([len(part) for part in rows])
+    copied = torch.split(torch.cat(rows).cpu(), [len(part) for part in rows])
     return [RawDetections(part[:, :4], part[:, 4], part[:, 5].long()) for part in copied]
 
 

@@ -44,7 +44,8 @@ class RPNLoss:
         generators = generators or [None] * len(targets)
         for image_logits, image_deltas, target, generator in zip(logits, deltas, targets, generators, strict=True):
             matched = self.assigner.assign(anchors, target)
-            index, drawn = self.assigner.sample(matched, generator)
+            sample = self.assigner.sample(matched, generator)
+            index, drawn = sample.index, sample.drawn
             matched, own_anchors = matched[index], anchors[index]
             own_logits.append(image_logits[index])
             own_deltas.append(image_deltas[index])

@@ -6,7 +6,7 @@ Axes: a n anchors (or proposals), g ground truth, i ignored regions, s places of
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int32, Int64
@@ -94,7 +94,8 @@ def _chunks(anchors: Tensor, objects: Tensor) -> Iterator[slice]:
     return (slice(start, start + rows) for start in range(0, len(anchors), rows))
 
 
-class BalancedSample(NamedTuple):
+@dataclass(frozen=True)
+class BalancedSample:
     """Members drawn from many.
 
     Attributes:

@@ -113,7 +113,7 @@ def pool_by_level(
     order = levels.argsort(stable=True)
     # The only number that the CPU needs of a GPU: how many regions each level has.
     counts = (levels[:, None] == torch.arange(count, device=levels.device)).sum(dim=0).tolist()
-    parts = rois[order].split(counts)
+    parts = torch.split(rois[order], counts)
     pooled = torch.cat([pool(level, part) for level, part in enumerate(parts)])
     return pooled.index_select(0, order.argsort())
 

@@ -48,7 +48,7 @@ class Validation:
             return
         # Float64 from here on, on the CPU: Apple's GPUs have none.
         measured = torch.cat([torch.stack([value for _, value in losses]), losses.weights])
-        values, weights = measured.cpu().double().split(4)
+        values, weights = torch.split(measured.cpu().double(), 4)
         self._sums += torch.cat([values * weights, weights])
         for index, raw, input_hw in zip(step.plan.indices, detections, step.batch.sizes_hw, strict=True):
             image = self.dataset.images[index]
