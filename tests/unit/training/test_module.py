@@ -166,11 +166,22 @@ def test_training_step__does_not_depend_on_the_state_of_the_generator(network, r
 def test_training_step__loss_that_is_not_finite(network, records, settings, tmp_path, bad):
     module = ready(network(), records, settings(), tmp_path)
     torch.nn.init.constant_(module.model.box_head.class_logits.bias, bad)
+    module.training_step(step_of(records, settings(), 2, 0), 0)
     with pytest.raises(TrainingError, match=r"^a loss is not finite at step 1: objectness \d.*classes nan") as caught:
-        module.training_step(step_of(records, settings(), 2, 0), 0)
+        module.on_after_backward()
     assert f"images: {records[2].path}, {records[0].path}; lower the learning rate" in str(caught.value)
     assert str(records[1].path) not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_training__loss_that_is_not_finite_changes_no_weight(network, records, settings, tmp_path):
+    model = network()
+    torch.nn.init.constant_(model.box_head.class_logits.bias, float("nan"))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(TrainingError, match="a loss is not finite at step 1"):
+        trained(model, records, settings(), tmp_path)
+    del before["box_head.class_logits.bias"]
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in before.items() if "running" not in key)
 
 
 def test_check_weights__names_one_that_is_not_finite(network):
