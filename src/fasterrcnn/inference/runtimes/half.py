@@ -39,10 +39,11 @@ class HalfStages:
         self._model.backbone.neck = fuse(self._model.backbone.neck)
         self._model.add_module("rpn", fuse(self._model.rpn))
         self._dtype = dtype
+        self._shift, self._scale = (-model.mean / model.std).flatten(), (1 / model.std).flatten()
 
     def dense(self, pixels: Float[Tensor, "b 3 h w"]) -> DenseOutputs:
         """Feature maps in half precision, RPN outputs in float32."""
-        maps: list[Tensor] = self._model.backbone(self._model.normalised(pixels).to(self._dtype))
+        maps: list[Tensor] = self._model.backbone(self._normalised(pixels))
         logits, deltas = self._model.rpn(maps)
         return DenseOutputs(
             maps,
@@ -57,3 +58,10 @@ class HalfStages:
         """Class logits and box deltas in float32."""
         logits, deltas = self._model.box_head(pooled.to(self._dtype))
         return logits.float(), deltas.float()
+
+    def _normalised(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """As `FasterRCNN.normalised`, over whole rows: three numbers at a time would take twice as long."""
+        b, c, h, w = pixels.shape
+        rows = pixels.permute(0, 2, 3, 1).reshape(b, h, w * c)
+        normalised = torch.addcmul(self._shift.repeat(w), rows, self._scale.repeat(w)).to(self._dtype)
+        return normalised.view(b, h, w, c).permute(0, 3, 1, 2)
