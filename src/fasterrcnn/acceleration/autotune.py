@@ -92,6 +92,13 @@ def processor() -> str:
     return cache_digest("\n".join(sorted(kinds)) + platform.machine())
 
 
+@lru_cache(maxsize=1)
+def is_intel() -> bool:
+    """Whether this machine's processor is one of Intel's; False where the system does not state it."""
+    info = Path("/proc/cpuinfo")
+    return info.exists() and "GenuineIntel" in info.read_text(encoding="utf-8")
+
+
 def cache_digest(*parts: str | bytes) -> str:
     """Twelve characters that stand for the parts."""
     whole = hashlib.sha256()

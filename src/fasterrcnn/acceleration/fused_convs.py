@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from fasterrcnn.acceleration.fold_norms import MergedNorm, ReLU6
+from fasterrcnn.model.faster_rcnn import FasterRCNN
 
 
 class Activation(NamedTuple):
@@ -97,24 +98,31 @@ class AddUpsampled(nn.Module):
         return maps
 
 
-def fuse(module: nn.Module) -> nn.Module:
-    """A flat graph whose convolutions are fused with what follows them; changed in place, for prediction only.
+def fuse_convs(model: FasterRCNN) -> FasterRCNN:
+    """Fuse, in place, the convolutions of a network of flat graphs; for prediction only.
 
-    Anything else than a flat graph, and a graph where oneDNN cannot be used, is returned as it is.
+    The network comes from `flatten`. Parts that are no flat graphs, and networks elsewhere than on a CPU, stay as they are.
     """
-    if not isinstance(module, fx.GraphModule):
-        return module
-    for node in list(module.graph.nodes):
+    if model.mean.device.type != "cpu":
+        return model
+    head = model.box_head
+    for part in (model.backbone.body, model.backbone.neck, model.rpn, getattr(head, "convs", head)):
+        if isinstance(part, fx.GraphModule):
+            _fuse(part)
+    return model
+
+
+def _fuse(graph: fx.GraphModule) -> None:
+    for node in list(graph.graph.nodes):
         if _is_sum(node):
-            _exchange_upsampled_sum(module, node)
-    for node in list(module.graph.nodes):
-        conv = _module_of(module, node)
+            _exchange_upsampled_sum(graph, node)
+    for node in list(graph.graph.nodes):
+        conv = _module_of(graph, node)
         if isinstance(conv, nn.Conv2d) and suits_fusion(conv):
-            _exchange(module, node, conv)
-    module.graph.eliminate_dead_code()
-    module.graph.lint()
-    module.recompile()
-    return module
+            _exchange(graph, node, conv)
+    graph.graph.eliminate_dead_code()
+    graph.delete_all_unused_submodules()
+    graph.recompile()
 
 
 def suits_fusion(conv: nn.Conv2d) -> bool:
@@ -166,7 +174,8 @@ def _exchange(graph: fx.GraphModule, node: fx.Node, conv: nn.Conv2d) -> None:
     if follower is not None and _is_sum(follower):
         other = _other_operand(follower, node)
         if other is not None and _makes_maps(graph, other):
-            shortcut, in_place = other, _is_free(graph, other, follower)
+            shortcut = other
+            in_place = other is not node.args[0] and _is_free(graph, other, follower)
             replaced.append(follower)
             follower = _only_user(follower)
     activation = _activation_of(graph, follower)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from fasterrcnn.acceleration.autotune import is_intel
 from fasterrcnn.model.box_head import BoxHead
 
 _IMAGES = 16
@@ -37,9 +38,7 @@ def linear(x: Float[Tensor, "r f"], weight: Float[Tensor, "o f"], bias: Float[Te
 def multiply(
     x: Float[Tensor, "r f"], weight: Float[Tensor, "o f"], bias: Float[Tensor, " o"] | None
 ) -> Float[Tensor, "r o"]:
-    """What `linear` computes, as a 1x1 convolution; in half precision torch's own product goes to oneDNN and is faster."""
-    if x.dtype != torch.float32:
-        return F.linear(x, weight, bias)
+    """What `linear` computes, as a 1x1 convolution."""
     rows, features = x.shape
     if not rows or not features:
         return (x.new_zeros(len(weight)) if bias is None else bias).expand(rows, len(weight))
@@ -88,7 +87,7 @@ def use_onednn(body: nn.Module) -> None:
 
 
 class OnednnHead(nn.Module):
-    """A fully connected box head for prediction; its products are `multiply`.
+    """A fully connected box head for prediction; its products are those of the faster library.
 
     The rows of the first product are the pooled maps as they lie in memory, channels last: its weights are sorted
     likewise, once. All others are shared.
@@ -117,9 +116,17 @@ class OnednnHead(nn.Module):
         """Class logits, background last, and deltas; see `BoxHead`."""
         x = self.convs(pooled).permute(0, 2, 3, 1).flatten(1)
         for weight, bias in self._products:
-            x = multiply(x, weight, bias).relu_()
-        deltas = multiply(x, *self._box_deltas)
-        return multiply(x, *self._class_logits), deltas.view(len(x), deltas.shape[1] // 4, 4)
+            x = _faster_product(x, weight, bias).relu_()
+        deltas = _faster_product(x, *self._box_deltas)
+        return _faster_product(x, *self._class_logits), deltas.view(len(x), deltas.shape[1] // 4, 4)
+
+
+def _faster_product(
+    x: Float[Tensor, "r f"], weight: Float[Tensor, "o f"], bias: Float[Tensor, " o"]
+) -> Float[Tensor, "r o"]:
+    """The product where nothing is trained. In half precision torch gives plain products to oneDNN itself."""
+    is_plain = is_intel() or x.dtype != torch.float32
+    return F.linear(x, weight, bias) if is_plain else multiply(x, weight, bias)
 
 
 class _Product(torch.autograd.Function):

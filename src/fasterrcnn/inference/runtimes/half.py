@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fasterrcnn.acceleration.flat_graphs import flatten
-from fasterrcnn.acceleration.fused_convs import fuse
+from fasterrcnn.acceleration.fused_convs import fuse_convs
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.stages import DenseOutputs, Stages
 
@@ -34,10 +34,7 @@ class HalfStages:
         half = copy.deepcopy(model)
         for part in (half.backbone, half.rpn, half.box_head):
             part.to(dtype)
-        self._model = flatten(half)
-        self._model.backbone.body = fuse(self._model.backbone.body)
-        self._model.backbone.neck = fuse(self._model.backbone.neck)
-        self._model.add_module("rpn", fuse(self._model.rpn))
+        self._model = fuse_convs(flatten(half))
         self._dtype = dtype
         self._shift, self._scale = (-model.mean / model.std).flatten(), (1 / model.std).flatten()
 
