@@ -85,9 +85,7 @@ class FusedConv(nn.Module):
 class AddUpsampled(nn.Module):
     """The sum of maps and coarser ones, whose every cell covers a square of cells; it is written over the maps."""
 
-    def forward(
-        self, maps: Float[Tensor, "b c h w"], coarse: Float[Tensor, "b c h2 w2"]
-    ) -> Float[Tensor, "b c h w"]:
+    def forward(self, maps: Float[Tensor, "b c h w"], coarse: Float[Tensor, "b c h2 w2"]) -> Float[Tensor, "b c h w"]:
         """As `F.interpolate` (nearest) and a sum, without the enlarged maps in between."""
         b, c, h, w = maps.shape
         rows, columns = coarse.shape[-2:]
