@@ -2,10 +2,10 @@
 
 python benchmarks/precision.py [--weights FILE] [--image FILE] [--rounds 7] [--threads 2] [--only NAME...] [--processor]
 
-Without weights: resnet50-fpn with random ones that detect, an image of 640x480 pixels at 800x1066. With the weights of a
-preset that torchvision does not have, such as efficientnet-lite0-fpn, the first side is ours in float32. All sides
-alternate in one process. Before that, each must give the detections of the first: as many as the bounds of its
-precision ask for, with equal labels and an IoU of at least .9.
+Without weights: resnet50-fpn with random ones that detect, an image of 640x480 pixels at 800x1066. With the weights of
+a preset that torchvision does not have, such as efficientnet-lite0-fpn, the first side is ours in float32. All sides
+alternate in one process. Before that, each must give the detections of the first: as many as the bound of its
+precision asks for, with equal labels and an IoU of at least .9.
 `--processor` compares processor seconds, which other programs on the machine disturb less; take one thread then.
 """
 

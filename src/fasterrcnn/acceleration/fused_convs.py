@@ -99,7 +99,8 @@ class AddUpsampled(nn.Module):
 def fuse_convs(model: FasterRCNN) -> FasterRCNN:
     """Fuse, in place, the convolutions of a network of flat graphs; for prediction only.
 
-    The network comes from `flatten`. Parts that are no flat graphs, and networks elsewhere than on a CPU, stay as they are.
+    The network comes from `flatten`. Parts that are no flat graphs stay as they are, and so do networks elsewhere than
+    on a CPU.
     """
     if model.mean.device.type != "cpu":
         return model
@@ -118,7 +119,7 @@ def _fuse(graph: fx.GraphModule) -> None:
         conv = _module_of(graph, node)
         if isinstance(conv, nn.Conv2d) and suits_fusion(conv):
             _exchange(graph, node, conv)
-    graph.graph.eliminate_dead_code()
+    graph.graph.lint()
     graph.delete_all_unused_submodules()
     graph.recompile()
 
@@ -140,7 +141,7 @@ def fusion_works(dtype: torch.dtype) -> bool:
     conv = nn.Conv2d(16, 16, 3, padding=1).requires_grad_(False)
     ramp = torch.linspace(-1, 1, conv.weight.numel())
     conv.weight.copy_(ramp.view_as(conv.weight) / 12)
-    conv = conv.to(dtype, memory_format=torch.channels_last)
+    conv = conv.to(dtype).to(memory_format=torch.channels_last)
     x = torch.linspace(-1, 1, 16 * 64).view(1, 16, 8, 8).to(dtype).contiguous(memory_format=torch.channels_last)
     try:
         expected = F.relu(conv(x).float() + x.float())
@@ -185,9 +186,12 @@ def _exchange(graph: fx.GraphModule, node: fx.Node, conv: nn.Conv2d) -> None:
 
 def _exchange_upsampled_sum(graph: fx.GraphModule, node: fx.Node) -> None:
     """The layer `AddUpsampled` in the place of a sum of maps, which a convolution makes for it, and enlarged ones."""
+    maps: Any
+    enlarged: Any
     maps, enlarged = node.args
-    if _is_conv(graph, maps) and _only_user(maps) is node and _is_enlarged(enlarged) and len(enlarged.users) == 1:
-        assert isinstance(enlarged, fx.Node)
+    if not (_is_conv(graph, maps) and _is_enlarged(enlarged) and _only_user(enlarged) is node):
+        return
+    if all(user is node or _is_shape(user) for user in maps.users):
         _insert(graph, [enlarged, node], AddUpsampled(), maps, enlarged.args[0])
 
 
@@ -199,17 +203,26 @@ def _insert(graph: fx.GraphModule, replaced: Sequence[fx.Node], layer: nn.Module
         fused = graph.graph.call_module(name, tuple(value for value in inputs if value is not None))
     replaced[-1].replace_all_uses_with(fused)
     for node in reversed(replaced):
-        graph.graph.erase_node(node)
+        _erase(graph, node)
 
 
-def _only_user(node: Any) -> fx.Node | None:
-    """The one operation that reads a value, apart from its shape."""
-    users = [user for user in node.users if not _is_shape(user)]
+def _erase(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Take out an operation, and the sizes that only it asked for."""
+    values = node.all_input_nodes
+    graph.graph.erase_node(node)
+    for value in values:
+        if not value.users and value.target in (getattr, operator.getitem):
+            _erase(graph, value)
+
+
+def _only_user(node: fx.Node) -> fx.Node | None:
+    """The single operation that reads a value."""
+    users = list(node.users)
     return users[0] if len(users) == 1 else None
 
 
 def _is_shape(node: fx.Node) -> bool:
-    return node.target is getattr and node.args[1] == "shape"
+    return node.target is getattr and str(node.args[1]) == "shape"
 
 
 def _other_operand(total: fx.Node, node: fx.Node) -> fx.Node | None:
@@ -255,4 +268,4 @@ def _is_sum(node: fx.Node) -> bool:
 
 def _is_enlarged(node: Any) -> bool:
     """Whether maps come from `F.interpolate`, each cell repeated."""
-    return isinstance(node, fx.Node) and node.target is F.interpolate and node.kwargs.get("mode") == "nearest"
+    return isinstance(node, fx.Node) and node.target is F.interpolate and str(node.kwargs.get("mode")) == "nearest"

@@ -7,7 +7,7 @@ from fasterrcnn.acceleration.fused_convs import FusedConv, fusion_works
 from fasterrcnn.inference.runtimes.half import half_stages
 from fasterrcnn.model.stages import Stages
 
-SHARE = 0.03
+SHARE = 0.06
 """Largest error of features, logits and deltas as a share of their size (root mean square)."""
 
 PRESETS = [
