@@ -87,7 +87,11 @@ def installed() -> list[str]:
 
 def random_weights(folder: Path, sides: tuple[int, int]) -> Path:
     """A checkpoint of resnet50-fpn that detects."""
-    torch.save(lively_model(sides).state_dict(), folder / "model.pth")
+    state = lively_model(sides).state_dict()
+    for name, value in state.items():
+        if name.endswith("bias") and not name.startswith("backbone.body"):
+            value.add_(torch.linspace(-0.01, 0.01, len(value)))  # as in a trained network
+    torch.save(state, folder / "model.pth")
     model, config = load_model(folder / "model.pth")
     size = config.input.model_copy(update={"short_side": sides[0], "long_side": sides[1]})
     native.save_checkpoint(folder / "model.safetensors", model, config.model_copy(update={"input": size}))
