@@ -90,6 +90,13 @@ PROGRAMS: dict[str, tuple[str, dict[str, str]]] = {
         "",
         {"resnet50-fpn, 640x480 image at 96x128": f"{SIDES} detections largest_box_deviation largest_score_deviation"},
     ),
+    "precision": (
+        "--only torch torch-bf16 --threads 1",
+        dict.fromkeys(
+            ("torch", "torch-bf16"),
+            "seconds first_side_seconds ratio_median ratio_lowest ratio_highest rounds same_detections",
+        ),
+    ),
     "reading": ("", dict.fromkeys(("read COCO", "check"), "seconds processor_seconds peak_mebibytes images")),
     "roi_align": (
         "",

@@ -93,7 +93,7 @@ def use_onednn(body: nn.Module) -> None:
 
 
 class OnednnHead(nn.Module):
-    """A fully connected box head for prediction; its products are `multiply`.
+    """A fully connected box head for prediction; its products are those of the faster library.
 
     The rows of the first product are the pooled maps as they lie in memory, channels last: its weights are sorted
     likewise, once. All others are shared.
@@ -122,9 +122,17 @@ class OnednnHead(nn.Module):
         """Class logits, background last, and deltas; see `BoxHead`."""
         x = self.convs(pooled).permute(0, 2, 3, 1).flatten(1)
         for weight, bias in self._products:
-            x = multiply(x, weight, bias).relu_()
-        deltas = multiply(x, *self._box_deltas)
-        return multiply(x, *self._class_logits), deltas.view(len(x), deltas.shape[1] // 4, 4)
+            x = _faster_product(x, weight, bias).relu_()
+        deltas = _faster_product(x, *self._box_deltas)
+        return _faster_product(x, *self._class_logits), deltas.view(len(x), deltas.shape[1] // 4, 4)
+
+
+def _faster_product(
+    x: Float[Tensor, "r f"], weight: Float[Tensor, "o f"], bias: Float[Tensor, " o"]
+) -> Float[Tensor, "r o"]:
+    """The product where nothing is trained. In half precision torch gives plain products to oneDNN itself."""
+    is_plain = is_intel() or x.dtype != torch.float32
+    return F.linear(x, weight, bias) if is_plain else multiply(x, weight, bias)
 
 
 class _Product(torch.autograd.Function):

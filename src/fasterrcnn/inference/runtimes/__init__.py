@@ -108,9 +108,10 @@ def make_runtime(
         return half_stages(model, torch.bfloat16 if precision == "bf16" else torch.float16)
     if name in ("torch", "winograd"):
         from fasterrcnn.acceleration.flat_graphs import flatten  # noqa: PLC0415
+        from fasterrcnn.acceleration.fused_convs import fuse_convs  # noqa: PLC0415
         from fasterrcnn.acceleration.winograd import with_winograd  # noqa: PLC0415
 
-        return flatten(with_winograd(model) if name == "winograd" else model)
+        return fuse_convs(flatten(with_winograd(model) if name == "winograd" else model))
     if name in ("compiled", "compiled-direct"):
         from fasterrcnn.inference.runtimes.compiled import compiled_stages  # noqa: PLC0415
 
