@@ -4,7 +4,7 @@ Axes: b images, h w pixels, g ground truth, i ignored regions, p proposals, n de
 Boxes are xyxy in float32 pixels of the network input (after resizing), continuous: width = x2 - x1.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
 import torch
@@ -140,15 +140,6 @@ class RawDetections:
     boxes: Float[Tensor, "n 4"]
     scores: Float[Tensor, " n"]
     labels: Int64[Tensor, " n"]
-
-
-def on_cpu(detections: Sequence[RawDetections]) -> list[RawDetections]:
-    """The same detections on the CPU, where one copy brings those of all images."""
-    if all(image.boxes.device.type == "cpu" for image in detections):
-        return list(detections)
-    rows = [torch.cat([d.boxes, d.scores[:, None], d.labels[:, None].float()], dim=1) for d in detections]
-    copied = torch.split(torch.cat(rows).cpu(), [len(part) for part in rows])
-    return [RawDetections(part[:, :4], part[:, 4], part[:, 5].long()) for part in copied]
 
 
 @dataclass(frozen=True)

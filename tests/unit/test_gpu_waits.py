@@ -5,7 +5,6 @@ import dataclasses
 import math
 from collections import Counter
 
-import numpy as np
 import pytest
 import torch
 from tests.unit.pretended_gpu import PretendedGpu
@@ -13,6 +12,7 @@ from torch.testing import assert_close
 
 from fasterrcnn import presets
 from fasterrcnn.data.dataset import BatchPlan
+from fasterrcnn.inference.benchmark import compare_detections
 from fasterrcnn.inference.detector import Detector
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.postprocess import PostProcess
@@ -189,14 +189,15 @@ def test_predict__waits_of_tiles(detector_on_gpu, tiny_model, tiny_config, photo
         detector.predict(image, **options)
         gpu.waits.clear()
         detections = detector.predict(image, **options)
-    tiles = detector._complete(options).tiling.tiles((120, 150), tiny_config.input)
+    tiles = detector._complete(options, image).tiling.tiles((120, 150), tiny_config.input)
     assert gpu.waits.total() <= 6 * len(tiles) + 5 * math.ceil(len(tiles) / 4), gpu.waits
     assert not [place for place in gpu.waits if "fusion" in place or "tiling" in place], gpu.waits
     expected = Detector(tiny_model, tiny_config, device="cpu").predict(image, **options)
     assert len(expected) > 3
-    assert detections.labels.tolist() == expected.labels.tolist()
-    # Regions are pooled by another kernel there, which rounds otherwise.
-    np.testing.assert_allclose(detections.boxes, expected.boxes, atol=1e-3)
+    # Convolutions are fused on the CPU, and regions are pooled by another kernel on a GPU: both round otherwise.
+    deviation = compare_detections(detections, expected)
+    assert deviation.boxes < 1e-3
+    assert not deviation.alone
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])

@@ -8,7 +8,7 @@ import copy
 from typing import Literal
 
 from fasterrcnn.acceleration.fold_norms import fold_batch_norms, merge_frozen_norms
-from fasterrcnn.acceleration.onednn_linear import use_onednn
+from fasterrcnn.acceleration.onednn_layers import use_onednn
 from fasterrcnn.acceleration.sampled_conv import use_sampled_convs
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 

@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from fasterrcnn.acceleration.compiled import load_library
-from fasterrcnn.acceleration.onednn_linear import is_bfloat16, trains_on_cpu
+from fasterrcnn.acceleration.onednn_layers import is_bfloat16, trains_on_cpu
 from fasterrcnn.errors import UsageError
 
 _QUICK = 3

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from fasterrcnn.acceleration.onednn_linear import OnednnHead
+from fasterrcnn.acceleration.onednn_layers import OnednnHead
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 
 _OWN_LAYERS = "fasterrcnn.acceleration"

@@ -1,31 +1,20 @@
-"""Convolutions of flat graphs that also add the shortcut and apply the activation, in one pass over the maps.
+"""Fuses the convolutions of flat graphs with the sums and activations behind them.
 
-oneDNN does both while a part of the result is still in the cache. Its weights are brought into its own order once, and
-not in each call. The numbers are those of the separate operations; in half precision they are rounded once, not thrice.
-
-Axes: b images, c channels in, k channels out, h w cells.
+The numbers are those of the separate operations; in half precision they are rounded once, not thrice.
 """
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn import functional as F
 
 from fasterrcnn.acceleration.fold_norms import MergedNorm, ReLU6
+from fasterrcnn.acceleration.onednn_layers import Activation, AddUpsampled, FusedConv
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-
-
-class Activation(NamedTuple):
-    """An activation by the name and the numbers that oneDNN's operators take."""
-
-    name: str = "none"
-    numbers: tuple[float, ...] = ()
-
 
 _RELU = Activation("relu")
 _RELU6 = Activation("hardtanh", (0.0, 6.0))
@@ -46,54 +35,6 @@ _BY_FUNCTION: dict[Any, Activation] = {
     "relu_": _RELU,
 }
 _SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
-
-
-class FusedConv(nn.Module):
-    """A convolution, then the sum with a shortcut where there is one, then an activation.
-
-    Args:
-        conv: of plain padding, on a CPU; its weight's type is that of the maps.
-        activation: what follows.
-        in_place: whether the sum is written over the shortcut, which nobody reads afterwards.
-    """
-
-    def __init__(self, conv: nn.Conv2d, activation: Activation, *, in_place: bool = False) -> None:
-        super().__init__()
-        self.activation, self.in_place = activation, in_place
-        self._places = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
-        self._weight = _ordered(conv)
-        self._bias = conv.bias
-
-    def forward(
-        self, x: Float[Tensor, "b c h w"], shortcut: Float[Tensor, "b k h2 w2"] | None = None
-    ) -> Float[Tensor, "b k h2 w2"]:
-        """Maps in channels_last memory."""
-        name, numbers = self.activation
-        operators = torch.ops.mkldnn
-        if shortcut is None:
-            return torch.as_tensor(
-                operators._convolution_pointwise(x, self._weight, self._bias, *self._places, name, numbers, "")
-            )
-        after = (*self._places, "add", 1.0, None if name == "none" else name, numbers, None)
-        if self.in_place:
-            return torch.as_tensor(
-                operators._convolution_pointwise_.binary(shortcut, x, self._weight, self._bias, *after)
-            )
-        return torch.as_tensor(operators._convolution_pointwise.binary(x, shortcut, self._weight, self._bias, *after))
-
-
-class AddUpsampled(nn.Module):
-    """The sum of maps and coarser ones, whose every cell covers a square of cells; it is written over the maps."""
-
-    def forward(self, maps: Float[Tensor, "b c h w"], coarse: Float[Tensor, "b c h2 w2"]) -> Float[Tensor, "b c h w"]:
-        """As `F.interpolate` (nearest) and a sum, without the enlarged maps in between."""
-        b, c, h, w = maps.shape
-        rows, columns = coarse.shape[-2:]
-        if h % rows or w % columns or not maps.permute(0, 2, 3, 1).is_contiguous():
-            return maps.add_(F.interpolate(coarse, size=(h, w), mode="nearest"))
-        squares = maps.permute(0, 2, 3, 1).view(b, rows, h // rows, columns, w // columns, c)
-        squares.add_(coarse.permute(0, 2, 3, 1)[:, :, None, :, None])
-        return maps
 
 
 def fuse_convs(model: FasterRCNN) -> FasterRCNN:
@@ -154,16 +95,6 @@ def fusion_works(dtype: torch.dtype) -> bool:
         return all(torch.allclose(value.float(), wanted, tolerance, tolerance) for value, wanted in pairs)
     except (AttributeError, RuntimeError):  # another release of torch, or a processor without that type
         return False
-
-
-def _ordered(conv: nn.Conv2d) -> Tensor:
-    """The kernels in oneDNN's order; in float32 they stay as they are and are shared."""
-    weight = conv.weight.detach()
-    if weight.dtype == torch.float32:
-        return weight
-    reorder: Callable[..., Tensor] = torch.ops.mkldnn._reorder_convolution_weight
-    example = [1, conv.in_channels, 64, 64]
-    return reorder(weight, conv.padding, conv.stride, conv.dilation, conv.groups, example)
 
 
 def _exchange(graph: fx.GraphModule, node: fx.Node, conv: nn.Conv2d) -> None:

@@ -16,10 +16,10 @@ from torch import Tensor
 from fasterrcnn.config import InputConfig
 from fasterrcnn.errors import ImageError
 from fasterrcnn.inference.devices import processors
-from fasterrcnn.inference.sources import LoadedImage, load_image, size_hw
+from fasterrcnn.inference.sources import LoadedImage, batch_of_images, load_image, size_hw
 from fasterrcnn.inference.tiling import Tile
 from fasterrcnn.inference.video import files_and_frames
-from fasterrcnn.ops.image import make_batch, pad_to, to_input
+from fasterrcnn.ops.image import pad_to
 from fasterrcnn.pixel_options import AS_STORED, PixelOptions
 from fasterrcnn.structures import CPU, ImageBatch
 
@@ -96,21 +96,6 @@ def default_batch_size(source: object, device: torch.device) -> int:
     """
     is_there = isinstance(source, Sequence | Path | np.ndarray | Tensor | Image.Image)
     return 8 if device.type == "cuda" and is_there else 1
-
-
-def batch_of_images(images: Sequence[Tensor], config: InputConfig, device: torch.device) -> ImageBatch:
-    """Whole images, as `load_image` reads them, as input of the network: resized, padded, on the device."""
-    inputs = [
-        to_input(
-            pixels,
-            config.resized_hw((pixels.shape[-2], pixels.shape[-1])),
-            antialias=config.antialias,
-            method=config.resize,
-            device=device,
-        )
-        for pixels in images
-    ]
-    return make_batch(inputs, fill=config.mean, size_divisor=config.size_divisor)
 
 
 def input_batches(images: Any, config: InputConfig) -> Iterator[ImageBatch]:

@@ -18,7 +18,6 @@ from fasterrcnn.data.anchors import read_anchors
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import ImageError, UsageError
 from fasterrcnn.inference.batches import (
-    batch_of_images,
     batches_by_size,
     batches_of_tiles,
     default_batch_size,
@@ -26,13 +25,13 @@ from fasterrcnn.inference.batches import (
     prefetch,
 )
 from fasterrcnn.inference.calls import Call, complete, raise_error, warn_of_error, without_errors
-from fasterrcnn.inference.devices import choose_device, memory_errors_as, use_threads
+from fasterrcnn.inference.devices import as_memory_error, choose_device, use_threads
 from fasterrcnn.inference.options import DetectorOptions
 from fasterrcnn.inference.publish import Origin, publish
 from fasterrcnn.inference.quantization import quantize_parts, quantized_parts
 from fasterrcnn.inference.runtime_choice import choose_runtime
 from fasterrcnn.inference.runtimes import RuntimeChoice, make_runtime
-from fasterrcnn.inference.sources import ImageInput, LoadedImage, is_many, is_video, load_image
+from fasterrcnn.inference.sources import ImageInput, LoadedImage, batch_of_images, is_many, is_video, load_image
 from fasterrcnn.inference.tiling import TilingOptions, combine, crop_tile, to_image_coordinates
 from fasterrcnn.inference.video import files_and_frames
 from fasterrcnn.model.faster_rcnn import FasterRCNN
@@ -93,6 +92,7 @@ class Detector:
         self.runtime, self.precision = choose_runtime(
             runtime, precision, self._model, config.input, threads=threads, quantized=quantized, log=log
         )
+        self._default_call = complete({}, self._model.postprocess, self.classes)
         self._stages = self._make_stages()
 
     def _make_stages(self) -> Stages:
@@ -253,12 +253,16 @@ class Detector:
         """Whole images, as `load_image` reads them, as input of the network: resized, padded, on its device."""
         return batch_of_images(images, self.config.input, self.device)
 
-    @torch.inference_mode()
-    @memory_errors_as(UsageError, "take a smaller batch_size, tiles, or a smaller short_side")
     def _detect(self, images: Sequence[LoadedImage], call: Call) -> list[Detections]:
         """Detections of images that are in memory."""
-        if not images:
-            return []
+        try:
+            return self._pass(images, call) if images else []
+        except (RuntimeError, MemoryError) as error:
+            advice = "take a smaller batch_size, tiles, or a smaller short_side"
+            raise as_memory_error(error, UsageError, advice) from None
+
+    @torch.inference_mode()
+    def _pass(self, images: Sequence[LoadedImage], call: Call) -> list[Detections]:
         if call.tiling is not None:
             detected = self._detect_in_tiles(images, call, call.tiling)
             frames_hw = [image.hw for image in images]
@@ -292,6 +296,8 @@ class Detector:
         ]
 
     def _complete(self, options: DetectorOptions, source: object) -> Call:
+        if not options and self.device.type != "cuda":
+            return self._default_call
         size = default_batch_size(source, self.device)
         return complete(options, self._model.postprocess, self.classes, size)
 

@@ -77,16 +77,21 @@ def _without_kernels(device: torch.device) -> str | None:
     return f"torch {torch.__version__} has no kernels for {name} (compute capability {version})"
 
 
+def as_memory_error(error: Exception, kind: type[FasterRCNNError], advice: str) -> Exception:
+    """One line of that kind, with advice, in the place of an error for lack of memory; any other error as it is."""
+    if not (isinstance(error, MemoryError) or _NO_MEMORY.search(str(error))):
+        return error
+    reason = first_line(error).split(". ")[0]
+    return kind(f"there is not enough memory ({reason}); {advice}")
+
+
 @contextmanager
 def memory_errors_as(kind: type[FasterRCNNError], advice: str) -> Iterator[None]:
-    """An error for lack of memory, of a GPU or of this machine, becomes one line of that kind, with advice."""
+    """Inside the block, `as_memory_error` of what is raised."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not (isinstance(error, MemoryError) or _NO_MEMORY.search(str(error))):
-            raise
-        reason = first_line(error).split(". ")[0]
-        raise kind(f"there is not enough memory ({reason}); {advice}") from None
+        raise as_memory_error(error, kind, advice) from None
 
 
 @contextmanager

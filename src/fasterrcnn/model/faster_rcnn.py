@@ -119,7 +119,7 @@ class FasterRCNN(nn.Module):
         detections: dict[int, RawDetections] = {}
         for padded_hw, members in self.groups(batch).items():
             pixels = batch.pixels[:, :, : padded_hw[0], : padded_hw[1]]
-            if len(members) < len(batch):
+            if len(members) < len(batch.sizes_hw):
                 pixels = torch.stack([pixels[index] for index in members])
             group = ImageBatch(
                 pixels.contiguous(memory_format=MEMORY_FORMAT), [batch.sizes_hw[index] for index in members]

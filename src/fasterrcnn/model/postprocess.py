@@ -14,7 +14,7 @@ from torch import Tensor
 from fasterrcnn.errors import UsageError
 from fasterrcnn.model.stages import Observer
 from fasterrcnn.ops import boxes
-from fasterrcnn.structures import RawDetections, on_cpu
+from fasterrcnn.structures import RawDetections
 
 _NmsKind = Literal["class", "agnostic", "soft-linear", "soft-gaussian"]
 
@@ -69,9 +69,9 @@ class PostProcess:
         ]
         is_soft = self.nms not in ("class", "agnostic")
         if is_soft:  # one box after the other: on a GPU, the CPU would wait for each
-            scored = on_cpu(scored)
+            scored = _on_cpu(scored)
         kept = [self._suppress(image) for image in scored]
-        selected = on_cpu(
+        selected = _on_cpu(
             [
                 RawDetections(image.boxes[keep], kept_scores, image.labels[keep])
                 for image, (keep, kept_scores) in zip(scored, kept, strict=True)
@@ -137,6 +137,15 @@ class PostProcess:
             min_score=self.score_threshold,
             limit=self.max_detections,
         )
+
+
+def _on_cpu(detections: Sequence[RawDetections]) -> list[RawDetections]:
+    """The same detections on the CPU, where one copy brings those of all images."""
+    if all(image.boxes.device.type == "cpu" for image in detections):
+        return list(detections)
+    rows = [torch.cat([d.boxes, d.scores[:, None], d.labels[:, None].float()], dim=1) for d in detections]
+    copied = torch.split(torch.cat(rows).cpu(), [len(part) for part in rows])
+    return [RawDetections(part[:, :4], part[:, 4], part[:, 5].long()) for part in copied]
 
 
 def _picked(detections: RawDetections, index: Tensor) -> RawDetections:

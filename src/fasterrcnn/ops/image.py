@@ -40,7 +40,7 @@ def to_input(
     if method != "torch" and image.dtype == torch.uint8 and image.shape[-2:] != to_hw:
         resize = _resize_as_pillow if method == "pillow" else resize_as_opencv
         image = resize(image, to_hw)
-    image = image if device is None else move(image, device)
+    image = image if device is None or image.device == torch.device(device) else move(image, device)
     pixels = image.float() / 255 if image.dtype == torch.uint8 else image
     if pixels.shape[-2:] == to_hw:
         return pixels

@@ -6,7 +6,8 @@ from torch.nn import functional as F
 from fasterrcnn import presets
 from fasterrcnn.acceleration import accelerate, fused_convs
 from fasterrcnn.acceleration.flat_graphs import flatten, trace
-from fasterrcnn.acceleration.fused_convs import AddUpsampled, FusedConv, fuse_convs, fusion_works
+from fasterrcnn.acceleration.fused_convs import fuse_convs, fusion_works
+from fasterrcnn.acceleration.onednn_layers import AddUpsampled, FusedConv
 
 BFLOAT16 = pytest.param(
     torch.bfloat16, marks=pytest.mark.skipif(not fusion_works(torch.bfloat16), reason="no bfloat16 in oneDNN here")

@@ -9,13 +9,12 @@ from fasterrcnn.config import InputConfig
 from fasterrcnn.errors import ImageError, UsageError
 from fasterrcnn.inference import batches
 from fasterrcnn.inference.batches import (
-    batch_of_images,
     batches_by_size,
     default_batch_size,
     load_batches,
     prefetch,
 )
-from fasterrcnn.inference.sources import load_image
+from fasterrcnn.inference.sources import batch_of_images, load_image
 
 SIZE = InputConfig(short_side=64, long_side=128)
 WIDE, TALL = np.zeros((64, 128, 3), np.uint8), np.zeros((128, 64, 3), np.uint8)

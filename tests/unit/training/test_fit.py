@@ -262,7 +262,7 @@ def test_fit__too_little_memory_is_one_line(train, tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
 
     monkeypatch.setattr(TrainingModule, "training_step", step)
-    message = r"^there is not enough memory \(CUDA out of memory\); take a smaller batch_size .* are kept$"
+    message = r"^there is not enough memory \(CUDA out of memory\); take a smaller batch_size, .* short_side$"
     with pytest.raises(TrainingError, match=message):
         train("run")
     assert (tmp_path / "run" / "config.yaml").is_file()

@@ -3,7 +3,8 @@ import torch
 
 from fasterrcnn import presets
 from fasterrcnn.acceleration import accelerate, fused_convs
-from fasterrcnn.acceleration.fused_convs import FusedConv, fusion_works
+from fasterrcnn.acceleration.fused_convs import fusion_works
+from fasterrcnn.acceleration.onednn_layers import FusedConv
 from fasterrcnn.inference.runtimes.half import half_stages
 from fasterrcnn.model.stages import Stages
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fasterrcnn.acceleration import onednn_linear
-from fasterrcnn.acceleration.onednn_linear import (
+from fasterrcnn.acceleration import onednn_layers
+from fasterrcnn.acceleration.onednn_layers import (
     OnednnHead,
     OnednnLinear,
     OnednnPooledLinear,
@@ -17,7 +17,7 @@ from fasterrcnn.model.box_head import BoxHead, fully_connected_body
 @pytest.fixture(autouse=True)
 def other_processor(monkeypatch):
     """The products of processors that are not Intel's, on any."""
-    monkeypatch.setattr(onednn_linear, "is_intel", lambda: False)
+    monkeypatch.setattr(onednn_layers, "is_intel", lambda: False)
 
 
 def numbers(rows: int, features: int, outputs: int) -> list[torch.Tensor]:
@@ -59,7 +59,7 @@ def test_linear__only_the_gradients_that_are_wanted():
 @pytest.mark.parametrize("kind", ["float64", "no gradient", "autocast", "Intel"])
 def test_linear__otherwise_it_is_torchs_own(monkeypatch, kind):
     x, weight, bias, _ = numbers(20, 8, 4)
-    monkeypatch.setattr(onednn_linear, "is_intel", lambda: kind == "Intel")
+    monkeypatch.setattr(onednn_layers, "is_intel", lambda: kind == "Intel")
     if kind == "float64":
         x, weight, bias = x.double(), weight.double(), bias.double()
     with torch.set_grad_enabled(kind != "no gradient"), torch.autocast("cpu", torch.bfloat16, kind == "autocast"):
