@@ -20,6 +20,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -276,26 +277,25 @@ def predict(bench: Bench) -> Iterator[tuple[str, dict[str, float]]]:
     for name in ("resnet50-fpn", "efficientnet-lite0-fpn"):
         config = bench.preset(name)
         model = network(config)
-        detector = Detector(model, config, device=str(bench.device))
-        yield from predictions(
-            bench, name, lambda some, detector=detector: detector.predict(some, batch_size=8), arrays
-        )
+        for precision in bench.precisions:
+            detector = Detector(model, config, device=str(bench.device), precision=precision)
+            yield predictions(bench, f"{name} {precision}", partial(detector.predict, batch_size=8), arrays)
         if name == "resnet50-fpn":
             theirs = torchvision_network(model, config).to(bench.device).eval()
             tensors = [image(hw, seed).to(bench.device) for seed in range(count)]
-            yield from predictions(bench, "torchvision", theirs, tensors)
+            for precision in bench.precisions:
+                with bench.autocast(precision), torch.inference_mode():
+                    yield predictions(bench, f"torchvision {precision}", theirs, tensors)
 
 
 def predictions(
     bench: Bench, name: str, call: Callable[[list[Any]], object], images: list[Any]
-) -> Iterator[tuple[str, dict[str, float]]]:
-    """One image alone, and all of them in batches of 8, in each precision."""
-    for precision in bench.precisions:
-        with bench.autocast(precision), torch.inference_mode():
-            alone = bench.times(lambda: call(images[:1]))
-            batches = [images[start : start + 8] for start in range(0, len(images), 8)]
-            all_of_them = bench.times(lambda batches=batches: [call(batch) for batch in batches])  # type: ignore[misc]
-        yield f"predict {name} {precision}", alone | {"images_per_second": 1e3 * len(images) / all_of_them["ms"]}
+) -> tuple[str, dict[str, float]]:
+    """One image alone, and all of them in batches of 8."""
+    alone = bench.times(lambda: call(images[:1]))
+    batches = [images[start : start + 8] for start in range(0, len(images), 8)]
+    all_of_them = bench.times(lambda: [call(batch) for batch in batches])
+    return f"predict {name}", alone | {"images_per_second": 1e3 * len(images) / all_of_them["ms"]}
 
 
 def pieces(bench: Bench) -> Iterator[tuple[str, dict[str, float]]]:
