@@ -174,12 +174,14 @@ def detector_on_gpu(tiny_model, tiny_config, monkeypatch) -> tuple[Detector, Pre
         detector._stages = detector._make_stages()
     detector.device = gpu.device
     # Tensors made in inference mode cannot pretend.
-    monkeypatch.setattr(Detector, "_detect", torch.no_grad()(Detector._detect.__wrapped__))
+    monkeypatch.setattr(Detector, "_pass", torch.no_grad()(Detector._pass.__wrapped__))
     return detector, gpu
 
 
-@pytest.mark.parametrize("merge", ["nms", "ios", "soft"])
-@pytest.mark.parametrize("augment", [None, "flip"])
+SLOW = [pytest.param(merge, augment, marks=pytest.mark.slow) for merge in ("nms", "ios") for augment in (None, "flip")]
+
+
+@pytest.mark.parametrize(("merge", "augment"), [("soft", None), ("soft", "flip"), *SLOW])
 def test_predict__waits_of_tiles(detector_on_gpu, tiny_model, tiny_config, photo, merge, augment):
     """What tiles give is merged on the CPU: there is one copy for a batch of tiles."""
     detector, gpu = detector_on_gpu

@@ -13,10 +13,12 @@ BFLOAT16 = pytest.param(
     torch.bfloat16, marks=pytest.mark.skipif(not fusion_works(torch.bfloat16), reason="no bfloat16 in oneDNN here")
 )
 PRESETS = [
-    "resnet50-c4",
     "mobilenetv3-large-320-fpn",
     "efficientnet-lite0-fpn",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18-fpn", "resnet50-fpn-v2", "resnet50-dc5")),
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("resnet50-c4", "resnet18-fpn", "resnet50-fpn-v2", "resnet50-dc5")
+    ),
 ]
 
 
