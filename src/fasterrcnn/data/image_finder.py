@@ -133,9 +133,12 @@ class FileFinder:
         """The files of the names of one file, each for itself."""
         candidates = {name: self._candidates(name) for name in dict.fromkeys(request.names)}
         folders = {file.folder for _, files in candidates.values() for file in files}
-        parts_of_folders = {folder.parts for folder in folders}
-        partial = frozenset[str]().union(*parts_of_folders)
-        partial -= frozenset.intersection(*parts_of_folders) if folders else partial
+        parts_of_all = [folder.parts for folder in folders]
+        partial = (
+            frozenset[str]().union(*parts_of_all) - frozenset.intersection(*parts_of_all)
+            if folders
+            else frozenset[str]()
+        )
         source_folder, above, split = self._whereabouts(request.source, request.split)
         by_split = any(split in folder.splits for folder in self._folders)
         matches: dict[str, list[_File]] = {}
