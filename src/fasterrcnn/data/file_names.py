@@ -62,7 +62,8 @@ def keys_of(file_name: str) -> set[str]:
     names = [file_name]
     if _CHANGED.search(file_name):
         names += [_UPLOAD_PREFIX.sub("", file_name), _as_uploaded(file_name)]
-    return {comparable(form) for name in names for form in (name, os.path.splitext(name)[0])}
+    comparables = map(comparable, names)
+    return {form for name in comparables for form in (name, os.path.splitext(name)[0])}
 
 
 def likeness(path: Path, name: str) -> tuple[bool, bool]:

@@ -31,7 +31,7 @@ from fasterrcnn.data.formats.values import numbers_of, shortened, side_of_image,
 from fasterrcnn.data.formats.writing import shortest_decimals, write_file
 from fasterrcnn.data.image_finder import has_images
 from fasterrcnn.errors import DataError
-from fasterrcnn.files import search_folders
+from fasterrcnn.files import listings_kept, search_folders
 
 _Id = int | str
 _NUMBERS = frozenset((int, float))
@@ -77,7 +77,8 @@ class Coco(DataFormat):
         if place.is_file():
             files = {NO_SPLIT: place}
         else:
-            files = by_split(search_folders(place, annotation_files, levels=3), collector.root, collector)
+            with listings_kept():
+                files = by_split(search_folders(place, annotation_files, levels=3), collector.root, collector)
         if not files:
             raise DataError(f"{place}: no COCO file, that is .json with images and annotations")
         contents: dict[str, CocoContent] = {}
