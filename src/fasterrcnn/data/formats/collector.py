@@ -10,13 +10,14 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, group_by, group_rows, split_of
 from fasterrcnn.data.findings import Finding, not_in_list, printable, size_mismatch, unreadable_image
 from fasterrcnn.data.formats.shapes import Box
 from fasterrcnn.data.image_finder import ImageFinder
 from fasterrcnn.errors import DataError, ImageError
-from fasterrcnn.images import image_files, read_header, read_size_hw
+from fasterrcnn.images import image_names, read_header, read_size_hw
 
 
 class UnusableError(DataError):
@@ -76,6 +77,7 @@ class Collector:
         self._candidates: set[Path] = set()  # images that have one of the names in the annotations
         self._rows: list[tuple[float, ...]] = []  # index of the image, corners, area, label, difficult
         self._numbers: list[int] = []  # by themselves: ids may have more digits than a float
+        self._tables: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []  # the rows and numbers before these
         self.list_classes(classes)
 
     def list_classes(self, classes: tuple[str, ...] | None) -> None:
@@ -245,9 +247,11 @@ class Collector:
         added = {image.path for image in self._images.values()}
         in_findings = {finding.image for finding in self.findings if finding.image is not None}
         listed = {*listed, *added, *self._candidates, *in_findings}
-        for folder in sorted({path.parent for path in added} - {ignored}):
-            for path in image_files(folder):
-                if path not in listed:
+        texts = set(map(str, listed))  # to make and compare texts takes a fraction of the time of paths
+        folders = set(map(Path, {os.path.dirname(path) for path in map(str, added)}))
+        for folder in sorted(folders - {ignored}):
+            for name in image_names(folder):
+                if os.path.join(folder, name) not in texts and (path := folder / name) not in listed:
                     self.problem("unlisted-image", path, what, image=path)
 
     def add(
@@ -280,6 +284,28 @@ class Collector:
         x1, y1, x2, y2 = xyxy
         self._rows.append((image.index, x1, y1, x2, y2, area, label, difficult))
         self._numbers.append(number)
+
+    def add_all(
+        self,
+        images: Sequence[CollectedImage | None],
+        xyxy: NDArray[np.float64],
+        labels: Sequence[int],
+        numbers: Sequence[int],
+        *,
+        difficult: Sequence[bool],
+        areas: NDArray[np.float64],
+    ) -> None:
+        """Add boxes by label as `add` does, one to each of the images; those of no image are left out."""
+        self._close_table()
+        indices = np.array([-1 if image is None else image.index for image in images])
+        table = np.column_stack([indices, xyxy, areas, labels, difficult])
+        self._tables.append((table[indices >= 0], np.array(numbers, np.int64)[indices >= 0]))
+
+    def _close_table(self) -> None:
+        """Make arrays of the rows so far."""
+        rows, numbers = np.array(self._rows, np.float64).reshape(-1, 8), np.array(self._numbers, np.int64)
+        self._tables.append((rows, numbers))
+        self._rows, self._numbers = [], []
 
     def add_outline(
         self,
@@ -367,13 +393,14 @@ class Collector:
 
     def _annotated_images(self, sort_classes: bool) -> list[tuple[str, AnnotatedImage]]:
         """Split and content of every image that can be read."""
-        table = np.array(self._rows, np.float64).reshape(-1, 8)
+        self._close_table()
+        table, all_numbers = map(np.concatenate, zip(*self._tables, strict=True))
         with np.errstate(over="ignore"):  # coordinates too large for float32 become infinite
             boxes, areas = table[:, 1:5].astype(np.float32), table[:, 5].astype(np.float32)
         owners, labels = table[:, 0].astype(np.int64), table[:, 6].astype(np.int64)
         if sort_classes:
             labels = np.argsort(np.argsort(np.array(list(self._labels), np.object_)))[labels]
-        columns = (boxes, labels, table[:, 7].astype(np.bool_), np.array(self._numbers, np.int64), areas)
+        columns = (boxes, labels, table[:, 7].astype(np.bool_), all_numbers, areas)
         has_areas = not np.isnan(areas).all()
         images = []
         for image, rows in zip(self._images.values(), group_rows(owners, len(self._images), *columns), strict=True):
