@@ -305,7 +305,8 @@ def _collect_plain_boxes(
     with np.errstate(all="ignore"):  # values may be infinite
         xyxy = np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]])
     difficult = [crowd != 0 for crowd in crowds]
-    collector.add_all(images, xyxy, labels, numbers, difficult=difficult, areas=np.array(areas, np.float64))
+    indices = [-1 if image is None else image.index for image in images]
+    collector.boxes.add_all((indices, xyxy, np.array(areas, np.float64), labels, difficult), numbers)
     return True
 
 

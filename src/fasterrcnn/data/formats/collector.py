@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, group_by, group_rows, split_of
 from fasterrcnn.data.findings import Finding, not_in_list, printable, size_mismatch, unreadable_image
+from fasterrcnn.data.formats.collected_boxes import CollectedBoxes
 from fasterrcnn.data.formats.shapes import Box
 from fasterrcnn.data.image_finder import ImageFinder
 from fasterrcnn.errors import DataError, ImageError
@@ -54,6 +54,7 @@ class Collector:
     Attributes:
         root: the folder of the data set.
         findings: what cannot be used, and why.
+        boxes: that were added to images.
     """
 
     def __init__(
@@ -75,9 +76,7 @@ class Collector:
         self._claims: dict[tuple[Path, str], tuple[Path, str]] = {}  # file and name, by image and split
         self._unclear: set[int] = set()  # indices of images that the annotations of two images may be of
         self._candidates: set[Path] = set()  # images that have one of the names in the annotations
-        self._rows: list[tuple[float, ...]] = []  # index of the image, corners, area, label, difficult
-        self._numbers: list[int] = []  # by themselves: ids may have more digits than a float
-        self._tables: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []  # the rows and numbers before these
+        self.boxes = CollectedBoxes()
         self.list_classes(classes)
 
     def list_classes(self, classes: tuple[str, ...] | None) -> None:
@@ -282,30 +281,7 @@ class Collector:
                 return
             label = self._labels.setdefault(label, len(self._labels))
         x1, y1, x2, y2 = xyxy
-        self._rows.append((image.index, x1, y1, x2, y2, area, label, difficult))
-        self._numbers.append(number)
-
-    def add_all(
-        self,
-        images: Sequence[CollectedImage | None],
-        xyxy: NDArray[np.float64],
-        labels: Sequence[int],
-        numbers: Sequence[int],
-        *,
-        difficult: Sequence[bool],
-        areas: NDArray[np.float64],
-    ) -> None:
-        """Add boxes by label as `add` does, one to each of the images; those of no image are left out."""
-        self._close_table()
-        indices = np.array([-1 if image is None else image.index for image in images])
-        table = np.column_stack([indices, xyxy, areas, labels, difficult])
-        self._tables.append((table[indices >= 0], np.array(numbers, np.int64)[indices >= 0]))
-
-    def _close_table(self) -> None:
-        """Make arrays of the rows so far."""
-        rows, numbers = np.array(self._rows, np.float64).reshape(-1, 8), np.array(self._numbers, np.int64)
-        self._tables.append((rows, numbers))
-        self._rows, self._numbers = [], []
+        self.boxes.add((image.index, x1, y1, x2, y2, area, label, difficult), number)
 
     def add_outline(
         self,
@@ -393,21 +369,20 @@ class Collector:
 
     def _annotated_images(self, sort_classes: bool) -> list[tuple[str, AnnotatedImage]]:
         """Split and content of every image that can be read."""
-        self._close_table()
-        table, all_numbers = map(np.concatenate, zip(*self._tables, strict=True))
+        table, numbers = self.boxes.read()
         with np.errstate(over="ignore"):  # coordinates too large for float32 become infinite
             boxes, areas = table[:, 1:5].astype(np.float32), table[:, 5].astype(np.float32)
         owners, labels = table[:, 0].astype(np.int64), table[:, 6].astype(np.int64)
         if sort_classes:
             labels = np.argsort(np.argsort(np.array(list(self._labels), np.object_)))[labels]
-        columns = (boxes, labels, table[:, 7].astype(np.bool_), all_numbers, areas)
+        columns = (boxes, labels, table[:, 7].astype(np.bool_), numbers, areas)
         has_areas = not np.isnan(areas).all()
         images = []
         for image, rows in zip(self._images.values(), group_rows(owners, len(self._images), *columns), strict=True):
             if image.size_hw is not None and image.index not in self._unclear:
-                own_boxes, own_labels, difficult, numbers, own_areas = rows
+                own_boxes, own_labels, difficult, own_numbers, own_areas = rows
                 place, objects = (image.path, image.image_id, image.size_hw), (own_boxes, own_labels, difficult)
-                optional = (None if image.source is None else numbers, own_areas if has_areas else None)
+                optional = (None if image.source is None else own_numbers, own_areas if has_areas else None)
                 annotated = AnnotatedImage(*place, *objects, image.source, *optional, image.original_id)
                 images.append((image.split, annotated))
         return images
