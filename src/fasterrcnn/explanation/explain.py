@@ -161,7 +161,8 @@ def explain(
         score: a detection needs a higher score, 0..1.
         min_iou: from which overlap on a box has found an object, 0..1.
         on_bad_box: treatment of errors in the data set's boxes of this image: "error", "fix" or "drop".
-        runtime, precision: what runs the network of a checkpoint, as in `fasterrcnn.load`.
+        runtime: what runs the network of a checkpoint, as in `fasterrcnn.load`.
+        precision: of its layers, likewise.
         **selection: ``nms``, ``nms_threshold``, ``max_detections`` instead of the checkpoint's own.
 
     Raises:
