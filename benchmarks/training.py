@@ -1,12 +1,14 @@
 """Training on a CPU: torchvision's model and reference loop against ours, from the same start and images.
 
 python benchmarks/training.py DATA [--epochs 2] [--seeds 3] [--split val] [--every 1] [--side both]
+    [--precision float32]
 
 DATA has a split train. In alternation, once for each seed, both sides (or one, "ours" or "theirs") learn from all
 training images, or from every second, third..., for the same number of epochs. Theirs: torchvision's FasterRCNN and
 the loop of its references/detection (SGD, warm-up over the first epoch, steps at 16/26 and 22/26 of the run, flips),
 its rate scaled to a batch of 4. Ours: `fasterrcnn.fit` with its defaults. Same backbone and weights, pyramid, head,
-proposals and regions. Prints images per second while learning, and AP by one evaluator.
+proposals and regions. With --precision bf16, theirs runs under autocast and ours with that setting; "auto" is ours.
+Prints images per second while learning, and AP by one evaluator.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from fasterrcnn.cli.options import configure_process
 from fasterrcnn.images import read_image
@@ -38,7 +41,7 @@ from torchvision.transforms.functional import pil_to_tensor
 import fasterrcnn
 from fasterrcnn import presets
 from fasterrcnn.build import build_model
-from fasterrcnn.config import ModelConfig
+from fasterrcnn.config import ModelConfig, Precision
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage, to_coco
 from fasterrcnn.data.checks import check_and_repair
 from fasterrcnn.evaluation.report import Report, score_detections
@@ -109,7 +112,9 @@ def their_model(config: ModelConfig, seed: int) -> FasterRCNN:
     )
 
 
-def train_theirs(model: FasterRCNN, records: list[AnnotatedImage], seed: int, epochs: int) -> float:
+def train_theirs(
+    model: FasterRCNN, records: list[AnnotatedImage], seed: int, epochs: int, precision: Precision
+) -> float:
     """Learn as torchvision's references do; seconds."""
     random.seed(seed)
     torch.manual_seed(seed)
@@ -124,7 +129,8 @@ def train_theirs(model: FasterRCNN, records: list[AnnotatedImage], seed: int, ep
         steps = min(1000, len(loader) - 1)
         warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, 0.001, total_iters=steps) if epoch == 0 else None
         for images, targets in loader:
-            losses = sum(model(list(images), list(targets)).values())
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                losses = sum(model(list(images), list(targets)).values())
             optimizer.zero_grad()
             losses.backward()
             optimizer.step()
@@ -149,21 +155,26 @@ def score_theirs(model: FasterRCNN, data: AnnotatedData, records: list[Annotated
     return score_detections(to_coco(data, records), results)
 
 
-def learn_theirs(config: ModelConfig, data: AnnotatedData, split: str, seed: int, epochs: int) -> dict[str, float]:
+def learn_theirs(
+    config: ModelConfig, data: AnnotatedData, split: str, seed: int, epochs: int, precision: Precision
+) -> dict[str, float]:
     model = their_model(config, seed)
     records = data.split("train")
-    seconds = train_theirs(model, records, seed, epochs)
+    seconds = train_theirs(model, records, seed, epochs, precision)
     return row("theirs", epochs * len(records) / seconds, score_theirs(model, data, data.split(split)))
 
 
-def learn_ours(data: AnnotatedData, split: str, seed: int, epochs: int, short_side: int | None) -> dict[str, float]:
+def learn_ours(
+    data: AnnotatedData, split: str, seed: int, epochs: int, short_side: int | None, precision: Precision
+) -> dict[str, float]:
     records = data.split("train")
     to_learn = replace(data, splits={"train": records})  # or it would be measured after each epoch
     seconds: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         run = fasterrcnn.fit(
             to_learn, model=MODEL, output=Path(folder) / "run", epochs=epochs, batch_size=BATCH, seed=seed,
-            short_side=short_side, logger="none", on_epoch=lambda measured: seconds.append(measured["seconds"]),
+            short_side=short_side, precision=precision, logger="none",
+            on_epoch=lambda measured: seconds.append(measured["seconds"]),
         )  # fmt: skip
         scores = fasterrcnn.evaluate(run.best, data, split=split)
     return row("ours", epochs * len(records) / sum(seconds), scores)
@@ -181,6 +192,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", default="val")
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--precision", choices=get_args(Precision), default="float32")
     parser.add_argument("--side", choices=("both", "ours", "theirs"), default="both")
     return parser
 
@@ -199,9 +211,9 @@ def main(command: Sequence[str] | None = None) -> None:
     for seed in range(options.seeds):
         one: dict[str, float] = {}
         if options.side != "ours":
-            one |= learn_theirs(config, data, options.split, seed, options.epochs)
+            one |= learn_theirs(config, data, options.split, seed, options.epochs, options.precision)
         if options.side != "theirs":
-            one |= learn_ours(data, options.split, seed, options.epochs, short_side)
+            one |= learn_ours(data, options.split, seed, options.epochs, short_side, options.precision)
         if options.side == "both":
             one["ratio"] = one["ours_images_per_second"] / one["theirs_images_per_second"]
         rows.append(one)

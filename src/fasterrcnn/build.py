@@ -26,6 +26,7 @@ from fasterrcnn.model.proposals import ProposalGenerator
 from fasterrcnn.model.roi_pooling import RoIPooling
 from fasterrcnn.model.rpn import RegionProposalNetwork
 from fasterrcnn.model.targets import Assigner
+from fasterrcnn.structures import MEMORY_FORMAT
 from fasterrcnn.weights import load, transfer
 from fasterrcnn.weights.catalog import Located, locate
 from fasterrcnn.weights.detectron2 import BackboneStyle
@@ -229,7 +230,7 @@ def assemble(config: ModelConfig) -> FasterRCNN:
         region_loss=_region_loss(regions, len(config.classes)),
         postprocess=PostProcess(**config.postprocess.model_dump()),
     )
-    return accelerate(network.to(memory_format=torch.channels_last), for_="training")
+    return accelerate(network.to(memory_format=MEMORY_FORMAT), for_="training")
 
 
 def _materialise(sketch: FasterRCNN, config: ModelConfig) -> FasterRCNN:

@@ -25,6 +25,8 @@ Band = Annotated[int, Field(gt=0, le=10**4)]
 Bands = tuple[Band, Band, Band]
 Augmentation = Literal["none", "light", "default", "strong"]
 RecipeName = Literal["quick", "standard", "best"]
+Precision = Literal["auto", "float32", "bf16", "fp16"]
+"""Number format of the network's two heavy parts; "auto" is chosen for the machine."""
 EARLIER_BODY = "trunk"
 """Name of a body in files of version 0.1, in configurations and in the names of tensors."""
 
@@ -293,7 +295,9 @@ class TrainConfig(_Config):
     on_bad_box: Literal["error", "fix", "drop"] = Field(
         "error", description="errors in the data: refuse them, fix them, or leave them out"
     )
-    workers: int | None = Field(None, ge=0, description="processes that load images; default: 0 on a CPU, else 4")
+    workers: int | None = Field(
+        None, ge=0, description="processes that load images; default: 0 on a CPU, else 1 a core up to 8"
+    )
     freeze: Annotated[int, Field(ge=0)] | Literal["backbone"] = Field(
         1, description='stages of a pretrained backbone that are not trained, the stem first; "backbone": all of it'
     )
@@ -311,7 +315,11 @@ class TrainConfig(_Config):
         "training images",
     )
     bands: Bands | None = Field(None, description="bands of TIFF files that are red, green and blue, counted from 1")
-    precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="number format of the network")
+    precision: Precision | None = Field(
+        None,
+        description="number format of the network; auto takes the fastest of the device; default: float32 on a CPU, "
+        "auto on a GPU",
+    )
     devices: Positive = Field(1, description="processes on this machine; torchrun and SLURM set it themselves")
     patience: Positive | None = Field(None, description="epochs without a better AP before the run ends early")
     logger: str = Field("tensorboard", description='"tensorboard", "none", or a logger of Lightning such as "wandb"')

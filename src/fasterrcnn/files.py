@@ -113,7 +113,8 @@ def listing_of(folder: Path) -> FolderListing:
     files: dict[str, list[str]] = {}
     for name in sorted(names):
         if not name.startswith("."):
-            files.setdefault(os.path.splitext(name)[1].lower(), []).append(name)
+            suffix = name[name.rfind(".") :].lower() if "." in name else ""
+            files.setdefault(suffix, []).append(name)
     listing = FolderListing(sorted(name for name in folders if not name.startswith((".", "__MACOSX"))), files)
     if kept is not None:
         kept[folder] = listing

@@ -224,8 +224,15 @@ def image_files(folder: Path, *, deep: bool = False) -> list[Path]:
     paths = []
     for place, folders, files in os.walk(folder) if os.path.isdir(folder) else ():
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if deep else []
-        paths += [Path(place, name) for name in sorted(files) if is_image_name(name)]
+        parent = Path(place)
+        paths += [parent / name for name in sorted(filter(is_image_name, files))]
     return paths
+
+
+def image_names(folder: Path) -> list[str]:
+    """The names of the files that `image_files` gives of a folder."""
+    _, _, files = next(os.walk(folder), ("", [], []))
+    return sorted(filter(is_image_name, files))
 
 
 def other_files(folder: Path, ignored: Collection[str] = ()) -> str:
@@ -248,7 +255,7 @@ def other_files(folder: Path, ignored: Collection[str] = ()) -> str:
 
 def is_image_name(name: str) -> bool:
     """Whether a file name is that of an image; hidden files are none."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+    return not name.startswith(".") and name[name.rfind(".") :].lower() in EXTENSIONS
 
 
 def _orientation(image: Image.Image, path: Path) -> int:

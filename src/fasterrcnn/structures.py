@@ -8,13 +8,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
+
+CPU = torch.device("cpu")
+
+MEMORY_FORMAT = torch.channels_last
+"""How weights, images and maps lie in memory, on every device: the kernels of this library for CPUs need it, and tensor
+cores read it. Not measured on a GPU, where float32 on old cards and depthwise layers may be faster in the other format,
+`torch.contiguous_format`."""
 
 
 def no_boxes() -> Float[Tensor, "0 4"]:
     """An empty set of boxes, the ordinary value for an image without objects."""
     return torch.zeros((0, 4))
+
+
+def move(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on another device; a CUDA GPU that reads pinned memory does not keep the CPU waiting."""
+    return tensor.to(device, non_blocking=torch.device(device).type == "cuda")
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,44 @@ class ImageBatch:
 
     def to(self, device: torch.device | str) -> "ImageBatch":
         """The same batch on another device."""
-        return ImageBatch(self.pixels.to(device), self.sizes_hw)
+        return ImageBatch(move(self.pixels, device), self.sizes_hw)
+
+    def pin_memory(self) -> "ImageBatch":
+        """The same batch in memory that a GPU reads itself; `DataLoader` calls this."""
+        return ImageBatch(self.pixels.pin_memory(), self.sizes_hw)
+
+
+@dataclass(frozen=True)
+class ByteBatch:
+    """An `ImageBatch` on its way to a GPU, in a quarter of the bytes: pixels are rounded to 256 levels.
+
+    Attributes:
+        pixels: RGB in 0..255; where an image has ended, any value.
+        sizes_hw: as of an `ImageBatch`.
+        fill: the mean pixel in 0..1, for the padding.
+    """
+
+    pixels: UInt8[Tensor, "b 3 h w"]
+    sizes_hw: list[tuple[int, int]]
+    fill: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, batch: ImageBatch, fill: tuple[float, float, float]) -> "ByteBatch":
+        """The batch in bytes."""
+        return cls((batch.pixels * 255).round_().byte(), batch.sizes_hw, fill)
+
+    def to(self, device: torch.device | str) -> ImageBatch:
+        """The batch in floats on a device; the padding is exactly the mean pixel."""
+        pixels = move(self.pixels, device).float().div_(255)
+        for image, (height, width) in zip(pixels, self.sizes_hw, strict=True):
+            for channel, value in zip(image, self.fill, strict=True):  # numbers: a tensor would have to be sent, too
+                channel[height:] = value
+                channel[:, width:] = value
+        return ImageBatch(pixels, self.sizes_hw)
+
+    def pin_memory(self) -> "ByteBatch":
+        """The same batch in memory that a GPU reads itself; `DataLoader` calls this."""
+        return ByteBatch(self.pixels.pin_memory(), self.sizes_hw, self.fill)
 
 
 @dataclass(frozen=True)
@@ -58,7 +107,11 @@ class Target:
 
     def to(self, device: torch.device | str) -> "Target":
         """The same target on another device."""
-        return Target(self.boxes.to(device), self.labels.to(device), self.ignored.to(device))
+        return Target(*(move(tensor, device) for tensor in (self.boxes, self.labels, self.ignored)))
+
+    def pin_memory(self) -> "Target":
+        """The same target in memory that a GPU reads itself; `DataLoader` calls this."""
+        return Target(self.boxes.pin_memory(), self.labels.pin_memory(), self.ignored.pin_memory())
 
 
 @dataclass(frozen=True)

@@ -44,4 +44,4 @@ def test_predict__files_entered(preset, tmp_path):
     finally:
         sys.setprofile(None)
     assert "forward" in entered["model/faster_rcnn.py"]
-    assert len(entered) <= MAX_FILES, sorted(entered)
+    assert len(entered) <= MAX_FILES, sorted(entered.items())

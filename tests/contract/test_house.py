@@ -19,7 +19,7 @@ PACKAGE = Path(fasterrcnn.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 PLACES = {path: path.relative_to(PACKAGE).as_posix() for path in SOURCES}
-MAX_FILES, MAX_LINES = 200, 32_500  # of which 7,000 lines are 18 data formats, each in a file of its own
+MAX_FILES, MAX_LINES = 200, 33_750  # of which 7,000 lines are 18 data formats, each in a file of its own
 MAX_FILE_LINES, MIN_FILE_LINES, MAX_FUNCTION_LINES = 400, 30, 60
 GENERIC_NAMES = {"found", "one", "known", "usual", "most", "thing", "things"}
 ALLOWED_LINES = {

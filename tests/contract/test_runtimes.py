@@ -20,16 +20,19 @@ import fasterrcnn
 from fasterrcnn import presets
 from fasterrcnn.build import assemble
 from fasterrcnn.errors import UsageError
+from fasterrcnn.inference.devices import has_fast_bf16
 from fasterrcnn.inference.quantization import quantize
-from fasterrcnn.inference.runtimes import check_runtime, runtime_names
+from fasterrcnn.inference.runtime_choice import MAX_RELATIVE_ERROR
+from fasterrcnn.inference.runtimes import check_precision, check_runtime, has_precision, runtime_names
+from fasterrcnn.inference.runtimes.parts import relative_error
 from fasterrcnn.ops.image import make_batch
 from fasterrcnn.weights import native
 
 PIXELS, SCORE = 0.5, 1e-3
 """How far boxes and scores of a float32 runtime may lie from those of `torch`."""
 
-FEATURES_INT8 = 0.15
-"""How far the numbers of 8-bit integers may lie from them, as a share of their size (root mean square)."""
+FEATURES = {"float32": 1e-4, "bf16": MAX_RELATIVE_ERROR, "openvino-int8": 0.15}
+"""How far the numbers of the dense part may lie from them, as a share of their size (root mean square)."""
 
 EXTRAS = {"openvino": ["openvino"], "openvino-int8": ["openvino", "nncf"], "onnxruntime": ["onnxruntime", "onnxscript"]}
 
@@ -94,30 +97,37 @@ def reference(checkpoint: Path) -> fasterrcnn.Detector:
 
 COMPILED = pytest.param("compiled", marks=pytest.mark.slow)  # minutes on a busy machine
 OTHERS = [name for name in runtime_names() if not name.startswith("compiled")]
+HALF = ["torch bf16", "openvino bf16"]
 
 
-@pytest.fixture(scope="module", params=[*OTHERS, COMPILED])
+@pytest.fixture(scope="module", params=[*OTHERS, *HALF, COMPILED])
 def detector(request: pytest.FixtureRequest, checkpoint: Path) -> fasterrcnn.Detector:
-    """The same network in each runtime."""
-    name = request.param
+    """The same network in each runtime, and in bfloat16."""
+    name, _, precision = request.param.partition(" ")
     for package in EXTRAS.get(name, []):
         pytest.importorskip(package)
     if name in ("winograd", "compiled", "compiled-direct") and not (shutil.which("g++") or os.environ.get("CXX")):
         pytest.skip("no C++ compiler")
+    if request.param == "openvino bf16" and not has_fast_bf16(torch.device("cpu")):
+        pytest.skip("OpenVINO has no bfloat16 on this processor")
     if name != "openvino-int8":
-        return fasterrcnn.load(checkpoint, device="cpu", runtime=name)
+        return fasterrcnn.load(checkpoint, device="cpu", runtime=name, precision=precision or "float32")
     output = checkpoint.with_name("small-int8.safetensors")
     quantize(checkpoint, [image((96, 128), seed) for seed in range(12)], output)
     return fasterrcnn.load(output, device="cpu")
 
 
+def exactness(detector: fasterrcnn.Detector) -> str:
+    return "openvino-int8" if detector.runtime == "openvino-int8" else detector.precision
+
+
 def assert_same(found: fasterrcnn.Detections, expected: fasterrcnn.Detections, detector: fasterrcnn.Detector) -> None:
-    """Each detection has its like; the order of equal scores is free. Of integers: they are sound."""
+    """Each detection has its like; the order of equal scores is free. Of integers and 16 bits: they are sound."""
     assert found.image_hw == expected.image_hw
     assert np.isfinite(found.boxes).all()
     assert (np.diff(found.scores) <= 0).all()
     assert ((found.boxes >= 0) & (found.boxes <= np.tile(found.image_hw[::-1], 2))).all()
-    if detector.runtime == "openvino-int8":
+    if exactness(detector) != "float32":
         return
     assert len(found) == len(expected)
     for few, many in ((found, expected), (expected, found)):
@@ -128,7 +138,7 @@ def assert_same(found: fasterrcnn.Detections, expected: fasterrcnn.Detections, d
 
 def test_runtime__has_its_name(detector):
     assert detector.runtime in runtime_names()
-    assert detector.runtime in repr(detector)
+    assert repr(detector).endswith(f"cpu, {detector.runtime}, {detector.precision})")
 
 
 def test_runtime__no_images(detector):
@@ -164,7 +174,7 @@ def test_runtime__batch_mates_do_not_matter(detector, reference):
     for found, array in zip(together, arrays, strict=True):
         assert_same(found, reference.predict(array), detector)
         alone = detector.predict(array)
-        if detector.runtime == "openvino-int8":
+        if exactness(detector) != "float32":
             assert len(found) == len(alone)
         assert_same(found, alone, detector)
 
@@ -177,10 +187,10 @@ def test_runtime__numbers_of_the_dense_part(detector, reference):
     levels = len(reference._model.roi_pooling.strides)
     pairs = [zip(found.features[:levels], expected.features[:levels], strict=True)]
     pairs += [zip(found.logits, expected.logits, strict=True), zip(found.deltas, expected.deltas, strict=True)]
+    assert {level.dtype for level in (*found.logits, *found.deltas)} == {torch.float32}
     for ours, theirs in chain(*pairs):
         assert ours.shape == theirs.shape
-        error = ((ours - theirs).square().mean() / theirs.square().mean()).sqrt()
-        assert error < (FEATURES_INT8 if detector.runtime == "openvino-int8" else 1e-4)
+        assert relative_error(ours, theirs) < FEATURES[exactness(detector)]
 
 
 def test_runtime__several_threads(detector):
@@ -201,7 +211,7 @@ def test_runtime__nothing_is_proposed(detector, monkeypatch):
 def test_runtime__in_another_process(detector):
     array = image((20, 20))  # too small to be compiled again
     again = pickle.loads(pickle.dumps(detector))
-    assert again.runtime == detector.runtime
+    assert (again.runtime, again.precision) == (detector.runtime, detector.precision)
     np.testing.assert_allclose(again.predict(array).boxes, detector.predict(array).boxes, atol=1e-3)
 
 
@@ -214,3 +224,40 @@ def test_load__int8_without_images(checkpoint):
     pytest.importorskip("openvino")
     with pytest.raises(UsageError, match="needs a file written by `fasterrcnn quantize`, or calibration images"):
         fasterrcnn.load(checkpoint, device="cpu", runtime="openvino-int8")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"precision": "fp16"}, "^precision fp16 needs a GPU; on a CPU there are float32 and bf16$"),
+        ({"runtime": "winograd", "precision": "bf16"}, "^runtime winograd has no precision bf16; take float32, or one"),
+        ({"runtime": "compiled", "precision": "bf16"}, "runtimes: torch, openvino, openvino-int8$"),
+        ({"runtime": "openvino", "precision": "fp16"}, "^runtime openvino has no precision fp16.* runtimes: torch$"),
+        ({"runtime": "auto", "precision": "fp16"}, "^precision fp16 needs a GPU"),
+    ],
+)
+def test_load__precision_that_is_not_possible(checkpoint, options, reason):
+    with pytest.raises(UsageError, match=reason):
+        fasterrcnn.load(checkpoint, device="cpu", **options)
+
+
+def test_load__openvino_on_a_processor_without_bfloat16(checkpoint, monkeypatch):
+    openvino = pytest.importorskip("openvino")
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32", "INT8"])
+    with pytest.raises(UsageError, match=r"^OpenVINO has no bfloat16 on this processor; take precision float32$"):
+        fasterrcnn.load(checkpoint, device="cpu", runtime="openvino", precision="bf16")
+
+
+def test_check_precision__cards(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    card = torch.device("cuda", 0)
+    assert has_precision("torch", "fp16", card)
+    with pytest.raises(UsageError, match=r"^cuda:0 is too old for precision bf16 .*8\.0.; take fp16 or float32$"):
+        check_precision("bf16", "torch", card)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    assert has_precision("torch", "bf16", card)
+
+
+def test_check_precision__unknown():
+    with pytest.raises(UsageError, match=r"^precision is 'int4'; there are auto, float32, bf16, fp16$"):
+        check_precision("int4", "torch", "cpu")

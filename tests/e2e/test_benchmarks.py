@@ -63,6 +63,22 @@ PROGRAMS: dict[str, tuple[str, dict[str, str]]] = {
             "tiny": "plain_epoch_seconds cached_epoch_seconds fill_seconds ratio over_10_epochs",
         },
     ),
+    "gpu_check": (
+        "--device cpu",
+        {
+            "training bf16, batch of 1, torchvision": "ms host_ms images_per_second ratio",
+            "predict resnet50-fpn float32": "ms host_ms images_per_second",
+            "pieces RoIAlign bfloat16, gather-sum": "ms host_ms",
+        },
+    ),
+    "gpu_memory": (
+        "",
+        {
+            "timm:test_efficientnet, 57x96": "weights_mib "
+            "float32_image_mib float32_step_mib float32_batch_4_gib float32_batch_8_gib "
+            "bf16_image_mib bf16_step_mib bf16_batch_4_gib bf16_batch_8_gib"
+        },
+    ),
     "loader": ("{scenes}", {"scenes, efficientnet-lite0-fpn, 2 processes": f"{SIDES} {LOADING}"}),
     "matching_memory": ("", {"50 objects": "anchors positives added_mebibytes whole_matrix_mebibytes seconds"}),
     "open_data": ("", {"COCO, fasterrcnn": OPENED, "COCO, pycocotools": OPENED, "Pascal VOC, fasterrcnn": OPENED}),
@@ -73,6 +89,13 @@ PROGRAMS: dict[str, tuple[str, dict[str, str]]] = {
     "predict": (
         "",
         {"resnet50-fpn, 640x480 image at 96x128": f"{SIDES} detections largest_box_deviation largest_score_deviation"},
+    ),
+    "precision": (
+        "--only torch torch-bf16 --threads 1",
+        dict.fromkeys(
+            ("torch", "torch-bf16"),
+            "seconds first_side_seconds ratio_median ratio_lowest ratio_highest rounds same_detections",
+        ),
     ),
     "reading": ("", dict.fromkeys(("read COCO", "check"), "seconds processor_seconds peak_mebibytes images")),
     "roi_align": (
@@ -88,7 +111,17 @@ PROGRAMS: dict[str, tuple[str, dict[str, str]]] = {
     "stream workers": ("{weights} {images}", dict.fromkeys(("one_process", "workers", "ratio"), "")),
     "tiles": ("{weights} {images}", {}),
     "training": ("{scenes}", {"seed 0": f"{SCORES} ratio", "median": f"{SCORES} ratio"}),
+    "training --precision=bf16": ("{scenes}", {"seed 0": f"{SCORES} ratio", "median": f"{SCORES} ratio"}),
     "training_memory": ("", {"6 steps, 4 shapes": "settled_mib end_mib growth"}),
+    "training_step": (
+        "",
+        {
+            "float32": "forward backward update seconds",
+            "bf16": "forward backward update seconds ratio",
+            "image of 64x96": "kept_mib",
+        },
+    ),
+    "training_step_torchvision": ("", {"resnet50-fpn 1 x 64 x 64 float32": SIDES}),
 }
 """Arguments of each program, and what it prints and writes: rows with the names of their numbers, or single numbers."""
 

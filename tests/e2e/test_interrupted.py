@@ -131,6 +131,15 @@ def test_resume__killed_at_random_moments(scenes, settings, unbroken, tmp_path, 
     assert_same(tmp_path / "run", unbroken)
 
 
+def test_resume__killed_in_bfloat16(scenes, tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text(yaml.safe_dump({**SETTINGS, "precision": "bf16"}))
+    interrupted(scenes, file, tmp_path / "unbroken")
+    killed_at_step(3, scenes, file, tmp_path / "run")
+    interrupted(scenes, file, tmp_path / "run")
+    assert_same(tmp_path / "run", tmp_path / "unbroken")
+
+
 def train_and_wait(run: str, step: int, *arguments: str) -> None:
     """The command line, which waits at that step until it may go on."""
     save = checkpointing.StateFiles.save_checkpoint

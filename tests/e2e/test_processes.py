@@ -129,3 +129,27 @@ def test_torchrun__two_processes_learn_what_one_does(folder):
     launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port, "-m", "fasterrcnn")
     train(folder, "run", launcher=launcher)
     assert_same_weights(folder / "one", folder / "run")
+
+
+SCRIPT = """
+import sys
+from fasterrcnn.data import dataset
+from fasterrcnn.training.fit import fit
+
+dataset.start_method = lambda: sys.argv[2]
+fit(sys.argv[1], model="timm:test_efficientnet", weights=None, short_side=64, epochs=1, logger="none", workers=1,
+    output=sys.argv[3], assignments=["model.backbone.neck_channels=32", "model.regions.widths=[32]"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "works"), [("fork", True), ("spawn", False)])
+def test_script_without_a_guard(folder, tmp_path, method, works):
+    """It trains where reading processes are copies, and elsewhere the guard is named."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, tmp_path / "script.py", folder / "scenes", method, tmp_path / "run"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode == 0) == works
+    if not works:
+        assert 'call fit below if __name__ == "__main__":, or take workers=0' in done.stderr.splitlines()[-1]

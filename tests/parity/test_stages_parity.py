@@ -246,10 +246,10 @@ def test_postprocess(threshold: float, iou: float, limit: int) -> None:
     expected = heads.postprocess_detections(logits, deltas.flatten(1), proposals, SIZES_HW)
     rules = PostProcess(threshold, "class", iou, max_detections=limit)
     counts = [len(p) for p in proposals]
-    parts = zip(logits.roll(-1, dims=1).split(counts), deltas[:, 1:].split(counts), proposals, SIZES_HW, strict=True)
-    for part, wanted_boxes, wanted_scores, wanted_labels in zip(parts, *expected, strict=True):
-        found = rules(*part, DELTA_WEIGHTS)
-        assert (len(wanted_boxes) > 0) == (len(part[2]) > 0 and threshold < 0.9)
+    parts = (logits.roll(-1, dims=1).split(counts), deltas[:, 1:].split(counts))
+    actual = rules(*parts, proposals, SIZES_HW, DELTA_WEIGHTS)
+    for found, regions, wanted_boxes, wanted_scores, wanted_labels in zip(actual, proposals, *expected, strict=True):
+        assert (len(wanted_boxes) > 0) == (len(regions) > 0 and threshold < 0.9)
         torch.testing.assert_close(found.labels, wanted_labels - 1)
         torch.testing.assert_close(found.scores, wanted_scores)
         torch.testing.assert_close(found.boxes, wanted_boxes, rtol=1e-5, atol=1e-3)

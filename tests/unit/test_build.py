@@ -112,7 +112,7 @@ def test_start__numerics_of_detectron2_are_taken_over_but_not_what_was_set(tmp_p
     messages = prepare.resolve({"data": "x", "model": {"preset": "resnet50-c4", "regions": {"box_loss": "giou"}}}).model
     config = changed(messages, input={"short_side": 96}).with_classes(("dog", "owl"))
     network, report = start_model(numerics_of(config, str(path)), str(path))
-    assert network.backbone.body.layer2[0].conv1.stride == (2, 2)
+    assert network.backbone.body.layer2[0].conv1.stride == 2
     assert network.std.flatten().tolist() == pytest.approx([1 / 255] * 3)
     assert (network.roi_pooling.aligned, network.roi_pooling.sampling_ratio) == (True, 0)
     assert network.region_loss.box_loss == "giou"

@@ -8,7 +8,7 @@ import json
 import platform
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +24,7 @@ _ROUNDS = 3
 _GAIN = 0.95
 """Another way than the first is chosen only if it needs less than this share of its time: noise must not decide."""
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # what is measured may choose between ways itself
 
 
 def fastest_way(what: str, size: int, ways: Mapping[str, Way]) -> Way:
@@ -35,16 +35,27 @@ def fastest_way(what: str, size: int, ways: Mapping[str, Way]) -> Way:
         size: how much of it; sizes between the same powers of two share one measurement.
         ways: equivalent computations by name, the safe one first.
     """
-    key = f"{what} at {size.bit_length()} with {torch.get_num_threads()} threads"
+    return ways[remembered_choice(f"{what} at {size.bit_length()}", ways, lambda: _measure(ways))]
+
+
+def remembered_choice(what: str, names: Collection[str], choose: Callable[[], str]) -> str:
+    """The one of some names that `choose` chose, now or in an earlier process on this machine.
+
+    Args:
+        what: of which choice; another number of threads is another choice.
+        names: what can be chosen; an earlier choice that is not among them is made anew.
+        choose: measures, and returns one of the names.
+    """
+    key = f"{what} with {torch.get_num_threads()} threads"
     remembered = _remembered()
     name = remembered.get(key, "")
-    if name not in ways:
+    if name not in names:
         with _lock:
             name = remembered.get(key, "")
-            if name not in ways:
-                name = remembered[key] = _measure(ways)
+            if name not in names:
+                name = remembered[key] = choose()
                 _remember(remembered)
-    return ways[name]
+    return name
 
 
 def _measure(ways: Mapping[str, Way]) -> str:
@@ -90,6 +101,13 @@ def processor() -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else [platform.processor()]
     kinds = {line for line in lines if line.split(":")[0].strip() in ("model name", "flags", "Features", "cpu family")}
     return cache_digest("\n".join(sorted(kinds)) + platform.machine())
+
+
+@lru_cache(maxsize=1)
+def is_intel() -> bool:
+    """Whether this machine's processor is one of Intel's; False where the system does not state it."""
+    info = Path("/proc/cpuinfo")
+    return info.exists() and "GenuineIntel" in info.read_text(encoding="utf-8")
 
 
 def cache_digest(*parts: str | bytes) -> str:

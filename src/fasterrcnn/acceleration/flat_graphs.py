@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from fasterrcnn.acceleration.onednn_linear import OnednnHead
+from fasterrcnn.acceleration.onednn_layers import OnednnHead
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 
 _OWN_LAYERS = "fasterrcnn.acceleration"
@@ -39,7 +39,9 @@ def flat_head(model: FasterRCNN) -> nn.Module:
     """The box head for prediction: a flat graph, or the products of oneDNN where it has fully connected layers."""
     has_products = any(isinstance(layer, nn.Linear) for layer in model.box_head.body.children())
     if has_products and model.mean.device.type == "cpu":
-        return OnednnHead(model.box_head, model.roi_pooling.output_size)
+        products = OnednnHead(model.box_head, model.roi_pooling.output_size)
+        products.convs = _flat(products.convs)
+        return products
     head: nn.Module = _flat(model.box_head)
     return head
 

@@ -6,10 +6,9 @@ and the backward pass has two maps less to read and write.
 Axes: b images, c channels in, k channels out, h w cells.
 """
 
-import sys
+import operator
 from collections import Counter
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -41,11 +40,37 @@ class MergedNorm(nn.Module):
             self.register_buffer(name, getattr(norm, name))
         self.eps = norm.eps
         self.act = ReLU6() if isinstance(activation, nn.ReLU6) else activation
+        self._computed: _ScaleAndShift | None = None
+
+    def scale_and_shift(self) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+        """Factor and shift of each channel, computed again only where a buffer has changed."""
+        if self._computed is None or not self._computed.is_of(self):
+            self._computed = _ScaleAndShift(self)
+        return self._computed.scale, self._computed.shift
 
     def forward(self, x: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k h w"]:
         """The activation alone."""
         out: Tensor = self.act(x)
         return out
+
+
+class _ScaleAndShift:
+    """Factor and shift of a norm, and the state of its buffers that they were computed from."""
+
+    def __init__(self, norm: MergedNorm) -> None:
+        self._buffers = tuple(norm.buffers())
+        self._versions = _versions(self._buffers)
+        with torch.inference_mode(False), torch.no_grad():  # validation computes them, the next step trains with them
+            self.scale, self.shift = _scale_and_shift(norm)
+
+    def is_of(self, norm: MergedNorm) -> bool:
+        """Whether the norm still has the same buffers with the same values."""
+        buffers = tuple(norm.buffers())
+        return all(map(operator.is_, buffers, self._buffers)) and _versions(buffers) == self._versions
+
+
+def _versions(buffers: tuple[Tensor, ...]) -> list[tuple[int, int]]:
+    return [(buffer.data_ptr(), 0 if buffer.is_inference() else buffer._version) for buffer in buffers]
 
 
 class ReLU6(nn.Module):
@@ -81,7 +106,7 @@ class MergedConv2d(nn.Module):
     """A convolution and the frozen batch norm behind it, with the weights of the convolution.
 
     Args:
-        conv: whose weight is shared; it is square, not dilated, and has no bias.
+        conv: whose weight is shared; it is square and has no bias.
         norm: whose factors and shifts are applied.
         same: pad as TensorFlow does, on the right and below where the padding is odd.
     """
@@ -93,14 +118,15 @@ class MergedConv2d(nn.Module):
         self.weight = conv.weight
         self.bias: Tensor | None = None
         self.kernel, self.stride, self.same = conv.kernel_size[0], conv.stride[0], same
-        self._padding, self._groups = int(conv.padding[0]), conv.groups
+        self._padding, self._dilation, self._groups = int(conv.padding[0]), conv.dilation[0], conv.groups
         self.__dict__["norm"] = norm  # not as a submodule: its own place in the network keeps its state
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h_out w_out"]:
         """Convolution and norm."""
         weight, bias = self.weight, self.bias
         if self.norm is not None:
-            weight, bias = _merge(weight, bias, self.norm)
+            scale, bias = self.norm.scale_and_shift()
+            weight = weight * scale.view(-1, 1, 1, 1)
         if not self.same:
             return self._convolve(x, weight, bias, self._padding)
         height, width = x.shape[-2:]
@@ -113,9 +139,9 @@ class MergedConv2d(nn.Module):
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, zeros: int = 0) -> Tensor:
         """A square convolution; so many first rows and columns of its kernels are zeros that spare a padded copy."""
-        if self._groups == x.shape[1] == len(weight):
+        if self._groups == x.shape[1] == len(weight) and self._dilation == 1:
             return depthwise(x, weight, bias, stride=self.stride, padding=padding, zeros=zeros)
-        return F.conv2d(x, weight, bias, self.stride, padding, groups=self._groups)
+        return F.conv2d(x, weight, bias, self.stride, padding, self._dilation, self._groups)
 
     @property
     def _can_be_wide(self) -> bool:
@@ -131,13 +157,25 @@ class MergedConv2d(nn.Module):
             return self
         padding = self.kernel // 2 if self.same else self._padding
         channels = self.weight.shape[1] * self._groups, len(self.weight)
-        conv = nn.Conv2d(*channels, self.weight.shape[-1], self.stride, padding, groups=self._groups, device="meta")
+        place = (self.weight.shape[-1], self.stride, padding, self._dilation, self._groups)
+        conv = nn.Conv2d(*channels, *place, device="meta")
         conv.weight, conv.bias = self.weight, self.bias
         return conv
 
     def _same_padding(self, side: int) -> tuple[int, int]:
         whole = max((-(-side // self.stride) - 1) * self.stride + self.kernel - side, 0)
         return whole // 2, whole - whole // 2
+
+
+def merge_frozen_norms(part: nn.Module) -> None:
+    """Merge frozen batch norms, in place, into the convolutions before them; the weights can still be trained."""
+    for conv_name, norm_name in list(_pairs(part)):
+        conv: Any = part.get_submodule(conv_name)
+        norm: Any = part.get_submodule(norm_name)
+        if _is_frozen(norm) and conv.bias is None and _is_square(conv):
+            merged = MergedNorm(norm, getattr(norm, "act", nn.Identity()))
+            part.set_submodule(conv_name, MergedConv2d(conv, merged, same=type(conv) is not nn.Conv2d))
+            part.set_submodule(norm_name, merged)
 
 
 def fold_batch_norms(part: nn.Module, *, even_sides: bool) -> None:
@@ -150,7 +188,11 @@ def fold_batch_norms(part: nn.Module, *, even_sides: bool) -> None:
         part: of a network.
         even_sides: whether all maps that a stride of 2 meets have even sides.
     """
-    _fold_by_data_flow(part)
+    for conv_name, norm_name in list(_pairs(part)):
+        conv: Any = part.get_submodule(conv_name)
+        norm = part.get_submodule(norm_name)
+        conv.weight, conv.bias = folded(conv.weight, conv.bias, norm)
+        part.set_submodule(norm_name, getattr(norm, "act", nn.Identity()))
     for name, module in list(part.named_modules()):
         if isinstance(module, MergedConv2d):
             part.set_submodule(name, module.for_prediction(even_sides=even_sides))
@@ -158,9 +200,15 @@ def fold_batch_norms(part: nn.Module, *, even_sides: bool) -> None:
             part.set_submodule(name, nn.ReLU6(inplace=True) if isinstance(module.act, ReLU6) else module.act)
 
 
-def _fold_by_data_flow(part: nn.Module) -> None:
+def _pairs(part: nn.Module, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Names of convolutions and of the batch norms that alone get what these give.
+
+    The names follow from the flow of the data. Where it depends on sizes or values, each child is followed alone.
+    """
     graph = trace(part)
     if graph is None:
+        for name, child in part.named_children():
+            yield from _pairs(child, f"{prefix}{name}.")
         return
     modules = dict(part.named_modules())
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
@@ -171,13 +219,17 @@ def _fold_by_data_flow(part: nn.Module) -> None:
             continue
         conv = modules[str(before.target)]
         if isinstance(conv, nn.Conv2d) and _is_plain(conv) and calls[before.target] == calls[node.target] == 1:
-            conv.weight, conv.bias = folded(conv.weight, conv.bias, norm)
-            part.set_submodule(str(node.target), getattr(norm, "act", nn.Identity()))
+            yield f"{prefix}{before.target}", f"{prefix}{node.target}"
 
 
 def _is_batch_norm(module: nn.Module) -> bool:
     """Whether a module is a batch norm, frozen or not, perhaps with timm's activation."""
-    return isinstance(module, nn.BatchNorm2d) or type(module).__name__ in ("FrozenBatchNorm2d", "FrozenBatchNormAct2d")
+    has_dropout = not isinstance(getattr(module, "drop", nn.Identity()), nn.Identity)
+    return (isinstance(module, nn.BatchNorm2d) or _is_frozen(module)) and not has_dropout
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    return type(module).__name__ in ("FrozenBatchNorm2d", "FrozenBatchNormAct2d")
 
 
 def _is_plain(conv: nn.Conv2d) -> bool:
@@ -185,31 +237,10 @@ def _is_plain(conv: nn.Conv2d) -> bool:
     return type(conv) is nn.Conv2d or type(conv).__name__ == "Conv2dSame"
 
 
-_IN_ORDER = ("timm.models.efficientnet", "timm.models._efficientnet_blocks", "timm.models.mobilenetv3")
-"""Modules of timm whose networks compute their convolutions and norms in the order of their definition."""
-
-
-def merge_frozen_norms(module: nn.Module) -> None:
-    """Merge, in place, frozen norms of timm's layers into the convolutions before them where that order is known."""
-    layers: Any = sys.modules.get("timm.layers")
-    if layers is None:  # then no network is one of timm's
-        return
-    children = list(module.named_children()) if type(module).__module__ in _IN_ORDER else []
-    for (conv_name, conv), (norm_name, norm) in pairwise(children):
-        if not isinstance(norm, layers.FrozenBatchNormAct2d) or not isinstance(norm.drop, nn.Identity):
-            continue
-        same = isinstance(conv, layers.Conv2dSame)
-        if (same or type(conv) is nn.Conv2d) and conv.bias is None and _is_square(conv):
-            merged = MergedNorm(norm, norm.act)
-            setattr(module, conv_name, MergedConv2d(conv, merged, same=same))
-            setattr(module, norm_name, merged)
-    for child in module.children():
-        merge_frozen_norms(child)
-
-
 def _is_square(conv: nn.Conv2d) -> bool:
-    square = all(len({*sides}) == 1 for sides in (conv.kernel_size, conv.stride, conv.padding))
-    return square and conv.dilation == (1, 1)
+    sides = (conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+    is_same = type(conv) is not nn.Conv2d
+    return all(len({*pair}) == 1 for pair in sides) and not (is_same and conv.dilation != (1, 1))
 
 
 @torch.no_grad()
@@ -228,20 +259,17 @@ def folded(
     def exact(number: Tensor) -> Tensor:
         return number.cpu().double()  # on the CPU: Apple's GPUs have no float64
 
-    weight, shift = _merge(kernels, bias, norm, exact)
+    scale, shift = _scale_and_shift(norm, exact)
+    weight = exact(kernels) * scale.view(-1, 1, 1, 1)
+    shift = shift if bias is None else shift + exact(bias) * scale
     weight = F.pad(weight, (1, 0, 1, 0)) if wide else weight
     weight = weight.to(kernels).contiguous(memory_format=torch.channels_last)
     return nn.Parameter(weight, False), nn.Parameter(shift.to(kernels), False)
 
 
-def _merge(
-    kernels: Float[Tensor, "k c _ _"],
-    bias: Float[Tensor, " k"] | None,
-    norm: Any,
-    number: Callable[[Tensor], Tensor] = lambda value: value,
-) -> tuple[Float[Tensor, "k c _ _"], Float[Tensor, " k"]]:
-    """Kernels and bias of a convolution that does the norm's work too, all numbers as `number` gives them."""
+def _scale_and_shift(
+    norm: Any, number: Callable[[Tensor], Tensor] = lambda value: value
+) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+    """What a norm does to a channel, x * scale + shift, with all numbers as `number` gives them."""
     scale = number(norm.weight) * (number(norm.running_var) + norm.eps).rsqrt()
-    mean = number(norm.running_mean)
-    before = -mean if bias is None else number(bias) - mean
-    return number(kernels) * scale.view(-1, 1, 1, 1), before * scale + number(norm.bias)
+    return scale, number(norm.bias) - number(norm.running_mean) * scale

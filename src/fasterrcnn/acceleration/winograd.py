@@ -8,7 +8,6 @@ Axes: b images, h w cells, c channels in, k channels out, r height and width of 
 """
 
 import ctypes
-import subprocess
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -18,10 +17,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fasterrcnn.acceleration.autotune import cache_digest, fastest_way, processor
+from fasterrcnn.acceleration.autotune import fastest_way
+from fasterrcnn.acceleration.compiled import load_library
 from fasterrcnn.acceleration.flat_graphs import copy_with_shared_weights
-from fasterrcnn.errors import UsageError
-from fasterrcnn.files import atomic_write, cache_folder
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 
 ERROR_BOUND = 1e-4
@@ -31,8 +29,6 @@ CHUNKS = (24, 48, 96)
 """Tiles that are worked on together; which is best depends on the caches."""
 
 _SOURCE = Path(__file__).with_name("winograd.cpp")
-_FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-std=c++17")
-_COMPILE_SECONDS = 300
 
 _G = torch.tensor(
     [
@@ -154,31 +150,10 @@ def _library() -> ctypes.CDLL:
     Raises:
         UsageError: there is no C++ compiler, or it fails.
     """
-    source = _SOURCE.read_text(encoding="utf-8")
-    path = cache_folder() / f"winograd-{cache_digest(source, *_FLAGS, processor())}.so"
-    if not path.exists():
-        _compile(path)
-    library = ctypes.CDLL(str(path))
+    library = load_library(_SOURCE)
     size, pointer = ctypes.c_int64, ctypes.c_void_p
     library.winograd_lanes.restype = library.winograd_workspace.restype = size
     library.winograd_workspace.argtypes = [size] * 3
     library.winograd_convolution.argtypes = [pointer] * 4 + [size] * 6 + [pointer, ctypes.c_int]
     library.winograd_convolution.restype = None
     return library
-
-
-def _compile(path: Path) -> None:
-    from torch._inductor.cpp_builder import get_cpp_compiler  # noqa: PLC0415 - the one that torch.compile uses
-
-    try:
-        compiler = get_cpp_compiler()
-    except Exception:  # its errors differ from release to release
-        raise UsageError("Winograd's kernel needs a C++ compiler (g++, or $CXX); none was found") from None
-    with atomic_write(path, shared=True) as temporary:
-        # Threads of torch's own OpenMP; a compiler that has none gives a kernel with one thread.
-        for openmp in (["-fopenmp"], []):
-            command = [compiler, *_FLAGS, *openmp, str(_SOURCE), "-o", str(temporary)]
-            done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_COMPILE_SECONDS)
-            if done.returncode == 0:
-                return
-        raise UsageError(f"{compiler} cannot compile {_SOURCE.name}: {(done.stderr.splitlines() or ['no reason'])[0]}")

@@ -36,7 +36,9 @@ def evaluate(
     ] = None,
     on_bad_box: OnBadBox = "error",
     reading: Reading = Reading(),
-    batch_size: Annotated[int, Parameter(help="Images in a batch.")] = 1,
+    batch_size: Annotated[
+        int | None, Parameter(help="Images in a batch. Default: 1, on a CUDA GPU 8.", show_default=False)
+    ] = None,
     loading: LoadOptions = LoadOptions(),
     as_json: Json = False,
     **options: Unpack[EvaluateOptions],

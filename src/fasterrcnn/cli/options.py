@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from fasterrcnn.config import Precision
 from fasterrcnn.errors import UsageError
-from fasterrcnn.inference.runtimes import RuntimeName
+from fasterrcnn.inference.runtimes import RuntimeChoice
 
 if TYPE_CHECKING:
     from fasterrcnn.data.annotations import AnnotatedData
@@ -76,9 +77,18 @@ class LoadOptions(CheckpointOptions):
 
     device: Device = None
     runtime: Annotated[
-        RuntimeName | None,
-        Parameter(help="What runs the network; `fasterrcnn benchmark` finds the fastest. Default: torch."),
+        RuntimeChoice | None,
+        Parameter(
+            help="What runs the network; auto measures, once, which is fastest on this machine; `fasterrcnn benchmark` "
+            "shows all. Default: torch."
+        ),
     ] = None
+    precision: Annotated[
+        Precision,
+        Parameter(
+            help="Number format of the network; auto is the fastest on this machine whose numbers stay near float32."
+        ),
+    ] = "float32"
 
     pixel_range: Annotated[
         tuple[float, float] | None,
@@ -98,7 +108,7 @@ class LoadOptions(CheckpointOptions):
 
         return load(
             weights, **self.to_dict(), device=self.device, runtime=self.runtime, threads=threads,
-            pixel_range=self.pixel_range, bands=self.bands, log=log,
+            precision=self.precision, pixel_range=self.pixel_range, bands=self.bands, log=log,
         )  # fmt: skip
 
 

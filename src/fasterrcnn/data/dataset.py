@@ -1,7 +1,9 @@
 """Annotated images as a torch data set: pixels at the network's size, targets in its frame; their batches, drawn."""
 
 import math
+import multiprocessing
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from fasterrcnn.errors import DataError, ImageError, UsageError
 from fasterrcnn.images import read_image, read_reduced
 from fasterrcnn.ops import image as image_ops
 from fasterrcnn.reporting.drawing import contact_sheet, draw_boxes
-from fasterrcnn.structures import ImageBatch, Target
+from fasterrcnn.structures import CPU, ByteBatch, ImageBatch, Target
 
 DetectionExample = tuple[Float[Tensor, "3 _ _"], Target]
 Batch = tuple[ImageBatch, list[Target]]
@@ -125,31 +127,53 @@ class BatchPlan:
     counts: bool = True  # whether it is trained on; a process without images of its own takes part with one that is not
 
 
-class _Batches(Dataset[Batch]):
+_Read = tuple[ImageBatch | ByteBatch, list[Target]]
+
+
+class _Batches(Dataset[_Read]):
     """A torch data set whose keys are plans and whose items are batches, for the worker processes of `DataLoader`."""
 
-    def __init__(self, examples: DetectionDataset) -> None:
+    def __init__(self, examples: DetectionDataset, *, as_bytes: bool) -> None:
         self.examples = examples
+        self.as_bytes = as_bytes
 
-    def __getitem__(self, plan: BatchPlan) -> Batch:
-        return self.examples.collate([self.examples[index, plan.view] for index in plan.indices], plan.padded_hw)
+    def __getitem__(self, plan: BatchPlan) -> _Read:
+        examples = [self.examples[index, plan.view] for index in plan.indices]
+        batch, targets = self.examples.collate(examples, plan.padded_hw)
+        return ByteBatch.of(batch, self.examples.config.mean) if self.as_bytes else batch, targets
 
 
 class BatchLoader:
     """Batches of a data set, read by worker processes that live as long as the loader, or with 0 of them by this one.
 
     Every number of processes gives the same bits.
+
+    Args:
+        examples: the data set.
+        workers: number of processes.
+        device: where the batches are needed; to a CUDA GPU they travel while the CPU goes on.
+        as_bytes: they travel as `ByteBatch`, with pixels of 256 levels.
     """
 
-    def __init__(self, examples: DetectionDataset, workers: int = 0) -> None:
+    def __init__(
+        self,
+        examples: DetectionDataset,
+        workers: int = 0,
+        *,
+        device: torch.device = CPU,
+        as_bytes: bool = False,
+    ) -> None:
         self.examples = examples
+        self.device = device
         self._plans: list[BatchPlan] = []
-        self._loader: DataLoader[Batch] = DataLoader(
-            _Batches(examples),
+        self._loader: DataLoader[_Read] = DataLoader(
+            _Batches(examples, as_bytes=as_bytes),
             batch_size=None,
             sampler=self._plans,
             num_workers=workers,
             persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
+            multiprocessing_context=start_method() if workers else None,
             generator=torch.Generator(),  # else it would use the caller's random numbers
         )
 
@@ -173,13 +197,25 @@ class BatchLoader:
                 if not (incomplete and self._loader.num_workers) and not message.startswith("DataLoader worker"):
                     raise
                 reason = message.splitlines()[0].rstrip(". ")
-                raise DataError(f"a process that reads images died ({reason}); try fewer workers") from None
+                advice = "try fewer workers"
+                if start_method() != "fork":
+                    advice = 'each runs the script again: call fit below if __name__ == "__main__":, or take workers=0'
+                raise DataError(f"a process that reads images died ({reason}); {advice}") from None
             if batch is None:
                 return
-            yield batch
+            images, targets = batch
+            yield images.to(self.device), [target.to(self.device) for target in targets]
 
 
-def _iterate(loader: DataLoader[Batch]) -> Iterator[Batch]:
+def start_method() -> str:
+    """How processes that read images start: as a copy of this one on Linux, else as Python does it here.
+
+    A copy does not run the script again, so a script needs no guard; it never uses the GPU.
+    """
+    return "fork" if sys.platform == "linux" else multiprocessing.get_context().get_start_method()
+
+
+def _iterate(loader: DataLoader[_Read]) -> Iterator[_Read]:
     """The iterator of a loader, without torch's handler of processes that end.
 
     It would raise an exception wherever the program is when a reading process dies, be it in the midst of writing a

@@ -15,7 +15,7 @@ _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio puts it befor
 
 def comparable(name: str) -> str:
     """A name without differences that other systems make: capitals, and how accents are composed."""
-    return name if name.isascii() and name.islower() else unicodedata.normalize("NFC", name).casefold()
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
 def common_end(first: Sequence[str], second: Sequence[str]) -> int:
@@ -54,7 +54,7 @@ def _url(name: str) -> SplitResult | None:
 
 def parts_of(text: str) -> tuple[str, ...]:
     """Parts of a path, of Windows too, without those that lead out."""
-    return tuple(part for part in text.replace("\\", "/").split("/") if part not in ("", ".", ".."))
+    return tuple([part for part in text.replace("\\", "/").split("/") if part not in ("", ".", "..")])
 
 
 def keys_of(file_name: str) -> set[str]:
@@ -62,7 +62,8 @@ def keys_of(file_name: str) -> set[str]:
     names = [file_name]
     if _CHANGED.search(file_name):
         names += [_UPLOAD_PREFIX.sub("", file_name), _as_uploaded(file_name)]
-    return {comparable(form) for name in names for form in (name, os.path.splitext(name)[0])}
+    comparables = map(comparable, names)
+    return {form for name in comparables for form in (name, os.path.splitext(name)[0])}
 
 
 def likeness(path: Path, name: str) -> tuple[bool, bool]:

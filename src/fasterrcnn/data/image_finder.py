@@ -10,6 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -44,11 +45,25 @@ class Request(NamedTuple):
     split: str = NO_SPLIT
 
 
-class _File(NamedTuple):
-    """A file and its folder; all files of a folder share that."""
+@dataclass(frozen=True, eq=False)
+class _Folder:
+    """A folder with files that may be meant; one object for each, so that no path is compared for each of its files."""
 
     path: Path
-    folder: Path
+    files: list[str]
+    parts: frozenset[str]  # its name and of those above it, up to the place that is searched
+    splits: frozenset[str]  # that these names state
+
+
+class _File(NamedTuple):
+    """A file; there may be hundreds of thousands, so it gets a path when that is needed."""
+
+    folder: _Folder
+    name: str
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path / self.name
 
 
 class FileFinder:
@@ -65,8 +80,8 @@ class FileFinder:
         self.places = [Path(os.path.abspath(place)) for place in places]
         self._fits = fits
         self.has_named_folders = False  # whether the user named the places
-        self._written: dict[Path, tuple[str, ...]] = {}  # what the names that fit a folder best call it
-        self._copies: set[Path] = set()  # folders of masks, thumbnails or copies
+        self._written: dict[_Folder, tuple[str, ...]] = {}  # what the names that fit a folder best call it
+        self._copies: set[_Folder] = set()  # folders of masks, thumbnails or copies
         self.contested: dict[str, tuple[str, Path]] = {}
         """Names, or files that name one, that were refused a file; another name that could mean it, and the file."""
         self._known: dict[tuple[Path, str], tuple[Path, tuple[str, ...], str]] = {}
@@ -91,20 +106,25 @@ class FileFinder:
             claims += [(name, parts_of(name)[:-1], files[0]) for name, files in by_name.items() if len(files) == 1]
         for folder, written in dict.fromkeys((file.folder, written) for _, written, file in claims):
             best = self._written.setdefault(folder, written)
-            if common_end(folder.parts, written) > common_end(folder.parts, best):
+            if common_end(folder.path.parts, written) > common_end(folder.path.parts, best):
                 self._written[folder] = written
-        claimants: dict[Path, list[str]] = {}
-        is_same = lru_cache(maxsize=None)(lambda folder, own: _is_same_folder(own, self._written[folder], folder.parts))
+        claimants: dict[_File, list[str]] = {}
+        is_same = lru_cache(maxsize=None)(
+            lambda folder, own: _is_same_folder(own, self._written[folder], folder.path.parts)
+        )
         for name, written, file in claims:
             if is_same(file.folder, written):
-                claimants.setdefault(file.path, []).append(name)
-        accepted = {path: names if len(names) == 1 else _of_one_file(names, path) for path, names in claimants.items()}
-        for path, names in claimants.items():
-            for name in set(names).difference(accepted[path]):
-                self.contested[name] = next(other for other in names if other != name), path
+                claimants.setdefault(file, []).append(name)
+        accepted = {
+            file: names if len(names) == 1 else _of_one_file(names, file.path) for file, names in claimants.items()
+        }
+        for file, names in claimants.items():
+            if len(accepted[file]) < len(names):
+                for name in set(names).difference(accepted[file]):
+                    self.contested[name] = next(other for other in names if other != name), file.path
 
         def usable(name: str, files: list[_File]) -> list[Path]:
-            is_taken = len(files) == 1 and name not in accepted.get(files[0].path, ())
+            is_taken = len(files) == 1 and name not in accepted.get(files[0], ())
             return [] if is_taken else [file.path for file in files]
 
         return [{name: usable(name, files) for name, files in by_name.items()} for by_name in matches]
@@ -112,16 +132,21 @@ class FileFinder:
     def _matches(self, request: "Request") -> dict[str, list["_File"]]:
         """The files of the names of one file, each for itself."""
         candidates = {name: self._candidates(name) for name in dict.fromkeys(request.names)}
-        folders = {self._folders[file.folder] for _, files in candidates.values() for file in files}
-        partial = frozenset().union(*folders) - frozenset.intersection(*folders) if folders else frozenset()
-        folder, above, split = self._whereabouts(request.source, request.split)
-        by_split = any(split in splits for splits in self._splits.values())
+        folders = {file.folder for _, files in candidates.values() for file in files}
+        parts_of_all = [folder.parts for folder in folders]
+        partial = (
+            frozenset[str]().union(*parts_of_all) - frozenset.intersection(*parts_of_all)
+            if folders
+            else frozenset[str]()
+        )
+        source_folder, above, split = self._whereabouts(request.source, request.split)
+        by_split = any(split in folder.splits for folder in self._folders)
         matches: dict[str, list[_File]] = {}
         for name, (parts, files) in candidates.items():
             needed = {comparable(part) for part in (*parts[:-1], *above)} & partial if partial else partial
-            own = [file for file in files if needed <= self._folders[file.folder]]
-            own = [file for file in own if split in self._splits[file.folder]] if by_split else own
-            matches[name] = own if len(own) < 2 else _nearest(own, parts, folder)
+            own = [file for file in files if needed <= file.folder.parts]
+            own = [file for file in own if split in file.folder.splits] if by_split else own
+            matches[name] = own if len(own) < 2 else _nearest(own, parts, source_folder)
         return self._decided(matches)
 
     def _decided(self, matches: dict[str, list["_File"]]) -> dict[str, list["_File"]]:
@@ -133,7 +158,7 @@ class FileFinder:
         counts = Counter(file.folder for files in matches.values() for file in files) if several else Counter()
         asked = sum(bool(files) for files in matches.values())
         for name, files in several.items():
-            originals = [file for file in files if not _COPY_FOLDER.fullmatch(file.folder.name)] or files
+            originals = [file for file in files if not _COPY_FOLDER.fullmatch(file.folder.path.name)] or files
             complete = [file for file in originals if counts[file.folder] == asked]
             likely = (complete, originals) if len(originals) == 1 else (complete, _in_image_folder(originals))
             chosen = {file for only in likely if len(only) == 1 for file in only}
@@ -169,21 +194,25 @@ class FileFinder:
     def _by_name(self) -> dict[str, list["_File"]]:
         """Files by their names and by their stems."""
         by_name: dict[str, list[_File]] = {}
-        for file in dict.fromkeys(file for place in self.places for file in _files_below(place, self._fits)):
-            for key in keys_of(file.path.name):
-                by_name.setdefault(key, []).append(file)
+        for folder in self._folders:
+            for name in folder.files:
+                file = _File(folder, name)
+                for key in keys_of(name):
+                    by_name.setdefault(key, []).append(file)
         return by_name
 
     @cached_property
-    def _folders(self) -> dict[Path, frozenset[str]]:
-        """Folders of files, and the names of each and of those above it, up to the place that is searched."""
-        folders = {file.folder for files in self._by_name.values() for file in files}
-        return {folder: frozenset(map(comparable, self._below(folder))) for folder in folders}
-
-    @cached_property
-    def _splits(self) -> dict[Path, set[str]]:
-        """The splits that the names of a folder and of those above it state."""
-        return {folder: set(splits_in(names)) for folder, names in self._folders.items()}
+    def _folders(self) -> list[_Folder]:
+        """Folders with such files, each once though places may overlap."""
+        folders: dict[Path, _Folder] = {}
+        for place in self.places:
+            for name, files in _folders_below(place):
+                path, prefix = Path(name), os.path.join(name, "")
+                fitting = sorted(file for file in files if self._fits(prefix + file)) if path not in folders else []
+                if fitting:
+                    parts = frozenset(map(comparable, self._below(path)))
+                    folders[path] = _Folder(path, fitting, parts, frozenset(splits_in(parts)))
+        return list(folders.values())
 
     def _below(self, folder: Path) -> tuple[str, ...]:
         place = next(place for place in (*self.places, Path("/")) if folder.is_relative_to(place))
@@ -192,10 +221,11 @@ class FileFinder:
     def _candidates(self, name: str) -> tuple[tuple[str, ...], list["_File"]]:
         """All files of a name, wherever they lie, and the parts of the path by which they are reached."""
         for parts in spellings(name):
+            if files := self._by_name.get(comparable(parts[-1])):
+                return parts, files
             stem, suffix = os.path.splitext(parts[-1])
-            for key in (comparable(parts[-1]), comparable(stem) if suffix.lower() in EXTENSIONS else ""):
-                if key in self._by_name:
-                    return parts, self._by_name[key]
+            if suffix.lower() in EXTENSIONS and (files := self._by_name.get(comparable(stem))):
+                return parts, files
         return (), []
 
     def _whereabouts(self, source: Path, split: str) -> tuple[Path, tuple[str, ...], str]:
@@ -254,14 +284,14 @@ class ImageFinder(FileFinder):
 
     def all_of(self, source: Path) -> list[Path]:
         """The images below the folder of an annotation file, by path; where there is none, all that are searched."""
-        images = sorted({file.path for files in self._by_name.values() for file in files})
+        images = sorted(folder.path / name for folder in self._folders for name in folder.files)
         folder = Path(os.path.abspath(source.parent))
         return [path for path in images if path.is_relative_to(folder)] or images
 
 
 def has_images(folder: Path) -> bool:
     """Whether an image lies in a folder or below it."""
-    return next(_files_below(folder, _is_image), None) is not None
+    return any(_is_image(name) for _, files in _folders_below(folder) for name in files)
 
 
 def _places_of_images(root: Path) -> list[Path]:
@@ -285,7 +315,7 @@ def _is_image(path: str) -> bool:
 def _outside(name: str, folder: Path) -> Path | None:
     """The image of a path that leads out of the folder, if it is really there."""
     text = name.replace("\\", "/")
-    if not os.path.isabs(text) and ".." not in text.split("/"):
+    if not os.path.isabs(text) and (".." not in text or ".." not in text.split("/")):
         return None
     path = os.path.normpath(folder / text)
     return Path(path) if _is_image(path) and os.path.isfile(path) else None
@@ -295,7 +325,7 @@ def _nearest(files: list[_File], parts: Sequence[str], folder: Path) -> list[_Fi
     """Those whose paths end most like a name, lie nearest to a folder and are most like the name."""
 
     def rank(file: _File) -> tuple[int, int, tuple[bool, bool]]:
-        near = common_beginning(file.folder.parts, folder.parts)
+        near = common_beginning(file.folder.path.parts, folder.parts)
         return common_end(file.path.parts, parts), near, likeness(file.path, parts[-1])
 
     best = max(map(rank, files))
@@ -305,7 +335,7 @@ def _nearest(files: list[_File], parts: Sequence[str], folder: Path) -> list[_Fi
 def _in_image_folder(files: list[_File]) -> list[_File]:
     """The only file in a folder that is called after images, otherwise all of them."""
     for name in _IMAGE_FOLDERS:
-        inside = [file for file in files if any(comparable(part) == name for part in file.folder.parts)]
+        inside = [file for file in files if any(comparable(part) == name for part in file.folder.path.parts)]
         if len(inside) == 1:
             return inside
     return files
@@ -334,8 +364,8 @@ def _of_one_file(names: Sequence[str], path: Path) -> list[str]:
     return fitting if is_same else []
 
 
-def _files_below(folder: Path, fits: Callable[[str], bool]) -> Iterator[_File]:
-    """Files of a folder and of those below it, hidden ones left out; a folder that is linked too is walked once."""
+def _folders_below(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """A folder and those below it, with the names of files, hidden ones left out; one that is linked too comes once."""
     depth = len(folder.parts)
     walked: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True):
@@ -347,7 +377,4 @@ def _files_below(folder: Path, fits: Callable[[str], bool]) -> Iterator[_File]:
         walked.add(real)
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         folders.sort(key=lambda name: (os.path.islink(os.path.join(place, name)), name))
-        shared = Path(place)
-        for name in sorted(files):
-            if not name.startswith(".") and fits(os.path.join(place, name)):
-                yield _File(shared / name, shared)
+        yield place, [name for name in files if not name.startswith(".")]

@@ -30,7 +30,7 @@ def run_detector(
     ground_truth: GroundTruth,
     wanted: EvaluateOptions,
     *,
-    batch_size: int,
+    batch_size: int | None,
     progress: bool,
 ) -> DetectorRun:
     """Run a detector on annotated images, once for each variant of its options; classes are matched by name.

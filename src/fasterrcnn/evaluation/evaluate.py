@@ -29,7 +29,7 @@ def evaluate(
     split: str = "test",
     results: str | Path | None = None,
     against: str | Path | None = None,
-    batch_size: int = 1,
+    batch_size: int | None = None,
     on_bad_box: BadBoxPolicy = "error",
     progress: bool = False,
     name: str | None = None,
@@ -44,7 +44,7 @@ def evaluate(
         results: measure the detections of this COCO results file instead, from whatever model; torch is not imported.
         against: compare with another results file, or with the folder of another report, on the same images: the
             paired differences with their intervals.
-        batch_size: images that pass the network together.
+        batch_size: images that pass the network together; default: 1, on a CUDA GPU 8.
         on_bad_box: what to do about errors in the data: "error" refuses them, "fix" fixes them, "drop" leaves them out.
         progress: show a bar on the terminal.
         name: what the detector is called in the report; default is its file.
@@ -67,6 +67,7 @@ def evaluate(
             0, Other(str(against), load_results(against, ground_truth, wanted["max_dets"]), is_variant=False)
         )
     arguments = [*_argument("on-bad-box", on_bad_box, "error"), *_argument("against", against, None)]
+    arguments += _detector_arguments(weights)
     measured = name or str(weights if results is None else results)
     analysis = analyse(
         ground_truth,
@@ -101,7 +102,7 @@ def _gather(
     records: Sequence[AnnotatedImage],
     ground_truth: GroundTruth,
     wanted: EvaluateOptions,
-    batch_size: int,
+    batch_size: int | None,
     progress: bool,
 ) -> DetectorRun:
     """Detections and what else there is of a detector; a file has the detections only."""
@@ -111,6 +112,12 @@ def _gather(
     from fasterrcnn.evaluation.detector_runs import run_detector  # noqa: PLC0415 - imports torch
 
     return run_detector(weights, data, records, ground_truth, wanted, batch_size=batch_size, progress=progress)
+
+
+def _detector_arguments(weights: object) -> list[str]:
+    """What runs the network of a detector, where it is not the default."""
+    options = (("runtime", "torch"), ("precision", "float32"))
+    return [word for name, default in options for word in _argument(name, getattr(weights, name, default), default)]
 
 
 def _argument(name: str, value: object, default: object) -> list[str]:

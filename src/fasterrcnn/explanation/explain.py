@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
+from fasterrcnn.config import Precision
 from fasterrcnn.data.checks import BadBoxPolicy
 from fasterrcnn.errors import UsageError
 from fasterrcnn.explanation import stages
@@ -17,7 +18,7 @@ from fasterrcnn.explanation.trace import Trace, trace_image
 from fasterrcnn.files import atomic_folder, check_output, write_text
 from fasterrcnn.inference.detector import Detector, load
 from fasterrcnn.inference.options import PostprocessOptions
-from fasterrcnn.inference.runtimes import RuntimeName
+from fasterrcnn.inference.runtimes import RuntimeChoice
 from fasterrcnn.inference.sources import ImageInput
 from fasterrcnn.reporting.html import PNG_EFFORT, render_page
 from fasterrcnn.structures import Target
@@ -80,6 +81,7 @@ class Explanation:
             "image": None if trace.source is None else str(trace.source),
             "preset": trace.preset,
             "runtime": trace.runtime,
+            "precision": trace.precision,
             "classes": list(trace.classes),
             "image_hw": list(trace.original_hw),
             "input_hw": list(trace.input_hw),
@@ -144,7 +146,8 @@ def explain(
     score: float = 0.5,
     min_iou: float = 0.5,
     on_bad_box: BadBoxPolicy = "error",
-    runtime: RuntimeName | None = None,
+    runtime: RuntimeChoice | None = None,
+    precision: Precision | None = None,
     **selection: Unpack[PostprocessOptions],
 ) -> Explanation:
     """What a detector does with an image, step by step, and where it loses the objects that it misses.
@@ -159,6 +162,7 @@ def explain(
         min_iou: from which overlap on a box has found an object, 0..1.
         on_bad_box: treatment of errors in the data set's boxes of this image: "error", "fix" or "drop".
         runtime: what runs the network of a checkpoint, as in `fasterrcnn.load`.
+        precision: of its layers, likewise.
         **selection: ``nms``, ``nms_threshold``, ``max_detections`` instead of the checkpoint's own.
 
     Raises:
@@ -171,10 +175,13 @@ def explain(
         raise UsageError(f"min_iou must lie above 0 and be at most 1, not {min_iou}")
     folder = None if output is None else Path(output)
     check_output(folder)
-    if isinstance(weights, Detector) and runtime not in (None, weights.runtime):
+    if isinstance(weights, Detector) and runtime not in (None, "auto", weights.runtime):
         raise UsageError(f"the detector runs on {weights.runtime}, not on {runtime}; load it with that runtime")
-    detector = weights if isinstance(weights, Detector) else load(weights, runtime=runtime)
-    trace = trace_image(detector, image, score=score, **selection)
+    if isinstance(weights, Detector) and precision not in (None, "auto", weights.precision):
+        raise UsageError(f"the detector computes in {weights.precision}, not {precision}; load it with that precision")
+    if not isinstance(weights, Detector):
+        weights = load(weights, runtime=runtime, precision=precision or "float32")
+    trace = trace_image(weights, image, score=score, **selection)
     if ground_truth is None:
         explanation = Explanation(trace)
     else:

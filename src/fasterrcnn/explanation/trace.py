@@ -56,6 +56,7 @@ class Trace:
     source: Path | None  # its file, where there is one
     preset: str  # name of the architecture
     runtime: str  # what ran the network
+    precision: str  # what the network computed in
     model: FasterRCNN  # the network
     postprocess: PostProcess  # how detections were selected
     batch: ImageBatch  # the network input, padding included
@@ -243,6 +244,7 @@ def _to_trace(
         source=detections.source,
         preset=detector.config.preset,
         runtime=detector.runtime,
+        precision=detector.precision,
         model=detector.model,
         postprocess=postprocess,
         batch=batch,

@@ -3,22 +3,25 @@
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from fasterrcnn.config import InputConfig
 from fasterrcnn.errors import ImageError
-from fasterrcnn.inference.sources import LoadedImage, load_image, size_hw
+from fasterrcnn.inference.devices import processors
+from fasterrcnn.inference.sources import LoadedImage, batch_of_images, load_image, size_hw
 from fasterrcnn.inference.tiling import Tile
 from fasterrcnn.inference.video import files_and_frames
-from fasterrcnn.ops.image import make_batch, pad_to, to_input
+from fasterrcnn.ops.image import pad_to
 from fasterrcnn.pixel_options import AS_STORED, PixelOptions
-from fasterrcnn.structures import ImageBatch
+from fasterrcnn.structures import CPU, ImageBatch
 
 Numbered = tuple[int, Any]
 
@@ -50,11 +53,31 @@ def batches_by_size(
 
 
 def load_batches(
-    batches: Iterable[tuple[Numbered, ...]], options: PixelOptions = AS_STORED
+    batches: Iterable[tuple[Numbered, ...]],
+    options: PixelOptions = AS_STORED,
+    device: torch.device = CPU,
 ) -> Generator[tuple[list[int], list[LoadedImage | ImageError]], None, None]:
-    """The numbers and the images of each batch, in memory; where one cannot be read, its error takes its place."""
-    for batch in batches:
-        yield [number for number, _ in batch], [_load(image, options) for _, image in batch]
+    """The numbers and the images of each batch, in memory; where one cannot be read, its error takes its place.
+
+    Args:
+        batches: of numbered images.
+        options: how the values of files become RGB.
+        device: of the network. For a CUDA GPU, up to 8 images of a batch are decoded at the same time, into memory that
+            it reads itself; a network on the CPU leaves no cores for that.
+    """
+    on_gpu = device.type == "cuda"
+    threads = min(8, processors()) if on_gpu else 1
+
+    def load(item: Numbered) -> LoadedImage | ImageError:
+        image = _load(item[1], options)
+        if on_gpu and isinstance(image, LoadedImage) and image.pixels.device.type == "cpu":
+            return replace(image, pixels=image.pixels.pin_memory())
+        return image
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="fasterrcnn-decode") as pool:
+        for batch in batches:
+            images = pool.map(load, batch) if min(threads, len(batch)) > 1 else map(load, batch)
+            yield [number for number, _ in batch], list(images)
 
 
 def _load(image: Any, options: PixelOptions) -> LoadedImage | ImageError:
@@ -64,6 +87,15 @@ def _load(image: Any, options: PixelOptions) -> LoadedImage | ImageError:
         return load_image(image, options)
     except ImageError as error:
         return error
+
+
+def default_batch_size(source: object, device: torch.device) -> int:
+    """8 on a CUDA GPU, where all images are there: a list, files or a video; else 1.
+
+    Images of a camera or of any other iterator do not wait for each other.
+    """
+    is_there = isinstance(source, Sequence | Path | np.ndarray | Tensor | Image.Image)
+    return 8 if device.type == "cuda" and is_there else 1
 
 
 def input_batches(images: Any, config: InputConfig) -> Iterator[ImageBatch]:
@@ -79,9 +111,7 @@ def input_batches(images: Any, config: InputConfig) -> Iterator[ImageBatch]:
         images = [images]
     for image in (_load(image, config.pixels) for image in images):
         if isinstance(image, LoadedImage):
-            to_hw = config.resized_hw(image.hw)
-            pixels = to_input(image.pixels, to_hw, antialias=config.antialias, method=config.resize)
-            yield make_batch([pixels], fill=config.mean, size_divisor=config.size_divisor)
+            yield batch_of_images([image.pixels], config, image.pixels.device)
         elif from_files:
             warnings.warn(str(image), stacklevel=2)
         else:

@@ -1,4 +1,5 @@
-"""How fast each runtime is here, what memory it takes, and how far its detections lie from those of `torch`.
+"""How fast each runtime is here in each precision, what memory it takes, and how far its detections lie from those of
+`torch` in float32.
 
 Every competitor runs in a process of its own, and they predict in turn, so that a busy machine slows all of them alike.
 Torch is imported in these processes only, after their preparation.
@@ -13,7 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -22,15 +23,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from jaxtyping import UInt8
 
+from fasterrcnn.config import Precision
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import FasterRCNNError
-from fasterrcnn.inference.runtimes import RuntimeName, runtime_names
+from fasterrcnn.inference.runtimes import RuntimeName, has_precision, runtime_names
 
 if TYPE_CHECKING:
     from fasterrcnn.inference.detector import Detector
 
 BOX_TOLERANCE, SCORE_TOLERANCE = 0.5, 1e-3
 """How far boxes, in pixels, and scores of float32 may lie apart and still count as equal."""
+
+LIKELY = 0.5
+"""Score from which on detections in 16 bits or integers must have a partner in float32, and the other way round."""
 
 _MEMORY_UNIT = 1024 if sys.platform == "linux" else 1
 """Bytes in which a system counts a process's largest memory."""
@@ -49,17 +54,25 @@ MakePredictor = Callable[[int], Predictor]
 
 @dataclass(frozen=True)
 class MakeDetector:
-    """Loads a checkpoint with one runtime."""
+    """Loads a checkpoint with one runtime and precision."""
 
     weights: str | Path  # the checkpoint
     runtime: RuntimeName  # what runs the network
     options: Mapping[str, Any]  # further ones of `fasterrcnn.load`
+    precision: Precision = "float32"  # what the network computes in
+    device: str = "cpu"  # where
+
+    @property
+    def name(self) -> str:
+        """Of the competitor."""
+        return self.runtime if self.precision == "float32" else f"{self.runtime} {self.precision}"
 
     def __call__(self, threads: int) -> "Detector":
         """The detector."""
         from fasterrcnn.inference.detector import load  # noqa: PLC0415 - torch is imported in the process that measures
 
-        return load(self.weights, device="cpu", runtime=self.runtime, threads=threads, **self.options)
+        how: dict[str, Any] = {"device": self.device, "runtime": self.runtime, "precision": self.precision}
+        return load(self.weights, threads=threads, **how, **self.options)
 
 
 @dataclass
@@ -84,20 +97,22 @@ class Competitor:
 
 @dataclass(frozen=True)
 class BenchmarkRow:
-    """One runtime with one number of threads; a column without a number could not be measured."""
+    """One runtime and precision with one number of threads; a column without a number could not be measured."""
 
     runtime: str  # its name, or that of another competitor
     threads: int  # of torch and of the runtime
+    precision: str = "float32"  # what the network computed in
     median: float | None = None  # seconds of an image in memory, from pixels to boxes
     p95: float | None = None  # seconds that 95 of 100 images do not exceed
     processor: float | None = None  # seconds that all threads together worked, median
     ready: float | None = None  # seconds from the start of a process to its first boxes
     peak_mib: float | None = None  # largest memory of its process
     detections: int | None = None  # how many there are in the image
-    # largest distance of a box from `torch`'s, in pixels, among those that both have
+    # largest distance of a box from `torch`'s in float32, in pixels, among those that both have
     box_deviation: float | None = None
     score_deviation: float | None = None  # largest difference of their scores
     unmatched: int | None = None  # detections of one that the other does not have
+    unmatched_likely: int | None = None  # those of them with a score of at least `LIKELY`
     ap: float | None = None  # average precision, where data was given
     failure: str | None = None  # why there are no numbers
 
@@ -114,6 +129,8 @@ def benchmark(
     *,
     threads: Sequence[int],
     rounds: int = 10,
+    precisions: Sequence[Precision] = ("float32",),
+    device: str = "cpu",
     options: Mapping[str, Any] | None = None,
     others: Mapping[str, MakePredictor] | None = None,
     average_precision: Callable[[Any], float | None] | None = None,
@@ -128,6 +145,8 @@ def benchmark(
         runtimes: their names.
         threads: numbers of threads; with each of them all runtimes are compared.
         rounds: images that each predicts.
+        precisions: in which each runtime is measured, as far as it has them on the device.
+        device: where: "cpu", or for the runtime torch "cuda" or "mps".
         options: further ones of `fasterrcnn.load`.
         others: further competitors by name, for example the model of another library.
         average_precision: called once with the `Detector` of each runtime, in its process; can be pickled.
@@ -135,15 +154,26 @@ def benchmark(
         log: called with a line about what is done now.
     """
     rows = []
+    wanted = [
+        MakeDetector(weights, name, options or {}, precision, device)
+        for name in runtimes
+        for precision in precisions
+        if has_precision(name, precision, device)
+    ]
+    reference_maker = MakeDetector(weights, "torch", options or {}, device=device)
+    detectors = {maker.name: maker for maker in (reference_maker, *wanted)}
     for count in threads:
-        makers: dict[str, MakePredictor] = dict(others or {})
-        makers |= {name: MakeDetector(weights, name, options or {}) for name in ("torch", *runtimes)}
+        makers: dict[str, MakePredictor] = {**(others or {}), **detectors}
         competitors = run_in_turn(
             makers, image, threads=count, rounds=rounds, average_precision=average_precision, prepare=prepare, log=log
         )
         reference = next(competitor for competitor in competitors if competitor.name == "torch")
-        shown = {*runtimes, *(others or {})}
-        rows += [_row(competitor, reference, count) for competitor in competitors if competitor.name in shown]
+        shown = {*(others or {}), *(maker.name for maker in wanted)}
+        rows += [
+            _row(competitor, detectors.get(competitor.name), reference, count)
+            for competitor in competitors
+            if competitor.name in shown
+        ]
     return rows
 
 
@@ -209,51 +239,79 @@ def run_in_turn(
     return competitors
 
 
-def fastest_row(rows: Sequence[BenchmarkRow]) -> BenchmarkRow | None:
-    """The fastest runtime whose detections are those of `torch`; other competitors do not count."""
-    equal = [row for row in rows if row.failure is None and not row.unmatched and row.runtime in runtime_names()]
-    return min(equal, key=lambda row: row.median or float("inf"), default=None)
+def fastest_row(rows: Sequence[BenchmarkRow], ap_loss: float = 0.003) -> BenchmarkRow | None:
+    """The fastest row that is as exact as one may ask for; other competitors do not count.
+
+    With AP, it is at most `ap_loss` below that of `torch` in float32. Without it, and without that row, float32 has the
+    same detections, and other numbers have all those that are likely.
+    """
+    ours = [row for row in rows if row.failure is None and row.runtime in runtime_names()]
+    exact_ap = next((row.ap for row in ours if (row.runtime, row.precision) == ("torch", "float32")), None)
+
+    def is_exact(row: BenchmarkRow) -> bool:
+        if row.ap is not None and exact_ap is not None:
+            return row.ap >= exact_ap - ap_loss
+        if row.precision == "float32" and row.runtime != "openvino-int8":
+            return row.unmatched == 0
+        return row.unmatched_likely == 0
+
+    return min(filter(is_exact, ours), key=lambda row: row.median or float("inf"), default=None)
 
 
-def compare_detections(detections: Detections, expected: Detections) -> tuple[float, float, int]:
-    """Largest deviation of boxes and of scores among pairs, and the number of detections without a partner.
+@dataclass(frozen=True)
+class Deviation:
+    """How far detections are from the expected ones."""
+
+    boxes: float  # largest distance in pixels, among pairs
+    scores: float  # largest difference of their scores
+    alone: tuple[float, ...]  # scores of the detections of either side that have no partner
+
+
+def compare_detections(detections: Detections, expected: Detections) -> Deviation:
+    """Detections beside those that were expected.
 
     A partner has the same label, the nearest box, and no other partner; boxes further apart than a twentieth of
     their size are none.
     """
-    box_deviation, score_deviation, unmatched = 0.0, 0.0, 0
+    box_deviation, score_deviation, alone = 0.0, 0.0, []
     free = set(range(len(expected)))
     for box, score, label in zip(detections.boxes, detections.scores, detections.labels, strict=True):
         near = [(float(np.abs(expected.boxes[i] - box).max()), i) for i in free if expected.labels[i] == label]
         distance, partner = min(near, default=(float("inf"), -1))
         if distance > max(BOX_TOLERANCE, 0.05 * float(np.sqrt((box[2] - box[0]) * (box[3] - box[1])))):
-            unmatched += 1
+            alone.append(float(score))
             continue
         free.remove(partner)
         box_deviation = max(box_deviation, distance)
         score_deviation = max(score_deviation, abs(float(score - expected.scores[partner])))
-    return box_deviation, score_deviation, unmatched + len(free)
+    return Deviation(box_deviation, score_deviation, (*alone, *(float(expected.scores[i]) for i in free)))
 
 
-def _row(competitor: Competitor, reference: Competitor, threads: int) -> BenchmarkRow:
+def _row(competitor: Competitor, maker: MakeDetector | None, reference: Competitor, threads: int) -> BenchmarkRow:
+    runtime, precision = (competitor.name, "float32") if maker is None else (maker.runtime, maker.precision)
     if competitor.detections is None or competitor.failure is not None:
-        return BenchmarkRow(competitor.name, threads, failure=competitor.failure)
-    deviations: tuple[Any, Any, Any] = (None, None, None)
-    if reference.detections is not None:
-        deviations = compare_detections(competitor.detections, reference.detections)
-    return BenchmarkRow(
-        runtime=competitor.name,
+        return BenchmarkRow(runtime, threads, precision, failure=competitor.failure)
+    row = BenchmarkRow(
+        runtime=runtime,
         threads=threads,
+        precision=precision,
         median=statistics.median(competitor.seconds),
         p95=competitor.p95,
         processor=statistics.median(competitor.cpu_seconds),
         ready=competitor.ready_seconds,
         peak_mib=competitor.peak_bytes / 2**20,
         detections=len(competitor.detections),
-        box_deviation=deviations[0],
-        score_deviation=deviations[1],
-        unmatched=deviations[2],
         ap=competitor.ap,
+    )
+    if reference.detections is None:
+        return row
+    deviation = compare_detections(competitor.detections, reference.detections)
+    return replace(
+        row,
+        box_deviation=deviation.boxes,
+        score_deviation=deviation.scores,
+        unmatched=len(deviation.alone),
+        unmatched_likely=sum(score >= LIKELY for score in deviation.alone),
     )
 
 

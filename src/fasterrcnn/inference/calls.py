@@ -1,15 +1,17 @@
 """The options of a call of `Detector.predict`, checked before any image is read."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from fasterrcnn.detections import labels_of
+from fasterrcnn.detections import Detections, labels_of
 from fasterrcnn.errors import ImageError, UsageError
 from fasterrcnn.inference.options import DetectorOptions, MergeKind
 from fasterrcnn.inference.tiling import TilingOptions
 from fasterrcnn.model.postprocess import PostProcess
+from fasterrcnn.model.proposals import ProposalGenerator
 
 _VOTE_FLOOR = 0.05
 """Score threshold of each augmented version, so that a version with a low score still counts in the vote."""
@@ -35,14 +37,26 @@ class Call:
         threshold = min(self.postprocess.score_threshold, _VOTE_FLOOR)
         return dataclasses.replace(self.postprocess, score_threshold=threshold)
 
+    def selection(self, capacity: int, proposals: ProposalGenerator) -> tuple[PostProcess, ProposalGenerator]:
+        """Post-processing and proposals of one pass over tiles, with limits that grow with the tiles' capacity."""
+        postprocess = self.pass_postprocess
+        if capacity == 1:
+            return postprocess, proposals
+        if not self.limit:
+            postprocess = dataclasses.replace(postprocess, max_detections=capacity * postprocess.max_detections)
+        return postprocess, dataclasses.replace(
+            proposals, candidates=capacity * proposals.candidates, proposals=capacity * proposals.proposals
+        )
 
-def complete(options: DetectorOptions, default: PostProcess, classes: Sequence[str]) -> Call:
+
+def complete(options: DetectorOptions, default: PostProcess, classes: Sequence[str], batch_size: int = 1) -> Call:
     """The options of a call, with the checkpoint's own values for those that are not given.
 
     Args:
         options: those that are given.
         default: the checkpoint's post-processing.
         classes: names; label i means ``classes[i]``.
+        batch_size: the one of a call that does not set it.
 
     Raises:
         UsageError: an option does not exist, or its value is invalid.
@@ -72,7 +86,7 @@ def complete(options: DetectorOptions, default: PostProcess, classes: Sequence[s
         tiling=tiling if tiling.tile or tiling.passes_per_region > 1 else None,
         merge=merge,
         limit=given.get("max_detections"),
-        batch_size=given.get("batch_size", 1),
+        batch_size=given.get("batch_size", batch_size),
         every=given.get("every", 1),
         on_error=given.get("on_error"),
     )
@@ -92,3 +106,24 @@ def _augmentation(augment: bool | str | float | Sequence[str | float]) -> tuple[
         except ValueError:
             raise UsageError(f'augment is {transform!r}; there are "flip" and sizes such as 0.75 and 1.25') from None
     return "flip" in wanted, tuple(dict.fromkeys(scale for scale in scales if scale != 1))
+
+
+def without_errors(
+    outcomes: Iterable[Detections | ImageError], log: Callable[[ImageError], object]
+) -> Iterator[Detections]:
+    """The detections alone; `log` is called with each error."""
+    for outcome in outcomes:
+        if isinstance(outcome, ImageError):
+            log(outcome)
+        else:
+            yield outcome
+
+
+def warn_of_error(error: ImageError) -> None:
+    """Issue a warning at the place that asks `without_errors` for the next detections."""
+    warnings.warn(str(error), stacklevel=3)
+
+
+def raise_error(error: ImageError) -> None:
+    """Raise it."""
+    raise error

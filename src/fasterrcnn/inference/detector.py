@@ -1,7 +1,5 @@
 """`load` and `Detector`: give it images, get boxes in their pixels."""
 
-import dataclasses
-import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
@@ -15,25 +13,31 @@ from torch import Tensor
 
 from fasterrcnn.acceleration import accelerate
 from fasterrcnn.build import load_model
-from fasterrcnn.config import AnchorConfig, ModelConfig, with_pixels
+from fasterrcnn.config import AnchorConfig, ModelConfig, Precision, with_pixels
 from fasterrcnn.data.anchors import read_anchors
 from fasterrcnn.detections import Detections
-from fasterrcnn.errors import ImageError
-from fasterrcnn.inference.batches import batches_by_size, batches_of_tiles, load_batches, prefetch
-from fasterrcnn.inference.calls import Call, complete
-from fasterrcnn.inference.devices import choose_device, use_threads
+from fasterrcnn.errors import ImageError, UsageError
+from fasterrcnn.inference.batches import (
+    batches_by_size,
+    batches_of_tiles,
+    default_batch_size,
+    load_batches,
+    prefetch,
+)
+from fasterrcnn.inference.calls import Call, complete, raise_error, warn_of_error, without_errors
+from fasterrcnn.inference.devices import as_memory_error, choose_device, use_threads
 from fasterrcnn.inference.options import DetectorOptions
 from fasterrcnn.inference.publish import Origin, publish
 from fasterrcnn.inference.quantization import quantize_parts, quantized_parts
-from fasterrcnn.inference.runtimes import RuntimeName, make_runtime
-from fasterrcnn.inference.sources import ImageInput, LoadedImage, is_many, is_video, load_image
+from fasterrcnn.inference.runtime_choice import choose_runtime
+from fasterrcnn.inference.runtimes import RuntimeChoice, make_runtime
+from fasterrcnn.inference.sources import ImageInput, LoadedImage, batch_of_images, is_many, is_video, load_image
 from fasterrcnn.inference.tiling import TilingOptions, combine, crop_tile, to_image_coordinates
 from fasterrcnn.inference.video import files_and_frames
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-from fasterrcnn.model.postprocess import PostProcess, to_frame
-from fasterrcnn.model.proposals import ProposalGenerator
+from fasterrcnn.model.postprocess import to_frame
 from fasterrcnn.model.stages import Stages
-from fasterrcnn.ops.image import make_batch, to_input
+from fasterrcnn.ops.image import make_batch
 from fasterrcnn.structures import ImageBatch, RawDetections
 from fasterrcnn.weights import download
 from fasterrcnn.weights.catalog import locate
@@ -56,6 +60,13 @@ class Detector:
         runtime: what runs the network; see `fasterrcnn.load`.
         quantized: the result of `quantize_parts`, for the runtime "openvino-int8".
         source: the file of the network; `push_to_hub` reads it again, because folding the norms changed the weights.
+        precision: of the network's layers: "float32", "bf16" (torch and OpenVINO), "fp16" (GPUs), or "auto": the
+            fastest on this machine whose numbers stay near those of float32.
+        log: called with one line that states what "auto" took.
+
+    Attributes:
+        runtime: what really runs the network, never "auto".
+        precision: what it really computes in, never "auto".
     """
 
     def __init__(
@@ -65,23 +76,29 @@ class Detector:
         *,
         device: str | None = None,
         threads: int | None = None,
-        runtime: RuntimeName = "torch",
+        runtime: RuntimeChoice = "torch",
         quantized: Mapping[str, Tensor] | None = None,
         source: Origin | None = None,
+        precision: Precision = "float32",
+        log: Callable[[str], None] | None = None,
     ) -> None:
         self.config = config
         self.source = source
-        self.runtime = runtime
-        self.device = choose_device(device or (None if runtime == "torch" else "cpu"))
+        self.device = choose_device(device or (None if runtime in ("torch", "auto") else "cpu"))
         self.threads = threads
         use_threads(threads)
         self._model = accelerate(model, for_="inference").to(self.device).eval().requires_grad_(False)
         self._quantized = quantized
+        self.runtime, self.precision = choose_runtime(
+            runtime, precision, self._model, config.input, threads=threads, quantized=quantized, log=log
+        )
         self._default_call = complete({}, self._model.postprocess, self.classes)
         self._stages = self._make_stages()
 
     def _make_stages(self) -> Stages:
-        return make_runtime(self.runtime, self._model, threads=self.threads, quantized=self._quantized)
+        return make_runtime(
+            self.runtime, self._model, threads=self.threads, quantized=self._quantized, precision=self.precision
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         # A compiled program belongs to its process; another process compiles its own.
@@ -108,19 +125,19 @@ class Detector:
         return self._stages
 
     @classmethod
-    def from_pretrained(cls, repository: str, *, token: str | None = None, device: str | None = None) -> "Detector":
+    def from_pretrained(cls, repository: str, *, token: str | None = None, **options: Any) -> "Detector":
         """A detector from the Hugging Face Hub; ``fasterrcnn.load("hf://user/repository")`` does the same.
 
         Args:
             repository: ``user/repository``, with ``@revision`` or ``/file`` behind it if need be.
             token: of a user who may read it; default is that of ``hf auth login``.
-            device: as in `load`.
+            **options: those of `load`, such as ``device`` and ``precision``.
 
         Raises:
             WeightsError: it cannot be downloaded or read.
             MissingExtraError: huggingface_hub is not installed.
         """
-        return load(download.pull(repository.removeprefix("hf://"), token=token), device=device)
+        return load(download.pull(repository.removeprefix("hf://"), token=token), **options)
 
     def push_to_hub(
         self, repository: str, *, token: str | None = None, private: bool = False, message: str | None = None
@@ -144,7 +161,8 @@ class Detector:
         return publish(self.source, self.config, repository, token=token, private=private, message=message)
 
     def __repr__(self) -> str:
-        return f"Detector({self.config.preset}, {len(self.classes)} classes, {self.device}, {self.runtime})"
+        way = f"{self.device}, {self.runtime}, {self.precision}"
+        return f"Detector({self.config.preset}, {len(self.classes)} classes, {way})"
 
     @overload
     def predict(self, source: Sequence[ImageInput], **options: Unpack[DetectorOptions]) -> list[Detections]: ...
@@ -171,10 +189,10 @@ class Detector:
         """
         if is_many(source) or is_video(source):
             return self.stream(source, **options)
-        call = self._complete(options)
+        call = self._complete(options, source)
         if isinstance(source, list | tuple):
             outcomes = self._outcomes(source, call, window=len(source))
-            return list(self._readable(outcomes, call.on_error or _raise))
+            return list(without_errors(outcomes, call.on_error or raise_error))
         return self._detect([load_image(source, self.config.input.pixels)], call)[0]
 
     def stream(
@@ -186,21 +204,22 @@ class Detector:
             source: a folder, glob, video or camera, or any images one after the other.
             **options: see `DetectorOptions`.
         """
-        call = self._complete(options)
-        log = call.on_error or (_warn if isinstance(source, str | Path | int) else _raise)
-        return self._readable(self.outcomes(source, **options), log)
+        call = self._complete(options, source)
+        log = call.on_error or (warn_of_error if isinstance(source, str | Path | int) else raise_error)
+        return without_errors(self.outcomes(source, **options), log)
 
     def outcomes(
         self, source: ImageInput | int | Iterable[ImageInput], **options: Unpack[DetectorOptions]
     ) -> Generator[Detections | ImageError, None, None]:
         """As `stream`, but an image that cannot be read has its error in its place."""
-        call = self._complete(options)
+        call = self._complete(options, source)
+        window = call.batch_size if is_video(source) else _WINDOW * call.batch_size  # frames have one size
         images: Iterable[Any]
         if isinstance(source, str | Path | int):
             images = files_and_frames(source, call.every)
         else:
             images = [source] if isinstance(source, bytes | np.ndarray | Tensor | Image.Image) else source
-        return self._outcomes(images, call, window=_WINDOW * call.batch_size)
+        return self._outcomes(images, call, window=window)
 
     def warmup(self, image_hw: tuple[int, int] | None = None, **options: Unpack[DetectorOptions]) -> None:
         """Predict once on a grey image, so that the first real one of that size does not wait for preparations.
@@ -220,7 +239,8 @@ class Detector:
         batches = batches_by_size(images, call.batch_size, window, self.config.input)
         done: dict[int, Detections | ImageError] = {}
         next_number = 0
-        with closing(load_batches(batches, self.config.input.pixels)) as loading, closing(prefetch(loading)) as loaded:
+        loading = load_batches(batches, self.config.input.pixels, self.device)
+        with closing(loading), closing(prefetch(loading)) as loaded:
             for numbers, batch in loaded:
                 detections = iter(self._detect([image for image in batch if isinstance(image, LoadedImage)], call))
                 for number, image in zip(numbers, batch, strict=True):
@@ -229,36 +249,20 @@ class Detector:
                     yield done.pop(next_number)
                     next_number += 1
 
-    @staticmethod
-    def _readable(
-        outcomes: Iterator[Detections | ImageError], log: Callable[[ImageError], object]
-    ) -> Iterator[Detections]:
-        """The detections alone; `log` is called with each error."""
-        for outcome in outcomes:
-            if isinstance(outcome, ImageError):
-                log(outcome)
-            else:
-                yield outcome
-
     def to_batch(self, images: Sequence[Tensor]) -> ImageBatch:
         """Whole images, as `load_image` reads them, as input of the network: resized, padded, on its device."""
-        config = self.config.input
-        inputs = [
-            to_input(
-                pixels.to(self.device),
-                config.resized_hw((pixels.shape[-2], pixels.shape[-1])),
-                antialias=config.antialias,
-                method=config.resize,
-            )
-            for pixels in images
-        ]
-        return make_batch(inputs, fill=config.mean, size_divisor=config.size_divisor)
+        return batch_of_images(images, self.config.input, self.device)
 
-    @torch.inference_mode()
     def _detect(self, images: Sequence[LoadedImage], call: Call) -> list[Detections]:
         """Detections of images that are in memory."""
-        if not images:
-            return []
+        try:
+            return self._pass(images, call) if images else []
+        except (RuntimeError, MemoryError) as error:
+            advice = "take a smaller batch_size, tiles, or a smaller short_side"
+            raise as_memory_error(error, UsageError, advice) from None
+
+    @torch.inference_mode()
+    def _pass(self, images: Sequence[LoadedImage], call: Call) -> list[Detections]:
         if call.tiling is not None:
             detected = self._detect_in_tiles(images, call, call.tiling)
             frames_hw = [image.hw for image in images]
@@ -278,9 +282,9 @@ class Detector:
         queue = [(image, tile) for image, tiles in zip(images, tiles_of_images, strict=True) for tile in tiles]
         in_image: list[RawDetections] = []  # of every tile in the queue
         for part in batches_of_tiles(queue, call.batch_size):
-            inputs = [crop_tile(image.pixels, tile, config).to(self.device) for image, tile in part]
+            inputs = [crop_tile(image.pixels, tile, config, self.device) for image, tile in part]
             batch = make_batch(inputs, fill=config.mean, size_divisor=config.size_divisor)
-            postprocess, proposals = self._selection(call, part[0][1].capacity)
+            postprocess, proposals = call.selection(part[0][1].capacity, self._model.proposals)
             raw = self._model(batch, stages=self._stages, postprocess=postprocess, proposals=proposals)
             in_image += [to_image_coordinates(in_tile, tile) for in_tile, (_, tile) in zip(raw, part, strict=True)]
         results = iter(in_image)
@@ -291,19 +295,11 @@ class Detector:
             for image, tiles in zip(images, tiles_of_images, strict=True)
         ]
 
-    def _selection(self, call: Call, capacity: int) -> tuple[PostProcess, ProposalGenerator]:
-        """Post-processing and proposals generator of one pass, with limits that grow with the capacity of the tiles."""
-        postprocess, proposals = call.pass_postprocess, self._model.proposals
-        if capacity == 1:
-            return postprocess, proposals
-        if not call.limit:
-            postprocess = dataclasses.replace(postprocess, max_detections=capacity * postprocess.max_detections)
-        return postprocess, dataclasses.replace(
-            proposals, candidates=capacity * proposals.candidates, proposals=capacity * proposals.proposals
-        )
-
-    def _complete(self, options: DetectorOptions) -> Call:
-        return complete(options, self._model.postprocess, self.classes) if options else self._default_call
+    def _complete(self, options: DetectorOptions, source: object) -> Call:
+        if not options and self.device.type != "cuda":
+            return self._default_call
+        size = default_batch_size(source, self.device)
+        return complete(options, self._model.postprocess, self.classes, size)
 
 
 def load(
@@ -318,7 +314,8 @@ def load(
     long_side: int | None = None,
     device: str | None = None,
     threads: int | None = None,
-    runtime: RuntimeName | None = None,
+    runtime: RuntimeChoice | None = None,
+    precision: Precision = "float32",
     pixel_range: tuple[float, float] | None = None,
     bands: tuple[int, int, int] | None = None,
     calibration: Any = None,
@@ -333,22 +330,22 @@ def load(
         preset: architecture of a torchvision file where the keys fit several ("mobilenetv3-large-320-fpn").
         norm_eps: eps of its batch norms; 0 for a file fine-tuned from torchvision's COCO ``resnet50-fpn``.
         style: "caffe" or "pytorch": colours and strides of a Detectron2 or MMDetection file that does not contain them.
-        anchors: those of its training, or a YAML file of them, for a file that does not contain them: all of
-            torchvision and MMDetection. Default: those of the family.
+        anchors: of its training, or a YAML file, for one of torchvision or MMDetection; default: those of the family.
         short_side: pixels to which the short side of images is resized, likewise (min_size of torchvision).
         long_side: largest long side, likewise (max_size).
-        device: "cpu", "cuda", "mps"; default is the best available one that the runtime supports.
-        threads: CPU threads of torch, for the whole process; default: as they are.
-        runtime: what runs the network: "torch", or on the CPU "winograd", "compiled", "compiled-direct", "openvino",
-            "openvino-int8" or "onnxruntime". Default: "openvino-int8" for a file of `quantize`, else "torch".
+        device: as for `Detector`.
+        threads: as for `Detector`.
+        runtime: what runs the network: "torch", or on the CPU another (`RuntimeName`); "auto" measures which is fastest
+            on this machine, once. Default: "openvino-int8" for a file of `quantize`, else "torch".
+        precision: as for `Detector`.
         pixel_range: values that are black and white in images of over 8 bits; default: the checkpoint's, else 16 bits.
         bands: those of TIFF files that are red, green and blue, counted from 1; default: the checkpoint's.
         calibration: images, of any kind that `predict` takes, for "openvino-int8" with a file that is not quantized.
-        log: called with one line that names the kind of file, where it is not of this library.
+        log: called with a line about the kind of file, where it is not of this library, and one about "auto".
 
     Raises:
         WeightsError: the file cannot be downloaded or read, or does not fit.
-        UsageError: there is no such runtime, or it does not work on that device.
+        UsageError: there is no such runtime or precision, or it does not work on that device.
         MissingExtraError: the runtime's library is not installed.
     """
     use_threads(threads)
@@ -359,20 +356,12 @@ def load(
         short_side=short_side, long_side=long_side, log=log,
     )  # fmt: skip
     config = with_pixels(config, pixel_range, bands)
-    quantized = quantized_parts(file.path)
+    quantized, source = quantized_parts(file.path), Origin(file.path, style)
     runtime = runtime or ("openvino-int8" if quantized else "torch")
     if calibration is not None and runtime == "openvino-int8":
         quantized = quantize_parts(model, config, calibration)
-    source = Origin(file.path, style)
-    return Detector(model, config, device=device, threads=threads, runtime=runtime, quantized=quantized, source=source)
-
-
-def _warn(error: ImageError) -> None:
-    warnings.warn(str(error), stacklevel=3)
-
-
-def _raise(error: ImageError) -> None:
-    raise error
+    how: Any = {"device": device, "threads": threads, "runtime": runtime, "precision": precision, "log": log}
+    return Detector(model, config, quantized=quantized, source=source, **how)
 
 
 def as_detections(

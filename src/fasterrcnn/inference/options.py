@@ -36,7 +36,7 @@ class PredictOptions(TypedDict, total=False):
         overlap: Share of a tile's side that overlaps with its neighbour, 0 to 0.9. Default: 0.2.
         merge: How detections of one object in several tiles are merged. Default: nms.
         augment: Test-time augmentation: "flip" for the mirror image, numbers such as 0.75 and 1.25 for other sizes.
-        batch_size: Images, or tiles, in a batch. Default: 1.
+        batch_size: Images, or tiles, in a batch. Default: 1; on a CUDA GPU 8, but 1 for cameras and other live images.
         every: Of videos and cameras, predict each n-th frame. Default: 1.
     """
 

@@ -23,7 +23,7 @@ from fasterrcnn.errors import UsageError, require
 from fasterrcnn.inference.batches import input_batches
 from fasterrcnn.inference.devices import use_threads
 from fasterrcnn.inference.runtimes import openvino
-from fasterrcnn.inference.runtimes.parts import PartName
+from fasterrcnn.inference.runtimes.parts import PartName, outputs_of, relative_error
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.stages import DenseOutputs, Stages
 from fasterrcnn.weights import native
@@ -98,7 +98,7 @@ def quantize_parts(
     with torch.inference_mode():
         pixels, pooled = recorder.pixels[0], recorder.pooled[0]
         levels = len(model.roi_pooling.strides)
-        check_outputs(*(_outputs(stages, pixels, pooled, levels) for stages in (integers, model)))
+        check_outputs(*(outputs_of(stages, pixels, pooled, levels) for stages in (integers, model)))
     return parts
 
 
@@ -111,11 +111,11 @@ def check_outputs(outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> None
         UsageError: the root mean square of an error exceeds half that of its output.
     """
     for number, (output, exact) in enumerate(zip(outputs, expected, strict=True)):
-        error, size = (output - exact).square().mean().sqrt().item(), exact.square().mean().sqrt().item()
-        if not error <= _MAX_ERROR * size:
+        error = relative_error(output, exact)
+        if not error <= _MAX_ERROR:
             raise UsageError(
-                f"OpenVINO computes this network wrongly with 8-bit integers: output {number} is off by {error:.3g},"
-                f" where its size is {size:.3g}; use another runtime"
+                f"OpenVINO computes this network wrongly with 8-bit integers: output {number} is off by {error:.3g}"
+                " times its size; use another runtime"
             )
 
 
@@ -129,11 +129,6 @@ def quantized_parts(path: Path) -> dict[str, Tensor] | None:
             return {name.removeprefix(_PREFIX): file.get_tensor(name) for name in names} or None
     except (SafetensorError, OSError):  # `load_model` reports what is wrong
         return None
-
-
-def _outputs(stages: Stages, pixels: Tensor, pooled: Tensor, levels: int) -> list[Tensor]:
-    dense = stages.dense(pixels)
-    return [*dense.features[:levels], *dense.logits, *dense.deltas, *stages.head(pooled)]
 
 
 class _Recorder:

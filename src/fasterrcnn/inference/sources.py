@@ -3,6 +3,7 @@
 Axes: h w pixels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
+from fasterrcnn.config import InputConfig
 from fasterrcnn.errors import DataError, ImageError, UsageError
 from fasterrcnn.images import decode_image, image_files, other_files, read_image, read_size_hw, upright_rgb
+from fasterrcnn.ops.image import make_batch, to_input
 from fasterrcnn.pixel_options import AS_STORED, PixelOptions
+from fasterrcnn.structures import ImageBatch
 
 ImageInput = str | Path | bytes | Image.Image | np.ndarray | Tensor
 """One image: a file, the content of a file, a Pillow image, an array or a tensor."""
@@ -174,3 +178,18 @@ def _check_tensor(image: Tensor) -> Tensor:
     if not (low >= -0.01 and high <= 1.01):
         raise UsageError(f"a float tensor must lie in 0..1, not {float(low):g}..{float(high):g}: divide it by 255?")
     return rgb.detach().float()
+
+
+def batch_of_images(images: Sequence[Tensor], config: InputConfig, device: torch.device) -> ImageBatch:
+    """Whole images, as `load_image` reads them, as input of the network: resized, padded, on the device."""
+    inputs = [
+        to_input(
+            pixels,
+            config.resized_hw((pixels.shape[-2], pixels.shape[-1])),
+            antialias=config.antialias,
+            method=config.resize,
+            device=device,
+        )
+        for pixels in images
+    ]
+    return make_batch(inputs, fill=config.mean, size_divisor=config.size_divisor)

@@ -115,12 +115,15 @@ class TilingOptions:
 
 
 def crop_tile(
-    pixels: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"], tile: Tile, input_config: InputConfig
+    pixels: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"],
+    tile: Tile,
+    input_config: InputConfig,
+    device: torch.device | None = None,
 ) -> Float[Tensor, "3 th tw"]:
-    """The network input that is made of a tile."""
+    """The network input that is made of a tile, on the device."""
     x1, y1, x2, y2 = tile.region
     crop = pixels[:, y1:y2, x1:x2]
-    crop = to_input(crop, tile.input_hw, antialias=input_config.antialias, method=input_config.resize)
+    crop = to_input(crop, tile.input_hw, antialias=input_config.antialias, method=input_config.resize, device=device)
     return crop.flip(-1) if tile.mirrored else crop
 
 

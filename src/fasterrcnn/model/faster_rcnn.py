@@ -21,7 +21,7 @@ from fasterrcnn.model.rpn import RegionProposalNetwork
 from fasterrcnn.model.stages import DenseOutputs, Observer, Stages
 from fasterrcnn.model.targets import RegionSample, check_targets, sample_regions
 from fasterrcnn.ops.image import pad_to
-from fasterrcnn.structures import ImageBatch, Losses, Proposals, RawDetections, Target
+from fasterrcnn.structures import MEMORY_FORMAT, ImageBatch, Losses, Proposals, RawDetections, Target
 
 Features = Sequence[Float[Tensor, "b _ _ _"]]
 
@@ -96,7 +96,7 @@ class FasterRCNN(nn.Module):
         features: Features | None = None,
         observe: Observer | None = None,
     ) -> list[RawDetections]:
-        """Detections of each image, in the frame of the network input.
+        """Detections of each image, in the frame of the network input, on the CPU.
 
         Images of different padded sizes pass the network in separate groups: padding beyond an image's own would change
         the features at its border, and so its detections would depend on the other images of the batch.
@@ -118,9 +118,11 @@ class FasterRCNN(nn.Module):
             )
         detections: dict[int, RawDetections] = {}
         for padded_hw, members in self.groups(batch).items():
-            pixels = batch.pixels[members, :, : padded_hw[0], : padded_hw[1]]
+            pixels = batch.pixels[:, :, : padded_hw[0], : padded_hw[1]]
+            if len(members) < len(batch.sizes_hw):
+                pixels = torch.stack([pixels[index] for index in members])
             group = ImageBatch(
-                pixels.contiguous(memory_format=torch.channels_last), [batch.sizes_hw[index] for index in members]
+                pixels.contiguous(memory_format=MEMORY_FORMAT), [batch.sizes_hw[index] for index in members]
             )
             dense = stages.dense(group.pixels)
             detected = self._detect(group, padded_hw, dense, stages, proposals, postprocess, observe)
@@ -168,7 +170,7 @@ class FasterRCNN(nn.Module):
         ]
         class_logits, box_deltas = self.classify(dense.features, [sample.boxes for sample in samples])
         class_loss, box_loss, class_weight = self.region_loss(class_logits, box_deltas, _joined(samples))
-        weights = torch.tensor([drawn, drawn, class_weight, len(class_logits)], device=class_loss.device)
+        weights = torch.stack([drawn, drawn, class_weight, class_weight.new_full((), len(class_logits))])
         return Losses(objectness_loss, rpn_box_loss, class_loss, box_loss, weights)
 
     def features(self, pixels: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
@@ -178,7 +180,7 @@ class FasterRCNN(nn.Module):
 
     def normalised(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """RGB in 0..1 minus the mean, divided by the standard deviation: the input of the backbone."""
-        return ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return ((pixels - self.mean) / self.std).contiguous(memory_format=MEMORY_FORMAT)
 
     def dense(self, pixels: Float[Tensor, "b 3 h w"]) -> DenseOutputs:
         """Feature maps and RPN outputs of RGB in 0..1; see `Stages`."""
@@ -247,8 +249,8 @@ class FasterRCNN(nn.Module):
         report("head", logits=logits, deltas=deltas)
         counts = [len(boxes) for boxes in regions]
         weights = self.region_loss.delta_weights
-        per_image = zip(torch.split(logits, counts), torch.split(deltas, counts), regions, batch.sizes_hw, strict=True)
-        return [postprocess(*image, weights, observe=observe) for image in per_image]
+        per_image = (torch.split(logits, counts), torch.split(deltas, counts))
+        return postprocess(*per_image, regions, batch.sizes_hw, weights, observe=observe)
 
 
 @lru_cache(maxsize=8)  # padded sizes; 3.5 MB of anchors each at 800x1088

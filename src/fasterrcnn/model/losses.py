@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from fasterrcnn.model.targets import Assigner, RegionSample
+from fasterrcnn.model.targets import Assigner, RegionSample, boxes_of
 from fasterrcnn.ops import boxes, losses
 from fasterrcnn.structures import Target
 
@@ -35,28 +35,28 @@ class RPNLoss:
         anchors: Float[Tensor, "a 4"],
         targets: Sequence[Target],
         generators: Sequence[torch.Generator | None] | None = None,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], int]:
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Int64[Tensor, ""]]:
         """Objectness loss, box loss, number of drawn anchors; both losses are means over these.
 
         The anchors of each image are drawn with its own generator.
         """
-        drawn_logits, drawn_ground_truth, positive_deltas, wanted_deltas = [], [], [], []
+        own_logits, own_deltas, wanted_deltas, is_object, is_drawn = [], [], [], [], []
         generators = generators or [None] * len(targets)
         for image_logits, image_deltas, target, generator in zip(logits, deltas, targets, generators, strict=True):
             matched = self.assigner.assign(anchors, target)
-            chosen = self.assigner.sample(matched, generator)
-            positive = chosen[matched[chosen] >= 0]
-            drawn_logits.append(image_logits[chosen])
-            drawn_ground_truth.append((matched[chosen] >= 0).float())
-            positive_deltas.append(image_deltas[positive])
-            wanted_deltas.append(boxes.encode(target.boxes[matched[positive]], anchors[positive]))
-        ground_truth = torch.cat(drawn_ground_truth)
-        box_loss = losses.smooth_l1(torch.cat(positive_deltas), torch.cat(wanted_deltas), beta=self.beta)
-        return (
-            losses.objectness(torch.cat(drawn_logits), ground_truth),
-            box_loss / max(1, len(ground_truth)),
-            len(ground_truth),
-        )
+            sample = self.assigner.sample(matched, generator)
+            index, drawn = sample.index, sample.drawn
+            matched, own_anchors = matched[index], anchors[index]
+            own_logits.append(image_logits[index])
+            own_deltas.append(image_deltas[index])
+            wanted_deltas.append(boxes.encode(boxes_of(matched, target.boxes, own_anchors), own_anchors))
+            is_object.append((matched >= 0) & drawn)
+            is_drawn.append(drawn)
+        drawn, positive, wanted = torch.cat(is_drawn), torch.cat(is_object), torch.cat(wanted_deltas)
+        deltas_of_objects = _only_where(positive, torch.cat(own_deltas), wanted)
+        count = drawn.sum()
+        box_loss = losses.smooth_l1(deltas_of_objects, wanted, beta=self.beta) / count.clamp(min=1)
+        return losses.objectness(torch.cat(own_logits), positive, drawn), box_loss, count
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,16 @@ class RegionLoss:
         logits: Float[Tensor, "r k_and_background"],
         deltas: Float[Tensor, "r k 4"],
         sample: RegionSample,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], float]:
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
         """Class loss, box loss, and what the class loss is divided by: the drawn regions, or their class weights.
 
         Both losses are means over all drawn regions, positive or not.
         """
-        weights, total_weight = None, float(len(sample.labels))
+        count = len(sample.labels)
+        weights, total_weight = None, sample.boxes.new_full((), count)
         if self.class_weights is not None:
             weights = torch.tensor(self.class_weights, device=logits.device)
-            total_weight = float(weights[sample.labels].sum())
+            total_weight = weights[sample.labels].sum()
         class_loss = losses.classification(
             logits,
             sample.labels,
@@ -102,13 +103,24 @@ class RegionLoss:
             label_smoothing=self.label_smoothing,
             focal_gamma=self.focal_gamma,
         )
-        positive = (sample.labels < deltas.shape[1]).nonzero()[:, 0]
-        own_deltas = deltas[positive, sample.labels[positive]]
-        box_loss = self._boxes(own_deltas, sample.boxes[positive], sample.target_boxes[positive])
-        return class_loss, box_loss / max(1, len(sample.labels)), total_weight
+        own_deltas = deltas[torch.arange(count, device=deltas.device), sample.labels.clamp(max=deltas.shape[1] - 1)]
+        positive = sample.labels < deltas.shape[1]
+        return class_loss, self._boxes(own_deltas, positive, sample) / max(1, count), total_weight
 
-    def _boxes(self, deltas: Tensor, regions: Tensor, target_boxes: Tensor) -> Tensor:
+    def _boxes(self, deltas: Tensor, positive: Tensor, sample: RegionSample) -> Tensor:
         if self.box_loss == "giou":
-            return losses.giou(boxes.decode(deltas, regions, self.delta_weights), target_boxes)
-        wanted = boxes.encode(target_boxes, regions, self.delta_weights)
-        return losses.smooth_l1(deltas, wanted, beta=self.beta if self.box_loss == "smooth_l1" else 0.0)
+            decoded = boxes.decode(deltas, sample.boxes, self.delta_weights)
+            return losses.giou(_only_where(positive, decoded, sample.target_boxes), sample.target_boxes)
+        wanted = boxes.encode(sample.target_boxes, sample.boxes, self.delta_weights)
+        beta = self.beta if self.box_loss == "smooth_l1" else 0.0
+        return losses.smooth_l1(_only_where(positive, deltas, wanted), wanted, beta=beta)
+
+
+def _only_where(
+    positive: Bool[Tensor, " n"], predicted: Float[Tensor, "n 4"], wanted: Float[Tensor, "n 4"]
+) -> Float[Tensor, "n 4"]:
+    """What is predicted for positives, and what is wanted elsewhere: there is no loss, and no gradient.
+
+    To pick the positives instead, the CPU would have to wait for a GPU.
+    """
+    return torch.where(positive[:, None], predicted.float(), wanted)

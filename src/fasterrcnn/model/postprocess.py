@@ -3,11 +3,12 @@
 Axes: p proposals, k classes, n detections.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from fasterrcnn.errors import UsageError
@@ -53,44 +54,78 @@ class PostProcess:
 
     def __call__(
         self,
-        logits: Float[Tensor, "p k_and_background"],
-        deltas: Float[Tensor, "p k 4"],
-        proposals: Float[Tensor, "p 4"],
-        size_hw: tuple[int, int],
+        logits: Sequence[Float[Tensor, "_ k_and_background"]],
+        deltas: Sequence[Float[Tensor, "_ k 4"]],
+        proposals: Sequence[Float[Tensor, "_ 4"]],
+        sizes_hw: Sequence[tuple[int, int]],
         delta_weights: tuple[float, float, float, float],
         *,
         observe: Observer | None = None,
+    ) -> list[RawDetections]:
+        """Detections of each image, inside the part of it that is not padding; they lie on the CPU."""
+        scored = [
+            self._score(*image, delta_weights, observe)
+            for image in zip(logits, deltas, proposals, sizes_hw, strict=True)
+        ]
+        is_soft = self.nms not in ("class", "agnostic")
+        if is_soft:  # one box after the other: on a GPU, the CPU would wait for each
+            scored = _on_cpu(scored)
+        kept = [self._suppress(image) for image in scored]
+        selected = _on_cpu(
+            [
+                RawDetections(image.boxes[keep], kept_scores, image.labels[keep])
+                for image, (keep, kept_scores) in zip(scored, kept, strict=True)
+            ]
+        )
+        if not is_soft and self.min_side <= 0:
+            has_area = [boxes.have_area(image.boxes) for image in selected]
+            selected = [_picked(image, own) for image, own in zip(selected, has_area, strict=True)]
+        else:
+            has_area = [torch.ones(len(image.boxes), dtype=torch.bool) for image in selected]
+        if observe is not None:
+            for detections, (keep, _), own in zip(selected, kept, has_area, strict=True):
+                observe("detections", kept=keep.cpu()[own], detections=detections)
+        return selected
+
+    def _score(
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        proposals: Tensor,
+        size_hw: tuple[int, int],
+        delta_weights: tuple[float, float, float, float],
+        observe: Observer | None,
     ) -> RawDetections:
-        """Detections of one image, inside the part of it that is not padding."""
+        """Boxes of one image that are likely and large enough, of every region and class."""
         probabilities = logits.float().softmax(dim=1)[:, :-1]
         wanted = probabilities > self.score_threshold
         if self.classes is not None:
-            beyond = [label for label in self.classes if not 0 <= label < probabilities.shape[1]]
-            if beyond:
-                raise UsageError(f"there is no class {beyond[0]}; labels lie in 0..{probabilities.shape[1] - 1}")
-            allowed = torch.zeros(probabilities.shape[1], dtype=torch.bool, device=wanted.device)
-            allowed[list(self.classes)] = True
-            wanted = wanted & allowed
+            wanted = wanted & self._allowed(probabilities)
         # Only boxes above the threshold are decoded: they are few of p x k.
         rows, labels = wanted.nonzero().unbind(1)
-        scores = probabilities[rows, labels]
         decoded = boxes.clip(boxes.decode(deltas[rows, labels], proposals[rows], delta_weights), size_hw)
-        good = boxes.at_least(decoded, self.min_side)
-        scored = RawDetections(decoded[good], scores[good], labels[good])
+        good = boxes.at_least(decoded, self.min_side).nonzero()[:, 0]
+        rows, labels = rows[good], labels[good]
+        scored = RawDetections(decoded[good], probabilities[rows, labels], labels)
         if observe is not None:
-            observe("scored", rows=rows[good], labels=scored.labels, scores=scored.scores, boxes=scored.boxes)
-        keep, kept_scores = self._suppress(scored)
-        detections = RawDetections(scored.boxes[keep], kept_scores, scored.labels[keep])
-        if observe is not None:
-            observe("detections", kept=keep, detections=detections)
-        return detections
+            observe("scored", rows=rows, labels=labels, scores=scored.scores, boxes=scored.boxes)
+        return scored
+
+    def _allowed(self, probabilities: Float[Tensor, "p k"]) -> Bool[Tensor, " k"]:
+        """Which classes are reported."""
+        count = probabilities.shape[1]
+        allowed = torch.zeros(count, dtype=torch.bool, device=probabilities.device)
+        for label in self.classes or ():
+            if not 0 <= label < count:
+                raise UsageError(f"there is no class {label}; labels lie in 0..{count - 1}")
+            allowed[label].fill_(True)  # an assignment would copy the value to a GPU
+        return allowed
 
     def _suppress(self, scored: RawDetections) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
         """Indices of the boxes that stay, and their scores, which soft NMS has lowered."""
         if self.nms in ("class", "agnostic"):
             groups = scored.labels if self.nms == "class" else torch.zeros_like(scored.labels)
             keep = boxes.nms(scored.boxes, scored.scores, groups, self.nms_threshold)[: self.max_detections]
-            keep = keep[boxes.have_area(scored.boxes[keep])]
             return keep, scored.scores[keep]
         return boxes.soft_nms(
             scored.boxes,
@@ -102,6 +137,19 @@ class PostProcess:
             min_score=self.score_threshold,
             limit=self.max_detections,
         )
+
+
+def _on_cpu(detections: Sequence[RawDetections]) -> list[RawDetections]:
+    """The same detections on the CPU, where one copy brings those of all images."""
+    if all(image.boxes.device.type == "cpu" for image in detections):
+        return list(detections)
+    rows = [torch.cat([d.boxes, d.scores[:, None], d.labels[:, None].float()], dim=1) for d in detections]
+    copied = torch.split(torch.cat(rows).cpu(), [len(part) for part in rows])
+    return [RawDetections(part[:, :4], part[:, 4], part[:, 5].long()) for part in copied]
+
+
+def _picked(detections: RawDetections, index: Tensor) -> RawDetections:
+    return RawDetections(detections.boxes[index], detections.scores[index], detections.labels[index])
 
 
 def to_frame(detections: RawDetections, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> RawDetections:

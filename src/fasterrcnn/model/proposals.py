@@ -62,13 +62,12 @@ class ProposalGenerator:
         clipped = [boxes.clip(decoded, size_hw) for decoded, size_hw in zip(candidates, sizes_hw, strict=True)]
         good = [self._are_good(*image) for image in zip(clipped, scores, strict=True)]
         kept = boxes.best_of_each(
-            [(decoded[at], rank[at], level_of[at]) for decoded, rank, at in zip(clipped, ranks, good, strict=True)],
+            [(*image, level_of, usable) for *image, usable in zip(clipped, ranks, good, strict=True)],
             self.nms_threshold,
             limit=self.proposals if observe is None else level_of.numel(),  # an observer sees all survivors
         )
         proposals = []
-        for image_boxes, image_scores, image_good, image_kept in zip(clipped, scores, good, kept, strict=True):
-            survivors = image_good.nonzero()[:, 0][image_kept]
+        for image_boxes, image_scores, image_good, survivors in zip(clipped, scores, good, kept, strict=True):
             keep = survivors[: self.proposals]
             if observe is not None:
                 values = {"boxes": image_boxes, "scores": image_scores, "good": image_good, "survivors": survivors}

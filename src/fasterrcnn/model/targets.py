@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from fasterrcnn.errors import UsageError
 from fasterrcnn.ops import boxes
-from fasterrcnn.ops.matching import IGNORED, NEGATIVE, inside_ignored, match, sample_balanced
+from fasterrcnn.ops.matching import IGNORED, NEGATIVE, BalancedSample, inside_ignored, match, sample_balanced
 from fasterrcnn.structures import Proposals, Target
 
 
@@ -47,11 +47,12 @@ class Assigner:
             zero_overlap=self.zero_overlap,
         )
         if len(target.ignored):
-            matched[(matched == NEGATIVE) & inside_ignored(candidates, target.ignored)] = IGNORED
+            inside = inside_ignored(candidates, target.ignored)
+            matched.masked_fill_((matched == NEGATIVE) & inside, IGNORED)
         return matched
 
-    def sample(self, matched: Int64[Tensor, " a"], generator: torch.Generator | None) -> Int64[Tensor, " s"]:
-        """Indices of the candidates that take part in the loss, sorted."""
+    def sample(self, matched: Int64[Tensor, " a"], generator: torch.Generator | None) -> BalancedSample:
+        """The candidates that take part in the loss."""
         return sample_balanced(
             matched >= 0,
             matched == NEGATIVE,
@@ -86,14 +87,21 @@ def sample_regions(
     """Draw regions from the proposals and the ground truth itself, which is always a good proposal."""
     candidates = torch.cat([proposals.boxes, target.boxes])
     matched = assigner.assign(candidates, target)
-    chosen = assigner.sample(matched, generator)
+    chosen = assigner.sample(matched, generator).sorted()
     regions, matched = candidates[chosen], matched[chosen]
-    positive = matched >= 0
     labels = torch.full_like(matched, num_classes)
-    labels[positive] = target.labels[matched[positive]]
-    target_boxes = regions.clone()
-    target_boxes[positive] = target.boxes[matched[positive]]
-    return RegionSample(regions, labels, target_boxes)
+    if len(target.labels):
+        labels = torch.where(matched >= 0, target.labels[matched.clamp(min=0)], labels)
+    return RegionSample(regions, labels, boxes_of(matched, target.boxes, regions))
+
+
+def boxes_of(
+    matched: Int64[Tensor, " a"], gt_boxes: Float[Tensor, "g 4"], candidates: Float[Tensor, "a 4"]
+) -> Float[Tensor, "a 4"]:
+    """The box of the object that each candidate belongs to; the candidate itself where it belongs to none."""
+    if not len(gt_boxes):
+        return candidates
+    return torch.where(matched[:, None] >= 0, gt_boxes[matched.clamp(min=0)], candidates)
 
 
 def check_targets(targets: Sequence[Target], classes: Sequence[str]) -> None:
@@ -102,24 +110,37 @@ def check_targets(targets: Sequence[Target], classes: Sequence[str]) -> None:
     Raises:
         UsageError: a label outside 0..K-1, a box that is not finite or has no area, or counts that differ.
     """
+    where = "target of image {} in the batch"
     for number, target in enumerate(targets):
-        where = f"target of image {number} in the batch"
         for name, tensor, dtype in (("boxes", target.boxes, torch.float32), ("labels", target.labels, torch.int64)):
             if tensor.dtype != dtype:
-                raise UsageError(f"{where}: {name} are {tensor.dtype}, {dtype} is needed")
+                raise UsageError(f"{where.format(number)}: {name} are {tensor.dtype}, {dtype} is needed")
         if len(target.boxes) != len(target.labels):
-            raise UsageError(f"{where}: {len(target.boxes)} boxes but {len(target.labels)} labels")
-        unknown = (target.labels < 0) | (target.labels >= len(classes))
-        if unknown.any():
-            label = int(target.labels[unknown][0])
-            raise UsageError(
-                f"{where}: label {label} is not in 0..{len(classes) - 1} ({len(classes)} classes: "
-                f"{', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}); background has no label"
-            )
-        good = target.boxes.isfinite().all(dim=1) & (boxes.areas(target.boxes) > 0)
-        good &= boxes.at_least(target.boxes, 0.0)
-        if not good.all():
-            index = int((~good).nonzero()[0, 0])
-            raise UsageError(
-                f"{where}: box {index} is {target.boxes[index].tolist()}; x1 < x2 and y1 < y2 are needed, finite"
-            )
+            raise UsageError(f"{where.format(number)}: {len(target.boxes)} boxes but {len(target.labels)} labels")
+    if not targets or _are_valid(targets, len(classes)):
+        return
+    for number, target in enumerate(targets):
+        for label in target.labels.tolist():
+            if not 0 <= label < len(classes):
+                raise UsageError(
+                    f"{where.format(number)}: label {label} is not in 0..{len(classes) - 1} ({len(classes)} classes: "
+                    f"{', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}); background has no label"
+                )
+        for index, good in enumerate(_are_boxes(target.boxes).tolist()):
+            if not good:
+                raise UsageError(
+                    f"{where.format(number)}: box {index} is {target.boxes[index].tolist()}; x1 < x2 and y1 < y2 are "
+                    "needed, finite"
+                )
+
+
+def _are_valid(targets: Sequence[Target], classes: int) -> bool:
+    """Whether all labels and boxes of a batch are valid; to know it, the CPU waits once for a GPU."""
+    labels = torch.cat([target.labels for target in targets])
+    good_boxes = _are_boxes(torch.cat([target.boxes for target in targets]))
+    return bool((labels >= 0).all() & (labels < classes).all() & good_boxes.all())
+
+
+def _are_boxes(xyxy: Float[Tensor, "n 4"]) -> Bool[Tensor, " n"]:
+    """Which are finite and have an area."""
+    return xyxy.isfinite().all(dim=1) & boxes.have_area(xyxy) & (boxes.areas(xyxy) > 0)

@@ -6,12 +6,12 @@ Axes: n m boxes, k kept boxes. Boxes are xyxy in continuous pixels of one frame,
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torchvision.ops import batched_nms
+from torchvision.ops import nms as ungrouped_nms
 
 MAX_LOG_SCALE = math.log(1000.0 / 16)
 """Largest dw or dh that is decoded: an anchor of 16 pixels may grow to 1,000. Keeps exp() finite."""
@@ -20,6 +20,9 @@ _AT_ONCE = 2048
 
 _GROUP_BY_GROUP = 1000
 """Of more boxes on a CPU, torchvision treats the groups one by one; of fewer, it moves them apart, which rounds."""
+
+_MOVED_APART = 25_000
+"""Of more boxes on a GPU, torchvision treats the groups one by one."""
 
 
 def areas(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
@@ -98,7 +101,12 @@ def encode(
     box_centre = boxes[:, :2] + 0.5 * box_size
     shift = (box_centre - anchor_centre) / anchor_size
     growth = torch.log(box_size / anchor_size)
-    return torch.cat([shift, growth], dim=1) * torch.tensor(weights, device=boxes.device)
+    deltas = torch.cat([shift, growth], dim=1)
+    if weights == (1.0, 1.0, 1.0, 1.0):
+        return deltas
+    # Number by number: a tensor of the weights would have to be copied to a GPU.
+    columns = zip(deltas.unbind(dim=1), weights, strict=True)
+    return torch.stack([column * weight for column, weight in columns], dim=1)
 
 
 def decode(
@@ -111,7 +119,8 @@ def decode(
     dw and dh are clamped at `MAX_LOG_SCALE`, so that a wild network gives large boxes and not infinite ones.
     """
     anchors = anchors.float()
-    dx, dy, dw, dh = (deltas.float() / torch.tensor(weights, device=deltas.device)).unbind(-1)
+    columns = zip(deltas.float().unbind(-1), weights, strict=True)
+    dx, dy, dw, dh = (column if weight == 1 else column / weight for column, weight in columns)
     width, height = anchors[..., 2] - anchors[..., 0], anchors[..., 3] - anchors[..., 1]
     centre_x = anchors[..., 0] + 0.5 * width + dx * width
     centre_y = anchors[..., 1] + 0.5 * height + dy * height
@@ -159,24 +168,51 @@ def _survivors(
     boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], groups: Int64[Tensor, " n"], threshold: float
 ) -> Int64[Tensor, " k"]:
     """Rising indices of what stays of boxes that are sorted already."""
+    boxes, scores = boxes.float(), scores.float()
+    if boxes.device.type == "cpu" or not 0 < len(boxes) <= _MOVED_APART:
+        kept = batched_nms(boxes, scores, groups, threshold)
+    else:  # as `batched_nms` does, but it makes the number 1 on the CPU and copies it
+        kept = ungrouped_nms(boxes + (groups * (boxes.max() + 1))[:, None], scores, threshold)
     # Sorted, because torchvision does not define the order of equal scores.
-    return batched_nms(boxes.float(), scores.float(), groups, threshold).sort().values
+    return kept.sort().values
 
 
 def best_of_each(
-    images: Sequence[tuple[Float[Tensor, "_ 4"], Float[Tensor, " _"], Int64[Tensor, " _"]]],
+    images: Sequence[tuple[Float[Tensor, "_ 4"], Float[Tensor, " _"], Int64[Tensor, " _"], Bool[Tensor, " _"]]],
     threshold: float,
     limit: int,
 ) -> list[Int64[Tensor, " _"]]:
-    """`best_after_nms` of the boxes, scores and groups of each image.
+    """`best_after_nms` of the boxes, scores and groups of each image, without the boxes that are not usable.
 
     On a CPU the images share torch's threads, of which the kernel itself uses one.
     """
+    if images and images[0][0].device.type != "cpu":
+        return _best_of_each_on_gpu(images, threshold, limit)
+
+    def best(boxes: Tensor, scores: Tensor, groups: Tensor, usable: Tensor) -> Tensor:
+        members = usable.nonzero()[:, 0]
+        return members[best_after_nms(boxes[members], scores[members], groups[members], threshold, limit)]
+
     threads = min(len(images), torch.get_num_threads())
-    if threads < 2 or images[0][0].device.type != "cpu":
-        return [best_after_nms(*image, threshold, limit) for image in images]
+    if threads < 2:
+        return [best(*image) for image in images]
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(best_after_nms, *zip(*images, strict=True), repeat(threshold), repeat(limit)))
+        return list(pool.map(best, *zip(*images, strict=True)))
+
+
+def _best_of_each_on_gpu(
+    images: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], threshold: float, limit: int
+) -> list[Tensor]:
+    """As `best_of_each`: boxes that are not usable come last, and are cut off when all images are done.
+
+    To leave them out before, the CPU would have to wait for the GPU.
+    """
+    kept = []
+    for boxes, scores, groups, usable in images:
+        ranks = scores.masked_fill(~usable, -math.inf)
+        kept.append(best_after_nms(boxes.nan_to_num(0.0), ranks, groups, threshold, limit))
+    counts = torch.stack([image[-1][index].sum() for image, index in zip(images, kept, strict=True)]).tolist()
+    return [index[:count] for index, count in zip(kept, counts, strict=True)]
 
 
 def soft_nms(

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv_functional
 
-from fasterrcnn.structures import ImageBatch
+from fasterrcnn.structures import MEMORY_FORMAT, ImageBatch, move
 
 _OPENCV_ONE = 2048
 """A weight of 1 in OpenCV, whose weights have 11 bits."""
@@ -25,6 +25,7 @@ def to_input(
     *,
     antialias: bool,
     method: Literal["torch", "pillow", "opencv"] = "torch",
+    device: torch.device | str | None = None,
 ) -> Float[Tensor, "3 th tw"]:
     """An image (uint8 0..255, or float 0..1) as float RGB in 0..1 at the wanted size, resized bilinearly.
 
@@ -34,10 +35,12 @@ def to_input(
         antialias: average over the source pixels when shrinking (Detectron2); torchvision's detectors do not.
         method: "pillow" and "opencv" round to whole levels of 0..255, as weights expect that were trained with these
             libraries. A float image has no such levels and is always resized by torch.
+        device: where the result is wanted; default is where the image is. Torch resizes there, the others resize first.
     """
     if method != "torch" and image.dtype == torch.uint8 and image.shape[-2:] != to_hw:
         resize = _resize_as_pillow if method == "pillow" else resize_as_opencv
         image = resize(image, to_hw)
+    image = image if device is None or image.device == torch.device(device) else move(image, device)
     pixels = image.float() / 255 if image.dtype == torch.uint8 else image
     if pixels.shape[-2:] == to_hw:
         return pixels
@@ -65,7 +68,7 @@ def make_batch(
     height = pad_to(max(shared_hw[0], *(h for h, _ in sizes)), size_divisor)
     width = pad_to(max(shared_hw[1], *(w for _, w in sizes)), size_divisor)
     pixels = images[0].new_tensor(fill).view(1, 3, 1, 1).expand(len(images), 3, height, width)
-    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    pixels = pixels.contiguous(memory_format=MEMORY_FORMAT)
     for canvas, image, (h, w) in zip(pixels, images, sizes, strict=True):
         canvas[:, :h, :w] = image
     return ImageBatch(pixels, sizes)

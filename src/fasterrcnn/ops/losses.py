@@ -4,7 +4,7 @@ Axes: n rows, c classes (background last).
 """
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,10 +28,12 @@ def giou(boxes: Float[Tensor, "n 4"], target_boxes: Float[Tensor, "n 4"]) -> Flo
     return (1 - generalised).sum()
 
 
-def objectness(logits: Float[Tensor, " n"], is_object: Float[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Mean binary cross-entropy of objectness logits against 0 or 1; zero without rows."""
-    summed = F.binary_cross_entropy_with_logits(logits.float(), is_object, reduction="sum")
-    return summed / max(1, len(logits))
+def objectness(
+    logits: Float[Tensor, " n"], is_object: Bool[Tensor, " n"], counted: Bool[Tensor, " n"]
+) -> Float[Tensor, ""]:
+    """Mean binary cross-entropy of the objectness logits that are counted; zero without any."""
+    losses = F.binary_cross_entropy_with_logits(logits.float(), is_object.float(), reduction="none")
+    return torch.where(counted, losses, 0.0).sum() / counted.sum().clamp(min=1)
 
 
 def classification(
@@ -58,8 +60,9 @@ def classification(
         true_probability = logits.float().softmax(dim=1).gather(1, labels[:, None])[:, 0]
         # Away from 0, where the derivative of a power below 1 is infinite.
         losses = losses * (1 - true_probability).clamp(min=1e-6) ** focal_gamma
-    weight = class_weights[labels].sum() if class_weights is not None else logits.new_tensor(len(labels)).float()
-    return losses.sum() / weight.clamp(min=torch.finfo(torch.float32).tiny)
+    if class_weights is None:
+        return losses.sum() / max(1, len(labels))
+    return losses.sum() / class_weights[labels].sum().clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def _area(boxes: Tensor) -> Tensor:

@@ -2,13 +2,14 @@
 
 Chunked, so that 5,000 objects need no gigabytes.
 
-Axes: a n anchors (or proposals), g ground truth, i ignored regions, s samples.
+Axes: a n anchors (or proposals), g ground truth, i ignored regions, s places of a sample, d drawn.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 
 from fasterrcnn.ops import boxes
@@ -19,7 +20,11 @@ IGNORED = -2
 """The anchor is neither positive nor negative: it takes no part in training."""
 
 _CHUNK_PAIRS = 1_000_000
-"""Pairs processed together: 4 MB for each temporary tensor, which fit into the cache."""
+"""Pairs processed together on a CPU: 4 MB for each temporary tensor, which fit into the cache."""
+_GPU_CHUNK_PAIRS = 64_000_000
+"""Pairs processed together on a GPU, which would wait for the launches of small chunks."""
+
+_NOT_A_MEMBER = -(2**31)
 
 
 def match(
@@ -51,40 +56,59 @@ def match(
     best_iou = anchors.new_empty(len(anchors))
     best_index = torch.empty(len(anchors), dtype=torch.int64, device=anchors.device)
     best_of_object = anchors.new_zeros(len(gt_boxes))
-    for rows in _chunks(len(anchors), len(gt_boxes)):
+    for rows in _chunks(anchors, gt_boxes):
         overlap = boxes.iou(anchors[rows], gt_boxes)
         torch.max(overlap, dim=1, out=(best_iou[rows], best_index[rows]))
         torch.maximum(best_of_object, overlap.amax(dim=0), out=best_of_object)
-    matched = best_index.clone()
-    matched[best_iou < positive_iou] = IGNORED
-    matched[best_iou < negative_iou] = NEGATIVE
+    matched = best_index.masked_fill(best_iou < positive_iou, IGNORED).masked_fill_(best_iou < negative_iou, NEGATIVE)
     if best_for_each:
         wanted = best_of_object if zero_overlap else best_of_object.masked_fill(best_of_object == 0, 2.0)
-        candidates = (best_iou >= wanted.min()).nonzero()[:, 0]
-        for rows in _chunks(len(candidates), len(gt_boxes)):
+        if anchors.device.type == "cpu":
+            candidates = (best_iou >= wanted.min()).nonzero()[:, 0]
+        else:  # to know the few that may be chosen, the CPU would have to wait for the GPU
+            candidates = torch.arange(len(anchors), device=anchors.device)
+        for rows in _chunks(candidates, gt_boxes):
             chosen = candidates[rows]
             # Equality of floats is meant: the same numbers are computed again, which is cheaper than keeping them.
-            chosen = chosen[(boxes.iou(anchors[chosen], gt_boxes) == wanted).any(dim=1)]
-            matched[chosen] = best_index[chosen]
+            is_best = (boxes.iou(anchors[chosen], gt_boxes) == wanted).any(dim=1)
+            matched[chosen] = torch.where(is_best, best_index[chosen], matched[chosen])
     return matched
 
 
 def inside_ignored(anchors: Float[Tensor, "a 4"], regions: Float[Tensor, "i 4"]) -> Bool[Tensor, " a"]:
     """Which anchors lie by at least half of their own area inside an ignored region (a crowd)."""
     inside = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
-    for rows in _chunks(len(anchors), len(regions)):
+    for rows in _chunks(anchors, regions):
         inside[rows] = (boxes.intersection_over_area(anchors[rows], regions) >= 0.5).any(dim=1)
     return inside
 
 
-def _chunks(anchors: int, objects: int) -> Iterator[slice]:
+def _chunks(anchors: Tensor, objects: Tensor) -> Iterator[slice]:
     """Rows of the anchors, so many that their overlaps with all objects stay small.
 
     The result of a chunk is written into tensors allocated beforehand: small results allocated between the large
     temporaries would keep the allocator from using their memory again.
     """
-    rows = max(1, _CHUNK_PAIRS // max(1, objects))
-    return (slice(start, start + rows) for start in range(0, anchors, rows))
+    pairs = _CHUNK_PAIRS if anchors.device.type == "cpu" else _GPU_CHUNK_PAIRS
+    rows = max(1, pairs // max(1, len(objects)))
+    return (slice(start, start + rows) for start in range(0, len(anchors), rows))
+
+
+@dataclass(frozen=True)
+class BalancedSample:
+    """Members drawn from many.
+
+    Attributes:
+        index: of every place of the sample, which of all is drawn.
+        drawn: whether the place is taken: a sample of few members has fewer than it has places.
+    """
+
+    index: Int64[Tensor, " s"]
+    drawn: Bool[Tensor, " s"]
+
+    def sorted(self) -> Int64[Tensor, " d"]:
+        """Rising indices of those that are drawn. The CPU waits for a GPU here, to know how many there are."""
+        return self.index[self.drawn].sort().values
 
 
 def sample_balanced(
@@ -94,23 +118,45 @@ def sample_balanced(
     count: int,
     positive_fraction: float,
     generator: torch.Generator | None = None,
-) -> Int64[Tensor, " s"]:
-    """Indices of at most ``count`` members, sorted, at most ``positive_fraction`` of them positive.
+) -> BalancedSample:
+    """At most ``count`` members, at most ``positive_fraction`` of them positive.
 
     Missing positives are replaced by negatives (Ren et al. 2015, section 3.1.3). What is neither positive nor
-    negative is never drawn.
+    negative is never drawn. Equal states of the generator give equal draws on every device.
     """
-    positives, negatives = positive.nonzero()[:, 0], negative.nonzero()[:, 0]
-    wanted = min(len(positives), int(count * positive_fraction))
-    positives = _draw(positives, wanted, generator)
-    negatives = _draw(negatives, count - wanted, generator)
-    return torch.cat([positives, negatives]).sort().values
+    order = _random_order(len(positive), positive.device, generator)
+    positives = _first(order, positive, int(count * positive_fraction))
+    negatives = _first(order, negative, count)
+    is_positive = positive[positives]
+    places = torch.arange(len(negatives), device=positive.device)
+    is_negative = negative[negatives] & (places < count - is_positive.sum())
+    return BalancedSample(torch.cat([positives, negatives]), torch.cat([is_positive, is_negative]))
 
 
-def _draw(members: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    if len(members) <= count:
-        return members
-    # The permutation is drawn where the generator lives: a CPU generator also serves a GPU model.
-    device = generator.device if generator is not None else members.device
-    order = torch.randperm(len(members), generator=generator, device=device)[:count]
-    return members[order.to(members.device)]
+def _first(order: Int32[Tensor, " n"], members: Bool[Tensor, " n"], count: int) -> Int64[Tensor, " s"]:
+    """Indices of the ``count`` members with the highest numbers; of fewer members, on a GPU, then of some others."""
+    count = min(count, len(order))
+    if order.device.type != "cpu":
+        return order.masked_fill(~members, _NOT_A_MEMBER).topk(count).indices
+    candidates, number = members, int(members.count_nonzero())
+    if number > 8 * count:  # only the highest need to be ordered: about 4 times as many as are wanted
+        candidates = members & (order >= int(2**31 - 4 * count / number * 2**32))
+    index = candidates.nonzero()[:, 0]
+    if len(index) < count < number:
+        index = members.nonzero()[:, 0]
+    return index[order[index].topk(min(count, len(index))).indices]
+
+
+def _random_order(count: int, device: torch.device, generator: torch.Generator | None) -> Int32[Tensor, " n"]:
+    """Different random numbers, by which ``count`` members can be ordered.
+
+    Two numbers are drawn, where the generator lives, and mixed with the index of each member as MurmurHash3 does
+    (Appleby 2011). A permutation would have to be drawn on the CPU, member by member.
+    """
+    place = generator.device if generator is not None else "cpu"
+    first, second = torch.randint(-(2**31), 2**31, (2,), generator=generator, device=place).tolist()
+    # Each step is one-to-one on 32 bits, so no two members have the same number.
+    order = torch.arange(count, dtype=torch.int32, device=device).mul_(-1640531527).bitwise_xor_(first)
+    order.bitwise_xor_(order >> 16).mul_(-2048144789).bitwise_xor_(second)
+    order.bitwise_xor_(order >> 13).mul_(-1028477387)
+    return order.bitwise_xor_(order >> 16)

@@ -31,7 +31,8 @@ def roi_align(
 ) -> Float[Tensor, "r c o o"]:
     """Pool each region to ``output_size`` x ``output_size`` bins; the same numbers as `torchvision.ops.roi_align`.
 
-    On a CPU with a fixed sampling ratio this is the gather-sum of this module, elsewhere torchvision's kernel.
+    With a fixed sampling ratio this is the gather-sum of this module on a CPU, and where torch has to be
+    deterministic: the gradient of torchvision's kernel for GPUs depends on the order of its threads.
 
     Args:
         features: one feature map per image.
@@ -73,7 +74,8 @@ def pyramid_roi_align(
         sampling_ratio: as for `roi_align`.
         aligned: as for `roi_align`.
     """
-    if features[0].device.type != "cpu" or sampling_ratio <= 0:
+    own_kernel = features[0].device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
+    if not own_kernel or sampling_ratio <= 0:
         # In float32: half precision would move the regions by up to a pixel, and has no kernel on the CPU.
         def pool(level: int, own: Tensor) -> Tensor:
             exact = torchvision.ops.roi_align(
@@ -87,7 +89,11 @@ def pyramid_roi_align(
     # Views in channels_last memory; joining them costs less than putting what is pooled level by level into order.
     tables = [level.permute(0, 2, 3, 1).reshape(-1, channels) for level in features]
     starts = list(accumulate((len(table) for table in tables), initial=0))[:-1]
-    grids = torch.tensor([(start, *map_hw) for start, map_hw in zip(starts, maps_hw, strict=True)], dtype=torch.int32)
+    grids = torch.tensor(
+        [(start, *map_hw) for start, map_hw in zip(starts, maps_hw, strict=True)],
+        dtype=torch.int32,
+        device=rois.device,
+    )
     scales = rois.new_tensor(spatial_scales, dtype=torch.float32)[levels]
     rows, weights = _taps(rois.float(), grids[levels], scales, output_size, sampling_ratio, aligned)
     table = torch.cat(tables) if len(tables) > 1 else tables[0]
@@ -104,9 +110,12 @@ def pool_by_level(
     """What ``pool(level, rois)`` makes of the regions of each of ``count`` levels, in the regions' order."""
     if count == 1:
         return pool(0, rois)
-    members = [(levels == level).nonzero()[:, 0] for level in range(count)]
-    pooled = torch.cat([pool(level, rois[index]) for level, index in enumerate(members)])
-    return pooled.index_select(0, torch.cat(members).argsort())
+    order = levels.argsort(stable=True)
+    # The only number that the CPU needs of a GPU: how many regions each level has.
+    counts = (levels[:, None] == torch.arange(count, device=levels.device)).sum(dim=0).tolist()
+    parts = torch.split(rois[order], counts)
+    pooled = torch.cat([pool(level, part) for level, part in enumerate(parts)])
+    return pooled.index_select(0, order.argsort())
 
 
 def _taps(

@@ -34,6 +34,10 @@ STATES = "state"
 
 _MAGIC = b"fasterrcnn state, sha256 "
 _KEPT_STATES = 2
+_CHEAP = 0.5
+"""Seconds: states that take no longer are written after each epoch, however short."""
+_SHARE = 20
+"""Other states are written after an epoch when so many times the seconds they take have passed."""
 
 
 class Stopped(Exception):  # noqa: N818 - it is no error
@@ -72,16 +76,18 @@ class SaveWeights(Callback):
 
 
 class SaveState(Callback):
-    """Writes states to resume from: every few minutes, after each epoch, and before a stop that a signal asked for.
+    """Writes states to resume from: every few minutes, after epochs, and before a stop that a signal asked for.
 
-    It must be the last callback of an epoch, so that a state contains what all others have done. With 0 minutes, it
-    writes one after every step.
+    After each epoch, unless they are so short that writing would take more than a twentieth of the time. It must be
+    the last callback of an epoch, so that a state contains what all others have done. With 0 minutes, it writes one
+    after every step.
     """
 
     def __init__(self, run: Path, minutes: float) -> None:
         self.run = run
         self.minutes = minutes
         self._written = time.monotonic()
+        self._cost = 0.0  # seconds that the last state took
         self._signal = 0
         self._handlers: dict[int, Any] = {}
 
@@ -108,10 +114,13 @@ class SaveState(Callback):
                 raise Stopped(module.requests["stop"])
 
     def on_train_epoch_end(self, trainer: Trainer, module: TrainingModule) -> None:  # type: ignore[override]
-        """Write the state after each epoch."""
-        self._save(trainer)
-        if module.requests["stop"] or (self._signal and trainer.world_size == 1):
-            raise Stopped(module.requests["stop"] or self._signal)
+        """Write the state after an epoch that was long enough for it."""
+        stop = module.requests["stop"] or (self._signal if trainer.world_size == 1 else 0)
+        elapsed = trainer.strategy.broadcast(time.monotonic() - self._written)  # all processes decide the same
+        if stop or module.requests["save"] or self._cost < _CHEAP or elapsed >= _SHARE * self._cost:
+            self._save(trainer)
+        if stop:
+            raise Stopped(stop)
 
     def teardown(self, trainer: Trainer, module: TrainingModule, stage: str) -> None:  # type: ignore[override]
         """Restore the signal handlers of before."""
@@ -119,8 +128,10 @@ class SaveState(Callback):
             signal.signal(*self._handlers.popitem())
 
     def _save(self, trainer: Trainer) -> None:
+        started = time.monotonic()
         trainer.save_checkpoint(state_path(self.run, trainer.global_step))
         self._written = time.monotonic()
+        self._cost = trainer.strategy.broadcast(self._written - started)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal:  # the second signal stops at once

@@ -19,7 +19,7 @@ from fasterrcnn.config import TrainConfig
 from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.data.dataset import BatchLoader, BatchPlan, DetectionDataset
 from fasterrcnn.errors import ImageError
-from fasterrcnn.structures import ImageBatch, Target
+from fasterrcnn.structures import CPU, ImageBatch, Target
 from fasterrcnn.training.optimizer import backbone_is_frozen
 
 
@@ -155,8 +155,8 @@ def validation_plans(dataset: DetectionDataset, batch_size: int, process: Proces
 class TrainingBatches:
     """The steps of all epochs, one epoch at each iteration; continues where its state points to.
 
-    The part of one process is loaded, images by so many workers. `load_cached` gives the steps of epochs in which the
-    backbone is frozen, if its feature maps are cached.
+    The part of one process is loaded to the device, images by so many workers; to a CUDA GPU in 256 levels.
+    `load_cached` gives the steps of epochs in which the backbone is frozen, if its feature maps are cached.
     """
 
     def __init__(
@@ -166,6 +166,7 @@ class TrainingBatches:
         process: Process,
         workers: int,
         load_cached: LoadCached | None = None,
+        device: torch.device = CPU,
     ) -> None:
         self.dataset = dataset
         self.config = config
@@ -173,7 +174,7 @@ class TrainingBatches:
         self.load_cached = load_cached
         self.epoch = 1
         self.done = 0
-        self._loader = BatchLoader(dataset, workers)
+        self._loader = BatchLoader(dataset, workers, device=device, as_bytes=device.type == "cuda")
         self._factors: list[float] | None = None
         if config.class_balance == "repeat":
             self._factors = repeat_factors(dataset.images, len(config.model.classes), config.repeat_below)
@@ -200,6 +201,11 @@ class TrainingBatches:
             if self.done == len(plans):
                 self.epoch, self.done = self.epoch + 1, 0
             yield step
+
+    @property
+    def shapes(self) -> set[tuple[int, int] | None]:
+        """Padded heights and widths of all batches of an epoch."""
+        return {plan.padded_hw for plan in self.plans(1)}
 
     @property
     def sampler(self) -> "TrainingBatches":
@@ -229,7 +235,7 @@ class TrainingBatches:
 
 
 class ValidationBatches:
-    """The steps of a validation; arguments as for `TrainingBatches`."""
+    """The steps of a validation, with pixels exactly as in detection; arguments as for `TrainingBatches`."""
 
     batch_sampler = None  # Lightning reads it where there is a `sampler`
 
@@ -240,12 +246,13 @@ class ValidationBatches:
         process: Process,
         workers: int,
         load_cached: LoadCached | None = None,
+        device: torch.device = CPU,
     ) -> None:
         self.config = config
         self.load_cached = load_cached
         self.epoch = 1
         self._plans = validation_plans(dataset, config.batch_size, process)
-        self._loader = BatchLoader(dataset, workers)
+        self._loader = BatchLoader(dataset, workers, device=device)
 
     def __len__(self) -> int:
         return len(self._plans)
@@ -254,6 +261,11 @@ class ValidationBatches:
         if self.load_cached is not None and backbone_is_frozen(self.config, self.epoch):
             return self.load_cached(self._plans)
         return _load(self._loader, self._plans)
+
+    @property
+    def shapes(self) -> set[tuple[int, int] | None]:
+        """Padded heights and widths of all batches."""
+        return {plan.padded_hw for plan in self._plans}
 
     @property
     def sampler(self) -> "ValidationBatches":

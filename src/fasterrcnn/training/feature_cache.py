@@ -27,10 +27,11 @@ from fasterrcnn.config import TrainConfig
 from fasterrcnn.data.dataset import BUCKET, BatchPlan, DetectionDataset
 from fasterrcnn.errors import TrainingError, UsageError
 from fasterrcnn.files import cache_folder, write_bytes
+from fasterrcnn.inference.devices import choose_device
 from fasterrcnn.model.backbones import Body
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.ops.image import pad_to
-from fasterrcnn.structures import ImageBatch, Target
+from fasterrcnn.structures import MEMORY_FORMAT, ImageBatch, Target
 from fasterrcnn.training.data import Process, Step, frozen_views, image_digest
 from fasterrcnn.training.optimizer import backbone_is_frozen
 from fasterrcnn.training.prepare import Log, Setup
@@ -160,6 +161,8 @@ def caches_of_run(setup: Setup, model: FasterRCNN, log: Log) -> list[FeatureCach
     if setup.val_images:
         caches.append(FeatureCache(model, setup.val_dataset, [0], bucket=1))
     log(check_cache_size(caches, setup.config.cache_limit))
+    if choose_device(setup.config.device).type != "cpu":
+        log("note: on a GPU, reading maps from the disk is slower than running the backbone; leave out cache_features")
     return caches
 
 
@@ -243,7 +246,7 @@ def _batched(maps: Sequence[Sequence[Tensor]], sizes: Sequence[tuple[int, int]])
     for number, (height, width) in enumerate(sizes):
         first = maps[0][number]
         whole = first.new_zeros(len(maps), first.shape[1], height, width, dtype=torch.float32)
-        whole = whole.contiguous(memory_format=torch.channels_last)
+        whole = whole.contiguous(memory_format=MEMORY_FORMAT)
         for target, levels in zip(whole, maps, strict=True):
             level = levels[number][0]
             target[:, : level.shape[1], : level.shape[2]] = level

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,10 +24,11 @@ from pytorch_lightning.strategies import DDPStrategy
 from fasterrcnn import build
 from fasterrcnn.config import ModelConfig, TrainConfig
 from fasterrcnn.data.annotations import AnnotatedData
+from fasterrcnn.data.dataset import start_method
 from fasterrcnn.data.formats import DataLike
-from fasterrcnn.errors import UsageError
+from fasterrcnn.errors import TrainingError, UsageError
 from fasterrcnn.files import check_output, make_folder
-from fasterrcnn.inference.devices import choose_device
+from fasterrcnn.inference.devices import choose_device, has_fast_bf16, memory_errors_as, processors, tuned_convolutions
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.training import checkpointing, prepare, run_folder
 from fasterrcnn.training.checkpointing import BEST, LAST, SaveState, SaveWeights, StateFiles, Stopped
@@ -41,6 +43,8 @@ from fasterrcnn.weights.transfer import LoadReport
 
 _FOLDER = "FASTERRCNN_RUN"
 """Environment variable with the folder of the run, for the processes that Lightning starts."""
+
+_LESS_MEMORY = "take a smaller batch_size, with accumulate to keep a step's images, bf16, or a smaller short_side"
 
 _PRECISION: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -116,7 +120,7 @@ def fit(
         UsageError: an option is invalid; the message names it.
         DataError: the data set cannot be read, or has errors that `on_bad_box` does not allow; the message lists them.
         WeightsError: the start weights do not exist or do not fit.
-        TrainingError: a loss is not finite. Checkpoints and states that were written are kept.
+        TrainingError: a loss is not finite, or the memory is too small. Checkpoints and states of before are kept.
         KeyboardInterrupt: Ctrl-C; the state is saved, and `resume` continues from it. (SystemExit for SIGTERM.)
     """
     given = {**options, **({} if model is None else {"model": model})}
@@ -137,7 +141,7 @@ def fit(
     if process.rank == 0:
         check_output(run)
     network, report = _start_network(setup, reporter.log)
-    check_trainer(train_config, choose_device(train_config.device))
+    check_trainer(setup.config, choose_device(train_config.device))
     caches = caches_of_run(setup, network, reporter.log)
     if process.rank == 0:
         name = f"{setup.data.root.resolve().name}-{train_config.model.preset}"
@@ -182,7 +186,7 @@ def _train_on(weights: Path) -> str:
 
 def _start_network(setup: Setup, log: Log) -> tuple[FasterRCNN, LoadReport | None]:
     """The network with its start weights; fresh layers follow from the seed, the global generator is not changed."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(setup.config.seed)
         network, report = build.start_model(setup.config.model, setup.config.weights)
     for line in report.lines() if report is not None else []:
@@ -201,13 +205,13 @@ def _train(
 ) -> Run:
     """Train all epochs, or those after the state."""
     config, device = setup.config, choose_device(setup.config.device)
-    workers = config.workers if config.workers is not None else default_workers(device)
-    load_cached = [cache.load for cache in caches]
-    batches = TrainingBatches(setup.dataset, config, process, workers, *load_cached[:1])
+    workers = config.workers if config.workers is not None else default_workers(device, config.devices)
+    for_training, for_validation = [cache.load for cache in caches] + [None] * (2 - len(caches))
+    batches = TrainingBatches(setup.dataset, config, process, workers, for_training, device)
     validation, val_batches = None, None
     if setup.val_images:
         validation = Validation(setup.data, setup.val_dataset, process)
-        val_batches = ValidationBatches(setup.val_dataset, config, process, workers, *load_cached[1:])
+        val_batches = ValidationBatches(setup.val_dataset, config, process, workers, for_validation, device)
     steps = -(-len(batches) // config.accumulate) * config.epochs
     module = TrainingModule(network, config, setup.images, steps, validation).train()
     report = ProgressReport(reporter.log, setup, bar=reporter.bar)
@@ -219,7 +223,8 @@ def _train(
         # By default it would run after SaveState, and its own state would be missing in the saved one.
         callbacks.append(EarlyStopping("ap", patience=config.patience, mode="max", check_on_train_epoch_end=False))
     callbacks.append(SaveState(run, config.checkpoint_minutes))
-    with _running(run, reporter.log):
+    shapes = batches.shapes | (val_batches.shapes if val_batches is not None else set())
+    with _running(run, reporter.log), tuned_convolutions(len(shapes)):
         logger = make_logger(config.logger, run, reporter.log) if process.rank == 0 else False
         engine = make_trainer(config, device, process, run, callbacks, logger)
         engine.fit(module, batches, val_batches, ckpt_path=state)
@@ -235,7 +240,7 @@ def _running(run: Path, log: Log) -> Iterator[None]:
     """Quiet Lightning, pass the folder to its processes, and turn a stop into the exception its signal stands for."""
     os.environ[_FOLDER] = str(run)
     try:
-        with quiet_lightning(), torch.random.fork_rng():
+        with quiet_lightning(), torch.random.fork_rng(devices=[]), memory_errors_as(TrainingError, _LESS_MEMORY):
             yield
     except Stopped as stopped:
         log(f"stopped; resume with: fasterrcnn train --resume {run}")
@@ -246,9 +251,14 @@ def _running(run: Path, log: Log) -> Iterator[None]:
         os.environ.pop(_FOLDER, None)
 
 
-def default_workers(device: torch.device) -> int:
-    """Processes that load images; none on a CPU, where they would take the cores from the network."""
-    return 0 if device.type == "cpu" else 4
+def default_workers(device: torch.device, devices: int = 1) -> int:
+    """Processes that load images for each of so many GPUs; none on a CPU, where they would take the network's cores.
+
+    None either where processes start by running the script again, because a script without a guard would not survive.
+    """
+    if device.type == "cpu" or start_method() != "fork":
+        return 0
+    return max(1, min(8, processors() // devices))
 
 
 def _output_folder(output: str | Path | None, process: Process) -> Path | None:
@@ -304,7 +314,7 @@ def make_trainer(
         devices=[device.index] if single_gpu else local,
         num_nodes=max(1, process.world_size // local),
         strategy=ddp if process.world_size > 1 else "auto",
-        precision=_PRECISION[config.precision],
+        precision=_PRECISION[config.precision or "float32"],
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip_norm,
@@ -324,6 +334,18 @@ def check_trainer(config: TrainConfig, device: torch.device) -> None:
     """Refuse settings that Lightning cannot run, before anything is written."""
     if config.precision == "fp16" and device.type == "cpu":
         raise UsageError('precision "fp16" needs a GPU; on a CPU there are "float32" and "bf16"')
+    if config.deterministic and device.type == "cuda" and config.model.regions.pooling == "pool":
+        raise UsageError(
+            "deterministic: the gradients of RoIPool are added in any order on a GPU; take device cpu, a preset with "
+            "RoIAlign, or leave deterministic out"
+        )
+    if config.devices > 1 and _external_launcher() is None and hasattr(sys, "ps1"):
+        raise UsageError(
+            f"devices is {config.devices}, but a notebook cannot start further processes; in a terminal: "
+            f"torchrun --nproc-per-node {config.devices} -m fasterrcnn train ..."
+        )
+    if config.precision == "bf16" and device.type == "cuda" and not has_fast_bf16(device):
+        raise UsageError(f'precision "bf16": {torch.cuda.get_device_name(device)} has no bfloat16; give "fp16"')
     if config.logger != "none" and _short_name(config.logger) not in _LOGGERS:
         raise UsageError(f"no logger is called {config.logger!r}; there are none, {', '.join(sorted(_LOGGERS))}")
 

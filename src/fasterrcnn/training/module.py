@@ -42,7 +42,10 @@ class TrainingModule(LightningModule):
         self.steps = steps
         self.validation = validation
         self.measured: dict[str, float] = {}  # the last validation, see `Validation.result`
-        self.losses: Float[Tensor, 4] = torch.zeros(4)  # of the last step over all processes
+        self._losses: Float[Tensor, 4] = torch.zeros(4)  # of the last step over all processes, on their way to the CPU
+        self._copied: torch.cuda.Event | None = None  # when they have arrived
+        self._own_losses: Float[Tensor, 4] = torch.zeros(4)  # of the last step in this process
+        self._own_images: list[AnnotatedImage] = []
         # What this process asks all processes to do after the next step: to stop (number of the signal), to save (0 or
         # 1); after the step, the largest values of all processes.
         self.requests = {"stop": 0, "save": 0}
@@ -51,17 +54,31 @@ class TrainingModule(LightningModule):
         self.freeze_for(config.epochs)
 
     def training_step(self, step: Step, batch_index: int) -> Float[Tensor, ""]:
-        """The loss of this process's part of a batch; where it is not finite, a `TrainingError` names the images."""
+        """The loss of this process's part of a batch."""
         images = [self.images[index] for index in step.plan.indices]
         generators = [self._generator("training", self.current_epoch, image.image_id) for image in images]
         # Dropout uses the global generator; it is seeded for each step, so that no random state has to be saved.
         torch.manual_seed(_seed(self.config.seed, self.current_epoch, batch_index, self.global_rank))
         features = self._features(step)
         losses = self.model.losses(step.batch, step.targets, generator=generators, features=features)
-        total = self._over_processes(torch.stack([value for _, value in losses]), losses.weights * step.plan.counts)
+        values = torch.stack([value for _, value in losses])
+        self._own_losses, self._own_images = values.detach(), images
+        return self._over_processes(values, losses.weights * step.plan.counts)
+
+    @property
+    def losses(self) -> Float[Tensor, "4"]:
+        """The four losses of the last step over all processes, on the CPU."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._losses
+
+    def on_after_backward(self) -> None:
+        """Before the optimizer changes a weight: a `TrainingError` names the images of a loss that is not finite.
+
+        On a GPU the gradients are still being computed now, but the losses are there: only these are waited for.
+        """
         if not bool(self.losses.isfinite().all()):
-            raise _not_finite(losses, self.global_step + 1, images)
-        return total
+            raise _not_finite(self._own_losses, self.global_step + 1, self._own_images)
 
     def validation_step(self, step: Step, batch_index: int) -> None:
         """Losses and detections of a batch from the same features; sampling is the same in every epoch."""
@@ -138,16 +155,24 @@ class TrainingModule(LightningModule):
     def _over_processes(self, losses: Float[Tensor, "4"], weights: Float[Tensor, "4"]) -> Float[Tensor, ""]:
         """The loss whose gradients, averaged over the processes, are those of the whole batch."""
         if self.trainer.world_size == 1:
-            self.losses = losses.detach()
+            self._copy(losses.detach())
             return losses.sum()
         sums = torch.cat([losses.detach() * weights, weights])
         torch.distributed.all_reduce(sums)
         total_weights = sums[4:].clamp(min=torch.finfo(sums.dtype).tiny)
-        self.losses = sums[:4] / total_weights
+        self._copy(sums[:4] / total_weights)
         requests = torch.tensor(list(self.requests.values()), device=losses.device)
         torch.distributed.all_reduce(requests, torch.distributed.ReduceOp.MAX)
         self.requests = dict(zip(self.requests, requests.tolist(), strict=True))
         return (losses * (weights * self.trainer.world_size / total_weights)).sum()
+
+    def _copy(self, losses: Float[Tensor, "4"]) -> None:
+        """Begin to copy the losses of a step to the CPU, into pinned memory, without waiting for the GPU."""
+        if losses.device.type != "cuda":
+            self._losses = losses.cpu()
+            return
+        self._losses = losses.to("cpu", non_blocking=True)
+        self._copied = torch.cuda.current_stream(losses.device).record_event()
 
     def _generator(self, *parts: object) -> torch.Generator:
         return torch.Generator().manual_seed(_seed(self.config.seed, *parts))
@@ -164,8 +189,8 @@ def _seed(*parts: object) -> int:
     return seeded_rng(*parts).getrandbits(63)
 
 
-def _not_finite(losses: Losses, step: int, images: Sequence[AnnotatedImage]) -> TrainingError:
-    values = ", ".join(f"{name} {value:g}" for name, value in losses.as_floats().items())
+def _not_finite(losses: Float[Tensor, "4"], step: int, images: Sequence[AnnotatedImage]) -> TrainingError:
+    values = ", ".join(f"{name} {value:g}" for name, value in Losses(*losses).as_floats().items())
     return TrainingError(
         f"a loss is not finite at step {step}: {values}; images: {', '.join(str(i.path) for i in images)}; "
         "lower the learning rate, or check the boxes of these images"

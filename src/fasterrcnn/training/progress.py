@@ -67,7 +67,7 @@ class EpochRecord(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, module: TrainingModule, *_: Any) -> None:  # type: ignore[override]
         """Add up the losses of an epoch."""
-        self._sum += module.losses.double().cpu()
+        self._sum += module.losses.double()
         self._batches += 1
 
     def on_train_epoch_end(self, trainer: Trainer, module: TrainingModule) -> None:  # type: ignore[override]

@@ -46,8 +46,9 @@ class Validation:
         """Add the losses and detections of a batch."""
         if not step.plan.counts:
             return
-        values = torch.stack([value for _, value in losses]).double().cpu()
-        weights = losses.weights.double().cpu()
+        # Float64 from here on, on the CPU: Apple's GPUs have none.
+        measured = torch.cat([torch.stack([value for _, value in losses]), losses.weights])
+        values, weights = torch.split(measured.cpu().double(), 4)
         self._sums += torch.cat([values * weights, weights])
         for index, raw, input_hw in zip(step.plan.indices, detections, step.batch.sizes_hw, strict=True):
             image = self.dataset.images[index]

@@ -1,4 +1,4 @@
-"""Merged networks against timm's own, with norms that do something."""
+"""Merged networks against the original ones, with norms that do something."""
 
 import copy
 
@@ -118,9 +118,65 @@ def test_body__which_are_merged():
         for name in NAMES
     }
     assert count["tf_efficientnet_lite0"] == 48
-    assert count["resnet18"] == count["test_resnet"] == 0  # of unknown order
+    assert count["resnet18"] == 20
     learning = merged(TimmBackbone("test_efficientnet", STRIDES, frozen_norm=False))
     assert not any(isinstance(module, MergedConv2d) for module in learning.modules())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: ResNet(Shape(18), (1, 2, 3, 4), norm=n),
+        lambda n: ResNet(Shape(50), (3, 4), norm=n, dilated=True),
+        lambda n: ResNet(Shape(50, groups=2, width=16), (2,), norm=n, stride_in_1x1=True),
+        lambda n: MobileNetV3Large(norm=n),
+    ],
+)
+def test_merge_frozen_norms__equal_maps_and_gradients(make):
+    torch.manual_seed(0)
+    original = randomise(make(Norm("frozen"))).double()
+    network = merged(copy.deepcopy(original))
+    assert norms_in(network) == 0
+    assert list(network.state_dict()) == list(original.state_dict())
+    pixels = torch.rand(2, 3, 64, 96, dtype=torch.float64)
+    ours, theirs = network(pixels), original(pixels)
+    same(ours, theirs)
+    for maps in (ours, theirs):
+        sum(level.square().mean() for level in maps).backward()
+    for parameter, expected in zip(network.parameters(), original.parameters(), strict=True):
+        assert_close(parameter.grad, expected.grad, rtol=1e-7, atol=1e-9 * float(expected.grad.abs().max()))
+
+
+def test_merge_frozen_norms__half_the_activations():
+    def kept(network):
+        storages = {}
+        weights = {parameter.data_ptr() for parameter in network.parameters()}
+
+        def pack(tensor):
+            if tensor.dim() == 4 and tensor.shape[0] == 1 and tensor.data_ptr() not in weights:  # maps
+                storages[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            maps = network(torch.rand(1, 3, 64, 64))
+        return sum(storages.values()), maps
+
+    original = ResNet(Shape(50), (1, 2, 3, 4), norm=Norm("frozen"))
+    assert kept(merged(copy.deepcopy(original)))[0] < 0.55 * kept(original)[0]
+
+
+def test_merged_norm__computes_scale_and_shift_once():
+    network = merged(ResNet(Shape(18), (1,), norm=Norm("frozen")))
+    with torch.inference_mode():
+        network(torch.rand(1, 3, 32, 32))
+    scale = network.bn1.scale_and_shift()[0]
+    assert network.bn1.scale_and_shift()[0] is scale
+    network(torch.rand(1, 3, 32, 32))[0].sum().backward()  # what validation computed can be trained with
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    state["bn1.weight"] *= 3
+    network.load_state_dict(state)
+    assert_close(network.bn1.scale_and_shift()[0], 3 * scale)
+    assert network.double().bn1.scale_and_shift()[0].dtype == torch.float64
 
 
 @pytest.mark.parametrize("kind", ["frozen", "batch"])

@@ -7,12 +7,15 @@ import pytest
 
 @pytest.mark.slow
 def test_benchmark__a_row_for_each_and_what_to_use(run, checkpoint):
-    outcome = run("benchmark", checkpoint, "--runtimes", "torch", "winograd", "--threads", "1", "--rounds", "2")
+    options = ("--runtimes", "torch", "winograd", "--precisions", "float32", "bf16", "--threads", "1", "--rounds", "2")
+    outcome = run("benchmark", checkpoint, *options)
     assert outcome.code == 0, outcome.err
     head, *rows, use = outcome.out.splitlines()
-    assert head.split()[:3] == ["runtime", "threads", "median"]
-    assert [row.split()[:2] for row in rows] == [["torch", "1"], ["winograd", "1"]]
-    assert use in ('use here: runtime="torch", threads=1', 'use here: runtime="winograd", threads=1')
+    assert head.split()[:4] == ["runtime", "precision", "threads", "median"]
+    expected = [["torch", "float32", "1"], ["torch", "bf16", "1"], ["winograd", "float32", "1"]]
+    assert [row.split()[:3] for row in rows] == expected
+    ways = ('"torch", ', '"torch", precision="bf16", ', '"winograd", ')
+    assert use in [f"use here: runtime={way}threads=1" for way in ways]
     assert "torch" in outcome.err  # progress is logged
 
 
@@ -26,7 +29,8 @@ def test_benchmark__json_with_average_precision(run, checkpoint, tmp_path, photo
         "categories": [{"id": number, "name": name} for number, name in enumerate(("cat", "dog", "owl"), start=1)],
     }
     (data / "test.json").write_text(json.dumps(ground_truth))
-    options = ("--runtimes", "torch", "--threads", "1", "--rounds", "1", "--data", data, "--json")
+    options = ("--runtimes", "torch", "--precisions", "float32", "--threads", "1", "--rounds", "1")
+    options += ("--data", data, "--json")
     outcome = run("benchmark", checkpoint, *options)
     assert outcome.code == 0, outcome.err
     answer = json.loads(outcome.out)
@@ -35,12 +39,18 @@ def test_benchmark__json_with_average_precision(run, checkpoint, tmp_path, photo
     assert 0 <= row["ap"] <= 1
     assert (row["runtime"], row["box_deviation"], row["unmatched"]) == ("torch", 0.0, 0)
     assert row["median"] > 0
-    assert answer["use"] == "torch"
+    assert (answer["use"], answer["precision"]) == ("torch", "float32")
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [(("--runtimes", "tensorflow"), "no runtime is called 'tensorflow'"), (("--rounds", "0"), "rounds must be")],
+    [
+        (("--runtimes", "tensorflow"), "no runtime is called 'tensorflow'"),
+        (("--rounds", "0"), "rounds must be"),
+        (("--precisions", "auto"), "--precisions auto: name the precisions to measure: float32, bf16, fp16"),
+        (("--ap-loss", "2"), "ap-loss must lie between 0 and 1, not 2"),
+        (("--device", "cuda:99"), "device 'cuda:99' cannot be used here"),
+    ],
 )
 def test_benchmark__mistakes(run, checkpoint, options, reason):
     outcome = run("benchmark", checkpoint, *options)

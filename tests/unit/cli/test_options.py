@@ -53,3 +53,10 @@ def test_help__options_of_python_with_their_documentation(run, command, kinds):
             assert len(first_words) == 3, name
             assert f"--{name.replace('_', '-')} " in text
             assert first_words[0] in text
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "explain"])
+def test_help__precision(run, command):
+    text = " ".join(run(command, "--help").out.replace("│", " ").split())
+    assert "--precision CHOICE Number format of the network" in text
+    assert "[choices: auto, float32, bf16, fp16]" in text

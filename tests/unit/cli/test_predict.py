@@ -38,6 +38,30 @@ def test_predict__images_and_results(run, checkpoint, images):
     assert rows
 
 
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_predict__half_precision(run, checkpoint, images, workers):
+    outcome = run("predict", checkpoint, images, "-o", "seen", "--precision", "bf16", "--workers", workers)
+    assert outcome.code == 0, outcome.err
+    detector = load(checkpoint, device="cpu", precision="bf16")
+    rows = json.loads((images.parent / "here" / "seen" / "results.json").read_text())
+    expected = [len(detector.predict(path, score=0.5)) for path in sorted(images.iterdir())]
+    assert [sum(row["image_id"] == number for row in rows) for number in range(1, len(expected) + 1)] == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--device", "cpu", "--precision", "fp16"), "precision fp16 needs a GPU; on a CPU there are float32 and bf16"),
+        (("--runtime", "winograd", "--precision", "bf16"), "runtime winograd has no precision bf16"),
+    ],
+)
+def test_predict__precision_that_is_not_possible(run, checkpoint, images, options, reason):
+    outcome = run("predict", checkpoint, images, "-o", "seen", *options)
+    assert outcome.code == 2
+    assert reason in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
 def test_predict__ids_of_the_training_data(run, tiny_config, tiny_model, images, tmp_path):
     config = tiny_config.model_copy(update={"category_ids": (90, 18, 3)})
     native.save_checkpoint(tmp_path / "ids.safetensors", tiny_model, config)

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from torchvision.transforms.functional import pil_to_tensor
 
 from fasterrcnn.config import InputConfig, resized_hw
+from fasterrcnn.data import dataset
 from fasterrcnn.data.annotations import AnnotatedImage
 from fasterrcnn.data.dataset import BUCKET, BatchLoader, BatchPlan, DetectionDataset
 from fasterrcnn.data.transforms import AUGMENTATIONS
@@ -311,3 +312,47 @@ def test_batch_loader__reading_process_that_dies(records, received):
     assert signal.getsignal(signal.SIGCHLD) == handler
     with pytest.raises(DataError, match=r"a process that reads images died \(.*\); try fewer workers"):
         list(batches)
+
+
+def test_batch_loader__died_where_processes_run_the_script_again(records, monkeypatch):
+    monkeypatch.setattr(dataset, "start_method", lambda: "spawn")
+    loader = BatchLoader(DetectionDataset(records, INPUT))
+
+    def died(_):
+        raise RuntimeError("DataLoader worker (pid 7) exited unexpectedly")
+        yield
+
+    monkeypatch.setattr(dataset, "_iterate", died)
+    with pytest.raises(
+        DataError, match=r'\); each runs the script again: call fit below if __name__ == "__main__":, or take workers=0'
+    ):
+        list(loader.load(plans_of([0])))
+
+
+@pytest.mark.parametrize(("platform", "default", "method"), [("linux", "spawn", "fork"), ("darwin", "spawn", "spawn")])
+def test_start_method(monkeypatch, platform, default, method):
+    monkeypatch.setattr(dataset.sys, "platform", platform)
+    context = multiprocessing.get_context(default)
+    monkeypatch.setattr(dataset.multiprocessing, "get_context", lambda: context)
+    assert dataset.start_method() == method
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batch_loader__in_bytes(records, workers):
+    examples = DetectionDataset(records, INPUT, augmentation="default")
+    ((exact, targets),) = BatchLoader(examples).load(plans_of([0, 2]))
+    ((rounded, again),) = BatchLoader(examples, workers, as_bytes=True).load(plans_of([0, 2]))
+    assert rounded.sizes_hw == exact.sizes_hw
+    assert_close(rounded.pixels, exact.pixels, rtol=0, atol=0.5 / 255 + 1e-6)
+    assert not torch.equal(rounded.pixels, exact.pixels)
+    assert all(same((a.boxes, a), (b.boxes, b)) for a, b in zip(targets, again, strict=True))
+
+
+def test_batch_loader__pinned_for_cuda_alone(records):
+    examples = DetectionDataset(records, INPUT)
+    kinds = {kind: BatchLoader(examples, device=torch.device(kind)) for kind in ("cpu", "cuda", "mps")}
+    assert {kind: loader._loader.pin_memory for kind, loader in kinds.items()} == {
+        "cpu": False,
+        "cuda": True,
+        "mps": False,
+    }

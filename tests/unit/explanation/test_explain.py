@@ -157,6 +157,8 @@ def test_explain__refuses_before_any_work(planted, image, ground_truth, tmp_path
         explain(planted, image, ground_truth=ground_truth, min_iou=0.0)
     with pytest.raises(UsageError, match="the detector runs on torch, not on openvino"):
         explain(planted, image, runtime="openvino")
+    with pytest.raises(UsageError, match=r"^the detector computes in float32, not bf16; load it with that precision$"):
+        explain(planted, image, precision="bf16")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -166,3 +168,12 @@ def test_explain__a_failure_leaves_nothing(planted, ground_truth, image, tmp_pat
     with pytest.raises(ZeroDivisionError):
         explanation.save(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_explain__half_precision(checkpoint, photo, tmp_path):
+    image = photo((64, 96), 3)
+    explanation = explain(checkpoint, image, tmp_path / "out", score=0.2, precision="bf16")
+    detections = load(checkpoint, device="cpu", precision="bf16").predict(image, score=0.2)
+    assert explanation.trace.detections.boxes.tolist() == detections.boxes.tolist()
+    assert json.loads((tmp_path / "out" / "explain.json").read_text())["precision"] == "bf16"
+    assert "runtime torch, precision bf16." in (tmp_path / "out" / "index.html").read_text()

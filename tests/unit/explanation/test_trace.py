@@ -49,7 +49,8 @@ class Counts:
             result = nms(boxes, *others, **options)
             # Hard NMS of one image gives indices, that of several images a list of these, soft NMS scores as well.
             keep = result[0] if isinstance(result, tuple | list) else result
-            self.seen[f"{name} nms"] = len(boxes[0][0] if isinstance(boxes, list) else boxes), len(keep)
+            # The last tensor of each image marks which of its boxes are usable.
+            self.seen[f"{name} nms"] = int(boxes[0][-1].sum()) if isinstance(boxes, list) else len(boxes), len(keep)
             return result
 
         return counted

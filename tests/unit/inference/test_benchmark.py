@@ -6,7 +6,15 @@ import pytest
 
 from fasterrcnn.detections import Detections
 from fasterrcnn.errors import UsageError
-from fasterrcnn.inference.benchmark import BenchmarkRow, Competitor, compare_detections, fastest_row, run_in_turn
+from fasterrcnn.inference.benchmark import (
+    BenchmarkRow,
+    Competitor,
+    Deviation,
+    MakeDetector,
+    compare_detections,
+    fastest_row,
+    run_in_turn,
+)
 
 IMAGE = np.zeros((2, 3, 3), np.uint8)
 
@@ -61,32 +69,55 @@ def detections(*rows):
 
 
 def test_compare_detections():
-    one, two = (0, 0, 10, 10, 0.9, 0), (50, 50, 80, 90, 0.8, 1)
-    assert compare_detections(detections(one, two), detections(one, two)) == (0, 0, 0)
-    assert compare_detections(detections(), detections()) == (0, 0, 0)
-    assert compare_detections(detections(one), detections(one, two))[2] == 1
-    assert compare_detections(detections(one), detections((0, 0, 10, 10, 0.9, 1)))[2] == 2
-    boxes, scores, alone = compare_detections(
-        detections((0, 0, 10, 10.25, 0.75, 0)), detections((0, 0, 10, 10, 0.5, 0))
-    )
-    assert (boxes, scores, alone) == (0.25, 0.25, 0)
+    one, two = (0, 0, 10, 10, 0.75, 0), (50, 50, 80, 90, 0.5, 1)
+    assert compare_detections(detections(one, two), detections(one, two)) == Deviation(0.0, 0.0, ())
+    assert compare_detections(detections(), detections()) == Deviation(0.0, 0.0, ())
+    assert compare_detections(detections(one), detections(one, two)).alone == (0.5,)
+    assert compare_detections(detections(one), detections((0, 0, 10, 10, 0.25, 1))).alone == (0.75, 0.25)
+    moved = compare_detections(detections((0, 0, 10, 10.25, 0.75, 0)), detections((0, 0, 10, 10, 0.5, 0)))
+    assert moved == Deviation(0.25, 0.25, ())
 
 
 def test_compare_detections__each_partner_counts_once():
-    twice = (0, 0, 10, 10, 0.9, 0)
-    assert compare_detections(detections(twice, twice), detections(twice))[2] == 1
+    twice = (0, 0, 10, 10, 0.75, 0)
+    assert compare_detections(detections(twice, twice), detections(twice)).alone == (0.75,)
 
 
-def test_fastest_benchmark_row__only_equal_detections():
+def row(runtime="torch", median=1.0, *, unmatched=0, likely=0, **fields):
+    return BenchmarkRow(runtime, 1, median=median, unmatched=unmatched, unmatched_likely=likely, **fields)
+
+
+def test_fastest_row__float32_has_equal_detections():
     rows = [
-        BenchmarkRow("torch", 1, median=3.0, unmatched=0),
-        BenchmarkRow("openvino-int8", 1, median=1.0, unmatched=4),
-        BenchmarkRow("torchvision", 1, median=0.5, unmatched=0),
-        BenchmarkRow("winograd", 1, median=2.0, unmatched=0),
+        row("torch", 3.0),
+        row("openvino", 1.0, unmatched=4),
+        row("torchvision", 0.5),
+        row("winograd", 2.0),
         BenchmarkRow("compiled", 1, failure="no compiler"),
     ]
     assert fastest_row(rows) is rows[3]
     assert fastest_row([]) is None
+
+
+@pytest.mark.parametrize("half", [{"precision": "bf16"}, {"runtime": "openvino-int8"}])
+def test_fastest_row__without_data_likely_detections_decide(half):
+    exact = row(median=2.0)
+    near, far = row(unmatched=4, **half), row(unmatched=4, likely=1, **half)
+    assert fastest_row([exact, near]) is near
+    assert fastest_row([exact, far]) is exact
+
+
+def test_fastest_row__with_data_ap_decides():
+    exact = row(median=2.0, ap=0.75)
+    half = row(precision="bf16", ap=0.5, likely=9, unmatched=9)
+    assert fastest_row([exact, half]) is exact
+    assert fastest_row([exact, half], ap_loss=0.25) is half
+    assert fastest_row([half]) is None  # nothing to compare its AP with, and other detections
+
+
+@pytest.mark.parametrize(("precision", "name"), [("float32", "torch"), ("bf16", "torch bf16")])
+def test_make_detector__named_for_the_table(precision, name):
+    assert MakeDetector("weights", "torch", {}, precision).name == name
 
 
 def test_benchmark_row__images_per_second():

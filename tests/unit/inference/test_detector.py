@@ -171,7 +171,7 @@ def test_stream__reads_one_after_the_other(detector, files):
 def test_detector__pickle(detector, photo):
     again = pickle.loads(pickle.dumps(detector))
     same(again.predict(photo((64, 64))), detector.predict(photo((64, 64))))
-    assert repr(again) == repr(detector) == "Detector(timm:test_efficientnet, 3 classes, cpu, torch)"
+    assert repr(again) == repr(detector) == "Detector(timm:test_efficientnet, 3 classes, cpu, torch, float32)"
 
 
 def test_detector__is_a_copy_of_the_model(tiny_config, lively, photo):

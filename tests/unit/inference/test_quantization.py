@@ -13,5 +13,5 @@ def test_check_outputs__rounding():
 @pytest.mark.parametrize("outputs", [torch.zeros(100), torch.full((100,), torch.nan), -torch.linspace(-1, 1, 100)])
 def test_check_outputs__anything_else(outputs):
     exact = torch.linspace(-1, 1, 100)
-    with pytest.raises(UsageError, match=r"output 1 is off by .*, where its size is 0\.583"):
+    with pytest.raises(UsageError, match=r"output 1 is off by .* times its size"):
         check_outputs([exact, outputs], [exact, exact])

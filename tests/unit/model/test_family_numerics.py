@@ -42,7 +42,7 @@ def detect(min_side: float):
     regions = torch.tensor([[200.0, 10, 220, 30], [10, 10, 10.005, 30], [40, 40, 60, 60]])
     logits = torch.tensor([[4.0, 0.0], [3.0, 0.0], [2.0, 0.0]])
     rules = PostProcess(min_side=min_side, max_detections=2)
-    return rules(logits, torch.zeros(3, 1, 4), regions, (100, 100), (10.0, 10.0, 5.0, 5.0))
+    return rules([logits], [torch.zeros(3, 1, 4)], [regions], [(100, 100)], (10.0, 10.0, 5.0, 5.0))[0]
 
 
 def test_postprocess__boxes_without_area_count_among_the_best_before_they_go():

@@ -25,7 +25,7 @@ def test_observe__steps_in_order(tiny_model, batch_of):
 def test_observe__images_one_after_the_other(tiny_model, batch_of):
     _, logged = watch(tiny_model, batch_of((64, 96), (64, 96)))
     names = [step for step, _ in logged]
-    assert names == [*STEPS[:5], "proposals", "pooled", "head", *(STEPS[-2:] * 2)]
+    assert names == [*STEPS[:5], "proposals", "pooled", "head", "scored", "scored", "detections", "detections"]
 
 
 def test_observe__nothing_changes(tiny_model, batch_of):

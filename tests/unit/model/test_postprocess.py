@@ -13,7 +13,7 @@ PROBABILITIES = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.5, 0.01, 0.49
 
 def detect(rules: PostProcess, regions=REGIONS, probabilities=PROBABILITIES, size_hw=(64, 64)):
     deltas = torch.zeros(len(regions), probabilities.shape[1] - 1, 4)
-    return rules(probabilities.log(), deltas, regions, size_hw, ONES)
+    return rules([probabilities.log()], [deltas], [regions], [size_hw], ONES)[0]
 
 
 def rows(found) -> list[tuple[int, float]]:
@@ -91,13 +91,14 @@ def test_postprocess__each_class_has_its_own_box():
     deltas = torch.zeros(1, 2, 4)
     deltas[0, 1, 0] = 10.0  # with weight 10: one width to the right
     probabilities = torch.tensor([[0.45, 0.5, 0.05]])
-    found = PostProcess()(probabilities.log(), deltas, REGIONS[:1], (64, 64), (10.0, 10.0, 5.0, 5.0))
+    (found,) = PostProcess()([probabilities.log()], [deltas], [REGIONS[:1]], [(64, 64)], (10.0, 10.0, 5.0, 5.0))
     assert_close(found.boxes, torch.tensor([[10.0, 0.0, 20.0, 10.0], [0.0, 0.0, 10.0, 10.0]]))
     assert found.labels.tolist() == [1, 0]
 
 
 def test_postprocess__half_precision_gives_float32():
-    found = PostProcess()(PROBABILITIES.log().bfloat16(), torch.zeros(3, 2, 4).bfloat16(), REGIONS, (64, 64), ONES)
+    logits, deltas = PROBABILITIES.log().bfloat16(), torch.zeros(3, 2, 4).bfloat16()
+    (found,) = PostProcess()([logits], [deltas], [REGIONS], [(64, 64)], ONES)
     assert found.boxes.dtype == found.scores.dtype == torch.float32
 
 

@@ -157,9 +157,17 @@ def test_best_of_each__as_one_by_one(threads):
         (BOXES, SCORES.flip(0), torch.tensor([0, 1, 0, 0, 0])),
         (BOXES[:1], SCORES[:1], ONE_GROUP[:1]),
     ]
-    found = best_of_each(images, 0.5, 2)
+    found = best_of_each([(*image, torch.ones(len(image[0]), dtype=torch.bool)) for image in images], 0.5, 2)
     assert [kept.tolist() for kept in found] == [nms(*image, 0.5)[:2].tolist() for image in images]
     assert best_of_each([], 0.5, 2) == []
+
+
+def test_best_of_each__not_usable():
+    usable = torch.tensor([False, True, True, False, True])
+    members = usable.nonzero()[:, 0]
+    expected = members[nms(BOXES[members], SCORES[members], ONE_GROUP[members], 0.5)]
+    (kept,) = best_of_each([(BOXES, SCORES, ONE_GROUP, usable)], 0.5, 5)
+    assert kept.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("limit", [1, 400, 600, 1500, 9000])

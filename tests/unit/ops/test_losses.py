@@ -9,6 +9,7 @@ from fasterrcnn.ops import losses
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 0.5], [-3.0, 4.0, 1.0]])
 LABELS = torch.tensor([0, 2, 1])
+ALL = torch.ones(3000, dtype=torch.bool)
 
 
 def test_smooth_l1__by_hand():
@@ -38,13 +39,23 @@ def test_giou__boxes_without_area():
 
 
 def test_objectness__by_hand():
-    loss = losses.objectness(torch.tensor([0.0, 0.0, math.log(3)]), torch.tensor([0.0, 1.0, 1.0]))
-    assert_close(loss, torch.tensor((2 * math.log(2) + math.log(4 / 3)) / 3))
+    logits, is_object = torch.tensor([0.0, 0.0, math.log(3)]), torch.tensor([False, True, True])
+    assert_close(losses.objectness(logits, is_object, ALL[:3]), torch.tensor((2 * math.log(2) + math.log(4 / 3)) / 3))
+
+
+def test_objectness__only_what_is_counted():
+    logits = torch.tensor([0.0, 7.0, 1e30], requires_grad=True)
+    loss = losses.objectness(logits, torch.tensor([True, False, False]), torch.tensor([True, False, False]))
+    assert_close(loss, torch.tensor(math.log(2)))
+    loss.backward()
+    assert logits.grad.tolist() == [-0.5, 0.0, 0.0]
+    assert_close(losses.objectness(torch.ones(3), ~ALL[:3], ~ALL[:3]), torch.tensor(0.0))
 
 
 def test_objectness__extreme_logits():
-    assert_close(losses.objectness(torch.tensor([1e4, -1e4]), torch.tensor([1.0, 0.0])), torch.tensor(0.0))
-    assert_close(losses.objectness(torch.tensor([1e4]), torch.tensor([0.0])), torch.tensor(1e4))
+    right = torch.tensor([True, False])
+    assert_close(losses.objectness(torch.tensor([1e4, -1e4]), right, ALL[:2]), torch.tensor(0.0))
+    assert_close(losses.objectness(torch.tensor([1e4]), ~right[:1], ALL[:1]), torch.tensor(1e4))
 
 
 def test_classification__equal_logits_by_hand():
@@ -101,8 +112,9 @@ def boxes_loss(function, options):
 
 def rows_loss(function, options):
     logits = torch.zeros((0, 3) if function is losses.classification else (0,), requires_grad=True)
-    ground_truth = torch.zeros(0, dtype=torch.int64 if function is losses.classification else torch.float32)
-    return function(logits, ground_truth, **options), logits
+    if function is losses.classification:
+        return function(logits, LABELS[:0], **options), logits
+    return function(logits, ALL[:0], ALL[:0], **options), logits
 
 
 @pytest.mark.parametrize(
@@ -127,7 +139,7 @@ def test_losses__empty_input_gives_zero_and_a_gradient(make, function, options):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_losses__half_precision_is_summed_in_float32(dtype):
     logits = torch.full((3000,), 2.0, dtype=dtype)
-    loss = losses.objectness(logits, torch.zeros(3000))
+    loss = losses.objectness(logits, ~ALL, ALL)
     assert_close(loss, torch.tensor(math.log(1 + math.exp(2.0))))
     assert losses.classification(LOGITS.to(dtype), LABELS).dtype == torch.float32
     assert losses.smooth_l1(torch.ones(2, 4, dtype=dtype), torch.zeros(2, 4), beta=1.0).dtype == torch.float32

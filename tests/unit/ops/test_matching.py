@@ -112,7 +112,7 @@ def draw(positives: int, negatives: int, count: int, fraction: float, seed: int 
     negative = torch.arange(n) >= positives + 10
     chosen = sample_balanced(
         positive, negative, count=count, positive_fraction=fraction, generator=torch.Generator().manual_seed(seed)
-    )
+    ).sorted()
     assert chosen.tolist() == sorted(set(chosen.tolist()))
     assert (positive | negative)[chosen].all()
     return int(positive[chosen].sum()), int(negative[chosen].sum())
@@ -141,7 +141,7 @@ def test_sample_balanced__fractions(fraction, expected):
 
 def test_sample_balanced__nothing_to_draw_from():
     nothing = torch.zeros(0, dtype=torch.bool)
-    chosen = sample_balanced(nothing, nothing, count=16, positive_fraction=0.5)
+    chosen = sample_balanced(nothing, nothing, count=16, positive_fraction=0.5).sorted()
     assert chosen.shape == (0,)
     assert chosen.dtype == torch.int64
 
@@ -151,7 +151,8 @@ def test_sample_balanced__seed_decides():
 
     def chosen(seed):
         generator = torch.Generator().manual_seed(seed)
-        return sample_balanced(positive, ~positive, count=10, positive_fraction=1.0, generator=generator).tolist()
+        sample = sample_balanced(positive, ~positive, count=10, positive_fraction=1.0, generator=generator)
+        return sample.sorted().tolist()
 
     assert chosen(1) == chosen(1)
     assert len({tuple(chosen(seed)) for seed in range(5)}) == 5
@@ -162,5 +163,30 @@ def test_sample_balanced__every_member_can_be_drawn():
     drawn = set()
     for seed in range(40):
         generator = torch.Generator().manual_seed(seed)
-        drawn |= set(sample_balanced(positive, ~positive, count=2, positive_fraction=0.5, generator=generator).tolist())
+        sample = sample_balanced(positive, ~positive, count=2, positive_fraction=0.5, generator=generator)
+        drawn |= set(sample.sorted().tolist())
     assert drawn == {0, 1, 2, 3}
+
+
+def test_sample_balanced__every_member_equally_often():
+    """Of 20,000 members, 100 are drawn for each of 400 seeds: 2 each on average, as a Poisson variable spreads."""
+    negative, counts = torch.ones(20_000, dtype=torch.bool), torch.zeros(20_000)
+    for seed in range(400):
+        generator = torch.Generator().manual_seed(seed)
+        sample = sample_balanced(~negative, negative, count=100, positive_fraction=0.5, generator=generator)
+        counts[sample.sorted()] += 1
+    assert float(counts.mean()) == 2
+    assert float(counts.var()) == pytest.approx(2, abs=0.1)  # 5 standard errors
+    tenths = counts.reshape(10, -1).sum(dim=1)
+    assert float((tenths - 4000).abs().max()) < 5 * 4000**0.5
+
+
+def test_sample_balanced__pairs_are_drawn_as_often_as_chance_wants():
+    """Neighbours are drawn together in 1/4 x 1/4 of all draws: nothing ties them."""
+    negative, together = torch.ones(400, dtype=torch.bool), torch.zeros(8)
+    for seed in range(300):
+        generator = torch.Generator().manual_seed(seed)
+        sample = sample_balanced(~negative, negative, count=100, positive_fraction=0.5, generator=generator)
+        drawn = torch.zeros(400).index_fill_(0, sample.sorted(), 1.0)
+        together += torch.stack([(drawn * drawn.roll(step)).mean() for step in (1, 2, 3, 4, 8, 16, 64, 128)]) / 300
+    torch.testing.assert_close(together, torch.full((8,), 100 / 400 * 99 / 399), atol=0.004, rtol=0)

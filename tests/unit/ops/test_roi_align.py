@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torchvision
 from torch.testing import assert_close
 
 from fasterrcnn.ops.roi_align import roi_align
@@ -86,3 +87,20 @@ def test_roi_align__half_precision():
     pooled = roi_align(ramp(1).bfloat16(), rois, **OPTIONS)
     assert pooled.dtype == torch.bfloat16
     assert_close(pooled.float()[0, 0], torch.tensor([[3.5, 7.5], [3.5, 7.5]]), rtol=0.02, atol=0.02)
+
+
+def test_roi_align__deterministic_on_a_gpu(monkeypatch):
+    """Torchvision's kernel is not taken, and all tensors are on the device ("meta" computes nothing)."""
+    monkeypatch.setattr(torchvision.ops, "roi_align", None)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    features = torch.zeros(1, 3, 16, 20, device="meta", requires_grad=True)
+    pooled = roi_align(features, torch.zeros(5, 5, device="meta"), **OPTIONS)
+    assert (pooled.device.type, pooled.shape) == ("meta", (5, 3, 2, 2))
+    pooled.sum().backward()
+    assert features.grad.shape == features.shape
+
+
+def test_roi_align__on_a_gpu_it_is_torchvisions(monkeypatch):
+    monkeypatch.setattr(torchvision.ops, "roi_align", lambda features, *_: features.new_ones(5, 3, 2, 2))
+    pooled = roi_align(torch.zeros(1, 3, 16, 20, device="meta"), torch.zeros(5, 5, device="meta"), **OPTIONS)
+    assert pooled.shape == (5, 3, 2, 2)

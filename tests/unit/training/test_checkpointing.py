@@ -4,6 +4,7 @@ import io
 import re
 import resource
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -194,3 +195,41 @@ def test_newest_state__half_written_files_are_none(kept):
         path.unlink()
     assert checkpointing.newest_state(kept, lines.append) is None
     assert not lines
+
+
+class Clock:
+    """A trainer whose states take some seconds each."""
+
+    global_step, world_size, strategy = 1, 1, argparse.Namespace(broadcast=lambda value: value)
+
+    def __init__(self, monkeypatch, cost):
+        self.now, self.cost, self.saved = 0.0, cost, []
+        monkeypatch.setattr(checkpointing.time, "monotonic", lambda: self.now)
+
+    def save_checkpoint(self, path):
+        self.now += self.cost
+        self.saved.append(self.now)
+
+
+@pytest.mark.parametrize(("cost", "epoch", "count"), [(0.4, 1, 6), (2.0, 45, 6), (2.0, 10, 2), (2.0, 39, 3)])
+def test_save_state__after_epochs_that_are_long_enough(monkeypatch, tmp_path, cost, epoch, count):
+    """Six epochs: cheap states are written after each, others when twenty times their seconds have passed."""
+    clock = Clock(monkeypatch, cost)
+    callback = checkpointing.SaveState(tmp_path, 5.0)
+    for _ in range(6):
+        clock.now += epoch
+        callback.on_train_epoch_end(clock, argparse.Namespace(requests={"stop": 0, "save": 0}))
+    assert len(clock.saved) == count
+
+
+@pytest.mark.parametrize("request_", ["stop", "save"])
+def test_save_state__after_a_short_epoch_if_asked_for(monkeypatch, tmp_path, request_):
+    clock = Clock(monkeypatch, 2.0)
+    callback = checkpointing.SaveState(tmp_path, 5.0)
+    idle = {"stop": 0, "save": 0}
+    for _ in range(2):
+        callback.on_train_epoch_end(clock, argparse.Namespace(requests=idle))
+    assert len(clock.saved) == 1
+    with pytest.raises(checkpointing.Stopped) if request_ == "stop" else nullcontext():
+        callback.on_train_epoch_end(clock, argparse.Namespace(requests={**idle, request_: 15}))
+    assert len(clock.saved) == 2

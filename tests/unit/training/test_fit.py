@@ -3,18 +3,24 @@ import errno
 import json
 import math
 import os
+import sys
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch.testing import assert_close
 
+from fasterrcnn import presets
+from fasterrcnn.config import TrainConfig
 from fasterrcnn.data.annotations import AnnotatedData
 from fasterrcnn.data.formats import read_data
 from fasterrcnn.errors import DataError, TrainingError, UsageError, WeightsError
 from fasterrcnn.evaluation.evaluate import evaluate
 from fasterrcnn.inference.detector import load
-from fasterrcnn.training.fit import fit
+from fasterrcnn.training import prepare
+from fasterrcnn.training.fit import check_trainer, fit
+from fasterrcnn.training.module import TrainingModule
 from fasterrcnn.weights import native
 
 
@@ -167,6 +173,24 @@ def test_fit__everything_is_trained_from_an_epoch_on(train, start):
     assert not all(torch.equal(states["whole"][key], before[key]) for key in body)
 
 
+def test_check_trainer__bfloat16_on_a_card_without_it(monkeypatch):
+    config = TrainConfig(data="x", model=presets.get("resnet50-fpn"), precision="bf16")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    with pytest.raises(UsageError, match='precision "bf16": Tesla T4 has no bfloat16; give "fp16"'):
+        check_trainer(config, torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    check_trainer(config, torch.device("cuda"))
+
+
+def test_fit__precision_is_decided_once(train, monkeypatch):
+    monkeypatch.setattr(prepare, "has_bf16_tiles", lambda: True)
+    lines = []
+    run = train("run", precision="auto", log=lines.append)
+    assert "precision: bf16, the fastest on this CPU" in lines
+    assert yaml.safe_load((run.path / "config.yaml").read_text())["precision"] == "bf16"
+
+
 @pytest.mark.parametrize("options", [{"accumulate": 2}, {"precision": "bf16"}, {"schedule": "steps"}, {"ema": 0.0}])
 def test_fit__options_of_the_trainer(train, options):
     run = train("run", epochs=2, batch_size=1, **options)
@@ -231,3 +255,30 @@ def test_fit__a_disk_that_is_full(train, tmp_path, monkeypatch):
         fit(resume=run / "last.safetensors")
     again = fit(resume=run)
     assert load(again.last).classes
+
+
+def test_fit__too_little_memory_is_one_line(train, tmp_path, monkeypatch):
+    def step(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+
+    monkeypatch.setattr(TrainingModule, "training_step", step)
+    message = r"^there is not enough memory \(CUDA out of memory\); take a smaller batch_size, .* short_side$"
+    with pytest.raises(TrainingError, match=message):
+        train("run")
+    assert (tmp_path / "run" / "config.yaml").is_file()
+
+
+def test_check_trainer__roi_pool_is_not_deterministic_on_a_gpu():
+    config = prepare.resolve({"data": "", "model": "resnet50-c5", "deterministic": True})
+    check_trainer(config, torch.device("cpu"))
+    with pytest.raises(UsageError, match=r"deterministic: the gradients of RoIPool .* leave deterministic out"):
+        check_trainer(config, torch.device("cuda"))
+    check_trainer(prepare.resolve({"data": "", "model": "resnet50-fpn", "deterministic": True}), torch.device("cuda"))
+
+
+def test_check_trainer__several_devices_in_a_notebook(monkeypatch):
+    config = prepare.resolve({"data": "", "model": "resnet50-fpn", "devices": 2})
+    check_trainer(config, torch.device("cuda"))
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    with pytest.raises(UsageError, match=r"devices is 2, but a notebook .*: torchrun --nproc-per-node 2 -m fasterrcnn"):
+        check_trainer(config, torch.device("cuda"))

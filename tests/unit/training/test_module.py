@@ -9,8 +9,9 @@ from fasterrcnn.config import TrainConfig
 from fasterrcnn.data.annotations import AnnotatedData, AnnotatedImage
 from fasterrcnn.data.dataset import BatchLoader, BatchPlan, DetectionDataset
 from fasterrcnn.errors import ImageError, TrainingError
+from fasterrcnn.training import fit
 from fasterrcnn.training.data import Process, Step, TrainingBatches, ValidationBatches
-from fasterrcnn.training.fit import default_workers, make_trainer, quiet_lightning
+from fasterrcnn.training.fit import make_trainer, quiet_lightning
 from fasterrcnn.training.module import TrainingModule, check_weights
 from fasterrcnn.training.validation import Validation
 
@@ -165,11 +166,22 @@ def test_training_step__does_not_depend_on_the_state_of_the_generator(network, r
 def test_training_step__loss_that_is_not_finite(network, records, settings, tmp_path, bad):
     module = ready(network(), records, settings(), tmp_path)
     torch.nn.init.constant_(module.model.box_head.class_logits.bias, bad)
+    module.training_step(step_of(records, settings(), 2, 0), 0)
     with pytest.raises(TrainingError, match=r"^a loss is not finite at step 1: objectness \d.*classes nan") as caught:
-        module.training_step(step_of(records, settings(), 2, 0), 0)
+        module.on_after_backward()
     assert f"images: {records[2].path}, {records[0].path}; lower the learning rate" in str(caught.value)
     assert str(records[1].path) not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_training__loss_that_is_not_finite_changes_no_weight(network, records, settings, tmp_path):
+    model = network()
+    torch.nn.init.constant_(model.box_head.class_logits.bias, float("nan"))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(TrainingError, match="a loss is not finite at step 1"):
+        trained(model, records, settings(), tmp_path)
+    del before["box_head.class_logits.bias"]
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in before.items() if "running" not in key)
 
 
 def test_check_weights__names_one_that_is_not_finite(network):
@@ -245,6 +257,16 @@ def test_training__frozen_body_stays(network, records, settings, tmp_path):
     assert not torch.equal(before["rpn.objectness.weight"], after["rpn.objectness.weight"])
 
 
-@pytest.mark.parametrize(("device", "workers"), [("cpu", 0), ("cuda", 4), ("mps", 4)])
-def test_default_workers(device, workers):
-    assert default_workers(torch.device(device)) == workers
+@pytest.mark.parametrize(
+    ("device", "cores", "devices", "workers"),
+    [("cpu", 16, 1, 0), ("cuda", 2, 1, 2), ("cuda", 16, 1, 8), ("cuda", 8, 4, 2), ("cuda", 2, 4, 1), ("mps", 8, 1, 8)],
+)
+def test_default_workers(monkeypatch, device, cores, devices, workers):
+    monkeypatch.setattr(fit, "processors", lambda: cores)
+    monkeypatch.setattr(fit, "start_method", lambda: "fork")
+    assert fit.default_workers(torch.device(device), devices) == workers
+
+
+def test_default_workers__none_where_processes_run_the_script_again(monkeypatch):
+    monkeypatch.setattr(fit, "start_method", lambda: "spawn")
+    assert fit.default_workers(torch.device("mps")) == 0

@@ -76,6 +76,13 @@ def test_make_optimizer__groups(tiny_model, kind):
     assert (optimizer.param_groups[0].get("momentum") or optimizer.param_groups[0]["betas"][0]) == 0.8
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_make_optimizer__fused_on_a_cpu_and_gradients_can_be_clipped(tiny_config, lively, precision):
+    adamw = make_optimizer(lively(tiny_config), config(precision=precision))
+    assert adamw.defaults["fused"]
+    assert not adamw._step_supports_amp_scaling  # Lightning asks
+
+
 def test_make_optimizer__what_is_frozen_stays_out(tiny_config, lively):
     model = lively(tiny_config)
     model.backbone.freeze(100)
@@ -214,3 +221,33 @@ def test_average__only_what_moves():
     step(average, module, 1, 4.0)
     keys = set(average.state_dict()["average"])
     assert keys == {"layer.weight", "norm.weight", "norm.bias", "norm.running_mean", "norm.running_var"}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize(("device", "fused"), [("cpu", True), ("cuda", True), ("mps", None)])
+def test_make_optimizer__fused_where_it_is_faster(monkeypatch, device, precision, fused):
+    """Lightning clips gradients in mixed precision only for optimizers that do not unscale them."""
+    made = {}
+
+    class AdamW:
+        _step_supports_amp_scaling = True
+
+        def __init__(self, groups, **options):
+            made.update(options)
+
+    class On:
+        device = torch.device("cpu")
+        requires_grad, ndim = True, 2
+
+        def named_parameters(self):
+            return [("weight", self)]
+
+        def parameters(self):
+            return iter([self])
+
+    model = On()
+    model.device = torch.device(device)
+    monkeypatch.setattr(torch.optim, "AdamW", AdamW)
+    chosen = make_optimizer(model, config(precision=precision))
+    assert made["fused"] is fused
+    assert not chosen._step_supports_amp_scaling

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -553,3 +554,28 @@ def test_prepare_run__images_of_eight_bits_have_no_range(folder):
 def test_resolve__impossible_range(pixel_range):
     with pytest.raises(UsageError, match="pixel_range"):
         prepare.resolve({"data": "x", "model": "resnet50-fpn", "pixel_range": pixel_range})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "has_tiles", "capability", "expected"),
+    [
+        (None, "cpu", True, None, "float32"),
+        ("float32", "cpu", True, None, "float32"),
+        ("bf16", "cpu", False, None, "bf16"),
+        ("auto", "cpu", True, None, "bf16"),
+        ("auto", "cpu", False, None, "float32"),
+        ("auto", "mps", True, None, "float32"),
+        (None, "cuda", True, (7, 5), "fp16"),
+        ("auto", "cuda", True, (8, 0), "bf16"),
+        ("float32", "cuda", True, (9, 0), "float32"),
+    ],
+)
+def test_with_precision__what_the_device_is_fastest_with(monkeypatch, wanted, device, has_tiles, capability, expected):
+    monkeypatch.setattr(prepare, "has_bf16_tiles", lambda: has_tiles)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    lines = []
+    config = prepare.with_precision(settings(precision=wanted), torch.device(device), lines.append)
+    assert config.precision == expected
+    is_chosen = wanted == "auto" or (wanted is None and device == "cuda")
+    kind = "CPU" if device == "cpu" else "GPU"
+    assert lines == ([f"precision: {expected}, the fastest on this {kind}"] if is_chosen else [])

@@ -386,7 +386,7 @@ def test_body__of_detectron2_in_caffe2s_names(tmp_path, shrink):
     assert "a backbone of Detectron2, BGR pixels" in report.source
     assert {key.split(".")[0] for key in report.fresh} == {"rpn", "box_head"}
     assert network.std.flatten().tolist() == pytest.approx([1 / 255] * 3)
-    assert network.backbone.body.layer2[0].conv1.stride == (2, 2)
+    assert network.backbone.body.layer2[0].conv1.stride == 2
 
 
 @pytest.mark.parametrize("family", ["torchvision", "detectron2", "mmdetection"])

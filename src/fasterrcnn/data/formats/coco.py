@@ -7,8 +7,12 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fasterrcnn.data.annotations import NO_SPLIT, AnnotatedData, AnnotatedImage, group_by, to_coco
 from fasterrcnn.data.formats.base import DataFormat, NamedImages, ReadOptions
@@ -27,10 +31,12 @@ from fasterrcnn.data.formats.values import numbers_of, shortened, side_of_image,
 from fasterrcnn.data.formats.writing import shortest_decimals, write_file
 from fasterrcnn.data.image_finder import has_images
 from fasterrcnn.errors import DataError
-from fasterrcnn.files import search_folders
+from fasterrcnn.files import listings_kept, search_folders
 
 _Id = int | str
 _NUMBERS = frozenset((int, float))
+_values_of_box = itemgetter("image_id", "category_id", "id", "iscrowd", "area", "bbox")
+_AT_ONCE = 512  # annotations; where one of them is unusual, all take the longer way
 
 
 class Coco(DataFormat):
@@ -71,7 +77,8 @@ class Coco(DataFormat):
         if place.is_file():
             files = {NO_SPLIT: place}
         else:
-            files = by_split(search_folders(place, annotation_files, levels=3), collector.root, collector)
+            with listings_kept():
+                files = by_split(search_folders(place, annotation_files, levels=3), collector.root, collector)
         if not files:
             raise DataError(f"{place}: no COCO file, that is .json with images and annotations")
         contents: dict[str, CocoContent] = {}
@@ -248,15 +255,17 @@ def _collect_boxes(
     label_of: Mapping[Any, int],
     collector: Collector,
 ) -> None:
-    for position, annotation in enumerate(annotations, start=1):
-        if _collect_plain_box(annotation, image_of, label_of, collector):
+    for start in range(0, len(annotations), _AT_ONCE):
+        some = annotations[start : start + _AT_ONCE]
+        if _collect_plain_boxes(some, image_of, label_of, collector):
             continue
-        number = position if (given := whole_number(annotation.get("id"))) is None else given
-        try:
-            _collect_box(annotation, number, image_of, label_of, collector)
-        except DataError as error:
-            with collector.report_errors(file, f"annotation {number}", number):
-                raise error
+        for position, annotation in enumerate(some, start=start + 1):
+            number = position if (given := whole_number(annotation.get("id"))) is None else given
+            try:
+                _collect_box(annotation, number, image_of, label_of, collector)
+            except DataError as error:
+                with collector.report_errors(file, f"annotation {number}", number):
+                    raise error
     ids = [annotation.get("id") for annotation in annotations]
     if set(map(type, ids)) == {int} and len(set(ids)) == len(ids):
         return
@@ -266,31 +275,38 @@ def _collect_boxes(
             collector.problem("colliding-id", file, f"{count} annotations have the id {repeated}", repeated)
 
 
-def _collect_plain_box(
-    annotation: Mapping[str, Any],
+def _collect_plain_boxes(
+    annotations: Sequence[Mapping[str, Any]],
     image_of: Mapping[_Id, CollectedImage | None],
     label_of: Mapping[Any, int],
     collector: Collector,
 ) -> bool:
-    """Whether all values have the types of COCO's own files, where there may be a million boxes; then it is collected.
+    """Whether all values have the types of COCO's own files, where there may be a million boxes; then it collects them.
 
-    It does what `_collect_box` does, in a fraction of the time.
+    It does what `_collect_box` does for each of them, in a fraction of the time.
     """
+    if any("ignore" in annotation or "attributes" in annotation for annotation in annotations):
+        return False
     try:
-        box, area = annotation["bbox"], annotation["area"]
-        image_id, category_id = annotation["image_id"], annotation["category_id"]
-        number, crowd = annotation["id"], annotation["iscrowd"]
-        image, label = image_of[image_id], label_of[category_id]
-        x, y, width, height = map(float, box)
-    except (KeyError, TypeError, ValueError, OverflowError):
+        *whole, areas, boxes = zip(*map(_values_of_box, annotations), strict=True)
+        are_whole = all({int}.issuperset(map(type, column)) for column in whole)
+        if not are_whole or not {list}.issuperset(map(type, boxes)) or not {4}.issuperset(map(len, boxes)):
+            return False
+        coordinates = list(chain.from_iterable(boxes))
+        if not _NUMBERS.issuperset(map(type, chain(areas, coordinates))):
+            return False
+        image_ids, category_ids, numbers, crowds = whole
+        images, labels = [image_of[i] for i in image_ids], [label_of[i] for i in category_ids]
+        xywh = np.array(coordinates, np.float64).reshape(-1, 4)
+    except (KeyError, OverflowError):
         return False
-    are_whole = (type(image_id), type(category_id), type(number), type(crowd)) == (int, int, int, int)
-    if not are_whole or type(area) not in _NUMBERS or not _NUMBERS.issuperset(map(type, box)):
+    if not (all(0 < area < 1e30 for area in areas) and min(numbers) >= 0 and max(numbers) < 2**63):
         return False
-    if not (0 < area < 1e30 and 0 <= number < 2**63) or "ignore" in annotation or "attributes" in annotation:
-        return False
-    if image is not None:
-        collector.add(image, (x, y, x + width, y + height), label, number, difficult=crowd != 0, area=area)
+    with np.errstate(all="ignore"):  # values may be infinite
+        xyxy = np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]])
+    difficult = [crowd != 0 for crowd in crowds]
+    indices = [-1 if image is None else image.index for image in images]
+    collector.boxes.add_all((indices, xyxy, np.array(areas, np.float64), labels, difficult), numbers)
     return True
 
 

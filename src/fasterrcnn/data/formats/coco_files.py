@@ -6,8 +6,9 @@ import mmap
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import methodcaller
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic_core import from_json
 
@@ -20,7 +21,9 @@ CocoContent = dict[str, list[dict[str, Any]]]
 """The three lists of a COCO file."""
 
 _LISTS = ("images", "annotations", "categories")
-_OUTLINE = re.compile(rb'"segmentation"\s*:\s*\[[-+.,\dEe\s\[\]]*\]')  # never within a text: there quotes are escaped
+_SEGMENTATION = b'"segmentation"'  # never within a text: there quotes are escaped
+_NUMBERS = b"0123456789+-.eE, \t\r\n"
+_OUTLINE = re.compile(rb":\[(\[\])*\]")  # a list of numbers, or of lists of numbers, without its numbers
 _FOLDERS = ("annotations", "annotation", "annots", "labels", "json")
 
 
@@ -83,7 +86,7 @@ def load_coco(file: Path) -> CocoContent:
     """
     content = _without_outlines(file)
     rows = content.get("annotations") if isinstance(content, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.get("bbox") for row in rows):
+    if not _are_objects(rows) or not all(map(methodcaller("get", "bbox"), rows)):
         content = read_json(file)
     if isinstance(content, list):
         raise DataError(f"{file}: a list, as of COCO results; a data set has {', '.join(_LISTS)}")
@@ -91,9 +94,13 @@ def load_coco(file: Path) -> CocoContent:
         rows = content.get(name) if isinstance(content, dict) else None
         if rows is None and isinstance(content, dict) and (similar := difflib.get_close_matches(name, content, 1)):
             raise DataError(f"{file}: not a COCO data set: no {name!r}, but {similar[0]!r}: rename the key")
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        if not _are_objects(rows):
             raise DataError(f"{file}: not a COCO data set: {name!r} must be a list of objects")
     return {name: content[name] for name in _LISTS}
+
+
+def _are_objects(rows: Any) -> TypeGuard[list[dict[str, Any]]]:
+    return isinstance(rows, list) and {dict}.issuperset(map(type, rows))
 
 
 def _without_outlines(file: Path) -> Any:
@@ -102,9 +109,31 @@ def _without_outlines(file: Path) -> Any:
     None where it cannot be read: then the whole file is broken.
     """
     try:
-        return from_json(_OUTLINE.sub(b'"segmentation":null', file.read_bytes()))  # faster than json
+        return from_json(_cut_outlines(file.read_bytes()))  # faster than json
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def _cut_outlines(content: bytes) -> bytearray:
+    """The text of a JSON file with null in place of outlines; whatever else is called a segmentation stays.
+
+    An outline ends with the last bracket before the next quote. To search for single bytes and to drop digits takes
+    half the time of an expression that matches numbers.
+    """
+    text = bytearray()
+    start, key = 0, content.find(_SEGMENTATION)
+    while key >= 0:
+        begin = key + len(_SEGMENTATION)
+        quote = content.find(b'"', begin)
+        end = content.rfind(b"]", begin, quote) + 1
+        brackets = content[begin:end].translate(None, _NUMBERS)
+        if brackets == b":[[]]" or _OUTLINE.fullmatch(brackets):
+            text += content[start:begin]
+            text += b":null"
+            start = end
+        key = content.find(_SEGMENTATION, quote)
+    text += content[start:]
+    return text
 
 
 @contextmanager

@@ -13,10 +13,11 @@ import numpy as np
 
 from fasterrcnn.data.annotations import NO_SPLIT, SPLITS, AnnotatedData, AnnotatedImage, group_by, group_rows, split_of
 from fasterrcnn.data.findings import Finding, not_in_list, printable, size_mismatch, unreadable_image
+from fasterrcnn.data.formats.collected_boxes import CollectedBoxes
 from fasterrcnn.data.formats.shapes import Box
 from fasterrcnn.data.image_finder import ImageFinder
 from fasterrcnn.errors import DataError, ImageError
-from fasterrcnn.images import image_files, read_header, read_size_hw
+from fasterrcnn.images import image_names, read_header, read_size_hw
 
 
 class UnusableError(DataError):
@@ -53,6 +54,7 @@ class Collector:
     Attributes:
         root: the folder of the data set.
         findings: what cannot be used, and why.
+        boxes: that were added to images.
     """
 
     def __init__(
@@ -74,8 +76,7 @@ class Collector:
         self._claims: dict[tuple[Path, str], tuple[Path, str]] = {}  # file and name, by image and split
         self._unclear: set[int] = set()  # indices of images that the annotations of two images may be of
         self._candidates: set[Path] = set()  # images that have one of the names in the annotations
-        self._rows: list[tuple[float, ...]] = []  # index of the image, corners, area, label, difficult
-        self._numbers: list[int] = []  # by themselves: ids may have more digits than a float
+        self.boxes = CollectedBoxes()
         self.list_classes(classes)
 
     def list_classes(self, classes: tuple[str, ...] | None) -> None:
@@ -245,9 +246,11 @@ class Collector:
         added = {image.path for image in self._images.values()}
         in_findings = {finding.image for finding in self.findings if finding.image is not None}
         listed = {*listed, *added, *self._candidates, *in_findings}
-        for folder in sorted({path.parent for path in added} - {ignored}):
-            for path in image_files(folder):
-                if path not in listed:
+        texts = set(map(str, listed))  # to make and compare texts takes a fraction of the time of paths
+        folders = set(map(Path, {os.path.dirname(path) for path in map(str, added)}))
+        for folder in sorted(folders - {ignored}):
+            for name in image_names(folder):
+                if os.path.join(folder, name) not in texts and (path := folder / name) not in listed:
                     self.problem("unlisted-image", path, what, image=path)
 
     def add(
@@ -278,8 +281,7 @@ class Collector:
                 return
             label = self._labels.setdefault(label, len(self._labels))
         x1, y1, x2, y2 = xyxy
-        self._rows.append((image.index, x1, y1, x2, y2, area, label, difficult))
-        self._numbers.append(number)
+        self.boxes.add((image.index, x1, y1, x2, y2, area, label, difficult), number)
 
     def add_outline(
         self,
@@ -367,20 +369,20 @@ class Collector:
 
     def _annotated_images(self, sort_classes: bool) -> list[tuple[str, AnnotatedImage]]:
         """Split and content of every image that can be read."""
-        table = np.array(self._rows, np.float64).reshape(-1, 8)
+        table, numbers = self.boxes.read()
         with np.errstate(over="ignore"):  # coordinates too large for float32 become infinite
             boxes, areas = table[:, 1:5].astype(np.float32), table[:, 5].astype(np.float32)
         owners, labels = table[:, 0].astype(np.int64), table[:, 6].astype(np.int64)
         if sort_classes:
             labels = np.argsort(np.argsort(np.array(list(self._labels), np.object_)))[labels]
-        columns = (boxes, labels, table[:, 7].astype(np.bool_), np.array(self._numbers, np.int64), areas)
+        columns = (boxes, labels, table[:, 7].astype(np.bool_), numbers, areas)
         has_areas = not np.isnan(areas).all()
         images = []
         for image, rows in zip(self._images.values(), group_rows(owners, len(self._images), *columns), strict=True):
             if image.size_hw is not None and image.index not in self._unclear:
-                own_boxes, own_labels, difficult, numbers, own_areas = rows
+                own_boxes, own_labels, difficult, own_numbers, own_areas = rows
                 place, objects = (image.path, image.image_id, image.size_hw), (own_boxes, own_labels, difficult)
-                optional = (None if image.source is None else numbers, own_areas if has_areas else None)
+                optional = (None if image.source is None else own_numbers, own_areas if has_areas else None)
                 annotated = AnnotatedImage(*place, *objects, image.source, *optional, image.original_id)
                 images.append((image.split, annotated))
         return images

@@ -97,6 +97,8 @@ def whole_number(value: object) -> int | None:
 
 def side_of_image(value: object) -> int:
     """Width or height of an image in pixels, though it may be written as text or as 640.0; 0, unknown, for all else."""
+    if type(value) is int:  # nearly always, and there may be a million
+        return value if 0 < value <= _LARGEST else 0
     try:
         side = to_number(value, "side")
     except DataError:

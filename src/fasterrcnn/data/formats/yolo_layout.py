@@ -367,7 +367,8 @@ def other_label_folder(stems: Iterable[str], root: Path) -> Path | None:
 def _texts(folder: Path, suffixes: Sequence[str] = (".txt",)) -> list[Path]:
     """Text files of a folder but hidden ones, sorted."""
     try:
-        names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+        names = os.listdir(folder)
     except OSError:
         return []
-    return [folder / name for name in names if os.path.splitext(name)[1].lower() in suffixes]
+    texts = [name for name in names if name[name.rfind(".") :].lower() in suffixes and not name.startswith(".")]
+    return [folder / name for name in sorted(texts)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fasterrcnn.errors import ImageError
-from fasterrcnn.inference.batches import prefetch
+from fasterrcnn.inference.batches import default_batch_size, prefetch
 from fasterrcnn.inference.detector import Detector
 from fasterrcnn.inference.options import DetectorOptions
 from fasterrcnn.inference.predict_job.journal import Entry, Journal
@@ -55,7 +55,7 @@ class Job:
         The last three arguments are those of `map_in_processes`, for images.
         """
         images = [task for task in tasks if not task.is_video]
-        size = self.options.get("batch_size") or 1
+        size = self.options.get("batch_size") or default_batch_size(images, self.detector.device)
         batches = [images[start : start + size] for start in range(0, len(images), size)]
         try:
             if workers > 1:

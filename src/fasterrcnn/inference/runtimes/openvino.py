@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from fasterrcnn.acceleration.autotune import cache_digest, weights_digest
-from fasterrcnn.errors import require
+from fasterrcnn.config import Precision
+from fasterrcnn.errors import UsageError, require
 from fasterrcnn.files import atomic_write, cache_folder
 from fasterrcnn.inference.runtimes.parts import PartName, Program, ProgramStages, part_of
 from fasterrcnn.model.faster_rcnn import FasterRCNN
@@ -25,17 +26,24 @@ SUFFIXES = (".xml", ".bin")
 
 
 def openvino_stages(
-    model: FasterRCNN, threads: int | None, quantized: Mapping[str, Tensor] | None = None
+    model: FasterRCNN,
+    threads: int | None,
+    quantized: Mapping[str, Tensor] | None = None,
+    precision: Precision = "float32",
 ) -> ProgramStages:
     """Converted once for each file of weights, into the cache folder; by default with as many threads as torch.
 
     Args:
         quantized: both parts as `quantize` made them; None converts the model as it is.
+        precision: what layers compute in that are not quantized: "float32" or "bf16".
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
+        UsageError: OpenVINO has no bfloat16 on this processor; it would compute in float32.
     """
     openvino = import_openvino()
+    if precision == "bf16" and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise UsageError("OpenVINO has no bfloat16 on this processor; take precision float32")
 
     def make(part: PartName) -> Program:
         core = openvino.Core()
@@ -43,15 +51,16 @@ def openvino_stages(
             graph = core.read_model(*(quantized[part + suffix].numpy().tobytes() for suffix in SUFFIXES))
         else:
             graph = core.read_model(converted(model, part))
-        return OpenVinoProgram(compile_graph(graph, threads or torch.get_num_threads()))
+        return OpenVinoProgram(compile_graph(graph, threads or torch.get_num_threads(), precision))
 
     return ProgramStages(model, make)
 
 
-def compile_graph(graph: Any, threads: int) -> Any:
-    """A graph of OpenVINO, ready to run on the CPU in the precision that it has."""
+def compile_graph(graph: Any, threads: int, precision: Precision = "float32") -> Any:
+    """A graph of OpenVINO, ready to run on the CPU; its float32 layers compute in that precision."""
     settings = {
-        "INFERENCE_PRECISION_HINT": "f32",  # otherwise some processors compute in bfloat16
+        # Without the hint, processors with AMX compute in bfloat16.
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
     }

@@ -4,6 +4,7 @@ Axes: b images, c channels, h w pixels or cells, r regions, s side of a pooled m
 Programs have channels last in and out, which is how the network's tensors lie in memory.
 """
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, Literal, TypeVar
@@ -12,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fasterrcnn.model.faster_rcnn import FasterRCNN
-from fasterrcnn.model.stages import DenseOutputs
+from fasterrcnn.model.stages import DenseOutputs, Stages
 
 PartName = Literal["dense", "head"]
 Program = Callable[[Tensor], Sequence[Tensor]]
@@ -84,6 +85,18 @@ class HeadPart(nn.Module):
 def part_of(model: FasterRCNN, part: PartName) -> nn.Module:
     """The part of that name, for conversion."""
     return (DensePart(model) if part == "dense" else HeadPart(model.box_head)).eval()
+
+
+def outputs_of(stages: Stages, pixels: Tensor, pooled: Tensor, levels: int) -> list[Tensor]:
+    """All that stages give: maps of the levels that are pooled from, RPN outputs of each level, and the head's."""
+    dense = stages.dense(pixels)
+    return [*dense.features[:levels], *dense.logits, *dense.deltas, *stages.head(pooled)]
+
+
+def relative_error(output: Tensor, exact: Tensor) -> float:
+    """Root mean square of an error as a share of that of the exact output; not finite where an output is not."""
+    error, size = (output - exact).square().mean().sqrt().item(), exact.square().mean().sqrt().item()
+    return error / size if size else math.inf if error else 0.0
 
 
 Value = TypeVar("Value")

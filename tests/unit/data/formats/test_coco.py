@@ -11,6 +11,7 @@ from fasterrcnn.data.annotations import to_coco
 from fasterrcnn.data.formats import write_data
 from fasterrcnn.data.formats.base import ReadOptions
 from fasterrcnn.data.formats.coco import Coco
+from fasterrcnn.data.formats.coco_files import load_coco
 from fasterrcnn.errors import DataError, UsageError
 
 read, recognise = Coco().read, Coco().recognise
@@ -788,3 +789,27 @@ def test_read__coco_val2014_against_pycocotools(shared_data, tmp_path):
         boxes[:, 2:] += boxes[:, :2]
         np.testing.assert_array_equal(annotated.boxes, boxes.astype(np.float32))
         np.testing.assert_array_equal(annotated.areas, np.array([row["area"] for row in rows], np.float32))
+
+
+@pytest.mark.parametrize("unusual", [{}, {"ignore": 1}, {"area": None}, {"bbox": [1, 2, "3", 4]}, {"id": "7"}])
+def test_read__many_boxes_one_unusual(single, unusual):
+    notes = [note(n, image_id=1, box=(n % 7, 1, 10, 20), area=n, iscrowd=n % 2) for n in range(1, 1300)]
+    alike = read(single(*notes)).images[0]
+    notes[700] |= unusual
+    changed = read(single(*notes)).images[0]
+    others = np.arange(1299) != 700
+    assert alike.numbers.tolist() == list(range(1, 1300))
+    for name in ("boxes", "labels", "difficult", "numbers", "areas"):
+        np.testing.assert_array_equal(getattr(alike, name)[others], getattr(changed, name)[others])
+
+
+def test_read__segmentations_that_are_no_outlines(single):
+    kept = [{"counts": [1, 2], "size": [3, 4]}, [1, "]"], [[1, 2], {}], [[[1]]], "[1]", None]
+    cut = [[[1, 2.5, -3e-7]], [[1, 2], [3, 4]], [], [1, 2]]
+    notes = [note(n, segmentation=value) for n, value in enumerate([*cut, *kept], start=1)]
+    file = single(*notes)
+    for indent in (None, 1):
+        file.write_text(json.dumps(content([image(1)], notes), indent=indent))
+        rows = load_coco(file)["annotations"]
+        assert [row.pop("segmentation") for row in rows] == [*[None] * len(cut), *kept]
+        assert rows == [note(n, box=[1, 2, 10, 20]) for n in range(1, len(notes) + 1)]

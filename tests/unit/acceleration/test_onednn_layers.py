@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fasterrcnn.acceleration.onednn_linear import (
+from fasterrcnn.acceleration import onednn_layers
+from fasterrcnn.acceleration.onednn_layers import (
     OnednnHead,
     OnednnLinear,
     OnednnPooledLinear,
@@ -11,6 +12,12 @@ from fasterrcnn.acceleration.onednn_linear import (
     use_onednn,
 )
 from fasterrcnn.model.box_head import BoxHead, fully_connected_body
+
+
+@pytest.fixture(autouse=True)
+def other_processor(monkeypatch):
+    """The products of processors that are not Intel's, on any."""
+    monkeypatch.setattr(onednn_layers, "is_intel", lambda: False)
 
 
 def numbers(rows: int, features: int, outputs: int) -> list[torch.Tensor]:
@@ -49,14 +56,17 @@ def test_linear__only_the_gradients_that_are_wanted():
     assert x.grad is None
 
 
-@pytest.mark.parametrize("kind", ["float64", "no gradient", "autocast"])
-def test_linear__otherwise_it_is_torchs_own(kind):
+@pytest.mark.parametrize("kind", ["float64", "no gradient", "autocast", "Intel"])
+def test_linear__otherwise_it_is_torchs_own(monkeypatch, kind):
     x, weight, bias, _ = numbers(20, 8, 4)
+    monkeypatch.setattr(onednn_layers, "is_intel", lambda: kind == "Intel")
     if kind == "float64":
         x, weight, bias = x.double(), weight.double(), bias.double()
     with torch.set_grad_enabled(kind != "no gradient"), torch.autocast("cpu", torch.bfloat16, kind == "autocast"):
         weight.requires_grad_()
-        assert torch.equal(linear(x, weight, bias), F.linear(x, weight, bias))
+        output = linear(x, weight, bias)
+        assert torch.equal(output, F.linear(x, weight, bias))
+        assert not output.requires_grad or "_Product" not in output.grad_fn.name()
 
 
 @pytest.mark.parametrize("rows", [0, 1, 17, 64])
