@@ -7,6 +7,7 @@ are stated, the others are blots of colour. Each round is a fresh process. Impor
 counts. On a busy machine compare the seconds of the processor. `open_data.py` compares with other libraries.
 """
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -48,6 +49,10 @@ print(json.dumps({"seconds": seconds, "processor_seconds": worked, "peak_mebibyt
 """
 
 
+def make_parser() -> argparse.ArgumentParser:
+    return base_parser(__doc__)
+
+
 def make_checked(root: Path, count: int) -> None:
     """A COCO data set of images that differ, which the check opens and compares."""
     rng = np.random.default_rng(0)
@@ -73,7 +78,7 @@ def measure(name: str, root: Path, rounds: int) -> dict[str, float]:
 
 def main(command: Sequence[str] | None = None) -> None:
     """Make both data sets, and print the medians of each."""
-    arguments = base_parser(__doc__).parse_args(command)
+    arguments = make_parser().parse_args(command)
     rounds = 1 if arguments.tiny else ROUNDS
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:

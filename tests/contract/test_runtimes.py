@@ -145,7 +145,11 @@ def test_runtime__no_images(detector):
     assert detector.predict([]) == []
 
 
-@pytest.mark.parametrize("image_hw", [(1, 1), (1, 4000), (4000, 1), (1600, 1200), (32, 32), (96, 96), (97, 131)])
+SIZES = [(1, 1), (1, 4000), (32, 32), (97, 131)]
+SLOW_SIZES = [pytest.param(image_hw, marks=pytest.mark.slow) for image_hw in ((4000, 1), (1600, 1200), (96, 96))]
+
+
+@pytest.mark.parametrize("image_hw", SIZES + SLOW_SIZES)
 def test_runtime__every_size(detector, reference, image_hw):
     array = image(image_hw)
     assert_same(detector.predict(array), reference.predict(array), detector)

@@ -330,7 +330,7 @@ def outcome(layout: Layout, form: str) -> str:
         shutil.rmtree(root.parent)
 
 
-@pytest.mark.parametrize("examples", [30, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [20, pytest.param(300, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("form", WRITERS)
 def test_layouts__read_exactly_or_refused(form, examples):
     outcomes: Counter[str] = Counter()

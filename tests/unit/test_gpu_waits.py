@@ -178,10 +178,15 @@ def detector_on_gpu(tiny_model, tiny_config, monkeypatch) -> tuple[Detector, Pre
     return detector, gpu
 
 
-SLOW = [pytest.param(merge, augment, marks=pytest.mark.slow) for merge in ("nms", "ios") for augment in (None, "flip")]
+SLOW = [
+    pytest.param(merge, augment, marks=pytest.mark.slow)
+    for merge in ("nms", "ios", "soft")
+    for augment in (None, "flip")
+    if (merge, augment) != ("soft", None)
+]
 
 
-@pytest.mark.parametrize(("merge", "augment"), [("soft", None), ("soft", "flip"), *SLOW])
+@pytest.mark.parametrize(("merge", "augment"), [("soft", None), *SLOW])
 def test_predict__waits_of_tiles(detector_on_gpu, tiny_model, tiny_config, photo, merge, augment):
     """What tiles give is merged on the CPU: there is one copy for a batch of tiles."""
     detector, gpu = detector_on_gpu

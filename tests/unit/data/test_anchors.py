@@ -117,9 +117,9 @@ def test_fit_anchors__five_thousand_boxes_in_seconds():
     assert fit.boxes == 5500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("folder", "preset"),
-    [("bccd/BCCD", "efficientnet-lite0-fpn"), pytest.param("road_signs", "resnet50-fpn", marks=pytest.mark.slow)],
+    ("folder", "preset"), [("bccd/BCCD", "efficientnet-lite0-fpn"), ("road_signs", "resnet50-fpn")]
 )
 def test_fit_anchors__real_data_held_out_too(shared_data, folder, preset):
     data, config = PascalVoc().read(shared_data / folder), presets.get(preset)

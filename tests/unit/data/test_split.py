@@ -254,6 +254,7 @@ def test_split_data__leaves_what_it_was_given(tmp_path):
     assert {id(r) for r in result.data.images} == {id(r) for r in data.images}
 
 
+@pytest.mark.slow
 def test_split_data__road_signs(shared_data):
     data = read_data(shared_data / "road_signs")
     wanted = {f"road{n}.png" for n in range(300)} | {f"road{n}.jpg" for n in range(300)}

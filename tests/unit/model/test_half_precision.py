@@ -32,7 +32,7 @@ def test_roi_pooling__strides_that_skip_a_level():
         RoIPooling(7, (8, 32))
 
 
-@pytest.mark.parametrize("preset", ["resnet50-fpn", "timm:test_efficientnet"])
+@pytest.mark.parametrize("preset", [pytest.param("resnet50-fpn", marks=pytest.mark.slow), "timm:test_efficientnet"])
 def test_autocast__coordinates_scores_and_losses_stay_in_float32(shrink, lively, preset):
     network = lively(shrink(presets.get(preset, ["a", "b"])))
     batch = ImageBatch(torch.rand(1, 3, 320, 640), [(320, 640)])
