@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
+    import torch
 
     from fasterrcnn.inference.benchmark import BenchmarkRow
     from fasterrcnn.inference.detector import Detector
@@ -50,17 +51,18 @@ def benchmark(
     """
     from fasterrcnn.inference.benchmark import benchmark as measure
     from fasterrcnn.inference.benchmark import fastest_row
-    from fasterrcnn.inference.devices import processors
+    from fasterrcnn.inference.devices import choose_device, processors
 
     if rounds < 1:
         raise UsageError(f"rounds must be at least 1, not {rounds}")
     if not 0 <= ap_loss <= 1:
         raise UsageError(f"ap-loss must lie between 0 and 1, not {ap_loss}")
+    place = choose_device(device)
     rows = measure(
         weights,
         _read_image(image),
-        _chosen(weights, runtimes, device),
-        precisions=_chosen_precisions(precisions, device),
+        _chosen(weights, runtimes, place),
+        precisions=_chosen_precisions(precisions, place),
         device=device,
         threads=sorted(set(threads or (1, processors()))),
         rounds=rounds,
@@ -97,28 +99,25 @@ def _average_precision(data: Path, split: str, detector: "Detector") -> float | 
     return evaluate(detector, data, split=split).ap
 
 
-def _chosen(weights: str, runtimes: list[Any] | None, device: str) -> "list[RuntimeName]":
-    from fasterrcnn.inference.devices import choose_device
+def _chosen(weights: str, runtimes: list[Any] | None, device: "torch.device") -> "list[RuntimeName]":
     from fasterrcnn.inference.runtimes import check_runtime, runtime_names
 
-    place = choose_device(device)
     for name in runtimes or ():
-        check_runtime(name, place)
-    if place.type != "cpu":
+        check_runtime(name, device)
+    if device.type != "cpu":
         return ["torch"]
     return runtimes or [name for name in runtime_names() if _is_available(name, weights)]
 
 
-def _chosen_precisions(precisions: "list[Precision] | None", device: str) -> "list[Precision]":
+def _chosen_precisions(precisions: "list[Precision] | None", device: "torch.device") -> "list[Precision]":
     """Those that were asked for, or float32 and what the device is fast in."""
-    from fasterrcnn.inference.devices import choose_device, has_fast_bf16, has_fast_fp16
+    from fasterrcnn.inference.devices import has_fast_bf16, has_fast_fp16
 
     if precisions is not None:
         if "auto" in precisions:
             raise UsageError("--precisions auto: name the precisions to measure: float32, bf16, fp16")
         return list(dict.fromkeys(precisions))
-    place = choose_device(device)
-    fast: list[tuple[Precision, bool]] = [("bf16", has_fast_bf16(place)), ("fp16", has_fast_fp16(place))]
+    fast: list[tuple[Precision, bool]] = [("bf16", has_fast_bf16(device)), ("fp16", has_fast_fp16(device))]
     return ["float32", *(precision for precision, is_fast in fast if is_fast)]
 
 

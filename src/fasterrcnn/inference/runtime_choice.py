@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fasterrcnn.acceleration.autotune import cache_digest, remembered_choice, weights_digest
+from fasterrcnn.acceleration.autotune import cache_digest, clear_winner, remembered_choice, weights_digest
 from fasterrcnn.config import InputConfig, Precision
 from fasterrcnn.demo.scenes import draw_scene
 from fasterrcnn.errors import FasterRCNNError
@@ -27,20 +27,17 @@ from fasterrcnn.inference.runtimes import (
     make_runtime,
 )
 from fasterrcnn.inference.runtimes.parts import outputs_of, relative_error
+from fasterrcnn.inference.sources import batch_of_images
 from fasterrcnn.model.faster_rcnn import FasterRCNN
 from fasterrcnn.model.roi_pooling import as_rois
 from fasterrcnn.model.stages import Stages
-from fasterrcnn.ops.image import make_batch, to_input
-from fasterrcnn.structures import ImageBatch
+from fasterrcnn.structures import CPU, ImageBatch
 
 MAX_RELATIVE_ERROR = 0.1
 """Of each output, as a share of its size: bfloat16 gives trained networks 0.002 to 0.07."""
 
 _ROUNDS = 4
 """The first warms up; the shortest counts."""
-
-_GAIN = 0.95
-"""Another way than the first is chosen only if it needs less than this share of its time: noise must not decide."""
 
 
 class Combination(NamedTuple):
@@ -160,9 +157,7 @@ def _fastest(
         if way.runtime != "openvino-int8" and not max(errors) <= MAX_RELATIVE_ERROR:
             continue
         seconds[name] = min(_seconds(model, batch, stages) for _ in range(_ROUNDS))
-    first = next(iter(ways))
-    best = min(seconds, key=lambda name: seconds[name], default=first)
-    return best if first not in seconds or seconds[best] < _GAIN * seconds[first] else first
+    return clear_winner(seconds) if seconds else next(iter(ways))
 
 
 def _seconds(model: FasterRCNN, batch: ImageBatch, stages: Stages) -> float:
@@ -174,8 +169,7 @@ def _seconds(model: FasterRCNN, batch: ImageBatch, stages: Stages) -> float:
 def _example(config: InputConfig) -> ImageBatch:
     """A drawn scene as the network gets it."""
     image = torch.from_numpy(np.array(draw_scene(seed=0, index=0, size_hw=_IMAGE_HW).image)).permute(2, 0, 1)
-    pixels = to_input(image, config.resized_hw(_IMAGE_HW), antialias=config.antialias, method=config.resize)
-    return make_batch([pixels], fill=config.mean, size_divisor=config.size_divisor)
+    return batch_of_images([image], config, CPU)
 
 
 def _reference(model: FasterRCNN, batch: ImageBatch) -> tuple[Tensor, list[Tensor]]:
