@@ -58,11 +58,12 @@ def benchmark(
     if not 0 <= ap_loss <= 1:
         raise UsageError(f"ap-loss must lie between 0 and 1, not {ap_loss}")
     place = choose_device(device)
+    chosen = _chosen(weights, runtimes, place)
     rows = measure(
         weights,
         _read_image(image),
-        _chosen(weights, runtimes, place),
-        precisions=_chosen_precisions(precisions, place),
+        chosen,
+        precisions=_chosen_precisions(precisions, chosen, place),
         device=device,
         threads=sorted(set(threads or (1, processors()))),
         rounds=rounds,
@@ -109,13 +110,19 @@ def _chosen(weights: str, runtimes: list[Any] | None, device: "torch.device") ->
     return runtimes or [name for name in runtime_names() if _is_available(name, weights)]
 
 
-def _chosen_precisions(precisions: "list[Precision] | None", device: "torch.device") -> "list[Precision]":
+def _chosen_precisions(
+    precisions: "list[Precision] | None", runtimes: "list[RuntimeName]", device: "torch.device"
+) -> "list[Precision]":
     """Those that were asked for, or float32 and what the device is fast in."""
     from fasterrcnn.inference.devices import has_fast_bf16, has_fast_fp16
+    from fasterrcnn.inference.runtimes import check_precision, has_precision
 
     if precisions is not None:
         if "auto" in precisions:
             raise UsageError("--precisions auto: name the precisions to measure: float32, bf16, fp16")
+        for precision in precisions:
+            if not any(has_precision(name, precision, device) for name in runtimes):
+                check_precision(precision, runtimes[0], device)  # raises, with the reason
         return list(dict.fromkeys(precisions))
     fast: list[tuple[Precision, bool]] = [("bf16", has_fast_bf16(device)), ("fp16", has_fast_fp16(device))]
     return ["float32", *(precision for precision, is_fast in fast if is_fast)]

@@ -48,6 +48,7 @@ def test_benchmark__json_with_average_precision(run, checkpoint, tmp_path, photo
         (("--runtimes", "tensorflow"), "no runtime is called 'tensorflow'"),
         (("--rounds", "0"), "rounds must be"),
         (("--precisions", "auto"), "--precisions auto: name the precisions to measure: float32, bf16, fp16"),
+        (("--precisions", "float32", "fp16"), "precision fp16 needs a GPU; on a CPU there are float32 and bf16"),
         (("--ap-loss", "2"), "ap-loss must lie between 0 and 1, not 2"),
         (("--device", "cuda:99"), "device 'cuda:99' cannot be used here"),
     ],
